@@ -1,0 +1,114 @@
+"""Helpers that cbridge runs inside the interpreter it has started."""
+
+import importlib.abc
+import importlib.util
+import sys
+import traceback
+
+_DEPTH = 16  # a longer chain of causes is cut
+_TEXT = 64 * 1024  # a longer message or traceback is cut
+
+
+def _cut(text):
+    return text if len(text) <= _TEXT else text[:_TEXT] + f"... ({len(text)} characters)"
+
+
+def _qualified(cls):
+    module = getattr(cls, "__module__", None)
+    name = getattr(cls, "__qualname__", None) or str(cls)
+    return name if module in (None, "builtins") else f"{module}.{name}"
+
+
+def _message(exc):
+    try:
+        return _cut(str(exc))
+    except BaseException as err:  # str() of an exception may raise anything
+        return f"<str() of the exception raised {_qualified(type(err))}>"
+
+
+def _trace(exc):
+    try:
+        lines = traceback.format_exception(type(exc), exc, exc.__traceback__, chain=False)
+        return _cut("".join(lines))
+    except BaseException:
+        return ""
+
+
+def _notes(exc):
+    notes = getattr(exc, "__notes__", None)
+    if not isinstance(notes, (list, tuple)):
+        return ()
+    return tuple(note for note in notes if isinstance(note, str))
+
+
+def describe(exc):
+    """(qualified type, message, traceback, notes, names of the type's bases, cause) of exc.
+
+    The cause is the same tuple for __cause__, or for __context__ unless it is
+    suppressed, or None.
+    """
+    seen = set()
+
+    def one(exc, depth):
+        if exc is None or id(exc) in seen or depth >= _DEPTH:
+            return None
+        seen.add(id(exc))
+        cause = exc.__cause__
+        if cause is None and not exc.__suppress_context__:
+            cause = exc.__context__
+        bases = tuple(_qualified(cls) for cls in type(exc).__mro__)
+        return (
+            _qualified(type(exc)),
+            _message(exc),
+            _trace(exc),
+            _notes(exc),
+            bases,
+            one(cause, depth + 1),
+        )
+
+    return one(exc, 0)
+
+
+class _EmbeddedLoader(importlib.abc.InspectLoader):
+    """Imports one package from sources held in memory."""
+
+    def __init__(self, package, sources, origin):
+        self._package = package
+        self._sources = sources  # module name -> source text
+        self._origin = origin
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self._sources:
+            return None
+        return importlib.util.spec_from_loader(name, self, origin=self.get_filename(name))
+
+    def is_package(self, name):
+        return name == self._package
+
+    def get_filename(self, name):
+        tail = name.split(".")[1:] or ["__init__"]
+        return "/".join([self._origin, *tail]) + ".py"
+
+    def get_source(self, name):
+        return self._sources[name]
+
+    def exec_module(self, module):
+        module.__file__ = self.get_filename(module.__name__)
+        super().exec_module(module)
+
+
+def install_package(package, sources):
+    """Makes `import package` load the given sources, before any installed copy."""
+    sys.meta_path.insert(0, _EmbeddedLoader(package, sources, f"<embedded {package}>"))
+
+
+def shut_down():
+    """What python does at exit, short of taking the interpreter down."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass

@@ -1,0 +1,59 @@
+// The C half of package cbridge, as its Go half sees it.
+#ifndef PYHOOK_BRIDGE_H
+#define PYHOOK_BRIDGE_H
+
+#include "pyapi.h"
+
+extern pyh_api pyh;
+
+// pyapi.c
+// pyh_load opens the library and fills the table. Returns NULL, or a message
+// that the caller frees.
+char *pyh_load(const char *path);
+
+// init.c
+// pyh_initialize starts the interpreter on the calling thread, which becomes
+// Python's main thread, and detaches from it. Returns NULL, or a message that
+// the caller frees.
+char *pyh_initialize(const char *executable);
+
+// threadstate.c
+void pyh_enter(void);
+void pyh_leave(void);
+void pyh_adopt_main_thread(void);
+void pyh_callback_enter(void);
+void pyh_callback_leave(void);
+void pyh_defer_decref(PyObject *obj);
+void pyh_defer_call(void (*fn)(void *), void *arg);
+int64_t pyh_deferred(void);
+int64_t pyh_thread_states(void);
+
+// object.c: each expects an attached thread. "new" results are owned by the
+// caller; NULL means that a Python error is set.
+PyObject *pyh_string(const char *s, size_t n);            // new
+PyObject *pyh_call(PyObject *f, PyObject **args, size_t n, PyObject *kwargs); // new
+PyObject *pyh_raised(void);                               // new, clears the error
+int pyh_kind(PyObject *obj);
+enum {
+  PYH_KIND_OTHER,
+  PYH_KIND_NONE,
+  PYH_KIND_BOOL,
+  PYH_KIND_INT,
+  PYH_KIND_FLOAT,
+  PYH_KIND_STRING,
+  PYH_KIND_BYTES,
+  PYH_KIND_SEQUENCE,
+  PYH_KIND_MAPPING
+};
+// pyh_int stores the value; 0 int64, 1 uint64, -1 out of range.
+int pyh_int(PyObject *obj, int64_t *i, uint64_t *u);
+// pyh_utf8 borrows the text of obj, or makes *tmp (new) when it holds lone
+// surrogates that UTF-8 cannot.
+const char *pyh_utf8(PyObject *obj, Py_ssize_t *n, PyObject **tmp);
+PyObject *pyh_exec(const char *source, const char *filename, PyObject *globals); // new
+
+// callback.c
+// pyh_func makes a Python callable that runs the Go function with this id.
+PyObject *pyh_func(const char *name, uintptr_t id); // new
+
+#endif

@@ -1,0 +1,54 @@
+// Go functions as Python callables. C refers to the Go function by an integer
+// in a table, never by pointer.
+
+#include "bridge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Exported by callback.go.
+extern PyObject *pyhookGoCall(uintptr_t id, PyObject *args);
+extern void pyhookGoDrop(uintptr_t id);
+
+static const char capsule_name[] = "pyhook.go_function";
+
+typedef struct {
+  PyMethodDef def; // CPython keeps a pointer to it as long as the function lives
+  uintptr_t id;
+  char name[];
+} go_function;
+
+static PyObject *trampoline(PyObject *self, PyObject *args) {
+  go_function *f = pyh.PyCapsule_GetPointer(self, capsule_name);
+  if (f == NULL) {
+    return NULL;
+  }
+  pyh_callback_enter();
+  PyObject *result = pyhookGoCall(f->id, args);
+  pyh_callback_leave();
+  return result;
+}
+
+static void drop(PyObject *capsule) {
+  go_function *f = pyh.PyCapsule_GetPointer(capsule, capsule_name);
+  pyhookGoDrop(f->id);
+  free(f);
+}
+
+PyObject *pyh_func(const char *name, uintptr_t id) {
+  go_function *f = calloc(1, sizeof *f + strlen(name) + 1);
+  strcpy(f->name, name);
+  f->id = id;
+  f->def.name = f->name;
+  f->def.meth = trampoline;
+  f->def.flags = PYH_METH_VARARGS;
+  PyObject *self = pyh.PyCapsule_New(f, capsule_name, drop);
+  if (self == NULL) {
+    pyhookGoDrop(id);
+    free(f);
+    return NULL;
+  }
+  PyObject *callable = pyh.PyCFunction_NewEx(&f->def, self, NULL);
+  pyh.Py_DecRef(self); // the callable holds it
+  return callable;
+}

@@ -1,0 +1,96 @@
+package cbridge
+
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// GoFunc is a Go function that Python may call. It runs attached, on the
+// thread that Python calls it on (perhaps one of torch's), so it must be short
+// and must not wait for a goroutine that needs Python. The args are closed
+// when it returns; an error is raised in Python as RuntimeError, and so is a
+// panic, with its stack.
+type GoFunc func(args []*Object) (any, error)
+
+var (
+	goFuncs    sync.Map // uintptr -> GoFunc
+	lastFuncID atomic.Uintptr
+	liveFuncs  atomic.Int64
+)
+
+// LiveFuncs returns how many Go functions Python still holds.
+func LiveFuncs() int64 { return liveFuncs.Load() }
+
+// NewFunc makes a Python callable of fn. It may outlive the Object: Python's
+// references keep fn, and fn is let go when the last one is dropped.
+func NewFunc(name string, fn GoFunc) (*Object, error) {
+	if err := running(); err != nil {
+		return nil, err
+	}
+	id := lastFuncID.Add(1)
+	goFuncs.Store(id, fn)
+	liveFuncs.Add(1)
+	cname := C.CString(name)
+	defer C.free(unsafe.Pointer(cname))
+	var o *Object
+	var err error
+	attached(func() { o, err = own(C.pyh_func(cname, C.uintptr_t(id))) })
+	return o, err
+}
+
+//export pyhookGoCall
+func pyhookGoCall(id C.uintptr_t, args *C.PyObject) *C.PyObject {
+	fn, ok := goFuncs.Load(uintptr(id))
+	if !ok {
+		return raise("this Go function is gone")
+	}
+	objects := make([]*Object, int(C.pyhTupleSize(args)))
+	for i := range objects {
+		ref := C.pyhTupleGet(args, C.Py_ssize_t(i)) // borrowed
+		C.pyhIncRef(ref)
+		objects[i] = wrap(ref)
+	}
+	defer func() {
+		for _, o := range objects {
+			o.Close()
+		}
+	}()
+	result, err := protect(fn.(GoFunc), objects)
+	if err != nil {
+		return raise(err.Error())
+	}
+	ref, err := toPython(result)
+	if err != nil {
+		return raise(err.Error())
+	}
+	return ref
+}
+
+func protect(fn GoFunc, args []*Object) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in a Go function called from Python: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return fn(args)
+}
+
+func raise(text string) *C.PyObject {
+	ctext := C.CString(text)
+	C.pyhRaise(ctext)
+	C.free(unsafe.Pointer(ctext))
+	return nil
+}
+
+//export pyhookGoDrop
+func pyhookGoDrop(id C.uintptr_t) {
+	goFuncs.Delete(uintptr(id))
+	liveFuncs.Add(-1)
+}

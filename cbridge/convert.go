@@ -1,0 +1,324 @@
+package cbridge
+
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"unsafe"
+)
+
+// Pythoner is a Go value that knows its Python form (a tensor). Python is
+// called attached and returns an Object that the caller closes.
+type Pythoner interface {
+	Python() (*Object, error)
+}
+
+// ConvertError: a value that has no form on the other side.
+type ConvertError struct {
+	Type string // the Go or Python type
+	Why  string
+}
+
+func (e *ConvertError) Error() string { return fmt.Sprintf("cannot convert %s: %s", e.Type, e.Why) }
+
+// maxDepth bounds nesting in both directions: a list may hold itself.
+const maxDepth = 64
+
+// Convert makes a Python object of a Go value: nil, bool, all ints and floats,
+// string (str), []byte (bytes), slices and arrays (list), maps (dict), *Object
+// (itself) and Pythoner. The caller owns the result. Anything else is a
+// *ConvertError.
+func Convert(value any) (*Object, error) {
+	if err := running(); err != nil {
+		return nil, err
+	}
+	var result *Object
+	var err error
+	attached(func() {
+		var ref *C.PyObject
+		if ref, err = toPython(value); err == nil {
+			result = wrap(ref)
+		}
+	})
+	return result, err
+}
+
+// toPython returns a new reference. The calling thread is attached.
+func toPython(value any) (*C.PyObject, error) {
+	if value == nil {
+		return C.pyhNone(), nil
+	}
+	switch v := value.(type) {
+	case *Object:
+		if err := v.use(); err != nil {
+			return nil, err
+		}
+		defer v.done()
+		C.pyhIncRef(v.ptr)
+		return v.ptr, nil
+	case Pythoner:
+		o, err := v.Python()
+		if err != nil {
+			return nil, err
+		}
+		defer o.Close()
+		return toPython(o)
+	}
+	return fromReflect(reflect.ValueOf(value), 0)
+}
+
+func fromReflect(v reflect.Value, depth int) (*C.PyObject, error) {
+	if depth > maxDepth {
+		return nil, &ConvertError{v.Type().String(), "nested too deeply"}
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		if v.Bool() {
+			return C.pyhBool(1), nil
+		}
+		return C.pyhBool(0), nil
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return checked(C.pyhInt(C.int64_t(v.Int())))
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return checked(C.pyhUint(C.uint64_t(v.Uint())))
+	case reflect.Float32, reflect.Float64:
+		return checked(C.pyhFloat(C.double(v.Float())))
+	case reflect.String:
+		s := v.String()
+		return checked(C.pyh_string((*C.char)(unsafe.Pointer(unsafe.StringData(s))), C.size_t(len(s))))
+	case reflect.Interface, reflect.Pointer:
+		if v.IsNil() {
+			return C.pyhNone(), nil
+		}
+		if v.Kind() == reflect.Interface {
+			return element(v.Elem(), depth)
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+			b := v.Bytes()
+			return checked(C.pyhBytes((*C.char)(unsafe.Pointer(unsafe.SliceData(b))), C.Py_ssize_t(len(b))))
+		}
+		return fromSlice(v, depth)
+	case reflect.Map:
+		return fromMap(v, depth)
+	}
+	return nil, &ConvertError{v.Type().String(), "no Python form; use a bool, number, string, []byte, slice, map, *Object or tensor"}
+}
+
+// element converts what a container holds, which may be a handle or a tensor.
+func element(v reflect.Value, depth int) (*C.PyObject, error) {
+	if v.IsValid() && v.CanInterface() {
+		switch v.Interface().(type) {
+		case *Object, Pythoner:
+			return toPython(v.Interface())
+		}
+	}
+	return fromReflect(v, depth+1)
+}
+
+func checked(ref *C.PyObject) (*C.PyObject, error) {
+	if ref == nil {
+		return nil, raised()
+	}
+	return ref, nil
+}
+
+func fromSlice(v reflect.Value, depth int) (*C.PyObject, error) {
+	list, err := checked(C.pyhList(C.Py_ssize_t(v.Len())))
+	if err != nil {
+		return nil, err
+	}
+	for i := range v.Len() {
+		item, err := element(v.Index(i), depth)
+		if err != nil {
+			C.pyhDecRef(list)
+			return nil, fmt.Errorf("[%d]: %w", i, err)
+		}
+		C.pyhListSet(list, C.Py_ssize_t(i), item) // steals item
+	}
+	return list, nil
+}
+
+func fromMap(v reflect.Value, depth int) (*C.PyObject, error) {
+	dict, err := checked(C.pyhDict())
+	if err != nil {
+		return nil, err
+	}
+	set := func(k, e reflect.Value) error {
+		key, err := element(k, depth)
+		if err != nil {
+			return err
+		}
+		defer C.pyhDecRef(key)
+		value, err := element(e, depth)
+		if err != nil {
+			return fmt.Errorf("[%v]: %w", k, err)
+		}
+		defer C.pyhDecRef(value)
+		if C.pyhDictSet(dict, key, value) != 0 {
+			return raised()
+		}
+		return nil
+	}
+	for it := v.MapRange(); it.Next(); {
+		if err := set(it.Key(), it.Value()); err != nil {
+			C.pyhDecRef(dict)
+			return nil, err
+		}
+	}
+	return dict, nil
+}
+
+// Value makes a Go value of o: None is nil, bool, int is int64 (uint64 when
+// larger), float64, string, bytes is []byte, list and tuple are []any, dict is
+// map[any]any. Anything else, and an int beyond 64 bits, is a *ConvertError.
+func (o *Object) Value() (any, error) {
+	if err := o.use(); err != nil {
+		return nil, err
+	}
+	defer o.done()
+	var v any
+	var err error
+	attached(func() { v, err = toGo(o.ptr, 0) })
+	return v, err
+}
+
+func toGo(ref *C.PyObject, depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, &ConvertError{typeName(ref), "nested too deeply"}
+	}
+	switch C.pyh_kind(ref) {
+	case C.PYH_KIND_NONE:
+		return nil, nil
+	case C.PYH_KIND_BOOL:
+		return C.pyhIsTrue(ref) == 1, nil
+	case C.PYH_KIND_INT:
+		var i C.int64_t
+		var u C.uint64_t
+		switch C.pyh_int(ref, &i, &u) {
+		case 0:
+			return int64(i), nil
+		case 1:
+			return uint64(u), nil
+		}
+		return nil, &ConvertError{typeName(ref), "does not fit in 64 bits"}
+	case C.PYH_KIND_FLOAT:
+		return float64(C.pyhAsFloat(ref)), nil
+	case C.PYH_KIND_STRING:
+		return goString(ref)
+	case C.PYH_KIND_BYTES:
+		var p *C.char
+		var n C.Py_ssize_t
+		if C.pyhAsBytes(ref, &p, &n) != 0 {
+			return nil, raised()
+		}
+		return C.GoBytes(unsafe.Pointer(p), C.int(n)), nil
+	case C.PYH_KIND_SEQUENCE:
+		return toSlice(ref, depth)
+	case C.PYH_KIND_MAPPING:
+		return toMap(ref, depth)
+	}
+	return nil, &ConvertError{typeName(ref), "no Go form; keep the *Object"}
+}
+
+func toSlice(ref *C.PyObject, depth int) (any, error) {
+	iter, err := checked(C.pyhIter(ref))
+	if err != nil {
+		return nil, err
+	}
+	defer C.pyhDecRef(iter)
+	list := []any{}
+	for {
+		item := C.pyhNext(iter)
+		if item == nil {
+			break
+		}
+		v, err := toGo(item, depth+1)
+		C.pyhDecRef(item)
+		if err != nil {
+			return nil, fmt.Errorf("[%d]: %w", len(list), err)
+		}
+		list = append(list, v)
+	}
+	if C.pyhOccurred() {
+		return nil, raised()
+	}
+	return list, nil
+}
+
+func toMap(ref *C.PyObject, depth int) (any, error) {
+	items, err := checked(C.pyhItems(ref))
+	if err != nil {
+		return nil, err
+	}
+	defer C.pyhDecRef(items)
+	pairs, err := toSlice(items, depth)
+	if err != nil {
+		return nil, err
+	}
+	m := map[any]any{}
+	for _, p := range pairs.([]any) {
+		pair := p.([]any)
+		if pair[0] != nil && !reflect.TypeOf(pair[0]).Comparable() {
+			return nil, &ConvertError{typeName(ref), "a key has no comparable Go form"}
+		}
+		m[pair[0]] = pair[1]
+	}
+	return m, nil
+}
+
+func goString(ref *C.PyObject) (string, error) {
+	var n C.Py_ssize_t
+	var tmp *C.PyObject
+	text := C.pyh_utf8(ref, &n, &tmp)
+	if text == nil {
+		return "", raised()
+	}
+	s := C.GoStringN(text, C.int(n))
+	if tmp != nil {
+		C.pyhDecRef(tmp)
+	}
+	return s, nil
+}
+
+func typeName(ref *C.PyObject) string {
+	name := C.CString("__class__")
+	defer C.free(unsafe.Pointer(name))
+	class := C.pyhGetAttr(ref, name)
+	if class == nil {
+		C.pyhErrClear()
+		return "an object"
+	}
+	defer C.pyhDecRef(class)
+	text := C.pyhText(class, true)
+	if text == nil {
+		C.pyhErrClear()
+		return "an object"
+	}
+	defer C.pyhDecRef(text)
+	s, err := goString(text)
+	if err != nil {
+		return "an object"
+	}
+	return s
+}
+
+// As converts o to T by Value: the usual way to read one typed result.
+func As[T any](o *Object) (T, error) {
+	var zero T
+	v, err := o.Value()
+	if err != nil {
+		return zero, err
+	}
+	t, ok := v.(T)
+	if !ok {
+		return zero, &ConvertError{fmt.Sprintf("%T", v), fmt.Sprintf("not a %T", zero)}
+	}
+	return t, nil
+}
+
+var errNoException = errors.New("python reported an error without raising an exception")

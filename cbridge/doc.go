@@ -1,0 +1,20 @@
+// Package cbridge embeds CPython in a Go process.
+//
+// It loads libpython at run time (no Python headers at build), so that one
+// binary serves CPython 3.9 to 3.15 and any virtual environment, conda or
+// system interpreter. It knows Python and nothing of torch: tensors live in
+// package tensorconv, hooks in package pyhook.
+//
+//	Go goroutine ──cgo──▶ enter (attach this OS thread's kept thread state)
+//	                      one operation of CPython
+//	                      leave (detach)
+//
+// Callers never meet the GIL, thread states or runtime.LockOSThread: every
+// method may be called from any goroutine. A blocking Python call occupies the
+// calling goroutine's thread and nothing else.
+//
+// Ownership: an *Object owns one Python reference until Close, which is
+// idempotent and safe while other goroutines use the object. A forgotten
+// Object is closed by the garbage collector; LiveObjects counts the open ones,
+// and tests assert that it returns to its start.
+package cbridge

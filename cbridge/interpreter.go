@@ -1,0 +1,271 @@
+package cbridge
+
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+//go:embed bootstrap.py
+var bootstrapSource string
+
+var (
+	// ErrRunning: the process has its interpreter already. CPython with torch
+	// cannot be had twice in one process, nor started again after Close.
+	ErrRunning = errors.New("python is already running in this process: one interpreter a process; share it")
+	// ErrNotRunning: Start was not called, or did not succeed.
+	ErrNotRunning = errors.New("python is not running: call Start first")
+	// ErrClosed: the interpreter was closed.
+	ErrClosed = errors.New("python was closed")
+)
+
+const (
+	stateNone int32 = iota
+	stateStarting
+	stateRunning
+	stateClosed
+)
+
+var state atomic.Int32
+
+func running() error {
+	switch state.Load() {
+	case stateRunning:
+		return nil
+	case stateClosed:
+		return ErrClosed
+	default:
+		return ErrNotRunning
+	}
+}
+
+// Config chooses the interpreter. The zero value finds one as Discover does.
+type Config struct {
+	Python  string   // the interpreter's path or name; empty: see Discover
+	Library string   // libpython's path; empty: asked of the interpreter
+	Modules []string // top-level modules that the interpreter must have
+	Path    []string // put before sys.path, first one first
+}
+
+// Interpreter is the process's one Python.
+type Interpreter struct {
+	Python  Python
+	Library string    // the libpython that was loaded
+	Version string    // as the library says, "3.11.2 (main, ...)"
+	Refused []Attempt // candidates passed over on the way
+
+	main      chan func() // runs on Python's main thread
+	bootstrap *Object
+	describe  *Object
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Start chooses an interpreter, loads its library and starts it on an OS
+// thread of its own, which Python takes for its main thread. It installs no
+// signal handlers. A second Start is ErrRunning; a failed one may be tried
+// again. The error for a missing interpreter or library is a *DiscoveryError.
+func Start(ctx context.Context, cfg Config) (*Interpreter, error) {
+	if !state.CompareAndSwap(stateNone, stateStarting) {
+		return nil, ErrRunning
+	}
+	in, err := start(ctx, cfg)
+	if err != nil {
+		state.Store(stateNone)
+		return nil, err
+	}
+	return in, nil
+}
+
+func start(ctx context.Context, cfg Config) (*Interpreter, error) {
+	python, refused, err := Discover(ctx, cfg.Python, cfg.Modules...)
+	if err != nil {
+		return nil, err
+	}
+	in := &Interpreter{Python: *python, Refused: refused, main: make(chan func())}
+	if err := in.load(cfg.Library); err != nil {
+		return nil, err
+	}
+	started := make(chan error)
+	go in.mainThread(started)
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	state.Store(stateRunning)
+	if err := in.boot(cfg.Path); err != nil {
+		return nil, fmt.Errorf("starting Python: %w", err)
+	}
+	return in, nil
+}
+
+func (in *Interpreter) load(library string) error {
+	paths := in.Python.Libraries
+	if library != "" {
+		paths = []string{library}
+	}
+	var tried []Attempt
+	for _, path := range paths {
+		cpath := C.CString(path)
+		message := C.pyh_load(cpath)
+		C.free(unsafe.Pointer(cpath))
+		if message != nil {
+			tried = append(tried, Attempt{path, C.GoString(message)})
+			C.free(unsafe.Pointer(message))
+			continue
+		}
+		in.Library = path
+		in.Version = C.GoString(C.pyhVersion())
+		if !strings.HasPrefix(in.Version, in.Python.Version) {
+			tried = append(tried, Attempt{path, "is Python " + in.Version + ", and the interpreter is " + in.Python.Version})
+			continue
+		}
+		return nil
+	}
+	return &DiscoveryError{
+		Tried: append(in.Refused, append([]Attempt{{in.Python.Executable, errNoLibrary.Error()}}, tried...)...),
+		Hint:  libraryHint(&in.Python),
+	}
+}
+
+// mainThread initialises Python and then serves RunOnMain. It stays locked to
+// its thread for ever: CPython hangs when another one finalises it.
+func (in *Interpreter) mainThread(started chan<- error) {
+	runtime.LockOSThread()
+	executable := C.CString(in.Python.Executable)
+	message := C.pyh_initialize(executable)
+	C.free(unsafe.Pointer(executable))
+	if message != nil {
+		started <- fmt.Errorf("starting Python %s from %s: %s", in.Python.Version, in.Library, C.GoString(message))
+		C.free(unsafe.Pointer(message))
+		runtime.UnlockOSThread()
+		return
+	}
+	started <- nil
+	for f := range in.main {
+		f()
+	}
+}
+
+// RunOnMain runs f on the OS thread that Python takes for its main thread and
+// returns when f has. Imports that start threads (torch) belong there.
+func (in *Interpreter) RunOnMain(f func()) error {
+	if err := running(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	in.main <- func() { defer close(done); f() }
+	<-done
+	return nil
+}
+
+func (in *Interpreter) boot(path []string) error {
+	module, err := in.Module("_pyhook_bootstrap", bootstrapSource)
+	if err != nil {
+		return err
+	}
+	in.bootstrap = module
+	if in.describe, err = module.Attr("describe"); err != nil {
+		return err
+	}
+	describer.Store(in.describe)
+	if len(path) == 0 {
+		return nil
+	}
+	sys, err := in.Import("sys")
+	if err != nil {
+		return err
+	}
+	defer sys.Close()
+	return sys.With("path", func(list *Object) error {
+		for i := len(path) - 1; i >= 0; i-- {
+			if _, err := list.CallValue("insert", 0, path[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Module runs source as a new module of that name and registers it in
+// sys.modules. The caller owns the result.
+func (in *Interpreter) Module(name, source string) (*Object, error) {
+	types, err := in.Import("types")
+	if err != nil {
+		return nil, err
+	}
+	defer types.Close()
+	module, err := types.Call("ModuleType", name)
+	if err != nil {
+		return nil, err
+	}
+	if err := module.exec("<"+name+">", source); err != nil {
+		module.Close()
+		return nil, err
+	}
+	sys, err := in.Import("sys")
+	if err != nil {
+		module.Close()
+		return nil, err
+	}
+	defer sys.Close()
+	err = sys.With("modules", func(modules *Object) error {
+		_, err := modules.CallValue("__setitem__", name, module)
+		return err
+	})
+	if err != nil {
+		module.Close()
+		return nil, err
+	}
+	return module, nil
+}
+
+// InstallPackage makes `import name` load the given sources (module name to
+// text, "name" and "name.sub") before any installed copy.
+func (in *Interpreter) InstallPackage(name string, sources map[string]string) error {
+	table := make(map[string]any, len(sources))
+	for module, text := range sources {
+		table[module] = text
+	}
+	_, err := in.bootstrap.CallValue("install_package", name, table)
+	return err
+}
+
+// Import imports a module. The caller owns the result.
+func (in *Interpreter) Import(name string) (*Object, error) {
+	if err := running(); err != nil {
+		return nil, err
+	}
+	cname := C.CString(name)
+	defer C.free(unsafe.Pointer(cname))
+	var obj *Object
+	var err error
+	attached(func() { obj, err = own(C.pyhImport(cname)) })
+	return obj, err
+}
+
+// Close runs Python's atexit functions, flushes its streams and drops what the
+// bridge holds. The interpreter is not taken down (torch does not survive it);
+// its memory goes with the process. Idempotent; later calls to Python give
+// ErrClosed.
+func (in *Interpreter) Close() error {
+	in.closeOnce.Do(func() {
+		err := in.RunOnMain(func() { _, in.closeErr = in.bootstrap.CallValue("shut_down") })
+		if err != nil {
+			in.closeErr = err
+		}
+		state.Store(stateClosed)
+		in.describe.Close()
+		in.bootstrap.Close()
+	})
+	return in.closeErr
+}

@@ -1,0 +1,114 @@
+#include "bridge.h"
+
+PyObject *pyh_string(const char *s, size_t n) {
+  // surrogateescape: a Go string is bytes, and file names need not be UTF-8.
+  return pyh.PyUnicode_DecodeUTF8(s, (Py_ssize_t)n, "surrogateescape");
+}
+
+PyObject *pyh_call(PyObject *f, PyObject **args, size_t n, PyObject *kwargs) {
+  return pyh.PyObject_VectorcallDict(f, args, n, kwargs);
+}
+
+PyObject *pyh_raised(void) {
+  if (pyh.PyErr_GetRaisedException != NULL) {
+    return pyh.PyErr_GetRaisedException();
+  }
+  PyObject *type = NULL, *value = NULL, *traceback = NULL;
+  pyh.PyErr_Fetch(&type, &value, &traceback);
+  if (type == NULL) {
+    return NULL;
+  }
+  pyh.PyErr_NormalizeException(&type, &value, &traceback);
+  if (value != NULL && traceback != NULL) {
+    pyh.PyException_SetTraceback(value, traceback);
+  }
+  pyh.Py_DecRef(type);
+  if (traceback != NULL) {
+    pyh.Py_DecRef(traceback);
+  }
+  return value;
+}
+
+int pyh_kind(PyObject *obj) {
+  if (obj == pyh.None) {
+    return PYH_KIND_NONE;
+  }
+  // bool before int: True is an int too.
+  if (obj == pyh.True || obj == pyh.False) {
+    return PYH_KIND_BOOL;
+  }
+  if (pyh.PyObject_IsInstance(obj, pyh.LongType) == 1) {
+    return PYH_KIND_INT;
+  }
+  if (pyh.PyObject_IsInstance(obj, pyh.FloatType) == 1) {
+    return PYH_KIND_FLOAT;
+  }
+  if (pyh.PyObject_IsInstance(obj, pyh.UnicodeType) == 1) {
+    return PYH_KIND_STRING;
+  }
+  if (pyh.PyObject_IsInstance(obj, pyh.BytesType) == 1) {
+    return PYH_KIND_BYTES;
+  }
+  if (pyh.PyObject_IsInstance(obj, pyh.ListType) == 1 ||
+      pyh.PyObject_IsInstance(obj, pyh.TupleType) == 1) {
+    return PYH_KIND_SEQUENCE;
+  }
+  if (pyh.PyObject_IsInstance(obj, pyh.DictType) == 1) {
+    return PYH_KIND_MAPPING;
+  }
+  return PYH_KIND_OTHER;
+}
+
+int pyh_int(PyObject *obj, int64_t *i, uint64_t *u) {
+  int overflow = 0;
+  *i = pyh.PyLong_AsLongLongAndOverflow(obj, &overflow);
+  if (overflow == 0) {
+    return 0;
+  }
+  if (overflow > 0) {
+    *u = pyh.PyLong_AsUnsignedLongLong(obj);
+    if (pyh.PyErr_Occurred() == NULL) {
+      return 1;
+    }
+    pyh.PyErr_Clear();
+  }
+  return -1;
+}
+
+const char *pyh_utf8(PyObject *obj, Py_ssize_t *n, PyObject **tmp) {
+  *tmp = NULL;
+  const char *text = pyh.PyUnicode_AsUTF8AndSize(obj, n);
+  if (text != NULL) {
+    return text;
+  }
+  pyh.PyErr_Clear();
+  *tmp = pyh.PyUnicode_AsEncodedString(obj, "utf-8", "surrogateescape");
+  if (*tmp == NULL) {
+    pyh.PyErr_Clear();
+    *tmp = pyh.PyUnicode_AsEncodedString(obj, "utf-8", "backslashreplace");
+  }
+  char *bytes = NULL;
+  if (*tmp == NULL || pyh.PyBytes_AsStringAndSize(*tmp, &bytes, n) != 0) {
+    return NULL;
+  }
+  return bytes;
+}
+
+PyObject *pyh_exec(const char *source, const char *filename, PyObject *globals) {
+  PyObject *code = pyh.Py_CompileString(source, filename, PYH_FILE_INPUT);
+  if (code == NULL) {
+    return NULL;
+  }
+  // Before 3.10 PyEval_EvalCode does not supply the builtins itself.
+  PyObject *builtins = pyh.PyImport_ImportModule("builtins");
+  PyObject *result = NULL;
+  if (builtins != NULL &&
+      pyh.PyDict_SetItemString(globals, "__builtins__", builtins) == 0) {
+    result = pyh.PyEval_EvalCode(code, globals, globals);
+  }
+  if (builtins != NULL) {
+    pyh.Py_DecRef(builtins);
+  }
+  pyh.Py_DecRef(code);
+  return result;
+}
