@@ -69,7 +69,7 @@ def describe(exc):
     return one(exc, 0)
 
 
-class _EmbeddedLoader(importlib.abc.InspectLoader):
+class _EmbeddedLoader(importlib.abc.ExecutionLoader):
     """Imports one package from sources held in memory."""
 
     def __init__(self, package, sources, origin):
@@ -106,9 +106,11 @@ def shut_down():
     """What python does at exit, short of taking the interpreter down."""
     import atexit
 
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
+    try:
+        atexit._run_exitfuncs()  # before 3.10 it raises what the last one raised
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass

@@ -2,14 +2,16 @@
 #ifndef PYHOOK_BRIDGE_H
 #define PYHOOK_BRIDGE_H
 
+#include <stdbool.h>
+
 #include "pyapi.h"
 
 extern pyh_api pyh;
 
 // pyapi.c
-// pyh_load opens the library and fills the table. Returns NULL, or a message
-// that the caller frees.
-char *pyh_load(const char *path);
+// pyh_load opens the library, which must be of this version ("3.11.2"), and
+// fills the table. Returns NULL, or a message that the caller frees.
+char *pyh_load(const char *path, const char *version);
 
 // init.c
 // pyh_initialize starts the interpreter on the calling thread, which becomes
@@ -18,9 +20,11 @@ char *pyh_load(const char *path);
 char *pyh_initialize(const char *executable);
 
 // threadstate.c
+void pyh_make_exit_key(void); // before Python starts
 void pyh_enter(void);
 void pyh_leave(void);
 void pyh_adopt_main_thread(void);
+bool pyh_on_main_thread(void);
 void pyh_callback_enter(void);
 void pyh_callback_leave(void);
 void pyh_defer_decref(PyObject *obj);

@@ -7,6 +7,7 @@ import "C"
 import (
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -62,27 +63,31 @@ func pyhookGoCall(id C.uintptr_t, args *C.PyObject) *C.PyObject {
 			o.Close()
 		}
 	}()
-	result, err := protect(fn.(GoFunc), objects)
-	if err != nil {
-		return raise(err.Error())
-	}
-	ref, err := toPython(result)
+	ref, err := protect(fn.(GoFunc), objects)
 	if err != nil {
 		return raise(err.Error())
 	}
 	return ref
 }
 
-func protect(fn GoFunc, args []*Object) (result any, err error) {
+// protect keeps a panic, of fn or of a result's Python method, from unwinding
+// through Python's frames.
+func protect(fn GoFunc, args []*Object) (ref *C.PyObject, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic in a Go function called from Python: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return fn(args)
+	result, err := fn(args)
+	if err != nil {
+		return nil, err
+	}
+	return toPython(result)
 }
 
 func raise(text string) *C.PyObject {
+	// PyErr_SetString decodes strictly and ends at a NUL.
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", `\x00`)
 	ctext := C.CString(text)
 	C.pyhRaise(ctext)
 	C.free(unsafe.Pointer(ctext))

@@ -39,3 +39,30 @@ func Attached(f func()) error {
 	attached(f)
 	return nil
 }
+
+// Build runs f attached. The new reference (PyObject*) that f returns becomes an
+// Object; NULL becomes the exception that f left set.
+func Build(f func() unsafe.Pointer) (*Object, error) {
+	if err := running(); err != nil {
+		return nil, err
+	}
+	var o *Object
+	var err error
+	attached(func() { o, err = own((*C.PyObject)(f())) })
+	return o, err
+}
+
+// Check runs f attached. If f returns false, the exception that it left set is
+// the error.
+func Check(f func() bool) error {
+	if err := running(); err != nil {
+		return err
+	}
+	var err error
+	attached(func() {
+		if !f() {
+			err = raised()
+		}
+	})
+	return err
+}

@@ -25,12 +25,15 @@ type ConvertError struct {
 
 func (e *ConvertError) Error() string { return fmt.Sprintf("cannot convert %s: %s", e.Type, e.Why) }
 
+// Tuple is a slice that becomes a Python tuple.
+type Tuple []any
+
 // maxDepth bounds nesting in both directions: a list may hold itself.
 const maxDepth = 64
 
 // Convert makes a Python object of a Go value: nil, bool, all ints and floats,
-// string (str), []byte (bytes), slices and arrays (list), maps (dict), *Object
-// (itself) and Pythoner. The caller owns the result. Anything else is a
+// string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict),
+// *Object (itself) and Pythoner. The caller owns the result. Anything else is a
 // *ConvertError.
 func Convert(value any) (*Object, error) {
 	if err := running(); err != nil {
@@ -53,6 +56,8 @@ func toPython(value any) (*C.PyObject, error) {
 		return C.pyhNone(), nil
 	}
 	switch v := value.(type) {
+	case Tuple:
+		return fromTupleValue(v, 0)
 	case *Object:
 		if err := v.use(); err != nil {
 			return nil, err
@@ -113,7 +118,7 @@ func fromReflect(v reflect.Value, depth int) (*C.PyObject, error) {
 func element(v reflect.Value, depth int) (*C.PyObject, error) {
 	if v.IsValid() && v.CanInterface() {
 		switch v.Interface().(type) {
-		case *Object, Pythoner:
+		case *Object, Pythoner, Tuple:
 			return toPython(v.Interface())
 		}
 	}
@@ -141,6 +146,22 @@ func fromSlice(v reflect.Value, depth int) (*C.PyObject, error) {
 		C.pyhListSet(list, C.Py_ssize_t(i), item) // steals item
 	}
 	return list, nil
+}
+
+func fromTupleValue(items Tuple, depth int) (*C.PyObject, error) {
+	tuple, err := checked(C.pyhTuple(C.Py_ssize_t(len(items))))
+	if err != nil {
+		return nil, err
+	}
+	for i, value := range items {
+		item, err := element(reflect.ValueOf(&value).Elem(), depth)
+		if err != nil {
+			C.pyhDecRef(tuple)
+			return nil, fmt.Errorf("[%d]: %w", i, err)
+		}
+		C.pyhTupleSet(tuple, C.Py_ssize_t(i), item) // steals item
+	}
+	return tuple, nil
 }
 
 func fromMap(v reflect.Value, depth int) (*C.PyObject, error) {
@@ -216,7 +237,7 @@ func toGo(ref *C.PyObject, depth int) (any, error) {
 		if C.pyhAsBytes(ref, &p, &n) != 0 {
 			return nil, raised()
 		}
-		return C.GoBytes(unsafe.Pointer(p), C.int(n)), nil
+		return []byte(goText(p, n)), nil
 	case C.PYH_KIND_SEQUENCE:
 		return toSlice(ref, depth)
 	case C.PYH_KIND_MAPPING:
@@ -256,19 +277,41 @@ func toMap(ref *C.PyObject, depth int) (any, error) {
 		return nil, err
 	}
 	defer C.pyhDecRef(items)
-	pairs, err := toSlice(items, depth)
+	iter, err := checked(C.pyhIter(items))
 	if err != nil {
 		return nil, err
 	}
+	defer C.pyhDecRef(iter)
 	m := map[any]any{}
-	for _, p := range pairs.([]any) {
-		pair := p.([]any)
-		if pair[0] != nil && !reflect.TypeOf(pair[0]).Comparable() {
+	for pair := C.pyhNext(iter); pair != nil; pair = C.pyhNext(iter) {
+		key, value, err := toPair(pair, depth)
+		C.pyhDecRef(pair)
+		if err != nil {
+			return nil, err
+		}
+		if key != nil && !reflect.TypeOf(key).Comparable() {
 			return nil, &ConvertError{typeName(ref), "a key has no comparable Go form"}
 		}
-		m[pair[0]] = pair[1]
+		m[key] = value
+	}
+	if C.pyhOccurred() {
+		return nil, raised()
 	}
 	return m, nil
+}
+
+func toPair(pair *C.PyObject, depth int) (key, value any, err error) {
+	k, v := C.pyhTupleGet(pair, 0), C.pyhTupleGet(pair, 1) // borrowed
+	if k == nil || v == nil {
+		return nil, nil, raised() // a dict's subclass whose items() are none
+	}
+	if key, err = toGo(k, depth+1); err != nil {
+		return nil, nil, fmt.Errorf("a key: %w", err)
+	}
+	if value, err = toGo(v, depth+1); err != nil {
+		return nil, nil, fmt.Errorf("[%v]: %w", key, err)
+	}
+	return key, value, nil
 }
 
 func goString(ref *C.PyObject) (string, error) {
@@ -278,11 +321,16 @@ func goString(ref *C.PyObject) (string, error) {
 	if text == nil {
 		return "", raised()
 	}
-	s := C.GoStringN(text, C.int(n))
+	s := goText(text, n)
 	if tmp != nil {
 		C.pyhDecRef(tmp)
 	}
 	return s, nil
+}
+
+// goText copies n bytes; C.GoStringN takes an int32 and fails beyond 2 GiB.
+func goText(p *C.char, n C.Py_ssize_t) string {
+	return string(unsafe.Slice((*byte)(unsafe.Pointer(p)), n))
 }
 
 func typeName(ref *C.PyObject) string {

@@ -115,7 +115,7 @@ func Discover(ctx context.Context, explicit string, modules ...string) (*Python,
 			return python, tried, nil
 		}
 		if ctx.Err() != nil {
-			return nil, tried, ctx.Err()
+			return nil, tried, fmt.Errorf("asking %s (%s) what it is: %w", path, c.source, ctx.Err())
 		}
 		tried = append(tried, Attempt{fmt.Sprintf("%s (%s)", path, c.source), err.Error()})
 	}
@@ -133,6 +133,8 @@ func probe(ctx context.Context, path string, modules []string) (*Python, error) 
 	cmd := exec.CommandContext(ctx, path, append([]string{"-c", probeSource}, modules...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// A wrapper script's child may live on and hold the pipes.
+	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("did not answer: %w", ctx.Err())

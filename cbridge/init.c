@@ -7,6 +7,28 @@ static char *copy(const char *text) {
   return strdup(text != NULL ? text : "unknown error");
 }
 
+// preinitialize fixes encodings and the C locale's UTF-8 as python itself does,
+// not as an embedder. PyPreConfig is ten ints; the buffer leaves room.
+static char *preinitialize(void) {
+  if (pyh.PyPreConfig_InitPythonConfig == NULL || pyh.Py_PreInitialize == NULL) {
+    return NULL;
+  }
+  uint64_t preconfig[64] = {0};
+  pyh.PyPreConfig_InitPythonConfig(preconfig);
+  PyStatus status = pyh.Py_PreInitialize(preconfig);
+  return status.kind != 0 ? copy(status.message) : NULL;
+}
+
+// set_hash_seed: a PyInitConfig never reads PYTHONHASHSEED itself.
+static int set_hash_seed(PyInitConfig *config) {
+  const char *text = getenv("PYTHONHASHSEED");
+  if (text == NULL || *text == '\0' || strcmp(text, "random") == 0) {
+    return 0;
+  }
+  return pyh.PyInitConfig_SetInt(config, "use_hash_seed", 1) ||
+         pyh.PyInitConfig_SetInt(config, "hash_seed", (int64_t)strtoul(text, NULL, 10));
+}
+
 // initialize_pep741 is the way of 3.14 and later: no struct of ours meets one
 // of theirs. Its defaults are those of an isolated configuration, so what a
 // user expects of python (PYTHON* variables, user site) is asked for by name.
@@ -18,8 +40,10 @@ static char *initialize_pep741(const char *executable) {
   int bad = pyh.PyInitConfig_SetInt(config, "isolated", 0) ||
             pyh.PyInitConfig_SetInt(config, "use_environment", 1) ||
             pyh.PyInitConfig_SetInt(config, "user_site_directory", 1) ||
+            pyh.PyInitConfig_SetInt(config, "safe_path", 0) ||
             pyh.PyInitConfig_SetInt(config, "install_signal_handlers", 0) ||
             pyh.PyInitConfig_SetInt(config, "parse_argv", 0) ||
+            set_hash_seed(config) ||
             pyh.PyInitConfig_SetStr(config, "program_name", executable) ||
             pyh.Py_InitializeFromInitConfig(config);
   char *text = NULL;
@@ -39,16 +63,6 @@ static char *initialize_legacy(const char *executable) {
   if (pyh.Py_SetProgramName == NULL) {
     return copy("neither PyInitConfig_Create nor Py_SetProgramName is exported");
   }
-  if (pyh.PyPreConfig_InitPythonConfig != NULL && pyh.Py_PreInitialize != NULL) {
-    // PyPreConfig is ten ints; the buffer leaves room. With python's own
-    // pre-configuration, not the embedder's, the C locale means UTF-8.
-    uint64_t preconfig[64] = {0};
-    pyh.PyPreConfig_InitPythonConfig(preconfig);
-    PyStatus status = pyh.Py_PreInitialize(preconfig);
-    if (status.kind != 0) {
-      return copy(status.message);
-    }
-  }
   // Kept for ever: Python does not copy the name.
   wchar_t *name = pyh.Py_DecodeLocale(executable, NULL);
   if (name == NULL) {
@@ -64,8 +78,11 @@ char *pyh_initialize(const char *executable) {
   if (pyh.Py_IsInitialized()) {
     return copy("Python is already running in this process");
   }
-  char *text = pyh.PyInitConfig_Create != NULL ? initialize_pep741(executable)
-                                               : initialize_legacy(executable);
+  char *text = preinitialize();
+  if (text == NULL) {
+    text = pyh.PyInitConfig_Create != NULL ? initialize_pep741(executable)
+                                           : initialize_legacy(executable);
+  }
   if (text != NULL) {
     return text;
   }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -115,9 +114,10 @@ func (in *Interpreter) load(library string) error {
 	}
 	var tried []Attempt
 	for _, path := range paths {
-		cpath := C.CString(path)
-		message := C.pyh_load(cpath)
+		cpath, cversion := C.CString(path), C.CString(in.Python.Version)
+		message := C.pyh_load(cpath, cversion)
 		C.free(unsafe.Pointer(cpath))
+		C.free(unsafe.Pointer(cversion))
 		if message != nil {
 			tried = append(tried, Attempt{path, C.GoString(message)})
 			C.free(unsafe.Pointer(message))
@@ -125,10 +125,6 @@ func (in *Interpreter) load(library string) error {
 		}
 		in.Library = path
 		in.Version = C.GoString(C.pyhVersion())
-		if !strings.HasPrefix(in.Version, in.Python.Version) {
-			tried = append(tried, Attempt{path, "is Python " + in.Version + ", and the interpreter is " + in.Python.Version})
-			continue
-		}
 		return nil
 	}
 	return &DiscoveryError{
@@ -157,14 +153,24 @@ func (in *Interpreter) mainThread(started chan<- error) {
 }
 
 // RunOnMain runs f on the OS thread that Python takes for its main thread and
-// returns when f has. Imports that start threads (torch) belong there.
+// returns when f has; a panic of f is the caller's. Imports that start threads
+// (torch) belong there.
 func (in *Interpreter) RunOnMain(f func()) error {
 	if err := running(); err != nil {
 		return err
 	}
-	done := make(chan struct{})
-	in.main <- func() { defer close(done); f() }
-	<-done
+	if C.pyh_on_main_thread() {
+		f() // a Go function that Python's main thread called
+		return nil
+	}
+	panicked := make(chan any)
+	in.main <- func() {
+		defer func() { panicked <- recover() }()
+		f()
+	}
+	if p := <-panicked; p != nil {
+		panic(p)
+	}
 	return nil
 }
 
@@ -241,7 +247,11 @@ func (in *Interpreter) InstallPackage(name string, sources map[string]string) er
 }
 
 // Import imports a module. The caller owns the result.
-func (in *Interpreter) Import(name string) (*Object, error) {
+func (in *Interpreter) Import(name string) (*Object, error) { return Import(name) }
+
+// Import imports a module into the running interpreter. The caller owns the
+// result.
+func Import(name string) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err
 	}

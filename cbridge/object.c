@@ -29,6 +29,26 @@ PyObject *pyh_raised(void) {
   return value;
 }
 
+static int kind_of(PyObject *type) {
+  // No PyObject_IsInstance: it believes __class__, which a mock or a proxy
+  // answers with a type that it is not.
+  const struct {
+    PyObject *base;
+    int kind;
+  } kinds[] = {
+      {pyh.LongType, PYH_KIND_INT},       {pyh.FloatType, PYH_KIND_FLOAT},
+      {pyh.UnicodeType, PYH_KIND_STRING}, {pyh.BytesType, PYH_KIND_BYTES},
+      {pyh.ListType, PYH_KIND_SEQUENCE},  {pyh.TupleType, PYH_KIND_SEQUENCE},
+      {pyh.DictType, PYH_KIND_MAPPING},
+  };
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    if (type == kinds[i].base || pyh.PyType_IsSubtype(type, kinds[i].base)) {
+      return kinds[i].kind;
+    }
+  }
+  return PYH_KIND_OTHER;
+}
+
 int pyh_kind(PyObject *obj) {
   if (obj == pyh.None) {
     return PYH_KIND_NONE;
@@ -37,26 +57,10 @@ int pyh_kind(PyObject *obj) {
   if (obj == pyh.True || obj == pyh.False) {
     return PYH_KIND_BOOL;
   }
-  if (pyh.PyObject_IsInstance(obj, pyh.LongType) == 1) {
-    return PYH_KIND_INT;
-  }
-  if (pyh.PyObject_IsInstance(obj, pyh.FloatType) == 1) {
-    return PYH_KIND_FLOAT;
-  }
-  if (pyh.PyObject_IsInstance(obj, pyh.UnicodeType) == 1) {
-    return PYH_KIND_STRING;
-  }
-  if (pyh.PyObject_IsInstance(obj, pyh.BytesType) == 1) {
-    return PYH_KIND_BYTES;
-  }
-  if (pyh.PyObject_IsInstance(obj, pyh.ListType) == 1 ||
-      pyh.PyObject_IsInstance(obj, pyh.TupleType) == 1) {
-    return PYH_KIND_SEQUENCE;
-  }
-  if (pyh.PyObject_IsInstance(obj, pyh.DictType) == 1) {
-    return PYH_KIND_MAPPING;
-  }
-  return PYH_KIND_OTHER;
+  PyObject *type = pyh.PyObject_Type(obj);
+  int kind = kind_of(type);
+  pyh.Py_DecRef(type);
+  return kind;
 }
 
 int pyh_int(PyObject *obj, int64_t *i, uint64_t *u) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"unsafe"
 )
@@ -105,6 +106,20 @@ func (o *Object) Pointer(f func(unsafe.Pointer) error) error {
 // Own makes an Object of a PyObject* that a sibling package's C code returned
 // as a new reference; the Object takes the reference over.
 func Own(ptr unsafe.Pointer) *Object { return wrap((*C.PyObject)(ptr)) }
+
+// Clone returns a second handle on the same Python object, closed on its own.
+func (o *Object) Clone() (*Object, error) {
+	if err := o.use(); err != nil {
+		return nil, err
+	}
+	defer o.done()
+	var clone *Object
+	attached(func() {
+		C.pyhIncRef(o.ptr)
+		clone = wrap(o.ptr)
+	})
+	return clone, nil
+}
 
 // Attr returns attribute name; the caller owns the result.
 func (o *Object) Attr(name string) (*Object, error) {
@@ -224,8 +239,18 @@ func (o *Object) IsNone() bool {
 	return bool(C.pyhIsNone(o.ptr))
 }
 
-// Same reports whether o and other are one Python object (Python's "is").
-func (o *Object) Same(other *Object) bool { return o != nil && other != nil && o.ptr == other.ptr }
+// Same reports whether o and other, both open, are one Python object ("is").
+func (o *Object) Same(other *Object) bool {
+	if o.use() != nil {
+		return false
+	}
+	defer o.done()
+	if other.use() != nil {
+		return false
+	}
+	defer other.done()
+	return o.ptr == other.ptr
+}
 
 // Repr returns Python's repr(o).
 func (o *Object) Repr() (string, error) { return o.text(true) }
@@ -252,6 +277,9 @@ func (o *Object) text(repr bool) (string, error) {
 }
 
 func (o *Object) exec(filename, source string) error {
+	if strings.IndexByte(source, 0) >= 0 {
+		return fmt.Errorf("%s: source text with a NUL in it", filename)
+	}
 	if err := o.use(); err != nil {
 		return err
 	}

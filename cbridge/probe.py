@@ -1,9 +1,14 @@
 """Run by a candidate interpreter: says, as JSON, what it is and where its library is."""
 
-import importlib.util
-import json
 import sys
-import sysconfig
+
+# -c puts the working directory first; the embedded interpreter does not.
+if sys.path[:1] == [""]:
+    del sys.path[0]
+
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import sysconfig  # noqa: E402
 
 
 def found(name):

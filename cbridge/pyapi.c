@@ -1,5 +1,6 @@
 #include "bridge.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +15,8 @@ static char *message(const char *format, const char *a, const char *b) {
   return text;
 }
 
-char *pyh_load(const char *path) {
-  // RTLD_GLOBAL: extension modules (torch, numpy, even _ctypes) are not linked
-  // to libpython and look its symbols up in the global scope. RTLD_NOW: a
-  // broken library fails here, where it can be told, not in a hook.
-  void *lib = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-  if (lib == NULL) {
-    return message("%s%s", dlerror(), "");
-  }
+// fill reads the table out of lib. Returns NULL or a message.
+static char *fill(void *lib, const char *path) {
 #define X(ret, name, args)                                                     \
   *(void **)&pyh.name = dlsym(lib, #name);                                     \
   if (pyh.name == NULL) {                                                      \
@@ -48,9 +43,46 @@ char *pyh_load(const char *path) {
   }
   pyh.vectorcall = pyh.PyObject_Vectorcall ? pyh.PyObject_Vectorcall
                                            : pyh.PyObject_VectorcallDict;
+  pyh.raised = pyh_raised;
   pyh.enter = pyh_enter;
   pyh.leave = pyh_leave;
   pyh.defer_decref = pyh_defer_decref;
   pyh.defer_call = pyh_defer_call;
+  return NULL;
+}
+
+// check_version: a libpython of another version beside the interpreter's
+// standard library would start and then fail in odd places.
+static char *check_version(const char *want) {
+  const char *have = pyh.Py_GetVersion();
+  size_t n = strlen(want);
+  if (strncmp(have, want, n) == 0 && !isdigit((unsigned char)have[n])) {
+    return NULL;
+  }
+  return message("is Python %s, and the interpreter is %s", have, want);
+}
+
+char *pyh_load(const char *path, const char *version) {
+  pyh_make_exit_key();
+  // RTLD_NOW: a broken library fails here, where it can be told, not in a hook.
+  // RTLD_LOCAL until it is known to be the right one: a refused library in the
+  // global scope would stay before the right one for every extension module.
+  void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (lib == NULL) {
+    return message("%s%s", dlerror(), "");
+  }
+  char *text = fill(lib, path);
+  if (text == NULL) {
+    text = check_version(version);
+  }
+  if (text != NULL) {
+    dlclose(lib);
+    return text;
+  }
+  // RTLD_GLOBAL: extension modules (torch, numpy, even _ctypes) are not linked
+  // to libpython and look its symbols up in the global scope.
+  if (dlopen(path, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD) == NULL) {
+    return message("%s%s", dlerror(), "");
+  }
   return NULL;
 }

@@ -51,6 +51,8 @@ enum { PYH_FILE_INPUT = 257 };
   X(int, PyGILState_Ensure, (void))                                            \
   X(void, PyGILState_Release, (int))                                           \
   X(PyThreadState *, PyGILState_GetThisThreadState, (void))                    \
+  X(void, PyThreadState_Clear, (PyThreadState *))                              \
+  X(void, PyThreadState_DeleteCurrent, (void))                                 \
   X(void, Py_IncRef, (PyObject *))                                             \
   X(void, Py_DecRef, (PyObject *))                                             \
   X(PyObject *, PyObject_GetAttr, (PyObject *, PyObject *))                    \
@@ -64,6 +66,7 @@ enum { PYH_FILE_INPUT = 257 };
   X(PyObject *, PyObject_Repr, (PyObject *))                                   \
   X(PyObject *, PyObject_Type, (PyObject *))                                   \
   X(int, PyObject_IsInstance, (PyObject *, PyObject *))                        \
+  X(int, PyType_IsSubtype, (PyObject *, PyObject *))                           \
   X(int, PyObject_IsTrue, (PyObject *))                                        \
   X(Py_ssize_t, PyObject_Size, (PyObject *))                                   \
   X(PyObject *, PyObject_GetIter, (PyObject *))                                \
@@ -156,8 +159,11 @@ typedef struct {
   // PyObject_Vectorcall, or PyObject_VectorcallDict before 3.11; the last
   // argument must be NULL.
   PyObject *(*vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
+  // raised takes the set exception, with its traceback: a new reference, or NULL.
+  PyObject *(*raised)(void);
   // enter attaches the calling thread to the interpreter (takes the GIL where
-  // there is one) and leave detaches it; both nest. See threadstate.c.
+  // there is one) and leave detaches it. They nest; an inner pair expects the
+  // thread still attached, as Python's own calls leave it. See threadstate.c.
   void (*enter)(void);
   void (*leave)(void);
   // defer_decref drops a reference from any thread, attached or not: the next

@@ -3,8 +3,6 @@
 #ifndef PYHOOK_SHIM_H
 #define PYHOOK_SHIM_H
 
-#include <stdbool.h>
-
 #include "bridge.h"
 
 static inline const char *pyhVersion(void) { return pyh.Py_GetVersion(); }
@@ -26,6 +24,8 @@ static inline PyObject *pyhBytes(const char *p, Py_ssize_t n) { return pyh.PyByt
 static inline int pyhAsBytes(PyObject *o, char **p, Py_ssize_t *n) { return pyh.PyBytes_AsStringAndSize(o, p, n); }
 static inline PyObject *pyhList(Py_ssize_t n) { return pyh.PyList_New(n); }
 static inline int pyhListSet(PyObject *l, Py_ssize_t i, PyObject *v) { return pyh.PyList_SetItem(l, i, v); }
+static inline PyObject *pyhTuple(Py_ssize_t n) { return pyh.PyTuple_New(n); }
+static inline int pyhTupleSet(PyObject *t, Py_ssize_t i, PyObject *v) { return pyh.PyTuple_SetItem(t, i, v); }
 static inline PyObject *pyhDict(void) { return pyh.PyDict_New(); }
 static inline int pyhDictSet(PyObject *d, PyObject *k, PyObject *v) { return pyh.PyDict_SetItem(d, k, v); }
 static inline PyObject *pyhIter(PyObject *o) { return pyh.PyObject_GetIter(o); }

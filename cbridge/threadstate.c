@@ -13,6 +13,9 @@
 
 static __thread PyThreadState *kept; // this thread's state, when detached too
 static __thread int depth;           // > 0: this thread is attached
+static __thread bool borrowed;       // attached by the state of another owner
+static __thread int ensured;         // what Ensure answered, while borrowed
+static __thread bool main_thread;
 
 static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
@@ -58,20 +61,29 @@ static void drain(void) {
 }
 
 // thread_exit runs when an OS thread that kept a state ends: Go ends a thread
-// whose goroutine returns while locked to it.
+// whose goroutine returns while locked to it. Clear and DeleteCurrent, not
+// PyGILState_Release: what Clear destroys may itself Ensure and Release, which
+// before gh-119585 deleted the state twice.
 static void thread_exit(void *state) {
+  depth = 1;
   pyh.PyEval_RestoreThread(state);
+  pyh.PyThreadState_Clear(state);
   kept = NULL;
-  pyh.PyGILState_Release(1 /* PyGILState_UNLOCKED */);
+  depth = 0;
+  pyh.PyThreadState_DeleteCurrent();
   atomic_fetch_sub(&states, 1);
 }
 
 static void make_exit_key(void) { pthread_key_create(&exit_key, thread_exit); }
 
+// A thread's keys are cleared in the order in which they were made, those
+// without destructor too. Python's own key must outlast ours, so ours is made
+// before Python starts.
+void pyh_make_exit_key(void) { pthread_once(&exit_once, make_exit_key); }
+
 // first_enter makes the state, by an outer PyGILState_Ensure that lasts as
 // long as the thread: an inner Ensure (torch's gil_scoped_acquire) finds it.
 static void first_enter(void) {
-  pthread_once(&exit_once, make_exit_key);
   pyh.PyGILState_Ensure();
   kept = pyh.PyGILState_GetThisThreadState();
   pthread_setspecific(exit_key, kept);
@@ -84,22 +96,39 @@ void pyh_enter(void) {
   }
   if (kept != NULL) {
     pyh.PyEval_RestoreThread(kept);
+  } else if (pyh.PyGILState_GetThisThreadState() != NULL) {
+    // A thread of Python's or torch's: its owner deletes the state, perhaps
+    // before the thread ends, so it is not ours to keep.
+    borrowed = true;
+    ensured = pyh.PyGILState_Ensure();
   } else {
     first_enter();
   }
-  if (atomic_load_explicit(&pending, memory_order_relaxed) != NULL) {
+  if (!borrowed && atomic_load_explicit(&pending, memory_order_relaxed) != NULL) {
     drain();
   }
 }
 
 void pyh_leave(void) {
-  if (--depth == 0) {
+  if (--depth > 0) {
+    return;
+  }
+  if (borrowed) {
+    borrowed = false;
+    pyh.PyGILState_Release(ensured);
+  } else {
     pyh.PyEval_SaveThread();
   }
 }
 
 // The thread that initialised Python keeps the main state and never ends.
-void pyh_adopt_main_thread(void) { kept = pyh.PyEval_SaveThread(); }
+void pyh_adopt_main_thread(void) {
+  main_thread = true;
+  kept = pyh.PyEval_SaveThread();
+  atomic_fetch_add(&states, 1);
+}
+
+bool pyh_on_main_thread(void) { return main_thread; }
 
 // Python calls Go attached, perhaps on a thread that is not ours (gloo's): an
 // enter inside must not attach it a second time.

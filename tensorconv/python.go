@@ -1,0 +1,179 @@
+package tensorconv
+
+// #include "memory.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"pyhook/cbridge"
+)
+
+func api() *C.pyh_api { return (*C.pyh_api)(cbridge.API()) }
+
+// torchSide is what is needed of torch, looked up once.
+type torchSide struct {
+	fromDLPack *cbridge.Object // torch.utils.dlpack.from_dlpack
+	dtypes     [numDTypes]*cbridge.Object
+	tensor     *cbridge.Object      // torch.Tensor
+	exchange   *C.DLPackExchangeAPI // torch.Tensor's; nil before torch 2.10
+	viewed     [numDTypes]bool      // DLPack refuses it: goes as uint8, viewed
+}
+
+var (
+	torchOnce sync.Once
+	torchTool *torchSide
+	torchErr  error
+)
+
+// torch returns the tools, for a process whose interpreter runs: the objects
+// stay for the life of the process, and so does the interpreter.
+func torch() (*torchSide, error) {
+	torchOnce.Do(func() { torchTool, torchErr = findTorch() })
+	return torchTool, torchErr
+}
+
+func findTorch() (*torchSide, error) {
+	module, err := cbridge.Import("torch.utils.dlpack")
+	if err != nil {
+		return nil, err
+	}
+	defer module.Close()
+	s := &torchSide{}
+	if s.fromDLPack, err = module.Attr("from_dlpack"); err != nil {
+		return nil, err
+	}
+	root, err := cbridge.Import("torch")
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if s.tensor, err = root.Attr("Tensor"); err != nil {
+		return nil, err
+	}
+	for _, d := range DTypes() {
+		// Absent ones (fp8 before 2.1, unsigned before 2.3) stay nil.
+		s.dtypes[d], _ = root.Attr(d.String())
+	}
+	_ = s.tensor.Pointer(func(p unsafe.Pointer) error {
+		return cbridge.Attached(func() { s.exchange = C.pyh_exchange_api(api(), (*C.PyObject)(p)) })
+	})
+	return s, s.findViewed()
+}
+
+// findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
+// 8-bit floats later, and unsigned ones need both torch's dtype and DLPack's.
+func (s *torchSide) findViewed() error {
+	for _, d := range DTypes() {
+		if s.dtypes[d] == nil {
+			continue
+		}
+		t, err := New(d, 1)
+		if err != nil {
+			return err
+		}
+		o, err := t.toTorch(s, false)
+		if err == nil {
+			// The tensor says its own dtype: old versions read fp8 as uint8.
+			dtype, attrErr := o.Attr("dtype")
+			s.viewed[d] = attrErr != nil || !dtype.Same(s.dtypes[d])
+			dtype.Close()
+			o.Close()
+		} else {
+			s.viewed[d] = true
+		}
+		t.Close()
+	}
+	return nil
+}
+
+// Python makes a torch.Tensor over t's memory: same bytes, no copy. The Python
+// tensor keeps the memory alive for as long as it (or its storage) lives, so t
+// may be closed. Dtypes that torch's DLPack refuses go as uint8 and are viewed;
+// a dtype that this torch does not have is an *Error, and so are negative
+// strides. The caller closes the result.
+func (t *Tensor) Python() (*cbridge.Object, error) {
+	s, err := torch()
+	if err != nil {
+		return nil, err
+	}
+	if t.closed.Load() {
+		return nil, ErrClosed
+	}
+	if s.dtypes[t.dtype] == nil {
+		return nil, &Error{Op: "to torch", Why: "this torch has no dtype " + t.dtype.String()}
+	}
+	for _, step := range t.strides {
+		if step < 0 {
+			return nil, &Error{Op: "to torch", Why: fmt.Sprintf("torch has no negative strides: %v", t.strides)}
+		}
+	}
+	return t.toTorch(s, s.viewed[t.dtype])
+}
+
+// carrier is an integer dtype of d's size that every torch's DLPack takes.
+func carrier(d DType) DType {
+	return map[int]DType{1: UInt8, 2: Int16, 4: Int32, 8: Int64}[d.Size()]
+}
+
+func (t *Tensor) toTorch(s *torchSide, viewed bool) (*cbridge.Object, error) {
+	code, bits := dtypes[t.dtype].code, dtypes[t.dtype].bits
+	if viewed {
+		code, bits = dtypes[carrier(t.dtype)].code, dtypes[carrier(t.dtype)].bits
+	}
+	o, err := t.export(s, code, bits)
+	if err != nil || !viewed {
+		return o, err
+	}
+	defer o.Close()
+	return o.Call("view", s.dtypes[t.dtype])
+}
+
+// describe fills C's view of t; the slices are pinned by the caller.
+func (t *Tensor) describe(code, bits uint8, pin *runtime.Pinner) C.pyh_tensor {
+	for _, s := range [][]int64{t.shape, t.strides} {
+		if len(s) > 0 {
+			pin.Pin(&s[0])
+		}
+	}
+	return C.pyh_tensor{data: t.data, owner: t.owner, device_type: C.int32_t(t.Device().Type), device_id: C.int32_t(t.device.ID),
+		code: C.uint8_t(code), bits: C.uint8_t(bits), ndim: C.int32_t(len(t.shape)), shape: dims(t.shape), strides: dims(t.strides)}
+}
+
+func (t *Tensor) export(s *torchSide, code, bits uint8) (*cbridge.Object, error) {
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	// The data pointer may be into a Go slice, which FromSlice has pinned.
+	c := t.describe(code, bits, &pin)
+	if s.exchange != nil {
+		return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_exchange_export(s.exchange, &c)) })
+	}
+	capsule, err := cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, 0)) })
+	if err != nil {
+		return nil, err
+	}
+	defer capsule.Close()
+	return s.fromDLPack.Invoke([]any{capsule}, nil)
+}
+
+// Capsule makes a DLPack capsule over t's memory: "dltensor_versioned" (DLPack
+// 1.0) or "dltensor", for consumers other than torch. The caller closes the
+// result; one that nobody consumes lets go of the memory when it is collected.
+func (t *Tensor) Capsule(versioned bool) (*cbridge.Object, error) {
+	if t.closed.Load() {
+		return nil, ErrClosed
+	}
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	c := t.describe(dtypes[t.dtype].code, dtypes[t.dtype].bits, &pin)
+	flag := C.int(0)
+	if versioned {
+		flag = 1
+	}
+	o, err := cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, flag)) })
+	runtime.KeepAlive(t)
+	return o, err
+}

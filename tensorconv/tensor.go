@@ -1,0 +1,268 @@
+package tensorconv
+
+// #include "memory.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+)
+
+// alignment of memory that this package allocates: a cache line, and the
+// widest vector register.
+const alignment = 64
+
+var liveTensors atomic.Int64
+
+// LiveTensors returns how many Tensors are open in the process.
+func LiveTensors() int64 { return liveTensors.Load() }
+
+// Tensor is memory with a dtype, a shape and strides. It is a handle on memory
+// that other Tensors and Python may share. The description never changes, so
+// any goroutine may use it; the elements are the callers' to guard. Close is
+// idempotent.
+type Tensor struct {
+	data    unsafe.Pointer // the first element
+	dtype   DType
+	device  Device
+	shape   []int64
+	strides []int64 // in elements
+	owner   *C.pyh_owner
+	closed  atomic.Bool
+	cleanup runtime.Cleanup
+}
+
+// newTensor takes over one reference of owner.
+func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides []int64, owner *C.pyh_owner) *Tensor {
+	t := &Tensor{data: data, dtype: dtype, device: device, shape: shape, strides: strides, owner: owner}
+	liveTensors.Add(1)
+	t.cleanup = runtime.AddCleanup(t, func(owner *C.pyh_owner) {
+		liveTensors.Add(-1)
+		C.pyh_owner_release(owner)
+	}, owner)
+	return t
+}
+
+// New returns a zeroed, contiguous CPU tensor in C memory, aligned to 64 bytes:
+// the memory to prefer for buckets, as it never moves and needs no pinning. No
+// dimensions make a scalar.
+func New(dtype DType, shape ...int64) (*Tensor, error) {
+	n, err := count(shape)
+	if err != nil {
+		return nil, err
+	}
+	if dtype == Invalid || dtype >= numDTypes {
+		return nil, &Error{Op: "new", Why: "invalid dtype"}
+	}
+	owner := C.pyh_owner_alloc(C.size_t(n)*C.size_t(dtype.Size()), alignment)
+	if owner == nil {
+		return nil, &Error{Op: "new", Why: fmt.Sprintf("out of memory for %d elements of %s", n, dtype)}
+	}
+	return newTensor(owner.base, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), owner), nil
+}
+
+// FromSlice returns a contiguous tensor over s itself. s is pinned until the
+// tensor and all that shares its memory (views, Python tensors) are gone. No
+// dimensions make it one-dimensional.
+func FromSlice[T Element](s []T, shape ...int64) (*Tensor, error) {
+	return FromSliceAs(s, elementType(*new(T)), shape...)
+}
+
+// FromSliceAs is FromSlice with the dtype said: for half-precision floats and
+// 8-bit floats that Go carries as uint16 and uint8.
+func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error) {
+	if len(shape) == 0 {
+		shape = []int64{int64(len(s))}
+	}
+	n, err := count(shape)
+	if err != nil {
+		return nil, err
+	}
+	var zero T
+	if int(unsafe.Sizeof(zero)) != dtype.Size() {
+		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("%T has %d bytes and %s has %d", zero, unsafe.Sizeof(zero), dtype, dtype.Size())}
+	}
+	if n != int64(len(s)) {
+		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("shape %v has %d elements and the slice has %d", shape, n, len(s))}
+	}
+	pinner := new(runtime.Pinner)
+	data := unsafe.Pointer(unsafe.SliceData(s))
+	if len(s) > 0 {
+		pinner.Pin(data)
+	}
+	return newTensor(data, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), foreignOwner(pinner.Unpin)), nil
+}
+
+// FromPointer returns a tensor over memory that someone else manages: C or
+// CUDA memory, another library's buffer. strides are in elements; nil means
+// contiguous. release (nil is allowed) is called once, on a goroutine of this
+// package, when the tensor and all that shares its memory are gone; until then
+// the memory must stay. The pointer must not be into Go's heap: use FromSlice.
+func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, device Device, release func()) (*Tensor, error) {
+	n, err := count(shape)
+	if err != nil {
+		return nil, err
+	}
+	if strides == nil {
+		strides = contiguous(shape)
+	}
+	if len(strides) != len(shape) {
+		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("%d strides for %d dimensions", len(strides), len(shape))}
+	}
+	if dtype == Invalid || dtype >= numDTypes {
+		return nil, &Error{Op: "from pointer", Why: "invalid dtype"}
+	}
+	if data == nil && n > 0 {
+		return nil, &Error{Op: "from pointer", Why: "nil pointer"}
+	}
+	if release == nil {
+		release = func() {}
+	}
+	return newTensor(data, dtype, device.dlpack(), slices.Clone(shape), slices.Clone(strides), foreignOwner(release)), nil
+}
+
+// Close gives up this handle on the memory. Idempotent; nil is allowed.
+func (t *Tensor) Close() {
+	if t == nil || !t.closed.CompareAndSwap(false, true) {
+		return
+	}
+	t.cleanup.Stop()
+	liveTensors.Add(-1)
+	C.pyh_owner_release(t.owner)
+}
+
+// DType returns the element type.
+func (t *Tensor) DType() DType { return t.dtype }
+
+// Device returns where the memory is.
+func (t *Tensor) Device() Device { return t.device.dlpack() }
+
+// Shape returns the sizes of the dimensions; not to be changed.
+func (t *Tensor) Shape() []int64 { return t.shape }
+
+// Strides returns the steps between elements, in elements; not to be changed.
+func (t *Tensor) Strides() []int64 { return t.strides }
+
+// Data returns the address of the first element, valid until the last handle
+// on the memory is closed.
+func (t *Tensor) Data() unsafe.Pointer { return t.data }
+
+// Len returns the number of elements.
+func (t *Tensor) Len() int64 {
+	n, _ := count(t.shape)
+	return n
+}
+
+// Bytes returns Len times the element's size.
+func (t *Tensor) Bytes() int64 { return t.Len() * int64(t.dtype.Size()) }
+
+// String describes the tensor, not its elements.
+func (t *Tensor) String() string {
+	return fmt.Sprintf("%s%v on %s", t.dtype, t.shape, t.Device())
+}
+
+// IsContiguous reports whether the elements lie in row-major order with no gaps.
+func (t *Tensor) IsContiguous() bool {
+	want := int64(1)
+	for i := len(t.shape) - 1; i >= 0; i-- {
+		if t.shape[i] == 0 {
+			return true
+		}
+		if t.shape[i] != 1 && t.strides[i] != want {
+			return false
+		}
+		want *= t.shape[i]
+	}
+	return true
+}
+
+// View returns a handle on the same memory: offset elements after t's first,
+// with this shape and these strides (nil: contiguous). It must lie within t if
+// t is contiguous; that is checked. The result is closed on its own.
+func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
+	if t.closed.Load() {
+		return nil, ErrClosed
+	}
+	n, err := count(shape)
+	if err != nil {
+		return nil, err
+	}
+	if strides == nil {
+		strides = contiguous(shape)
+	}
+	if len(strides) != len(shape) {
+		return nil, &Error{Op: "view", Why: fmt.Sprintf("%d strides for %d dimensions", len(strides), len(shape))}
+	}
+	low, high := offset, offset
+	if n > 0 {
+		for i, size := range shape {
+			if step := (size - 1) * strides[i]; step < 0 {
+				low += step
+			} else {
+				high += step
+			}
+		}
+		if t.IsContiguous() && (low < 0 || high >= t.Len()) {
+			return nil, &Error{Op: "view", Why: fmt.Sprintf("elements %d to %d of a tensor of %d", low, high, t.Len())}
+		}
+	}
+	C.pyh_owner_retain(t.owner)
+	data := unsafe.Add(t.data, offset*int64(t.dtype.Size()))
+	return newTensor(data, t.dtype, t.device, slices.Clone(shape), slices.Clone(strides), t.owner), nil
+}
+
+// Slice returns the elements of a contiguous CPU tensor as a Go slice over the
+// same memory: valid until the tensor is closed, so keep the tensor.
+func Slice[T Element](t *Tensor) ([]T, error) {
+	var zero T
+	switch {
+	case t.closed.Load():
+		return nil, ErrClosed
+	case !t.Device().IsCPU():
+		return nil, &Error{Op: "slice", Why: "the memory is on " + t.Device().String()}
+	case !t.IsContiguous():
+		return nil, &Error{Op: "slice", Why: fmt.Sprintf("not contiguous: shape %v, strides %v", t.shape, t.strides)}
+	case int(unsafe.Sizeof(zero)) != t.dtype.Size():
+		return nil, &Error{Op: "slice", Why: fmt.Sprintf("%T for %s", zero, t.dtype)}
+	}
+	return unsafe.Slice((*T)(t.data), t.Len()), nil
+}
+
+// RawBytes returns the bytes of a contiguous CPU tensor; see Slice.
+func RawBytes(t *Tensor) ([]byte, error) {
+	switch {
+	case t.closed.Load():
+		return nil, ErrClosed
+	case !t.Device().IsCPU() || !t.IsContiguous():
+		return nil, &Error{Op: "bytes", Why: "not contiguous CPU memory"}
+	}
+	return unsafe.Slice((*byte)(t.data), t.Bytes()), nil
+}
+
+func count(shape []int64) (int64, error) {
+	n := int64(1)
+	for _, size := range shape {
+		if size < 0 {
+			return 0, &Error{Op: "shape", Why: fmt.Sprintf("negative size in %v", shape)}
+		}
+		// 2^62 bytes of the widest dtype is beyond any memory.
+		if size > 0 && n > (1<<58)/size {
+			return 0, &Error{Op: "shape", Why: fmt.Sprintf("%v has too many elements", shape)}
+		}
+		n *= size
+	}
+	return n, nil
+}
+
+func contiguous(shape []int64) []int64 {
+	strides := make([]int64, len(shape))
+	step := int64(1)
+	for i := len(shape) - 1; i >= 0; i-- {
+		strides[i] = step
+		step *= max(shape[i], 1)
+	}
+	return strides
+}
