@@ -3,6 +3,7 @@
 import importlib.abc
 import importlib.util
 import sys
+import threading  # noqa: F401  here and now, so that it knows the main thread
 import traceback
 
 _DEPTH = 16  # a longer chain of causes is cut
@@ -41,8 +42,15 @@ def _notes(exc):
     return tuple(note for note in notes if isinstance(note, str))
 
 
+def _fields(exc):
+    try:
+        return {k: _cut(v) for k, v in vars(exc).items() if type(k) is str and type(v) is str}
+    except BaseException:
+        return {}
+
+
 def describe(exc):
-    """(qualified type, message, traceback, notes, names of the type's bases, cause) of exc.
+    """(qualified type, message, traceback, notes, type's bases, text attributes, cause) of exc.
 
     The cause is the same tuple for __cause__, or for __context__ unless it is
     suppressed, or None.
@@ -63,6 +71,7 @@ def describe(exc):
             _trace(exc),
             _notes(exc),
             bases,
+            _fields(exc),
             one(cause, depth + 1),
         )
 

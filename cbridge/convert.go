@@ -100,7 +100,7 @@ func fromReflect(v reflect.Value, depth int) (*C.PyObject, error) {
 			return C.pyhNone(), nil
 		}
 		if v.Kind() == reflect.Interface {
-			return element(v.Elem(), depth)
+			return fromReflect(v.Elem(), depth)
 		}
 	case reflect.Slice, reflect.Array:
 		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {

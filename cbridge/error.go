@@ -12,11 +12,12 @@ import (
 // PythonError is a Python exception, copied out: it holds no reference and may
 // be kept.
 type PythonError struct {
-	Type      string   // qualified: "ValueError", "torch.cuda.OutOfMemoryError"
-	Message   string   // str(exception)
-	Traceback string   // as python prints it, this exception alone
-	Notes     []string // PEP 678
-	Bases     []string // qualified names of the type and all its bases
+	Type      string            // qualified: "ValueError", "torch.cuda.OutOfMemoryError"
+	Message   string            // str(exception)
+	Traceback string            // as python prints it, this exception alone
+	Notes     []string          // PEP 678
+	Bases     []string          // qualified names of the type and all its bases
+	Fields    map[string]string // the exception's own attributes that are text
 	Cause     *PythonError
 }
 
@@ -105,14 +106,24 @@ func describeError(exc *C.PyObject) error {
 
 func fromTuple(v any) *PythonError {
 	t, ok := v.([]any)
-	if !ok || len(t) != 6 {
+	if !ok || len(t) != 7 {
 		return nil
 	}
-	e := &PythonError{Notes: texts(t[3]), Bases: texts(t[4]), Cause: fromTuple(t[5])}
+	e := &PythonError{Notes: texts(t[3]), Bases: texts(t[4]), Fields: textFields(t[5]), Cause: fromTuple(t[6])}
 	e.Type, _ = t[0].(string)
 	e.Message, _ = t[1].(string)
 	e.Traceback, _ = t[2].(string)
 	return e
+}
+
+func textFields(v any) map[string]string {
+	m, _ := v.(map[any]any)
+	fields := make(map[string]string, len(m))
+	for name, value := range m {
+		n, _ := name.(string)
+		fields[n], _ = value.(string)
+	}
+	return fields
 }
 
 func texts(v any) []string {

@@ -101,8 +101,10 @@ func start(ctx context.Context, cfg Config) (*Interpreter, error) {
 		return nil, err
 	}
 	state.Store(stateRunning)
-	if err := in.boot(cfg.Path); err != nil {
-		return nil, fmt.Errorf("starting Python: %w", err)
+	// On the main thread: before 3.13 threading takes the thread that first
+	// imports it for the main one.
+	if runErr := in.RunOnMain(func() { err = in.boot(cfg.Path) }); runErr != nil || err != nil {
+		return nil, fmt.Errorf("starting Python: %w", errors.Join(runErr, err))
 	}
 	return in, nil
 }

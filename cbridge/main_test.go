@@ -2,8 +2,10 @@ package cbridge
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 	"time"
@@ -15,7 +17,29 @@ import (
 // python is the one interpreter of this test process.
 var python *Interpreter
 
+// childCase names, in the environment of a re-executed test binary, the case
+// that it is to run instead of the tests.
+const childCase = "PYHOOK_CBRIDGE_CHILD"
+
+// onlyExample is the childCase in which an Example starts Python itself.
+const onlyExample = "example"
+
+// children are the cases that need a process without an interpreter.
+var children = map[string]func(*require.Assertions){}
+
 func TestMain(m *testing.M) {
+	name := os.Getenv(childCase)
+	if name == onlyExample {
+		os.Exit(m.Run())
+	}
+	if name != "" {
+		children[name](require.New(childT{}))
+		os.Exit(0)
+	}
+	flag.Parse()
+	if flag.Lookup("test.skip").Value.String() == "" {
+		_ = flag.Set("test.skip", "^ExampleStart$") // it has a process of its own
+	}
 	var err error
 	python, err = Start(context.Background(), Config{Path: []string{"testdata"}})
 	if err != nil {
@@ -24,6 +48,27 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Printf("Python %s from %s (%s)\n", python.Version, python.Library, python.Python.Source)
 	os.Exit(m.Run())
+}
+
+// childT ends the child process at the first failure.
+type childT struct{}
+
+func (childT) Errorf(format string, args ...any) { fmt.Printf(format, args...) }
+func (childT) FailNow()                          { os.Exit(1) }
+
+// runChild runs a case in a process of its own, with this process's Python
+// unless env says otherwise, and returns what it wrote to its stdout.
+func runChild(t *testing.T, name string, env ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^ExampleStart$")
+	cmd.Env = append(os.Environ(), childCase+"="+name, "PYHOOK_PYTHON="+python.Python.Executable)
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "the child said:\n%s", out)
+	return string(out)
 }
 
 // eval runs an expression and returns the result.
@@ -36,6 +81,37 @@ func eval(t *testing.T, expression string) *Object {
 	require.NoError(t, err)
 	t.Cleanup(o.Close)
 	return o
+}
+
+// value runs an expression and returns the result as a Go value.
+func value(t *testing.T, expression string) any {
+	t.Helper()
+	o := eval(t, expression)
+	defer o.Close()
+	v, err := o.Value()
+	require.NoError(t, err)
+	return v
+}
+
+// module runs source as a module for the test's duration.
+func module(t *testing.T, source string) *Object {
+	t.Helper()
+	name := fmt.Sprintf("test_module_%d", time.Now().UnixNano())
+	o, err := python.Module(name, source)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		o.Close()
+		value(t, fmt.Sprintf("__import__('sys').modules.pop(%q) and None", name))
+	})
+	return o
+}
+
+// call calls o's function and returns the result as a Go value.
+func call(t *testing.T, o *Object, name string, args ...any) any {
+	t.Helper()
+	v, err := o.CallValue(name, args...)
+	require.NoError(t, err)
+	return v
 }
 
 // noLeaks asserts that f leaves no handle, Go function or deferred work open.

@@ -7,12 +7,6 @@
 #include <complex.h>
 #include <string.h>
 
-// The order of tensorconv.DType.
-enum {
-  T_INVALID, T_F64, T_F32, T_F16, T_BF16, T_I64, T_I32, T_I16, T_I8, T_U8,
-  T_U16, T_U32, T_U64, T_BOOL, T_C64, T_C128, T_END
-};
-
 typedef struct { uint16_t bits; } half;
 typedef struct { uint16_t bits; } bfloat;
 
@@ -52,16 +46,15 @@ static inline bfloat to_bfloat(float f) {
 }
 
 #define SAME(x) (x)
-#define REAL(x) creal(x)
-#define REALF(x) crealf(x)
-// X(number, C type, to a number that C converts from)
+#define TRUTH(x) ((x) != 0)
+// X(number, C type, to a number that C converts from). Bool is read as bytes:
+// the memory may hold others than 0 and 1.
 #define SOURCES(X)                                                             \
   X(T_F64, double, SAME) X(T_F32, float, SAME) X(T_F16, half, from_half)       \
   X(T_BF16, bfloat, from_bfloat) X(T_I64, int64_t, SAME)                       \
   X(T_I32, int32_t, SAME) X(T_I16, int16_t, SAME) X(T_I8, int8_t, SAME)        \
   X(T_U8, uint8_t, SAME) X(T_U16, uint16_t, SAME) X(T_U32, uint32_t, SAME)     \
-  X(T_U64, uint64_t, SAME) X(T_BOOL, _Bool, SAME)
-
+  X(T_U64, uint64_t, SAME) X(T_BOOL, uint8_t, TRUTH)
 
 // The unit-stride case is written apart so that the compiler vectorises it.
 #define LOOP(S, D, EXPR)                                                       \
@@ -131,6 +124,7 @@ static const into stores[T_END] = {
     [T_BOOL] = into_bool, [T_C64] = into_c64, [T_C128] = into_c128};
 
 static const int sizes[] = {0, 8, 4, 2, 2, 8, 4, 2, 1, 1, 2, 4, 8, 1, 8, 16, 1, 1, 1, 1};
+_Static_assert(sizeof sizes / sizeof *sizes == T_END, "a size for each dtype");
 
 static void same_type(char *dst, int64_t ds, const char *src, int64_t ss, int64_t n, int size) {
   if (ds == size && ss == size) {
@@ -144,8 +138,7 @@ static void same_type(char *dst, int64_t ds, const char *src, int64_t ss, int64_
 
 int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *src,
              int src_type, const int64_t *src_strides, int ndim, const int64_t *shape) {
-  if (dst_type != src_type &&
-      (dst_type >= T_END || src_type >= T_END || stores[dst_type] == NULL)) {
+  if (dst_type != src_type && (dst_type > T_C128 || src_type > T_C128)) {
     return -1; // 8-bit floats are carried, not converted
   }
   int dsize = sizes[dst_type], ssize = sizes[src_type];

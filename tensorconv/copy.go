@@ -5,7 +5,6 @@ import "C"
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"unsafe"
 )
@@ -14,9 +13,15 @@ import (
 // (tensor.copy_). The shapes must be equal, the memory on the CPU; overlapping
 // memory is right. Copying a tensor onto itself is free.
 func Copy(dst, src *Tensor) error {
+	if err := dst.use(); err != nil {
+		return err
+	}
+	defer dst.done()
+	if err := src.use(); err != nil {
+		return err
+	}
+	defer src.done()
 	switch {
-	case dst.closed.Load() || src.closed.Load():
-		return ErrClosed
 	case !slices.Equal(dst.shape, src.shape):
 		return &Error{Op: "copy", Why: fmt.Sprintf("shape %v into %v", src.shape, dst.shape)}
 	case !dst.Device().IsCPU() || !src.Device().IsCPU():
@@ -41,8 +46,6 @@ func Copy(dst, src *Tensor) error {
 		shape, ds, ss = []int64{dst.Len()}, []int64{1}, []int64{1}
 	}
 	rc := C.pyh_copy(dst.data, C.int(dst.dtype), dims(ds), src.data, C.int(src.dtype), dims(ss), C.int(len(shape)), dims(shape))
-	runtime.KeepAlive(dst)
-	runtime.KeepAlive(src)
 	if rc != 0 {
 		return &Error{Op: "copy", Why: fmt.Sprintf("no conversion from %s to %s", src.dtype, dst.dtype)}
 	}
@@ -52,20 +55,33 @@ func Copy(dst, src *Tensor) error {
 // Divide divides a contiguous CPU tensor of floats or complex numbers by
 // divisor, in place: bitwise what torch's div_ gives.
 func Divide(t *Tensor, divisor float64) error {
-	if t.closed.Load() {
-		return ErrClosed
+	if err := t.use(); err != nil {
+		return err
 	}
+	defer t.done()
 	if !t.Device().IsCPU() || !t.IsContiguous() {
 		return &Error{Op: "divide", Why: "not contiguous CPU memory"}
 	}
 	if C.pyh_divide(t.data, C.int(t.dtype), C.int64_t(t.Len()), C.double(divisor)) != 0 {
 		return &Error{Op: "divide", Why: t.dtype.String() + " is not divided"}
 	}
-	runtime.KeepAlive(t)
 	return nil
 }
 
-func dims(s []int64) *C.int64_t { return (*C.int64_t)(unsafe.Pointer(unsafe.SliceData(s))) }
+// Compile-time: copy.c's order of the dtypes is DType's.
+var _ = [1]struct{}{}[(C.T_F64^Float64)|(C.T_F32^Float32)|(C.T_F16^Float16)|(C.T_BF16^BFloat16)|
+	(C.T_I64^Int64)|(C.T_I32^Int32)|(C.T_I16^Int16)|(C.T_I8^Int8)|
+	(C.T_U8^UInt8)|(C.T_U16^UInt16)|(C.T_U32^UInt32)|(C.T_U64^UInt64)|
+	(C.T_BOOL^Bool)|(C.T_C64^Complex64)|(C.T_C128^Complex128)|(C.T_END^numDTypes)]
+
+// dims is C's form of a shape or strides. An empty slice may point into memory
+// of Go's that nobody pins, so it is NULL.
+func dims(s []int64) *C.int64_t {
+	if len(s) == 0 {
+		return nil
+	}
+	return (*C.int64_t)(unsafe.Pointer(unsafe.SliceData(s)))
+}
 
 func overlap(a, b *Tensor) bool {
 	alow, ahigh := extent(a)

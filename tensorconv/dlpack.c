@@ -36,8 +36,10 @@ static void free_versioned(DLManagedTensorVersioned *m) {
 
 static void describe(DLTensor *d, int64_t *dims, const pyh_tensor *t) {
   size_t n = (size_t)t->ndim;
-  memcpy(dims, t->shape, n * sizeof *dims);
-  memcpy(dims + n, t->strides, n * sizeof *dims);
+  if (n > 0) { // else they are NULL
+    memcpy(dims, t->shape, n * sizeof *dims);
+    memcpy(dims + n, t->strides, n * sizeof *dims);
+  }
   d->data = t->data;
   d->device = (DLDevice){t->device_type, t->device_id};
   d->ndim = t->ndim;
@@ -185,11 +187,38 @@ int pyh_dlpack_import(const pyh_api *py, PyObject *capsule, pyh_import *out, uin
 }
 
 int pyh_exchange_import(const pyh_api *py, const DLPackExchangeAPI *x, PyObject *obj,
-                        pyh_import *out) {
+                        pyh_import *out, uint32_t *major) {
   DLManagedTensorVersioned *m = NULL;
-  uint32_t major = 0;
   if (x->from_py_object(obj, &m) != 0) {
     return -1;
   }
-  return take_versioned(py, m, out, &major);
+  return take_versioned(py, m, out, major);
+}
+
+// torch's own __dlpack__ refuses the first two; its exchange API refuses none.
+const char *pyh_torch_objection(const pyh_api *py, PyObject *tensor_type, PyObject *obj) {
+  static const struct { const char *name; int method; const char *why; } checks[] = {
+      {"requires_grad", 0, "the tensor requires grad: detach it first"},
+      {"is_conj", 1, "the tensor has its conjugate bit set: resolve_conj it first"},
+      {"is_neg", 1, "the tensor has its negative bit set: resolve_neg it first"}};
+  if (py->PyObject_IsInstance(obj, tensor_type) <= 0) {
+    return NULL;
+  }
+  for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+    PyObject *value = py->PyObject_GetAttrString(obj, checks[i].name);
+    if (value != NULL && checks[i].method) {
+      PyObject *method = value;
+      value = py->vectorcall(method, NULL, 0, NULL);
+      py->Py_DecRef(method);
+    }
+    if (value == NULL) {
+      return NULL;
+    }
+    int yes = py->PyObject_IsTrue(value);
+    py->Py_DecRef(value);
+    if (yes != 0) {
+      return yes > 0 ? checks[i].why : NULL;
+    }
+  }
+  return NULL;
 }

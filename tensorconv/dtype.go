@@ -1,6 +1,9 @@
 package tensorconv
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // DType is an element type, by torch's names.
 type DType uint8
@@ -89,8 +92,22 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Size returns the bytes of one element.
-func (d DType) Size() int { return dtypes[d].size }
+// Size returns the bytes of one element; 0 for what is no dtype.
+func (d DType) Size() int {
+	if d >= numDTypes {
+		return 0
+	}
+	return dtypes[d].size
+}
+
+// aligned reports whether an element of d may lie at p.
+func (d DType) aligned(p unsafe.Pointer) bool {
+	size := uintptr(d.Size())
+	if d.IsComplex() {
+		size /= 2
+	}
+	return uintptr(p)%size == 0
+}
 
 // IsFloat8 reports whether d is one of the 8-bit floating types, which this
 // package carries but does not compute with.

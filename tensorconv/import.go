@@ -4,6 +4,7 @@ package tensorconv
 //
 // static PyObject *type_of(const pyh_api *py, PyObject *o) { return py->PyObject_Type(o); }
 // static void decref(const pyh_api *py, PyObject *o) { py->Py_DecRef(o); }
+// static int no_error(const pyh_api *py) { return py->PyErr_Occurred() == NULL; }
 import "C"
 
 import (
@@ -14,18 +15,33 @@ import (
 	"pyhook/cbridge"
 )
 
+// maxDims is numpy's limit, and that of torch's iterators.
+const maxDims = 64
+
 // FromPython makes a Tensor over the memory of a Python tensor or array
 // (torch, numpy, anything with __dlpack__) or of a DLPack capsule, without
 // copying: by the C exchange API where the type has it, else a versioned
 // capsule, else a legacy one. The Tensor keeps the Python memory alive until it
-// is closed. A tensor that requires grad must be detached first.
+// is closed; Python lets go of it at the next call into Python.
+//
+// Memory that Go must not write to (a read-only array), and memory that does
+// not show the tensor's values (requires_grad, or the conjugate or negative bit
+// set), is an *Error: copy, detach or resolve it first. So is memory that is
+// not aligned for its elements.
 func FromPython(o *cbridge.Object) (*Tensor, error) {
+	s, err := importedTorch()
+	if err != nil {
+		return nil, &Error{Op: "from Python", Why: "looking for torch", Err: err}
+	}
 	dtype := Invalid
-	if s, err := torch(); err == nil {
+	if s != nil {
+		if err := s.objection(o); err != nil {
+			return nil, err
+		}
 		// Dtypes that DLPack refuses come as bytes.
 		viewed, d, err := s.asBytes(o)
 		if err != nil {
-			return nil, &Error{Op: "from Python", Why: "reading the dtype", Err: err}
+			return nil, &Error{Op: "from Python", Why: "viewing it as integers", Err: err}
 		}
 		if viewed != nil {
 			defer viewed.Close()
@@ -36,23 +52,79 @@ func FromPython(o *cbridge.Object) (*Tensor, error) {
 	if err := importDLPack(o, &imported); err != nil {
 		return nil, err
 	}
-	d := imported.tensor
+	t, err := newImported(&imported, dtype)
+	if err != nil {
+		C.pyh_owner_release(imported.owner)
+	}
+	return t, err
+}
+
+// newImported takes the owner over, but not with an error. dtype is that of
+// what was imported as bytes, else Invalid.
+func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
+	refuse := func(format string, args ...any) (*Tensor, error) {
+		return nil, &Error{Op: "DLPack import", Why: fmt.Sprintf(format, args...)}
+	}
+	d := &imported.tensor
+	ndim := int(d.ndim)
+	switch {
+	case imported.read_only != 0:
+		return refuse("the memory is read-only: copy it first")
+	case ndim < 0 || ndim > maxDims:
+		return refuse("%d dimensions", ndim)
+	case ndim > 0 && d.shape == nil:
+		return refuse("%d dimensions without sizes", ndim)
+	}
 	if dtype == Invalid {
 		var err error
 		if dtype, err = dtypeOf(uint8(d.dtype.code), uint8(d.dtype.bits), uint16(d.dtype.lanes)); err != nil {
-			C.pyh_owner_release(imported.owner)
 			return nil, err
 		}
 	}
-	shape := make([]int64, int(d.ndim))
-	copy(shape, unsafe.Slice((*int64)(unsafe.Pointer(d.shape)), len(shape)))
+	shape := make([]int64, ndim)
+	copy(shape, unsafe.Slice((*int64)(unsafe.Pointer(d.shape)), ndim))
+	n, err := count(shape)
+	if err != nil {
+		return nil, err
+	}
 	strides := contiguous(shape)
-	if d.strides != nil { // legacy: NULL means contiguous
-		copy(strides, unsafe.Slice((*int64)(unsafe.Pointer(d.strides)), len(shape)))
+	if d.strides != nil { // NULL means contiguous
+		copy(strides, unsafe.Slice((*int64)(unsafe.Pointer(d.strides)), ndim))
+	}
+	if _, _, ok := span(shape, strides); !ok {
+		return refuse("strides %v reach beyond any memory", strides)
+	}
+	var data unsafe.Pointer // of no elements: nil, whatever the producer says
+	if n > 0 {
+		if d.data == nil {
+			return refuse("%v has no memory", shape)
+		}
+		if data = unsafe.Add(d.data, int(d.byte_offset)); !dtype.aligned(data) {
+			return refuse("%p is not aligned for %s", data, dtype)
+		}
 	}
 	device := Device{Type: DeviceType(d.device._type), ID: int32(d.device.id)}
-	data := unsafe.Add(d.data, int(d.byte_offset))
 	return newTensor(data, dtype, device, shape, strides, imported.owner), nil
+}
+
+// objection says why a torch tensor's memory is not its values.
+func (s *torchSide) objection(o *cbridge.Object) error {
+	var why *C.char
+	err := s.tensor.Pointer(func(kind unsafe.Pointer) error {
+		return o.Pointer(func(p unsafe.Pointer) error {
+			return cbridge.Check(func() bool {
+				why = C.pyh_torch_objection(api(), (*C.PyObject)(kind), (*C.PyObject)(p))
+				return C.no_error(api()) != 0
+			})
+		})
+	})
+	switch {
+	case err != nil:
+		return &Error{Op: "from Python", Why: "asking what it is", Err: err}
+	case why != nil:
+		return &Error{Op: "from Python", Why: C.GoString(why)}
+	}
+	return nil
 }
 
 // asBytes returns o viewed as integers if it is a torch tensor of a dtype that
@@ -100,15 +172,22 @@ func importDLPack(o *cbridge.Object, out *C.pyh_import) error {
 	switch {
 	case err != nil:
 		return &Error{Op: "DLPack import", Why: "reading the capsule", Err: err}
-	case rc > 0 && major > 0:
-		return &Error{Op: "DLPack import", Why: fmt.Sprintf("version %d is not known here", major)}
+	case rc > 0 && major != C.DLPACK_MAJOR && major > 0:
+		return unknownVersion(major)
 	case rc > 0:
 		return &Error{Op: "DLPack import", Why: "not an unused DLPack capsule"}
 	}
 	return nil
 }
 
+func unknownVersion(major C.uint32_t) error {
+	return &Error{Op: "DLPack import", Why: fmt.Sprintf("version %d is not known here", major)}
+}
+
+// importExchange is not done where the type has no exchange API.
 func importExchange(o *cbridge.Object, out *C.pyh_import) (done bool, err error) {
+	var rc C.int
+	var major C.uint32_t
 	err = o.Pointer(func(p unsafe.Pointer) error {
 		return cbridge.Check(func() bool {
 			kind := C.type_of(api(), (*C.PyObject)(p))
@@ -117,25 +196,28 @@ func importExchange(o *cbridge.Object, out *C.pyh_import) (done bool, err error)
 			if x == nil {
 				return true
 			}
-			done = C.pyh_exchange_import(api(), x, (*C.PyObject)(p), out) == 0
-			return done
+			done = true
+			rc = C.pyh_exchange_import(api(), x, (*C.PyObject)(p), out, &major)
+			return rc >= 0
 		})
 	})
-	if err != nil {
-		err = &Error{Op: "from Python", Why: "the type's DLPack exchange API refused", Err: err}
+	switch {
+	case err != nil:
+		return done, &Error{Op: "from Python", Why: "the type's DLPack exchange API refused", Err: err}
+	case rc > 0:
+		return done, unknownVersion(major)
 	}
-	return done, err
+	return done, nil
 }
 
 // capsuleOf asks for the newest form that the producer knows.
 func capsuleOf(o *cbridge.Object) (*cbridge.Object, error) {
 	export, err := o.Attr("__dlpack__")
+	if errors.Is(err, cbridge.Exception("AttributeError")) {
+		return o.Clone() // perhaps a capsule itself
+	}
 	if err != nil {
-		if errors.Is(err, cbridge.Exception("AttributeError")) {
-			// Perhaps a capsule itself.
-			return o.Clone()
-		}
-		return nil, err
+		return nil, &Error{Op: "from Python", Why: "reading __dlpack__", Err: err}
 	}
 	defer export.Close()
 	capsule, err := export.Invoke(nil, map[string]any{"max_version": cbridge.Tuple{1, 0}})

@@ -91,7 +91,18 @@ typedef struct {
 } pyh_import;
 // 0: done. 1: not DLPack of a version that we know (*major says). -1: Python error.
 int pyh_dlpack_import(const pyh_api *, PyObject *capsule, pyh_import *out, uint32_t *major);
-int pyh_exchange_import(const pyh_api *, const DLPackExchangeAPI *, PyObject *obj, pyh_import *out);
+int pyh_exchange_import(const pyh_api *, const DLPackExchangeAPI *, PyObject *obj,
+                        pyh_import *out, uint32_t *major);
+// Why a torch tensor's memory is not its values, or NULL: it is, or obj is not
+// an instance of tensor_type. A Python error may be set.
+const char *pyh_torch_objection(const pyh_api *, PyObject *tensor_type, PyObject *obj);
+
+// tensorconv.DType, in its order.
+enum {
+  T_INVALID, T_F64, T_F32, T_F16, T_BF16, T_I64, T_I32, T_I16, T_I8, T_U8,
+  T_U16, T_U32, T_U64, T_BOOL, T_C64, T_C128, T_E4M3FN, T_E4M3FNUZ, T_E5M2,
+  T_E5M2FNUZ, T_END
+};
 
 // copy.c. dst and src are CPU memory; 0, or -1 where the dtypes have no conversion.
 int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *src,

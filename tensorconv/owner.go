@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // LiveMemory returns how many pieces of memory tensors hold in the process, on
@@ -29,7 +30,13 @@ func foreignOwner(release func()) *C.pyh_owner {
 		if err != nil {
 			panic("tensorconv: no pipe for the reaper: " + err.Error())
 		}
-		C.pyh_owner_notify(C.int(w.Fd()))
+		// Fd made it blocking, and a deleter must never wait for the reaper: it
+		// may hold the GIL that a release function waits for.
+		fd := int(w.Fd())
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			panic("tensorconv: the reaper's pipe: " + err.Error())
+		}
+		C.pyh_owner_notify(C.int(fd))
 		go reap(r, w)
 	})
 	id := lastRelease.Add(1)

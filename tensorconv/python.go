@@ -6,7 +6,7 @@ import "C"
 import (
 	"fmt"
 	"runtime"
-	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"pyhook/cbridge"
@@ -23,36 +23,78 @@ type torchSide struct {
 	viewed     [numDTypes]bool      // DLPack refuses it: goes as uint8, viewed
 }
 
-var (
-	torchOnce sync.Once
-	torchTool *torchSide
-	torchErr  error
-)
+var foundTorch atomic.Pointer[torchSide]
 
 // torch returns the tools, for a process whose interpreter runs: the objects
-// stay for the life of the process, and so does the interpreter.
+// stay for the life of the process, and so does the interpreter. A failure is
+// not kept: Python may start later, or its path change. There is no lock, as a
+// caller may hold the GIL; of several that look at once, the first one's stay.
 func torch() (*torchSide, error) {
-	torchOnce.Do(func() { torchTool, torchErr = findTorch() })
-	return torchTool, torchErr
+	if s := foundTorch.Load(); s != nil {
+		return s, nil
+	}
+	s := &torchSide{}
+	if err := s.find(); err != nil {
+		s.close()
+		return nil, err
+	}
+	if !foundTorch.CompareAndSwap(nil, s) {
+		s.close()
+	}
+	return foundTorch.Load(), nil
 }
 
-func findTorch() (*torchSide, error) {
-	module, err := cbridge.Import("torch.utils.dlpack")
+// importedTorch is torch for a process whose Python has imported it, and else
+// nil: the objects of other libraries do not need it.
+func importedTorch() (*torchSide, error) {
+	if s := foundTorch.Load(); s != nil {
+		return s, nil
+	}
+	sys, err := cbridge.Import("sys")
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close()
+	modules, err := sys.Attr("modules")
+	if err != nil {
+		return nil, err
+	}
+	defer modules.Close()
+	module, err := modules.Call("get", "torch")
 	if err != nil {
 		return nil, err
 	}
 	defer module.Close()
-	s := &torchSide{}
+	if module.IsNone() {
+		return nil, nil
+	}
+	return torch()
+}
+
+func (s *torchSide) close() {
+	s.fromDLPack.Close()
+	s.tensor.Close()
+	for _, dtype := range s.dtypes {
+		dtype.Close()
+	}
+}
+
+func (s *torchSide) find() error {
+	module, err := cbridge.Import("torch.utils.dlpack")
+	if err != nil {
+		return err
+	}
+	defer module.Close()
 	if s.fromDLPack, err = module.Attr("from_dlpack"); err != nil {
-		return nil, err
+		return err
 	}
 	root, err := cbridge.Import("torch")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
 	if s.tensor, err = root.Attr("Tensor"); err != nil {
-		return nil, err
+		return err
 	}
 	for _, d := range DTypes() {
 		// Absent ones (fp8 before 2.1, unsigned before 2.3) stay nil.
@@ -61,7 +103,7 @@ func findTorch() (*torchSide, error) {
 	_ = s.tensor.Pointer(func(p unsafe.Pointer) error {
 		return cbridge.Attached(func() { s.exchange = C.pyh_exchange_api(api(), (*C.PyObject)(p)) })
 	})
-	return s, s.findViewed()
+	return s.findViewed()
 }
 
 // findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
@@ -100,9 +142,10 @@ func (t *Tensor) Python() (*cbridge.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.closed.Load() {
-		return nil, ErrClosed
+	if err := t.use(); err != nil {
+		return nil, err
 	}
+	defer t.done()
 	if s.dtypes[t.dtype] == nil {
 		return nil, &Error{Op: "to torch", Why: "this torch has no dtype " + t.dtype.String()}
 	}
@@ -163,9 +206,10 @@ func (t *Tensor) export(s *torchSide, code, bits uint8) (*cbridge.Object, error)
 // 1.0) or "dltensor", for consumers other than torch. The caller closes the
 // result; one that nobody consumes lets go of the memory when it is collected.
 func (t *Tensor) Capsule(versioned bool) (*cbridge.Object, error) {
-	if t.closed.Load() {
-		return nil, ErrClosed
+	if err := t.use(); err != nil {
+		return nil, err
 	}
+	defer t.done()
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	c := t.describe(dtypes[t.dtype].code, dtypes[t.dtype].bits, &pin)
@@ -173,7 +217,5 @@ func (t *Tensor) Capsule(versioned bool) (*cbridge.Object, error) {
 	if versioned {
 		flag = 1
 	}
-	o, err := cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, flag)) })
-	runtime.KeepAlive(t)
-	return o, err
+	return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, flag)) })
 }

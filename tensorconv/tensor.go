@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"fmt"
+	"math/bits"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type Tensor struct {
 	shape   []int64
 	strides []int64 // in elements
 	owner   *C.pyh_owner
+	uses    atomic.Int32 // 1 for being open, and 1 for each operation that is inside
 	closed  atomic.Bool
 	cleanup runtime.Cleanup
 }
@@ -38,6 +40,7 @@ type Tensor struct {
 // newTensor takes over one reference of owner.
 func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides []int64, owner *C.pyh_owner) *Tensor {
 	t := &Tensor{data: data, dtype: dtype, device: device, shape: shape, strides: strides, owner: owner}
+	t.uses.Store(1)
 	liveTensors.Add(1)
 	t.cleanup = runtime.AddCleanup(t, func(owner *C.pyh_owner) {
 		liveTensors.Add(-1)
@@ -82,15 +85,22 @@ func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error)
 		return nil, err
 	}
 	var zero T
+	// The memory of no elements may be anything; nil needs no pinning.
+	var data unsafe.Pointer
+	if len(s) > 0 {
+		data = unsafe.Pointer(unsafe.SliceData(s))
+	}
 	if int(unsafe.Sizeof(zero)) != dtype.Size() {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("%T has %d bytes and %s has %d", zero, unsafe.Sizeof(zero), dtype, dtype.Size())}
 	}
 	if n != int64(len(s)) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("shape %v has %d elements and the slice has %d", shape, n, len(s))}
 	}
+	if !dtype.aligned(data) {
+		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("the slice is not aligned for %s", dtype)}
+	}
 	pinner := new(runtime.Pinner)
-	data := unsafe.Pointer(unsafe.SliceData(s))
-	if len(s) > 0 {
+	if data != nil {
 		pinner.Pin(data)
 	}
 	return newTensor(data, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), foreignOwner(pinner.Unpin)), nil
@@ -115,8 +125,16 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 	if dtype == Invalid || dtype >= numDTypes {
 		return nil, &Error{Op: "from pointer", Why: "invalid dtype"}
 	}
-	if data == nil && n > 0 {
+	if _, _, ok := span(shape, strides); !ok {
+		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("strides %v reach beyond any memory", strides)}
+	}
+	switch {
+	case n == 0:
+		data = nil
+	case data == nil:
 		return nil, &Error{Op: "from pointer", Why: "nil pointer"}
+	case !dtype.aligned(data):
+		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("%p is not aligned for %s", data, dtype)}
 	}
 	if release == nil {
 		release = func() {}
@@ -124,14 +142,37 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 	return newTensor(data, dtype, device.dlpack(), slices.Clone(shape), slices.Clone(strides), foreignOwner(release)), nil
 }
 
-// Close gives up this handle on the memory. Idempotent; nil is allowed.
+// Close gives up this handle on the memory. Idempotent; nil is allowed. While
+// another goroutine is inside an operation it waits for nothing, and takes
+// effect when that one is out.
 func (t *Tensor) Close() {
 	if t == nil || !t.closed.CompareAndSwap(false, true) {
 		return
 	}
 	t.cleanup.Stop()
 	liveTensors.Add(-1)
-	C.pyh_owner_release(t.owner)
+	t.done()
+}
+
+// use keeps the memory, and t itself, until done.
+func (t *Tensor) use() error {
+	for t != nil {
+		n := t.uses.Load()
+		if n == 0 || t.closed.Load() {
+			break
+		}
+		if t.uses.CompareAndSwap(n, n+1) {
+			return nil
+		}
+	}
+	return ErrClosed
+}
+
+func (t *Tensor) done() {
+	if t.uses.Add(-1) == 0 {
+		C.pyh_owner_release(t.owner)
+	}
+	runtime.KeepAlive(t)
 }
 
 // DType returns the element type.
@@ -166,11 +207,11 @@ func (t *Tensor) String() string {
 
 // IsContiguous reports whether the elements lie in row-major order with no gaps.
 func (t *Tensor) IsContiguous() bool {
+	if t.Len() == 0 {
+		return true
+	}
 	want := int64(1)
 	for i := len(t.shape) - 1; i >= 0; i-- {
-		if t.shape[i] == 0 {
-			return true
-		}
 		if t.shape[i] != 1 && t.strides[i] != want {
 			return false
 		}
@@ -180,12 +221,13 @@ func (t *Tensor) IsContiguous() bool {
 }
 
 // View returns a handle on the same memory: offset elements after t's first,
-// with this shape and these strides (nil: contiguous). It must lie within t if
-// t is contiguous; that is checked. The result is closed on its own.
+// with this shape and these strides (nil: contiguous). It must lie between t's
+// lowest and highest element; that is checked. The result is closed on its own.
 func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
-	if t.closed.Load() {
-		return nil, ErrClosed
+	if err := t.use(); err != nil {
+		return nil, err
 	}
+	defer t.done()
 	n, err := count(shape)
 	if err != nil {
 		return nil, err
@@ -196,21 +238,19 @@ func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 	if len(strides) != len(shape) {
 		return nil, &Error{Op: "view", Why: fmt.Sprintf("%d strides for %d dimensions", len(strides), len(shape))}
 	}
-	low, high := offset, offset
-	if n > 0 {
-		for i, size := range shape {
-			if step := (size - 1) * strides[i]; step < 0 {
-				low += step
-			} else {
-				high += step
-			}
-		}
-		if t.IsContiguous() && (low < 0 || high >= t.Len()) {
-			return nil, &Error{Op: "view", Why: fmt.Sprintf("elements %d to %d of a tensor of %d", low, high, t.Len())}
-		}
+	low, high, ok := span(shape, strides)
+	first, last, _ := span(t.shape, t.strides)
+	data := t.data
+	switch {
+	case !ok:
+		return nil, &Error{Op: "view", Why: fmt.Sprintf("strides %v reach beyond any memory", strides)}
+	case n == 0: // of nothing, so anywhere: a pointer past the end would be Go's to refuse
+	case t.Len() == 0, offset < first-low, offset > last-high:
+		return nil, &Error{Op: "view", Why: fmt.Sprintf("shape %v, strides %v at %d go beyond elements %d to %d", shape, strides, offset, first, last)}
+	default:
+		data = unsafe.Add(t.data, offset*int64(t.dtype.Size()))
 	}
 	C.pyh_owner_retain(t.owner)
-	data := unsafe.Add(t.data, offset*int64(t.dtype.Size()))
 	return newTensor(data, t.dtype, t.device, slices.Clone(shape), slices.Clone(strides), t.owner), nil
 }
 
@@ -242,19 +282,49 @@ func RawBytes(t *Tensor) ([]byte, error) {
 	return unsafe.Slice((*byte)(t.data), t.Bytes()), nil
 }
 
+// beyond is more elements than any memory has: 2^62 bytes of the widest dtype.
+const beyond = 1 << 58
+
 func count(shape []int64) (int64, error) {
-	n := int64(1)
+	n, empty := int64(1), false
 	for _, size := range shape {
 		if size < 0 {
 			return 0, &Error{Op: "shape", Why: fmt.Sprintf("negative size in %v", shape)}
 		}
-		// 2^62 bytes of the widest dtype is beyond any memory.
-		if size > 0 && n > (1<<58)/size {
+		// Also where another size is 0: the strides must fit.
+		if size > 0 && n > beyond/size {
 			return 0, &Error{Op: "shape", Why: fmt.Sprintf("%v has too many elements", shape)}
 		}
-		n *= size
+		n *= max(size, 1)
+		empty = empty || size == 0
+	}
+	if empty {
+		return 0, nil
 	}
 	return n, nil
+}
+
+// span returns the lowest and the highest element that a shape and its strides
+// reach, counted from the first; not ok: beyond any memory.
+func span(shape, strides []int64) (low, high int64, ok bool) {
+	if slices.Contains(shape, 0) {
+		return 0, 0, true
+	}
+	for i, size := range shape {
+		over, step := bits.Mul64(uint64(size-1), uint64(max(strides[i], -strides[i])))
+		if over > 0 || step > beyond {
+			return 0, 0, false
+		}
+		if strides[i] < 0 {
+			low -= int64(step)
+		} else {
+			high += int64(step)
+		}
+		if low < -beyond || high > beyond {
+			return 0, 0, false
+		}
+	}
+	return low, high, true
 }
 
 func contiguous(shape []int64) []int64 {

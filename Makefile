@@ -1,0 +1,63 @@
+# Targets that people and CI use. The work is in scripts/; each script says what it does.
+#
+# PYHOOK_PYTHON=/path/to/python  use this interpreter (else one is found, or set up)
+# VERSION=v1.2.3                 the version to stamp (else git describe)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BENCH ?= .
+IMAGE ?= pyhook
+
+# Finds the interpreter, or sets one up, for the command that follows.
+with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint test-go test-py test-race test-cgocheck test-asan fmt bench image clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/pyhook
+	@scripts/check-build.sh
+	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/pyhook ./cmd/pyhook
+
+demo: ## set up, build and run the demo; its files go to out/demo
+	@scripts/setup-python.sh >/dev/null
+	@$(MAKE) --no-print-directory build
+	@$(with_python) set -x && bin/pyhook demo --out out/demo
+
+test: ## set up and run every check: formats, linters, Python and Go tests, race, cgocheck, ASan
+	@scripts/test.sh all
+
+lint: ## formats, go vet, staticcheck, ruff, mypy
+	@scripts/test.sh lint
+
+test-go: ## Go tests, plain (the quickest)
+	@scripts/test.sh go
+
+test-py: ## Python tests
+	@scripts/test.sh pytest
+
+test-race: ## Go tests under the race detector
+	@scripts/test.sh race
+
+test-cgocheck: ## Go tests with each pointer between Go and C checked
+	@scripts/test.sh cgocheck
+
+test-asan: ## tests of the C code under AddressSanitizer
+	@scripts/test.sh asan
+
+fmt: ## format Go and Python
+	gofmt -w .
+	@tools=$$(scripts/setup-tools.sh) && export PATH="$$tools:$$PATH" && set -x && \
+		ruff check --fix --exit-zero --quiet python && ruff format python && \
+		ruff format --config python/pyproject.toml --extend-exclude python .
+
+bench: ## benchmarks in tests/bench; BENCH=regexp picks some
+	@scripts/check-build.sh
+	@$(with_python) set -x && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./tests/bench/...
+
+image: ## build the container image
+	docker build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .
+
+clean: ## remove what was built here (not the caches outside the clone)
+	rm -rf bin out

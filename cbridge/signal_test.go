@@ -1,0 +1,84 @@
+package cbridge
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func init() { children["signals"] = childSignals }
+
+var signalMask = regexp.MustCompile(`Sig(?:Blk|Ign|Cgt):\s*([0-9a-f]+)`)
+
+// dispositions reads which signals the process blocks, ignores and catches;
+// empty where there is no /proc.
+func dispositions() string {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(signalMask.FindAllString(string(status), -1))
+}
+
+// receive sends sig to this process and waits until Go has it.
+func receive(is *require.Assertions, notified <-chan os.Signal, sig syscall.Signal) {
+	is.NoError(syscall.Kill(os.Getpid(), sig))
+	select {
+	case got := <-notified:
+		is.Equal(sig, got)
+	case <-time.After(10 * time.Second):
+		is.Fail("Go did not get the signal", "%v", sig)
+	}
+}
+
+func nilPointerIsRecovered(is *require.Assertions) {
+	defer func() { is.ErrorContains(recover().(error), "nil pointer dereference") }()
+	var p *builder
+	_ = p.data[0]
+}
+
+func childSignals(is *require.Assertions) {
+	notified := make(chan os.Signal, 8)
+	signal.Notify(notified, syscall.SIGINT, syscall.SIGTERM)
+	before := dispositions()
+	in := mustStart(is, Config{})
+	is.Equal(before, dispositions(), "Start changed a signal's disposition")
+	receive(is, notified, syscall.SIGINT)
+	receive(is, notified, syscall.SIGTERM)
+	nilPointerIsRecovered(is)
+
+	is.NoError(in.RunOnMain(func() {
+		run(is, in, "import signal\nassert signal.getsignal(signal.SIGINT) is None, signal.getsignal(signal.SIGINT)\n")
+	}))
+	is.Equal(before, dispositions(), "import signal changed a signal's disposition")
+	receive(is, notified, syscall.SIGINT)
+	run(is, in, "sum(range(1000))\n") // and no KeyboardInterrupt is pending
+	is.NoError(in.RunOnMain(func() { run(is, in, "sum(range(1000))\n") }))
+	nilPointerIsRecovered(is)
+
+	// A signal in the midst of Python code goes to Go too.
+	done := make(chan error)
+	go func() {
+		m, err := in.Module("busy", "import time\nend = time.time() + 0.3\nwhile time.time() < end: pass\ntime.sleep(0.2)\n")
+		m.Close()
+		done <- err
+	}()
+	for range 4 {
+		time.Sleep(50 * time.Millisecond)
+		receive(is, notified, syscall.SIGINT)
+	}
+	is.NoError(<-done)
+	is.NoError(in.Close())
+	fmt.Println("signals are Go's")
+}
+
+func TestSignalsStayGos(t *testing.T) {
+	assert.Equal(t, "signals are Go's\n", runChild(t, "signals"))
+}

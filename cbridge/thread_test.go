@@ -1,0 +1,159 @@
+package cbridge
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge/internal/ctest"
+)
+
+// onDyingThread runs f on an OS thread that ends with it.
+func onDyingThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and no unlock: the thread ends
+		f()
+	}()
+	<-done
+}
+
+func TestAThreadGivesItsStateBackWhenItEnds(t *testing.T) {
+	m := module(t, "import threading, weakref\nlocal = threading.local()\nrefs = []\n"+
+		"class C: pass\n"+
+		"def keep(x=None):\n    local.c, local.x = C(), x\n    refs.append(weakref.ref(local.c))\n"+
+		"def alive(): return sum(r() is not None for r in refs)\n")
+	noLeaks(t, func() {
+		call(t, m, "alive")
+		before := ThreadStates()
+		f := goFunc(t, sum)
+		for range 20 {
+			onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
+		}
+		f.Close() // the last threads to end drop the function
+		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 }, 10*time.Second, time.Millisecond)
+		assert.Equal(t, int64(0), call(t, m, "alive"), "thread-locals went with the state")
+	})
+}
+
+func ignore(o *Object, err error) error {
+	o.Close()
+	return err
+}
+
+func TestThreadStatesGrowWithThreadsNotWithCalls(t *testing.T) {
+	warm := value(t, "1")
+	before := ThreadStates()
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range manyCalls / 10 {
+				assert.NoError(t, Attached(func() {}))
+			}
+		})
+	}
+	group.Wait()
+	assert.LessOrEqual(t, ThreadStates(), before+int64(4+runtime.GOMAXPROCS(0)), warm)
+}
+
+func TestEightGoroutinesCallAtOnce(t *testing.T) {
+	m := module(t, "def f(i, j): return i * j\n")
+	noLeaks(t, func() {
+		f, err := m.Attr("f")
+		require.NoError(t, err)
+		defer f.Close()
+		var group sync.WaitGroup
+		for i := range 8 {
+			group.Go(func() {
+				for j := range manyCalls {
+					o, err := f.Invoke([]any{i, j}, nil)
+					if !assert.NoError(t, err) {
+						return
+					}
+					n, err := As[int64](o)
+					if err != nil || n != int64(i*j) {
+						t.Errorf("%d x %d is %d (%v)", i, j, n, err)
+					}
+					o.Close()
+				}
+			})
+		}
+		group.Wait()
+	})
+}
+
+func TestACallThatBlocksHoldsUpNobodyElse(t *testing.T) {
+	nap, err := python.Import("time")
+	require.NoError(t, err)
+	defer nap.Close()
+	asleep := make(chan time.Duration)
+	start := time.Now()
+	go func() {
+		_, err := nap.CallValue("sleep", 1.0)
+		assert.NoError(t, err)
+		asleep <- time.Since(start)
+	}()
+	for range 50 {
+		value(t, "sum(range(10))")
+	}
+	awake := time.Since(start)
+	assert.Less(t, awake, 900*time.Millisecond)
+	assert.GreaterOrEqual(t, <-asleep, time.Second)
+}
+
+func TestRunOnMainIsPythonsMainThread(t *testing.T) {
+	const isMain = "__import__('threading').current_thread() is __import__('threading').main_thread()"
+	for range 3 {
+		require.NoError(t, python.RunOnMain(func() { assert.Equal(t, true, value(t, isMain)) }))
+	}
+	onDyingThread(func() { assert.Equal(t, false, value(t, isMain)) })
+}
+
+func TestRunOnMainFromTheMainThreadDoesNotWaitForItself(t *testing.T) {
+	ran := false
+	f := goFunc(t, func([]*Object) (any, error) { return nil, python.RunOnMain(func() { ran = true }) })
+	require.NoError(t, python.RunOnMain(func() { assert.NoError(t, ignore(f.Invoke(nil, nil))) }))
+	assert.True(t, ran)
+}
+
+func TestAPanicOnTheMainThreadIsTheCallers(t *testing.T) {
+	assert.PanicsWithValue(t, "dropped a tensor", func() {
+		_ = python.RunOnMain(func() { panic("dropped a tensor") })
+	})
+	assert.PanicsWithValue(t, "inside", func() { _ = Attached(func() { panic("inside") }) })
+	assert.Equal(t, int64(2), value(t, "1 + 1"))
+}
+
+func TestAttachedNests(t *testing.T) {
+	noLeaks(t, func() {
+		require.NoError(t, Attached(func() {
+			for i := range 3 {
+				assert.NoError(t, Attached(func() { assert.Equal(t, int64(i), value(t, fmt.Sprint(i))) }))
+			}
+		}))
+	})
+}
+
+func TestThreadsThatPythonOwnsMayEnterTheBridge(t *testing.T) {
+	if _, err := python.Import("ctypes"); err != nil {
+		t.Skip("this Python has no ctypes")
+	}
+	m := module(t, "import ctypes, threading\n"+
+		"def run(address, threads):\n"+
+		"    free = ctypes.CFUNCTYPE(None)(address)    # lets the GIL go for the call\n"+
+		"    held = ctypes.PYFUNCTYPE(None)(address)   # keeps it\n"+
+		"    def work():\n        free(); held(); free()\n"+
+		"    for _ in range(threads):\n"+
+		"        t = threading.Thread(target=work); t.start(); t.join()\n"+
+		"    return threads\n")
+	before := ThreadStates()
+	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignEnter(API()), 20))
+	assert.LessOrEqual(t, ThreadStates(), before+1)
+	assert.Equal(t, int64(2), value(t, "1 + 1"))
+}

@@ -1,0 +1,158 @@
+package launch
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const errorFileVariable = "TORCHELASTIC_ERROR_FILE"
+
+// errorReport is what torch/distributed/elastic/multiprocessing/errors reads.
+// The timestamp is a string of whole seconds: the agent calls int() on it, and
+// anything else kills the agent with its restarts unused.
+type errorReport struct {
+	Message errorMessage `json:"message"`
+}
+
+type errorMessage struct {
+	Message   string    `json:"message"`
+	ExtraInfo errorInfo `json:"extraInfo"`
+}
+
+type errorInfo struct {
+	Callstack string `json:"py_callstack"`
+	Timestamp string `json:"timestamp"`
+}
+
+// WriteErrorFile tells torchrun why this rank failed, by the file that
+// TORCHELASTIC_ERROR_FILE names. It does nothing when that is unset or err is
+// nil.
+//
+// at is when the error first happened. The agent reports the earliest of all
+// ranks as the root cause, so a rank that merely lost its connection to the one
+// at fault should give a later time, or not write at all.
+//
+// If an error in err's chain has a method Traceback() string, as a Python error
+// has, that text follows the message where the agent shows a traceback. So does
+// the traceback of a *RankError: a launcher hands its root cause up.
+//
+// The file appears whole or not at all: it is written beside its place, synced
+// and renamed, because an agent that reads half a file dies of it. Errors are
+// of the file system and name the file.
+func WriteErrorFile(err error, at time.Time) error {
+	path := os.Getenv(errorFileVariable)
+	if path == "" || err == nil {
+		return nil
+	}
+	text := errorKind(err) + ": " + err.Error()
+	report := errorReport{errorMessage{
+		Message:   text,
+		ExtraInfo: errorInfo{Callstack: text, Timestamp: strconv.FormatInt(at.Unix(), 10)},
+	}}
+	if trace := traceback(err); trace != "" {
+		report.Message.ExtraInfo.Callstack = text + "\n\n" + trace
+	}
+	data, jsonErr := json.Marshal(report)
+	if jsonErr != nil {
+		return fmt.Errorf("launch: write the error file: %w", jsonErr)
+	}
+	if err := writeWhole(path, data); err != nil {
+		return fmt.Errorf("launch: write the error file %s: %w", path, err)
+	}
+	return nil
+}
+
+func traceback(err error) string {
+	var traced interface{ Traceback() string }
+	var rank *RankError
+	switch {
+	case errors.As(err, &traced):
+		return traced.Traceback()
+	case errors.As(err, &rank):
+		return rank.Traceback
+	}
+	return ""
+}
+
+// errorKind names the first type in the chain that says something: the
+// wrappers of fmt and errors do not.
+func errorKind(err error) string {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		kind := strings.TrimPrefix(fmt.Sprintf("%T", e), "*")
+		if !strings.HasPrefix(kind, "fmt.") && !strings.HasPrefix(kind, "errors.") {
+			return kind
+		}
+	}
+	return "error"
+}
+
+func writeWhole(path string, data []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".error-*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}()
+	if _, err = tmp.Write(data); err == nil {
+		err = tmp.Sync()
+	}
+	if closeErr := tmp.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	// CreateTemp makes the file private; the agent may be another user's.
+	if err = os.Chmod(tmp.Name(), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// readErrorFile reads either legal form: the full report, or a message and a
+// timestamp side by side. ok is false where there is no readable report.
+func readErrorFile(path string) (report errorReport, at int64, ok bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return report, 0, false
+	}
+	var raw struct {
+		Message   json.RawMessage `json:"message"`
+		Timestamp json.RawMessage `json:"timestamp"`
+	}
+	if json.Unmarshal(data, &raw) != nil {
+		return report, 0, false
+	}
+	if json.Unmarshal(raw.Message, &report.Message.Message) == nil {
+		at, err = parseSeconds(raw.Timestamp)
+		return report, at, err == nil
+	}
+	var full struct {
+		Message   string `json:"message"`
+		ExtraInfo struct {
+			Callstack string          `json:"py_callstack"`
+			Timestamp json.RawMessage `json:"timestamp"`
+		} `json:"extraInfo"`
+	}
+	if json.Unmarshal(raw.Message, &full) != nil {
+		return report, 0, false
+	}
+	report.Message.Message = full.Message
+	report.Message.ExtraInfo.Callstack = full.ExtraInfo.Callstack
+	at, err = parseSeconds(full.ExtraInfo.Timestamp)
+	return report, at, err == nil
+}
+
+// parseSeconds takes a number or a string of one, as Python's int() does.
+func parseSeconds(raw json.RawMessage) (int64, error) {
+	return strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
+}

@@ -1,0 +1,40 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Error says which variable keeps Detect from knowing the rank, and what to do.
+// It is the only error type that Detect returns; find it with errors.As.
+type Error struct {
+	Source   Source // the family that claimed the process
+	Variable string // the environment variable or flag at fault, as the user writes it
+	Value    string // what it held; empty when it is missing
+	Reason   string // what is wrong with it, such as "is not set although RANK is"
+	Hint     string // the fix
+}
+
+// Error gives one line: the variable, its value, the reason, the fix.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "launch: cannot tell the rank from %s: %s", e.Source.describe(), e.Variable)
+	if e.Value != "" {
+		fmt.Fprintf(&b, "=%q", e.Value)
+	}
+	fmt.Fprintf(&b, " %s", e.Reason)
+	if e.Hint != "" {
+		fmt.Fprintf(&b, " (%s)", e.Hint)
+	}
+	return b.String()
+}
+
+// ErrParentGone is what DieWithParent returns when the launcher had already
+// ended before this process could ask to end with it. The only right answer is
+// to exit.
+var ErrParentGone = errors.New("launch: the launcher that started this process is gone")
+
+// ErrTerminated is the cancel cause of a context from WithSIGTERM. ExitCode
+// turns an error that wraps it into 143.
+var ErrTerminated = errors.New("launch: stopped by SIGTERM")

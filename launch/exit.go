@@ -1,0 +1,75 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// exitTerminated is 128+SIGTERM, the shell's number for it, which launchers
+// read as "it stopped because I asked".
+const exitTerminated = 128 + int(syscall.SIGTERM)
+
+// ExitCode is the code to exit with: 0 for nil, 143 for an error that wraps
+// ErrTerminated, a failed rank's own code for a *RankError that has one in
+// 1..125, and 1 for the rest.
+//
+// A cancelled context's Err loses the reason: return context.Cause(ctx) from
+// the training loop to have 143.
+func ExitCode(err error) int {
+	var rank *RankError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrTerminated):
+		return exitTerminated
+	case errors.As(err, &rank) && rank.ExitCode >= 1 && rank.ExitCode <= 125:
+		return rank.ExitCode
+	}
+	return 1
+}
+
+// Fail ends a trainer's main: os.Exit(launch.Fail(err)). It writes the error
+// file as of now and gives ExitCode(err). A stop by SIGTERM is no failure and
+// leaves no file: with one, the rank that was told to stop could pass for the
+// root cause.
+//
+// Fail does not print err. Only when the error file cannot be written does it
+// say so on standard error, where else nothing would.
+func Fail(err error) int {
+	code := ExitCode(err)
+	if code == 0 || code == exitTerminated {
+		return code
+	}
+	if fileErr := WriteErrorFile(err, time.Now()); fileErr != nil {
+		fmt.Fprintln(os.Stderr, fileErr)
+	}
+	return code
+}
+
+// WithSIGTERM returns a context that SIGTERM cancels with the cause
+// ErrTerminated, so that a training loop can stop at a safe point within the
+// launcher's grace period (30 s for torchrun and Spawn). Call stop when done:
+// from then on SIGTERM kills the process as usual. stop may be called more than
+// once.
+func WithSIGTERM(parent context.Context) (ctx context.Context, stop context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			cancel(ErrTerminated)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, sync.OnceFunc(func() {
+		signal.Stop(signals)
+		cancel(context.Canceled)
+	})
+}

@@ -1,0 +1,32 @@
+//go:build unix
+
+package launch
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// signalGroup reaches a rank and whatever it started. A group that is already
+// empty is no error.
+func signalGroup(pid int, sig syscall.Signal) error {
+	if err := unix.Kill(-pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+func signalName(sig syscall.Signal) string { return unix.SignalName(sig) }
+
+// processExists counts a process that may not be signalled (EPERM).
+func processExists(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
+
+// endedBy gives the signal that ended the process, or 0.
+func endedBy(status any) syscall.Signal {
+	if s, ok := status.(syscall.WaitStatus); ok && s.Signaled() {
+		return s.Signal()
+	}
+	return 0
+}

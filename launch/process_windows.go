@@ -1,0 +1,35 @@
+package launch
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+func rankAttributes() *syscall.SysProcAttr { return nil }
+
+// reap has no group to sweep.
+func reap(cmd *exec.Cmd, _ func()) error { return cmd.Wait() }
+
+// signalGroup kills: Windows has no SIGTERM, and no groups without job objects.
+func signalGroup(pid int, _ syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return nil
+	}
+	defer p.Release()
+	return p.Kill()
+}
+
+func signalName(sig syscall.Signal) string { return sig.String() }
+
+func processExists(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	p.Release()
+	return true
+}
+
+func endedBy(any) syscall.Signal { return 0 }

@@ -1,0 +1,97 @@
+package launch
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// environment is where Detect reads, with the flags laid over it under their
+// own names ("--rank"), so that flags and variables share one set of checks.
+type environment struct {
+	flags  map[string]string
+	getenv func(string) (string, bool)
+}
+
+func newEnvironment(opts Options) environment {
+	getenv := opts.Getenv
+	if getenv == nil {
+		getenv = os.LookupEnv
+	}
+	return environment{flags: opts.Flags.values(), getenv: getenv}
+}
+
+// text gives the trimmed value. Empty is unset, as `RANK= ./trainer` means it.
+func (e environment) text(name string) (string, bool) {
+	if strings.HasPrefix(name, "--") {
+		v, ok := e.flags[name]
+		return v, ok
+	}
+	v, ok := e.getenv(name)
+	v = strings.TrimSpace(v)
+	return v, ok && v != ""
+}
+
+// first gives the name and value of the first of names that is set.
+func (e environment) first(names ...string) (name, value string) {
+	for _, n := range names {
+		if v, ok := e.text(n); ok {
+			return n, v
+		}
+	}
+	return "", ""
+}
+
+func (e environment) any(names ...string) bool {
+	name, _ := e.first(names...)
+	return name != ""
+}
+
+// reader reads one family. The first fault sticks, so that a family reads all
+// its fields in a row and the caller looks once.
+type reader struct {
+	environment
+	source Source
+	vars   variables
+	err    *Error
+}
+
+func (r *reader) fail(name, value, reason, hint string) {
+	if r.err == nil {
+		r.err = &Error{Source: r.source, Variable: name, Value: value, Reason: reason, Hint: hint}
+	}
+}
+
+// required reads an integer that must be there; because names what claimed the family.
+func (r *reader) required(name, because, hint string) int {
+	n, ok := r.integer(name)
+	if !ok {
+		r.fail(name, "", fmt.Sprintf("is not set although %s is", because), hint)
+	}
+	return n
+}
+
+func (r *reader) optional(name string, fallback int) int {
+	if n, ok := r.integer(name); ok {
+		return n
+	}
+	return fallback
+}
+
+// integer reports true also for a malformed value, whose error it records: the
+// variable is there, and calling it missing would mislead.
+func (r *reader) integer(name string) (int, bool) {
+	if name == "" {
+		return 0, false
+	}
+	text, ok := r.text(name)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		r.fail(name, text, "is not an integer", "set it to a plain decimal number")
+	}
+	return int(n), true
+}

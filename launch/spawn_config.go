@@ -1,0 +1,139 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Show says which ranks' output is passed on.
+type Show int
+
+const (
+	ShowPrefixed Show = iota // every rank, each line behind "[rank 1] "
+	ShowPlain                // every rank, lines as they are
+	ShowRank0                // rank 0 only, lines as they are
+)
+
+// SpawnConfig says what Spawn starts. Command and N are needed; the zero value
+// of the rest works.
+type SpawnConfig struct {
+	Command []string // the program, looked up in PATH, and its arguments
+	N       int      // ranks
+	Dir     string   // working directory; empty is the caller's
+	Env     []string // the environment under the contract's variables; nil is os.Environ()
+
+	// MasterPort is where rank 0 listens, on 127.0.0.1; 0 picks a free one.
+	MasterPort int
+	// RunID is TORCHELASTIC_RUN_ID; empty picks one.
+	RunID string
+
+	// GracePeriod lies between SIGTERM and SIGKILL; 0 is 30 s, as torchrun's.
+	GracePeriod time.Duration
+
+	Show Show
+	// Stdout and Stderr take the ranks' output, in whole lines, one Write at a
+	// time even when both are the same writer; nil is os.Stdout and os.Stderr.
+	Stdout, Stderr io.Writer
+	// PerRank gives each rank writers of its own, and makes Stdout and Stderr
+	// unused; a nil writer discards. ShowRank0 still silences the others. Writers
+	// are called one at a time.
+	PerRank func(rank int) (stdout, stderr io.Writer)
+	// TailBytes is how much of each rank's last output is kept for
+	// RankError.Tail; 0 is 8 KiB.
+	TailBytes int
+}
+
+func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
+	switch {
+	case len(c.Command) == 0 || c.Command[0] == "":
+		return c, errors.New("launch: no command to spawn")
+	case c.N < 1:
+		return c, fmt.Errorf("launch: cannot spawn %d ranks: at least 1 is needed", c.N)
+	case c.MasterPort < 0 || c.MasterPort > 65535:
+		return c, fmt.Errorf("launch: master port %d is not in 0..65535 (0 picks a free one)", c.MasterPort)
+	case c.GracePeriod < 0:
+		return c, fmt.Errorf("launch: the grace period %s is negative", c.GracePeriod)
+	}
+	if c.Env == nil {
+		c.Env = os.Environ()
+	}
+	if c.MasterPort == 0 {
+		port, err := freePort()
+		if err != nil {
+			return c, fmt.Errorf("launch: find a free port for rank 0: %w", err)
+		}
+		c.MasterPort = port
+	}
+	if c.RunID == "" {
+		c.RunID = fmt.Sprintf("pyhook-%d-%d", os.Getpid(), time.Now().UnixNano())
+	}
+	if c.GracePeriod == 0 {
+		c.GracePeriod = 30 * time.Second
+	}
+	if c.TailBytes <= 0 {
+		c.TailBytes = 8 << 10
+	}
+	if c.Stdout == nil {
+		c.Stdout = os.Stdout
+	}
+	if c.Stderr == nil {
+		c.Stderr = os.Stderr
+	}
+	return c, nil
+}
+
+// world is the place of one rank. It goes through the same Environ as a World
+// that Detect found.
+func (c SpawnConfig) world(rank int) World {
+	return World{
+		Rank: rank, WorldSize: c.N, LocalRank: rank, LocalWorldSize: c.N, Nodes: 1,
+		MasterAddr: loopback, MasterPort: c.MasterPort, Source: SourceEnv, RunID: c.RunID,
+	}
+}
+
+// environ is the whole environment of a rank. The agent's variables of an outer
+// torchrun must not leak in: with TORCHELASTIC_USE_AGENT_STORE=True every rank
+// would look for a store that nobody serves.
+func (c SpawnConfig) environ(rank int, errorFile string) []string {
+	set := append(c.world(rank).Environ(),
+		"ROLE_NAME=default",
+		"ROLE_RANK="+strconv.Itoa(rank),
+		"ROLE_WORLD_SIZE="+strconv.Itoa(c.N),
+		"TORCHELASTIC_RUN_ID="+c.RunID,
+		"TORCHELASTIC_RESTART_COUNT=0",
+		"TORCHELASTIC_MAX_RESTARTS=0",
+		"TORCHELASTIC_USE_AGENT_STORE=False",
+		errorFileVariable+"="+errorFile,
+		parentVariable+"="+strconv.Itoa(os.Getpid()),
+	)
+	return overlay(c.Env, set, "OMP_NUM_THREADS="+strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/c.N)))
+}
+
+// overlay puts set over base, and fallback under it.
+func overlay(base, set []string, fallback string) []string {
+	taken := map[string]bool{}
+	for _, kv := range set {
+		key, _, _ := strings.Cut(kv, "=")
+		taken[key] = true
+	}
+	fallbackKey, _, _ := strings.Cut(fallback, "=")
+	result := make([]string, 0, len(base)+len(set)+1)
+	for _, kv := range base {
+		key, value, _ := strings.Cut(kv, "=")
+		if taken[key] || key == fallbackKey && value == "" {
+			continue
+		}
+		result = append(result, kv)
+		taken[key] = taken[key] || key == fallbackKey
+	}
+	if !taken[fallbackKey] {
+		result = append(result, fallback)
+	}
+	return append(result, set...)
+}

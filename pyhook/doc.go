@@ -1,0 +1,23 @@
+// Package pyhook runs unmodified Python DDP communication hooks from Go: it is
+// torch's c10d::PythonCommHook for a Go trainer.
+//
+//	rt, _ := pyhook.Start(ctx, pyhook.Config{})
+//	group, _ := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+//	hook, _ := rt.NewHook("fp16", pyhook.HookConfig{})
+//	future, _ := hook.RunHook(ctx, bucket)     // calls hook(state, bucket)
+//	value, _ := future.Wait(ctx)
+//	reduced, _ := hook.ParseHookResult(value)  // for most hooks: the bucket's own memory
+//
+// The package knows hooks, buckets, futures and process groups, and nothing of
+// training: package ddp turns parameters into buckets and drives the hooks, and
+// most trainers use that.
+//
+// Every function may be called from any goroutine. Nobody needs to know of the
+// GIL or of OS threads. Memory: what a function returns with a Close method
+// belongs to the caller; Close is idempotent, and a forgotten object is closed
+// by the garbage collector.
+//
+// Errors of hooks are *HookError: they name the hook, the rank, the bucket and
+// what to do, and errors.Is tells the kinds apart (ErrRaised, ErrNotFuture,
+// ErrShort, ...). errors.As finds the *PythonError with its traceback.
+package pyhook

@@ -1,0 +1,140 @@
+package pyhook
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"pyhook/cbridge"
+)
+
+// The kinds of hook errors, for errors.Is.
+var (
+	// ErrRaised: the hook raised an exception when it was called.
+	ErrRaised = errors.New("the hook raised an exception")
+	// ErrNotFuture: the hook returned something that is no torch future.
+	ErrNotFuture = errors.New("the hook did not return a future")
+	// ErrNoneResult: the hook returned None, which crashes PyTorch itself. It
+	// is an ErrNotFuture too.
+	ErrNoneResult = fmt.Errorf("%w: it returned None", ErrNotFuture)
+	// ErrFutureFailed: the hook's future completed with an exception, raised
+	// in a callback or given to set_exception.
+	ErrFutureFailed = errors.New("the hook's future failed")
+	// ErrBadResult: the future's value cannot be a reduced bucket. The kinds
+	// below are ErrBadResult too.
+	ErrBadResult = errors.New("the hook's result is not valid")
+	ErrNotTensor = fmt.Errorf("%w: not a tensor", ErrBadResult)
+	ErrShort     = fmt.Errorf("%w: too few elements", ErrBadResult)
+	ErrSparse    = fmt.Errorf("%w: sparse", ErrBadResult)
+	ErrMeta      = fmt.Errorf("%w: on the meta device", ErrBadResult)
+	ErrDevice    = fmt.Errorf("%w: on another device", ErrBadResult)
+	ErrLayout    = fmt.Errorf("%w: no plain memory", ErrBadResult)
+	ErrComplex   = fmt.Errorf("%w: real and complex mixed", ErrBadResult)
+	ErrNonFinite = fmt.Errorf("%w: not finite", ErrBadResult)
+
+	// ErrLoad: a hook or state could not be made from its spec. The kinds
+	// below are ErrLoad too.
+	ErrLoad         = errors.New("the hook cannot be loaded")
+	ErrBadSpec      = fmt.Errorf("%w: the spec cannot be read", ErrLoad)
+	ErrNoModule     = fmt.Errorf("%w: no such module or file", ErrLoad)
+	ErrNoAttribute  = fmt.Errorf("%w: no such name in the module", ErrLoad)
+	ErrNotCallable  = fmt.Errorf("%w: not callable", ErrLoad)
+	ErrArity        = fmt.Errorf("%w: it does not take (state, bucket)", ErrLoad)
+	ErrImportFailed = fmt.Errorf("%w: its module fails to import", ErrLoad)
+	ErrBadArguments = fmt.Errorf("%w: the state's arguments do not fit", ErrLoad)
+
+	// ErrGroup: the process group could not be made or used.
+	ErrGroup = errors.New("process group")
+
+	// ErrClosed: used after Close.
+	ErrClosed = errors.New("used after Close")
+	// ErrRunning: the process has a Runtime already; share it.
+	ErrRunning = cbridge.ErrRunning
+)
+
+// codes are python/pyhook/_errors.py's, which tests keep in step.
+var codes = map[string]error{
+	"none_result": ErrNoneResult, "not_future": ErrNotFuture, "none_value": ErrNotTensor,
+	"not_tensor": ErrNotTensor, "list_value": ErrNotTensor, "short": ErrShort, "sparse": ErrSparse,
+	"meta": ErrMeta, "device": ErrDevice, "layout": ErrLayout, "complex": ErrComplex,
+	"nonfinite": ErrNonFinite, "bad_spec": ErrBadSpec, "no_module": ErrNoModule, "no_file": ErrNoModule,
+	"no_attribute": ErrNoAttribute, "not_callable": ErrNotCallable, "arity": ErrArity,
+	"async": ErrNotFuture, "generator": ErrNotFuture, "import_failed": ErrImportFailed,
+	"bad_arguments": ErrBadArguments, "not_done": ErrBadResult, "timeout": ErrFutureFailed,
+}
+
+// HookError says what went wrong with a hook, where, and what to do.
+type HookError struct {
+	Hook   string // as it was loaded: "pkg.module.name"
+	Rank   int    // of this process; -1 when it has none
+	Bucket int    // -1 when no bucket is concerned
+	Kind   error  // one of the Err variables
+	Detail string // what was seen
+	Hint   string // what to do
+	Err    error  // the cause: a *PythonError, a context error; may be nil
+}
+
+func (e *HookError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "hook %s", e.Hook)
+	if e.Rank >= 0 {
+		fmt.Fprintf(&b, ", rank %d", e.Rank)
+	}
+	if e.Bucket >= 0 {
+		fmt.Fprintf(&b, ", bucket %d", e.Bucket)
+	}
+	fmt.Fprintf(&b, ": %v", e.Kind)
+	if e.Detail != "" {
+		b.WriteString(": " + e.Detail)
+	}
+	if e.Hint != "" {
+		b.WriteString("\nhint: " + e.Hint)
+	}
+	return b.String()
+}
+
+// Unwrap returns the kind and the cause.
+func (e *HookError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{e.Kind}
+	}
+	return []error{e.Kind, e.Err}
+}
+
+// PythonError is a Python exception that crossed into Go.
+type PythonError = cbridge.PythonError
+
+// Exception names an exception type for errors.Is: what `except OSError` is in
+// Python is errors.Is(err, pyhook.Exception("OSError")) in Go.
+func Exception(qualifiedName string) *PythonError { return cbridge.Exception(qualifiedName) }
+
+// DiscoveryError says that no usable Python was found, what was tried and why
+// each was refused.
+type DiscoveryError = cbridge.DiscoveryError
+
+// hookError makes a HookError of what Python raised. kind serves exceptions
+// that are not pyhook's own.
+func hookError(hook string, rank, bucket int, kind error, err error) *HookError {
+	e := &HookError{Hook: hook, Rank: rank, Bucket: bucket, Kind: kind, Err: err}
+	var python *PythonError
+	if !errors.As(err, &python) {
+		e.Detail = err.Error()
+		return e
+	}
+	e.Detail = python.Error()
+	if code, ok := python.Fields["code"]; ok && strings.HasPrefix(python.Type, "pyhook.") {
+		if known, ok := codes[code]; ok {
+			e.Kind = known
+		}
+		e.Detail, e.Hint = python.Fields["message"], python.Fields["hint"]
+		return e
+	}
+	switch kind {
+	case ErrRaised:
+		e.Hint = "the traceback is in the error's PythonError; " +
+			"the gradients are untouched and the next step may go on"
+	case ErrFutureFailed:
+		e.Hint = "look at the hook's callbacks; the gradients are untouched and the next step may go on"
+	}
+	return e
+}

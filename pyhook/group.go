@@ -1,0 +1,280 @@
+package pyhook
+
+// #include "hookcall.h"
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+	"unsafe"
+
+	"pyhook/cbridge"
+	"pyhook/tensorconv"
+)
+
+// ReduceOp is how AllReduce combines elements: c10d's ReduceOp.
+type ReduceOp string
+
+// The operations that every backend has.
+const (
+	Sum     ReduceOp = "SUM"
+	Product ReduceOp = "PRODUCT"
+	Min     ReduceOp = "MIN"
+	Max     ReduceOp = "MAX"
+)
+
+// ProcessGroup is a set of ranks that exchange tensors. TorchGroup is
+// torch.distributed's; a trainer may bring its own. Collectives must be called
+// by all ranks in one order. They do not wait: the future is done when the
+// tensor (which must stay until then) holds the result, and its value is that
+// tensor. On the CPU; dtypes as the backend has them.
+type ProcessGroup interface {
+	Rank() int
+	Size() int
+	Backend() string
+	// AllReduce combines t of all ranks into t on every rank.
+	AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) (*Future, error)
+	// Broadcast copies rank root's t into t on every rank.
+	Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*Future, error)
+	// AllGather copies rank i's in into out[i] on every rank: Size tensors of
+	// in's shape and dtype.
+	AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*Future, error)
+	// Barrier returns when all ranks have called it.
+	Barrier(ctx context.Context) error
+}
+
+// GroupConfig is how the ranks find each other. The zero value reads RANK,
+// WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them.
+type GroupConfig struct {
+	Backend    string // gloo, nccl, mpi, ucc; empty: nccl where CUDA is there, else gloo
+	InitMethod string // "env://" (the default), "tcp://host:port", "file://path"
+	Store      *Store // an explicit store, and no InitMethod
+	Rank, Size int    // Size 0: from RANK and WORLD_SIZE
+	// Timeout of the rendezvous and of each collective; 0: PyTorch's 30 minutes.
+	Timeout time.Duration
+}
+
+// TorchGroup is a torch.distributed process group.
+type TorchGroup struct {
+	rt      *Runtime
+	object  *Object
+	rank    int
+	size    int
+	backend string
+	bridge  *Object // pyhook._collectives
+	once    sync.Once
+}
+
+// Rank returns this process's rank in the default group, or RANK before there
+// is one, or -1.
+func (rt *Runtime) Rank() int { return int(rt.rank.Load()) }
+
+// InitProcessGroup joins the default group, so that unmodified hooks (which use
+// torch.distributed's default group) find it. It waits for all ranks. The
+// error wraps ErrGroup.
+func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*TorchGroup, error) {
+	rank, size := cfg.Rank, cfg.Size
+	if size == 0 {
+		rank, size = -1, -1
+	}
+	var store any
+	if cfg.Store != nil {
+		store = cfg.Store.object
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	object, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
+	if err != nil {
+		return nil, groupError("joining", rt.Rank(), err)
+	}
+	group, err := rt.newGroup(object)
+	if err != nil {
+		return nil, err
+	}
+	rt.rank.Store(int64(group.rank))
+	return group, nil
+}
+
+func groupError(doing string, rank int, err error) error {
+	if rank >= 0 {
+		return fmt.Errorf("%w, rank %d: %s: %w", ErrGroup, rank, doing, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrGroup, doing, err)
+}
+
+// newGroup takes object over.
+func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
+	described, err := rt.bridge.CallValue("describe_group", object)
+	if err != nil {
+		object.Close()
+		return nil, groupError("describing", rt.Rank(), err)
+	}
+	bridge, err := cbridge.Import("pyhook._collectives")
+	if err != nil {
+		object.Close()
+		return nil, err
+	}
+	table := described.(map[any]any)
+	g := &TorchGroup{rt: rt, object: object, bridge: bridge}
+	g.rank, g.size = int(table["rank"].(int64)), int(table["size"].(int64))
+	g.backend, _ = table["backend"].(string)
+	return g, nil
+}
+
+// NewGroup makes a group of some ranks of the default group (dist.new_group).
+// Every rank of the default group must call it; those outside get nil.
+func (g *TorchGroup) NewGroup(ranks []int) (*TorchGroup, error) {
+	object, err := g.bridge.Call("new_group", ranks)
+	if err != nil {
+		return nil, groupError("making a sub-group", g.rank, err)
+	}
+	if object.IsNone() {
+		object.Close()
+		return nil, nil
+	}
+	return g.rt.newGroup(object)
+}
+
+// Rank returns this process's rank in the group.
+func (g *TorchGroup) Rank() int { return g.rank }
+
+// Size returns the number of ranks.
+func (g *TorchGroup) Size() int { return g.size }
+
+// Backend returns torch's name of the backend: "gloo".
+func (g *TorchGroup) Backend() string { return g.backend }
+
+// Object returns the Python process group; it belongs to g.
+func (g *TorchGroup) Object() *Object { return g.object }
+
+// AllReduce: see ProcessGroup.
+func (g *TorchGroup) AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) (*Future, error) {
+	return g.collective(ctx, "all_reduce", t, t, string(op), g.object)
+}
+
+// Broadcast: see ProcessGroup.
+func (g *TorchGroup) Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*Future, error) {
+	if root < 0 || root >= g.size {
+		return nil, groupError("broadcast", g.rank, fmt.Errorf("root %d of a group of %d", root, g.size))
+	}
+	return g.collective(ctx, "broadcast", t, t, root, g.object)
+}
+
+// AllGather: see ProcessGroup.
+func (g *TorchGroup) AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*Future, error) {
+	if len(out) != g.size {
+		return nil, groupError("all_gather", g.rank, fmt.Errorf("%d outputs for %d ranks", len(out), g.size))
+	}
+	return g.collective(ctx, "all_gather", in, out, in, g.object)
+}
+
+// collective calls a function of _collectives.py, which returns the work's
+// future; result is the tensor that the Go future completes with.
+func (g *TorchGroup) collective(ctx context.Context, name string, result *tensorconv.Tensor, args ...any) (*Future, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, groupError(name, g.rank, err)
+	}
+	future, err := g.bridge.Call(name, args...)
+	if err != nil {
+		return nil, groupError(name, g.rank, err)
+	}
+	wrap := func(err error) error { return groupError(name, g.rank, err) }
+	watched, err := g.rt.watch(future, wrap)
+	if err != nil {
+		return nil, err
+	}
+	return watched.Then(func(v Value) (Value, error) {
+		watched.Close()
+		return TensorValue(result), nil
+	}), nil
+}
+
+// watch makes a Go future of any torch future; it takes future over.
+func (rt *Runtime) watch(future *Object, wrap func(error) error) (*Future, error) {
+	var result C.pyh_result
+	err := future.Pointer(func(p unsafe.Pointer) error {
+		C.pyh_watch(rt.tools.c, (*C.PyObject)(p), nil, &result)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, wrap(err)
+	case result.outcome == C.PYH_PENDING:
+		return rt.await(future, nil, nil, wrap)
+	case result.outcome == C.PYH_FAILED:
+		future.Close()
+		return CompletedFuture(Value{}, wrap(taken(result.error))), nil
+	}
+	future.Close()
+	return CompletedFuture(valueOf(result, nil), nil), nil
+}
+
+// Barrier: see ProcessGroup.
+func (g *TorchGroup) Barrier(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return groupError("barrier", g.rank, err)
+	}
+	if _, err := g.bridge.CallValue("barrier", g.object); err != nil {
+		return groupError("barrier", g.rank, err)
+	}
+	return nil
+}
+
+// DTypes all-reduces each dtype for real and returns the error of each that the
+// backend refuses, "" for those that work. A collective: every rank calls it.
+func (g *TorchGroup) DTypes() (map[string]string, error) {
+	value, err := g.rt.bridge.CallValue("probe_allreduce_dtypes", g.object)
+	if err != nil {
+		return nil, groupError("probing dtypes", g.rank, err)
+	}
+	out := map[string]string{}
+	table, _ := value.(map[any]any)
+	for name, refusal := range table {
+		text, _ := refusal.(string)
+		out[fmt.Sprint(name)] = text
+	}
+	return out, nil
+}
+
+// Close drops the handle. The default group is destroyed by Runtime.Close.
+// Idempotent.
+func (g *TorchGroup) Close() {
+	g.once.Do(func() {
+		g.object.Close()
+		g.bridge.Close()
+	})
+}
+
+// Store is a torch.distributed store, where ranks find each other.
+type Store struct{ object *Object }
+
+// NewTCPStore makes or joins a TCP store at host:port; the master serves it.
+func (rt *Runtime) NewTCPStore(host string, port, worldSize int, master bool, timeout time.Duration) (*Store, error) {
+	return rt.newStore("tcp_store", host, port, worldSize, master, timeout.Seconds())
+}
+
+// NewFileStore makes or joins a store in a file that all ranks reach.
+func (rt *Runtime) NewFileStore(path string, worldSize int) (*Store, error) {
+	return rt.newStore("file_store", path, worldSize)
+}
+
+func (rt *Runtime) newStore(kind string, args ...any) (*Store, error) {
+	bridge, err := cbridge.Import("pyhook._collectives")
+	if err != nil {
+		return nil, err
+	}
+	defer bridge.Close()
+	object, err := bridge.Call(kind, args...)
+	if err != nil {
+		return nil, groupError("making a store", rt.Rank(), err)
+	}
+	return &Store{object}, nil
+}
+
+// Close drops the handle on the store. Idempotent.
+func (s *Store) Close() { s.object.Close() }
+
+var _ ProcessGroup = (*TorchGroup)(nil)

@@ -1,0 +1,253 @@
+package pyhook
+
+// #include "hookcall.h"
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"pyhook/cbridge"
+	"pyhook/tensorconv"
+)
+
+// CommHook reduces a bucket of gradients over the ranks: c10d::CommHookInterface
+// (torch/csrc/distributed/c10d/comm.hpp).
+type CommHook interface {
+	// RunHook starts the reduction of b and returns the future of its result.
+	// It does not wait. The buffer must stay until the future is done.
+	RunHook(ctx context.Context, b *GradBucket) (*Future, error)
+	// ParseHookResult makes the reduced gradients of a future's value: a flat
+	// tensor of as many elements as the bucket, whose dtype may differ from
+	// the bucket's. The caller closes it. It writes nothing.
+	ParseHookResult(v Value) (*tensorconv.Tensor, error)
+}
+
+// HookConfig is what a hook is made with.
+type HookConfig struct {
+	// State is the hook's first argument: a Go value (see cbridge.Convert), an
+	// *Object such as NewState returns, or a *TorchGroup. nil is None, which
+	// PyTorch's stateless hooks take for the default group.
+	State any
+}
+
+// PythonCommHook is a Python hook and its state: c10d::PythonCommHook
+// (torch/csrc/distributed/c10d/python_comm_hook.h).
+type PythonCommHook struct {
+	rt    *Runtime
+	name  string
+	hook  *Object
+	state *Object
+
+	closeOnce sync.Once
+	legacy    legacyNames
+}
+
+// LoadHook finds a hook by "package.module:name", "path/file.py:name", a short
+// name of PyTorch's own (allreduce, fp16, bf16, powersgd, batched_powersgd,
+// noop, quantize_pertensor, quantize_perchannel, post_localsgd) or a wrapper
+// around others, "fp16_wrapper(powersgd)". It may be any callable that takes
+// (state, bucket). The caller closes the result. The error is a *HookError.
+func (rt *Runtime) LoadHook(spec string) (*Object, error) {
+	hook, err := rt.bridge.Call("load_hook", spec)
+	if err != nil {
+		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
+	}
+	return hook, nil
+}
+
+// NewState makes a hook's state from a class (a spec as LoadHook's, or the
+// short names powersgd, post_localsgd) and keyword arguments. A parameter
+// process_group is filled with group (nil: the default group) unless kwargs
+// has it. The caller closes the result. The error is a *HookError.
+func (rt *Runtime) NewState(spec string, kwargs map[string]any, group *TorchGroup) (*Object, error) {
+	if kwargs == nil {
+		kwargs = map[string]any{}
+	}
+	var g any
+	if group != nil {
+		g = group.object
+	}
+	state, err := rt.bridge.Call("build_state", spec, kwargs, g)
+	if err != nil {
+		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
+	}
+	return state, nil
+}
+
+// NewHook loads a hook by its spec and puts it together with its state.
+func (rt *Runtime) NewHook(spec string, cfg HookConfig) (*PythonCommHook, error) {
+	hook, err := rt.LoadHook(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer hook.Close()
+	return rt.WrapHook(hook, cfg)
+}
+
+// WrapHook makes a hook of any Python callable. hook and cfg.State stay the
+// caller's.
+func (rt *Runtime) WrapHook(hook *Object, cfg HookConfig) (*PythonCommHook, error) {
+	name, err := rt.bridge.CallValue("hook_name", hook)
+	if err != nil {
+		return nil, err
+	}
+	h := &PythonCommHook{rt: rt, name: fmt.Sprint(name)}
+	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
+		return nil, hookError(h.name, rt.Rank(), -1, ErrLoad, err)
+	}
+	if h.hook, err = hook.Clone(); err != nil {
+		return nil, err
+	}
+	state := cfg.State
+	if group, ok := state.(*TorchGroup); ok {
+		if group == nil {
+			state = nil
+		} else {
+			state = group.object
+		}
+	}
+	if h.state, err = cbridge.Convert(state); err != nil {
+		h.hook.Close()
+		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
+	}
+	return h, nil
+}
+
+// Name returns the hook's qualified Python name.
+func (h *PythonCommHook) Name() string { return h.name }
+
+// State returns the hook's state; it belongs to the hook.
+func (h *PythonCommHook) State() *Object { return h.state }
+
+// Close drops the hook and its state. Calls that are inside finish. Idempotent.
+func (h *PythonCommHook) Close() {
+	h.closeOnce.Do(func() {
+		h.hook.Close()
+		h.state.Close()
+	})
+}
+
+func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
+	return hookError(h.name, h.rt.Rank(), b.Index(), kind, err)
+}
+
+// RunHook calls hook(state, bucket) and returns its future without waiting
+// (PythonCommHook::runHook). Every call gets a bucket object of its own, so
+// what the hook does to that (set_buffer) does not show in the next. After an
+// error the bucket and the hook may be used again. The error is a *HookError:
+// ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed.
+func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: b.Index(), Kind: err, Detail: "not called"}
+	}
+	python, err := b.forPython(h.rt.tools)
+	if err != nil {
+		if errors.Is(err, cbridge.ErrClosed) || errors.Is(err, tensorconv.ErrClosed) {
+			err = fmt.Errorf("%w (%w)", ErrClosed, err)
+		}
+		return nil, h.fail(b, ErrClosed, err)
+	}
+	result, err := h.call(python)
+	if err != nil {
+		return nil, &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: b.Index(), Kind: ErrClosed, Detail: err.Error(), Err: err}
+	}
+	return h.settle(b, python, result)
+}
+
+// call is the one crossing into C.
+func (h *PythonCommHook) call(python *pythonBucket) (result C.pyh_result, err error) {
+	err = h.hook.Pointer(func(hook unsafe.Pointer) error {
+		return h.state.Pointer(func(state unsafe.Pointer) error {
+			return python.pointers(func(b *C.pyh_bucket) {
+				C.pyh_run_hook(h.rt.tools.c, (*C.PyObject)(hook), (*C.PyObject)(state), b, &result)
+			})
+		})
+	})
+	return result, err
+}
+
+func (p *pythonBucket) pointers(f func(*C.pyh_bucket)) error {
+	return p.layout.Pointer(func(layout unsafe.Pointer) error {
+		return p.tensor.Pointer(func(tensor unsafe.Pointer) error {
+			b := C.pyh_bucket{layout: (*C.PyObject)(layout), tensor: (*C.PyObject)(tensor), data: C.uintptr_t(p.data), len: C.int64_t(p.len)}
+			f(&b)
+			return nil
+		})
+	})
+}
+
+// settle makes the future, or the error, of a call's result.
+func (h *PythonCommHook) settle(b *GradBucket, python *pythonBucket, result C.pyh_result) (*Future, error) {
+	switch result.outcome {
+	case C.PYH_RAISED:
+		return nil, h.fail(b, ErrRaised, taken(result.error))
+	case C.PYH_NOT_FUTURE:
+		object := cbridge.Own(unsafe.Pointer(result.object))
+		defer object.Close()
+		_, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
+		if err == nil {
+			err = errors.New("no torch future")
+		}
+		return nil, h.fail(b, ErrNotFuture, err)
+	case C.PYH_PENDING:
+		return h.rt.await(cbridge.Own(unsafe.Pointer(result.object)), b, python, func(err error) error {
+			return h.fail(b, ErrFutureFailed, err)
+		})
+	case C.PYH_FAILED:
+		return CompletedFuture(Value{}, h.fail(b, ErrFutureFailed, taken(result.error))), nil
+	}
+	return CompletedFuture(valueOf(result, b), nil), nil
+}
+
+func taken(exc *C.PyObject) error {
+	if exc == nil {
+		return errors.New("python failed without an exception")
+	}
+	return cbridge.TakeError(cbridge.Own(unsafe.Pointer(exc)))
+}
+
+func valueOf(result C.pyh_result, b *GradBucket) Value {
+	if result.outcome == C.PYH_SAME {
+		return Value{tensor: b.Buffer(), bucket: b}
+	}
+	return Value{object: cbridge.Own(unsafe.Pointer(result.object)), bucket: b}
+}
+
+// ParseHookResult makes the flat reduced tensor of a value
+// (PythonCommHook::parseHookResult). Better than PyTorch's: views with an
+// offset or strides are read right, results that are too short, sparse, on
+// another device or no tensor at all are refused with a *HookError
+// (ErrBadResult) before any gradient is touched. Surplus elements are left off,
+// as in PyTorch; a list of one tensor (torch <= 1.9) is taken for the tensor.
+func (h *PythonCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
+	if v.tensor != nil {
+		return v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+	}
+	if v.bucket == nil || v.object == nil {
+		return nil, &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: -1, Kind: ErrBadResult, Detail: "not the value of a future of this hook"}
+	}
+	b := v.bucket
+	python, err := b.forPython(h.rt.tools)
+	if err != nil {
+		return nil, h.fail(b, ErrClosed, err)
+	}
+	flat, err := h.rt.tools.parseValue.Invoke([]any{v.object, python.layout}, nil)
+	if err != nil {
+		return nil, h.fail(b, ErrBadResult, err)
+	}
+	defer flat.Close()
+	h.legacy.note(python.layout)
+	t, err := tensorconv.FromPython(flat)
+	if err != nil {
+		return nil, h.fail(b, ErrLayout, err)
+	}
+	if flat.Same(python.tensor) || v.object.Same(python.tensor) {
+		// The hook changed the kept tensor itself, in place.
+		b.forget()
+	}
+	return t, nil
+}

@@ -1,0 +1,69 @@
+package pyhook
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"pyhook/cbridge"
+)
+
+// legacyNames collects what of torch <= 1.9 a hook used.
+type legacyNames struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (l *legacyNames) note(layout *Object) {
+	set, err := layout.Attr("legacy_names")
+	if err != nil {
+		return
+	}
+	defer set.Close()
+	sorted, err := builtin("sorted", set)
+	if err != nil {
+		return
+	}
+	defer sorted.Close()
+	list, err := cbridge.As[[]any](sorted)
+	if err != nil || len(list) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.names == nil {
+		l.names = map[string]bool{}
+	}
+	for _, name := range list {
+		l.names[fmt.Sprint(name)] = true
+	}
+}
+
+func builtin(name string, args ...any) (*Object, error) {
+	builtins, err := cbridge.Import("builtins")
+	if err != nil {
+		return nil, err
+	}
+	defer builtins.Close()
+	return builtins.Call(name, args...)
+}
+
+// LegacyNames returns the bucket methods and result forms of torch 1.7 to 1.9
+// that the hook used with b (and in results parsed so far), sorted: such a hook
+// works here and not on a current PyTorch.
+func (h *PythonCommHook) LegacyNames(b *GradBucket) []string {
+	b.mu.Lock()
+	python := b.python
+	b.mu.Unlock()
+	if python != nil {
+		h.legacy.note(python.layout)
+	}
+	h.legacy.mu.Lock()
+	defer h.legacy.mu.Unlock()
+	var names []string
+	for name := range h.legacy.names {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

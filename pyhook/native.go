@@ -1,0 +1,80 @@
+package pyhook
+
+import (
+	"context"
+
+	"pyhook/tensorconv"
+)
+
+// AllReduceCommHook averages a bucket over the ranks: c10d::AllReduceCommHook
+// (torch/csrc/distributed/c10d/default_comm_hooks.cpp). It divides first, then
+// sums, so its results are bitwise those of PyTorch's.
+type AllReduceCommHook struct{ Group ProcessGroup }
+
+// RunHook: see CommHook.
+func (h *AllReduceCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
+	buffer := b.Buffer()
+	if err := tensorconv.Divide(buffer, float64(h.Group.Size())); err != nil {
+		return nil, nativeError("AllReduceCommHook", h.Group, b, err)
+	}
+	future, err := h.Group.AllReduce(ctx, buffer, Sum)
+	if err != nil {
+		return nil, nativeError("AllReduceCommHook", h.Group, b, err)
+	}
+	return future, nil
+}
+
+// ParseHookResult: see CommHook.
+func (h *AllReduceCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
+	return nativeResult(v)
+}
+
+// FP16CompressCommHook averages a bucket in half precision:
+// c10d::FP16CompressCommHook.
+type FP16CompressCommHook struct{ Group ProcessGroup }
+
+// RunHook: see CommHook. The result is written back to the bucket.
+func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
+	fail := func(err error) (*Future, error) { return nil, nativeError("FP16CompressCommHook", h.Group, b, err) }
+	buffer := b.Buffer()
+	half, err := tensorconv.New(tensorconv.Float16, buffer.Len())
+	if err != nil {
+		return fail(err)
+	}
+	if err := firstError(tensorconv.Copy(half, buffer), tensorconv.Divide(half, float64(h.Group.Size()))); err != nil {
+		half.Close()
+		return fail(err)
+	}
+	sum, err := h.Group.AllReduce(ctx, half, Sum)
+	if err != nil {
+		half.Close()
+		return fail(err)
+	}
+	decompress := func(Value) (Value, error) {
+		defer half.Close()
+		return TensorValue(buffer), tensorconv.Copy(buffer, half)
+	}
+	return sum.Then(decompress), nil
+}
+
+// ParseHookResult: see CommHook.
+func (h *FP16CompressCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
+	return nativeResult(v)
+}
+
+func nativeResult(v Value) (*tensorconv.Tensor, error) {
+	if v.tensor == nil {
+		return nil, &HookError{Hook: "Go hook", Rank: -1, Bucket: -1, Kind: ErrNotTensor, Detail: "the future holds no Go tensor"}
+	}
+	return v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+}
+
+func nativeError(hook string, group ProcessGroup, b *GradBucket, err error) error {
+	return &HookError{Hook: hook, Rank: group.Rank(), Bucket: b.Index(), Kind: ErrRaised, Detail: err.Error(), Err: err}
+}
+
+var (
+	_ CommHook = (*PythonCommHook)(nil)
+	_ CommHook = (*AllReduceCommHook)(nil)
+	_ CommHook = (*FP16CompressCommHook)(nil)
+)

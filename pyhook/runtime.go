@@ -1,0 +1,191 @@
+package pyhook
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"pyhook/cbridge"
+	pysource "pyhook/python"
+	"pyhook/tensorconv"
+)
+
+// Config chooses the interpreter. The zero value takes the first of
+// PYHOOK_PYTHON, VIRTUAL_ENV, CONDA_PREFIX, python3 on PATH and
+// /usr/bin/python3 that has torch.
+type Config struct {
+	Python  string   // the interpreter's path or name
+	Library string   // libpython's path, where it cannot be found
+	Path    []string // put before sys.path: where hooks' modules are
+}
+
+// Object is a handle on a Python object: a state, a hook, a group.
+type Object = cbridge.Object
+
+// Runtime is the process's Python with torch. One a process: share it.
+type Runtime struct {
+	interpreter *cbridge.Interpreter
+	bridge      *Object // python/pyhook/_bridge.py
+	tools       *tools
+	torch       string
+	rank        atomic.Int64 // of the default group; -1 before there is one
+	closeOnce   sync.Once
+	closeErr    error
+}
+
+// Start finds an interpreter that has torch, starts it in this process and
+// imports torch there. It takes a second or two, most of it torch's. A second
+// Start in a process is ErrRunning; no interpreter is a *DiscoveryError. The
+// launcher's variables (RANK, MASTER_ADDR, ...) must be in the environment
+// before: Python copies it as it starts.
+func Start(ctx context.Context, cfg Config) (*Runtime, error) {
+	in, err := cbridge.Start(ctx, cbridge.Config{Python: cfg.Python, Library: cfg.Library, Modules: []string{"torch"}, Path: cfg.Path})
+	if err != nil {
+		return nil, err
+	}
+	rt := &Runtime{interpreter: in}
+	rt.rank.Store(int64(rankFromEnvironment()))
+	if err := rt.boot(); err != nil {
+		in.Close()
+		return nil, fmt.Errorf("starting pyhook on %s: %w", in.Python.Executable, err)
+	}
+	return rt, nil
+}
+
+func rankFromEnvironment() int {
+	if rank, err := strconv.Atoi(os.Getenv("RANK")); err == nil {
+		return rank
+	}
+	return -1
+}
+
+func (rt *Runtime) boot() error {
+	sources := map[string]string{}
+	files, err := fs.Glob(pysource.FS, "pyhook/*.py")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := fs.ReadFile(pysource.FS, file)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimSuffix(path.Base(file), ".py")
+		if name == "__init__" {
+			sources["pyhook"] = string(text)
+		} else {
+			sources["pyhook."+name] = string(text)
+		}
+	}
+	if err := rt.interpreter.InstallPackage("pyhook", sources); err != nil {
+		return err
+	}
+	// On Python's main thread: torch starts threads and two concurrent imports
+	// of it fail.
+	var importErr error
+	err = rt.interpreter.RunOnMain(func() { rt.bridge, importErr = cbridge.Import("pyhook._bridge") })
+	if err != nil || importErr != nil {
+		return firstError(err, importErr)
+	}
+	if rt.tools, err = newTools(rt.bridge); err != nil {
+		return err
+	}
+	// What tensorconv looks up at its first use belongs to the start, not to
+	// the first hook call.
+	if err := warmUp(); err != nil {
+		return err
+	}
+	torch, err := cbridge.Import("torch")
+	if err != nil {
+		return err
+	}
+	defer torch.Close()
+	version, err := torch.Attr("__version__")
+	if err != nil {
+		return err
+	}
+	defer version.Close()
+	rt.torch, err = version.Str()
+	return err
+}
+
+func warmUp() error {
+	t, err := tensorconv.New(tensorconv.Float32, 1)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	o, err := t.Python()
+	if err != nil {
+		return err
+	}
+	o.Close()
+	return nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Info says what was chosen and why.
+type Info struct {
+	Python     string // the interpreter's path
+	PythonFrom string // what chose it: "PYHOOK_PYTHON", "python3 on PATH", ...
+	Version    string // "3.11.2"
+	Library    string // the libpython that was loaded
+	Prefix     string // sys.prefix: the virtual environment, if it is one
+	Torch      string // "2.14.1"
+	Refused    []cbridge.Attempt
+}
+
+// Info says which interpreter, library and torch are running, and why.
+func (rt *Runtime) Info() Info {
+	p := rt.interpreter.Python
+	return Info{Python: p.Executable, PythonFrom: p.Source, Version: p.Version, Library: rt.interpreter.Library,
+		Prefix: p.Prefix, Torch: rt.torch, Refused: rt.interpreter.Refused}
+}
+
+// Environment returns what python/pyhook/_bridge.py's environment() finds out
+// about torch: versions, devices, backends, known traps.
+func (rt *Runtime) Environment() (map[string]any, error) {
+	value, err := rt.bridge.CallValue("environment")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]any{}
+	table, _ := value.(map[any]any)
+	for k, v := range table {
+		if name, ok := k.(string); ok {
+			out[name] = v
+		}
+	}
+	return out, nil
+}
+
+// Import imports a Python module, for what this package has no function for.
+// The caller closes the result.
+func (rt *Runtime) Import(module string) (*Object, error) { return cbridge.Import(module) }
+
+// Close destroys the process groups, runs Python's exit functions and drops
+// what the runtime holds. Python cannot be started again in this process.
+// Idempotent.
+func (rt *Runtime) Close() error {
+	rt.closeOnce.Do(func() {
+		_, err := rt.bridge.CallValue("destroy")
+		rt.tools.close()
+		rt.bridge.Close()
+		rt.closeErr = firstError(err, rt.interpreter.Close())
+	})
+	return rt.closeErr
+}

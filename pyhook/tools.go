@@ -1,0 +1,107 @@
+package pyhook
+
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter
+// #include <stdlib.h>
+// #include "hookcall.h"
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"pyhook/cbridge"
+)
+
+// tools are the Python objects of the hot path. They live in C memory, since C
+// keeps their address for a call, and hold handles so that Go owns the
+// references.
+type tools struct {
+	c       *C.pyh_tools
+	objects []*Object
+	// Of _bridge.py, for what the hot path leaves to Python.
+	newLayout     *Object
+	parseValue    *Object
+	requireFuture *Object
+	addCallback   *Object // torch._C.Future.add_done_callback, unbound
+	none          *Object
+}
+
+func newTools(bridge *Object) (*tools, error) {
+	t := &tools{c: (*C.pyh_tools)(C.calloc(1, C.sizeof_pyh_tools))}
+	t.c.py = (*C.pyh_api)(cbridge.API())
+	torchC, err := cbridge.Import("torch._C")
+	if err != nil {
+		return nil, err
+	}
+	defer torchC.Close()
+	future, err := torchC.Attr("Future")
+	if err != nil {
+		return nil, err
+	}
+	torch, err := cbridge.Import("torch")
+	if err != nil {
+		return nil, err
+	}
+	defer torch.Close()
+	tensor, err := torch.Attr("Tensor")
+	if err != nil {
+		return nil, err
+	}
+	defer tensor.Close()
+	t.objects = append(t.objects, future)
+	err = firstError(
+		t.keep(&t.c.future_class, future, ""),
+		t.keep(&t.c.done, future, "done"),
+		t.keep(&t.c.value, future, "value"),
+		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
+		t.keep(&t.c.bucket_class, bridge, "Bucket"),
+		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("looking up torch's future: %w", err)
+	}
+	if t.none, err = cbridge.Convert(nil); err != nil {
+		return nil, err
+	}
+	t.objects = append(t.objects, t.none)
+	for _, f := range []struct {
+		slot **Object
+		of   *Object
+		name string
+	}{
+		{&t.newLayout, bridge, "new_layout"},
+		{&t.parseValue, bridge, "parse_value"},
+		{&t.requireFuture, bridge, "require_future"},
+		{&t.addCallback, future, "add_done_callback"},
+	} {
+		if *f.slot, err = f.of.Attr(f.name); err != nil {
+			return nil, err
+		}
+		t.objects = append(t.objects, *f.slot)
+	}
+	return t, nil
+}
+
+// keep puts attribute name of o (o itself for "") into a slot of the C struct.
+func (t *tools) keep(slot **C.PyObject, o *Object, name string) error {
+	if name != "" {
+		attr, err := o.Attr(name)
+		if err != nil {
+			return err
+		}
+		t.objects = append(t.objects, attr)
+		o = attr
+	}
+	return o.Pointer(func(p unsafe.Pointer) error {
+		*slot = (*C.PyObject)(p)
+		return nil
+	})
+}
+
+// close drops the handles. The C struct stays: a callback on one of torch's
+// threads may still look at it.
+func (t *tools) close() {
+	for _, o := range t.objects {
+		o.Close()
+	}
+}

@@ -1,0 +1,65 @@
+"""Run PyTorch DDP communication hooks outside of DDP, and unit-test them.
+
+    from pyhook import testing
+    bucket = testing.bucket([torch.ones(2, 3), torch.ones(4)])
+    result = testing.run(my_hook, None, bucket)
+
+Importing pyhook does not import torch; using what needs it does, and then says
+clearly if torch is missing. Modules whose names start with an underscore are
+for pyhook's Go side.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._errors import GroupError, HookContractError, HookError, HookLoadError, RankError
+from ._load import SHORT_NAMES, build_state, check_hook, hook_name, load_hook
+
+if TYPE_CHECKING:
+    from . import testing as testing
+    from ._bucket import Bucket as Bucket
+    from ._contract import callback_origin as callback_origin
+    from ._contract import parse_value as parse_value
+    from ._contract import require_future as require_future
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SHORT_NAMES",
+    "Bucket",
+    "GroupError",
+    "HookContractError",
+    "HookError",
+    "HookLoadError",
+    "RankError",
+    "__version__",
+    "build_state",
+    "callback_origin",
+    "check_hook",
+    "hook_name",
+    "load_hook",
+    "parse_value",
+    "require_future",
+    "testing",
+]
+
+_NEED_TORCH = {
+    "Bucket": "._bucket",
+    "callback_origin": "._contract",
+    "parse_value": "._contract",
+    "require_future": "._contract",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return importlib.import_module(".testing", __name__)
+    if name in _NEED_TORCH:
+        return getattr(importlib.import_module(_NEED_TORCH[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,112 @@
+"""What the Go side calls, in one namespace. Not for anybody else.
+
+The Go side looks these names up once and keeps them: renaming one is a change
+of the interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from typing import Any, Optional
+
+from . import __version__, _torch  # noqa: F401  (a clear error when torch is missing)
+
+# isort: split
+import torch
+import torch.distributed as dist
+
+from ._bucket import Bucket, BucketLayout, fresh, new_layout
+from ._contract import callback_origin, future_value, parse_value, require_future
+from ._errors import GroupError, HookContractError, HookError, HookLoadError
+from ._group import (
+    backends,
+    describe_group,
+    destroy,
+    init_process_group,
+    libuv_disabled,
+    libuv_works,
+    probe_allreduce_dtypes,
+)
+from ._load import build_state, check_hook, hook_name, load_hook
+
+__all__ = [
+    "Bucket",
+    "BucketLayout",
+    "GroupError",
+    "HookContractError",
+    "HookError",
+    "HookLoadError",
+    "build_state",
+    "callback_origin",
+    "check_hook",
+    "describe_group",
+    "destroy",
+    "environment",
+    "fresh",
+    "future_value",
+    "hook_name",
+    "init_process_group",
+    "libuv_disabled",
+    "load_hook",
+    "new_layout",
+    "parse_value",
+    "probe_allreduce_dtypes",
+    "require_future",
+]
+
+
+def environment() -> dict[str, Any]:
+    """What ``pyhook doctor`` shows of the Python side. Every value was tried, not guessed.
+
+    Returns:
+        ``pyhook``, ``torch``, ``python``, ``executable``, ``prefix``: text;
+        ``numpy``: text, None if it is not there (PowerSGD needs it);
+        ``cuda_available``: bool; ``devices``: names; ``distributed_available``:
+        bool; ``backends``: name -> bool; ``libuv_works``, ``torchrun_broken``:
+        bool.
+    """
+    cuda = bool(torch.cuda.is_available())
+    count = int(torch.cuda.device_count()) if cuda else 0
+    return {
+        "pyhook": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "executable": sys.executable or "",
+        "prefix": sys.prefix,
+        "numpy": _numpy_version(),
+        "cuda_available": cuda,
+        "devices": [str(torch.cuda.get_device_name(i)) for i in range(count)],
+        "distributed_available": bool(dist.is_available()),
+        "backends": backends(),
+        "libuv_works": libuv_works(),
+        "torchrun_broken": _torchrun_broken(),
+    }
+
+
+def _numpy_version() -> Optional[str]:
+    with contextlib.suppress(Exception):
+        import numpy
+
+        return str(numpy.__version__)
+    return None
+
+
+def _torchrun_broken() -> bool:
+    """Whether ``torchrun`` fails at once, as torch 1.13 does on Python 3.11 (Debian 12).
+
+    torch/distributed/elastic/multiprocessing/api.py: ``Std.from_str`` walks the
+    members of an IntFlag, and since Python 3.11 that leaves out 0 and
+    combinations, so that the default ``--redirects 0`` gives None and
+    ``to_map(None)`` an AttributeError. ``-r 1 -t 1`` goes round it.
+    """
+    try:
+        from torch.distributed.elastic.multiprocessing.api import Std, to_map
+    except ImportError:
+        return False  # it moved: not the torch that has the defect
+    try:
+        to_map(Std.from_str("0"), 1)
+    except Exception:
+        return True
+    return False

@@ -1,0 +1,409 @@
+"""The gradient bucket that hooks see.
+
+Mirrors ``c10d::GradBucket`` (torch/csrc/distributed/c10d/comm.hpp) over memory
+that somebody else, the Go side, owns. Two objects share the work:
+
+* ``BucketLayout`` is heavy and lives as long as the memory stays where it is.
+* ``Bucket`` is a shell made for one hook call. PyTorch hands a fresh copy of
+  its bucket to each call (pybind11 copies the C++ struct), so what a hook does
+  to one, ``set_buffer`` above all, never shows in the next, and a hook may keep
+  it for as long as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
+
+# isort: split
+import torch
+from torch.distributed import GradBucket
+
+_VIEW_MARK = "_pyhook_grad_view"
+"""Attribute on tensors that pyhook put into ``parameter.grad``."""
+
+
+class BucketLayout:
+    """What persists of a bucket over steps, while its memory is the same.
+
+    Attributes:
+        tensor: the flat buffer over the trainer's memory, 1-D, not requiring
+            grad; borrowed: whoever made the layout keeps the memory alive. A
+            hook that returns this very object is the fast path. A sparse COO
+            gradient for a bucket of one sparse parameter.
+        index: 0-based position in the order of reduction.
+        count: number of buckets in a step.
+        offsets, lengths: element offset and element count of each gradient;
+            empty for a sparse bucket.
+        sizes: shape of each gradient.
+        names: parameter names, or empty.
+        numel: elements of ``tensor`` as given (a hook can resize the tensor).
+        sparse_indices: optional tensor, as GradBucket of torch >= 2 holds.
+        legacy_names: torch <= 1.9 method names and result forms that a hook
+            used: reported, so that a user learns of them.
+    """
+
+    __slots__ = (
+        "_address",
+        "_grads",
+        "_grads_bound",
+        "_parameters",
+        "_templates",
+        "_views",
+        "count",
+        "index",
+        "legacy_names",
+        "lengths",
+        "names",
+        "numel",
+        "offsets",
+        "sizes",
+        "sparse_indices",
+        "tensor",
+    )
+
+    tensor: torch.Tensor
+    index: int
+    count: int
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    numel: int
+    sparse_indices: Optional[torch.Tensor]
+    legacy_names: set[str]
+    _address: int
+    _views: Optional[list[tuple[torch.Tensor, int]]]
+    _grads: Optional[list[torch.Tensor]]
+    _grads_bound: bool
+    _parameters: Optional[list[torch.nn.Parameter]]
+    _templates: Optional[Sequence[torch.Tensor]]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the buffer is a sparse gradient (then there are no views)."""
+        return bool(self.tensor.layout != torch.strided)
+
+    def intact(self) -> bool:
+        """Whether the buffer still is what it was when the layout was made.
+
+        False after a hook resized it or gave it other memory in place
+        (``buffer.resize_``, ``buffer.set_``, ``buffer.data = ...``): make a new
+        layout then.
+        """
+        if self.is_sparse:
+            return True
+        tensor = self.tensor
+        return bool(
+            tensor.data_ptr() == self._address
+            and tensor.dim() == 1
+            and tensor.numel() == self.numel
+            and tensor.is_contiguous()
+        )
+
+    def gradients(self) -> list[torch.Tensor]:
+        """Views of the base buffer, in a new list. See ``Bucket.gradients``.
+
+        The views are kept: making one costs 2 to 4 us, checking that the hook
+        left it alone (``g.t_()``, ``g.requires_grad_()``, ``g.data = ...``)
+        0.3 us. One that was changed is made anew.
+        """
+        kept = self._views
+        if kept is None:
+            made = _views(self.tensor, self.offsets, self.lengths, self.sizes)
+            self._views = [(view, view.data_ptr()) for view in made]
+            return made
+        result = []
+        for i, (view, address) in enumerate(kept):
+            if (
+                view.shape != self.sizes[i]
+                or view.data_ptr() != address
+                or view.requires_grad
+                or not view.is_contiguous()
+            ):
+                remade = self._view(i)
+                kept[i] = (remade, remade.data_ptr())
+            result.append(kept[i][0])
+        return result
+
+    def _view(self, i: int) -> torch.Tensor:
+        return _views(
+            self.tensor, self.offsets[i : i + 1], self.lengths[i : i + 1], self.sizes[i : i + 1]
+        )[0]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters of the bucket, in a new list. See ``Bucket.parameters``."""
+        if self._parameters is None:
+            self._parameters = _make_parameters(self)
+        self._bind_grads(self._parameters)
+        return list(self._parameters)
+
+    def _bind_grads(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Make each ``.grad`` a view of the bucket, as gradient_as_bucket_view does.
+
+        The first time always (the bucket holds the gradient of this step);
+        later only where it is missing, or is a view that pyhook made for
+        memory used earlier, so that a ``.grad`` that the hook set stays.
+        """
+        if self.is_sparse:
+            for parameter in parameters:
+                if parameter.grad is None or not self._grads_bound:
+                    parameter.grad = self.tensor
+            self._grads_bound = True
+            return
+        if self._grads is None:
+            self._grads = _views(self.tensor, self.offsets, self.lengths, self.sizes)
+            for grad in self._grads:
+                setattr(grad, _VIEW_MARK, True)
+        for parameter, grad in zip(parameters, self._grads):
+            current = parameter.grad
+            if current is grad:
+                continue
+            if current is None or not self._grads_bound or hasattr(current, _VIEW_MARK):
+                parameter.grad = grad
+        self._grads_bound = True
+
+
+class Bucket(GradBucket):  # type: ignore[misc]  # torch has no stubs for all versions
+    """One bucket of one step, as a hook sees it: ``torch.distributed.GradBucket``.
+
+    PyTorch's class has no constructor, so instances are made by
+    ``Bucket.__new__(Bucket)`` and the two slots are then set (``fresh`` does
+    it; the Go side does the same in C). The C++ half stays unconstructed and is
+    never reached, since every method is overridden. Handing a Bucket back to
+    C++ (``reducer._run_allreduce_hook(bucket)``) is the one thing that does not
+    work.
+    """
+
+    __slots__ = ("_buffer", "_layout")
+
+    _layout: BucketLayout
+    _buffer: torch.Tensor
+
+    def index(self) -> int:
+        """0-based position of the bucket in the order of reduction."""
+        return self._layout.index
+
+    def buffer(self) -> torch.Tensor:
+        """The flat 1-D buffer; the same object at each call.
+
+        Writes go to the trainer's memory. After ``set_buffer``, what was set.
+        """
+        return self._buffer
+
+    def gradients(self) -> list[torch.Tensor]:
+        """A new list of views over the *current* buffer, shaped as the parameters.
+
+        Row-major whatever the parameter's own strides are, as in PyTorch.
+        Empty for a sparse bucket.
+        """
+        layout = self._layout
+        if self._buffer is layout.tensor:
+            return layout.gradients()
+        return _views(self._buffer, layout.offsets, layout.lengths, layout.sizes)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The model's parameters, in the order of ``gradients()``.
+
+        The same objects at every step, so that they may be dict keys; ``.grad``
+        of each is a view of the trainer's buffer. Where the trainer gave no
+        parameter values, see ``new_layout``.
+        """
+        return self._layout.parameters()
+
+    def is_last(self) -> bool:
+        """Whether this is the last bucket of the step."""
+        return self._layout.index == self._layout.count - 1
+
+    def set_buffer(self, buffer: torch.Tensor) -> None:
+        """Replace the buffer of this object, not the trainer's memory.
+
+        No check of shape or dtype, as in PyTorch: wrappers put an fp16 copy
+        here for the hook that they wrap.
+        """
+        self._buffer = buffer
+
+    # torch 1.7 to 1.9. Their use is noted, for `pyhook` to report.
+
+    def get_index(self) -> int:
+        """torch <= 1.9: ``index()``."""
+        self._layout.legacy_names.add("get_index")
+        return self.index()
+
+    def get_tensor(self) -> torch.Tensor:
+        """torch 1.8 and 1.9: ``buffer()``."""
+        self._layout.legacy_names.add("get_tensor")
+        return self._buffer
+
+    def get_tensors(self) -> list[torch.Tensor]:
+        """torch 1.7: ``[buffer()]``."""
+        self._layout.legacy_names.add("get_tensors")
+        return [self._buffer]
+
+    def get_per_parameter_tensors(self) -> list[torch.Tensor]:
+        """torch 1.8 and 1.9: ``gradients()``."""
+        self._layout.legacy_names.add("get_per_parameter_tensors")
+        return self.gradients()
+
+    def is_the_last_bucket_to_allreduce(self) -> bool:
+        """torch 1.8 and 1.9: ``is_last()``."""
+        self._layout.legacy_names.add("is_the_last_bucket_to_allreduce")
+        return self.is_last()
+
+    def set_tensor(self, tensor: torch.Tensor, index: int = 0) -> None:
+        """torch 1.8 and 1.9: ``set_buffer(tensor)``. ``index`` was unused there."""
+        self._layout.legacy_names.add("set_tensor")
+        self._buffer = tensor
+
+    def __repr__(self) -> str:
+        layout, buffer = self._layout, self._buffer
+        other = "" if buffer is layout.tensor else ", set_buffer was called"
+        return (
+            f"<pyhook.Bucket {layout.index + 1} of {layout.count}: "
+            f"{len(layout.sizes)} gradients, {buffer.numel()} x {buffer.dtype} "
+            f"on {buffer.device}{other}>"
+        )
+
+
+def fresh(layout: BucketLayout) -> Bucket:
+    """A new shell over ``layout``, for one hook call."""
+    bucket = Bucket.__new__(Bucket)
+    bucket._layout = layout
+    bucket._buffer = layout.tensor
+    return bucket
+
+
+def new_layout(
+    tensor: torch.Tensor,
+    index: int,
+    count: int,
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    sizes: Sequence[Sequence[int]],
+    names: Optional[Sequence[str]] = None,
+    params: Optional[Sequence[torch.Tensor]] = None,
+    sparse_indices: Optional[torch.Tensor] = None,
+) -> BucketLayout:
+    """Describe a bucket over ``tensor``, which is borrowed.
+
+    Args:
+        tensor: flat 1-D contiguous buffer (or one sparse gradient).
+        index, count: position of the bucket, and number of buckets.
+        offsets, lengths, sizes: of each gradient, in elements.
+        names: names of the parameters, for messages.
+        params: the trainer's parameter values, one a gradient. An nn.Parameter
+            is used as it is, so give the same ones when the memory moves; any
+            other tensor is wrapped, sharing memory. Without them, parameters
+            are made when a hook first asks: right shape, dtype, device and
+            requires_grad, and one element of memory each. Their values are NaN
+            (0 for integers) and writing to them fails: pyhook has no values to
+            show, and zeros would make a hook that reads weights wrong in
+            silence.
+        sparse_indices: kept for hooks of sparse gradients.
+
+    Raises:
+        ValueError: the parts do not fit the tensor or each other.
+    """
+    layout = BucketLayout()
+    layout.tensor = tensor
+    layout.index, layout.count = int(index), int(count)
+    layout.offsets = tuple(int(offset) for offset in offsets)
+    layout.lengths = tuple(int(length) for length in lengths)
+    layout.sizes = tuple(tuple(int(n) for n in size) for size in sizes)
+    layout.names = tuple(names or ())
+    layout.numel = int(tensor.numel())
+    layout.sparse_indices = sparse_indices
+    layout.legacy_names = set()
+    layout._views = layout._grads = layout._parameters = None
+    layout._grads_bound = False
+    layout._templates = params
+    layout._address = 0 if layout.is_sparse else int(tensor.data_ptr())
+    _check_layout(layout)
+    return layout
+
+
+def _check_layout(layout: BucketLayout) -> None:
+    gradients = len(layout.offsets)
+    if not len(layout.lengths) == len(layout.sizes) == gradients:
+        raise ValueError(
+            f"a bucket needs as many offsets ({gradients}) as lengths "
+            f"({len(layout.lengths)}) and sizes ({len(layout.sizes)})"
+        )
+    if not 0 <= layout.index < layout.count:
+        raise ValueError(f"bucket index {layout.index} is not in 0..{layout.count - 1}")
+    given = layout._templates
+    expected = 1 if layout.is_sparse else gradients
+    if given is not None and len(given) != expected:
+        raise ValueError(f"{len(given)} parameters were given for {expected} gradients")
+    if layout.is_sparse:
+        return
+    if layout.tensor.dim() != 1 or not layout.tensor.is_contiguous():
+        raise ValueError(
+            f"a bucket's buffer is 1-D and contiguous, not of shape {tuple(layout.tensor.shape)}"
+        )
+    for i, (offset, length, size) in enumerate(zip(layout.offsets, layout.lengths, layout.sizes)):
+        product = 1
+        for n in size:
+            product *= n
+        if product != length or offset < 0 or offset + length > layout.numel:
+            name = f" ({layout.names[i]})" if i < len(layout.names) else ""
+            raise ValueError(
+                f"gradient {i}{name} of shape {size}, {length} elements at offset {offset}, "
+                f"does not fit its bucket of {layout.numel} elements"
+            )
+
+
+def _views(
+    buffer: torch.Tensor,
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    sizes: Sequence[tuple[int, ...]],
+) -> list[torch.Tensor]:
+    """``buffer[offset:offset + length].view(size)`` of each (comm.cpp getGradients)."""
+    return [
+        buffer[offset : offset + length].view(size)
+        for offset, length, size in zip(offsets, lengths, sizes)
+    ]
+
+
+def _make_parameters(layout: BucketLayout) -> list[torch.nn.Parameter]:
+    given = layout._templates
+    if given is not None:
+        return [_wrap(value) for value in given]
+    tensor = layout.tensor
+    sizes = [tuple(tensor.shape)] if layout.is_sparse else layout.sizes
+    return [_valueless(size, tensor.dtype, tensor.device) for size in sizes]
+
+
+def make_parameter(
+    value: Optional[torch.Tensor], size: Sequence[int], dtype: str
+) -> torch.nn.Parameter:
+    """The one nn.Parameter of a trainer's parameter, for every layout that it is in.
+
+    Over ``value``, sharing its memory; without a value as ``new_layout`` says.
+    """
+    if value is not None:
+        return _wrap(value)
+    return _valueless(size, getattr(torch, dtype), torch.device("cpu"))
+
+
+def _wrap(value: torch.Tensor) -> torch.nn.Parameter:
+    if isinstance(value, torch.nn.Parameter):
+        return value
+    return torch.nn.Parameter(value.detach(), requires_grad=_can_require_grad(value))
+
+
+def _valueless(
+    size: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> torch.nn.Parameter:
+    floating = dtype.is_floating_point or dtype.is_complex
+    element = torch.full((1,), float("nan") if floating else 0.0, dtype=torch.float64)
+    # Zero strides: one element of memory, whatever the shape.
+    element = element.to(dtype=dtype, device=device).expand(tuple(size))
+    return torch.nn.Parameter(element, requires_grad=floating)
+
+
+def _can_require_grad(tensor: torch.Tensor) -> bool:
+    return bool(tensor.dtype.is_floating_point or tensor.dtype.is_complex)

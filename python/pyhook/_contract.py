@@ -1,0 +1,314 @@
+"""The rules for what a hook may return: the one place that knows them.
+
+Used by the Go side when a result is not simply the bucket's own buffer, and by
+``pyhook.testing``. The rules are PyTorch's
+(torch/csrc/distributed/c10d/python_comm_hook.cpp: runHook, parseHookResult;
+reducer.cpp: finalize_bucket_dense), except where PyTorch crashes (None) or
+takes wrong data in silence (views with an offset or strides, short complex
+halves): those are made right or refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import re
+from typing import Any, NamedTuple, Optional
+
+from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
+
+# isort: split
+import torch
+
+from ._bucket import BucketLayout
+from ._errors import HookContractError
+
+WORDING = "callback must return a torch.futures.Future object, but got"
+"""PyTorch's own words, which users search for and tests match on."""
+
+
+def require_future(obj: Any) -> Any:
+    """Return ``obj`` if a hook may return it: any ``torch._C.Future``.
+
+    ``then`` and ``Work.get_future`` give the plain C++ type, which is not a
+    ``torch.futures.Future``, so the base type is what is tested.
+
+    Raises:
+        HookContractError: ``none_result``, where PyTorch dereferences null, or
+            ``not_future``, with PyTorch's wording and a hint for the case. A
+            coroutine is closed, so that no "never awaited" warning follows.
+    """
+    if isinstance(obj, torch._C.Future):
+        return obj
+    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    message = f"DDP communication hook's {WORDING} {kind}"
+    if obj is None:
+        raise HookContractError(
+            "none_result",
+            f"{message} (None)",
+            "the hook returned nothing: end it with `return future` "
+            "(PyTorch itself crashes the process here)",
+        )
+    raise HookContractError("not_future", message, _hint_for_result(obj))
+
+
+def _hint_for_result(obj: Any) -> str:
+    if inspect.iscoroutine(obj):
+        obj.close()
+        return "`async def` hooks are not supported: write a plain def that returns a Future"
+    if isinstance(obj, torch.Tensor):
+        return "wrap the tensor: `fut = torch.futures.Future(); fut.set_result(tensor); return fut`"
+    if hasattr(obj, "get_future") and hasattr(obj, "wait"):
+        return (
+            "return the work's future and pick the tensor out of it: "
+            "`work.get_future().then(lambda fut: fut.value()[0])`"
+        )
+    if isinstance(obj, (concurrent.futures.Future, asyncio.Future)):
+        return "use a torch.futures.Future and set_result it from the other future's callback"
+    if isinstance(obj, type):
+        return f"the class {obj.__qualname__} itself was returned: make an instance of it"
+    if isinstance(obj, (list, tuple)):
+        return "return one Future; torch.futures.collect_all(...).then(...) joins several"
+    if inspect.isgenerator(obj):
+        return "the hook has a `yield` in it, so calling it only made a generator"
+    if callable(obj):
+        return "a function was returned: is a call missing, or is this a wrapper given as a hook?"
+    return "a hook returns a Future of the reduced flat tensor"
+
+
+def future_value(future: Any) -> Any:
+    """The value of a future that is done.
+
+    Raises:
+        HookContractError: ``not_done`` (PyTorch has an internal assert here).
+        Exception: the hook's own. One given to ``set_exception`` keeps its
+            type; one raised in a ``then`` callback was turned into a
+            RuntimeError by PyTorch: see ``callback_origin``.
+    """
+    if not future.done():
+        raise HookContractError(
+            "not_done", "the value of a future was asked for before it was done"
+        )
+    return future.value()
+
+
+class CallbackOrigin(NamedTuple):
+    """What PyTorch's text says of an exception raised in a ``then`` callback."""
+
+    type: str
+    message: str
+    frames: str
+
+
+_CALLBACK_PREFIX = "Got the following error when running the callback: "
+
+
+def callback_origin(error: BaseException) -> Optional[CallbackOrigin]:
+    """The original type, message and frames of an error in a ``then`` callback.
+
+    PyTorch keeps only text: ``Got the following error when running the
+    callback: <Type>: <message>\\n\\nAt:\\n  file(line): function...``
+    (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::then), and one
+    such prefix for each ``then`` that it went through. The innermost is taken.
+
+    Returns:
+        None if ``error`` is not one of these.
+    """
+    text = str(error)
+    start = text.rfind(_CALLBACK_PREFIX)
+    if start < 0:
+        return None
+    body, _, frames = text[start + len(_CALLBACK_PREFIX) :].partition("\n\nAt:\n")
+    match = re.match(r"([A-Za-z_][\w.]*): ?(.*)", body, re.DOTALL)
+    if match is None:
+        return CallbackOrigin("", body, frames)
+    return CallbackOrigin(match.group(1), match.group(2), frames)
+
+
+def parse_value(value: Any, layout: BucketLayout, check_finite: bool = False) -> torch.Tensor:
+    """Turn the value of a hook's future into the flat result for the bucket.
+
+    Args:
+        value: what ``future.value()`` gave, or what C++ holds: there an
+            exception given to ``set_exception`` is a plain value.
+        layout: of the bucket that the hook was called with.
+        check_finite: refuse NaN and infinity (reads the whole tensor).
+
+    Returns:
+        A 1-D, detached, strided, contiguous tensor of ``layout.numel`` elements
+        on the bucket's device, of any dtype that can be cast to the bucket's
+        (the caller casts). It shares memory with ``value`` where that is laid
+        out so, and else is new; ``value`` is never written to. Surplus elements
+        are left off, as in PyTorch. For a sparse bucket: a detached sparse
+        tensor of the bucket's shape.
+
+    Raises:
+        HookContractError: see the codes there.
+        BaseException: ``value`` itself, if it is an exception.
+    """
+    tensor = _one_tensor(value, layout)
+    if layout.is_sparse:
+        return _sparse_result(tensor, layout)
+    _check_kind(tensor, layout)
+    if tensor is not layout.tensor or tensor.requires_grad:
+        tensor = _plain(tensor)
+    _check_numel(tensor, layout)
+    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
+    if flat.numel() != layout.numel:
+        flat = flat[: layout.numel]
+    if not flat.is_contiguous():
+        flat = flat.contiguous()
+    if check_finite:
+        _check_finite(flat)
+    return flat
+
+
+def _one_tensor(value: Any, layout: BucketLayout) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, BaseException):
+        raise value
+    if value is None:
+        raise HookContractError(
+            "none_value",
+            "the hook's future completed with None and not with a tensor",
+            "does a `then` callback lack its `return`?",
+        )
+    if isinstance(value, (list, tuple)):
+        if len(value) == 1 and isinstance(value[0], torch.Tensor):
+            layout.legacy_names.add("[tensor] result")
+            return value[0]
+        inside = ", ".join(type(item).__name__ for item in value[:3])
+        more = ", ..." if len(value) > 3 else ""
+        raise HookContractError(
+            "list_value",
+            f"the hook's future completed with a {type(value).__name__} of {len(value)} "
+            f"({inside}{more}) and not with one tensor",
+            "reduce it to one flat tensor in a `then` callback, for example "
+            "`.then(lambda fut: torch.stack(fut.value()).mean(0))` after an all_gather",
+        )
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise HookContractError(
+        "not_tensor",
+        f"the hook's future completed with {kind} and not with a tensor",
+        _hint_for_value(value),
+    )
+
+
+def _hint_for_value(value: Any) -> str:
+    if isinstance(value, torch._C.Future):
+        return (
+            "a `then` callback returned a Future, which PyTorch does not flatten: "
+            "wait() for it in the callback, and return its tensor"
+        )
+    if type(value).__module__ == "numpy":
+        return "use torch.from_numpy(value)"
+    if isinstance(value, (int, float, complex)):
+        return "the result is the reduced flat buffer, not a number"
+    return "the value must be the reduced flat tensor"
+
+
+def _check_kind(tensor: torch.Tensor, layout: BucketLayout) -> None:
+    """Refuse what has no plain memory, before anything looks at it."""
+    if tensor.layout in (torch.sparse_coo, torch.sparse_csr) or tensor.is_sparse:
+        raise HookContractError(
+            "sparse", "the hook returned a sparse tensor for a dense bucket", "use .to_dense()"
+        )
+    if tensor.is_meta:
+        raise HookContractError(
+            "meta", "the hook returned a tensor on the meta device, which holds no data"
+        )
+    wrapper = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    if wrapper or tensor.layout != torch.strided or getattr(tensor, "is_nested", False):
+        raise HookContractError(
+            "layout",
+            f"the hook returned a {type(tensor).__name__} of layout {tensor.layout}, "
+            "which has no plain memory to read",
+            "use .to_dense(), or .to_local() for a DTensor",
+        )
+    if tensor.is_quantized:
+        raise HookContractError("layout", "the hook returned a quantized tensor", "dequantize() it")
+    if tensor.device != layout.tensor.device:
+        raise HookContractError(
+            "device",
+            f"the hook returned a tensor on {tensor.device} for a bucket on {layout.tensor.device}",
+            "use .to(bucket.buffer().device)",
+        )
+
+
+def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
+    numel = tensor.numel()
+    if numel < layout.numel:
+        raise HookContractError(
+            "short",
+            f"the hook returned {numel} elements (shape {tuple(tensor.shape)}) for a bucket "
+            f"of {layout.numel}",
+            "return a gradient for every element: decompress before returning",
+        )
+    complex_bucket = layout.tensor.dtype.is_complex
+    if tensor.dtype.is_complex and not complex_bucket:
+        raise HookContractError(
+            "complex",
+            f"the hook returned {tensor.dtype} for a bucket of {layout.tensor.dtype}: "
+            "the imaginary parts would be lost",
+            "use torch.view_as_real, or .real if that is meant",
+        )
+    if complex_bucket and not tensor.dtype.is_complex and numel >= 2 * layout.numel > 0:
+        raise HookContractError(
+            "complex",
+            f"the hook returned {numel} real elements for a bucket of {layout.numel} "
+            f"elements of {layout.tensor.dtype}",
+            "undo torch.view_as_real with torch.view_as_complex(result.view(-1, 2))",
+        )
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Detached, a torch.Tensor and no subclass, no names, no lazy conj or neg."""
+    tensor = tensor.detach()
+    if type(tensor) is not torch.Tensor:
+        tensor = tensor.as_subclass(torch.Tensor)
+    if getattr(tensor, "has_names", bool)():
+        tensor = tensor.rename(None)
+    if tensor.is_conj():
+        tensor = tensor.resolve_conj()
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    return tensor
+
+
+def _check_finite(flat: torch.Tensor) -> None:
+    if not (flat.dtype.is_floating_point or flat.dtype.is_complex):
+        return
+    if flat.element_size() == 1:  # fp8 has no isfinite
+        flat = flat.to(torch.float32)
+    bad = torch.isfinite(flat).logical_not()
+    number = int(bad.sum())
+    if number:
+        first = int(bad.nonzero()[0])
+        raise HookContractError(
+            "nonfinite",
+            f"{number} of {flat.numel()} elements of the hook's result are NaN or infinite, "
+            f"the first at {first} ({flat[first].item()})",
+        )
+
+
+def _sparse_result(tensor: torch.Tensor, layout: BucketLayout) -> torch.Tensor:
+    wanted = layout.tensor
+    if tensor.layout != wanted.layout:
+        raise HookContractError(
+            "sparse",
+            f"the hook returned a {tensor.layout} tensor for a bucket of layout {wanted.layout}",
+            "return the sparse gradient itself: bucket.buffer() is it",
+        )
+    if tensor.shape != wanted.shape:
+        raise HookContractError(
+            "short",
+            f"the hook returned a sparse gradient of shape {tuple(tensor.shape)}, "
+            f"not {tuple(wanted.shape)}",
+        )
+    if tensor.device != wanted.device:
+        raise HookContractError(
+            "device", f"the hook returned a gradient on {tensor.device}, not {wanted.device}"
+        )
+    return tensor.detach()

@@ -1,0 +1,69 @@
+"""The exceptions of pyhook. Needs no torch, so that they can always be caught.
+
+Each has a ``code``: a short, stable word that the Go side and tests match on
+(messages may be reworded, codes are not), and a ``hint``: what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class HookError(Exception):
+    """Base of pyhook's errors: ``code`` and ``hint`` next to the message.
+
+    ``str(error)`` is the message, then ``hint: ...`` on a line of its own.
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(code, message, hint)  # args as given: pickles round-trip
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class HookContractError(HookError, RuntimeError):
+    """A hook broke the contract ``hook(state, bucket) -> Future[Tensor]``.
+
+    A RuntimeError, since that is what PyTorch raises
+    (torch/csrc/distributed/c10d/python_comm_hook.cpp), so that code which
+    catches PyTorch's error catches this one.
+
+    Codes: ``none_result``, ``not_future``, ``not_done``, ``timeout``,
+    ``none_value``, ``not_tensor``, ``list_value``, ``short``, ``sparse``,
+    ``layout``, ``meta``, ``device``, ``complex``, ``nonfinite``.
+    """
+
+
+class HookLoadError(HookError, ValueError):
+    """A hook or a state could not be made from its spec.
+
+    Codes: ``bad_spec``, ``no_module``, ``no_file``, ``no_attribute``,
+    ``not_callable``, ``arity``, ``import_failed``, ``async``, ``generator``,
+    ``bad_arguments``.
+    """
+
+
+class GroupError(HookError, RuntimeError):
+    """The process group could not be made or used.
+
+    Codes: ``no_distributed``, ``no_backend``, ``already_initialized``,
+    ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``.
+    """
+
+
+class RankError(HookError, RuntimeError):
+    """A rank of ``pyhook.testing.run_ranks`` failed.
+
+    ``rank`` is the rank that failed first and ``traceback`` its Python
+    traceback as text. Codes: ``failed``, ``died``, ``timeout``.
+    """
+
+    def __init__(
+        self, code: str, message: str, hint: str = "", rank: int = -1, traceback: str = ""
+    ) -> None:
+        super().__init__(code, message, hint)
+        self.args = (code, message, hint, rank, traceback)
+        self.rank = rank
+        self.traceback = traceback

@@ -1,0 +1,42 @@
+"""The one place that finds out whether torch can be used at all.
+
+A module of pyhook that needs torch imports this one before ``torch``, so that a
+missing or incomplete torch gives one clear ImportError with what to do.
+"""
+
+from __future__ import annotations
+
+import sys
+
+try:
+    import torch
+    import torch.distributed as dist
+except ImportError as error:
+    if error.name is not None and error.name.split(".")[0] != "torch":
+        raise  # torch is there; something that it needs is not
+    raise ImportError(
+        f"pyhook needs PyTorch, and {sys.executable} cannot import torch ({error}).\n"
+        "hint: `pip install torch` into this interpreter, or choose another one "
+        "(PYHOOK_PYTHON, VIRTUAL_ENV, CONDA_PREFIX).",
+        name="torch",
+    ) from error
+
+if not dist.is_available():
+    raise ImportError(
+        f"torch {torch.__version__} was built without torch.distributed, so it has no "
+        "GradBucket and no process groups.\nhint: install a build with USE_DISTRIBUTED=1 "
+        "(every build on pypi.org has it).",
+        name="torch.distributed",
+    )
+
+
+def install_legacy_names() -> None:
+    """Give ``torch.distributed`` the names that hooks of torch <= 1.9 mention.
+
+    Hooks of torch 1.7 and 1.8 annotate ``bucket: dist._GradBucket``, and the
+    annotation is evaluated when the hook's module is imported. The name is set
+    only where it is missing. Called by ``pyhook._load`` before it imports a
+    hook: this is all that pyhook ever changes in torch's namespaces.
+    """
+    if not hasattr(dist, "_GradBucket"):
+        dist._GradBucket = dist.GradBucket

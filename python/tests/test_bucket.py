@@ -1,0 +1,199 @@
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pyhook import testing
+from pyhook._bucket import Bucket, fresh, new_layout
+
+
+@pytest.fixture
+def layout():
+    return new_layout(torch.arange(10.0), 1, 3, [0, 6], [6, 4], [(2, 3), (4,)], names=["w", "b"])
+
+
+def test_a_bucket_is_a_real_grad_bucket(layout):
+    bucket = fresh(layout)
+    assert isinstance(bucket, dist.GradBucket)
+    assert type(bucket) is Bucket
+    assert not hasattr(bucket, "__dict__")
+    assert (bucket.index(), bucket.is_last()) == (1, False)
+    assert "2 of 3" in repr(bucket)
+
+
+def test_the_go_side_can_make_one_without_init(layout):
+    bucket = Bucket.__new__(Bucket)
+    bucket._layout, bucket._buffer = layout, layout.tensor
+    assert bucket.buffer() is bucket.buffer() is layout.tensor
+
+
+def test_making_buckets_leaks_nothing(layout):
+    bucket = fresh(layout)
+    gone = weakref.ref(bucket)
+    del bucket
+    gc.collect()
+    assert gone() is None
+
+
+def test_gradients_are_views_of_the_buffer(layout):
+    bucket = fresh(layout)
+    first, second = bucket.gradients()
+    assert (first.shape, second.shape) == ((2, 3), (4,))
+    second.fill_(-1)
+    first[1, 2] = 50
+    assert bucket.buffer().tolist() == [0, 1, 2, 3, 4, 50, -1, -1, -1, -1]
+    assert bucket.gradients() is not bucket.gradients()
+    assert bucket.gradients()[0] is first
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda g: g.t_(),
+        lambda g: g.unsqueeze_(0),
+        lambda g: g.requires_grad_(),
+        lambda g: g.resize_(1),
+        lambda g: setattr(g, "data", torch.zeros(2, 3)),
+    ],
+)
+def test_what_a_hook_does_to_a_view_does_not_stay(layout, spoil):
+    spoil(fresh(layout).gradients()[0])
+    view = fresh(layout).gradients()[0]
+    assert view.shape == (2, 3)
+    assert not view.requires_grad
+    assert view.data_ptr() == layout.tensor.data_ptr()
+
+
+def test_set_buffer_changes_this_bucket_only(layout):
+    bucket = fresh(layout)
+    half = torch.zeros(10, dtype=torch.float16)
+    bucket.set_buffer(buffer=half)
+    assert bucket.buffer() is half
+    assert bucket.gradients()[0].dtype == torch.float16
+    assert bucket.gradients()[1].data_ptr() == half[6:].data_ptr()
+    assert "set_buffer" in repr(bucket)
+    after = fresh(layout)
+    assert after.buffer() is layout.tensor
+    assert after.gradients()[0].dtype == torch.float32
+    assert layout.tensor[5] == 5
+
+
+def test_a_bucket_that_a_hook_keeps_stays_valid(layout):
+    kept = fresh(layout)
+    for _ in range(3):
+        fresh(layout).set_buffer(torch.zeros(1))
+    gc.collect()
+    assert kept.buffer() is layout.tensor
+    assert kept.gradients()[1].tolist() == [6, 7, 8, 9]
+
+
+def test_old_method_names_work_and_are_noted(layout):
+    bucket = fresh(layout)
+    assert bucket.get_index() == 1
+    assert bucket.get_tensor() is bucket.buffer()
+    assert bucket.get_tensors() == [bucket.buffer()]
+    assert len(bucket.get_per_parameter_tensors()) == 2
+    assert bucket.is_the_last_bucket_to_allreduce() is False
+    bucket.set_tensor(torch.zeros(10), 0)
+    assert bucket.buffer().sum() == 0
+    assert layout.legacy_names == {
+        "get_index", "get_tensor", "get_tensors", "get_per_parameter_tensors",
+        "is_the_last_bucket_to_allreduce", "set_tensor",
+    }  # fmt: skip
+
+
+def test_given_parameters_keep_their_identity_over_layouts():
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    memories = [torch.zeros(4), torch.ones(4)]
+    layouts = [new_layout(m, 0, 1, [0], [4], [(2, 2)], params=[weight]) for m in memories]
+    for i in (0, 1, 0, 1):  # memory that moves from step to step, and back
+        (parameter,) = fresh(layouts[i]).parameters()
+        assert parameter is weight
+        assert parameter.grad.data_ptr() == memories[i].data_ptr()
+
+
+def test_given_tensors_are_wrapped_and_share_memory():
+    value = torch.zeros(4)
+    layout = new_layout(torch.ones(4), 0, 1, [0], [4], [(4,)], params=[value])
+    (parameter,) = fresh(layout).parameters()
+    with torch.no_grad():
+        parameter.add_(parameter.grad)
+    assert value.tolist() == [1, 1, 1, 1]
+
+
+def test_a_grad_that_the_hook_set_stays_until_it_is_cleared(layout):
+    parameter = fresh(layout).parameters()[1]
+    parameter.grad = torch.full((4,), 9.0)
+    assert fresh(layout).parameters()[1].grad.tolist() == [9] * 4
+    parameter.grad = None
+    assert fresh(layout).parameters()[1].grad.tolist() == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("name", ["float64", "float16", "bfloat16", "complex64", "int64", "bool"])
+def test_placeholder_parameters_have_the_right_kind(name):
+    dtype = getattr(torch, name)
+    layout = new_layout(torch.zeros(6).to(dtype), 0, 1, [0, 4], [4, 2], [(2, 2), (2,)])
+    first, second = fresh(layout).parameters()
+    assert isinstance(first, torch.nn.Parameter)
+    assert (first.shape, second.shape, first.dtype) == ((2, 2), (2,), dtype)
+    assert first.requires_grad == (dtype.is_floating_point or dtype.is_complex)
+    assert first.grad.data_ptr() == layout.tensor.data_ptr()
+    assert [p is q for p, q in zip([first, second], fresh(layout).parameters())] == [True, True]
+    assert first.view(-1).shape == (4,)
+    assert torch.zeros_like(first).is_contiguous()
+
+
+def test_placeholder_values_are_not_silently_zero(layout):
+    parameter = fresh(layout).parameters()[0]
+    assert torch.isnan(parameter).all()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="memory location"):
+        parameter.add_(1)
+
+
+def test_intact_tells_when_a_hook_replaced_the_memory(layout):
+    assert layout.intact()
+    layout.tensor.data = torch.zeros(10)
+    assert not layout.intact()
+
+
+def test_a_sparse_bucket_has_no_views():
+    sparse = torch.sparse_coo_tensor([[0, 2]], torch.ones(2, 3), (4, 3))
+    layout = new_layout(sparse, 0, 1, [], [], [], sparse_indices=torch.tensor([0, 2]))
+    bucket = fresh(layout)
+    assert bucket.gradients() == []
+    assert bucket.buffer() is sparse
+    assert bucket.parameters()[0].grad is sparse
+    assert layout.intact()
+
+
+def test_empty_gradients_keep_their_shape():
+    layout = new_layout(torch.zeros(2), 0, 1, [0, 0, 2], [0, 2, 0], [(0, 3), (2,), (5, 0)])
+    assert [tuple(g.shape) for g in fresh(layout).gradients()] == [(0, 3), (2,), (5, 0)]
+    assert len(fresh(layout).parameters()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((torch.zeros(4), 0, 1, [0], [4, 1], [(4,)]), "as many"),
+        ((torch.zeros(4), 1, 1, [0], [4], [(4,)]), "index 1"),
+        ((torch.zeros(4), 0, 1, [1], [4], [(4,)]), "does not fit"),
+        ((torch.zeros(4), 0, 1, [0], [4], [(3,)]), "does not fit"),
+        ((torch.zeros(2, 2), 0, 1, [0], [4], [(4,)]), "1-D"),
+        ((torch.zeros(4), 0, 1, [0], [4], [(4,)], None, []), "0 parameters"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        new_layout(*arguments)
+
+
+def test_testing_bucket_packs_copies_in_order(gradients):
+    bucket = testing.bucket(gradients, index=2, count=3)
+    assert bucket.buffer().tolist() == torch.cat([g.reshape(-1) for g in gradients]).tolist()
+    assert all(torch.equal(a, b) for a, b in zip(bucket.gradients(), gradients))
+    assert bucket.is_last()
+    bucket.buffer().zero_()
+    assert gradients[0].abs().sum() > 0

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Run checks by name, in the order given, and sum up. A failed check does not stop the ones after
+# it. `make test` runs all.
+#
+# usage: test.sh [all | lint | CHECK...]
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+cd "$root"
+
+timeout=${PYHOOK_TEST_TIMEOUT:-30m}
+
+# run shows a command and runs it.
+run() {
+	printf '$ %s\n' "$*"
+	"$@"
+}
+
+# ruff COMMAND...: the Python package by its own settings, then all other Python by the same ones.
+ruff() {
+	run "$tools/ruff" "$@" python
+	run "$tools/ruff" "$@" --config python/pyproject.toml --extend-exclude python .
+}
+
+# What each check runs, in the root of the clone, with the tools in $tools.
+
+check_fmt() {
+	local files
+	printf '$ gofmt -l .\n'
+	files=$(gofmt -l .)
+	[[ -z $files ]] || die "not formatted (make fmt puts it right):"$'\n'"$files"
+	ruff format --check
+}
+check_vet() { run go vet ./...; }
+check_staticcheck() { run "$tools/staticcheck" ./...; }
+check_ruff() { ruff check; }
+check_mypy() { cd python && run "$tools/mypy"; }
+check_pytest() { run env PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
+check_go() { run go test -timeout "$timeout" ./...; }
+check_race() { run go test -race -timeout "$timeout" ./...; }
+
+# Every pointer that passes between Go and C is checked.
+check_cgocheck() {
+	run env GOEXPERIMENT=cgocheck2 go test -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp
+}
+
+# The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design.
+check_asan() {
+	run env ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
+		go test -asan -timeout "$timeout" ./cbridge ./tensorconv
+}
+
+lint=(fmt vet staticcheck ruff mypy)
+all=("${lint[@]}" pytest race cgocheck asan)
+
+case ${1:-all} in
+all) checks=("${all[@]}") ;;
+lint) checks=("${lint[@]}") ;;
+*) checks=("$@") ;;
+esac
+for check in "${checks[@]}"; do
+	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go"
+done
+
+"$scripts/check-build.sh"
+PYHOOK_PYTHON=$("$scripts/setup-python.sh")
+export PYHOOK_PYTHON
+tools=$("$scripts/setup-tools.sh" "$PYHOOK_PYTHON")
+
+failed=() lines=()
+for check in "${checks[@]}"; do
+	printf '\n==> %s\n' "$check"
+	start=$SECONDS verdict=ok
+	# A subshell with its own set -e: bash ignores set -e in a function whose status is tested.
+	set +e
+	(
+		set -e
+		"check_$check"
+	)
+	status=$?
+	set -e
+	if ((status != 0)); then
+		verdict=FAILED
+		failed+=("$check")
+	fi
+	lines+=("$(printf '%-12s %-6s %4d s' "$check" "$verdict" $((SECONDS - start)))")
+done
+
+printf '\n==> summary (Python: %s)\n' "$PYHOOK_PYTHON"
+printf '%s\n' "${lines[@]}"
+if ((${#failed[@]})); then
+	printf 'FAILED: %s. Run one again: scripts/test.sh %s\n' "${failed[*]}" "${failed[0]}"
+	exit 1
+fi
+printf 'all %d checks passed in %d s\n' "${#checks[@]}" "$SECONDS"
