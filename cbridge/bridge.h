@@ -25,6 +25,7 @@ void pyh_enter(void);
 void pyh_leave(void);
 void pyh_adopt_main_thread(void);
 bool pyh_on_main_thread(void);
+bool pyh_thread_is_ending(void);
 void pyh_callback_enter(void);
 void pyh_callback_leave(void);
 void pyh_defer_decref(PyObject *obj);

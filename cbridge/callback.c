@@ -23,16 +23,30 @@ static PyObject *trampoline(PyObject *self, PyObject *args) {
   if (f == NULL) {
     return NULL;
   }
+  if (pyh_thread_is_ending()) {
+    // A thread-local's destructor, on an OS thread that Go has let go already.
+    pyh.PyErr_SetString(pyh.RuntimeError, "no Go function can run on a thread that is ending");
+    return NULL;
+  }
   pyh_callback_enter();
   PyObject *result = pyhookGoCall(f->id, args);
   pyh_callback_leave();
   return result;
 }
 
-static void drop(PyObject *capsule) {
-  go_function *f = pyh.PyCapsule_GetPointer(capsule, capsule_name);
+static void release(void *arg) {
+  go_function *f = arg;
   pyhookGoDrop(f->id);
   free(f);
+}
+
+static void drop(PyObject *capsule) {
+  go_function *f = pyh.PyCapsule_GetPointer(capsule, capsule_name);
+  if (pyh_thread_is_ending()) {
+    pyh_defer_call(release, f);
+  } else {
+    release(f);
+  }
 }
 
 PyObject *pyh_func(const char *name, uintptr_t id) {

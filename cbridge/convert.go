@@ -5,9 +5,11 @@ package cbridge
 import "C"
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"unsafe"
 )
 
@@ -32,7 +34,8 @@ type Tuple []any
 const maxDepth = 64
 
 // Convert makes a Python object of a Go value: nil, bool, all ints and floats,
-// string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict),
+// string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in
+// key order),
 // *Object (itself) and Pythoner. The caller owns the result. Anything else is a
 // *ConvertError.
 func Convert(value any) (*Object, error) {
@@ -185,13 +188,36 @@ func fromMap(v reflect.Value, depth int) (*C.PyObject, error) {
 		}
 		return nil
 	}
-	for it := v.MapRange(); it.Next(); {
-		if err := set(it.Key(), it.Value()); err != nil {
+	// A dict keeps its order: in key order it is the same on every rank.
+	keys := v.MapKeys()
+	slices.SortStableFunc(keys, compareKeys)
+	for _, key := range keys {
+		if err := set(key, v.MapIndex(key)); err != nil {
 			C.pyhDecRef(dict)
 			return nil, err
 		}
 	}
 	return dict, nil
+}
+
+// compareKeys orders strings and numbers; keys of other types stay as they come.
+func compareKeys(a, b reflect.Value) int {
+	if a.Kind() == reflect.Interface {
+		a, b = a.Elem(), b.Elem()
+	}
+	switch {
+	case a.Kind() != b.Kind():
+		return cmp.Compare(a.Kind(), b.Kind())
+	case a.Kind() == reflect.String:
+		return cmp.Compare(a.String(), b.String())
+	case a.CanInt():
+		return cmp.Compare(a.Int(), b.Int())
+	case a.CanUint():
+		return cmp.Compare(a.Uint(), b.Uint())
+	case a.CanFloat():
+		return cmp.Compare(a.Float(), b.Float())
+	}
+	return 0
 }
 
 // Value makes a Go value of o: None is nil, bool, int is int64 (uint64 when

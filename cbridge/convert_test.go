@@ -195,6 +195,30 @@ func TestHandlesAndPythonersGoInsideContainers(t *testing.T) {
 	})
 }
 
+func TestAMapsKeysArriveInOrder(t *testing.T) {
+	m := module(t, "def keys(d): return list(d)\ndef names(**kw): return list(kw)\n")
+	letters, mixed, want := map[string]any{}, map[any]any{}, []any{}
+	for c := range 26 {
+		letters[string(rune('a'+c))], mixed[string(rune('a'+c))] = c, c
+		want = append(want, string(rune('a'+c)))
+	}
+	assert.Equal(t, want, call(t, m, "keys", letters))
+	assert.Equal(t, want, call(t, m, "keys", mixed))
+	assert.Equal(t, []any{int64(-1), int64(2), int64(10)}, call(t, m, "keys", map[int8]bool{10: true, -1: true, 2: true}))
+	assert.Equal(t, []any{-0.5, 1e9}, call(t, m, "keys", map[float64]bool{1e9: true, -0.5: true}))
+	mixed[7], mixed[nil] = 0, 0
+	assert.Len(t, call(t, m, "keys", mixed), 28)
+	names, err := m.Attr("names")
+	require.NoError(t, err)
+	defer names.Close()
+	o, err := names.Invoke(nil, letters)
+	require.NoError(t, err)
+	defer o.Close()
+	got, err := o.Value()
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+}
+
 func TestAsNamesBothTypesWhenTheyDiffer(t *testing.T) {
 	n, err := As[int64](eval(t, "41"))
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,13 @@ func onDyingThread(f func()) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and no unlock: the thread ends
+		if syscall.Getpid() == syscall.Gettid() {
+			// The process's first thread, which never ends: on another, while
+			// this one is taken.
+			defer runtime.UnlockOSThread()
+			onDyingThread(f)
+			return
+		}
 		f()
 	}()
 	<-done
@@ -37,8 +45,8 @@ func TestAThreadGivesItsStateBackWhenItEnds(t *testing.T) {
 			onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
 		}
 		f.Close() // the last threads to end drop the function
-		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 }, 10*time.Second, time.Millisecond)
-		assert.Equal(t, int64(0), call(t, m, "alive"), "thread-locals went with the state")
+		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
+			10*time.Second, time.Millisecond, "thread-locals go with the state")
 	})
 }
 
@@ -156,4 +164,23 @@ func TestThreadsThatPythonOwnsMayEnterTheBridge(t *testing.T) {
 	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignEnter(API()), 20))
 	assert.LessOrEqual(t, ThreadStates(), before+1)
 	assert.Equal(t, int64(2), value(t, "1 + 1"))
+}
+
+func TestAThreadThatEndsRunsNoGoFunction(t *testing.T) {
+	m := module(t, "import threading\nlocal, seen = threading.local(), []\n"+
+		"class Bell:\n"+
+		"    def __init__(self, f): self.f = f\n"+
+		"    def __del__(self):\n"+
+		"        try: seen.append(self.f())\n"+
+		"        except RuntimeError as e: seen.append(str(e))\n"+
+		"def keep(f): local.bell = Bell(f)\n"+
+		"def get(): return seen\n")
+	noLeaks(t, func() {
+		f := goFunc(t, sum)
+		onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
+		f.Close()
+		want := []any{"no Go function can run on a thread that is ending"}
+		assert.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, call(t, m, "get")) },
+			10*time.Second, time.Millisecond)
+	})
 }

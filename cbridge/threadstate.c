@@ -16,6 +16,7 @@ static __thread int depth;           // > 0: this thread is attached
 static __thread bool borrowed;       // attached by the state of another owner
 static __thread int ensured;         // what Ensure answered, while borrowed
 static __thread bool main_thread;
+static __thread bool ending;         // its destructors run: no Go any more
 
 static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
@@ -65,6 +66,7 @@ static void drain(void) {
 // PyGILState_Release: what Clear destroys may itself Ensure and Release, which
 // before gh-119585 deleted the state twice.
 static void thread_exit(void *state) {
+  ending = true;
   depth = 1;
   pyh.PyEval_RestoreThread(state);
   pyh.PyThreadState_Clear(state);
@@ -129,6 +131,7 @@ void pyh_adopt_main_thread(void) {
 }
 
 bool pyh_on_main_thread(void) { return main_thread; }
+bool pyh_thread_is_ending(void) { return ending; }
 
 // Python calls Go attached, perhaps on a thread that is not ours (gloo's): an
 // enter inside must not attach it a second time.

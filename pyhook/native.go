@@ -11,6 +11,10 @@ import (
 // sums, so its results are bitwise those of PyTorch's.
 type AllReduceCommHook struct{ Group ProcessGroup }
 
+// CollectivesOnlyInCall tells package ddp that its buckets may overlap on any
+// backend: no callback of it starts a collective.
+func (h *AllReduceCommHook) CollectivesOnlyInCall() bool { return true }
+
 // RunHook: see CommHook.
 func (h *AllReduceCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
 	buffer := b.Buffer()
@@ -32,6 +36,9 @@ func (h *AllReduceCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error)
 // FP16CompressCommHook averages a bucket in half precision:
 // c10d::FP16CompressCommHook.
 type FP16CompressCommHook struct{ Group ProcessGroup }
+
+// CollectivesOnlyInCall: see AllReduceCommHook.
+func (h *FP16CompressCommHook) CollectivesOnlyInCall() bool { return true }
 
 // RunHook: see CommHook. The result is written back to the bucket.
 func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {

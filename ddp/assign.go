@@ -1,0 +1,72 @@
+package ddp
+
+import (
+	"slices"
+
+	"pyhook/tensorconv"
+)
+
+// Item is what bucket assignment looks at of a parameter.
+type Item struct {
+	Len          int64 // elements
+	DType        tensorconv.DType
+	Device       tensorconv.Device
+	ExpectSparse bool // its gradient is sparse: it gets a bucket of its own
+}
+
+// AssignBuckets puts items into buckets by size:
+// c10d::compute_bucket_assignment_by_size (reducer.cpp) without tensor indices.
+// Items of one dtype and device share buckets. limits are in bytes; each dtype
+// and device uses them one after another and then the last one for ever. A
+// bucket is full when it has reached its limit, so it may exceed it by one
+// item. It returns the items' indices by bucket, sorted by each bucket's
+// smallest, and the limit of each bucket (0 for a sparse item's).
+func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits []int64) {
+	type key struct {
+		dtype  tensorconv.DType
+		device tensorconv.Device
+	}
+	type open struct {
+		indices []int
+		bytes   int64
+		limit   int // index in limits
+	}
+	type closed struct {
+		indices []int
+		limit   int64
+	}
+	var done []closed
+	var order []key // maps have no order, and ranks must agree
+	states := map[key]*open{}
+	for i, item := range items {
+		if item.ExpectSparse {
+			done = append(done, closed{[]int{i}, 0})
+			continue
+		}
+		k := key{item.DType, item.Device}
+		s, ok := states[k]
+		if !ok {
+			s = &open{}
+			states[k] = s
+			order = append(order, k)
+		}
+		s.indices = append(s.indices, i)
+		s.bytes += item.Len * int64(item.DType.Size())
+		if s.bytes >= limits[s.limit] {
+			done = append(done, closed{s.indices, limits[s.limit]})
+			s.indices, s.bytes = nil, 0
+			s.limit = min(s.limit+1, len(limits)-1)
+		}
+	}
+	for _, k := range order {
+		if s := states[k]; len(s.indices) > 0 {
+			done = append(done, closed{s.indices, limits[s.limit]})
+		}
+	}
+	slices.SortStableFunc(done, func(a, b closed) int { return slices.Min(a.indices) - slices.Min(b.indices) })
+	for _, c := range done {
+		buckets = append(buckets, c.indices)
+		bucketLimits = append(bucketLimits, c.limit)
+	}
+	return buckets, bucketLimits
+}

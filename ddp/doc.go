@@ -1,0 +1,17 @@
+// Package ddp is what a data-parallel trainer needs around a communication
+// hook: torch's c10d::Reducer (torch/csrc/distributed/c10d/reducer.cpp) in Go.
+//
+// It knows gradients and not Python: hooks come as pyhook.CommHook, the ranks
+// as pyhook.ProcessGroup, and a Go hook needs no Python at all.
+//
+//	reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook})
+//	for step := range steps {
+//	    backward(func(i int) { reducer.Ready(i) })  // gradients are in reducer.Gradient(i)
+//	    reducer.Wait(ctx)                           // now they are the reduced ones
+//	    optimise()
+//	}
+//
+// Parameters are put into buckets by size, last ones first. A bucket whose
+// gradients are all ready goes to the hook while the backward pass goes on, on
+// a goroutine of the reducer, strictly in bucket order on every rank.
+package ddp

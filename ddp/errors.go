@@ -1,0 +1,72 @@
+package ddp
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+var (
+	// ErrReadyTwice: a parameter was marked ready twice in one step.
+	ErrReadyTwice = errors.New("marked ready twice in one step")
+	// ErrNotReady: Wait was called before all parameters were marked ready.
+	ErrNotReady = errors.New("not marked ready in this step")
+	// ErrClosed: the reducer was used after Close.
+	ErrClosed = errors.New("the reducer was closed")
+	// ErrMismatch: the ranks have different parameter lists.
+	ErrMismatch = errors.New("the ranks' parameter lists differ")
+)
+
+// ParameterError is an error about parameters of the model.
+type ParameterError struct {
+	Rank   int
+	Names  []string
+	Kind   error // ErrReadyTwice, ErrNotReady, ErrMismatch
+	Detail string
+	Hint   string
+}
+
+func (e *ParameterError) Error() string {
+	names := e.Names
+	more := ""
+	if len(names) > 8 {
+		names, more = names[:8], fmt.Sprintf(" and %d more", len(names)-8)
+	}
+	text := fmt.Sprintf("rank %d: %v: %s%s", e.Rank, e.Kind, strings.Join(names, ", "), more)
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if e.Hint != "" {
+		text += "\nhint: " + e.Hint
+	}
+	return text
+}
+
+// Unwrap returns the kind.
+func (e *ParameterError) Unwrap() error { return e.Kind }
+
+// StepError says that a step's reduction failed. The gradients of the step are
+// not reduced: where the trainer's own memory holds them (ReadyFrom) it is
+// untouched; in the bucket's memory (Gradient) a hook that works in place may
+// have changed them. The reducer is ready for the next step, which every rank
+// must take or not take alike.
+type StepError struct {
+	Rank   int
+	Bucket int
+	Names  []string // of the bucket's parameters
+	Err    error    // the hook's, a *pyhook.HookError, or a context's
+}
+
+func (e *StepError) Error() string {
+	return fmt.Sprintf("rank %d: reducing bucket %d (%d parameters, from %s) failed: %v", e.Rank, e.Bucket, len(e.Names), first(e.Names), e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+func first(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return names[0]
+}

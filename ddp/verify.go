@@ -1,0 +1,129 @@
+package ddp
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// signature is what all ranks must have alike.
+type signature struct {
+	Name  string
+	Shape []int64
+	DType string
+}
+
+func signatures(params []*pyhook.Parameter) []signature {
+	list := make([]signature, len(params))
+	for i, p := range params {
+		list[i] = signature{p.Name, p.Shape, p.DType.String()}
+	}
+	return list
+}
+
+// VerifyParameters checks that all ranks of the group have the same parameters
+// in the same order: names, shapes, dtypes. A collective. Every rank gets the
+// error (a *ParameterError that is ErrMismatch) if any two differ, with the
+// first difference to rank 0's list. torch's _verify_param_shape_across_processes.
+func VerifyParameters(ctx context.Context, group pyhook.ProcessGroup, params []*pyhook.Parameter) error {
+	mine, err := json.Marshal(signatures(params))
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(mine)
+	head := append(digest[:], binary.LittleEndian.AppendUint64(nil, uint64(len(mine)))...)
+	heads, err := gatherBytes(ctx, group, head)
+	if err != nil {
+		return fmt.Errorf("verifying the parameter lists: %w", err)
+	}
+	longest, differ := uint64(0), false
+	for _, h := range heads {
+		longest = max(longest, binary.LittleEndian.Uint64(h[sha256.Size:]))
+		differ = differ || !slices.Equal(h, heads[0])
+	}
+	if !differ {
+		return nil
+	}
+	// Only now the lists themselves, padded to one length.
+	padded := make([]byte, longest)
+	copy(padded, mine)
+	lists, err := gatherBytes(ctx, group, padded)
+	if err != nil {
+		return fmt.Errorf("verifying the parameter lists: %w", err)
+	}
+	decoded := make([][]signature, len(lists))
+	for rank, text := range lists {
+		n := binary.LittleEndian.Uint64(heads[rank][sha256.Size:])
+		if err := json.Unmarshal(text[:n], &decoded[rank]); err != nil {
+			return fmt.Errorf("verifying the parameter lists: rank %d's cannot be read: %w", rank, err)
+		}
+	}
+	return mismatch(group.Rank(), decoded)
+}
+
+func mismatch(rank int, lists [][]signature) error {
+	for other := 1; other < len(lists); other++ {
+		name, detail := firstDifference(lists[0], lists[other], other)
+		if detail != "" {
+			return &ParameterError{Rank: rank, Names: []string{name}, Kind: ErrMismatch, Detail: detail,
+				Hint: "every rank must build the same model, and list its parameters in one order (a Go map has none)"}
+		}
+	}
+	return nil
+}
+
+func firstDifference(want, got []signature, rank int) (name, detail string) {
+	for i := range min(len(want), len(got)) {
+		w, g := want[i], got[i]
+		if w.Name != g.Name || w.DType != g.DType || !slices.Equal(w.Shape, g.Shape) {
+			return w.Name, fmt.Sprintf("parameter %d is %s %v %s on rank 0 and %s %v %s on rank %d", i, w.Name, w.Shape, w.DType, g.Name, g.Shape, g.DType, rank)
+		}
+	}
+	if len(want) == len(got) {
+		return "", ""
+	}
+	longer := want
+	if len(got) > len(want) {
+		longer = got
+	}
+	return longer[min(len(want), len(got))].Name, fmt.Sprintf("rank 0 has %d parameters and rank %d has %d", len(want), rank, len(got))
+}
+
+// gatherBytes returns every rank's bytes; all have one length.
+func gatherBytes(ctx context.Context, group pyhook.ProcessGroup, mine []byte) ([][]byte, error) {
+	in, err := tensorconv.FromSlice(mine)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	out := make([]*tensorconv.Tensor, group.Size())
+	for i := range out {
+		if out[i], err = tensorconv.New(tensorconv.UInt8, int64(len(mine))); err != nil {
+			return nil, err
+		}
+		defer out[i].Close()
+	}
+	future, err := group.AllGather(ctx, out, in)
+	if err != nil {
+		return nil, err
+	}
+	defer future.Close()
+	if _, err := future.Wait(ctx); err != nil {
+		return nil, err
+	}
+	lists := make([][]byte, len(out))
+	for i, t := range out {
+		bytes, err := tensorconv.RawBytes(t)
+		if err != nil {
+			return nil, err
+		}
+		lists[i] = slices.Clone(bytes)
+	}
+	return lists, nil
+}

@@ -1,0 +1,55 @@
+package tensorconv
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+)
+
+// childMain runs in a process whose Python has not imported torch.
+func childMain() {
+	t := require.New(childT{})
+	x, err := FromSlice([]float32{1, 2})
+	t.NoError(err)
+	_, err = x.Python()
+	t.ErrorIs(err, cbridge.ErrNotRunning)
+	helperSource = "import sys, numpy\ndef evaluate(e): return eval(e, globals())\n"
+	t.NoError(startWithoutTorch())
+
+	array, err := helper.Call("evaluate", "numpy.arange(3.0)")
+	t.NoError(err)
+	y, err := FromPython(array)
+	t.NoError(err)
+	t.Equal(int64(3), y.Len())
+	imported, err := helper.CallValue("evaluate", "'torch' in sys.modules")
+	t.NoError(err)
+	t.Equal(false, imported)
+
+	// The first answer, Python not running, was not kept.
+	o, err := x.Python()
+	t.NoError(err)
+	text, err := o.Str()
+	t.NoError(err)
+	fmt.Println(text)
+}
+
+// childT ends the child at the first failure.
+type childT struct{}
+
+func (childT) Errorf(format string, args ...any) { fmt.Printf(format, args...) }
+func (childT) FailNow()                          { os.Exit(1) }
+
+func TestTorchIsImportedOnlyWhereItIsNeededAndAnEarlierFailureIsForgotten(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), childCase+"=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "the child said:\n%s", out)
+	assert.Equal(t, "tensor([1., 2.])\n", string(out))
+}
