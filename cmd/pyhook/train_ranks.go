@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"pyhook/internal/demo/trainer"
+	"pyhook/launch"
+)
+
+// eventsVariable tells a rank that pyhook train started it and reads events
+// from its stdout.
+const eventsVariable = "PYHOOK_TRAIN_EVENTS"
+
+// message is one line on a rank's stdout.
+type message struct {
+	Event  *trainer.Event  `json:"pyhook_event,omitempty"`
+	Report *trainer.Report `json:"pyhook_report,omitempty"`
+}
+
+// spawn starts the ranks, shows their progress and returns rank 0's report.
+func (o *trainOptions) spawn(ctx context.Context, show *progress) (*trainer.Report, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	reader := &rankReader{show: show}
+	cfg := launch.SpawnConfig{
+		Command: append([]string{program}, o.arguments()...), N: o.ranks, Show: launch.ShowPlain,
+		Env: append(quiet(os.Environ()), eventsVariable+"=1"),
+		PerRank: func(rank int) (io.Writer, io.Writer) {
+			prefix := fmt.Sprintf("[rank %d] ", rank)
+			if rank == 0 {
+				return reader, &prefixed{show, prefix}
+			}
+			return &prefixed{show, prefix}, &prefixed{show, prefix}
+		},
+	}
+	if err := launch.Spawn(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if reader.report == nil {
+		return nil, errors.New("rank 0 ended without a report")
+	}
+	return reader.report, nil
+}
+
+// quiet turns down what torch's C++ says about host names and connections,
+// where the user has not chosen.
+func quiet(env []string) []string {
+	for _, setting := range []string{"TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR"} {
+		name, _, _ := strings.Cut(setting, "=")
+		if _, set := os.LookupEnv(name); !set {
+			env = append(env, setting)
+		}
+	}
+	return env
+}
+
+// arguments are the flags that make a rank of this run.
+func (o *trainOptions) arguments() []string {
+	args := []string{"train", "--hook", o.Hook.Hook, "--epochs", strconv.Itoa(o.Epochs), "--batch", strconv.Itoa(o.Batch),
+		"--lr", fmt.Sprint(o.LR), "--momentum", fmt.Sprint(o.Momentum), "--seed", fmt.Sprint(o.Seed),
+		"--bucket-cap-mb", fmt.Sprint(o.BucketCapMB), "--backend", o.Backend, "--timeout", o.Timeout.String(),
+		"--hidden", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Hidden), " ", ","), "[]")}
+	optional := [][2]string{{"--state", o.Hook.State}, {"--data", o.Data}, {"--save", o.Save}, {"--resume", o.Resume}, {"--python", o.python}}
+	for _, arg := range o.Hook.StateArgs {
+		optional = append(optional, [2]string{"--state-arg", arg})
+	}
+	for _, flag := range optional {
+		if flag[1] != "" {
+			args = append(args, flag[0], flag[1])
+		}
+	}
+	return args
+}
+
+// rankReader reads rank 0's stdout: whole lines, from launch. What is no
+// message of ours is the hook's own printing.
+type rankReader struct {
+	show   *progress
+	report *trainer.Report
+}
+
+func (r *rankReader) Write(text []byte) (int, error) {
+	for line := range bytes.Lines(text) {
+		var m message
+		if bytes.HasPrefix(line, []byte(`{"pyhook_`)) && json.Unmarshal(line, &m) == nil {
+			if m.Event != nil {
+				r.show.step(*m.Event)
+			}
+			if m.Report != nil {
+				r.report = m.Report
+			}
+			continue
+		}
+		r.show.print("[rank 0] " + string(line))
+	}
+	return len(text), nil
+}
+
+type prefixed struct {
+	show   *progress
+	prefix string
+}
+
+func (p *prefixed) Write(text []byte) (int, error) {
+	for line := range bytes.Lines(text) {
+		p.show.print(p.prefix + string(line))
+	}
+	return len(text), nil
+}
+
+// sink is where a rank's progress goes.
+type sink struct {
+	parent bool
+	out    *json.Encoder // to the parent; nil on ranks but 0
+	show   *progress     // to the user
+}
+
+func eventSink(world launch.World) *sink {
+	s := &sink{parent: os.Getenv(eventsVariable) != ""}
+	switch {
+	case world.Rank != 0:
+	case s.parent:
+		s.out = json.NewEncoder(os.Stdout)
+	default:
+		s.show = newProgress(os.Stderr, world.String())
+	}
+	return s
+}
+
+func (s *sink) step(e trainer.Event) {
+	if s.out != nil {
+		_ = s.out.Encode(message{Event: &e})
+	}
+	if s.show != nil {
+		s.show.step(e)
+	}
+}
+
+func (s *sink) report(r *trainer.Report) error {
+	if s.out == nil {
+		return nil
+	}
+	return s.out.Encode(message{Report: r})
+}
+
+func (s *sink) close() {
+	if s.show != nil {
+		s.show.close()
+		s.show = nil
+	}
+}

@@ -1,0 +1,277 @@
+package trainer
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"pyhook/ddp"
+	"pyhook/internal/demo/digits"
+	"pyhook/internal/demo/mlp"
+	"pyhook/internal/wire"
+	"pyhook/launch"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// run is one rank's training.
+type run struct {
+	cfg     Config
+	world   launch.World
+	rt      *pyhook.Runtime
+	group   *pyhook.TorchGroup
+	reducer *ddp.Reducer
+	train   digits.Dataset
+	test    digits.Dataset
+	network *mlp.Network
+	sgd     *mlp.SGD
+	params  []*pyhook.Parameter
+	grads   [][]float32 // views of the reducer's buckets
+
+	first  int // the step that training starts at
+	loss   []float64
+	step   []time.Duration
+	reduce []time.Duration
+}
+
+// Run trains on one rank of world and returns when all ranks are done. on is
+// called after each step. The runtime is the caller's.
+func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config, on func(Event)) (*Report, error) {
+	if err := cfg.Check(world.WorldSize); err != nil {
+		return nil, err
+	}
+	r := &run{cfg: cfg, world: world, rt: rt}
+	if err := r.load(); err != nil {
+		return nil, err
+	}
+	var err error
+	r.group, err = rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: cfg.Backend, Rank: world.Rank, Size: world.WorldSize, Timeout: cfg.Timeout})
+	if err != nil {
+		return nil, err
+	}
+	defer r.group.Close()
+	hook, closeHook, err := cfg.Hook.Make(rt, r.group)
+	if err != nil {
+		return nil, err
+	}
+	defer closeHook()
+	if err := r.reduceWith(ctx, hook); err != nil {
+		return nil, err
+	}
+	defer r.close()
+	return r.measure(ctx, on)
+}
+
+// load reads the data and makes the network, or restores it.
+func (r *run) load() error {
+	all, err := digits.Load()
+	if r.cfg.Data != "" {
+		all, err = digits.Open(r.cfg.Data)
+	}
+	if err != nil {
+		return err
+	}
+	if r.train, r.test, err = all.Split(0.2, r.cfg.Seed); err != nil {
+		return err
+	}
+	sizes := slices.Concat([]int{digits.Features}, r.cfg.Hidden, []int{digits.Classes})
+	if err := mlp.CheckSizes(sizes); err != nil {
+		return err
+	}
+	r.network = mlp.New(sizes, r.cfg.Seed)
+	r.sgd = &mlp.SGD{LR: r.cfg.LR, Momentum: r.cfg.Momentum}
+	if r.cfg.Resume != "" {
+		r.first, err = restore(r.cfg.Resume, r.cfg, r.network, r.sgd)
+	}
+	return err
+}
+
+// reduceWith makes the reducer over the network's parameters.
+func (r *run) reduceWith(ctx context.Context, hook pyhook.CommHook) error {
+	for _, p := range r.network.Params() {
+		data, err := tensorconv.FromSlice(p.Value, p.Shape...)
+		if err != nil {
+			return err
+		}
+		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensorconv.Float32, Data: data})
+	}
+	var err error
+	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: hook, BucketCapMB: r.cfg.BucketCapMB})
+	if err != nil {
+		r.close()
+		return err
+	}
+	for i := range r.params {
+		grad, err := tensorconv.Slice[float32](r.reducer.Gradient(i))
+		if err != nil {
+			r.close()
+			return err
+		}
+		r.grads = append(r.grads, grad)
+	}
+	return nil
+}
+
+func (r *run) close() {
+	if r.reducer != nil {
+		r.reducer.Close()
+	}
+	for _, p := range r.params {
+		p.Close()
+		p.Data.Close()
+	}
+}
+
+// measure trains and makes the report.
+func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
+	if err := r.group.Barrier(ctx); err != nil {
+		return nil, err
+	}
+	var meter wire.Meter
+	before, wireErr := meter.SentBytes()
+	start := time.Now()
+	if err := r.epochs(ctx, on); err != nil {
+		return nil, err
+	}
+	elapsed := time.Since(start)
+	// All ranks have sent what they will before anyone looks at the end.
+	if err := r.group.Barrier(ctx); err != nil {
+		return nil, err
+	}
+	after, err := meter.SentBytes()
+	if wireErr != nil || err != nil {
+		before, after = 0, 0 // not counted on this system
+	}
+	report := &Report{Hook: r.cfg.Hook.Hook, Rank: r.world.Rank, WorldSize: r.world.WorldSize, Launcher: string(r.world.Source),
+		Steps: len(r.step), FirstStep: r.first, Buckets: len(r.reducer.Buckets()), Serial: r.reducer.IsSerial(),
+		MsPerStep: median(r.step), ReduceMs: median(r.reduce), Torch: r.rt.Info().Torch, Python: r.rt.Info().Version, TrainSeconds: elapsed.Seconds()}
+	for _, p := range r.params {
+		report.Parameters += p.Data.Len()
+	}
+	if report.Accuracy, _, err = r.network.Evaluate(r.test.X, r.test.Y); err != nil {
+		return nil, err
+	}
+	return report, r.compare(ctx, report, after-before)
+}
+
+// epochs takes every step.
+func (r *run) epochs(ctx context.Context, on func(Event)) error {
+	step := 0
+	for epoch := range r.cfg.Epochs {
+		batches, err := r.train.Batches(r.cfg.Seed, epoch, r.cfg.Batch, r.world.Rank, r.world.WorldSize)
+		if err != nil {
+			return err
+		}
+		steps := batches.Len() * r.cfg.Epochs
+		if step+batches.Len() <= r.first { // done before the checkpoint
+			step += batches.Len()
+			continue
+		}
+		for _, batch := range batches.All() {
+			loss, err := r.oneStep(ctx, batch)
+			if err != nil {
+				return fmt.Errorf("epoch %d, step %d: %w", epoch, step, err)
+			}
+			step++
+			r.loss = append(r.loss, loss)
+			on(Event{Step: step, Steps: steps, Epoch: epoch, Loss: loss})
+		}
+		if err := r.save(step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) oneStep(ctx context.Context, batch digits.Batch) (float64, error) {
+	start := time.Now()
+	var readyErr error
+	loss, err := r.network.Backward(batch.X, batch.Y, r.grads, func(i int) {
+		if err := r.reducer.Ready(i); err != nil {
+			readyErr = err
+		}
+	})
+	if err == nil {
+		err = readyErr
+	}
+	if err != nil {
+		return 0, err
+	}
+	waiting := time.Now()
+	if _, err := r.reducer.Wait(ctx); err != nil {
+		return 0, err
+	}
+	r.reduce = append(r.reduce, time.Since(waiting))
+	if err := r.sgd.Step(r.network.Params(), r.grads); err != nil {
+		return 0, err
+	}
+	r.step = append(r.step, time.Since(start))
+	return loss, nil
+}
+
+// compare exchanges what the report says of all ranks.
+func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
+	mine := r.network.Checksum()
+	sums, err := gather(ctx, r.group, mine[:])
+	if err != nil {
+		return err
+	}
+	report.WeightsSHA = hex.EncodeToString(mine[:])
+	report.WeightsIdentical = true
+	for rank := range r.world.WorldSize {
+		report.WeightsIdentical = report.WeightsIdentical && slices.Equal(sums[rank*len(mine):(rank+1)*len(mine)], mine[:])
+	}
+	bytes, err := gather(ctx, r.group, []int64{int64(sent)})
+	if err != nil {
+		return err
+	}
+	for _, n := range bytes {
+		report.BytesOnWire += uint64(n)
+	}
+	report.Loss = make([]float64, len(r.loss))
+	if len(r.loss) == 0 { // resumed at the end
+		return nil
+	}
+	losses, err := gather(ctx, r.group, r.loss)
+	if err != nil {
+		return err
+	}
+	for i, loss := range losses {
+		report.Loss[i%len(r.loss)] += loss / float64(r.world.WorldSize)
+	}
+	return nil
+}
+
+// gather returns every rank's values, one rank after another.
+func gather[T tensorconv.Element](ctx context.Context, group pyhook.ProcessGroup, mine []T) ([]T, error) {
+	in, err := tensorconv.FromSlice(mine)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	all := make([]T, len(mine)*group.Size())
+	out := make([]*tensorconv.Tensor, group.Size())
+	for i := range out {
+		if out[i], err = tensorconv.FromSlice(all[i*len(mine) : (i+1)*len(mine)]); err != nil {
+			return nil, err
+		}
+		defer out[i].Close()
+	}
+	future, err := group.AllGather(ctx, out, in)
+	if err != nil {
+		return nil, err
+	}
+	defer future.Close()
+	_, err = future.Wait(ctx)
+	return all, err
+}
+
+func median(durations []time.Duration) float64 {
+	if len(durations) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(durations))
+	return float64(sorted[len(sorted)/2]) / float64(time.Millisecond)
+}

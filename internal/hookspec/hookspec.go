@@ -1,0 +1,130 @@
+// Package hookspec is the command's way to name a hook and its state:
+// --hook, --state and --state-arg.
+package hookspec
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"pyhook/pyhook"
+)
+
+// Spec names a hook and how to make its state.
+type Spec struct {
+	Hook      string   // pyhook.LoadHook's spec, or "go:allreduce", "go:fp16"
+	State     string   // pyhook.NewState's spec; empty: see Make
+	StateArgs []string // key=JSON
+}
+
+// AddStateFlags adds --state and --state-arg.
+func (s *Spec) AddStateFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.State, "state", s.State, "class or function that makes the hook's `state`: package.module:Class, file.py:Class, or powersgd, post_localsgd (default: what the hook needs, see --help)")
+	flags.StringArrayVar(&s.StateArgs, "state-arg", s.StateArgs, "keyword argument of the state, `key=JSON`; repeatable")
+}
+
+// Args parses the state's keyword arguments.
+func (s *Spec) Args() (map[string]any, error) {
+	args := map[string]any{}
+	for _, text := range s.StateArgs {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return nil, fmt.Errorf("--state-arg %q: write key=JSON, such as start_powerSGD_iter=10", text)
+		}
+		var v any
+		decoder := json.NewDecoder(strings.NewReader(value))
+		decoder.UseNumber()
+		if err := decoder.Decode(&v); err != nil {
+			return nil, fmt.Errorf("--state-arg %s: %q is not JSON (a text needs quotes: %s='\"text\"'): %w", key, value, key, err)
+		}
+		if decoder.More() {
+			return nil, fmt.Errorf("--state-arg %s: %q is more than one JSON value", key, value)
+		}
+		converted, err := numbers(v)
+		if err != nil {
+			return nil, fmt.Errorf("--state-arg %s: %w", key, err)
+		}
+		args[key] = converted
+	}
+	return args, nil
+}
+
+// numbers makes ints of whole numbers: Python tells 2 from 2.0.
+func numbers(v any) (any, error) {
+	switch v := v.(type) {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
+			return i, nil
+		}
+		return v.Float64()
+	case []any:
+		for i := range v {
+			n, err := numbers(v[i])
+			if err != nil {
+				return nil, err
+			}
+			v[i] = n
+		}
+	case map[string]any:
+		for k := range v {
+			n, err := numbers(v[k])
+			if err != nil {
+				return nil, err
+			}
+			v[k] = n
+		}
+	}
+	return v, nil
+}
+
+// withDefaults gives PyTorch's stateful hooks their state when none is named.
+// PowerSGD starts at step 2, the earliest it allows with error feedback, and
+// not at 1,000: a short run shall compress.
+func (s Spec) withDefaults(args map[string]any) Spec {
+	if s.State != "" {
+		return s
+	}
+	inner := strings.TrimRight(s.Hook[strings.LastIndexByte(s.Hook, '(')+1:], ") ")
+	switch _, name, _ := strings.Cut(inner, "ddp_comm_hooks."); {
+	case inner == "powersgd", inner == "batched_powersgd", strings.HasPrefix(name, "powerSGD_hook:"):
+		s.State = "powersgd"
+		if _, ok := args["start_powerSGD_iter"]; !ok {
+			args["start_powerSGD_iter"] = 2
+		}
+	}
+	return s
+}
+
+// Make makes the hook and its state; close drops both. A stateless hook gets
+// the state None, which stands for the default process group.
+func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup) (hook pyhook.CommHook, close func(), err error) {
+	switch s.Hook {
+	case "go:allreduce":
+		return &pyhook.AllReduceCommHook{Group: group}, func() {}, nil
+	case "go:fp16":
+		return &pyhook.FP16CompressCommHook{Group: group}, func() {}, nil
+	}
+	args, err := s.Args()
+	if err != nil {
+		return nil, nil, err
+	}
+	s = s.withDefaults(args)
+	cfg := pyhook.HookConfig{}
+	if s.State != "" {
+		state, err := rt.NewState(s.State, args, group)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer state.Close()
+		cfg.State = state
+	} else if len(args) > 0 {
+		return nil, nil, fmt.Errorf("--state-arg is given and --state is not: the arguments are the state's")
+	}
+	h, err := rt.NewHook(s.Hook, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h, h.Close, nil
+}
