@@ -1,0 +1,137 @@
+"""Futures that complete in one order on every rank, over real gloo ranks."""
+
+import multiprocessing
+
+import ordered_ranks
+import pytest
+import torch
+import torch.distributed as dist
+
+from pyhook import _ordered
+
+
+def digests(tmp_path, name, mode, seed=0, world=2):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    path = str(tmp_path / f"store-{name}-{mode}-{seed}")
+    ranks = [
+        context.Process(
+            target=ordered_ranks.run, args=(rank, world, path, name, mode, seed, results)
+        )
+        for rank in range(world)
+    ]
+    for rank in ranks:
+        rank.start()
+    got = dict(results.get(timeout=90) for _ in ranks)
+    for rank in ranks:
+        rank.join(30)
+    return [got[rank] for rank in range(world)]
+
+
+@pytest.mark.parametrize("name", ["chained", "waits", "collects", "powersgd"])
+def test_ordered_ranks_agree_with_the_serial_run_bit_for_bit(tmp_path, name):
+    serial = digests(tmp_path, name, "serial")
+    assert len(set(serial)) == 1
+    for seed in (1, 2):
+        assert digests(tmp_path, name, "ordered", seed) == serial
+
+
+@pytest.fixture
+def chained(group):
+    """chained(body) calls body as a hook; the chain, and what body returned."""
+    _ordered.install()
+
+    def call(body):
+        chain = _ordered.Chain(lambda state, bucket: body())
+        return chain, chain(None, None)
+
+    return call
+
+
+def started():
+    return dist.all_reduce(torch.ones(3), async_op=True).get_future()
+
+
+def test_outside_a_chain_nothing_is_changed(group):
+    _ordered.install()
+    assert type(started()) is not _ordered.OrderedFuture
+    assert started().wait()[0].tolist() == [1, 1, 1]
+
+
+def test_a_callback_runs_when_the_chain_advances_and_not_before(chained):
+    ran = []
+    chain, future = chained(lambda: started().then(lambda f: ran.append(f.value()[0].sum())))
+    dist.barrier()
+    assert not ran
+    assert chain.advance() is False
+    assert ran == [3]
+    assert isinstance(future, torch._C.Future)
+    assert torch._C.Future.done(future)
+
+
+def test_each_level_of_callbacks_takes_an_advance(chained):
+    chain, future = chained(lambda: started().then(lambda f: started()).then(lambda f: f.value()))
+    assert chain.advance() is True
+    assert chain.advance() is False
+    assert future.value().value()[0].tolist() == [1, 1, 1]
+
+
+def test_an_exception_in_a_callback_keeps_its_type(chained):
+    def body():
+        return started().then(lambda f: 1 / 0).then(lambda f: f.value())
+
+    chain, future = chained(body)
+    chain.advance()
+    with pytest.raises(ZeroDivisionError):
+        future.value()
+    with pytest.raises(ZeroDivisionError):
+        torch._C.Future.value(future)
+
+
+def test_waiting_completes_what_is_waited_for_and_its_parents(chained):
+    order = []
+
+    def body():
+        first = started()
+        second = first.then(lambda f: order.append("second") or 2)
+        third = second.then(lambda f: order.append("third") or f.value() + 1)
+        assert third.wait() == 3
+        return third
+
+    chain, future = chained(body)
+    assert order == ["second", "third"]
+    assert chain.advance() is False
+    assert future.value() == 3
+
+
+def test_done_and_value_tell_of_the_real_work(chained):
+    def body():
+        future = started()
+        while not future.done():
+            pass
+        return future.value()[0]
+
+    _, value = chained(body)
+    assert value.tolist() == [1, 1, 1]
+
+
+def test_unfinished_lists_the_real_futures(chained):
+    chain, _ = chained(started)
+    for future in chain.unfinished():
+        future.wait()
+    assert chain.unfinished() == []
+
+
+def test_a_failed_collective_fails_its_future(chained):
+    class Broken:
+        def done(self):
+            return True
+
+        def wait(self):
+            raise RuntimeError("peer is gone")
+
+    chain = _ordered.Chain(lambda state, bucket: None)
+    child = chain.follow(Broken()).then(lambda f: f.value())
+    chain.advance()
+    with pytest.raises(RuntimeError, match="peer is gone"):
+        child.value()
