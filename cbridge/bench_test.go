@@ -11,7 +11,7 @@ import (
 // The ways of getting a goroutine's call into Python; docs/decisions/
 // 0003-thread-states.md has the medians and what was decided.
 //
-//	go test -run '^$' -bench 'EmptyCall|API' -count 6 ./cbridge
+//	go test -run '^$' -bench . -count 6 -benchtime 100ms ./cbridge
 
 // emptyFunction hands f the table and a Python function that does nothing.
 func emptyFunction(b *testing.B, f func(table, fn unsafe.Pointer)) {
@@ -99,8 +99,8 @@ func BenchmarkEmptyCall(b *testing.B) {
 	})
 }
 
-func BenchmarkEmptyCallFromEightGoroutines(b *testing.B) {
-	const each = 4 // RunParallel starts this times GOMAXPROCS
+func BenchmarkEmptyCallFromManyGoroutines(b *testing.B) {
+	const each = 4 // times GOMAXPROCS: eight on two cores
 	emptyFunction(b, func(table, fn unsafe.Pointer) {
 		b.Run("KeptState", func(b *testing.B) {
 			b.SetParallelism(each)

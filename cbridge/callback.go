@@ -17,7 +17,8 @@ import (
 // thread that Python calls it on (perhaps one of torch's), so it must be short
 // and must not wait for a goroutine that needs Python. The args are closed
 // when it returns; an error is raised in Python as RuntimeError, and so is a
-// panic, with its stack.
+// panic, with its stack. It does not run on an OS thread that is ending (from
+// a thread-local's destructor): Python gets a RuntimeError there.
 type GoFunc func(args []*Object) (any, error)
 
 var (

@@ -35,9 +35,8 @@ const maxDepth = 64
 
 // Convert makes a Python object of a Go value: nil, bool, all ints and floats,
 // string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in
-// key order),
-// *Object (itself) and Pythoner. The caller owns the result. Anything else is a
-// *ConvertError.
+// key order), *Object (itself) and Pythoner. The caller owns the result.
+// Anything else is a *ConvertError.
 func Convert(value any) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err
@@ -59,8 +58,6 @@ func toPython(value any) (*C.PyObject, error) {
 		return C.pyhNone(), nil
 	}
 	switch v := value.(type) {
-	case Tuple:
-		return fromTupleValue(v, 0)
 	case *Object:
 		if err := v.use(); err != nil {
 			return nil, err
@@ -121,7 +118,7 @@ func fromReflect(v reflect.Value, depth int) (*C.PyObject, error) {
 func element(v reflect.Value, depth int) (*C.PyObject, error) {
 	if v.IsValid() && v.CanInterface() {
 		switch v.Interface().(type) {
-		case *Object, Pythoner, Tuple:
+		case *Object, Pythoner:
 			return toPython(v.Interface())
 		}
 	}
@@ -135,10 +132,19 @@ func checked(ref *C.PyObject) (*C.PyObject, error) {
 	return ref, nil
 }
 
+var tupleType = reflect.TypeFor[Tuple]()
+
 func fromSlice(v reflect.Value, depth int) (*C.PyObject, error) {
-	list, err := checked(C.pyhList(C.Py_ssize_t(v.Len())))
-	if err != nil {
-		return nil, err
+	n := C.Py_ssize_t(v.Len())
+	var list *C.PyObject
+	isTuple := v.Type() == tupleType
+	if isTuple {
+		list = C.pyhTuple(n)
+	} else {
+		list = C.pyhList(n)
+	}
+	if list == nil {
+		return nil, raised()
 	}
 	for i := range v.Len() {
 		item, err := element(v.Index(i), depth)
@@ -146,25 +152,13 @@ func fromSlice(v reflect.Value, depth int) (*C.PyObject, error) {
 			C.pyhDecRef(list)
 			return nil, fmt.Errorf("[%d]: %w", i, err)
 		}
-		C.pyhListSet(list, C.Py_ssize_t(i), item) // steals item
+		if isTuple { // each steals item
+			C.pyhTupleSet(list, C.Py_ssize_t(i), item)
+		} else {
+			C.pyhListSet(list, C.Py_ssize_t(i), item)
+		}
 	}
 	return list, nil
-}
-
-func fromTupleValue(items Tuple, depth int) (*C.PyObject, error) {
-	tuple, err := checked(C.pyhTuple(C.Py_ssize_t(len(items))))
-	if err != nil {
-		return nil, err
-	}
-	for i, value := range items {
-		item, err := element(reflect.ValueOf(&value).Elem(), depth)
-		if err != nil {
-			C.pyhDecRef(tuple)
-			return nil, fmt.Errorf("[%d]: %w", i, err)
-		}
-		C.pyhTupleSet(tuple, C.Py_ssize_t(i), item) // steals item
-	}
-	return tuple, nil
 }
 
 func fromMap(v reflect.Value, depth int) (*C.PyObject, error) {

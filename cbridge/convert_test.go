@@ -87,6 +87,8 @@ func TestGoValuesWithoutAPythonFormAreRefused(t *testing.T) {
 	list := []any{nil}
 	list[0] = list
 	selfish = list
+	selfishTuple := Tuple{nil}
+	selfishTuple[0] = map[string]any{"t": selfishTuple}
 	cases := map[string]struct {
 		value any
 		why   string
@@ -98,6 +100,7 @@ func TestGoValuesWithoutAPythonFormAreRefused(t *testing.T) {
 		"a pointer to an int":           {new(int), "*int"},
 		"a struct in a slice in a map":  {map[string]any{"k": []any{1, struct{}{}}}, "[k]: [1]: cannot convert struct {}"},
 		"a slice that contains itself":  {selfish, "nested too deeply"},
+		"a tuple that contains itself":  {selfishTuple, "nested too deeply"},
 		"a nil *Object":                 {(*Object)(nil), ErrObjectClosed.Error()},
 		"a slice key (through a any)":   {map[any]any{[1]int{1}: 1}, "unhashable"},
 		"a Pythoner that fails":         {[]any{failingPythoner{}}, "no tensor today"},
@@ -217,6 +220,13 @@ func TestAMapsKeysArriveInOrder(t *testing.T) {
 	got, err := o.Value()
 	require.NoError(t, err)
 	assert.Equal(t, want, got)
+}
+
+func TestATupleIsATupleInPython(t *testing.T) {
+	m := module(t, "def text(x): return repr(x)\n")
+	noLeaks(t, func() {
+		assert.Equal(t, "((1, ['a']), (), [(2,)])", call(t, m, "text", Tuple{Tuple{1, []any{"a"}}, Tuple{}, []Tuple{{2}}}))
+	})
 }
 
 func TestAsNamesBothTypesWhenTheyDiffer(t *testing.T) {

@@ -114,6 +114,14 @@ func TestNotesAreKeptAndOddOnesPassedOver(t *testing.T) {
 	}
 }
 
+func TestTextAttributesOfAnExceptionAreKept(t *testing.T) {
+	fields := fault(t, "with_fields").Fields
+	assert.Equal(t, "node-7", fields["host"])
+	assert.NotContains(t, fields, "port", "which is no text")
+	assert.Less(t, len(fields["log"]), 70_000)
+	assert.Empty(t, fault(t, "plain").Fields)
+}
+
 func TestEndlessRecursionIsAnErrorNotACrash(t *testing.T) {
 	for _, name := range []string{"deep", "deep_repr"} {
 		assert.ErrorIs(t, fault(t, name), Exception("RecursionError"), name)

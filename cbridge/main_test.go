@@ -37,9 +37,11 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	if flag.Lookup("test.skip").Value.String() == "" {
-		_ = flag.Set("test.skip", "^ExampleStart$") // it has a process of its own
+	skip := "^ExampleStart$" // it has a process of its own
+	if users := flag.Lookup("test.skip").Value.String(); users != "" {
+		skip = users + "|" + skip
 	}
+	_ = flag.Set("test.skip", skip)
 	var err error
 	python, err = Start(context.Background(), Config{Path: []string{"testdata"}})
 	if err != nil {

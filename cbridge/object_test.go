@@ -230,6 +230,39 @@ func TestOwnTakesAReferenceOverAndTakeErrorAnException(t *testing.T) {
 	})
 }
 
+func TestACloneIsClosedOnItsOwn(t *testing.T) {
+	noLeaks(t, func() {
+		o := eval(t, "[1]")
+		clone, err := o.Clone()
+		require.NoError(t, err)
+		assert.True(t, clone.Same(o))
+		o.Close()
+		s, err := clone.Str()
+		require.NoError(t, err)
+		assert.Equal(t, "[1]", s)
+		clone.Close()
+		_, err = clone.Clone()
+		require.ErrorIs(t, err, ErrObjectClosed)
+	})
+}
+
+func TestBuildAndCheckTakeWhatCCodeReturned(t *testing.T) {
+	noLeaks(t, func() {
+		exc := eval(t, "OSError('from C')")
+		defer exc.Close()
+		require.NoError(t, exc.Pointer(func(ptr unsafe.Pointer) error {
+			o, err := Build(func() unsafe.Pointer { return ctest.NewReference(API(), ptr) })
+			require.NoError(t, err)
+			assert.True(t, o.Same(exc))
+			o.Close()
+			_, err = Build(func() unsafe.Pointer { ctest.Raise(API()); return nil })
+			require.EqualError(t, err, "TypeError: raised by C")
+			return Check(func() bool { return true })
+		}))
+		require.EqualError(t, Check(func() bool { ctest.Raise(API()); return false }), "TypeError: raised by C")
+	})
+}
+
 func TestAReferenceIsDroppedFromAThreadThatPythonDoesNotKnow(t *testing.T) {
 	m := module(t, "import sys\nx = object()\ndef count(): return sys.getrefcount(x)\n")
 	o, err := m.Attr("x")

@@ -1,6 +1,7 @@
 package ddp
 
 import (
+	"math"
 	"slices"
 
 	"pyhook/tensorconv"
@@ -19,8 +20,9 @@ type Item struct {
 // Items of one dtype and device share buckets. limits are in bytes; each dtype
 // and device uses them one after another and then the last one for ever. A
 // bucket is full when it has reached its limit, so it may exceed it by one
-// item. It returns the items' indices by bucket, sorted by each bucket's
-// smallest, and the limit of each bucket (0 for a sparse item's).
+// item. Without limits no bucket is ever full. It returns the items' indices by
+// bucket, sorted by each bucket's smallest, and the limit of each bucket (0,
+// PyTorch's kNoSizeLimit, for a sparse item's and where there are no limits).
 func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits []int64) {
 	type key struct {
 		dtype  tensorconv.DType
@@ -35,6 +37,10 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 		indices []int
 		limit   int64
 	}
+	unlimited := len(limits) == 0
+	if unlimited {
+		limits = []int64{math.MaxInt64}
+	}
 	var done []closed
 	var order []key // maps have no order, and ranks must agree
 	states := map[key]*open{}
@@ -44,6 +50,9 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 			continue
 		}
 		k := key{item.DType, item.Device}
+		if k.device.Type == 0 { // the zero Device is the CPU
+			k.device.Type = tensorconv.CPU
+		}
 		s, ok := states[k]
 		if !ok {
 			s = &open{}
@@ -65,6 +74,9 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 	}
 	slices.SortStableFunc(done, func(a, b closed) int { return slices.Min(a.indices) - slices.Min(b.indices) })
 	for _, c := range done {
+		if unlimited {
+			c.limit = 0
+		}
 		buckets = append(buckets, c.indices)
 		bucketLimits = append(bucketLimits, c.limit)
 	}

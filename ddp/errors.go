@@ -45,11 +45,11 @@ func (e *ParameterError) Error() string {
 // Unwrap returns the kind.
 func (e *ParameterError) Unwrap() error { return e.Kind }
 
-// StepError says that a step's reduction failed. The gradients of the step are
-// not reduced: where the trainer's own memory holds them (ReadyFrom) it is
-// untouched; in the bucket's memory (Gradient) a hook that works in place may
-// have changed them. The reducer is ready for the next step, which every rank
-// must take or not take alike.
+// StepError says that a step's reduction failed, and at which bucket first. The
+// gradients of the step are not reduced: where the trainer's own memory holds
+// them (ReadyFrom) it is untouched; in the bucket's memory (Gradient) a hook
+// that works in place may have changed them. The reducer is ready for the next
+// step, which every rank must take or not take alike.
 type StepError struct {
 	Rank   int
 	Bucket int

@@ -2,203 +2,230 @@ package ddp
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
 
-// step is the state of one reduction of all buckets. The reducer's mutex
-// guards it.
-type step struct {
-	ctx      context.Context // ends with the step: it is Wait's, or Close's
-	cancel   context.CancelCauseFunc
-	ready    []bool               // by parameter
-	copyBack []*tensorconv.Tensor // by parameter; nil: the gradient is the view
-	pending  []int                // by bucket: gradients not ready yet
-	results  []result             // of the buckets launched, in order
-	finished chan struct{}        // closed when no more will be launched
-}
-
-type result struct {
-	future *pyhook.Future
-	err    error
-	timing Timing
-	start  time.Time
-}
-
-func newStep(r *Reducer) *step {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}),
-		ready: make([]bool, len(r.params)), copyBack: make([]*tensorconv.Tensor, len(r.params)), pending: make([]int, len(r.buckets))}
-	for b, bucket := range r.buckets {
-		s.pending[b] = len(bucket.params)
-	}
-	return s
-}
-
-// launch runs on a goroutine of its own for the reducer's life: it calls the
-// hooks, in bucket order, as buckets become ready.
-func (r *Reducer) launch() {
-	defer close(r.ended)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for {
-		s := r.step
-		for next := 0; next < len(r.buckets); next++ {
-			for s.pending[next] > 0 && s.ctx.Err() == nil {
-				r.wake.Wait()
-			}
-			if s.ctx.Err() != nil {
-				break
-			}
-			r.mu.Unlock()
-			res := r.runHook(s, next)
-			r.mu.Lock()
-			s.results = append(s.results, res)
-			if res.err != nil {
-				// The other ranks may be in this bucket's collective: a later
-				// bucket's would be taken for it.
-				break
-			}
-		}
-		close(s.finished)
-		for r.step == s && !r.closed {
-			r.wake.Wait()
-		}
-		if r.closed {
-			return
-		}
-	}
-}
-
-func (r *Reducer) runHook(s *step, index int) result {
-	b := r.buckets[index]
-	res := result{start: time.Now(), timing: Timing{Bucket: index, Bytes: b.buffer.Bytes()}}
-	res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
-	res.timing.Call = time.Since(res.start)
-	if res.err == nil && r.serial {
-		_, res.err = res.future.Wait(s.ctx)
-		res.timing.Total = time.Since(res.start)
-	}
-	return res
-}
-
 // Wait waits until every bucket is reduced, and then, if all of them are,
 // writes the results to the gradients and returns how long each took. On an
-// error (*StepError; *ParameterError if a parameter was not marked ready; the
-// context's) no result is written and the step is over: the next one may begin.
-// When ctx ends first, a hook call that is inside is waited for: Python cannot
-// be left in the middle.
-func (r *Reducer) Wait(ctx context.Context) ([]Timing, error) {
-	r.mu.Lock()
-	s := r.step
-	if r.closed {
-		r.mu.Unlock()
-		return nil, ErrClosed
+// error no result is written and the step is over: the next one may begin. It
+// is a *StepError; a *ParameterError if a parameter was not marked ready; or
+// ErrClosed.
+//
+// Also on an error Wait first waits for all reductions that were started, or
+// for the end of ctx. What the hooks did not finish by then is given up: it may
+// go on, on memory that the reducer no longer uses (see Gradient). A hook call
+// that is inside is waited for even after ctx ended, since Python cannot be
+// left in the middle. A step that is reduced when ctx ends is a success.
+func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
+	s, err := r.beginWait()
+	if err != nil {
+		return nil, err
 	}
-	if err := r.missing(s); err != nil {
-		s.cancel(err)
-	}
-	r.wake.Broadcast()
-	r.mu.Unlock()
-
-	stop := context.AfterFunc(ctx, func() { r.end(s, context.Cause(ctx)) })
+	defer func() {
+		if broken := r.endWait(s); broken != nil {
+			err = errors.Join(err, broken)
+		}
+	}()
+	cut := context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.stop(s, context.Cause(ctx))
+	})
+	defer cut()
 	<-s.finished
-	timings, err := r.collect(s)
-	stop()
+	return r.collect(s)
+}
 
+func (r *Reducer) beginWait() (*step, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, res := range s.results {
-		if res.future != nil {
-			res.future.Close()
-		}
+	if err := r.usable(); err != nil {
+		return nil, err
 	}
-	s.cancel(nil)
-	r.step = newStep(r)
+	if r.waiting {
+		return nil, fmt.Errorf("ddp, rank %d: Wait is called while another Wait is inside", r.opts.Group.Rank())
+	}
+	r.waiting = true
+	if err := r.missing(r.step); err != nil && r.step.stop == nil {
+		// The hooks' context stays: what was launched shall end orderly.
+		r.step.stop = err
+	}
 	r.wake.Broadcast()
-	return timings, err
+	return r.step, nil
 }
 
-// end cancels the step and wakes the launcher.
-func (r *Reducer) end(s *step, cause error) {
-	s.cancel(cause)
+// endWait ends the step and begins the next. The error is that none can begin.
+func (r *Reducer) endWait(s *step) error {
+	r.settle(s)
 	r.mu.Lock()
-	r.wake.Broadcast()
-	r.mu.Unlock()
-}
-
-func (r *Reducer) missing(s *step) error {
-	var names []string
-	for i, ready := range s.ready {
-		if !ready {
-			names = append(names, r.params[i].Name)
-		}
-	}
-	if names == nil {
+	defer r.mu.Unlock()
+	r.waiting = false
+	defer r.wake.Broadcast()
+	if r.closed {
 		return nil
 	}
-	return &ParameterError{Rank: r.opts.Group.Rank(), Names: names, Kind: ErrNotReady,
-		Hint: "mark every parameter once a step; one that the step did not use is marked with a zero gradient"}
+	for i, old := range r.buckets {
+		if old.busy == nil {
+			continue
+		}
+		b, err := r.makeBucket(i, len(r.buckets), old.params)
+		if err != nil {
+			r.broken = fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err)
+			return r.broken
+		}
+		r.buckets[i] = b
+		r.retired = append(r.retired, old)
+	}
+	r.step = newStep(r)
+	return nil
+}
+
+// settle lets go of what the step holds, and notes the buckets that reductions
+// still work on. Idempotent.
+func (r *Reducer) settle(s *step) {
+	for i, res := range s.results {
+		if res.future == nil {
+			continue
+		}
+		if !isDone(res.future) {
+			r.buckets[i].busy = res.future
+		}
+		res.future.Close()
+		res.timed.Close()
+	}
+	s.results = nil
+	s.cancel(nil)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.over = true
+	for i, back := range s.copyBack {
+		back.Close()
+		s.copyBack[i] = nil
+	}
 }
 
 // collect waits for the futures, reads the results, and only when all of them
 // are good writes any.
 func (r *Reducer) collect(s *step) ([]Timing, error) {
-	var reduced []*tensorconv.Tensor
+	for _, res := range s.results {
+		if res.err == nil {
+			res.value, res.err = res.timed.Wait(s.ctx)
+		}
+	}
+	if err := r.failure(s); err != nil {
+		return nil, err
+	}
+	reduced := make([]*tensorconv.Tensor, len(r.buckets))
 	defer func() {
 		for _, t := range reduced {
 			t.Close()
 		}
 	}()
-	for i := range s.results {
-		res := &s.results[i]
-		t, err := r.resultOf(s, res)
-		if err != nil {
+	var err error
+	for i, res := range s.results {
+		if reduced[i], err = r.parse(res.value, r.buckets[i]); err != nil {
 			return nil, r.stepError(i, err)
 		}
-		reduced = append(reduced, t)
 	}
-	if err := context.Cause(s.ctx); err != nil {
-		return nil, r.stepError(min(len(reduced), len(r.buckets)-1), err)
-	}
-	timings := make([]Timing, len(reduced))
 	for i, t := range reduced {
 		if err := tensorconv.Copy(r.buckets[i].buffer, t); err != nil {
 			return nil, r.stepError(i, err)
 		}
-		timings[i] = s.results[i].timing
 	}
-	for i, grad := range s.copyBack {
-		if grad == nil {
+	for i, back := range s.copyBack {
+		if back == nil {
 			continue
 		}
-		if err := tensorconv.Copy(grad, r.place[i].view); err != nil {
-			return nil, fmt.Errorf("ddp, rank %d, gradient of %s: %w", r.opts.Group.Rank(), r.params[i].Name, err)
+		if err := tensorconv.Copy(back, r.view(i)); err != nil {
+			return nil, r.stepError(r.places[i].bucket, err)
 		}
+	}
+	timings := make([]Timing, len(s.results))
+	for i, res := range s.results {
+		timings[i] = res.timing
 	}
 	return timings, nil
 }
 
-func (r *Reducer) resultOf(s *step, res *result) (*tensorconv.Tensor, error) {
-	if res.err != nil {
-		return nil, res.err
+// failure says why the step is not reduced, or nil. A hook's own failure goes
+// before the end of a context, which may have followed from it.
+func (r *Reducer) failure(s *step) error {
+	cause := context.Cause(s.ctx)
+	done := 0
+	for i, res := range s.results {
+		switch {
+		case res.err == nil:
+			done++
+		case cause == nil || !errors.Is(res.err, cause) && !errors.Is(res.err, context.Canceled):
+			return r.stepError(i, res.err)
+		}
 	}
-	value, err := res.future.Wait(s.ctx)
+	if done == len(r.buckets) {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var parameters *ParameterError
+	if s.stop == ErrClosed || errors.As(s.stop, &parameters) {
+		return s.stop
+	}
+	for i, res := range s.results {
+		if errors.Is(res.err, s.stop) {
+			return r.stepError(i, res.err)
+		} else if res.err != nil {
+			return r.stepError(i, s.stop)
+		}
+	}
+	return r.stepError(len(s.results), s.stop)
+}
+
+// parse reads a result and makes sure that it can be copied to the bucket.
+func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensorconv.Tensor, error) {
+	t, err := r.opts.Hook.ParseHookResult(value)
 	if err != nil {
 		return nil, err
 	}
-	if res.timing.Total == 0 {
-		res.timing.Total = time.Since(res.start)
+	switch {
+	case t == nil:
+		return nil, fmt.Errorf("%w: nil", pyhook.ErrNotTensor)
+	case !t.Device().IsCPU():
+		err = fmt.Errorf("%w: %s", pyhook.ErrDevice, t)
+	case !slices.Equal(t.Shape(), b.buffer.Shape()):
+		err = fmt.Errorf("%w: %s for a bucket of %s", pyhook.ErrBadResult, t, b.buffer)
+	default:
+		err = convertible(b.buffer.DType(), t.DType())
 	}
-	return r.opts.Hook.ParseHookResult(value)
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// convertible says whether tensors of one dtype can be copied to those of
+// another.
+func convertible(to, from tensorconv.DType) error {
+	if to == from {
+		return nil
+	}
+	dst, err := tensorconv.New(to, 1)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	src, err := tensorconv.New(from, 1)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return tensorconv.Copy(dst, src)
 }
 
 func (r *Reducer) stepError(bucket int, err error) error {
-	if pe, ok := err.(*ParameterError); ok {
-		return pe
-	}
 	return &StepError{Rank: r.opts.Group.Rank(), Bucket: bucket, Names: r.buckets[bucket].names, Err: err}
 }

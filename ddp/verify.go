@@ -22,7 +22,10 @@ type signature struct {
 func signatures(params []*pyhook.Parameter) []signature {
 	list := make([]signature, len(params))
 	for i, p := range params {
-		list[i] = signature{p.Name, p.Shape, p.DType.String()}
+		if p == nil { // an error of this rank that all shall see
+			p = &pyhook.Parameter{Name: "nil"}
+		}
+		list[i] = signature{p.Name, append([]int64{}, p.Shape...), p.DType.String()}
 	}
 	return list
 }
@@ -97,23 +100,35 @@ func firstDifference(want, got []signature, rank int) (name, detail string) {
 
 // gatherBytes returns every rank's bytes; all have one length.
 func gatherBytes(ctx context.Context, group pyhook.ProcessGroup, mine []byte) ([][]byte, error) {
-	in, err := tensorconv.FromSlice(mine)
+	in, err := tensorconv.New(tensorconv.UInt8, int64(len(mine)))
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
 	out := make([]*tensorconv.Tensor, group.Size())
+	free := func() {
+		for _, t := range append(out, in) {
+			t.Close()
+		}
+	}
+	defer func() { free() }()
 	for i := range out {
 		if out[i], err = tensorconv.New(tensorconv.UInt8, int64(len(mine))); err != nil {
 			return nil, err
 		}
-		defer out[i].Close()
 	}
+	bytes, err := tensorconv.RawBytes(in)
+	if err != nil {
+		return nil, err
+	}
+	copy(bytes, mine)
 	future, err := group.AllGather(ctx, out, in)
 	if err != nil {
 		return nil, err
 	}
 	defer future.Close()
+	// If ctx ends first the collective goes on, and needs the memory.
+	done := free
+	free = func() { whenDone(future, done) }
 	if _, err := future.Wait(ctx); err != nil {
 		return nil, err
 	}

@@ -38,9 +38,10 @@ type errorInfo struct {
 // ranks as the root cause, so a rank that merely lost its connection to the one
 // at fault should give a later time, or not write at all.
 //
-// If an error in err's chain has a method Traceback() string, as a Python error
-// has, that text follows the message where the agent shows a traceback. So does
-// the traceback of a *RankError: a launcher hands its root cause up.
+// If an error in err's chain has a method FullTraceback() string, as a Python
+// error has, or Traceback() string, that text follows the message where the
+// agent shows a traceback. So does the traceback of a *RankError: a launcher
+// hands its root cause up.
 //
 // The file appears whole or not at all: it is written beside its place, synced
 // and renamed, because an agent that reads half a file dies of it. Errors are
@@ -70,8 +71,11 @@ func WriteErrorFile(err error, at time.Time) error {
 
 func traceback(err error) string {
 	var traced interface{ Traceback() string }
+	var python interface{ FullTraceback() string } // cbridge.PythonError, whose Traceback is a field
 	var rank *RankError
 	switch {
+	case errors.As(err, &python):
+		return python.FullTraceback()
 	case errors.As(err, &traced):
 		return traced.Traceback()
 	case errors.As(err, &rank):

@@ -18,6 +18,13 @@ type pythonError struct{}
 func (pythonError) Error() string     { return "ValueError: boom" }
 func (pythonError) Traceback() string { return "File \"hook.py\", line 3" }
 
+// chainedError is cbridge.PythonError's form: a field for its own traceback, a
+// method for the whole chain's.
+type chainedError struct{ Traceback string }
+
+func (*chainedError) Error() string           { return "ValueError: boom" }
+func (e *chainedError) FullTraceback() string { return "cause\n" + e.Traceback }
+
 func TestWriteErrorFileWritesWhatTorchelasticReads(t *testing.T) {
 	at := time.Unix(1690000000, 999)
 	for _, test := range []struct {
@@ -31,6 +38,8 @@ func TestWriteErrorFileWritesWhatTorchelasticReads(t *testing.T) {
 			`{"message":{"message":"fs.PathError: load: open f: file does not exist","extraInfo":{"py_callstack":"fs.PathError: load: open f: file does not exist","timestamp":"1690000000"}}}`},
 		{"a Python error with its traceback", fmt.Errorf("hook: %w", pythonError{}),
 			`{"message":{"message":"launch.pythonError: hook: ValueError: boom","extraInfo":{"py_callstack":"launch.pythonError: hook: ValueError: boom\n\nFile \"hook.py\", line 3","timestamp":"1690000000"}}}`},
+		{"a Python error with its chain of tracebacks", fmt.Errorf("hook: %w", &chainedError{"effect"}),
+			`{"message":{"message":"launch.chainedError: hook: ValueError: boom","extraInfo":{"py_callstack":"launch.chainedError: hook: ValueError: boom\n\ncause\neffect","timestamp":"1690000000"}}}`},
 		{"a launcher's root cause", &RankError{Rank: 1, ExitCode: 2, Message: "m", Traceback: "tb"},
 			`{"message":{"message":"launch.RankError: launch: rank 1 exited with code 2: m","extraInfo":{"py_callstack":"launch.RankError: launch: rank 1 exited with code 2: m\n\ntb","timestamp":"1690000000"}}}`},
 	} {

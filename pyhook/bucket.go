@@ -1,27 +1,13 @@
 package pyhook
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
-	"pyhook/cbridge"
 	"pyhook/tensorconv"
 )
-
-// Parameter is a trainable parameter of the model, as hooks see it in
-// bucket.parameters(): one object for the life of the model, whichever bucket
-// it is in.
-type Parameter struct {
-	Name  string
-	Shape []int64
-	DType tensorconv.DType
-	// Data is the parameter's values, for hooks that read or update weights.
-	// Optional: without it hooks see the right shape and dtype, and NaN.
-	Data *tensorconv.Tensor
-
-	mu     sync.Mutex
-	python *Object // torch.nn.Parameter over Data
-}
 
 // BucketConfig describes a bucket; c10d::GradBucket's constructor.
 type BucketConfig struct {
@@ -39,19 +25,15 @@ type BucketConfig struct {
 // Python objects are made at the first hook call and kept while the buffer is
 // the same, so keep the bucket over steps. One hook call at a time.
 type GradBucket struct {
-	cfg BucketConfig
+	cfg    BucketConfig
+	params []*Parameter // cfg.Parameters, and own ones where it has none
+	own    []*Parameter
 
+	// mu is never held while Python is called: whoever waits for it may hold
+	// the GIL (a future's callback, a Go function that a hook calls).
 	mu     sync.Mutex
 	closed bool
 	python *pythonBucket
-}
-
-// pythonBucket is what persists of a bucket on Python's side.
-type pythonBucket struct {
-	layout *Object // pyhook._bucket.BucketLayout
-	tensor *Object // the flat torch tensor over the buffer
-	data   uintptr
-	len    int64
 }
 
 // NewGradBucket checks the description and makes the bucket. The buffer is
@@ -73,25 +55,71 @@ func NewGradBucket(cfg BucketConfig) (*GradBucket, error) {
 		return bad("%d parameters for %d gradients", len(cfg.Parameters), len(cfg.Offsets))
 	}
 	for i, size := range cfg.Sizes {
-		n := int64(1)
-		for _, s := range size {
-			n *= s
-		}
-		if n != cfg.Lengths[i] || cfg.Offsets[i] < 0 || cfg.Offsets[i]+n > cfg.Buffer.Len() {
+		if !fits(size, cfg.Offsets[i], cfg.Lengths[i], cfg.Buffer.Len()) {
 			return bad("gradient %d of shape %v (%d elements at %d) does not fit a buffer of %d", i, size, cfg.Lengths[i], cfg.Offsets[i], cfg.Buffer.Len())
 		}
 	}
-	return &GradBucket{cfg: cfg}, nil
+	for i, p := range cfg.Parameters {
+		if p != nil && !slices.Equal(p.Shape, cfg.Sizes[i]) {
+			return bad("parameter %s of shape %v has a gradient of shape %v", p.Name, p.Shape, cfg.Sizes[i])
+		}
+		if p != nil && p.Data != nil && !slices.Equal(p.Shape, p.Data.Shape()) {
+			return bad("parameter %s of shape %v has data of shape %v", p.Name, p.Shape, p.Data.Shape())
+		}
+	}
+	// The caller may fill its slices anew for the next bucket.
+	cfg.Offsets, cfg.Lengths, cfg.Sizes = slices.Clone(cfg.Offsets), slices.Clone(cfg.Lengths), slices.Clone(cfg.Sizes)
+	for i := range cfg.Sizes {
+		cfg.Sizes[i] = slices.Clone(cfg.Sizes[i])
+	}
+	cfg.Parameters = slices.Clone(cfg.Parameters)
+	b := &GradBucket{cfg: cfg}
+	b.completeParameters()
+	return b, nil
+}
+
+// completeParameters makes a parameter for each gradient that has none, so
+// that hooks find the same objects at each step.
+func (b *GradBucket) completeParameters() {
+	b.params = make([]*Parameter, len(b.cfg.Sizes))
+	copy(b.params, b.cfg.Parameters)
+	for i, p := range b.params {
+		if p == nil {
+			b.params[i] = &Parameter{Shape: b.cfg.Sizes[i], DType: b.cfg.Buffer.DType()}
+			b.own = append(b.own, b.params[i])
+		}
+	}
+}
+
+// fits reports whether size has length elements and lies, from offset on,
+// within total.
+func fits(size []int64, offset, length, total int64) bool {
+	n := int64(1)
+	for _, s := range size {
+		if s < 0 || s > 0 && n > total/s {
+			return false
+		}
+		n *= s
+	}
+	return n == length && offset >= 0 && offset <= total-n
 }
 
 func checkBuffer(t *tensorconv.Tensor) error {
 	if t == nil {
 		return fmt.Errorf("no buffer")
 	}
+	if isClosed(t) {
+		return fmt.Errorf("the buffer: %w", ErrClosed)
+	}
 	if len(t.Shape()) != 1 || !t.IsContiguous() {
 		return fmt.Errorf("the buffer must be flat and contiguous, not of shape %v with strides %v", t.Shape(), t.Strides())
 	}
 	return nil
+}
+
+func isClosed(t *tensorconv.Tensor) bool {
+	_, err := tensorconv.RawBytes(t)
+	return errors.Is(err, tensorconv.ErrClosed)
 }
 
 // Index returns the 0-based position in the order of reduction (getIndex).
@@ -112,19 +140,29 @@ func (b *GradBucket) Buffer() *tensorconv.Tensor {
 }
 
 // SetBuffer replaces the memory (setBuffer), as a trainer whose gradients move
-// does each step: flat, contiguous, of as many elements. The former buffer is
-// not closed.
+// does each step: flat, contiguous, of as many elements, of the same dtype and
+// on the same device. The former buffer is not closed, and the future of a call
+// that is under way stays one of the former buffer.
 func (b *GradBucket) SetBuffer(t *tensorconv.Tensor) error {
 	if err := checkBuffer(t); err != nil {
 		return fmt.Errorf("bucket %d: %w", b.cfg.Index, err)
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if t.Len() != b.cfg.Buffer.Len() {
-		return fmt.Errorf("bucket %d: a buffer of %d elements in place of %d", b.cfg.Index, t.Len(), b.cfg.Buffer.Len())
+	former, closed := b.cfg.Buffer, b.closed
+	if closed || t.Len() != former.Len() || t.DType() != former.DType() || t.Device() != former.Device() {
+		b.mu.Unlock()
+		if closed {
+			return fmt.Errorf("bucket %d: %w", b.cfg.Index, ErrClosed)
+		}
+		return fmt.Errorf("bucket %d: a buffer of %v in place of %v", b.cfg.Index, t, former)
 	}
-	b.cfg.Buffer = t
-	b.dropPython()
+	var python *pythonBucket
+	if t != former {
+		b.cfg.Buffer = t
+		python, b.python = b.python, nil
+	}
+	b.mu.Unlock()
+	python.release()
 	return nil
 }
 
@@ -161,103 +199,16 @@ func (b *GradBucket) Gradients() ([]*tensorconv.Tensor, error) {
 	return views, nil
 }
 
-// Close drops the Python objects. The buffer stays its owner's. Idempotent.
+// Close drops the Python objects. The buffer stays its owner's. A call that is
+// under way finishes, and its result can be read. Idempotent.
 func (b *GradBucket) Close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
-	b.dropPython()
-}
-
-func (b *GradBucket) dropPython() {
-	if b.python != nil {
-		b.python.layout.Close()
-		b.python.tensor.Close()
-		b.python = nil
+	python := b.python
+	b.python = nil
+	b.mu.Unlock()
+	python.release()
+	for _, p := range b.own {
+		p.Close()
 	}
-}
-
-// forget drops the Python objects after a hook changed them in place, so that
-// the next step starts from the trainer's memory again.
-func (b *GradBucket) forget() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.dropPython()
-}
-
-// forPython returns the bucket's Python objects, making them at the first use.
-func (b *GradBucket) forPython(t *tools) (*pythonBucket, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil, fmt.Errorf("bucket %d: %w", b.cfg.Index, ErrClosed)
-	}
-	if b.python != nil {
-		return b.python, nil
-	}
-	tensor, err := b.cfg.Buffer.Python()
-	if err != nil {
-		return nil, err
-	}
-	layout, err := b.layout(t, tensor)
-	if err != nil {
-		tensor.Close()
-		return nil, err
-	}
-	b.python = &pythonBucket{layout: layout, tensor: tensor, data: uintptr(b.cfg.Buffer.Data()), len: b.cfg.Buffer.Len()}
-	return b.python, nil
-}
-
-func (b *GradBucket) layout(t *tools, tensor *Object) (*Object, error) {
-	names := make([]string, len(b.cfg.Sizes))
-	params := make([]any, len(b.cfg.Sizes))
-	complete := len(b.cfg.Parameters) > 0
-	for i, p := range b.cfg.Parameters {
-		if p == nil {
-			complete = false
-			continue
-		}
-		names[i] = p.Name
-		o, err := p.forPython()
-		if err != nil {
-			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
-		}
-		params[i] = o
-	}
-	kwargs := map[string]any{"names": names}
-	if complete {
-		kwargs["params"] = params
-	}
-	if b.cfg.SparseIndices != nil {
-		kwargs["sparse_indices"] = b.cfg.SparseIndices
-	}
-	return t.newLayout.Invoke([]any{tensor, b.cfg.Index, b.cfg.Count, b.cfg.Offsets, b.cfg.Lengths, b.cfg.Sizes}, kwargs)
-}
-
-// forPython returns the parameter's one Python object.
-func (p *Parameter) forPython() (*Object, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.python != nil {
-		return p.python, nil
-	}
-	bucket, err := cbridge.Import("pyhook._bucket")
-	if err != nil {
-		return nil, err
-	}
-	defer bucket.Close()
-	var data any
-	if p.Data != nil {
-		data = p.Data
-	}
-	p.python, err = bucket.Call("make_parameter", data, p.Shape, p.DType.String())
-	return p.python, err
-}
-
-// Close drops the parameter's Python object. Idempotent.
-func (p *Parameter) Close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.python.Close()
-	p.python = nil
 }

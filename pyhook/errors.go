@@ -32,6 +32,10 @@ var (
 	ErrComplex   = fmt.Errorf("%w: real and complex mixed", ErrBadResult)
 	ErrNonFinite = fmt.Errorf("%w: not finite", ErrBadResult)
 
+	// ErrBucket: the bucket cannot be shown to Python: a dtype that this torch
+	// does not have, or parts that do not fit each other.
+	ErrBucket = errors.New("the bucket cannot be given to the hook")
+
 	// ErrLoad: a hook or state could not be made from its spec. The kinds
 	// below are ErrLoad too.
 	ErrLoad         = errors.New("the hook cannot be loaded")
@@ -42,6 +46,9 @@ var (
 	ErrArity        = fmt.Errorf("%w: it does not take (state, bucket)", ErrLoad)
 	ErrImportFailed = fmt.Errorf("%w: its module fails to import", ErrLoad)
 	ErrBadArguments = fmt.Errorf("%w: the state's arguments do not fit", ErrLoad)
+	// ErrNeverFuture: an `async def` or a generator, so that each call would be
+	// an ErrNotFuture, which it is too.
+	ErrNeverFuture = fmt.Errorf("%w: calling it gives no future (%w)", ErrLoad, ErrNotFuture)
 
 	// ErrGroup: the process group could not be made or used.
 	ErrGroup = errors.New("process group")
@@ -52,14 +59,15 @@ var (
 	ErrRunning = cbridge.ErrRunning
 )
 
-// codes are python/pyhook/_errors.py's, which tests keep in step.
+// codes are those of python/pyhook/_errors.py's HookContractError and
+// HookLoadError, which tests keep in step; all of GroupError's are ErrGroup.
 var codes = map[string]error{
 	"none_result": ErrNoneResult, "not_future": ErrNotFuture, "none_value": ErrNotTensor,
 	"not_tensor": ErrNotTensor, "list_value": ErrNotTensor, "short": ErrShort, "sparse": ErrSparse,
 	"meta": ErrMeta, "device": ErrDevice, "layout": ErrLayout, "complex": ErrComplex,
 	"nonfinite": ErrNonFinite, "bad_spec": ErrBadSpec, "no_module": ErrNoModule, "no_file": ErrNoModule,
 	"no_attribute": ErrNoAttribute, "not_callable": ErrNotCallable, "arity": ErrArity,
-	"async": ErrNotFuture, "generator": ErrNotFuture, "import_failed": ErrImportFailed,
+	"async": ErrNeverFuture, "generator": ErrNeverFuture, "import_failed": ErrImportFailed,
 	"bad_arguments": ErrBadArguments, "not_done": ErrBadResult, "timeout": ErrFutureFailed,
 }
 
@@ -111,30 +119,3 @@ func Exception(qualifiedName string) *PythonError { return cbridge.Exception(qua
 // DiscoveryError says that no usable Python was found, what was tried and why
 // each was refused.
 type DiscoveryError = cbridge.DiscoveryError
-
-// hookError makes a HookError of what Python raised. kind serves exceptions
-// that are not pyhook's own.
-func hookError(hook string, rank, bucket int, kind error, err error) *HookError {
-	e := &HookError{Hook: hook, Rank: rank, Bucket: bucket, Kind: kind, Err: err}
-	var python *PythonError
-	if !errors.As(err, &python) {
-		e.Detail = err.Error()
-		return e
-	}
-	e.Detail = python.Error()
-	if code, ok := python.Fields["code"]; ok && strings.HasPrefix(python.Type, "pyhook.") {
-		if known, ok := codes[code]; ok {
-			e.Kind = known
-		}
-		e.Detail, e.Hint = python.Fields["message"], python.Fields["hint"]
-		return e
-	}
-	switch kind {
-	case ErrRaised:
-		e.Hint = "the traceback is in the error's PythonError; " +
-			"the gradients are untouched and the next step may go on"
-	case ErrFutureFailed:
-		e.Hint = "look at the hook's callbacks; the gradients are untouched and the next step may go on"
-	}
-	return e
-}

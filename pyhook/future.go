@@ -2,6 +2,7 @@ package pyhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -10,13 +11,19 @@ import (
 // It may be used from any goroutine. Nothing of Python is held, and no thread
 // blocked, while one waits.
 type Future struct {
-	mu        sync.Mutex
+	mu        sync.Mutex // never held while Python is called: see GradBucket
 	completed bool
+	closed    bool
 	value     Value
 	err       error
 	done      chan struct{} // made when first asked for
-	callbacks []func()
-	closed    bool
+	callbacks []func(Value, error)
+	reading   int // callbacks that are running
+
+	place   func(error) error // says where in Wait's own errors; may be nil
+	relabel func(error) error // of the error that it completes with; may be nil
+	// abandon lets go of what would complete a pending future; may be nil.
+	abandon func()
 }
 
 var closedChannel = func() chan struct{} {
@@ -26,10 +33,10 @@ var closedChannel = func() chan struct{} {
 }()
 
 // NewFuture returns a Future and the function that completes it; only the first
-// call of that counts.
+// call of that counts. The value is the future's from then on.
 func NewFuture() (*Future, func(Value, error)) {
 	f := &Future{}
-	return f, f.complete
+	return f, func(v Value, err error) { f.complete(v, err) }
 }
 
 // CompletedFuture returns a Future that is done.
@@ -37,24 +44,66 @@ func CompletedFuture(v Value, err error) *Future {
 	return &Future{completed: true, value: v, err: err}
 }
 
-func (f *Future) complete(v Value, err error) {
+// label makes f's errors say where they are. For whoever made f or was handed
+// it first, before others see it.
+func (f *Future) label(place func(error) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.place, f.relabel = place, place
+	if f.err != nil {
+		f.err = place(f.err)
+	}
+}
+
+// complete reports whether it was the first.
+func (f *Future) complete(v Value, err error) bool {
 	f.mu.Lock()
 	if f.completed {
 		f.mu.Unlock()
-		return
+		return false
+	}
+	if err != nil && f.relabel != nil {
+		err = f.relabel(err)
 	}
 	f.completed, f.value, f.err = true, v, err
-	done, callbacks, closed := f.done, f.callbacks, f.closed
-	f.callbacks = nil
+	done, callbacks := f.done, f.callbacks
+	f.callbacks, f.abandon, f.reading = nil, nil, len(f.callbacks)
+	drop := f.closed && f.reading == 0
 	f.mu.Unlock()
 	if done != nil {
 		close(done)
 	}
 	for _, callback := range callbacks {
-		go callback()
+		go f.run(callback)
 	}
-	if closed {
-		v.object.Close()
+	if drop {
+		v.close()
+	}
+	return true
+}
+
+// onDone runs callback on a goroutine of its own when f is done; the value
+// stays until it returns.
+func (f *Future) onDone(callback func(Value, error)) {
+	f.mu.Lock()
+	if !f.completed {
+		f.callbacks = append(f.callbacks, callback)
+		f.mu.Unlock()
+		return
+	}
+	f.reading++
+	f.mu.Unlock()
+	go f.run(callback)
+}
+
+func (f *Future) run(callback func(Value, error)) {
+	callback(f.value, f.err)
+	f.mu.Lock()
+	f.reading--
+	drop := f.closed && f.reading == 0
+	f.mu.Unlock()
+	if drop {
+		f.value.close()
 	}
 }
 
@@ -84,42 +133,60 @@ func (f *Future) Wait(ctx context.Context) (Value, error) {
 	case <-f.Done():
 		return f.value, f.err
 	case <-ctx.Done():
-		return Value{}, fmt.Errorf("waiting for a future: %w", context.Cause(ctx))
+		return Value{}, f.stillPending(ctx)
 	}
+}
+
+func (f *Future) stillPending(ctx context.Context) error {
+	err := fmt.Errorf("waiting for a future: %w", ctx.Err())
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	if f.place != nil {
+		return f.place(err)
+	}
+	return err
 }
 
 // Then returns the future of fn's result. fn runs on a goroutine of its own
-// once f has a value; an error of f passes to the result without it.
+// once f has a value, which stays until fn returns even if f is closed; an error
+// of f passes to the result without fn.
 func (f *Future) Then(fn func(Value) (Value, error)) *Future {
-	next, complete := NewFuture()
-	run := func() {
-		if f.err != nil {
-			complete(Value{}, f.err)
+	next := &Future{place: f.place}
+	f.onDone(func(v Value, err error) {
+		if err != nil {
+			next.complete(Value{}, err)
 			return
 		}
-		complete(fn(f.value))
-	}
-	f.mu.Lock()
-	if !f.completed {
-		f.callbacks = append(f.callbacks, run)
-		f.mu.Unlock()
-		return next
-	}
-	f.mu.Unlock()
-	go run()
+		out, err := fn(v)
+		if err == nil && out.held == v.held {
+			out, err = out.clone() // each future closes its own
+		}
+		next.complete(out, err)
+	})
 	return next
 }
 
-// Close lets go of the value. Idempotent; a pending future lets go of it as it
-// completes.
+// Close lets go of the value. Idempotent. A pending future on which Then was
+// called lets go of it later; one without fails with ErrClosed at once for those
+// who still wait.
 func (f *Future) Close() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.closed {
+		f.mu.Unlock()
 		return
 	}
 	f.closed = true
-	if f.completed {
-		f.value.object.Close()
+	drop := f.completed && f.reading == 0
+	abandon := f.abandon
+	if f.completed || len(f.callbacks) > 0 {
+		abandon = nil
+	}
+	f.mu.Unlock()
+	switch {
+	case drop:
+		f.value.close()
+	case abandon != nil:
+		abandon()
 	}
 }

@@ -6,7 +6,7 @@ import "C"
 import (
 	"context"
 	"fmt"
-	"sync"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -41,7 +41,8 @@ type ProcessGroup interface {
 	// AllGather copies rank i's in into out[i] on every rank: Size tensors of
 	// in's shape and dtype.
 	AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*Future, error)
-	// Barrier returns when all ranks have called it.
+	// Barrier returns when all ranks have called it, or with the context's
+	// error; this rank's call counts then all the same.
 	Barrier(ctx context.Context) error
 }
 
@@ -64,7 +65,6 @@ type TorchGroup struct {
 	size    int
 	backend string
 	bridge  *Object // pyhook._collectives
-	once    sync.Once
 }
 
 // Rank returns this process's rank in the default group, or RANK before there
@@ -84,7 +84,7 @@ func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*Torc
 		store = cfg.Store.object
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, groupError("joining", rt.Rank(), err)
 	}
 	object, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
 	if err != nil {
@@ -99,10 +99,14 @@ func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*Torc
 }
 
 func groupError(doing string, rank int, err error) error {
+	at := ""
 	if rank >= 0 {
-		return fmt.Errorf("%w, rank %d: %s: %w", ErrGroup, rank, doing, err)
+		at = fmt.Sprintf(", rank %d", rank)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrGroup, doing, err)
+	if strings.Contains(err.Error(), invalidScalarType) {
+		return fmt.Errorf("%w%s: %s: %w\nhint: %s", ErrGroup, at, doing, err, dtypeHint)
+	}
+	return fmt.Errorf("%w%s: %s: %w", ErrGroup, at, doing, err)
 }
 
 // newGroup takes object over.
@@ -181,8 +185,7 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 	if err != nil {
 		return nil, groupError(name, g.rank, err)
 	}
-	wrap := func(err error) error { return groupError(name, g.rank, err) }
-	watched, err := g.rt.watch(future, wrap)
+	watched, err := g.rt.watch(future, func(err error) error { return groupError(name, g.rank, err) })
 	if err != nil {
 		return nil, err
 	}
@@ -193,23 +196,20 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 }
 
 // watch makes a Go future of any torch future; it takes future over.
-func (rt *Runtime) watch(future *Object, wrap func(error) error) (*Future, error) {
+func (rt *Runtime) watch(future *Object, place func(error) error) (*Future, error) {
 	var result C.pyh_result
 	err := future.Pointer(func(p unsafe.Pointer) error {
 		C.pyh_watch(rt.tools.c, (*C.PyObject)(p), nil, &result)
 		return nil
 	})
-	switch {
-	case err != nil:
-		return nil, wrap(err)
-	case result.outcome == C.PYH_PENDING:
-		return rt.await(future, nil, nil, wrap)
-	case result.outcome == C.PYH_FAILED:
-		future.Close()
-		return CompletedFuture(Value{}, wrap(taken(result.error))), nil
+	if err == nil && result.outcome == C.PYH_PENDING {
+		return rt.await(future, nil, nil, place)
 	}
 	future.Close()
-	return CompletedFuture(valueOf(result, nil), nil), nil
+	if err != nil {
+		return nil, place(err)
+	}
+	return CompletedFuture(valueOf(result, nil, nil, place)), nil
 }
 
 // Barrier: see ProcessGroup.
@@ -217,10 +217,20 @@ func (g *TorchGroup) Barrier(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return groupError("barrier", g.rank, err)
 	}
-	if _, err := g.bridge.CallValue("barrier", g.object); err != nil {
-		return groupError("barrier", g.rank, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := g.bridge.CallValue("barrier", g.object)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return groupError("barrier", g.rank, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return groupError("barrier", g.rank, context.Cause(ctx))
 	}
-	return nil
 }
 
 // DTypes all-reduces each dtype for real and returns the error of each that the
@@ -242,10 +252,8 @@ func (g *TorchGroup) DTypes() (map[string]string, error) {
 // Close drops the handle. The default group is destroyed by Runtime.Close.
 // Idempotent.
 func (g *TorchGroup) Close() {
-	g.once.Do(func() {
-		g.object.Close()
-		g.bridge.Close()
-	})
+	g.object.Close()
+	g.bridge.Close()
 }
 
 // Store is a torch.distributed store, where ranks find each other.

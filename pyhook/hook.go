@@ -7,7 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"strings"
 	"unsafe"
 
 	"pyhook/cbridge"
@@ -42,8 +42,7 @@ type PythonCommHook struct {
 	hook  *Object
 	state *Object
 
-	closeOnce sync.Once
-	legacy    legacyNames
+	legacy legacyNames
 }
 
 // LoadHook finds a hook by "package.module:name", "path/file.py:name", a short
@@ -93,14 +92,14 @@ func (rt *Runtime) NewHook(spec string, cfg HookConfig) (*PythonCommHook, error)
 func (rt *Runtime) WrapHook(hook *Object, cfg HookConfig) (*PythonCommHook, error) {
 	name, err := rt.bridge.CallValue("hook_name", hook)
 	if err != nil {
-		return nil, err
+		return nil, hookError("without a name", rt.Rank(), -1, ErrLoad, err)
 	}
 	h := &PythonCommHook{rt: rt, name: fmt.Sprint(name)}
 	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
 		return nil, hookError(h.name, rt.Rank(), -1, ErrLoad, err)
 	}
 	if h.hook, err = hook.Clone(); err != nil {
-		return nil, err
+		return nil, hookError(h.name, rt.Rank(), -1, ErrLoad, err)
 	}
 	state := cfg.State
 	if group, ok := state.(*TorchGroup); ok {
@@ -125,42 +124,47 @@ func (h *PythonCommHook) State() *Object { return h.state }
 
 // Close drops the hook and its state. Calls that are inside finish. Idempotent.
 func (h *PythonCommHook) Close() {
-	h.closeOnce.Do(func() {
-		h.hook.Close()
-		h.state.Close()
-	})
+	h.hook.Close()
+	h.state.Close()
 }
 
 func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
-	return hookError(h.name, h.rt.Rank(), b.Index(), kind, err)
+	index := -1
+	if b != nil {
+		index = b.Index()
+	}
+	return hookError(h.name, h.rt.Rank(), index, kind, err)
 }
 
 // RunHook calls hook(state, bucket) and returns its future without waiting
 // (PythonCommHook::runHook). Every call gets a bucket object of its own, so
 // what the hook does to that (set_buffer) does not show in the next. After an
 // error the bucket and the hook may be used again. The error is a *HookError:
-// ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed.
+// ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's.
 func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
+	return h.run(ctx, b, h.hook)
+}
+
+// run calls hook, which is h.hook or a chain around it.
+func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: b.Index(), Kind: err, Detail: "not called"}
+		return nil, h.fail(b, err, fmt.Errorf("not called: %w", context.Cause(ctx)))
 	}
 	python, err := b.forPython(h.rt.tools)
 	if err != nil {
-		if errors.Is(err, cbridge.ErrClosed) || errors.Is(err, tensorconv.ErrClosed) {
-			err = fmt.Errorf("%w (%w)", ErrClosed, err)
-		}
-		return nil, h.fail(b, ErrClosed, err)
+		return nil, h.fail(b, ErrBucket, err)
 	}
-	result, err := h.call(python)
+	result, err := h.call(python, hook)
 	if err != nil {
-		return nil, &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: b.Index(), Kind: ErrClosed, Detail: err.Error(), Err: err}
+		python.release()
+		return nil, h.fail(b, ErrClosed, err)
 	}
 	return h.settle(b, python, result)
 }
 
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket) (result C.pyh_result, err error) {
-	err = h.hook.Pointer(func(hook unsafe.Pointer) error {
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object) (result C.pyh_result, err error) {
+	err = callable.Pointer(func(hook unsafe.Pointer) error {
 		return h.state.Pointer(func(state unsafe.Pointer) error {
 			return python.pointers(func(b *C.pyh_bucket) {
 				C.pyh_run_hook(h.rt.tools.c, (*C.PyObject)(hook), (*C.PyObject)(state), b, &result)
@@ -180,27 +184,31 @@ func (p *pythonBucket) pointers(f func(*C.pyh_bucket)) error {
 	})
 }
 
-// settle makes the future, or the error, of a call's result.
+// settle makes the future, or the error, of a call's result. It takes python's
+// reference over.
 func (h *PythonCommHook) settle(b *GradBucket, python *pythonBucket, result C.pyh_result) (*Future, error) {
-	switch result.outcome {
-	case C.PYH_RAISED:
-		return nil, h.fail(b, ErrRaised, taken(result.error))
-	case C.PYH_NOT_FUTURE:
-		object := cbridge.Own(unsafe.Pointer(result.object))
-		defer object.Close()
-		_, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
-		if err == nil {
-			err = errors.New("no torch future")
-		}
-		return nil, h.fail(b, ErrNotFuture, err)
-	case C.PYH_PENDING:
-		return h.rt.await(cbridge.Own(unsafe.Pointer(result.object)), b, python, func(err error) error {
-			return h.fail(b, ErrFutureFailed, err)
-		})
-	case C.PYH_FAILED:
-		return CompletedFuture(Value{}, h.fail(b, ErrFutureFailed, taken(result.error))), nil
+	place := func(err error) error { return h.fail(b, ErrFutureFailed, err) }
+	if result.outcome == C.PYH_PENDING {
+		return h.rt.await(cbridge.Own(unsafe.Pointer(result.object)), b, python, place)
 	}
-	return CompletedFuture(valueOf(result, b), nil), nil
+	defer python.release()
+	if result.outcome != C.PYH_RAISED && result.outcome != C.PYH_NOT_FUTURE {
+		return CompletedFuture(valueOf(result, b, python, place)), nil
+	}
+	if result.touched != 0 {
+		b.forget(python)
+	}
+	if result.outcome == C.PYH_RAISED {
+		return nil, h.fail(b, ErrRaised, taken(result.error))
+	}
+	object := cbridge.Own(unsafe.Pointer(result.object))
+	defer object.Close()
+	accepted, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
+	if err == nil {
+		accepted.Close()
+		err = errors.New("no torch future")
+	}
+	return nil, h.fail(b, ErrNotFuture, err)
 }
 
 func taken(exc *C.PyObject) error {
@@ -208,13 +216,6 @@ func taken(exc *C.PyObject) error {
 		return errors.New("python failed without an exception")
 	}
 	return cbridge.TakeError(cbridge.Own(unsafe.Pointer(exc)))
-}
-
-func valueOf(result C.pyh_result, b *GradBucket) Value {
-	if result.outcome == C.PYH_SAME {
-		return Value{tensor: b.Buffer(), bucket: b}
-	}
-	return Value{object: cbridge.Own(unsafe.Pointer(result.object)), bucket: b}
 }
 
 // ParseHookResult makes the flat reduced tensor of a value
@@ -225,29 +226,41 @@ func valueOf(result C.pyh_result, b *GradBucket) Value {
 // as in PyTorch; a list of one tensor (torch <= 1.9) is taken for the tensor.
 func (h *PythonCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
 	if v.tensor != nil {
-		return v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+		t, err := v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+		if err != nil {
+			return nil, h.fail(v.bucket, ErrBadResult, err)
+		}
+		return t, nil
 	}
-	if v.bucket == nil || v.object == nil {
-		return nil, &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: -1, Kind: ErrBadResult, Detail: "not the value of a future of this hook"}
+	if v.bucket == nil || v.held == nil {
+		return nil, h.fail(nil, ErrBadResult, errors.New("not the value of a future of a hook"))
 	}
-	b := v.bucket
-	python, err := b.forPython(h.rt.tools)
+	python := v.held.python
+	flat, err := h.rt.tools.parseValue.Invoke([]any{v.held.object, python.layout}, nil)
 	if err != nil {
-		return nil, h.fail(b, ErrClosed, err)
-	}
-	flat, err := h.rt.tools.parseValue.Invoke([]any{v.object, python.layout}, nil)
-	if err != nil {
-		return nil, h.fail(b, ErrBadResult, err)
+		return nil, h.fail(v.bucket, kindOf(v.held.object), err)
 	}
 	defer flat.Close()
 	h.legacy.note(python.layout)
 	t, err := tensorconv.FromPython(flat)
 	if err != nil {
-		return nil, h.fail(b, ErrLayout, err)
-	}
-	if flat.Same(python.tensor) || v.object.Same(python.tensor) {
-		// The hook changed the kept tensor itself, in place.
-		b.forget()
+		return nil, h.fail(v.bucket, ErrLayout, err)
 	}
 	return t, nil
+}
+
+// kindOf tells the kind of error that a value is: an exception that is the
+// value (a C++ future keeps one that was given to set_exception so) is the
+// hook's failure.
+func kindOf(value *Object) error {
+	kind := ErrBadResult
+	_ = value.With("__class__", func(class *Object) error {
+		return class.With("__mro__", func(bases *Object) error {
+			if text, err := bases.Str(); err == nil && strings.Contains(text, "<class 'BaseException'>") {
+				kind = ErrFutureFailed
+			}
+			return nil
+		})
+	})
+	return kind
 }

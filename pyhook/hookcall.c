@@ -58,9 +58,12 @@ static void take_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b
   if (value == NULL) {
     out->outcome = PYH_FAILED;
     out->error = py->raised();
+  }
+  out->touched = b != NULL && !untouched(t, b);
+  if (value == NULL) {
     return;
   }
-  if (b != NULL && value == b->tensor && untouched(t, b)) {
+  if (b != NULL && value == b->tensor && !out->touched) {
     py->Py_DecRef(value);
     out->outcome = PYH_SAME;
     return;
@@ -102,10 +105,12 @@ void pyh_run_hook(const pyh_tools *t, PyObject *hook, PyObject *state,
   if (future == NULL) {
     out->outcome = PYH_RAISED;
     out->error = py->raised();
+    out->touched = !untouched(t, b);
   } else if (py->PyObject_IsInstance(future, t->future_class) != 1) {
     py->PyErr_Clear();
     out->outcome = PYH_NOT_FUTURE;
     out->object = future;
+    out->touched = !untouched(t, b);
   } else {
     watch(t, future, b, out);
     if (out->outcome == PYH_PENDING) {

@@ -38,6 +38,7 @@ enum pyh_outcome {
 // object and error are new references for the caller, or NULL.
 typedef struct {
   int outcome;
+  int touched; // the hook changed the bucket's kept tensor itself, in place
   PyObject *object;
   PyObject *error;
 } pyh_result;

@@ -2,9 +2,12 @@ package pyhook
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +24,29 @@ var (
 	world *TorchGroup
 )
 
+// childCase names, in the environment of a re-executed test binary, the case
+// that it is to run instead of the tests.
+const childCase = "PYHOOK_TEST_CHILD"
+
+// onlyExample is the childCase in which an Example starts Python itself.
+const onlyExample = "example"
+
+// children are the cases that need a process of their own.
+var children = map[string]func(*require.Assertions){}
+
 func TestMain(m *testing.M) {
+	name := os.Getenv(childCase)
+	if name == onlyExample {
+		os.Exit(m.Run())
+	}
+	if name != "" {
+		children[name](require.New(childT{}))
+		os.Exit(0)
+	}
+	flag.Parse()
+	if flag.Lookup("test.skip").Value.String() == "" {
+		_ = flag.Set("test.skip", "^Example(Runtime_NewHook)?$") // they start Python
+	}
 	if err := start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -35,34 +60,94 @@ func start() (err error) {
 	if rt, err = Start(context.Background(), Config{Path: []string{"testdata"}}); err != nil {
 		return err
 	}
-	world, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Rank: 0, Size: 1})
+	if world, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Rank: 0, Size: 1}); err != nil {
+		return err
+	}
+	_, err = callPython("gc.freeze") // collections look at what tests make only
 	return err
+}
+
+// childT ends the child process at the first failure.
+type childT struct{}
+
+func (childT) Errorf(format string, args ...any) { fmt.Printf(format, args...) }
+func (childT) FailNow()                          { os.Exit(1) }
+
+// child prepares a case in a process of its own, with this process's Python
+// unless env says otherwise.
+func child(t *testing.T, name string, env ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), childCase+"="+name, "PYHOOK_PYTHON="+rt.Info().Python)
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// runChild runs a case and returns what it wrote.
+func runChild(t *testing.T, name string, env ...string) string {
+	t.Helper()
+	out, err := child(t, name, env...).CombinedOutput()
+	require.NoError(t, err, "the child said:\n%s", out)
+	return string(out)
+}
+
+// bucketOf makes the third of four buckets over flat, of one-dimensional
+// gradients of these lengths.
+func bucketOf(t *testing.T, buffer *tensorconv.Tensor, lengths ...int64) *GradBucket {
+	t.Helper()
+	cfg := BucketConfig{Index: 2, Count: 4, Buffer: buffer}
+	at := int64(0)
+	for _, n := range lengths {
+		cfg.Offsets, cfg.Lengths = append(cfg.Offsets, at), append(cfg.Lengths, n)
+		cfg.Sizes = append(cfg.Sizes, []int64{n})
+		at += n
+	}
+	b, err := NewGradBucket(cfg)
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	return b
 }
 
 // bucket makes a float32 bucket with these gradients.
 func bucket(t *testing.T, gradients ...[]float32) *GradBucket {
 	t.Helper()
-	cfg := BucketConfig{Count: 1}
 	var flat []float32
+	var lengths []int64
 	for _, g := range gradients {
-		cfg.Offsets = append(cfg.Offsets, int64(len(flat)))
-		cfg.Lengths = append(cfg.Lengths, int64(len(g)))
-		cfg.Sizes = append(cfg.Sizes, []int64{int64(len(g))})
 		flat = append(flat, g...)
+		lengths = append(lengths, int64(len(g)))
 	}
-	buffer, err := tensorconv.New(tensorconv.Float32, int64(len(flat)))
-	require.NoError(t, err)
-	memory, err := tensorconv.Slice[float32](buffer)
-	require.NoError(t, err)
-	copy(memory, flat)
-	cfg.Buffer = buffer
-	b, err := NewGradBucket(cfg)
-	require.NoError(t, err)
-	t.Cleanup(func() { b.Close(); buffer.Close() })
-	return b
+	return bucketOf(t, tensor(t, tensorconv.Float32, flat), lengths...)
 }
 
-// run calls the hook and returns the flat float32 result.
+// tensor makes a tensor of dtype and closes it with the test.
+func tensor(t *testing.T, dtype tensorconv.DType, values []float32) *tensorconv.Tensor {
+	t.Helper()
+	from, err := tensorconv.FromSlice(values)
+	require.NoError(t, err)
+	defer from.Close()
+	made, err := tensorconv.New(dtype, int64(len(values)))
+	require.NoError(t, err)
+	t.Cleanup(made.Close)
+	require.NoError(t, tensorconv.Copy(made, from))
+	return made
+}
+
+// values reads a tensor of any dtype.
+func values(t *testing.T, of *tensorconv.Tensor) []float32 {
+	t.Helper()
+	plain, err := tensorconv.New(tensorconv.Float32, of.Shape()...)
+	require.NoError(t, err)
+	defer plain.Close()
+	require.NoError(t, tensorconv.Copy(plain, of))
+	s, err := tensorconv.Slice[float32](plain)
+	require.NoError(t, err)
+	return append([]float32{}, s...)
+}
+
+// run calls the hook and returns the flat result as float32.
 func run(t *testing.T, h CommHook, b *GradBucket) ([]float32, error) {
 	t.Helper()
 	future, err := h.RunHook(context.Background(), b)
@@ -81,13 +166,7 @@ func run(t *testing.T, h CommHook, b *GradBucket) ([]float32, error) {
 		return nil, err
 	}
 	defer result.Close()
-	plain, err := tensorconv.New(tensorconv.Float32, result.Len())
-	require.NoError(t, err)
-	defer plain.Close()
-	require.NoError(t, tensorconv.Copy(plain, result))
-	s, err := tensorconv.Slice[float32](plain)
-	require.NoError(t, err)
-	return append([]float32(nil), s...), nil
+	return values(t, result), nil
 }
 
 // load makes a hook and closes it with the test.
@@ -99,6 +178,38 @@ func load(t *testing.T, spec string, cfg HookConfig) *PythonCommHook {
 	return h
 }
 
+// python calls "module.function" and returns the result as a Go value.
+func python(t *testing.T, name string, args ...any) any {
+	t.Helper()
+	v, err := callPython(name, args...)
+	require.NoError(t, err)
+	return v
+}
+
+func callPython(name string, args ...any) (any, error) {
+	module, function, _ := strings.Cut(name, ".")
+	m, err := rt.Import(module)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return m.CallValue(function, args...)
+}
+
+// floats is a Python list of numbers as float32.
+func floats(v any) []float32 {
+	out := []float32{}
+	for _, x := range v.([]any) {
+		switch n := x.(type) {
+		case float64:
+			out = append(out, float32(n))
+		case int64:
+			out = append(out, float32(n))
+		}
+	}
+	return out
+}
+
 // counters of everything that must come back to its start.
 func counters() [4]int64 {
 	_ = cbridge.Attached(func() {})
@@ -108,10 +219,25 @@ func counters() [4]int64 {
 // noLeaks asserts that f leaves nothing open.
 func noLeaks(t *testing.T, f func()) {
 	t.Helper()
+	for range 2 { // a ring may hold another
+		runtime.GC()
+		python(t, "gc.collect")
+	}
 	before := counters()
 	f()
-	assert.Eventually(t, func() bool {
+	clean := func() bool {
 		runtime.GC()
 		return counters() == before
-	}, 10*time.Second, 10*time.Millisecond, "objects, funcs, tensors, memory: %v before, %v after", before, counters())
+	}
+	// Tracebacks make rings, which only Python's collector undoes.
+	collect := func() bool { _, err := callPython("gc.collect"); return err == nil && clean() }
+	if !clean() && !assert.Eventually(t, collect, 10*time.Second, 5*time.Millisecond) {
+		t.Errorf("objects, funcs, tensors, memory: %v before, %v after", before, counters())
+	}
+}
+
+// check is t.Run with noLeaks around it.
+func check(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	noLeaks(t, func() { t.Run(name, f) })
 }

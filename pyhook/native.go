@@ -25,6 +25,7 @@ func (h *AllReduceCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future
 	if err != nil {
 		return nil, nativeError("AllReduceCommHook", h.Group, b, err)
 	}
+	future.label(func(err error) error { return nativeError("AllReduceCommHook", h.Group, b, err) })
 	return future, nil
 }
 
@@ -57,11 +58,17 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Fut
 		half.Close()
 		return fail(err)
 	}
-	decompress := func(Value) (Value, error) {
+	result := &Future{}
+	result.label(func(err error) error { return nativeError("FP16CompressCommHook", h.Group, b, err) })
+	sum.onDone(func(_ Value, err error) {
 		defer half.Close()
-		return TensorValue(buffer), tensorconv.Copy(buffer, half)
-	}
-	return sum.Then(decompress), nil
+		defer sum.Close()
+		if err == nil {
+			err = tensorconv.Copy(buffer, half)
+		}
+		result.complete(Value{tensor: buffer, bucket: b}, err)
+	})
+	return result, nil
 }
 
 // ParseHookResult: see CommHook.
@@ -77,7 +84,9 @@ func nativeResult(v Value) (*tensorconv.Tensor, error) {
 }
 
 func nativeError(hook string, group ProcessGroup, b *GradBucket, err error) error {
-	return &HookError{Hook: hook, Rank: group.Rank(), Bucket: b.Index(), Kind: ErrRaised, Detail: err.Error(), Err: err}
+	e := hookError(hook, group.Rank(), b.Index(), ErrRaised, err)
+	e.Detail = err.Error()
+	return e
 }
 
 var (

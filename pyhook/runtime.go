@@ -35,6 +35,8 @@ type Runtime struct {
 	tools       *tools
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
+	pending     sync.Map     // *awaited
+	closed      atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error
 }
@@ -178,11 +180,15 @@ func (rt *Runtime) Environment() (map[string]any, error) {
 func (rt *Runtime) Import(module string) (*Object, error) { return cbridge.Import(module) }
 
 // Close destroys the process groups, runs Python's exit functions and drops
-// what the runtime holds. Python cannot be started again in this process.
-// Idempotent.
+// what the runtime holds. Futures that are pending then fail with ErrClosed.
+// Python cannot be started again in this process. Idempotent.
 func (rt *Runtime) Close() error {
 	rt.closeOnce.Do(func() {
+		rt.closed.Store(true)
 		_, err := rt.bridge.CallValue("destroy")
+		for a := range rt.pending.Range {
+			a.(*awaited).abandon()
+		}
 		rt.tools.close()
 		rt.bridge.Close()
 		rt.closeErr = firstError(err, rt.interpreter.Close())

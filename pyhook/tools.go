@@ -22,6 +22,7 @@ type tools struct {
 	newLayout     *Object
 	parseValue    *Object
 	requireFuture *Object
+	newChain      *Object // pyhook._ordered.Chain
 	addCallback   *Object // torch._C.Future.add_done_callback, unbound
 	none          *Object
 }
@@ -72,6 +73,7 @@ func newTools(bridge *Object) (*tools, error) {
 		{&t.newLayout, bridge, "new_layout"},
 		{&t.parseValue, bridge, "parse_value"},
 		{&t.requireFuture, bridge, "require_future"},
+		{&t.newChain, bridge, "Chain"},
 		{&t.addCallback, future, "add_done_callback"},
 	} {
 		if *f.slot, err = f.of.Attr(f.name); err != nil {

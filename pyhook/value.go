@@ -1,14 +1,25 @@
 package pyhook
 
-import "pyhook/tensorconv"
+import (
+	"sync/atomic"
+
+	"pyhook/tensorconv"
+)
 
 // Value is what a future completed with: a tensor of Go's, the bucket's own
 // buffer, or a Python object that ParseHookResult reads. It belongs to its
 // future and is valid until that is closed.
 type Value struct {
 	tensor *tensorconv.Tensor
+	bucket *GradBucket // of the hook call; nil for other futures
+	held   *held
+}
+
+// held is the Python side of a value. Values are copied, so it is shared.
+type held struct {
 	object *Object
-	bucket *GradBucket // the bucket of the hook call; nil for other futures
+	python *pythonBucket // what the hook was called with, to read object by
+	closed atomic.Bool
 }
 
 // TensorValue makes the Value of a Go-native hook's future.
@@ -18,4 +29,31 @@ func TensorValue(t *tensorconv.Tensor) Value { return Value{tensor: t} }
 func (v Value) Tensor() *tensorconv.Tensor { return v.tensor }
 
 // Object returns the Python object, or nil where the value is a Go tensor.
-func (v Value) Object() *Object { return v.object }
+func (v Value) Object() *Object {
+	if v.held == nil {
+		return nil
+	}
+	return v.held.object
+}
+
+func (v Value) close() {
+	if v.held != nil && v.held.closed.CompareAndSwap(false, true) {
+		v.held.object.Close()
+		v.held.python.release()
+	}
+}
+
+// clone returns a value of the same object for a second owner; v is open.
+func (v Value) clone() (Value, error) {
+	if v.held == nil {
+		return v, nil
+	}
+	object, err := v.held.object.Clone()
+	if err != nil {
+		return Value{}, err
+	}
+	if v.held.python != nil {
+		v.held.python.refs.Add(1)
+	}
+	return Value{bucket: v.bucket, held: &held{object: object, python: v.held.python}}, nil
+}

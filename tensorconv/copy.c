@@ -6,6 +6,9 @@
 
 #include <complex.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 typedef struct { uint16_t bits; } half;
 typedef struct { uint16_t bits; } bfloat;
@@ -14,17 +17,18 @@ static inline float as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f;
 static inline uint32_t as_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 
 // IEEE 754 binary16 to binary32, exact. Multiplying by 2^112 rescales the
-// exponent of normal and subnormal numbers alike.
+// exponent of normal and subnormal numbers alike. NaN becomes quiet, as by F16C.
 static inline float from_half(half h) {
   uint32_t sign = (uint32_t)(h.bits & 0x8000) << 16;
   uint32_t rest = (uint32_t)(h.bits & 0x7fff) << 13;
   uint32_t special = rest >= (0x7c00u << 13);
+  rest |= rest > (0x7c00u << 13) ? 0x400000 : 0;
   float scaled = as_float(rest) * as_float(0x77800000); // 2^112
   uint32_t bits = special ? (rest | 0x7f800000) : as_bits(scaled);
   return as_float(sign | bits);
 }
 
-// binary32 to binary16, to nearest, ties to even; NaN becomes a quiet NaN.
+// binary32 to binary16, to nearest, ties to even; NaN becomes quiet, as by F16C.
 static inline half to_half(float f) {
   uint32_t bits = as_bits(f), sign = (bits >> 16) & 0x8000;
   bits &= 0x7fffffff;
@@ -33,7 +37,7 @@ static inline half to_half(float f) {
   uint32_t normal = (bits + 0xc8000fff + ((bits >> 13) & 1)) >> 13;
   uint32_t out = bits < 0x38800000 ? small : normal;
   out = bits >= 0x47800000 ? 0x7c00 : out;
-  out = bits > 0x7f800000 ? 0x7e00 : out;
+  out = bits > 0x7f800000 ? (0x7e00 | (bits >> 13 & 0x3ff)) : out;
   return (half){(uint16_t)(sign | out)};
 }
 
@@ -136,6 +140,49 @@ static void same_type(char *dst, int64_t ds, const char *src, int64_t ss, int64_
   }
 }
 
+// The conversions of fp16 compression, by the processor where it has them: three
+// times as fast as what the compiler makes of the above.
+#ifdef __x86_64__
+__attribute__((target("avx,f16c")))
+static void f16c_into_f32(float *d, const half *s, int64_t n) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    _mm256_storeu_ps(d + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(s + i))));
+  }
+  for (; i < n; i++) {
+    d[i] = from_half(s[i]);
+  }
+}
+
+__attribute__((target("avx,f16c")))
+static void f16c_into_f16(half *d, const float *s, int64_t n) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    _mm_storeu_si128((__m128i *)(d + i), _mm256_cvtps_ph(_mm256_loadu_ps(s + i), _MM_FROUND_TO_NEAREST_INT));
+  }
+  for (; i < n; i++) {
+    d[i] = to_half(s[i]);
+  }
+}
+
+static int by_f16c(void *dst, int dst_type, const void *src, int src_type, int64_t n) {
+  if (!__builtin_cpu_supports("avx") || !__builtin_cpu_supports("f16c")) {
+    return 0;
+  }
+  if (dst_type == T_F32 && src_type == T_F16) {
+    f16c_into_f32(dst, src, n);
+    return 1;
+  }
+  if (dst_type == T_F16 && src_type == T_F32) {
+    f16c_into_f16(dst, src, n);
+    return 1;
+  }
+  return 0;
+}
+#else
+static int by_f16c(void *dst, int dst_type, const void *src, int src_type, int64_t n) { return 0; }
+#endif
+
 int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *src,
              int src_type, const int64_t *src_strides, int ndim, const int64_t *shape) {
   if (dst_type != src_type && (dst_type > T_C128 || src_type > T_C128)) {
@@ -155,13 +202,15 @@ int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *sr
   int64_t ss = ndim == 0 ? ssize : src_strides[0] * ssize;
   if (dst_type == src_type) {
     same_type(dst, ds, src, ss, n, dsize);
-  } else {
+  } else if (ds != dsize || ss != ssize || !by_f16c(dst, dst_type, src, src_type, n)) {
     stores[dst_type](src_type, dst, ds, src, ss, n);
   }
   return 0;
 }
 
-// In place, contiguous: what tensor.div_(divisor) gives, bit for bit.
+// In place, contiguous: what tensor.div_(divisor) gives, bit for bit; of complex
+// numbers by torch 2, whose division by (divisor, 0) comes to a multiplication
+// (c10/util/complex.h).
 int pyh_divide(void *data, int type, int64_t n, double divisor) {
   float f = (float)divisor;
   switch (type) {
@@ -169,8 +218,8 @@ int pyh_divide(void *data, int type, int64_t n, double divisor) {
   case T_F32: { float *p = data; for (int64_t i = 0; i < n; i++) p[i] /= f; } return 0;
   case T_F16: { half *p = data; for (int64_t i = 0; i < n; i++) p[i] = to_half(from_half(p[i]) / f); } return 0;
   case T_BF16: { bfloat *p = data; for (int64_t i = 0; i < n; i++) p[i] = to_bfloat(from_bfloat(p[i]) / f); } return 0;
-  case T_C64: { float *p = data; for (int64_t i = 0; i < 2 * n; i++) p[i] /= f; } return 0;
-  case T_C128: { double *p = data; for (int64_t i = 0; i < 2 * n; i++) p[i] /= divisor; } return 0;
+  case T_C64: { float *p = data, r = 1 / f; for (int64_t i = 0; i < 2 * n; i++) p[i] *= r; } return 0;
+  case T_C128: { double *p = data, r = 1 / divisor; for (int64_t i = 0; i < 2 * n; i++) p[i] *= r; } return 0;
   }
   return -1;
 }

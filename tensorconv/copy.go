@@ -10,8 +10,10 @@ import (
 )
 
 // Copy copies src's elements to dst, converting the dtype by torch's rules
-// (tensor.copy_). The shapes must be equal, the memory on the CPU; overlapping
-// memory is right. Copying a tensor onto itself is free.
+// (tensor.copy_), bit for bit but for what NaN carries, in which torch's own
+// kernels differ. Numbers that an integer dtype cannot hold become whatever the
+// processor gives, as in torch. The shapes must be equal, the memory on the CPU;
+// overlapping memory is right. Copying a tensor onto itself is free.
 func Copy(dst, src *Tensor) error {
 	if err := dst.use(); err != nil {
 		return err
@@ -53,7 +55,8 @@ func Copy(dst, src *Tensor) error {
 }
 
 // Divide divides a contiguous CPU tensor of floats or complex numbers by
-// divisor, in place: bitwise what torch's div_ gives.
+// divisor, in place: bitwise what torch's div_ gives (for finite complex numbers,
+// torch 2's: torch 1.13 rounds those otherwise).
 func Divide(t *Tensor, divisor float64) error {
 	if err := t.use(); err != nil {
 		return err

@@ -34,13 +34,16 @@ static void free_versioned(DLManagedTensorVersioned *m) {
   free(b);
 }
 
+static _Alignas(64) char nothing[64]; // where tensors without elements are
+
 static void describe(DLTensor *d, int64_t *dims, const pyh_tensor *t) {
   size_t n = (size_t)t->ndim;
   if (n > 0) { // else they are NULL
     memcpy(dims, t->shape, n * sizeof *dims);
     memcpy(dims + n, t->strides, n * sizeof *dims);
   }
-  d->data = t->data;
+  // torch 1.13 never calls the deleter of no memory.
+  d->data = t->data != NULL ? t->data : nothing;
   d->device = (DLDevice){t->device_type, t->device_id};
   d->ndim = t->ndim;
   d->dtype = (DLDataType){t->code, t->bits, 1};
@@ -132,7 +135,7 @@ const DLPackExchangeAPI *pyh_exchange_api(const pyh_api *py, PyObject *type) {
 
 PyObject *pyh_exchange_export(const DLPackExchangeAPI *x, const pyh_tensor *t) {
   void *obj = NULL;
-  // The managed tensor is theirs from here on, also on failure.
+  // The managed tensor is theirs from here on, also on failure (dlpack.h 1.3).
   if (x->to_py_object(export_versioned(t), &obj) != 0) {
     return NULL;
   }
@@ -196,12 +199,14 @@ int pyh_exchange_import(const pyh_api *py, const DLPackExchangeAPI *x, PyObject 
 }
 
 // torch's own __dlpack__ refuses the first two; its exchange API refuses none.
-const char *pyh_torch_objection(const pyh_api *py, PyObject *tensor_type, PyObject *obj) {
+const char *pyh_torch_objection(const pyh_api *py, PyObject *tensor_type, PyObject *obj,
+                                int *is_tensor) {
   static const struct { const char *name; int method; const char *why; } checks[] = {
       {"requires_grad", 0, "the tensor requires grad: detach it first"},
       {"is_conj", 1, "the tensor has its conjugate bit set: resolve_conj it first"},
       {"is_neg", 1, "the tensor has its negative bit set: resolve_neg it first"}};
-  if (py->PyObject_IsInstance(obj, tensor_type) <= 0) {
+  *is_tensor = py->PyObject_IsInstance(obj, tensor_type) > 0;
+  if (!*is_tensor) {
     return NULL;
   }
   for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {

@@ -34,9 +34,14 @@ func FromPython(o *cbridge.Object) (*Tensor, error) {
 		return nil, &Error{Op: "from Python", Why: "looking for torch", Err: err}
 	}
 	dtype := Invalid
+	var maker *cbridge.Object // of o's capsule, if it need not be asked for
 	if s != nil {
-		if err := s.objection(o); err != nil {
+		isTensor, err := s.objection(o)
+		if err != nil {
 			return nil, err
+		}
+		if isTensor {
+			maker = s.toDLPack
 		}
 		// Dtypes that DLPack refuses come as bytes.
 		viewed, d, err := s.asBytes(o)
@@ -49,7 +54,7 @@ func FromPython(o *cbridge.Object) (*Tensor, error) {
 		}
 	}
 	var imported C.pyh_import
-	if err := importDLPack(o, &imported); err != nil {
+	if err := importDLPack(o, maker, &imported); err != nil {
 		return nil, err
 	}
 	t, err := newImported(&imported, dtype)
@@ -107,24 +112,26 @@ func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
 	return newTensor(data, dtype, device, shape, strides, imported.owner), nil
 }
 
-// objection says why a torch tensor's memory is not its values.
-func (s *torchSide) objection(o *cbridge.Object) error {
+// objection says whether o is a torch tensor and why its memory is not its
+// values.
+func (s *torchSide) objection(o *cbridge.Object) (bool, error) {
 	var why *C.char
+	var isTensor C.int
 	err := s.tensor.Pointer(func(kind unsafe.Pointer) error {
 		return o.Pointer(func(p unsafe.Pointer) error {
 			return cbridge.Check(func() bool {
-				why = C.pyh_torch_objection(api(), (*C.PyObject)(kind), (*C.PyObject)(p))
+				why = C.pyh_torch_objection(api(), (*C.PyObject)(kind), (*C.PyObject)(p), &isTensor)
 				return C.no_error(api()) != 0
 			})
 		})
 	})
 	switch {
 	case err != nil:
-		return &Error{Op: "from Python", Why: "asking what it is", Err: err}
+		return false, &Error{Op: "from Python", Why: "asking what it is", Err: err}
 	case why != nil:
-		return &Error{Op: "from Python", Why: C.GoString(why)}
+		return false, &Error{Op: "from Python", Why: C.GoString(why)}
 	}
-	return nil
+	return isTensor != 0, nil
 }
 
 // asBytes returns o viewed as integers if it is a torch tensor of a dtype that
@@ -151,12 +158,12 @@ func (s *torchSide) asBytes(o *cbridge.Object) (*cbridge.Object, DType, error) {
 	return nil, Invalid, nil
 }
 
-func importDLPack(o *cbridge.Object, out *C.pyh_import) error {
+func importDLPack(o, maker *cbridge.Object, out *C.pyh_import) error {
 	done, err := importExchange(o, out)
 	if done || err != nil {
 		return err
 	}
-	capsule, err := capsuleOf(o)
+	capsule, err := capsuleOf(o, maker)
 	if err != nil {
 		return err
 	}
@@ -175,7 +182,7 @@ func importDLPack(o *cbridge.Object, out *C.pyh_import) error {
 	case rc > 0 && major > 0:
 		return unknownVersion(major)
 	case rc > 0:
-		return &Error{Op: "DLPack import", Why: "not an unused DLPack capsule"}
+		return &Error{Op: "DLPack import", Why: "neither an object with __dlpack__ nor an unused DLPack capsule"}
 	}
 	return nil
 }
@@ -210,8 +217,16 @@ func importExchange(o *cbridge.Object, out *C.pyh_import) (done bool, err error)
 	return done, nil
 }
 
-// capsuleOf asks for the newest form that the producer knows.
-func capsuleOf(o *cbridge.Object) (*cbridge.Object, error) {
+// capsuleOf has maker (nil: o itself) make a capsule. It asks for the newest form
+// that the producer knows.
+func capsuleOf(o, maker *cbridge.Object) (*cbridge.Object, error) {
+	if maker != nil {
+		capsule, err := maker.Invoke([]any{o}, nil)
+		if err != nil {
+			return nil, &Error{Op: "from Python", Why: "torch's to_dlpack refused", Err: err}
+		}
+		return capsule, nil
+	}
 	export, err := o.Attr("__dlpack__")
 	if errors.Is(err, cbridge.Exception("AttributeError")) {
 		return o.Clone() // perhaps a capsule itself

@@ -20,8 +20,12 @@ import (
 //go:embed testdata/helpers.py
 var helperSource string
 
-// helper is testdata/helpers.py, in this process's one interpreter.
-var helper *cbridge.Object
+// python is this process's one interpreter, and helper is testdata/helpers.py
+// in it.
+var (
+	python *cbridge.Interpreter
+	helper *cbridge.Object
+)
 
 // childCase is set in the environment of a test binary that runs childMain.
 const childCase = "PYHOOK_TENSORCONV_CHILD"
@@ -47,8 +51,8 @@ func startWithTorch() error {
 	return err
 }
 
-func startWithoutTorch() error {
-	python, err := cbridge.Start(context.Background(), cbridge.Config{Modules: []string{"torch", "numpy"}})
+func startWithoutTorch() (err error) {
+	python, err = cbridge.Start(context.Background(), cbridge.Config{Modules: []string{"torch", "numpy"}})
 	if err != nil {
 		return err
 	}
@@ -67,6 +71,7 @@ func noLeaks(t testing.TB) {
 		releases.Range(func(any, any) bool { n++; return true })
 		return counts{LiveTensors(), LiveMemory(), cbridge.LiveObjects(), n}
 	}
+	runtime.GC() // what earlier tests forgot
 	before := count()
 	t.Cleanup(func() {
 		deadline := time.Now().Add(10 * time.Second)

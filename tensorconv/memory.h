@@ -94,8 +94,9 @@ int pyh_dlpack_import(const pyh_api *, PyObject *capsule, pyh_import *out, uint3
 int pyh_exchange_import(const pyh_api *, const DLPackExchangeAPI *, PyObject *obj,
                         pyh_import *out, uint32_t *major);
 // Why a torch tensor's memory is not its values, or NULL: it is, or obj is not
-// an instance of tensor_type. A Python error may be set.
-const char *pyh_torch_objection(const pyh_api *, PyObject *tensor_type, PyObject *obj);
+// an instance of tensor_type (*is_tensor says). A Python error may be set.
+const char *pyh_torch_objection(const pyh_api *, PyObject *tensor_type, PyObject *obj,
+                                int *is_tensor);
 
 // tensorconv.DType, in its order.
 enum {

@@ -17,6 +17,7 @@ func api() *C.pyh_api { return (*C.pyh_api)(cbridge.API()) }
 // torchSide is what is needed of torch, looked up once.
 type torchSide struct {
 	fromDLPack *cbridge.Object // torch.utils.dlpack.from_dlpack
+	toDLPack   *cbridge.Object // torch.utils.dlpack.to_dlpack
 	dtypes     [numDTypes]*cbridge.Object
 	tensor     *cbridge.Object      // torch.Tensor
 	exchange   *C.DLPackExchangeAPI // torch.Tensor's; nil before torch 2.10
@@ -73,6 +74,7 @@ func importedTorch() (*torchSide, error) {
 
 func (s *torchSide) close() {
 	s.fromDLPack.Close()
+	s.toDLPack.Close()
 	s.tensor.Close()
 	for _, dtype := range s.dtypes {
 		dtype.Close()
@@ -88,6 +90,9 @@ func (s *torchSide) find() error {
 	if s.fromDLPack, err = module.Attr("from_dlpack"); err != nil {
 		return err
 	}
+	if s.toDLPack, err = module.Attr("to_dlpack"); err != nil {
+		return err
+	}
 	root, err := cbridge.Import("torch")
 	if err != nil {
 		return err
@@ -100,14 +105,17 @@ func (s *torchSide) find() error {
 		// Absent ones (fp8 before 2.1, unsigned before 2.3) stay nil.
 		s.dtypes[d], _ = root.Attr(d.String())
 	}
-	_ = s.tensor.Pointer(func(p unsafe.Pointer) error {
+	if err := s.findViewed(); err != nil {
+		return err
+	}
+	return s.tensor.Pointer(func(p unsafe.Pointer) error {
 		return cbridge.Attached(func() { s.exchange = C.pyh_exchange_api(api(), (*C.PyObject)(p)) })
 	})
-	return s.findViewed()
 }
 
 // findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
 // 8-bit floats later, and unsigned ones need both torch's dtype and DLPack's.
+// It asks by capsule: see export.
 func (s *torchSide) findViewed() error {
 	for _, d := range DTypes() {
 		if s.dtypes[d] == nil {
@@ -191,7 +199,9 @@ func (t *Tensor) export(s *torchSide, code, bits uint8) (*cbridge.Object, error)
 	defer pin.Unpin()
 	// The data pointer may be into a Go slice, which FromSlice has pinned.
 	c := t.describe(code, bits, &pin)
-	if s.exchange != nil {
+	// torch's exchange API (2.15) never deletes what it refuses, so it gets
+	// what it cannot refuse; a refused capsule is still ours.
+	if s.exchange != nil && t.Device().Type == CPU {
 		return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_exchange_export(s.exchange, &c)) })
 	}
 	capsule, err := cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, 0)) })

@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"runtime"
 	"slices"
@@ -32,6 +33,7 @@ type Tensor struct {
 	shape   []int64
 	strides []int64 // in elements
 	owner   *C.pyh_owner
+	spare   int64        // elements of memory after the last one
 	uses    atomic.Int32 // 1 for being open, and 1 for each operation that is inside
 	closed  atomic.Bool
 	cleanup runtime.Cleanup
@@ -50,8 +52,8 @@ func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides [
 }
 
 // New returns a zeroed, contiguous CPU tensor in C memory, aligned to 64 bytes:
-// the memory to prefer for buckets, as it never moves and needs no pinning. No
-// dimensions make a scalar.
+// the memory to prefer for buckets, as it never moves and needs no pinning, and
+// as it has room (see WithRoom). No dimensions make a scalar.
 func New(dtype DType, shape ...int64) (*Tensor, error) {
 	n, err := count(shape)
 	if err != nil {
@@ -60,11 +62,44 @@ func New(dtype DType, shape ...int64) (*Tensor, error) {
 	if dtype == Invalid || dtype >= numDTypes {
 		return nil, &Error{Op: "new", Why: "invalid dtype"}
 	}
-	owner := C.pyh_owner_alloc(C.size_t(n)*C.size_t(dtype.Size()), alignment)
+	room := n
+	if len(shape) == 1 {
+		room = squareFrom(n)
+	}
+	owner := C.pyh_owner_alloc(C.size_t(room)*C.size_t(dtype.Size()), alignment)
 	if owner == nil {
 		return nil, &Error{Op: "new", Why: fmt.Sprintf("out of memory for %d elements of %s", n, dtype)}
 	}
-	return newTensor(owner.base, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), owner), nil
+	t := newTensor(owner.base, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), owner)
+	t.spare = room - n
+	return t, nil
+}
+
+// squareFrom returns the smallest square number that is not below n.
+func squareFrom(n int64) int64 {
+	side := int64(math.Sqrt(float64(n)))
+	for side*side < n {
+		side++
+	}
+	return side * side
+}
+
+// WithRoom returns a handle on t's memory with the room that New left after a
+// flat tensor: up to the next square number of elements. Hooks may resize_ their
+// buffer so far (batched PowerSGD makes a square of it), while torch cannot make
+// memory grow that is not its own. Other tensors have no room. The result is
+// closed on its own.
+func (t *Tensor) WithRoom() (*Tensor, error) {
+	if err := t.use(); err != nil {
+		return nil, err
+	}
+	defer t.done()
+	C.pyh_owner_retain(t.owner)
+	shape := slices.Clone(t.shape)
+	if t.spare > 0 {
+		shape[0] += t.spare
+	}
+	return newTensor(t.data, t.dtype, t.device, shape, slices.Clone(t.strides), t.owner), nil
 }
 
 // FromSlice returns a contiguous tensor over s itself. s is pinned until the

@@ -43,6 +43,12 @@ def speechless():
     raise Speechless
 
 
+def with_fields():
+    err = ConnectionError("lost")
+    err.host, err.port, err.log = "node-7", 29500, "x" * 1_000_000
+    raise err
+
+
 def huge():
     raise ValueError("x" * 1_000_000)
 

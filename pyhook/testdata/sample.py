@@ -1,9 +1,9 @@
-"""Hooks that tests run: good, odd and broken ones."""
+"""Hooks that work."""
 
-import functools
 import threading
 
 import torch
+import torch.distributed as dist
 
 
 def done(value):
@@ -20,11 +20,50 @@ def doubled(state, bucket):
     return done(bucket.buffer() * 2)
 
 
+def doubled_in_place(state, bucket):
+    return done(bucket.buffer().mul_(2))
+
+
 def later(state, bucket):
     future = torch.futures.Future()
     threading.Timer(0.02, lambda: future.set_result(bucket.buffer())).start()
     return future
 
 
-def raises(state, bucket):
-    raise ValueError("boom in the hook")
+held = []
+"""The futures of `pending`, which finish() completes."""
+
+
+def pending(state, bucket):
+    future = torch.futures.Future()
+    held.append((future, bucket))
+    return future
+
+
+def finish(double=False):
+    """Completes them on Python threads."""
+
+    def complete(future, bucket):
+        future.set_result(bucket.buffer() * 2 if double else bucket.buffer())
+
+    threads = [threading.Thread(target=complete, args=item) for item in held]
+    held.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(threads)
+
+
+def abandon():
+    held.clear()
+
+
+def lost(state, bucket):
+    """A future that nobody can complete any more."""
+    return torch.futures.Future()
+
+
+def reduced(state, bucket):
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])

@@ -30,10 +30,12 @@ from ._group import (
     probe_allreduce_dtypes,
 )
 from ._load import build_state, check_hook, hook_name, load_hook
+from ._ordered import Chain, install
 
 __all__ = [
     "Bucket",
     "BucketLayout",
+    "Chain",
     "GroupError",
     "HookContractError",
     "HookError",
@@ -55,6 +57,8 @@ __all__ = [
     "probe_allreduce_dtypes",
     "require_future",
 ]
+
+install()
 
 
 def environment() -> dict[str, Any]:

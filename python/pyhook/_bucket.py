@@ -321,6 +321,8 @@ def new_layout(
     layout._templates = params
     layout._address = 0 if layout.is_sparse else int(tensor.data_ptr())
     _check_layout(layout)
+    if any(isinstance(p, torch.nn.Parameter) and hasattr(p.grad, _VIEW_MARK) for p in params or ()):
+        layout.parameters()  # a hook may have kept them: .grad shows this memory now
     return layout
 
 
@@ -378,7 +380,7 @@ def _make_parameters(layout: BucketLayout) -> list[torch.nn.Parameter]:
 
 
 def make_parameter(
-    value: Optional[torch.Tensor], size: Sequence[int], dtype: str
+    value: Optional[torch.Tensor], size: Sequence[int], dtype: str, device: str = "cpu"
 ) -> torch.nn.Parameter:
     """The one nn.Parameter of a trainer's parameter, for every layout that it is in.
 
@@ -386,7 +388,7 @@ def make_parameter(
     """
     if value is not None:
         return _wrap(value)
-    return _valueless(size, getattr(torch, dtype), torch.device("cpu"))
+    return _valueless(size, getattr(torch, dtype), torch.device(device))
 
 
 def _wrap(value: torch.Tensor) -> torch.nn.Parameter:
@@ -395,11 +397,9 @@ def _wrap(value: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(value.detach(), requires_grad=_can_require_grad(value))
 
 
-def _valueless(
-    size: Sequence[int], dtype: torch.dtype, device: torch.device
-) -> torch.nn.Parameter:
+def _valueless(size: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.nn.Parameter:
     floating = dtype.is_floating_point or dtype.is_complex
-    element = torch.full((1,), float("nan") if floating else 0.0, dtype=torch.float64)
+    element = torch.full((), float("nan") if floating else 0.0, dtype=torch.float64)
     # Zero strides: one element of memory, whatever the shape.
     element = element.to(dtype=dtype, device=device).expand(tuple(size))
     return torch.nn.Parameter(element, requires_grad=floating)

@@ -65,9 +65,11 @@ class Chain:
         self._futures.append(future)
         return future
 
-    def unfinished(self) -> list[Any]:
-        """The real futures that the next ``advance`` would wait for."""
-        return [f._work for f in self._futures if f._work is not None and not f._work.done()]
+    def unfinished(self) -> Optional[Any]:
+        """A real future of all that the next ``advance`` would wait for; None: nothing."""
+        works = [f._work for f in self._futures if f._work is not None and not f._work.done()]
+        # torch's function: collect_all of torch.futures knows of chains.
+        return torch._C._collect_all(works) if works else None
 
     def advance(self) -> bool:
         """Complete, in order, the futures made since the last call.

@@ -115,11 +115,17 @@ def test_done_and_value_tell_of_the_real_work(chained):
     assert value.tolist() == [1, 1, 1]
 
 
-def test_unfinished_lists_the_real_futures(chained):
-    chain, _ = chained(started)
-    for future in chain.unfinished():
-        future.wait()
-    assert chain.unfinished() == []
+def test_unfinished_is_a_real_future_of_what_is_under_way(group):
+    real = [torch.futures.Future(), torch.futures.Future()]
+    chain = _ordered.Chain(lambda state, bucket: None)
+    for future in real:
+        chain.follow(future)
+    whole = chain.unfinished()
+    real[0].set_result([torch.ones(1)])
+    assert not whole.done()
+    real[1].set_result([torch.ones(1)])
+    whole.wait()
+    assert chain.unfinished() is None
 
 
 def test_a_failed_collective_fails_its_future(chained):

@@ -3,7 +3,7 @@
 import ctypes
 import threading
 
-import numpy
+import numpy  # noqa: F401
 import torch
 
 
@@ -179,3 +179,11 @@ class Array:
 
     def __dlpack_device__(self):
         return (1, 0)
+
+
+def backward_through(x):
+    """Lets autograd's graph hold x last."""
+    w = torch.ones(x.shape, requires_grad=True)
+    loss = (w * x).sum()
+    del x
+    loss.backward()

@@ -32,6 +32,10 @@ PyObject *ctest_new_reference(pyh_api *api, PyObject *obj) {
   return obj;
 }
 
+void ctest_raise(pyh_api *api) {
+  api->PyErr_SetString(api->TypeError, "raised by C");
+}
+
 static pyh_api *foreign_api;
 
 static void foreign_enter(void) {

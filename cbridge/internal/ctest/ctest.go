@@ -31,6 +31,9 @@ func NewReference(table, ptr unsafe.Pointer) unsafe.Pointer {
 	return unsafe.Pointer(C.ctest_new_reference(api(table), object(ptr)))
 }
 
+// Raise leaves a TypeError set. Attached.
+func Raise(table unsafe.Pointer) { C.ctest_raise(api(table)) }
+
 // ForeignEnter returns the address of a void(*)(void) that enters and leaves
 // the bridge three times, as the callback of a C library would.
 func ForeignEnter(table unsafe.Pointer) uintptr { return uintptr(C.ctest_foreign_enter(api(table))) }

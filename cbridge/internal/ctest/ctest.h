@@ -10,6 +10,7 @@ void ctest_ensured(pyh_api *api, PyObject *fn);
 void ctest_plain(pyh_api *api, PyObject *fn);
 bool ctest_has_state(pyh_api *api);
 PyObject *ctest_new_reference(pyh_api *api, PyObject *obj); // new
+void ctest_raise(pyh_api *api);
 uintptr_t ctest_foreign_enter(pyh_api *api);
 void ctest_defer_from_thread(pyh_api *api, PyObject *obj, int n);
 

@@ -61,8 +61,8 @@ DEFAULTS: dict[str, Any] = {
     "buckets": None,
     "optimizer": None,
     "init_scale": 1.0,
-    "timeout_s": 60,
-    "group_timeout_s": 20,
+    "timeout_s": 120,
+    "group_timeout_s": 60,
     "description": "",
 }
 

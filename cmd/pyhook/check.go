@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pyhook/internal/report"
+	"pyhook/launch"
+)
+
+const checkLong = `Run a hook on real ranks and judge whether it keeps DDP's contract:
+
+  - it returns a future of a tensor with all elements of the bucket, finite;
+  - all ranks get the same result, bit by bit.
+
+Only these decide the exit code, and --max-error if given. The relative error
+against the exact mean of the ranks' gradients is reported beside them, with the
+bytes that went over the wire and the time.
+
+The ranks are processes on this machine. Started by torchrun, srun or mpirun,
+check joins those ranks. Gradients are seeded, and hooks run one bucket after the
+other. Random gradients are the worst case for hooks that compress by low rank:
+judge powersgd's error by training.
+
+HOOK is package.module:name, path/file.py:name, a short name of PyTorch's own, or
+a wrapper around others: fp16_wrapper(powersgd). Where PyTorch's hook cannot do
+without a state and none is given, it gets one: powersgd and batched_powersgd
+theirs with start_powerSGD_iter=2 (so the last of 3 steps is compressed),
+post_localsgd its own with start_localSGD_iter=100.`
+
+type checkFlags struct {
+	plan    checkPlan
+	ranks   int
+	buckets int
+	sizes   string
+	json    bool
+}
+
+func newCheckCommand() *cobra.Command {
+	var f checkFlags
+	cmd := &cobra.Command{
+		Use:   "check HOOK",
+		Short: "Run a hook on real ranks and judge it",
+		Long:  checkLong,
+		Example: `  pyhook check fp16
+  pyhook check hooks.py:my_hook -n 4 --sizes '1000,64x32;64x3x3x3'
+  pyhook check powersgd --state powersgd --state-arg matrix_approximation_rank=2 --steps 5
+  torchrun --no_python --nproc_per_node 2 pyhook check allreduce`,
+		Args:              oneHook,
+		ValidArgsFunction: completeHook,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.plan.Hook = args[0]
+			if err := f.finish(); err != nil {
+				return err
+			}
+			return runCheck(cmd, &f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVarP(&f.ranks, "ranks", "n", 2, "`N` ranks to start on this machine")
+	f.plan.AddStateFlags(flags)
+	flags.IntVar(&f.plan.Steps, "steps", 3, "`N` steps")
+	flags.IntVar(&f.buckets, "buckets", 0, "`N` buckets a step (default: as many as --sizes describes, or 3)")
+	flags.StringVar(&f.sizes, "sizes", "", "`shapes` of each bucket's gradients, as 1000,64x32; buckets divided by ';'")
+	flags.StringVar(&f.plan.DType, "dtype", "float32", "the gradients' `dtype`: "+strings.Join(checkDTypes, ", "))
+	flags.Uint64Var(&f.plan.Seed, "seed", 1, "`seed` of the gradients")
+	flags.DurationVar(&f.plan.Timeout, "timeout", time.Minute, "`time` for each hook call")
+	flags.Float64Var(&f.plan.MaxError, "max-error", 0, "fail when the largest relative error is more than `X`")
+	flags.StringVar(&f.plan.Backend, "backend", "gloo", "torch.distributed's `backend`")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object (see pyhook help json)")
+	registerCompletions(cmd)
+	return cmd
+}
+
+func oneHook(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageError("check takes one hook, such as fp16 or hooks.py:my_hook, and got %d", len(args))
+	}
+	return nil
+}
+
+func registerCompletions(cmd *cobra.Command) {
+	// An error would mean that there is no such flag: the tests complete each.
+	_ = cmd.RegisterFlagCompletionFunc("state", completeState)
+	_ = cmd.RegisterFlagCompletionFunc("dtype", cobra.FixedCompletions(checkDTypes, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("backend", cobra.FixedCompletions([]string{"gloo", "mpi", "ucc"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// finish makes the plan of the flags.
+func (f *checkFlags) finish() error {
+	p := &f.plan
+	var err error
+	if f.buckets < 0 {
+		return usageError("--buckets %d: at least 1 is needed", f.buckets)
+	}
+	if p.Buckets, err = parseSizes(f.sizes, f.buckets); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if p.State == "" {
+		spec, arg := defaultState(p.Hook)
+		if spec == "" && len(p.StateArgs) > 0 {
+			return usageError("--state-arg without --state: %s takes no state of its own", p.Hook)
+		}
+		p.State, p.StateArgs = spec, withDefault(p.StateArgs, arg)
+	}
+	if _, err := p.Args(); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if f.ranks < 1 {
+		return usageError("-n %d: at least 1 rank is needed", f.ranks)
+	}
+	p.Path = absolutePath(".")
+	return p.validate()
+}
+
+// runCheck joins the ranks that a launcher started, or starts its own.
+func runCheck(cmd *cobra.Command, f *checkFlags) error {
+	world, err := launch.Detect(launch.Options{})
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if world.Source == launch.SourceSingle {
+		return spawnCheck(cmd, f)
+	}
+	if cmd.Flags().Changed("ranks") && f.ranks != world.WorldSize {
+		return usageError("-n %d: but this is %s\nhint: leave -n out under a launcher, or unset its variables", f.ranks, world)
+	}
+	return joinCheck(cmd, f, world)
+}
+
+// finishCheck prints the report and gives the exit code.
+func finishCheck(cmd *cobra.Command, f *checkFlags, r *checkReport) error {
+	if f.json {
+		if err := report.JSON(cmd.OutOrStdout(), r); err != nil {
+			return fmt.Errorf("printing the report: %w", err)
+		}
+	} else {
+		printCheck(report.New(cmd.OutOrStdout()), report.New(cmd.ErrOrStderr()), r)
+	}
+	if code := r.exitCode(); code != exitOK {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// stoppedBy turns what Spawn returned after a cancel into the signal's error.
+func stoppedBy(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("the check was stopped: %w", context.Cause(ctx))
+}

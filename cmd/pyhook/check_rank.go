@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pyhook/launch"
+)
+
+// The files by which a check's ranks speak with the process that started them.
+const (
+	planFile = "plan.json"
+	// In a rank's progress file each hook call has a byte when it begins and
+	// one when it is over.
+	begun, over = 'b', 'o'
+)
+
+func progressFileName(dir string, rank int) string {
+	return filepath.Join(dir, fmt.Sprintf("progress-%d", rank))
+}
+
+func rankFileName(dir string, rank int) string {
+	return filepath.Join(dir, fmt.Sprintf("rank-%d.json", rank))
+}
+
+// rankFile is a rank's report as it is written. The time of a failure is for
+// choosing the root cause only.
+type rankFile struct {
+	rankReport
+	FailedAt int64 `json:"failed_at,omitempty"`
+}
+
+// newCheckRankCommand is one rank, started by spawnCheck.
+func newCheckRankCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:    "__check-rank",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return checkRank(cmd.Context(), dir, pythonFlag(cmd))
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "where the plan is")
+	return cmd
+}
+
+func checkRank(ctx context.Context, dir, python string) error {
+	if err := launch.DieWithParent(); err != nil {
+		return err
+	}
+	world, err := launch.Detect(launch.Options{})
+	if err != nil {
+		return err
+	}
+	var plan checkPlan
+	if err := readJSON(filepath.Join(dir, planFile), &plan); err != nil {
+		return err
+	}
+	run := newRankRun(&plan, world.Rank, world.WorldSize)
+	if run.progress, err = progressTo(progressFileName(dir, world.Rank)); err != nil {
+		return err
+	}
+	report := run.watch(ctx, python)
+	file := rankFile{rankReport: *report}
+	if report.Failure != nil {
+		file.FailedAt = report.Failure.At
+	}
+	if err := writeJSON(rankFileName(dir, world.Rank), file); err != nil {
+		return err
+	}
+	if report.Failure != nil {
+		// Python is left as it is: destroying a group with a failed
+		// collective can hang.
+		return &exitError{code: exitFailed}
+	}
+	return run.close()
+}
+
+func progressTo(path string) (func(byte), error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	// For a live line: nothing is lost where a byte is.
+	return func(mark byte) { _, _ = f.Write([]byte{mark}) }, nil
+}
+
+// watch runs work and returns the report when that is done, when a hook call
+// takes too long, or when ctx ends. Python may be stuck for good then, so the
+// process must exit.
+func (r *rankRun) watch(ctx context.Context, python string) *rankReport {
+	done := make(chan error, 1)
+	go func() { done <- r.work(ctx, python) }()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if err != nil {
+				r.report.Failure = newFailure(r.report.Rank, r.step, r.bucket, err)
+				r.report.Failure.nameHook(r.report.HookName, r.plan.Hook)
+				r.markStopped(ctx, err)
+			}
+			return &r.report
+		case <-ctx.Done():
+			return r.stuck(codeStopped, "stopped while "+r.activity())
+		case <-tick.C:
+			r.mu.Lock()
+			late := time.Now().After(r.deadline)
+			r.mu.Unlock()
+			if late {
+				return r.stuck(codeTimeout, r.lateMessage())
+			}
+		}
+	}
+}
+
+// markStopped: an error that came of the cancelled context is no failure of
+// its own.
+func (r *rankRun) markStopped(ctx context.Context, err error) {
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+		r.report.Failure.Code, r.report.Stopped = codeStopped, true
+	}
+}
+
+func (r *rankRun) activity() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.doing == "in the hook" {
+		return fmt.Sprintf("in the hook, step %d, bucket %d", r.step, r.bucket)
+	}
+	return r.doing
+}
+
+func (r *rankRun) lateMessage() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.doing == "in the hook" {
+		return fmt.Sprintf("hook %s, rank %d, bucket %d: not done after %s (step %d)", r.plan.Hook, r.report.Rank, r.bucket, r.plan.Timeout, r.step)
+	}
+	return fmt.Sprintf("rank %d: %s took more than %s", r.report.Rank, r.doing, startLimit)
+}
+
+func readJSON(path string, into any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON makes the file whole or not at all.
+func writeJSON(path string, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".tmp", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}

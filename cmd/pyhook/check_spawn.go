@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pyhook/cbridge"
+	"pyhook/launch"
+)
+
+// stopGrace is how long ranks may take to say where they were.
+const stopGrace = 5 * time.Second
+
+// spawnCheck starts the ranks as processes of this binary.
+func spawnCheck(cmd *cobra.Command, f *checkFlags) error {
+	ctx := cmd.Context()
+	python, _, err := cbridge.Discover(ctx, pythonFlag(cmd), "torch")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "pyhook-check-")
+	if err != nil {
+		return fmt.Errorf("making a folder for the ranks' reports: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if err := writeJSON(filepath.Join(dir, planFile), f.plan); err != nil {
+		return err
+	}
+	out := newRankOutput(cmd.ErrOrStderr())
+	stop := out.follow(progressFileName(dir, 0), &f.plan)
+	spawnErr := spawnSelf(ctx, f.ranks, out, "__check-rank", "--dir", dir, "--python", python.Executable)
+	stop()
+	if err := stoppedBy(ctx); err != nil {
+		return err
+	}
+	var rankErr *launch.RankError
+	if spawnErr != nil && !errors.As(spawnErr, &rankErr) {
+		return spawnErr
+	}
+	return finishCheck(cmd, f, aggregate(&f.plan, collect(dir, f.ranks, rankErr, out)))
+}
+
+// spawnSelf runs a hidden subcommand on n ranks. What they print goes to out.
+func spawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	return launch.Spawn(ctx, launch.SpawnConfig{
+		Command: append([]string{self}, args...), N: n, Env: quietEnvironment(os.Environ()),
+		GracePeriod: stopGrace, Stdout: out, Stderr: out,
+	})
+}
+
+// quietEnvironment keeps what drowns a report: torch's own log, and Go's dump
+// of all goroutines where C code crashes.
+func quietEnvironment(env []string) []string {
+	for name, value := range map[string]string{"TORCH_CPP_LOG_LEVEL": "ERROR", "GOTRACEBACK": "none"} {
+		if os.Getenv(name) == "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// collect reads the ranks' reports. A rank without one died.
+func collect(dir string, n int, rankErr *launch.RankError, out *rankOutput) []*rankReport {
+	var ranks []*rankReport
+	for rank := range n {
+		var file rankFile
+		err := readJSON(rankFileName(dir, rank), &file)
+		switch {
+		case err != nil:
+			file.rankReport = rankReport{Rank: rank, Size: n, Failure: died(dir, rank, rankErr, out)}
+		case file.Failure != nil:
+			file.Failure.At = file.FailedAt
+		case rankErr != nil && rankErr.Rank == rank: // after its report: as Python ended
+			file.Failure = died(dir, rank, rankErr, out)
+		}
+		ranks = append(ranks, &file.rankReport)
+	}
+	return ranks
+}
+
+// died says how a rank ended that could not say it itself. Of several that died
+// the one that launch took for the cause comes first.
+func died(dir string, rank int, rankErr *launch.RankError, out *rankOutput) *checkFailure {
+	f := &checkFailure{Code: codeDied, Rank: rank, Step: -1, Bucket: -1, At: time.Now().UnixNano()}
+	how := "ended without a report"
+	if rankErr != nil && rankErr.Rank == rank {
+		f.At = 0
+		how = strings.TrimPrefix((&launch.RankError{Rank: rank, ExitCode: rankErr.ExitCode, Signal: rankErr.Signal}).Error(), fmt.Sprintf("launch: rank %d ", rank))
+	}
+	if crash := out.crashed(rank); crash != "" {
+		how = "crashed: " + crash
+	}
+	f.Message = fmt.Sprintf("rank %d %s", rank, how)
+	marks, err := os.ReadFile(progressFileName(dir, rank))
+	if err != nil || len(marks) == 0 || marks[len(marks)-1] != begun {
+		return f
+	}
+	var plan checkPlan
+	if err := readJSON(filepath.Join(dir, planFile), &plan); err == nil {
+		calls := len(marks) / 2
+		f.Step, f.Bucket = calls/len(plan.Buckets), calls%len(plan.Buckets)
+		f.Message += fmt.Sprintf(", in the hook (step %d, bucket %d)", f.Step, f.Bucket)
+		f.Hint = "the hook, or C code that it calls, ended the whole process"
+	}
+	return f
+}

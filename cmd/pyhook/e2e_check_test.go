@@ -1,0 +1,269 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// checked runs `pyhook check --json` and parses what it prints.
+func checked(t *testing.T, want int, args ...string) *checkReport {
+	t.Helper()
+	r := command(t, nil, append([]string{"check", "--json"}, args...)...)
+	require.Equal(t, want, r.code, "%s%s", r.stdout, r.stderr)
+	report := parse[checkReport](t, r.stdout)
+	assert.Equal(t, want == exitOK, report.OK)
+	return &report
+}
+
+func TestCheckAllreduce(t *testing.T) {
+	r := checked(t, exitOK, "allreduce", "--max-error", "1e-6")
+	assert.Equal(t, "torch.distributed.algorithms.ddp_comm_hooks.default_hooks.allreduce_hook", r.HookName)
+	require.Len(t, r.Buckets, 3)
+	for _, b := range r.Buckets {
+		assert.True(t, b.Valid && b.Alike && b.OwnMemory)
+		require.NotNil(t, b.BytesLast)
+		// Both ranks send the bucket once, and gloo's headers.
+		assert.InDelta(t, 2*4*float64(b.Elements), float64(*b.BytesLast), 4096+0.1*8*float64(b.Elements))
+		assert.Positive(t, b.MedianSeconds)
+	}
+}
+
+func TestCheckIsTheSameForTheSameSeed(t *testing.T) {
+	a := checked(t, exitOK, "go:allreduce", "--sizes", "100", "--steps", "1")
+	b := checked(t, exitOK, "allreduce", "--sizes", "100", "--steps", "1")
+	c := checked(t, exitOK, "allreduce", "--sizes", "100", "--steps", "1", "--seed", "2")
+	assert.Equal(t, a.Buckets[0].ErrorWorst, b.Buckets[0].ErrorWorst)
+	assert.NotEqual(t, b.Buckets[0].ErrorWorst, c.Buckets[0].ErrorWorst)
+}
+
+func TestCheckFP16GoesByWhatGlooTakes(t *testing.T) {
+	doctor := parse[doctorReport](t, command(t, nil, "doctor", "--json").stdout)
+	require.True(t, doctor.Backends["gloo"].Tried)
+	if doctor.Backends["gloo"].DTypes["float16"] != "" {
+		r := checked(t, exitFailed, "fp16")
+		assert.NotNil(t, r.Failure)
+		return
+	}
+	full := checked(t, exitOK, "allreduce", "--sizes", "100000")
+	half := checked(t, exitOK, "fp16", "--sizes", "100000")
+	assert.InDelta(t, 0.5, float64(*half.Buckets[0].BytesLast)/float64(*full.Buckets[0].BytesLast), 0.02, "the wire tells")
+	assert.Less(t, half.Buckets[0].ErrorWorst.Max, 2e-3)
+	assert.Greater(t, half.Buckets[0].ErrorWorst.Max, 1e-5)
+}
+
+func TestCheckPowerSGDCompressesFromTheThirdStep(t *testing.T) {
+	r := checked(t, exitOK, "powersgd", "-n", "3", "--steps", "4", "--sizes", "300x200;100x100,50;64x3x3x3")
+	assert.Equal(t, "powersgd", r.State)
+	assert.Equal(t, []string{"start_powerSGD_iter=2"}, r.Args)
+	first := r.Buckets[0]
+	assert.Less(t, *first.BytesLast, uint64(40_000), "rank 1 of 300x200: 500 numbers and not 60,000")
+	assert.Greater(t, *first.BytesTotal, uint64(2*2*240_000), "the first two steps are full")
+	assert.Greater(t, first.ErrorLast.RMS, 0.1, "random gradients have no low rank")
+	given := checked(t, exitOK, "powersgd", "--state", "powersgd", "--state-arg", "start_powerSGD_iter=5", "--state-arg", "matrix_approximation_rank=2")
+	assert.Less(t, given.Buckets[0].ErrorWorst.Max, 1e-6, "not compressed yet")
+}
+
+func TestCheckNoopDiffers(t *testing.T) {
+	r := checked(t, exitFailed, "noop")
+	assert.False(t, r.Buckets[0].Alike)
+	assert.Zero(t, *r.Buckets[0].BytesTotal)
+	assert.Contains(t, r.Problems[0], "ranks differ")
+	assert.Contains(t, r.Hint, "does not communicate")
+	assert.True(t, checked(t, exitOK, "noop", "-n", "1").OK, "one rank is alike")
+}
+
+func TestCheckOldStyleHook(t *testing.T) {
+	r := checked(t, exitOK, "old_style.py:mean")
+	assert.Equal(t, []string{"[tensor] result", "get_tensor"}, r.Legacy)
+	text := command(t, nil, "check", "old_style.py:mean")
+	assert.Contains(t, text.stdout, "old-style hook: torch 1.7 to 1.9 names: [tensor] result, get_tensor: works here, not on current PyTorch")
+}
+
+func TestCheckStateOfAFile(t *testing.T) {
+	r := checked(t, exitOK, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--state-arg", `names=["a"]`)
+	assert.InDelta(t, 1, r.Buckets[0].ErrorWorst.RMS, 1e-6, "twice the mean is off by the mean")
+	assert.False(t, r.Buckets[0].OwnMemory)
+	checked(t, exitFailed, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--max-error", "0.5")
+}
+
+func TestCheckResultOfAnotherDType(t *testing.T) {
+	r := checked(t, exitOK, "hooks.py:half", "--dtype", "float64")
+	assert.Equal(t, "bfloat16", r.Buckets[0].ResultDType)
+}
+
+func TestCheckBrokenHooks(t *testing.T) {
+	for hook, want := range map[string]struct {
+		code, message, traceback string
+		exit                     int
+	}{
+		"hooks.py:raises":          {"raised", "ValueError: boom in the hook", "in raises", exitFailed},
+		"hooks.py:rank_one_raises": {"raised", "rank 1, bucket 1: the hook raised an exception: KeyError: 'only rank one'", "in rank_one_raises", exitFailed},
+		"hooks.py:fails_later":     {"future_failed", "boom in the callback", "explode", exitFailed},
+		"hooks.py:returns_none":    {"returned_none", "it returned None", "", exitFailed},
+		"hooks.py:too_short":       {"short", "649 elements", "", exitFailed},
+		"hooks.py:nothing_there":   {"load", "has no 'nothing_there'", "", exitFailed},
+		"no_such_module:hook":      {"load", "there is no module 'no_such_module'", "", exitFailed},
+		"not_importable.py:hook":   {"load", "a_module_that_nobody_has", "line 1, in <module>", exitFailed},
+		"powersdg":                 {"load", "cannot read 'powersdg'", "", exitFailed},
+		"hooks.py:dies":            {codeDied, "rank 1 was killed by SIGKILL", "", exitRankDied},
+		"hooks.py:crashes":         {codeDied, "crashed: SIGSEGV: segmentation violation, in the hook (step 0, bucket 0)", "", exitRankDied},
+		"hooks.py:leaves":          {codeDied, "exited with code 7", "", exitRankDied},
+	} {
+		t.Run(hook, func(t *testing.T) {
+			r := checked(t, want.exit, hook, "--timeout", "30s")
+			require.NotNil(t, r.Failure)
+			assert.Equal(t, want.code, r.Failure.Code)
+			assert.Contains(t, r.Failure.Message, want.message)
+			assert.Contains(t, r.Failure.Traceback, want.traceback)
+			assert.NotContains(t, r.Failure.Message+r.Failure.Traceback, "pyhook_file_")
+			assert.Empty(t, r.Buckets)
+		})
+	}
+}
+
+func TestCheckShowsAFailureWithItsTraceback(t *testing.T) {
+	r := command(t, nil, "check", "hooks.py:raises")
+	assert.Equal(t, exitFailed, r.code)
+	assert.Empty(t, r.stdout)
+	assert.Regexp(t, `^error: hook hooks.py:raises, rank \d, bucket 0: the hook raised an exception: ValueError: boom in the hook\n`+
+		`    Traceback \(most recent call last\):\n      File ".*hooks.py", line \d+, in raises\n        raise ValueError`, r.stderr)
+}
+
+func TestCheckResultsThatAreNotFinite(t *testing.T) {
+	r := checked(t, exitFailed, "hooks.py:not_a_number")
+	assert.Contains(t, r.Problems[0], "650 of 650 elements are not finite")
+}
+
+func TestCheckHangs(t *testing.T) {
+	r := checked(t, exitFailed, "hooks.py:sleeps", "--timeout", "1s")
+	assert.Equal(t, codeTimeout, r.Failure.Code)
+	assert.Contains(t, r.Failure.Message, "not done after 1s")
+	assert.Contains(t, r.Failure.Traceback, "in sleeps")
+	r = checked(t, exitFailed, "hooks.py:never_done", "--timeout", "1s")
+	assert.Contains(t, r.Failure.Hint, "waits for the future")
+	r = checked(t, exitFailed, "hooks.py:rank_one_waits", "--timeout", "1s")
+	assert.Contains(t, r.Failure.Traceback+r.Failure.Others, "in rank_one_waits", "whichever rank noticed, the culprit's place is told")
+}
+
+func TestCheckPassesOnWhatHooksPrint(t *testing.T) {
+	r := command(t, nil, "check", "hooks.py:prints", "--steps", "1", "--sizes", "4", "--json")
+	assert.Equal(t, exitOK, r.code)
+	assert.Contains(t, r.stderr, "[rank 1] hello from the hook\n")
+	parse[checkReport](t, r.stdout)
+	assert.NotContains(t, r.stderr, "Gloo")
+}
+
+func TestCheckIsStoppedBySignals(t *testing.T) {
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: exitInterrupted, syscall.SIGTERM: exitTerminated} {
+		r := interrupted(t, sig, "about to sleep", "check", "hooks.py:prints_and_sleeps")
+		assert.Equal(t, want, r.code, r.stderr)
+		assert.Empty(t, r.stdout)
+		assert.Contains(t, r.stderr, "error: the check was stopped")
+	}
+}
+
+func TestCheckWithoutPython(t *testing.T) {
+	r := command(t, []string{"PYHOOK_PYTHON=/nowhere/python"}, "check", "allreduce")
+	assert.Equal(t, exitNoPython, r.code)
+	assert.Contains(t, r.stderr, "/nowhere/python (PYHOOK_PYTHON): not found")
+	assert.Contains(t, r.stderr, "hint: pyhook doctor")
+}
+
+// TestCheckJoinsALauncher starts the ranks as torchrun does: by the environment
+// and with an error file for each.
+func TestCheckJoinsALauncher(t *testing.T) {
+	results := joined(t, "allreduce")
+	for rank, r := range results {
+		assert.Equal(t, exitOK, r.code, "rank %d: %s", rank, r.stderr)
+	}
+	assert.Contains(t, results[0].stdout, "ok: allreduce keeps the contract")
+	assert.Empty(t, results[1].stdout, "rank 0 speaks for all")
+
+	results = joined(t, "noop")
+	assert.Equal(t, []int{exitFailed, exitFailed}, []int{results[0].code, results[1].code})
+	assert.Contains(t, results[0].stdout, "ranks differ")
+
+	results = joined(t, "hooks.py:raises")
+	for rank, r := range results {
+		assert.Equal(t, exitFailed, r.code, rank)
+		assert.Contains(t, r.stderr, "boom in the hook")
+		assert.Contains(t, results[rank].errorFile, "boom in the hook")
+	}
+	r := command(t, []string{"RANK=0", "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT=1"}, "check", "allreduce", "-n", "3")
+	assert.Equal(t, exitUsage, r.code)
+	assert.Contains(t, r.stderr, "leave -n out")
+}
+
+type joinedResult struct {
+	result
+	errorFile string
+}
+
+func joined(t *testing.T, hook string) []joinedResult {
+	t.Helper()
+	port := freePort(t)
+	results := make([]joinedResult, 2)
+	done := make(chan int)
+	for rank := range results {
+		file := filepath.Join(t.TempDir(), "error.json")
+		env := []string{"RANK=" + string(rune('0'+rank)), "WORLD_SIZE=2", "LOCAL_RANK=" + string(rune('0'+rank)), "LOCAL_WORLD_SIZE=2",
+			"MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + port, "TORCHELASTIC_ERROR_FILE=" + file, "TORCHELASTIC_RESTART_COUNT=0", "OMP_NUM_THREADS=1"}
+		go func() {
+			results[rank].result = command(t, env, "check", hook, "--timeout", "60s")
+			text, _ := os.ReadFile(file) // none where nothing failed
+			results[rank].errorFile = string(text)
+			done <- rank
+		}()
+	}
+	for range results {
+		<-done
+	}
+	return results
+}
+
+func TestJSONFieldsAreThoseOfTheHelp(t *testing.T) {
+	bucket := bucketReport{BytesLast: new(uint64), Problem: "x"}
+	failure := &checkFailure{Traceback: "x", Hint: "x", Others: "x"}
+	full := checkReport{Hint: "x", NoBytes: "x", Buckets: []bucketReport{bucket}, Failure: failure}
+	for _, value := range []any{full, doctorReport{Python: &doctorPython{}, Torch: &doctorTorch{}, Backends: map[string]*doctorBackend{"g": {Error: "x"}},
+		Checks: []doctorCheck{{Hint: "x"}}}, versionReport{Commit: "x"}} {
+		text, err := json.Marshal(value)
+		require.NoError(t, err)
+		for name := range fieldNames(t, text) {
+			assert.Contains(t, jsonText, name)
+		}
+	}
+}
+
+// fieldNames of all objects in the JSON text, but not of the maps' keys.
+func fieldNames(t *testing.T, text []byte) map[string]bool {
+	t.Helper()
+	var value any
+	require.NoError(t, json.Unmarshal(text, &value))
+	names := map[string]bool{}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, inner := range v {
+				if !strings.EqualFold(name, "g") {
+					names[name] = true
+				}
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	walk(value)
+	return names
+}

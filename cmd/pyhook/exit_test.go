@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/launch"
+	"pyhook/pyhook"
+)
+
+// here runs the command in this process: for what starts no Python.
+func here(args ...string) result {
+	var stdout, stderr bytes.Buffer
+	code := run(args, &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func TestErrorsHaveTheirExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("anything"), exitFailed},
+		{usageError("wrong"), exitUsage},
+		{errors.New(`required flag(s) "hook" not set`), exitUsage},
+		{fmt.Errorf("x: %w", &pyhook.DiscoveryError{}), exitNoPython},
+		{fmt.Errorf("x: %w", &launch.RankError{Rank: 1, ExitCode: 7}), exitRankDied},
+		{fmt.Errorf("x: %w", launch.ErrTerminated), exitTerminated},
+		{fmt.Errorf("x: %w", errInterrupted), exitInterrupted},
+	} {
+		assert.Equal(t, c.want, exitCode(context.Background(), c.err), "%v", c.err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errInterrupted)
+	assert.Equal(t, exitInterrupted, exitCode(ctx, errors.New("something failed as it stopped")))
+}
+
+func TestWrongCommandLinesExitTwoWithAHintAndNoUsageDump(t *testing.T) {
+	for _, line := range []string{"chekc", "check", "check a b", "check allreduce --nope", "check allreduce --dtype int8", "check allreduce -n 0",
+		"check allreduce -n x", "check allreduce --sizes 3xy", "check allreduce --buckets -1", "check allreduce --steps 0", "check allreduce --state-arg x=1",
+		"check powersgd --state-arg x", "check allreduce --backend nccl", "doctor extra", "version extra", "doctor --no-such"} {
+		r := here(strings.Fields(line)...)
+		assert.Equal(t, exitUsage, r.code, line)
+		assert.Empty(t, r.stdout, line)
+		assert.Contains(t, r.stderr, "error: ", line)
+		assert.Contains(t, r.stderr, "hint: pyhook", line)
+		assert.NotContains(t, r.stderr, "Usage:", line)
+	}
+	assert.Contains(t, here("chekc").stderr, "hint: did you mean check?")
+}
+
+func TestHelp(t *testing.T) {
+	r := here("help", "exit-codes")
+	assert.Equal(t, exitOK, r.code)
+	golden(t, "help_exit_codes.txt", r.stdout)
+	assert.Contains(t, here("check", "--help").stdout, "start_powerSGD_iter=2", "the state that powersgd gets is documented")
+	assert.Contains(t, here("help", "json").stdout, "first_unlike_step")
+	assert.NotContains(t, here("--help").stdout, "__check-rank")
+}
+
+func TestVersion(t *testing.T) {
+	assert.Regexp(t, `^pyhook dev .*go1\.\d+\S* \w+/\w+\n$`, here("version").stdout)
+	v := parse[versionReport](t, here("version", "--json").stdout)
+	assert.Equal(t, "dev", v.Version)
+	if !testing.Short() {
+		assert.Contains(t, command(t, nil, "version").stdout, "pyhook v0.0.0-test", "the build stamps it")
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		r := here("completion", shell)
+		assert.Equal(t, exitOK, r.code, shell)
+		assert.Contains(t, r.stdout, "pyhook", shell)
+	}
+	hooks := here("__complete", "check", "").stdout
+	for name := range hookNames {
+		assert.Contains(t, hooks, name)
+	}
+	assert.NotContains(t, here("__complete", "check", "po").stdout, "allreduce")
+	assert.NotContains(t, here("__complete", "check", "fp16", "").stdout, "allreduce", "there is one hook")
+	assert.Contains(t, here("__complete", "check", "fp16", "--dtype", "").stdout, "bfloat16")
+	assert.Contains(t, here("__complete", "check", "fp16", "--state", "").stdout, "powersgd")
+	assert.Contains(t, here("__complete", "check", "fp16", "--backend", "").stdout, "gloo")
+}
+
+func TestHookNamesAreThoseOfThePythonSide(t *testing.T) {
+	source, err := os.ReadFile("../../python/pyhook/_load.py")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(source), "\nSHORT_NAMES = {")
+	require.True(t, found)
+	table, _, _ := strings.Cut(rest, "\n}")
+	var python, mine []string
+	for _, match := range regexp.MustCompile(`"(\w+)": f"`).FindAllStringSubmatch(table, -1) {
+		python = append(python, match[1])
+	}
+	for name := range hookNames {
+		if !strings.HasPrefix(name, "go:") {
+			mine = append(mine, name)
+		}
+	}
+	assert.ElementsMatch(t, python, mine)
+}
+
+func TestHooksThatNeedAStateGetOne(t *testing.T) {
+	for hook, want := range map[string][2]string{
+		"powersgd": {"powersgd", "start_powerSGD_iter=2"}, "fp16_wrapper( powersgd )": {"powersgd", "start_powerSGD_iter=2"},
+		"bf16_wrapper(fp16_wrapper(batched_powersgd))":                            {"powersgd", "start_powerSGD_iter=2"},
+		"torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook:powerSGD_hook": {"powersgd", "start_powerSGD_iter=2"},
+		"post_localsgd": {"post_localsgd", "start_localSGD_iter=100"},
+		"allreduce":     {}, "my.powersgd:hook": {}, "powersgd.py:hook": {},
+	} {
+		spec, arg := defaultState(hook)
+		assert.Equal(t, want, [2]string{spec, arg}, hook)
+	}
+	assert.Equal(t, []string{"a=1", "b=2"}, withDefault([]string{"a=1"}, "b=2"))
+	assert.Equal(t, []string{"b=1"}, withDefault([]string{"b=1"}, "b=2"))
+	assert.Empty(t, withDefault(nil, ""))
+}
+
+func TestTracebacksShowTheUsersFrames(t *testing.T) {
+	text := "Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\n    ^^^\n" +
+		"  File \"<frozen importlib._bootstrap>\", line 2, in g\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n"
+	assert.Equal(t, "Traceback (most recent call last):\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n", userFrames(text))
+	assert.Empty(t, userFrames("Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\nKeyError: 1\n"))
+}

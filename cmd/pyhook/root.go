@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pyhook",
+		Short: "Run unmodified Python DDP communication hooks from Go",
+		Long: `Run unmodified Python DDP communication hooks from Go.
+
+A hook is a Python function (state, bucket) -> Future[Tensor] that PyTorch's
+DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours.`,
+		Example: `  pyhook doctor                       is this machine ready?
+  pyhook check powersgd -n 4          run a hook on 4 real ranks and judge it
+  pyhook check hooks.py:my_hook       the same for your own
+  pyhook train --hook fp16 -n 2       train a small network with it`,
+		SilenceErrors: true, // main prints them
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+
+		SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return unknownCommand(cmd, args[0])
+		},
+	}
+	root.PersistentFlags().String("python", "", "`path` or name of the Python interpreter (default: $PYHOOK_PYTHON,\n"+
+		"$VIRTUAL_ENV, $CONDA_PREFIX, python3; the first that has torch)")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
+	root.AddGroup(&cobra.Group{ID: "use", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
+	root.SetHelpCommandGroupID("more")
+	root.SetCompletionCommandGroupID("more")
+	root.AddCommand(
+		inGroup("use", newDoctorCommand()),
+		inGroup("use", newCheckCommand()),
+		inGroup("use", newTrainCommand()),
+		inGroup("use", newDemoCommand()),
+		inGroup("more", newVersionCommand()),
+	)
+	root.AddCommand(newCheckRankCommand(), newDoctorProbeCommand(), newDoctorRankCommand())
+	root.AddCommand(helpTopics()...)
+	return root
+}
+
+func inGroup(id string, cmd *cobra.Command) *cobra.Command {
+	cmd.GroupID = id
+	return cmd
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	err := errors.New("unknown command " + quoted(name))
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		err = errors.New(err.Error() + "\nhint: did you mean " + near[0] + "?")
+	}
+	return &exitError{exitUsage, err}
+}
+
+// pythonFlag is the interpreter that the user named, or "".
+func pythonFlag(cmd *cobra.Command) string {
+	python, err := cmd.Flags().GetString("python")
+	if err != nil {
+		return ""
+	}
+	return python
+}

@@ -1,0 +1,70 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// helpTopics are pages of `pyhook help`, not commands.
+func helpTopics() []*cobra.Command {
+	return []*cobra.Command{
+		{Use: "exit-codes", Short: "How the commands end", Long: exitCodesText},
+		{Use: "json", Short: "What --json prints", Long: jsonText},
+	}
+}
+
+const exitCodesText = `Exit codes:
+
+    0  done: the hook keeps the contract, the machine is ready, training ended
+    1  what was checked failed: the hook is broken or cannot be loaded, doctor
+       found a problem, training failed
+    2  the command line cannot be understood; nothing was started
+    3  there is no Python that pyhook can use, or it has no torch
+    4  a rank died: it crashed, was killed, or left without a report
+  130  stopped by SIGINT (Ctrl-C)
+  143  stopped by SIGTERM
+
+Warnings of doctor do not change the code. A second SIGINT or SIGTERM ends the
+command at once, without waiting for the ranks.`
+
+const jsonText = `With --json a command prints one JSON object on standard output, also when it
+fails for a reason that the object tells; everything else goes to standard error.
+Fields are added over time, and not renamed.
+
+pyhook check --json
+  ok                bool    the contract holds, and --max-error where given
+  hook, hook_name   as given; module and qualified name
+  state, state_args as given or chosen
+  ranks, steps, dtype, seed, backend, python, torch
+  buckets           one object for each, empty where the run failed
+    bucket, shapes, elements
+    valid           all elements are there and finite
+    alike           all ranks have the same bits
+    first_unlike_step       -1: none
+    error_last_step, error_worst_step   {max, rms} relative to the exact mean;
+                            null where a result is not finite
+    bytes_last_step, bytes_total    TCP payload that all ranks sent; null: unknown
+    median_seconds  of the hook call until its future is done
+    own_memory      the result is the bucket's own memory
+    result_dtype
+    problem         why it is not ok; absent where it is
+  legacy_names      what the hook used of torch 1.7 to 1.9
+  problems, hint    why the contract does not hold
+  no_bytes          why bytes could not be counted; absent where they were
+  failure           null, or the root cause of a run that failed:
+    code            raised, returned_none, not_future, future_failed, not_tensor,
+                    short, bad_result, load, group, timeout, died, stopped,
+                    no_python, failed
+    rank, step, bucket      -1: before the first
+    message, traceback, hint, others
+
+pyhook doctor --json
+  healthy, exit_code, version, quick
+  python            null, or executable, source, version, free_threaded, prefix,
+                    virtual_env, library
+  refused           [{what, why}] interpreters passed over
+  torch             null, or version, numpy (null: missing), distributed, cuda,
+                    devices, libuv_works, torchrun_broken
+  backends          name -> {built_in, tried, ranks, dtypes, error}; dtypes: name
+                    -> "" where all ranks can all-reduce it, or why they cannot
+  checks            [{id, status, message, hint}], status: ok, warning, problem
+
+pyhook version --json
+  version, commit, go, os, arch`

@@ -1,0 +1,151 @@
+package ddp
+
+import (
+	"math"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// bucket is gradients that are reduced together.
+type bucket struct {
+	grad   *pyhook.GradBucket
+	buffer *tensorconv.Tensor
+	params []int // their indices
+	names  []string
+	views  []*tensorconv.Tensor // of each parameter's gradient in buffer
+	// busy is the future of a reduction that still works on buffer although its
+	// step is over; nil: none does.
+	busy *pyhook.Future
+}
+
+// place is where a parameter's gradient is: r.buckets[bucket].views[at].
+type place struct{ bucket, at int }
+
+func (r *Reducer) makeBuckets() error {
+	items := make([]Item, len(r.params))
+	for i := range items {
+		// Gradients become ready from the last parameter to the first.
+		p := r.params[len(items)-1-i]
+		items[i] = Item{Len: elements(p), DType: p.DType}
+	}
+	assigned, _ := AssignBuckets(items, r.opts.limits())
+	r.buckets = make([]*bucket, 0, len(assigned))
+	for index, reversed := range assigned {
+		indices := make([]int, len(reversed))
+		for i, at := range reversed {
+			indices[i] = len(items) - 1 - at
+			r.places[indices[i]] = place{index, i}
+		}
+		b, err := r.makeBucket(index, len(assigned), indices)
+		if err != nil {
+			return err
+		}
+		r.buckets = append(r.buckets, b)
+	}
+	return nil
+}
+
+func elements(p *pyhook.Parameter) int64 {
+	n := int64(1)
+	for _, size := range p.Shape {
+		n *= size
+	}
+	return n
+}
+
+// limits are those of AssignBuckets, in bytes.
+func (o Options) limits() []int64 {
+	limit, first := o.BucketCapMB, o.FirstBucketMB
+	if !(limit > 0) {
+		limit = DefaultBucketCapMB
+	}
+	if !(first > 0) {
+		first = min(DefaultFirstBucketMB, limit)
+	}
+	return []int64{mebibytes(first), mebibytes(limit)}
+}
+
+func mebibytes(mb float64) int64 {
+	if bytes := mb * (1 << 20); bytes < math.MaxInt64 {
+		return int64(bytes)
+	}
+	return math.MaxInt64
+}
+
+// makeBucket allocates bucket index of count for the parameters with these
+// indices.
+func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err error) {
+	b := &bucket{params: indices}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	cfg := pyhook.BucketConfig{Index: index, Count: count}
+	total := int64(0)
+	for _, i := range indices {
+		p := r.params[i]
+		n := elements(p)
+		cfg.Offsets = append(cfg.Offsets, total)
+		cfg.Lengths = append(cfg.Lengths, n)
+		cfg.Sizes = append(cfg.Sizes, p.Shape)
+		cfg.Parameters = append(cfg.Parameters, p)
+		b.names = append(b.names, p.Name)
+		total += n
+	}
+	if b.buffer, err = tensorconv.New(r.params[indices[0]].DType, total); err != nil {
+		return nil, err
+	}
+	cfg.Buffer = b.buffer
+	for k, i := range indices {
+		view, err := b.buffer.View(cfg.Offsets[k], r.params[i].Shape, nil)
+		if err != nil {
+			return nil, err
+		}
+		b.views = append(b.views, view)
+	}
+	b.grad, err = pyhook.NewGradBucket(cfg)
+	return b, err
+}
+
+// free closes the bucket when nothing works on it any more.
+func (b *bucket) free() {
+	if b.busy == nil {
+		b.close()
+		return
+	}
+	whenDone(b.busy, b.close)
+}
+
+// close may be of a bucket that is half made.
+func (b *bucket) close() {
+	if b.grad != nil {
+		b.grad.Close()
+	}
+	for _, view := range b.views {
+		view.Close()
+	}
+	b.buffer.Close()
+}
+
+// whenDone calls free when f is done: now, or on a goroutine of its own.
+func whenDone(f *pyhook.Future, free func()) {
+	if isDone(f) {
+		free()
+		return
+	}
+	go func() {
+		<-f.Done()
+		free()
+	}()
+}
+
+func isDone(f *pyhook.Future) bool {
+	select {
+	case <-f.Done():
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,165 @@
+package ddp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// A training loop around PyTorch's own fp16 hook. world is of
+// Runtime.InitProcessGroup and rt of pyhook.Start.
+func Example() {
+	ctx := context.Background()
+	hook, err := rt.NewHook("fp16", pyhook.HookConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer hook.Close()
+	weight := &pyhook.Parameter{Name: "weight", Shape: []int64{2, 2}, DType: tensorconv.Float32}
+	bias := &pyhook.Parameter{Name: "bias", Shape: []int64{2}, DType: tensorconv.Float32}
+	defer weight.Close()
+	defer bias.Close()
+	reducer, err := ddp.NewReducer(ctx, []*pyhook.Parameter{weight, bias}, ddp.Options{Group: world, Hook: hook})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer reducer.Close()
+
+	for step := range 2 {
+		for i := 1; i >= 0; i-- { // the backward pass
+			gradient, err := tensorconv.Slice[float32](reducer.Gradient(i))
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			for k := range gradient {
+				gradient[k] = float32(step) + 0.5
+			}
+			if err := reducer.Ready(i); err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
+		timings, err := reducer.Wait(ctx)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		gradient, err := tensorconv.Slice[float32](reducer.Gradient(0)) // the mean over the ranks
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println("step", step, "weight:", gradient, "buckets:", len(timings), "bytes:", timings[0].Bytes)
+	}
+	// Output:
+	// step 0 weight: [0.5 0.5 0.5 0.5] buckets: 1 bytes: 24
+	// step 1 weight: [1.5 1.5 1.5 1.5] buckets: 1 bytes: 24
+}
+
+// Gradients that live in the trainer's own memory, here as float64.
+func ExampleReducer_ReadyFrom() {
+	ctx := context.Background()
+	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{3}, DType: tensorconv.Float32}}
+	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world}) // no Hook: the mean
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer reducer.Close()
+
+	gradient := []float64{1, 2, 3}
+	tensor, err := tensorconv.FromSlice(gradient)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer tensor.Close()
+	if err := reducer.ReadyFrom(0, tensor); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := reducer.Wait(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(gradient)
+	// Output: [1 2 3]
+}
+
+// A failure names its place, and the next step can go on.
+func ExampleStepError() {
+	ctx := context.Background()
+	hook, err := rt.NewHook("hooks:raises_once", pyhook.HookConfig{State: []any{}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer hook.Close()
+	params := []*pyhook.Parameter{
+		{Name: "weight", Shape: []int64{4}, DType: tensorconv.Float32},
+		{Name: "bias", Shape: []int64{1}, DType: tensorconv.Float64},
+	}
+	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer reducer.Close()
+	for range 2 {
+		for i := range params {
+			if err := reducer.Ready(i); err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
+		_, err = reducer.Wait(ctx)
+		var failed *ddp.StepError
+		if errors.As(err, &failed) {
+			fmt.Println("bucket", failed.Bucket, "of", failed.Names, "ValueError:", errors.Is(err, pyhook.Exception("ValueError")))
+			continue
+		}
+		fmt.Println("reduced:", err == nil)
+	}
+	// Output:
+	// bucket 1 of [weight] ValueError: true
+	// reduced: true
+}
+
+func ExampleReducer_Wait_missing() {
+	ctx := context.Background()
+	params := []*pyhook.Parameter{
+		{Name: "weight", Shape: []int64{2}, DType: tensorconv.Float32},
+		{Name: "bias", Shape: []int64{2}, DType: tensorconv.Float32},
+	}
+	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer reducer.Close()
+	if err := reducer.Ready(1); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = reducer.Wait(ctx)
+	fmt.Println(err)
+	// Output:
+	// rank 0: not marked ready in this step: weight
+	// hint: mark every parameter once a step; one that the step did not use is marked with a zero gradient
+}
+
+// PyTorch's ComputeBucketAssignmentTest.test_multi_limit_multi_dtype.
+func ExampleAssignBuckets() {
+	narrow := ddp.Item{Len: 50, DType: tensorconv.Float32}
+	wide := ddp.Item{Len: 25, DType: tensorconv.Float64}
+	items := []ddp.Item{narrow, wide, narrow, wide, narrow, wide}
+	fmt.Println(ddp.AssignBuckets(items, []int64{200, 400}))
+	// Output: [[0] [1] [2 4] [3 5]] [200 200 400 400]
+}

@@ -1,0 +1,132 @@
+package ddp
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// step is the state of one reduction of all buckets. The reducer's mutex guards
+// marks, copyBack, pending, stop and over. results are the launcher's until finished
+// is closed, and then Wait's (or Close's).
+type step struct {
+	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
+	cancel   context.CancelCauseFunc
+	marks    []mark               // by parameter
+	copyBack []*tensorconv.Tensor // by parameter; nil: the gradient is the view
+	pending  []int                // by bucket: gradients not ready yet
+	stop     error                // why no more buckets are launched
+	over     bool                 // settled
+	results  []*result            // of the buckets launched, in order
+	finished chan struct{}        // closed when no more will be launched
+}
+
+// result is what came of a bucket.
+type result struct {
+	future *pyhook.Future // the hook's; nil if it returned none
+	timed  *pyhook.Future // future, or one after it that has set timing.Total
+	value  pyhook.Value
+	err    error
+	timing Timing
+}
+
+// Timing is how a bucket's reduction went.
+type Timing struct {
+	Bucket int
+	Bytes  int64         // of the bucket's buffer
+	Call   time.Duration // of the hook call itself
+	Total  time.Duration // from the call to the future's completion
+}
+
+func newStep(r *Reducer) *step {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
+		copyBack: make([]*tensorconv.Tensor, len(r.params)), pending: make([]int, len(r.buckets))}
+	for b, bucket := range r.buckets {
+		s.pending[b] = len(bucket.params)
+	}
+	return s
+}
+
+// launch runs on a goroutine of its own for the reducer's life, one step after
+// another. Every step that begins is finished, be it by Close: a Wait may be
+// in it already.
+func (r *Reducer) launch() {
+	defer close(r.ended)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		s := r.step
+		r.launchStep(s)
+		close(s.finished)
+		for r.step == s {
+			if r.closed {
+				return
+			}
+			r.wake.Wait()
+		}
+	}
+}
+
+// launchStep calls the hooks, in bucket order, as buckets become ready.
+func (r *Reducer) launchStep(s *step) {
+	for next := range r.buckets {
+		for s.pending[next] > 0 && s.stop == nil {
+			r.wake.Wait()
+		}
+		if s.stop != nil {
+			return
+		}
+		res := r.runHook(s, next)
+		s.results = append(s.results, res)
+		if res.err != nil {
+			// The other ranks may be in this bucket's collective: a later
+			// bucket's would be taken for it.
+			return
+		}
+	}
+}
+
+// runHook calls a bucket's hook with the mutex free.
+func (r *Reducer) runHook(s *step, index int) *result {
+	b := r.buckets[index]
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	start := time.Now()
+	res := &result{timing: Timing{Bucket: index, Bytes: b.buffer.Bytes()}}
+	res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
+	res.timing.Call = time.Since(start)
+	switch {
+	case res.err != nil:
+		return res
+	case res.future == nil:
+		res.err = fmt.Errorf("%w: it is nil", pyhook.ErrNotFuture)
+		return res
+	}
+	res.timed = res.future
+	if isDone(res.future) {
+		res.timing.Total = time.Since(start)
+	} else {
+		res.timed = res.future.Then(func(v pyhook.Value) (pyhook.Value, error) {
+			res.timing.Total = time.Since(start)
+			return v, nil
+		})
+	}
+	if r.serial {
+		res.value, res.err = res.timed.Wait(s.ctx)
+	}
+	return res
+}
+
+// stop, with the mutex held, keeps further buckets from being launched and
+// tells the hooks.
+func (r *Reducer) stop(s *step, cause error) {
+	if s.stop == nil {
+		s.stop = cause
+	}
+	s.cancel(cause)
+	r.wake.Broadcast()
+}

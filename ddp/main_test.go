@@ -1,0 +1,171 @@
+package ddp_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// The one runtime of this test process, with a real gloo group: of one rank, or
+// of those that TestTwoRealRanks started.
+var (
+	rt    *pyhook.Runtime
+	world *pyhook.TorchGroup
+)
+
+func TestMain(m *testing.M) {
+	folder := os.Getenv(folderVariable)
+	config := pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute}
+	if folder == "" {
+		config.Size = 1
+	}
+	if err := start(config); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if folder != "" {
+		os.Exit(beRank(folder))
+	}
+	info := rt.Info()
+	fmt.Printf("torch %s on Python %s (%s)\n", info.Torch, info.Version, info.PythonFrom)
+	os.Exit(m.Run())
+}
+
+func start(config pyhook.GroupConfig) (err error) {
+	// The goroutine that frees Go memory, before the tests count goroutines.
+	must(tensorconv.FromSlice([]float32{0})).Close()
+	if rt, err = pyhook.Start(context.Background(), pyhook.Config{Path: []string{"testdata"}}); err != nil {
+		return err
+	}
+	world, err = rt.InitProcessGroup(context.Background(), config)
+	return err
+}
+
+// tiny makes every parameter a bucket of its own.
+const tiny = 1e-9
+
+// twoFloats in MiB: buckets of two float32.
+const twoFloats = 8.0 / (1 << 20)
+
+// parameters of float32, named p0, p1, ...
+func parameters(shapes ...[]int64) []*pyhook.Parameter {
+	list := make([]*pyhook.Parameter, len(shapes))
+	for i, shape := range shapes {
+		list[i] = &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensorconv.Float32}
+	}
+	return list
+}
+
+// scalars are n parameters of one element.
+func scalars(n int) []*pyhook.Parameter {
+	shapes := make([][]int64, n)
+	for i := range shapes {
+		shapes[i] = []int64{1}
+	}
+	return parameters(shapes...)
+}
+
+// reducer makes a Reducer and closes it with the test.
+func reducer(t *testing.T, params []*pyhook.Parameter, opts ddp.Options) *ddp.Reducer {
+	t.Helper()
+	if opts.Group == nil {
+		opts.Group = memoryGroups(1)[0]
+	}
+	r, err := ddp.NewReducer(context.Background(), params, opts)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// floats are the elements of a contiguous float32 tensor, in place.
+func floats(t *tensorconv.Tensor) []float32 { return must(tensorconv.Slice[float32](t)) }
+
+// set fills parameter i's gradient in place and marks it.
+func set(t *testing.T, r *ddp.Reducer, i int, value float32) {
+	t.Helper()
+	g := floats(r.Gradient(i))
+	for k := range g {
+		g[k] = value
+	}
+	require.NoError(t, r.Ready(i))
+}
+
+// setAll does a backward pass: parameter i's gradient is i+1.
+func setAll(t *testing.T, r *ddp.Reducer, n int) {
+	t.Helper()
+	for i := n - 1; i >= 0; i-- {
+		set(t, r, i, float32(i+1))
+	}
+}
+
+// stepWorks asserts that a whole step of an identity hook goes well.
+func stepWorks(t *testing.T, r *ddp.Reducer, n int) {
+	t.Helper()
+	setAll(t, r, n)
+	_, err := r.Wait(soon(t))
+	require.NoError(t, err)
+	for i := range n {
+		assert.Equal(t, float32(i+1), floats(r.Gradient(i))[0], "parameter %d", i)
+	}
+}
+
+// soon is a context for what should take no time.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// counters of everything that must come back to its start.
+func counters() [4]int64 {
+	_ = cbridge.Attached(func() {})
+	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+}
+
+// noLeaks asserts that f, which closes what it makes, leaves nothing: no
+// objects, no memory, no goroutines.
+func noLeaks(t *testing.T, f func()) {
+	t.Helper()
+	before, goroutines := counters(), len(goStacks())
+	f()
+	ok := assert.Eventually(t, func() bool {
+		return counters() == before && len(goStacks()) <= goroutines+1 // this one
+	}, 10*time.Second, 5*time.Millisecond)
+	if !ok {
+		t.Logf("objects, funcs, tensors, memory: %v before, %v after; %d goroutines before, now\n%s",
+			before, counters(), goroutines, strings.Join(goStacks(), "\n"))
+	}
+}
+
+// goStacks are the goroutines' stacks, but for those that stand for a thread of
+// Python's.
+func goStacks() []string {
+	text := make([]byte, 1<<20)
+	stacks := strings.Split(string(text[:runtime.Stack(text, true)]), "\n\n")
+	return slices.DeleteFunc(stacks, func(s string) bool { return strings.Contains(s, "[syscall, locked to thread]:\nruntime.goexit") })
+}
+
+// sameBits tells NaNs apart, too.
+func sameBits(a, b []float32) bool {
+	for i := range a {
+		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}

@@ -1,0 +1,180 @@
+package ddp_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// python loads a hook and closes it with the test.
+func python(t *testing.T, spec string, state any) *pyhook.PythonCommHook {
+	t.Helper()
+	h, err := rt.NewHook(spec, pyhook.HookConfig{State: state})
+	require.NoError(t, err)
+	t.Cleanup(h.Close)
+	return h
+}
+
+func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
+	refused, err := world.DTypes()
+	require.NoError(t, err)
+	for _, c := range []struct{ spec, dtype string }{
+		{"allreduce", "float32"}, {"fp16", "float16"}, {"bf16", "bfloat16"}, {"noop", "float32"}, {"hooks:later", "float32"},
+	} {
+		t.Run(c.spec, func(t *testing.T) {
+			if why := refused[c.dtype]; why != "" {
+				t.Skip("this gloo does not reduce " + c.dtype + ": " + why)
+			}
+			noLeaks(t, func() {
+				h, err := rt.NewHook(c.spec, pyhook.HookConfig{})
+				require.NoError(t, err)
+				defer h.Close()
+				params := parameters([]int64{2, 3}, []int64{3}, []int64{0}, nil)
+				params[3].Data = must(tensorconv.New(tensorconv.Float32))
+				defer params[3].Data.Close()
+				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
+				require.NoError(t, err)
+				defer closeParameters(params)
+				defer r.Close()
+				assert.Len(t, r.Buckets(), 2)
+				for range 3 {
+					for i := range params {
+						set(t, r, i, float32(i+1))
+					}
+					_, err := r.Wait(soon(t))
+					require.NoError(t, err)
+					for i := range params {
+						for _, x := range floats(r.Gradient(i)) {
+							assert.Equal(t, float32(i+1), x)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func closeParameters(params []*pyhook.Parameter) {
+	for _, p := range params {
+		p.Close()
+	}
+}
+
+// Each bucket is a matrix, so that PowerSGD compresses it.
+func TestPowerSGDOverSeveralBuckets(t *testing.T) {
+	noLeaks(t, func() {
+		state, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
+		require.NoError(t, err)
+		defer state.Close()
+		h, err := rt.NewHook("powersgd", pyhook.HookConfig{State: state})
+		require.NoError(t, err)
+		defer h.Close()
+		params := parameters([]int64{8, 8}, []int64{8}, []int64{8, 8}, []int64{8, 8})
+		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
+		require.NoError(t, err)
+		defer closeParameters(params)
+		defer r.Close()
+		assert.True(t, r.IsSerial())
+		for range 5 {
+			// Matrices of rank 1, which PowerSGD keeps.
+			for i := range params {
+				g := floats(r.Gradient(i))
+				for k := range g {
+					g[k] = float32((k/8 + 1) * (k%8 + 1))
+				}
+				require.NoError(t, r.Ready(i))
+			}
+			_, err := r.Wait(soon(t))
+			require.NoError(t, err)
+			for i := range params {
+				for k, x := range floats(r.Gradient(i)) {
+					assert.InDelta(t, float64((k/8+1)*(k%8+1)), x, 1e-3)
+				}
+			}
+		}
+	})
+}
+
+// Hooks that keep things by parameter, or read gradients by it, depend on this.
+func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
+	state, err := rt.Import("types")
+	require.NoError(t, err)
+	defer state.Close()
+	namespace, err := state.Call("SimpleNamespace")
+	require.NoError(t, err)
+	defer namespace.Close()
+	params := parameters([]int64{2}, []int64{3}, []int64{2, 2})
+	data := tensor(t, 10, 11)
+	params[0].Data = data
+	defer closeParameters(params)
+	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:watches", namespace), BucketCapMB: twoFloats})
+	for step := range 3 {
+		setAll(t, r, 3)
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err, "step %d", step)
+	}
+	calls, err := namespace.Attr("calls")
+	require.NoError(t, err)
+	defer calls.Close()
+	text, err := calls.Str()
+	require.NoError(t, err)
+	assert.Equal(t, "{0: 3, 1: 3, 2: 3}", text)
+}
+
+func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
+	for spec, kind := range map[string]error{"hooks:raises_once": pyhook.ErrRaised, "hooks:fails_once": pyhook.ErrFutureFailed,
+		"hooks:short_once": pyhook.ErrShort, "hooks:none_once": pyhook.ErrNoneResult} {
+		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+			t.Run(spec, func(t *testing.T) {
+				seen, err := rt.Import("builtins")
+				require.NoError(t, err)
+				defer seen.Close()
+				list, err := seen.Call("list")
+				require.NoError(t, err)
+				defer list.Close()
+				params := scalars(3)
+				defer closeParameters(params)
+				r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, list), BucketCapMB: tiny, Order: order})
+				own := []float32{1}
+				require.NoError(t, r.ReadyFrom(0, tensor(t, own...)))
+				set(t, r, 1, 1)
+				set(t, r, 2, 1)
+				_, err = r.Wait(soon(t))
+				require.ErrorIs(t, err, kind)
+				var step *ddp.StepError
+				require.ErrorAs(t, err, &step)
+				assert.Equal(t, 1, step.Bucket)
+				var of *pyhook.HookError
+				require.ErrorAs(t, err, &of)
+				assert.Equal(t, 1, of.Bucket)
+				assert.Equal(t, []float32{1}, own)
+				stepWorks(t, r, 3)
+			})
+		}
+	}
+}
+
+// A result that the hook left on another dtype, with an offset and strides.
+func TestAPythonHooksOddResultIsReadRight(t *testing.T) {
+	params := scalars(3)
+	params[1].DType = tensorconv.Float64
+	defer closeParameters(params)
+	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:odd", nil)})
+	for range 2 {
+		for i, p := range params {
+			grad := converted(t, p.DType, tensor(t, float32(i+1)))
+			require.NoError(t, r.ReadyFrom(i, grad))
+			defer func() {
+				back := converted(t, tensorconv.Float32, grad)
+				assert.Equal(t, float32(2*(i+1)), floats(back)[0])
+			}()
+		}
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+	}
+}

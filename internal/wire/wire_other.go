@@ -1,0 +1,5 @@
+//go:build !linux
+
+package wire
+
+func look() (map[uint64]uint64, error) { return nil, ErrUnsupported }

@@ -1,0 +1,403 @@
+package memgroup_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/memgroup"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// onAll runs f for every rank at once and returns the errors by rank.
+func onAll[G any](groups []G, f func(rank int, g G) error) []error {
+	errs := make([]error, len(groups))
+	var wait sync.WaitGroup
+	for rank, g := range groups {
+		wait.Go(func() { errs[rank] = f(rank, g) })
+	}
+	wait.Wait()
+	return errs
+}
+
+func allOK(t *testing.T, errs []error) {
+	t.Helper()
+	for rank, err := range errs {
+		require.NoError(t, err, "rank %d", rank)
+	}
+}
+
+func done(future *pyhook.Future, err error) error {
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_, err = future.Wait(ctx)
+	return err
+}
+
+// members are groups as their interface, for the tests of all kinds of them.
+func members[G pyhook.ProcessGroup](groups []G) []pyhook.ProcessGroup {
+	out := make([]pyhook.ProcessGroup, len(groups))
+	for i, g := range groups {
+		out[i] = g
+	}
+	return out
+}
+
+// gatherOnly hides all of a transport but AllGather, made of a ProcessGroup's.
+type gatherOnly struct {
+	pyhook.Transport
+	pyhook.AllGatherer
+}
+
+// kinds are the ways to a group of this size.
+func kinds(t *testing.T, size int) map[string][]pyhook.ProcessGroup {
+	t.Helper()
+	wrap := func(of func(*memgroup.Group) pyhook.Transport) []pyhook.ProcessGroup {
+		var out []pyhook.ProcessGroup
+		for _, g := range memgroup.New(size) {
+			t.Cleanup(g.Close)
+			made, err := pyhook.NewTransportGroup(of(g), pyhook.TransportConfig{})
+			require.NoError(t, err)
+			out = append(out, made)
+		}
+		return out
+	}
+	return map[string][]pyhook.ProcessGroup{
+		"memory":        members(memgroup.New(size)),
+		"send and recv": wrap(func(g *memgroup.Group) pyhook.Transport { return g }),
+		"process group": wrap(func(g *memgroup.Group) pyhook.Transport { return pyhook.TransportOf(g) }),
+		"all-gather": wrap(func(g *memgroup.Group) pyhook.Transport {
+			full := pyhook.TransportOf(g)
+			return gatherOnly{full, full.(pyhook.AllGatherer)}
+		}),
+	}
+}
+
+func TestAllReduceSumsInTheOrderOfTheRanks(t *testing.T) {
+	for _, size := range []int{1, 2, 3, 5} {
+		for _, length := range []int{0, 1, 7, 10007} {
+			for name, groups := range kinds(t, size) {
+				t.Run(fmt.Sprintf("%s, %d ranks, %d elements", name, size, length), func(t *testing.T) {
+					data := make([][]float32, size)
+					want := make([]float32, length)
+					for rank := range data {
+						data[rank] = make([]float32, length)
+						for i := range data[rank] {
+							data[rank][i] = float32(math.Sin(float64(i*7+rank*3))) * float32(math.Pow(10, float64(rank)))
+							want[i] += data[rank][i]
+						}
+					}
+					allOK(t, onAll(groups, func(rank int, g pyhook.ProcessGroup) error {
+						x, err := tensorconv.FromSlice(data[rank])
+						if err != nil {
+							return err
+						}
+						defer x.Close()
+						return done(g.AllReduce(t.Context(), x, pyhook.Sum))
+					}))
+					for rank := range data {
+						assert.Equal(t, want, data[rank], "rank %d", rank)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestAvgDividesTheSum(t *testing.T) {
+	for name, groups := range kinds(t, 3) {
+		t.Run(name, func(t *testing.T) {
+			data := [][]float64{{1, 2}, {3, 4}, {5, 9}}
+			allOK(t, onAll(groups, func(rank int, g pyhook.ProcessGroup) error {
+				x, err := tensorconv.FromSlice(data[rank])
+				if err != nil {
+					return err
+				}
+				defer x.Close()
+				return done(g.AllReduce(t.Context(), x, pyhook.Avg))
+			}))
+			assert.Equal(t, [][]float64{{3, 5}, {3, 5}, {3, 5}}, data)
+		})
+	}
+}
+
+func TestBroadcastAllGatherAndBarrier(t *testing.T) {
+	for name, groups := range kinds(t, 3) {
+		t.Run(name, func(t *testing.T) {
+			allOK(t, onAll(groups, func(rank int, g pyhook.ProcessGroup) error {
+				mine := []int32{int32(rank), int32(rank * 10)}
+				x, err := tensorconv.FromSlice(mine)
+				if err != nil {
+					return err
+				}
+				defer x.Close()
+				out := make([]*tensorconv.Tensor, 3)
+				got := make([][]int32, 3)
+				for i := range out {
+					got[i] = make([]int32, 2)
+					if out[i], err = tensorconv.FromSlice(got[i]); err != nil {
+						return err
+					}
+					defer out[i].Close()
+				}
+				if err := done(g.AllGather(t.Context(), out, x)); err != nil {
+					return err
+				}
+				assert.Equal(t, [][]int32{{0, 0}, {1, 10}, {2, 20}}, got)
+				if err := done(g.Broadcast(t.Context(), x, 2)); err != nil {
+					return err
+				}
+				assert.Equal(t, []int32{2, 20}, mine)
+				return g.Barrier(t.Context())
+			}))
+		})
+	}
+}
+
+func TestSubGroupsDoNotMeet(t *testing.T) {
+	groups := memgroup.New(4)
+	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
+		odd, err := g.NewGroup([]int{3, 1})
+		if err != nil {
+			return err
+		}
+		even, err := g.NewGroup([]int{0, 2})
+		if err != nil {
+			return err
+		}
+		mine := even
+		if rank%2 == 1 {
+			mine = odd
+			assert.Nil(t, even)
+			assert.Equal(t, map[int]int{1: 1, 3: 0}[rank], odd.Rank())
+		}
+		for range 50 { // both sub-groups and the whole at once
+			sub, all := []float32{float32(rank)}, []float32{float32(rank)}
+			x, _ := tensorconv.FromSlice(sub)
+			y, _ := tensorconv.FromSlice(all)
+			first, err := mine.AllReduce(t.Context(), x, pyhook.Sum)
+			if err != nil {
+				return err
+			}
+			if err := done(g.AllReduce(t.Context(), y, pyhook.Sum)); err != nil {
+				return err
+			}
+			if err := done(first, nil); err != nil {
+				return err
+			}
+			assert.Equal(t, []float32{6}, all)
+			assert.Equal(t, []float32{float32(2 + 2*(rank%2))}, sub)
+			x.Close()
+			y.Close()
+		}
+		return nil
+	}))
+}
+
+func TestCollectivesRunInTheOrderOfTheCalls(t *testing.T) {
+	groups := memgroup.New(2)
+	const n = 200
+	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
+		x, _ := tensorconv.FromSlice([]int64{1})
+		defer x.Close()
+		var last *pyhook.Future
+		for range n { // each doubles or sums what the one before left
+			var err error
+			if last, err = g.AllReduce(t.Context(), x, pyhook.Max); err != nil {
+				return err
+			}
+		}
+		return done(last, nil)
+	}))
+}
+
+func TestRanksOutOfStepAreTold(t *testing.T) {
+	x := func(d tensorconv.DType, n int64) *tensorconv.Tensor {
+		made, err := tensorconv.New(d, n)
+		require.NoError(t, err)
+		t.Cleanup(made.Close)
+		return made
+	}
+	f4, f5, h4 := x(tensorconv.Float32, 4), x(tensorconv.Float32, 5), x(tensorconv.Float16, 4)
+	type action func(*memgroup.Group) error
+	reduce := func(of *tensorconv.Tensor, op pyhook.ReduceOp) action {
+		return func(g *memgroup.Group) error { return done(g.AllReduce(t.Context(), of, op)) }
+	}
+	for name, c := range map[string]struct {
+		a, b         action
+		mine, theirs string
+	}{
+		"another length":     {reduce(f4, pyhook.Sum), reduce(f5, pyhook.Sum), "float32 x4", "float32 x5"},
+		"another dtype":      {reduce(f4, pyhook.Sum), reduce(h4, pyhook.Sum), "float32 x4", "float16 x4"},
+		"another operation":  {reduce(f4, pyhook.Sum), reduce(f4, pyhook.Max), "SUM", "MAX"},
+		"another collective": {reduce(f4, pyhook.Sum), func(g *memgroup.Group) error { return done(g.Broadcast(t.Context(), f4, 0)) }, "all_reduce", "broadcast"},
+		"a barrier":          {reduce(f4, pyhook.Sum), func(g *memgroup.Group) error { return g.Barrier(t.Context()) }, "all_reduce", "barrier"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			groups := memgroup.New(3)
+			errs := onAll(groups, func(rank int, g *memgroup.Group) error {
+				if rank == 2 {
+					return c.b(g)
+				}
+				return c.a(g)
+			})
+			for rank, err := range errs {
+				var mismatch *pyhook.MismatchError
+				require.ErrorAs(t, err, &mismatch, "rank %d", rank)
+				require.ErrorIs(t, err, pyhook.ErrGroup)
+				require.ErrorIs(t, groups[rank].Err(), error(mismatch))
+			}
+			assert.ErrorContains(t, errs[0], c.mine)
+			assert.ErrorContains(t, errs[0], "rank 2 calls")
+			assert.ErrorContains(t, errs[0], c.theirs)
+			// In step again, the group works.
+			allOK(t, onAll(groups, func(_ int, g *memgroup.Group) error { return g.Barrier(t.Context()) }))
+		})
+	}
+}
+
+func TestAClosedRankFreesTheOthers(t *testing.T) {
+	groups := memgroup.New(3)
+	errs := onAll(groups, func(rank int, g *memgroup.Group) error {
+		if rank == 1 {
+			time.Sleep(20 * time.Millisecond)
+			g.Close()
+			g.Close()
+			return g.Barrier(t.Context())
+		}
+		return g.Barrier(t.Context())
+	})
+	require.ErrorIs(t, errs[1], pyhook.ErrClosed)
+	for _, rank := range []int{0, 2} {
+		var closed *memgroup.ClosedError
+		require.ErrorAs(t, errs[rank], &closed, "%v", errs[rank])
+		assert.Equal(t, 1, closed.Rank)
+		require.ErrorIs(t, errs[rank], memgroup.ErrClosed)
+		require.ErrorIs(t, errs[rank], pyhook.ErrGroup)
+	}
+}
+
+func TestACancelledContextEndsTheWait(t *testing.T) {
+	groups := memgroup.New(2)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, groups[0].Barrier(ctx), context.DeadlineExceeded)
+	_, err := groups[0].Broadcast(ctx, nil, 0)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	// The barrier counts all the same: the other rank's meets it.
+	require.NoError(t, groups[1].Barrier(t.Context()))
+	require.ErrorIs(t, groups[0].Recv(ctx, 1, pyhook.Tag{}, nil), context.DeadlineExceeded)
+}
+
+func TestATimeoutNamesTheRank(t *testing.T) {
+	groups := memgroup.NewConfig(2, pyhook.TransportConfig{Timeout: 20 * time.Millisecond})
+	err := groups[0].Barrier(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.ErrorContains(t, err, "not done after 20ms")
+	assert.ErrorContains(t, err, "rank 1")
+}
+
+func TestSendAndRecvMeetByTag(t *testing.T) {
+	groups := memgroup.New(2)
+	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
+		if rank == 0 {
+			errs := onAll([]uint64{7, 8}, func(_ int, tag uint64) error {
+				return g.Send(t.Context(), 1, pyhook.Tag{Message: tag}, []byte{byte(tag)})
+			})
+			return errs[0]
+		}
+		for _, tag := range []uint64{8, 7} {
+			got := []byte{0}
+			if err := g.Recv(t.Context(), 0, pyhook.Tag{Message: tag}, got); err != nil {
+				return err
+			}
+			assert.Equal(t, []byte{byte(tag)}, got)
+		}
+		return nil
+	}))
+	errs := onAll(groups, func(rank int, g *memgroup.Group) error {
+		if rank == 0 {
+			return g.Send(t.Context(), 1, pyhook.Tag{}, []byte{1, 2})
+		}
+		return g.Recv(t.Context(), 0, pyhook.Tag{}, []byte{0})
+	})
+	for _, err := range errs {
+		require.ErrorContains(t, err, "2 bytes are sent where 1 are received")
+	}
+	require.ErrorContains(t, groups[0].Send(t.Context(), 2, pyhook.Tag{}, nil), "rank 2 of 2")
+}
+
+func TestNothingStaysBehind(t *testing.T) {
+	first, err := tensorconv.FromSlice([]byte{1}) // starts tensorconv's goroutine
+	require.NoError(t, err)
+	first.Close()
+	tensors, memory := tensorconv.LiveTensors(), tensorconv.LiveMemory()
+	goroutines := runtime.NumGoroutine()
+	groups := memgroup.New(2)
+	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
+		x, _ := tensorconv.FromSlice(bytes.Repeat([]byte{1}, 40<<10))
+		defer x.Close()
+		for range 2000 {
+			if err := done(g.AllReduce(t.Context(), x, pyhook.BOr)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	for _, g := range groups {
+		g.Close()
+	}
+	left := func() string {
+		return fmt.Sprintf("%d tensors, %d memory", tensorconv.LiveTensors()-tensors, tensorconv.LiveMemory()-memory)
+	}
+	// Eventually has goroutines of its own.
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if left() == "0 tensors, 0 memory" && runtime.NumGoroutine() <= goroutines {
+			return
+		}
+	}
+	t.Errorf("left: %s, %d goroutines", left(), runtime.NumGoroutine()-goroutines)
+}
+
+func TestATransportMustOfferSomething(t *testing.T) {
+	_, err := pyhook.NewTransportGroup(bare{}, pyhook.TransportConfig{})
+	require.ErrorContains(t, err, "neither Send and Recv nor AllGather")
+	require.ErrorIs(t, err, pyhook.ErrGroup)
+}
+
+type bare struct{}
+
+func (bare) Rank() int { return 0 }
+func (bare) Size() int { return 1 }
+
+func ExampleNew() {
+	groups := memgroup.New(3)
+	var wait sync.WaitGroup
+	sums := make([][]float32, 3)
+	for rank, g := range groups {
+		sums[rank] = []float32{float32(rank), 10}
+		wait.Go(func() {
+			x, _ := tensorconv.FromSlice(sums[rank])
+			defer x.Close()
+			future, _ := g.AllReduce(context.Background(), x, pyhook.Sum)
+			defer future.Close()
+			_, _ = future.Wait(context.Background())
+		})
+	}
+	wait.Wait()
+	fmt.Println(sums[0], sums[2])
+	// Output: [3 30] [3 30]
+}

@@ -1,0 +1,187 @@
+package pyhook
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"pyhook/cbridge"
+	"pyhook/tensorconv"
+)
+
+// Parameter is a trainable parameter of the model, as hooks see it in
+// bucket.parameters(): one object for the life of the model, whichever bucket
+// it is in.
+type Parameter struct {
+	Name  string
+	Shape []int64
+	DType tensorconv.DType
+	// Data is the parameter's values, for hooks that read or update weights.
+	// Optional: without it hooks see the right shape and dtype, and NaN.
+	Data *tensorconv.Tensor
+
+	mu     sync.Mutex // as GradBucket.mu: never held while Python is called
+	python *Object    // torch.nn.Parameter over Data
+}
+
+// pythonBucket is what persists of a bucket on Python's side while its memory
+// is the same. The bucket holds it, and so do the calls and values that came
+// of it: a future may be done after SetBuffer or Close.
+type pythonBucket struct {
+	layout *Object            // pyhook._bucket.BucketLayout
+	tensor *Object            // the flat torch tensor over buffer
+	buffer *tensorconv.Tensor // the trainer's handle
+	data   uintptr
+	len    int64
+	refs   atomic.Int32
+}
+
+func (p *pythonBucket) release() {
+	if p != nil && p.refs.Add(-1) == 0 {
+		p.layout.Close()
+		p.tensor.Close()
+	}
+}
+
+// forget drops the Python objects after a hook changed them in place, so that
+// the next step starts from the trainer's memory again.
+func (b *GradBucket) forget(python *pythonBucket) {
+	b.mu.Lock()
+	current := b.python == python
+	if current {
+		b.python = nil
+	}
+	b.mu.Unlock()
+	if current {
+		python.release()
+	}
+}
+
+// forPython returns the bucket's Python objects, making them at the first use.
+// The caller releases them.
+func (b *GradBucket) forPython(t *tools) (*pythonBucket, error) {
+	for {
+		b.mu.Lock()
+		closed, python, buffer := b.closed, b.python, b.cfg.Buffer
+		if python != nil {
+			python.refs.Add(1)
+		}
+		b.mu.Unlock()
+		if python != nil && !isClosed(buffer) {
+			return python, nil
+		}
+		python.release()
+		if closed {
+			return nil, fmt.Errorf("the bucket: %w", ErrClosed)
+		}
+		python, err := b.newPython(t, buffer)
+		if err != nil {
+			return nil, err
+		}
+		b.mu.Lock()
+		if b.python == nil && b.cfg.Buffer == buffer && !b.closed {
+			b.python = python
+			b.mu.Unlock()
+			return python, nil
+		}
+		b.mu.Unlock()
+		python.refs.Store(1) // another call was first, or SetBuffer, or Close
+		python.release()
+	}
+}
+
+// newPython holds one reference for the bucket and one for the caller.
+func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBucket, error) {
+	tensor, err := resizable(buffer)
+	if err != nil {
+		return nil, fmt.Errorf("the bucket's buffer: %w", err)
+	}
+	layout, err := b.layout(t, tensor, buffer.Device())
+	if err != nil {
+		tensor.Close()
+		return nil, err
+	}
+	python := &pythonBucket{layout: layout, tensor: tensor, buffer: buffer, data: uintptr(buffer.Data()), len: buffer.Len()}
+	python.refs.Store(2)
+	return python, nil
+}
+
+// resizable makes the torch tensor of a buffer, in a storage with the room that
+// the buffer's memory has.
+func resizable(buffer *tensorconv.Tensor) (*Object, error) {
+	roomy, err := buffer.WithRoom()
+	if err != nil {
+		return nil, err
+	}
+	defer roomy.Close()
+	tensor, err := roomy.Python()
+	if err != nil || roomy.Len() == buffer.Len() {
+		return tensor, err
+	}
+	same, err := tensor.Call("resize_", buffer.Len())
+	if err != nil {
+		tensor.Close()
+		return nil, err
+	}
+	same.Close()
+	return tensor, nil
+}
+
+func (b *GradBucket) layout(t *tools, tensor *Object, device tensorconv.Device) (*Object, error) {
+	names := make([]string, len(b.params))
+	params := make([]any, len(b.params))
+	for i, p := range b.params {
+		o, err := p.forPython(device)
+		if err != nil {
+			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
+		}
+		names[i], params[i] = p.Name, o
+	}
+	kwargs := map[string]any{"names": names, "params": params}
+	if b.cfg.SparseIndices != nil {
+		kwargs["sparse_indices"] = b.cfg.SparseIndices
+	}
+	return t.newLayout.Invoke([]any{tensor, b.cfg.Index, b.cfg.Count, b.cfg.Offsets, b.cfg.Lengths, b.cfg.Sizes}, kwargs)
+}
+
+// forPython returns the parameter's one Python object.
+func (p *Parameter) forPython(device tensorconv.Device) (*Object, error) {
+	p.mu.Lock()
+	python := p.python
+	p.mu.Unlock()
+	if python != nil {
+		return python, nil
+	}
+	bucket, err := cbridge.Import("pyhook._bucket")
+	if err != nil {
+		return nil, err
+	}
+	defer bucket.Close()
+	var data any
+	if p.Data != nil {
+		data = p.Data
+	}
+	made, err := bucket.Call("make_parameter", data, p.Shape, p.DType.String(), device.String())
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	if p.python == nil {
+		p.python = made
+	}
+	python = p.python
+	p.mu.Unlock()
+	if python != made { // another bucket's call was first
+		made.Close()
+	}
+	return python, nil
+}
+
+// Close drops the parameter's Python object. Idempotent.
+func (p *Parameter) Close() {
+	p.mu.Lock()
+	python := p.python
+	p.python = nil
+	p.mu.Unlock()
+	python.Close()
+}

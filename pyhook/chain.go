@@ -1,0 +1,97 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+
+	"pyhook/cbridge"
+)
+
+// ChainedHook is a hook whose callbacks may issue collectives. Its futures can
+// be completed in an order that the caller chooses, the same on every rank, so
+// that buckets overlap where callbacks in gloo's order would mix up the ranks.
+type ChainedHook interface {
+	CommHook
+	// RunHookChained is RunHook, but nothing of the call's futures completes
+	// before the Chain is advanced (or the hook itself waits for it).
+	RunHookChained(ctx context.Context, b *GradBucket) (*Future, Chain, error)
+}
+
+// Chain is the collectives of one hook call, level by level: level 0 are those
+// that the call itself issued, level 1 those of their callbacks, and so on. One
+// goroutine at a time; every rank must advance its chains in the same order.
+type Chain interface {
+	// Advance waits for the collectives of the current level and runs their
+	// callbacks, in order, on the calling goroutine. It returns whether those
+	// issued more. Failures go to the hook's future; the error is the
+	// context's, or ErrClosed.
+	Advance(ctx context.Context) (more bool, err error)
+	// Close drops the chain. Idempotent.
+	Close()
+}
+
+// chain is python/pyhook/_ordered.py's Chain.
+type chain struct {
+	hook   *PythonCommHook
+	object *Object
+	bucket *GradBucket
+}
+
+// RunHookChained: see ChainedHook.
+func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Future, Chain, error) {
+	object, err := h.rt.tools.newChain.Invoke([]any{h.hook}, nil)
+	if err != nil {
+		return nil, nil, h.fail(b, ErrClosed, err)
+	}
+	future, err := h.run(ctx, b, object)
+	if err != nil {
+		object.Close()
+		return nil, nil, err
+	}
+	return future, &chain{hook: h, object: object, bucket: b}, nil
+}
+
+// Advance: see Chain. While collectives are under way nothing of Python is
+// held, so that ctx can end the wait.
+func (c *chain) Advance(ctx context.Context) (bool, error) {
+	unfinished, err := c.object.Call("unfinished")
+	if err != nil {
+		return false, c.fail(err)
+	}
+	if unfinished.IsNone() {
+		unfinished.Close()
+	} else if err := c.wait(ctx, unfinished); err != nil {
+		return false, err
+	}
+	more, err := c.object.CallValue("advance")
+	if err != nil {
+		return false, c.fail(err)
+	}
+	return more == true, nil
+}
+
+// wait waits for a real future; an error of that is left to the hook's future.
+func (c *chain) wait(ctx context.Context, object *Object) error {
+	future, err := c.hook.rt.watch(object, c.fail)
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	_, err = future.Wait(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return c.fail(err)
+	}
+	return nil
+}
+
+func (c *chain) fail(err error) error {
+	if errors.Is(err, cbridge.ErrObjectClosed) {
+		return c.hook.fail(c.bucket, ErrClosed, err)
+	}
+	return c.hook.fail(c.bucket, ErrFutureFailed, err)
+}
+
+// Close: see Chain.
+func (c *chain) Close() { c.object.Close() }
+
+var _ ChainedHook = (*PythonCommHook)(nil)

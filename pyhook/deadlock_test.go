@@ -1,0 +1,193 @@
+package pyhook
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+	"pyhook/tensorconv"
+)
+
+// within fails the test, with no way on, if f hangs.
+func within(t *testing.T, limit time.Duration, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		panic("deadlock in " + t.Name())
+	}
+}
+
+// forget is what a hook that changes its buffer in place brings about.
+func forget(b *GradBucket) {
+	b.mu.Lock()
+	python := b.python
+	b.mu.Unlock()
+	b.forget(python)
+}
+
+// A callback of torch's holds the GIL. Were a bucket's or a future's lock held
+// by one who waits for the GIL, it would never end.
+func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		within(t, time.Minute, func() {
+			h := load(t, "sample:pending", HookConfig{})
+			b := bucket(t, []float32{1, 2})
+			other := tensor(t, tensorconv.Float32, []float32{3, 4})
+			first := b.Buffer()
+			for i := range 200 {
+				futures := make([]*Future, 4)
+				for j := range futures {
+					var err error
+					futures[j], err = h.RunHook(context.Background(), b)
+					require.NoError(t, err)
+				}
+				var group sync.WaitGroup
+				group.Go(func() { python(t, "sample.finish", i%2 == 0) })
+				group.Go(func() { assert.NoError(t, b.SetBuffer(map[bool]*tensorconv.Tensor{true: first, false: other}[i%2 == 1])) })
+				group.Go(func() { _ = b.Buffer(); _ = h.LegacyNames(b); forget(b) })
+				for j, future := range futures {
+					group.Go(func() {
+						if j%2 == 0 {
+							_, err := future.Wait(context.Background())
+							assert.NoError(t, err)
+						}
+						future.Close()
+					})
+				}
+				group.Wait()
+			}
+		})
+	})
+}
+
+// A Go function that Python calls holds the GIL too, and may ask for anything
+// that does not wait for Python.
+func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		within(t, time.Minute, func() {
+			b := bucket(t, []float32{1})
+			pending := hookFuture(t, "sample:pending", b)
+			defer pending.Close()
+			inner := load(t, "sample:doubled", HookConfig{})
+			inside, stop := make(chan struct{}, 1), make(chan struct{})
+			ask, err := cbridge.NewFunc("ask", func([]*Object) (any, error) {
+				select {
+				case inside <- struct{}{}:
+				default:
+				}
+				_, _ = b.Buffer(), pending.Done()
+				future, err := inner.RunHook(context.Background(), b) // a hook in a hook
+				if err != nil {
+					return nil, err
+				}
+				defer future.Close()
+				value, err := future.Wait(context.Background())
+				if err != nil {
+					return nil, err
+				}
+				return value.Object().Clone()
+			})
+			require.NoError(t, err)
+			defer ask.Close()
+			path := file(t, "asks.py", "from sample import done\ndef hook(state, bucket): return done(state())\n")
+			h := load(t, path+":hook", HookConfig{State: ask})
+			var group sync.WaitGroup
+			group.Go(func() {
+				<-inside
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						forget(b)
+						future := hookFuture(t, "sample:lost", b)
+						future.Close()
+					}
+				}
+			})
+			for range 100 {
+				got, err := run(t, h, bucket(t, []float32{1}))
+				assert.NoError(t, err)
+				assert.Equal(t, []float32{2}, got)
+			}
+			close(stop)
+			group.Wait()
+			python(t, "sample.abandon")
+		})
+	})
+}
+
+func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		within(t, 2*time.Minute, func() {
+			shared := &Parameter{Name: "w", Shape: []int64{2}, DType: tensorconv.Float32}
+			defer shared.Close()
+			var group sync.WaitGroup
+			for i := range 8 {
+				spec := []string{"sample:doubled", "sample:doubled_in_place", "sample:later", "allreduce", "noop",
+					"faults:raises", "sample:reduced", "contract:looks_at_parameters"}[i]
+				h := load(t, spec, HookConfig{})
+				buffer := tensor(t, tensorconv.Float32, []float32{float32(i), 1})
+				b, err := NewGradBucket(BucketConfig{Index: i, Count: 8, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2},
+					Sizes: [][]int64{{2}}, Parameters: []*Parameter{shared}})
+				require.NoError(t, err)
+				group.Go(func() {
+					defer b.Close()
+					for range 50 {
+						_, err := run(t, h, b)
+						if spec == "faults:raises" {
+							assert.ErrorIs(t, err, ErrRaised)
+						} else {
+							assert.NoError(t, err)
+						}
+					}
+				})
+			}
+			group.Wait()
+		})
+	})
+}
+
+func TestCloseWhileCallsRunIsClean(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		within(t, 2*time.Minute, func() {
+			for round := range 20 {
+				h := load(t, "sample:doubled", HookConfig{})
+				var group sync.WaitGroup
+				for range 4 {
+					b := bucket(t, []float32{1, 2})
+					group.Go(func() {
+						for {
+							got, err := run(t, h, b)
+							if err != nil {
+								assert.ErrorIs(t, err, ErrClosed)
+								return
+							}
+							assert.Equal(t, []float32{2, 4}, got)
+						}
+					})
+					group.Go(func() {
+						time.Sleep(time.Duration(round) * 100 * time.Microsecond)
+						switch round % 3 {
+						case 0:
+							h.Close()
+						case 1:
+							b.Close()
+						default:
+							b.Buffer().Close()
+						}
+					})
+				}
+				group.Wait()
+			}
+		})
+	})
+}

@@ -1,0 +1,232 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/tensorconv"
+)
+
+// soon is a context for what must not take long.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestAFutureIsDoneOnce(t *testing.T) {
+	future, complete := NewFuture()
+	select {
+	case <-future.Done():
+		t.Fatal("done too early")
+	default:
+	}
+	x := tensor(t, tensorconv.Float32, []float32{1})
+	complete(TensorValue(x), nil)
+	complete(Value{}, errors.New("too late"))
+	<-future.Done()
+	for range 2 {
+		value, err := future.Wait(soon(t))
+		require.NoError(t, err)
+		assert.Same(t, x, value.Tensor())
+		assert.Nil(t, value.Object())
+	}
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := future.Wait(cancelled)
+	require.NoError(t, err, "a value that is there is given whatever the context")
+}
+
+func TestThenChainsPassValuesAndErrors(t *testing.T) {
+	x, y := tensor(t, tensorconv.Float32, []float32{1}), tensor(t, tensorconv.Float32, []float32{2})
+	step := func(v Value) (Value, error) {
+		if v.Tensor() == x {
+			return TensorValue(y), nil
+		}
+		return v, nil
+	}
+	for _, early := range []bool{true, false} {
+		future, complete := NewFuture()
+		if early {
+			complete(TensorValue(x), nil)
+		}
+		last := future.Then(step).Then(step).Then(step)
+		if !early {
+			complete(TensorValue(x), nil)
+		}
+		value, err := last.Wait(soon(t))
+		require.NoError(t, err)
+		assert.Same(t, y, value.Tensor())
+	}
+	boom := errors.New("boom")
+	reached := false
+	failing := CompletedFuture(TensorValue(x), nil).Then(func(Value) (Value, error) { return Value{}, boom })
+	_, err := failing.Then(func(v Value) (Value, error) { reached = true; return v, nil }).Wait(soon(t))
+	require.ErrorIs(t, err, boom)
+	assert.False(t, reached, "an error passes by")
+}
+
+func TestManyGoroutinesMayWaitForOneFuture(t *testing.T) {
+	future, complete := NewFuture()
+	x := tensor(t, tensorconv.Float32, []float32{1})
+	var group sync.WaitGroup
+	for i := range 100 {
+		group.Go(func() {
+			if i%2 == 0 {
+				<-future.Done()
+			}
+			value, err := future.Wait(context.Background())
+			assert.NoError(t, err)
+			assert.Same(t, x, value.Tensor())
+			next, err := future.Then(func(v Value) (Value, error) { return v, nil }).Wait(context.Background())
+			assert.NoError(t, err)
+			assert.Same(t, x, next.Tensor())
+		})
+	}
+	complete(TensorValue(x), nil)
+	group.Wait()
+}
+
+// hookFuture calls the hook.
+func hookFuture(t *testing.T, hook string, b *GradBucket) *Future {
+	t.Helper()
+	future, err := load(t, hook, HookConfig{}).RunHook(context.Background(), b)
+	require.NoError(t, err)
+	return future
+}
+
+func TestThenKeepsThePythonValueUntilItHasRun(t *testing.T) {
+	read := func(v Value) (string, error) {
+		if v.Object() == nil {
+			return "", errors.New("no object")
+		}
+		return v.Object().Str()
+	}
+	for _, hook := range []string{"sample:doubled", "sample:pending"} {
+		check(t, hook, func(t *testing.T) {
+			future := hookFuture(t, hook, bucket(t, []float32{1, 2}))
+			start, text := make(chan struct{}), make(chan string, 1)
+			same := future.Then(func(v Value) (Value, error) {
+				<-start
+				s, err := read(v)
+				text <- s
+				return v, err
+			})
+			if hook == "sample:pending" {
+				python(t, "sample.finish", true)
+			}
+			future.Close()
+			close(start)
+			value, err := same.Wait(soon(t))
+			require.NoError(t, err)
+			assert.Equal(t, "tensor([2., 4.])", <-text)
+			s, err := read(value)
+			require.NoError(t, err, "the second future has a handle of its own")
+			assert.Equal(t, "tensor([2., 4.])", s)
+			same.Close()
+			_, err = read(value)
+			require.Error(t, err)
+		})
+	}
+}
+
+func TestAClosedFutureLetsGo(t *testing.T) {
+	check(t, "of what comes later", func(t *testing.T) {
+		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
+		waiting := make(chan error)
+		go func() { _, err := future.Wait(context.Background()); waiting <- err }()
+		future.Close()
+		saysAll(t, <-waiting, ErrClosed, "sample.pending", 2)
+		assert.Equal(t, int64(1), python(t, "sample.finish", true), "which is no harm")
+	})
+	check(t, "of a future that never comes", func(t *testing.T) {
+		for range 10 {
+			hookFuture(t, "sample:lost", bucket(t, []float32{1})).Close()
+			hookFuture(t, "sample:pending", bucket(t, []float32{1})).Close()
+		}
+		python(t, "sample.abandon")
+	})
+	check(t, "but not before those that were promised it", func(t *testing.T) {
+		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
+		next := future.Then(func(v Value) (Value, error) { return v, nil })
+		future.Close()
+		python(t, "sample.finish", true)
+		value, err := next.Wait(soon(t))
+		require.NoError(t, err)
+		assert.NotNil(t, value.Object())
+		next.Close()
+	})
+}
+
+func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		const n = 200
+		h := load(t, "sample:pending", HookConfig{})
+		futures := make([]*Future, n)
+		buckets := make([]*GradBucket, n)
+		for i := range futures {
+			buckets[i] = bucket(t, []float32{float32(i), 1})
+			var err error
+			futures[i], err = h.RunHook(context.Background(), buckets[i])
+			require.NoError(t, err)
+		}
+		var group sync.WaitGroup
+		for i, future := range futures {
+			group.Go(func() {
+				value, err := future.Wait(soon(t))
+				if !assert.NoError(t, err) {
+					return
+				}
+				result, err := h.ParseHookResult(value)
+				assert.NoError(t, err)
+				s, err := tensorconv.Slice[float32](result)
+				assert.NoError(t, err)
+				assert.Equal(t, []float32{float32(2 * i), 2}, s)
+				result.Close()
+				future.Close()
+			})
+		}
+		assert.Equal(t, int64(n), python(t, "sample.finish", true))
+		group.Wait()
+	})
+}
+
+func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
+	old, fresh := []float32{1, 2}, []float32{30, 40}
+	changes := map[string]func(t *testing.T, b *GradBucket){
+		"it is closed":         func(_ *testing.T, b *GradBucket) { b.Close() },
+		"its memory is set":    func(t *testing.T, b *GradBucket) { require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, fresh))) },
+		"it is forgotten":      func(_ *testing.T, b *GradBucket) { forget(b) },
+		"another hook is run":  func(t *testing.T, b *GradBucket) { _, err := run(t, load(t, "noop", HookConfig{}), b); require.NoError(t, err) },
+		"nothing, in contrast": func(*testing.T, *GradBucket) {},
+	}
+	for name, change := range changes {
+		for _, double := range []bool{false, true} {
+			check(t, fmt.Sprintf("%s (a new tensor: %v)", name, double), func(t *testing.T) {
+				b := bucket(t, old)
+				h := load(t, "sample:pending", HookConfig{})
+				future, err := h.RunHook(context.Background(), b)
+				require.NoError(t, err)
+				defer future.Close()
+				h.Close() // which changes nothing either
+				change(t, b)
+				python(t, "sample.finish", double)
+				value, err := future.Wait(soon(t))
+				require.NoError(t, err)
+				result, err := h.ParseHookResult(value)
+				require.NoError(t, err)
+				defer result.Close()
+				want := map[bool][]float32{false: old, true: {2, 4}}[double]
+				assert.Equal(t, want, values(t, result), "of the memory that the hook was called with")
+			})
+		}
+	}
+}

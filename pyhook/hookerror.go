@@ -1,0 +1,121 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+
+	"pyhook/cbridge"
+	"pyhook/tensorconv"
+)
+
+// hookError makes a HookError of err, mostly what Python raised. kind serves
+// errors that do not say their kind themselves.
+func hookError(hook string, rank, bucket int, kind error, err error) *HookError {
+	e := &HookError{Hook: hook, Rank: rank, Bucket: bucket, Kind: kind, Detail: err.Error(), Err: err}
+	var python *PythonError
+	switch {
+	case !errors.As(err, &python):
+		e.Kind = goKind(err, kind)
+	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":
+		e.Kind = codeKind(python, kind)
+		e.Detail, e.Hint = python.Fields["message"], python.Fields["hint"]
+	default:
+		e.Detail = python.Error()
+		nameOrigin(python)
+	}
+	if e.Hint == "" {
+		e.Hint = hintFor(e.Kind, e.Detail)
+	}
+	return e
+}
+
+// goKind is the kind of an error of the Go side.
+func goKind(err, kind error) error {
+	for _, closed := range []error{ErrClosed, cbridge.ErrObjectClosed, cbridge.ErrClosed, tensorconv.ErrClosed} {
+		if errors.Is(err, closed) {
+			return ErrClosed
+		}
+	}
+	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, ended) {
+			return ended
+		}
+	}
+	return kind
+}
+
+func codeKind(e *PythonError, kind error) error {
+	if strings.HasSuffix(e.Type, ".GroupError") {
+		return ErrGroup
+	}
+	if known, ok := codes[e.Fields["code"]]; ok {
+		return known
+	}
+	return kind
+}
+
+const callbackPrefix = "Got the following error when running the callback: "
+
+var callbackText = regexp.MustCompile(`(?s)^([A-Za-z_][\w.]*): ?(.*)$`)
+
+// nameOrigin makes the exception that was raised in a `then` callback the cause
+// of the RuntimeError that PyTorch makes of it: of the original only text is
+// left (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::then), once
+// for each `then` on the way. As _contract.py's callback_origin.
+func nameOrigin(e *PythonError) {
+	start := strings.LastIndex(e.Message, callbackPrefix)
+	if e.Type != "RuntimeError" || start < 0 || e.Cause != nil {
+		return
+	}
+	body, frames, _ := strings.Cut(e.Message[start+len(callbackPrefix):], "\n\nAt:\n")
+	if parts := callbackText.FindStringSubmatch(body); parts != nil {
+		e.Cause = &PythonError{Type: parts[1], Message: parts[2], Traceback: frames}
+	}
+}
+
+// invalidScalarType is what gloo says of a dtype that it was built without.
+const invalidScalarType = "Invalid scalar type"
+
+const dtypeHint = "this build of the backend cannot all-reduce that dtype: " +
+	"run `pyhook doctor`, which lists those that it can"
+
+// notResizable is what torch says where a hook resizes its buffer.
+const notResizable = "resize storage that is not resizable"
+
+const resizeHint = "the hook makes its buffer larger, and torch cannot resize memory that is not its own: " +
+	"give the bucket a buffer of tensorconv.New, which has some room, or let the hook work on a clone"
+
+// hintFor is for errors that come without a hint.
+func hintFor(kind error, detail string) string {
+	if strings.Contains(detail, invalidScalarType) {
+		return dtypeHint
+	}
+	if strings.Contains(detail, notResizable) {
+		return resizeHint
+	}
+	for _, h := range []struct {
+		kind error
+		hint string
+	}{
+		{ErrRaised, "the error's PythonError has the traceback; hook and bucket can be used again"},
+		{ErrFutureFailed, "look at the hook's callbacks; hook and bucket can be used again"},
+		{ErrClosed, "close it after the last future of its calls is done"},
+		{context.Canceled, "what was started goes on; the future can be waited for again"},
+		{context.DeadlineExceeded, "did all ranks call the hook? What was started goes on; the future can be waited for again"},
+		{ErrNonFinite, "look for a division by zero or an overflow, in fp16 perhaps, in the hook and before it"},
+		{ErrMeta, "return a tensor with data, on the bucket's device"},
+		{ErrLayout, "return a plain tensor: .contiguous() or .clone() makes one"},
+		{ErrBadResult, "the value must be the reduced flat tensor"},
+		{ErrNotFuture, "a hook returns a torch.futures.Future of the reduced flat tensor"},
+		{ErrBucket, "give the bucket a dtype that this torch has, and parts that fit each other"},
+		{ErrGroup, "run `pyhook doctor`, which tries what torch.distributed can do here"},
+		{ErrLoad, "the error's PythonError has the traceback"},
+	} {
+		if errors.Is(kind, h.kind) {
+			return h.hint
+		}
+	}
+	return ""
+}

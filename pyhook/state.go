@@ -1,0 +1,186 @@
+package pyhook
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"pyhook/cbridge"
+)
+
+// The kinds of errors of SaveState and LoadState. All are ErrState.
+var (
+	ErrState = errors.New("the hook's state cannot be saved or restored")
+	// ErrStateUnsafe: only pickle could write or read it; the error names what.
+	ErrStateUnsafe = fmt.Errorf("%w: not safe", ErrState)
+	// ErrStateCorrupt: no saved state, or one that was cut short or changed.
+	ErrStateCorrupt = fmt.Errorf("%w: damaged", ErrState)
+	// ErrStateVersion: of a version of the format that this pyhook cannot read.
+	ErrStateVersion = fmt.Errorf("%w: another version", ErrState)
+	// ErrStateClass: it is the state of another kind of hook.
+	ErrStateClass = fmt.Errorf("%w: another class", ErrState)
+	// ErrStateRank: it is another rank's, or that of a group of another size.
+	ErrStateRank = fmt.Errorf("%w: another rank", ErrState)
+)
+
+// stateCodes are those of StateError in python/pyhook/_errors.py; the others
+// are ErrState.
+var stateCodes = map[string]error{
+	"unsafe": ErrStateUnsafe, "corrupt": ErrStateCorrupt, "version": ErrStateVersion,
+	"class": ErrStateClass, "immutable": ErrStateClass, "rank": ErrStateRank,
+}
+
+// StateOption changes how a state is saved or loaded.
+type StateOption func(*stateOptions)
+
+type stateOptions struct {
+	trusted, anyRank bool
+	device           string
+}
+
+// TrustState lets SaveState pickle what it could not write otherwise, and
+// LoadState read that. Loading a pickle can run any program: trust only files
+// that you wrote yourself. It is needed on both sides.
+func TrustState() StateOption { return func(o *stateOptions) { o.trusted = true } }
+
+// AnyRank lets LoadState take another rank's state, or that of a group of
+// another size. The run is then not quite the one that was stopped.
+func AnyRank() StateOption { return func(o *stateOptions) { o.anyRank = true } }
+
+// StateDevice puts the state's tensors on a device ("cpu", "cuda:1"); without
+// it they go where they were.
+func StateDevice(name string) StateOption { return func(o *stateOptions) { o.device = name } }
+
+func stateOptionsOf(opts []StateOption) stateOptions {
+	var o stateOptions
+	for _, option := range opts {
+		option(&o)
+	}
+	return o
+}
+
+// SaveState writes the hook's state so that LoadState, in this process or
+// another, makes a hook that goes on bit by bit as this one would. What it
+// writes has a version and a digest, and no code.
+//
+// Every rank saves its own state: PowerSGD's error feedback differs. Call it
+// between steps, when the futures of all buckets are done. None and process
+// groups save as an empty state. A state's own state_dict and __getstate__ are
+// used where it has them; what a callable object, a bound method or a partial
+// holds is saved too. Global random generators, a module's variables and what
+// closures hold are not.
+//
+// The error is a *HookError: ErrStateUnsafe names what cannot be saved, and
+// nothing is written.
+func (h *PythonCommHook) SaveState(w io.Writer, opts ...StateOption) error {
+	data, err := h.stateBytes(stateOptionsOf(opts))
+	if err != nil {
+		return h.stateError(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		return h.stateError(fmt.Errorf("writing: %w", err))
+	}
+	return nil
+}
+
+func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
+	bridge, err := cbridge.Import("pyhook._state")
+	if err != nil {
+		return nil, err
+	}
+	defer bridge.Close()
+	value, err := bridge.CallValue("save_hook", h.hook, h.state, o.trusted)
+	if err != nil {
+		return nil, err
+	}
+	data, ok := value.([]byte)
+	if !ok {
+		return nil, fmt.Errorf("save_hook returned a %T", value)
+	}
+	return data, nil
+}
+
+// LoadState restores what SaveState wrote into this hook, which must have been
+// made as the saved one was; it keeps its process groups. What the file says
+// wins, hyper-parameters too. It reads r to its end. Call it between steps.
+//
+// No file can make this program run anything, unless TrustState is given.
+//
+// The error is a *HookError: ErrStateCorrupt, ErrStateClass, ... The state is
+// then as it was, unless its own __setstate__ or load_state_dict failed.
+func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
+	o := stateOptionsOf(opts)
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return h.stateError(fmt.Errorf("reading: %w", err))
+	}
+	bridge, err := cbridge.Import("pyhook._state")
+	if err != nil {
+		return h.stateError(err)
+	}
+	defer bridge.Close()
+	if _, err := bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device); err != nil {
+		return h.stateError(err)
+	}
+	return nil
+}
+
+// SaveStateFile is SaveState into a file, which is replaced as a whole or, on
+// an error, left as it was. Its folder must be there.
+func (h *PythonCommHook) SaveStateFile(path string, opts ...StateOption) error {
+	data, err := h.stateBytes(stateOptionsOf(opts))
+	if err != nil {
+		return h.stateError(err)
+	}
+	if err := replaceFile(path, data); err != nil {
+		return h.stateError(fmt.Errorf("saving %s: %w", path, err))
+	}
+	return nil
+}
+
+func replaceFile(path string, data []byte) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), ".hook-state-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(file.Name())
+		}
+	}()
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync() // a rename that outlives a crash must not name an empty file
+	}
+	if err = firstError(err, file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}
+
+// LoadStateFile is LoadState from a file.
+func (h *PythonCommHook) LoadStateFile(path string, opts ...StateOption) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return h.stateError(err)
+	}
+	defer file.Close()
+	return h.LoadState(file, opts...)
+}
+
+func (h *PythonCommHook) stateError(err error) error {
+	e := hookError(h.name, h.rt.Rank(), -1, ErrState, err)
+	var python *PythonError
+	if errors.As(err, &python) && strings.HasSuffix(python.Type, ".StateError") {
+		if kind, ok := stateCodes[python.Fields["code"]]; ok {
+			e.Kind = kind
+		}
+	}
+	if e.Hint == "" {
+		e.Hint = "each rank loads what it saved itself, into a hook that was made as the saved one was"
+	}
+	return e
+}

@@ -1,0 +1,159 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/internal/reduce"
+	"pyhook/tensorconv"
+)
+
+// Operations that a TransportGroup has besides those of every backend.
+const (
+	Avg  ReduceOp = "AVG" // of floats and complex numbers: the sum, divided by Size
+	BAnd ReduceOp = reduce.BAnd
+	BOr  ReduceOp = reduce.BOr
+	BXor ReduceOp = reduce.BXor
+)
+
+// Transport is what a trainer has to move memory between its ranks, if that is
+// not torch.distributed. It needs PointToPoint or AllGatherer as well; all
+// collectives are derived from either. What it can do better than that it says
+// by the other interfaces below.
+//
+//	derived from   collectives   send, recv   sub-groups
+//	PointToPoint   all           yes          yes
+//	AllGatherer    all           no           with Subgrouper
+//
+// The derived collectives are right and simple, not fast: whoever has a real
+// all-reduce should show it. They compare what the ranks ask for first, so that
+// ranks out of step get a *MismatchError and not each other's numbers.
+//
+// Every method blocks until it is done or ctx ends; after that it no longer
+// touches the memory that it was given. A TransportGroup calls those of its
+// collectives one at a time, in one order on all ranks; Send and Recv from many
+// goroutines. Memory is the CPU's, contiguous, and never empty but for messages
+// of Send and Recv.
+type Transport interface {
+	Rank() int
+	Size() int
+}
+
+// Tag tells the messages between two ranks apart.
+type Tag struct{ Group, Message uint64 }
+
+// PointToPoint sends and receives. A message is for the Recv with the same tag
+// and pair of ranks; there is one Send for each Recv, and no order between tags:
+// one that is not yet asked for must not hold up others. Send may wait for its
+// Recv. A message of another length than data is an error. Messages of length 0
+// count as any.
+type PointToPoint interface {
+	Send(ctx context.Context, to int, tag Tag, data []byte) error
+	Recv(ctx context.Context, from int, tag Tag, data []byte) error
+}
+
+// AllGatherer copies rank i's in into out[i] on every rank; all have in's length.
+type AllGatherer interface {
+	AllGather(ctx context.Context, out [][]byte, in []byte) error
+}
+
+// AllReducer combines t in place. With errors.ErrUnsupported (on every rank
+// alike) the derived all-reduce does it. Avg is asked for as Sum.
+type AllReducer interface {
+	AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) error
+}
+
+// ReduceScatterer combines in[r] of all ranks into rank r's out; see AllReducer.
+type ReduceScatterer interface {
+	ReduceScatter(ctx context.Context, out *tensorconv.Tensor, in []*tensorconv.Tensor, op ReduceOp) error
+}
+
+// Broadcaster copies rank root's data to the others'.
+type Broadcaster interface {
+	Broadcast(ctx context.Context, data []byte, root int) error
+}
+
+// AllToAller copies in[r] to rank r's out[own rank]. Lengths differ, and may be 0.
+type AllToAller interface {
+	AllToAll(ctx context.Context, out, in [][]byte) error
+}
+
+// Barrierer returns when all ranks have called it.
+type Barrierer interface {
+	Barrier(ctx context.Context) error
+}
+
+// Subgrouper makes a transport of some ranks, in this order; only they call it,
+// with one name. It is theirs alone: nothing of it may meet the parent's
+// messages. Without it, and with PointToPoint, messages are tagged.
+type Subgrouper interface {
+	Sub(ctx context.Context, ranks []int, name string) (Transport, error)
+}
+
+// MismatchError: the ranks call different collectives. It is an ErrGroup, and
+// all ranks of the group get one.
+type MismatchError struct {
+	Rank         int    // another rank, which calls
+	Theirs, Mine string // as "all_reduce SUM float32 x1024"
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("the ranks are out of step: rank %d calls %s where this one calls %s", e.Rank, e.Theirs, e.Mine)
+}
+
+// Unwrap returns ErrGroup.
+func (e *MismatchError) Unwrap() error { return ErrGroup }
+
+// TransportOf makes a Transport of a ProcessGroup that a trainer wrote for Go
+// hooks, so that Python's hooks can use it too: its AllReduce, Broadcast,
+// AllGather and Barrier, and from them all but send, recv and sub-groups.
+func TransportOf(group ProcessGroup) Transport { return groupTransport{group} }
+
+type groupTransport struct{ group ProcessGroup }
+
+func (t groupTransport) Rank() int { return t.group.Rank() }
+func (t groupTransport) Size() int { return t.group.Size() }
+
+func (t groupTransport) AllReduce(ctx context.Context, tensor *tensorconv.Tensor, op ReduceOp) error {
+	switch op {
+	case Sum, Product, Min, Max:
+		return await(ctx)(t.group.AllReduce(ctx, tensor, op))
+	}
+	return errors.ErrUnsupported
+}
+
+func (t groupTransport) Broadcast(ctx context.Context, data []byte, root int) error {
+	tensor, err := tensorconv.FromSlice(data)
+	if err != nil {
+		return err
+	}
+	defer tensor.Close()
+	return await(ctx)(t.group.Broadcast(ctx, tensor, root))
+}
+
+func (t groupTransport) AllGather(ctx context.Context, out [][]byte, in []byte) error {
+	tensors := make([]*tensorconv.Tensor, len(out)+1)
+	for i, data := range append(out[:len(out):len(out)], in) {
+		var err error
+		if tensors[i], err = tensorconv.FromSlice(data); err != nil {
+			return err
+		}
+		defer tensors[i].Close()
+	}
+	return await(ctx)(t.group.AllGather(ctx, tensors[:len(out)], tensors[len(out)]))
+}
+
+func (t groupTransport) Barrier(ctx context.Context) error { return t.group.Barrier(ctx) }
+
+// await waits for a collective's future.
+func await(ctx context.Context) func(*Future, error) error {
+	return func(future *Future, err error) error {
+		if err != nil {
+			return err
+		}
+		defer future.Close()
+		_, err = future.Wait(ctx)
+		return err
+	}
+}

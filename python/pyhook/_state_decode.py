@@ -1,0 +1,383 @@
+"""From a JSON tree and bytes back into a state. ``_state`` says what the format is.
+
+The file is not believed: no name in it is looked up unless it is on a list of
+ours, every offset and size is checked, and what is wrong is a StateError. First
+everything is decoded, then everything is applied, so that a file which is
+refused leaves the state as it was.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import importlib
+import pickle
+import random
+import struct
+from typing import Any, Callable, Optional
+
+from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
+
+# isort: split
+import torch
+
+from . import _state_arrays
+from ._errors import StateError
+from ._state_parts import (
+    FACTORIES,
+    GROUP,
+    MAX_DEPTH,
+    class_name,
+    kept,
+    put_together,
+    take_apart,
+)
+
+
+class _Missing(enum.Enum):
+    MISSING = 0
+
+
+MISSING = _Missing.MISSING
+"""In place of the counterpart of a value that the state to restore does not have."""
+
+_KINDS = {"list": list, "set": set, "deque": collections.deque}
+_DICTS = {
+    "dict": dict,
+    "OrderedDict": collections.OrderedDict,
+    "defaultdict": collections.defaultdict,
+}
+
+
+class Decoder:
+    """Makes the values of one file.
+
+    A value's *counterpart* is what the state to restore has in its place. Its
+    objects, containers and random generators are filled in place, so that
+    whoever holds them sees the restored ones; its tensors and arrays are
+    replaced.
+    """
+
+    def __init__(
+        self, storages: list[Any], payload: bytes, trusted: bool, device: Optional[str]
+    ) -> None:
+        self.memory = _state_arrays.Memory(storages, payload, device)
+        self._trusted = trusted
+        self._depth = 0
+        self._fresh = 0  # above 0: containers are made, and none filled in place
+        self._made: dict[int, Any] = {}
+        self._claimed: dict[int, Any] = {}  # by id: counterparts that are in use
+        self._steps: list[tuple[str, Callable[[], Any]]] = []
+
+    def apply(self) -> None:
+        """Fill what ``decode`` has found. Children come before their parents."""
+        for path, step in self._steps:
+            try:
+                with torch.no_grad():
+                    step()
+            except Exception as error:
+                raise StateError(
+                    "failed", f"{path}: restoring raised {type(error).__name__}: {error}"
+                ) from error
+
+    def decode(self, node: Any, old: Any, path: str) -> Any:
+        if node is None and kept(old) == GROUP:
+            return old
+        if type(node) is not dict:
+            if node is not None and type(node) not in (bool, int, float, str):
+                raise ValueError(f"a {type(node).__name__} is no node")
+            return old if type(old) is type(node) and repr(old) == repr(node) else node
+        kind = node["t"]
+        if kind == "ref":
+            return self._made[node["id"]]
+        if self._depth > MAX_DEPTH + 2:
+            raise ValueError("nested too deeply")
+        self._depth += 1
+        value = _DECODERS[kind](self, node, old, path)
+        self._depth -= 1
+        if "id" in node:
+            self._made[node["id"]] = value
+        return value
+
+    def _claim(self, old: Any, usable: bool) -> bool:
+        """Whether a counterpart may be filled: once, for two values stay two."""
+        if not usable or id(old) in self._claimed:
+            return False
+        self._claimed[id(old)] = old
+        return True
+
+    def _later(self, path: str, step: Callable[[], Any]) -> None:
+        self._steps.append((path, step))
+
+    # Containers.
+
+    def _items(self, nodes: Any, old: Any, path: str) -> list[Any]:
+        if type(nodes) is not list:
+            raise ValueError("not a list")
+        olds = list(old) if isinstance(old, (list, tuple, collections.deque)) else []
+        olds += [MISSING] * (len(nodes) - len(olds))
+        return [self.decode(n, o, f"{path}[{i}]") for i, (n, o) in enumerate(zip(nodes, olds))]
+
+    def _container(self, node: Any, old: Any, path: str) -> Any:
+        kind: Any = _KINDS[node["t"]]
+        limit = node.get("max")
+        fits = type(old) is kind and (kind is not collections.deque or old.maxlen == limit)
+        target: Any = old
+        if not self._claim(old, fits and not self._fresh):
+            target = collections.deque(maxlen=limit) if kind is collections.deque else kind()
+        self._made[node["id"]] = target
+        items = self._items(node["v"], old if kind is not set else MISSING, path)
+        if kind is set:
+            hash(frozenset(items))
+
+        def fill() -> None:
+            target.clear()
+            (target.update if kind is set else target.extend)(items)
+
+        self._later(path, fill)
+        return target
+
+    def _dict(self, node: Any, old: Any, path: str, attributes: bool = False) -> Any:
+        kind = _DICTS[node["cls"]]
+        fits = type(old) is kind
+        if kind is collections.defaultdict:
+            factory = FACTORIES[node["factory"]] if "factory" in node else None
+            fits = fits and old.default_factory is factory
+            new: Any = collections.defaultdict(factory)
+        else:
+            new = kind()
+        target = old if self._claim(old, fits and not self._fresh and not attributes) else new
+        self._made[node["id"]] = target
+        olds = old if isinstance(old, dict) else {}
+        items = []
+        for key_node, item in node["v"]:
+            key = self.decode(key_node, MISSING, path + " key")
+            where = f"{path}.{_name(key)}" if attributes else f"{path}[{_short(key)}]"
+            items.append((key, self.decode(item, olds.get(key, MISSING), where)))
+
+        def fill() -> None:
+            target.clear()
+            target.update(items)
+
+        self._later(path, fill)
+        return target
+
+    def _tuple(self, node: Any, old: Any, path: str) -> Any:
+        items = self._items(node["v"], old, path)
+        kind = {"tuple": tuple, "frozenset": frozenset, "Size": torch.Size}[node["t"]]
+        if kind is not tuple:
+            made = kind(items)
+            return old if type(old) is kind and old == made else made
+        # The same tuple, if all in it was restored in place.
+        same = type(old) is tuple and len(old) == len(items)
+        return old if same and all(a is b for a, b in zip(old, items)) else tuple(items)
+
+    # Objects.
+
+    def _object(self, node: Any, old: Any, path: str) -> Any:
+        name, how = node["class"], node["how"]
+        parts: tuple[str, Any]
+        if old is MISSING or class_name(type(old)) != name or not self._claim(old, True):
+            if not self._trusted:
+                there: Any = "nothing" if old is MISSING else f"a {class_name(type(old))}"
+                if id(old) in self._claimed:
+                    there = "an object that stands for another one already"
+                raise StateError(
+                    "class",
+                    f"{path}: the file has a {_short(name)}, and the state to restore {there}",
+                    "classes named in a file are not imported: make the state as the saved one "
+                    "was made, with this object in its place, or load with trusted=True",
+                )
+            old, parts = _new(name), (how, MISSING)
+        else:
+            parts = take_apart(old) or ("", None)
+        self._made[node["id"]] = old
+        if parts[0] != how:
+            raise StateError(
+                "class",
+                f"{path}: the file has the {_short(how)} of a {name}, and this one shows its "
+                f"{_short(parts[0])}",
+                "it was saved with another version of the class",
+            )
+        # A setter may empty the container that its getter showed.
+        self._fresh += how != "attributes"
+        content_node = node["v"]
+        if type(content_node) is dict and content_node.get("t") == "dict":
+            content = self._dict(content_node, parts[1], path, attributes=True)
+        else:
+            content = self.decode(content_node, parts[1], path)
+        self._fresh -= how != "attributes"
+        if how == "attributes":
+            self._check_attributes(old, content_node, path)
+        target = old
+        self._later(path, lambda: put_together(target, how, content))
+        return old
+
+    def _check_attributes(self, target: Any, node: Any, path: str) -> None:
+        """An object without ``__dict__`` has room for its slots only."""
+        for name, _ in node["v"]:
+            if type(name) is not str or name.startswith("__"):
+                raise ValueError(f"an attribute {_short(name)}")
+            if not hasattr(target, "__dict__") and not hasattr(type(target), name):
+                raise StateError(
+                    "class",
+                    f"{path}: the file has {_short(name)}, for which this "
+                    f"{class_name(type(target))} has no slot",
+                    "it was saved with another version of the class",
+                )
+
+    def _keep(self, node: Any, old: Any, path: str) -> Any:
+        wanted = node["v"]
+        if old is None and wanted == GROUP:
+            return None  # the default group, or one that the hook makes when it needs it
+        if old is MISSING or kept(old) != wanted:
+            raise StateError(
+                "class",
+                f"{path}: the saved state had a {_short(wanted)} here, which is not in the "
+                "file, and the state to restore has "
+                + ("nothing" if old is MISSING else kept(old) or f"a {class_name(type(old))}"),
+                "load into a state that was made as the saved one was",
+            )
+        return old
+
+    def _pickle(self, node: Any, old: Any, path: str) -> Any:
+        if not self._trusted:
+            raise StateError(
+                "unsafe",
+                f"{path}: the file has a pickle here, and loading it can run any program",
+                "load with trusted=True if you wrote the file yourself, and only then",
+            )
+        try:
+            return pickle.loads(self.memory.blob(node["at"]))
+        except Exception as error:
+            raise StateError("failed", f"{path}: {type(error).__name__}: {error}") from error
+
+    # Leaves.
+
+    def _bytes(self, node: Any, old: Any, path: str) -> Any:
+        data = self.memory.blob(node["at"])
+        if node["t"] == "bytearray":
+            return bytearray(data)
+        return old if type(old) is bytes and old == data else data
+
+    def _tensor(self, node: Any, old: Any, path: str) -> Any:
+        made = self.memory.tensor(node)
+        grad = node["grad"] is True
+        if node["t"] != "parameter":
+            return made.requires_grad_(grad)
+        if not isinstance(old, torch.nn.Parameter):
+            return torch.nn.Parameter(made, requires_grad=grad)
+        if old.shape != made.shape or old.dtype != made.dtype:
+            raise StateError(
+                "class",
+                f"{path}: the file has a {made.dtype} parameter {tuple(made.shape)}, and the state "
+                f"to restore a {old.dtype} one {tuple(old.shape)}",
+            )
+        self._later(path, lambda: old.copy_(made))  # the model holds it too
+        return old
+
+    def _torch_rng(self, node: Any, old: Any, path: str) -> Any:
+        device = self.memory.on(node["device"])
+        state = self.decode(node["v"], MISSING, path)
+        new = torch.Generator(device=device)
+        new.set_state(state)
+        if not self._claim(old, isinstance(old, torch.Generator) and old.device == device):
+            return new
+        self._later(path, lambda: old.set_state(state))
+        return old
+
+    def _random(self, node: Any, old: Any, path: str) -> Any:
+        state = self.decode(node["v"], MISSING, path)
+        new = random.Random()
+        new.setstate(state)
+        if not self._claim(old, type(old) is random.Random):
+            return new
+        self._later(path, lambda: old.setstate(state))
+        return old
+
+    def _numpy_rng(self, node: Any, old: Any, path: str) -> Any:
+        state = _plain(self, node["v"], path)
+        new = _state_arrays.generator(node["cls"], state)
+        if type(old) is not type(new) or not self._claim(old, _state_arrays.same_kind(old, new)):
+            return new
+        self._later(path, lambda: _state_arrays.set_state(old, state))
+        return old
+
+    def _array(self, node: Any, old: Any, path: str) -> Any:
+        return _state_arrays.array(node, self.memory.blob(node["at"]))
+
+    def _complex(self, node: Any, old: Any, path: str) -> Any:
+        return complex(*(_number(part) for part in node["v"]))
+
+    def _float(self, node: Any, old: Any, path: str) -> Any:
+        value = _number(node["v"])
+        return old if type(old) is float and repr(old) == repr(value) else value
+
+
+def _plain(decoder: Decoder, node: Any, path: str) -> Any:
+    """A value that is needed at once: its containers are filled here."""
+    first = len(decoder._steps)
+    value = decoder.decode(node, MISSING, path)
+    for _, step in decoder._steps[first:]:
+        step()
+    return value
+
+
+def _new(name: Any) -> Any:
+    """An instance, not initialised, of the class of this name. For trusted files only."""
+    if type(name) is not str:
+        raise ValueError("class")
+    words = name.split(".")
+    found: Any
+    for i in range(len(words) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(words[:i]))
+            for word in words[i:]:
+                found = getattr(found, word)
+        except (ImportError, AttributeError):
+            continue
+        if isinstance(found, type):
+            return found.__new__(found)  # type: ignore[call-overload]
+    raise StateError("class", f"there is no class {_short(name)} here")
+
+
+def _number(text: str) -> float:
+    return float(struct.unpack(">d", bytes.fromhex(text))[0])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _name(value: Any) -> str:
+    return value if type(value) is str and value.isidentifier() else _short(value)
+
+
+_DECODERS: dict[str, Callable[[Decoder, Any, Any, str], Any]] = {
+    "list": Decoder._container,
+    "set": Decoder._container,
+    "deque": Decoder._container,
+    "dict": Decoder._dict,
+    "tuple": Decoder._tuple,
+    "frozenset": Decoder._tuple,
+    "Size": Decoder._tuple,
+    "object": Decoder._object,
+    "keep": Decoder._keep,
+    "pickle": Decoder._pickle,
+    "bytes": Decoder._bytes,
+    "bytearray": Decoder._bytes,
+    "int": lambda decoder, node, old, path: int(node["v"], 16),
+    "float": Decoder._float,
+    "complex": Decoder._complex,
+    "ellipsis": lambda decoder, node, old, path: ...,
+    "dtype": lambda decoder, node, old, path: _state_arrays.dtype_of(node["v"]),
+    "device": lambda decoder, node, old, path: torch.device(node["v"]),
+    "tensor": Decoder._tensor,
+    "parameter": Decoder._tensor,
+    "torch_rng": Decoder._torch_rng,
+    "random": Decoder._random,
+    "numpy_rng": Decoder._numpy_rng,
+    "array": Decoder._array,
+    "scalar": Decoder._array,
+}

@@ -1,0 +1,404 @@
+"""A trainer's own transport as torch.distributed's default process group.
+
+The Go side (pyhook/transport_python.go) gives two functions: ``open`` makes the
+Go group of a torch group, and ``issue`` starts a collective in it. ``issue`` never
+blocks: the work is done by a goroutine without the GIL, which calls
+``TransportWork._finish`` at its end. Each work is finished on a thread of its
+own, so a callback may wait for another work.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
+
+# isort: split
+import torch
+import torch.distributed as dist
+
+from ._errors import GroupError
+
+BACKEND = "pyhook_go"
+
+Open = Callable[[str, Sequence[int], float], int]
+Issue = Callable[..., None]
+
+_open: Optional[Open] = None
+_issue: Optional[Issue] = None
+# C++ holds the store, and on torch < 2.14 not its Python half, without which the
+# methods below are gone.
+_store: Optional[TransportStore] = None
+
+_OPS = ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")
+
+
+def install(
+    opener: Open,
+    issue: Issue,
+    rank: int,
+    size: int,
+    timeout_seconds: float,
+    store: Optional[Any] = None,
+) -> Any:
+    """Make the Go transport the default process group, and return that.
+
+    A collective on torch 1.13: there, all ranks wait for each other.
+
+    Args:
+        opener: ``opener(name, global_ranks, timeout_seconds)`` gives the number of
+            the Go group for a torch group; no ranks: the default one.
+        issue: ``issue(number, work, name, op, peer, tag, outputs, *tensors)``.
+        store: what sub-groups of other backends meet in. None: a store of this
+            process alone.
+    """
+    global _open, _issue, _store
+    if dist.is_initialized():
+        raise GroupError(
+            "already_initialized",
+            "torch.distributed has a default process group already",
+            "install the transport before anything joins one, or destroy that group",
+        )
+    _open, _issue = opener, issue
+    _store = TransportStore(store)
+    if BACKEND.upper() not in dist.Backend._plugins:
+        try:
+            dist.Backend.register_backend(
+                BACKEND, _create, extended_api=True, devices=["cpu", "cuda"]
+            )
+        except TypeError:  # torch < 2.0
+            dist.Backend.register_backend(BACKEND, _create, extended_api=True)
+    options: dict[str, Any] = {"timeout": datetime.timedelta(seconds=timeout_seconds)}
+    try:
+        dist.init_process_group(BACKEND, store=_store, rank=rank, world_size=size, **options)
+    except Exception as error:
+        uninstall()
+        raise GroupError(
+            "init_failed", f"the Go transport cannot be the default group: {error}"
+        ) from error
+    return dist.group.WORLD
+
+
+def uninstall() -> None:
+    """Let go of the Go functions, after the groups were destroyed."""
+    global _open, _issue, _store
+    _open = _issue = _store = None
+
+
+def _create(options: Any, _: Any) -> TransportProcessGroup:
+    ranks = list(options.global_ranks_in_group)
+    timeout = options.timeout.total_seconds()
+    assert _open is not None
+    assert _issue is not None
+    number = _open(str(options.group_id), ranks, timeout)
+    return TransportProcessGroup(options.group_rank, options.group_size, number, _issue)
+
+
+class TransportStore(dist.Store):  # type: ignore[misc]  # torch is untyped here
+    """The default group's store: the trainer's, or one of this process alone.
+
+    torch 1.13 makes its first barriers in the store, by counting. Alone in its
+    process, this one asks the transport.
+    """
+
+    def __init__(self, shared: Optional[Any]) -> None:
+        super().__init__()
+        self._shared = shared
+        self._values: dict[str, bytes] = {}
+
+    def set(self, key: str, value: Any) -> None:
+        if self._shared is not None:
+            self._shared.set(key, value)
+        else:
+            self._values[key] = value if isinstance(value, bytes) else str(value).encode()
+
+    def get(self, key: str) -> bytes:
+        if self._shared is not None:
+            return bytes(self._shared.get(key))
+        return self._values[key]
+
+    def add(self, key: str, amount: int) -> int:
+        if self._shared is not None:
+            return int(self._shared.add(key, amount))
+        if "store_based_barrier_key" in key:
+            world = dist.group.WORLD
+            if amount > 0:
+                world.barrier().wait()
+            return int(world.size())
+        total = int(self._values.get(key, b"0")) + amount
+        self._values[key] = str(total).encode()
+        return total
+
+    def check(self, keys: Sequence[str]) -> bool:
+        if self._shared is not None:
+            return bool(self._shared.check(list(keys)))
+        return all(key in self._values for key in keys)
+
+    def wait(self, keys: Sequence[str], timeout: Optional[datetime.timedelta] = None) -> None:
+        if self._shared is not None:
+            self._shared.wait(list(keys), *([] if timeout is None else [timeout]))
+        elif not self.check(keys):
+            raise GroupError(
+                "timeout",
+                f"{', '.join(keys)} is in no other rank's reach: the store is this process's alone",
+                "give InstallTransport a Store that the ranks share",
+            )
+
+    def delete_key(self, key: str) -> bool:
+        if self._shared is not None:
+            return bool(self._shared.delete_key(key))
+        return self._values.pop(key, None) is not None
+
+    def num_keys(self) -> int:
+        return int(self._shared.num_keys()) if self._shared is not None else len(self._values)
+
+
+class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here
+    """One collective that was issued.
+
+    The Go side holds it until it is done: on torch < 2.14 C++ may be the only
+    other holder, and loses these methods with the Python half.
+    """
+
+    def __init__(self, result: list[Any], copies: list[tuple[Any, Any]]) -> None:
+        super().__init__()
+        self._future = torch.futures.Future()
+        self._result = result
+        self._copies = copies
+        self._error: Optional[GroupError] = None
+
+    def _finish(self, error: Optional[str]) -> None:
+        """Called once, by Go."""
+        if error is None:
+            try:
+                for tensor, staged in self._copies:
+                    tensor.copy_(staged)
+                if any(tensor.is_cuda for tensor, _ in self._copies):
+                    torch.cuda.synchronize()
+            except Exception as problem:
+                error = f"copying the result: {problem}"
+        self._copies = []
+        if error is None:
+            self._future.set_result(self._result)
+        else:
+            self._error = GroupError("transport", error)
+            self._future.set_exception(self._error)
+
+    def wait(self, timeout: Optional[datetime.timedelta] = None) -> bool:
+        if timeout and not self._future.done():
+            done = threading.Event()
+            self._future.add_done_callback(lambda _: done.set())
+            if not done.wait(timeout.total_seconds()):
+                raise GroupError("timeout", f"the collective is not done after {timeout}")
+        self._future.wait()
+        return True
+
+    def get_future(self) -> Any:
+        return self._future
+
+    def is_completed(self) -> bool:
+        return bool(self._future.done())
+
+    def is_success(self) -> bool:
+        return self.is_completed() and self._error is None
+
+    def exception(self) -> Optional[GroupError]:
+        return self._error
+
+    def result(self) -> list[Any]:
+        self._future.wait()
+        return self._result
+
+    def synchronize(self) -> None:
+        self._future.wait()
+
+
+def _flat(lists: Sequence[Sequence[Any]]) -> list[Any]:
+    return [tensor for tensors in lists for tensor in tensors]
+
+
+def _split(tensor: Any, sizes: Sequence[int], size: int) -> list[Any]:
+    """Views of ``tensor`` along its first dimension; no sizes: equal ones."""
+    if sizes:
+        return list(tensor.split(list(sizes)))
+    if tensor.dim() == 0 or tensor.shape[0] % size:
+        raise GroupError(
+            "transport", f"a tensor of shape {tuple(tensor.shape)} for a group of {size} ranks"
+        )
+    return list(tensor.split(max(tensor.shape[0] // size, 1))) or [tensor] * size
+
+
+def _op(options: Any) -> str:
+    op = dist.ReduceOp.SUM if options is None else options.reduceOp
+    for name in _OPS:
+        if op == getattr(dist.ReduceOp, name):
+            return name
+    raise GroupError("transport", f"the transport has no {op}", f"it has {', '.join(_OPS)}")
+
+
+class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch is untyped here
+    """A group of ranks over the Go transport.
+
+    The methods are those that torch.distributed, torch's reducer and hooks call;
+    newer versions of torch have other names for some.
+    """
+
+    def __init__(self, rank: int, size: int, number: int, issue: Issue) -> None:
+        super().__init__(rank, size)
+        self._size = size
+        self._rank = rank
+        self._number = number
+        self._issue = issue
+        self._name = BACKEND
+
+    def getBackendName(self) -> str:
+        return BACKEND
+
+    def rank(self) -> int:
+        return self._rank
+
+    def size(self) -> int:
+        return self._size
+
+    def _start(
+        self,
+        name: str,
+        outputs: Sequence[Any],
+        inputs: Sequence[Any] = (),
+        op: str = "",
+        peer: int = 0,
+        tag: int = 0,
+        result: Optional[list[Any]] = None,
+    ) -> TransportWork:
+        copies: list[tuple[Any, Any]] = []
+        out = [self._plain(tensor, copies) for tensor in outputs]
+        into = [self._plain(tensor, None) for tensor in inputs]
+        work = TransportWork(list(outputs) if result is None else result, copies)
+        try:
+            self._issue(self._number, work, name, op, peer, tag, len(out), *out, *into)
+        except RuntimeError as error:
+            raise GroupError("transport", str(error)) from error
+        return work
+
+    def _plain(self, tensor: Any, copies: Optional[list[tuple[Any, Any]]]) -> Any:
+        """``tensor`` as CPU memory that holds its values, by a copy if it must be."""
+        if tensor.layout != torch.strided:
+            raise GroupError("transport", f"the transport moves dense tensors, not {tensor.layout}")
+        tensor = tensor.detach()
+        plain = tensor.resolve_conj().resolve_neg().cpu()
+        if plain is not tensor and copies is not None and plain.data_ptr() != tensor.data_ptr():
+            copies.append((tensor, plain))
+        return plain
+
+    def allreduce(self, tensors: Any, opts: Any = None) -> TransportWork:
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        return self._start("all_reduce", tensors, op=_op(opts))
+
+    def allreduce_coalesced(self, tensors: Sequence[Any], opts: Any = None) -> TransportWork:
+        return self.allreduce(tensors, opts)
+
+    def reduce(self, tensors: Sequence[Any], opts: Any) -> TransportWork:
+        return self._start("reduce", tensors, op=_op(opts), peer=opts.rootRank)
+
+    def broadcast(self, tensors: Any, opts: Any = None) -> TransportWork:
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        root = 0 if opts is None else int(getattr(opts, "rootRank", opts))
+        return self._start("broadcast", tensors, peer=root)
+
+    def allgather(
+        self, outputs: Sequence[Sequence[Any]], inputs: Sequence[Any], opts: Any = None
+    ) -> TransportWork:
+        return self._start("all_gather", _flat(outputs), inputs)
+
+    def allgather_coalesced(
+        self, outputs: Sequence[Sequence[Any]], inputs: Sequence[Any], opts: Any = None
+    ) -> TransportWork:
+        # outputs[rank][k] (torch/csrc/distributed/c10d/ProcessGroupGloo.cpp)
+        by_input = list(zip(*outputs))
+        return self._start("all_gather", _flat(by_input), inputs, result=_flat(outputs))
+
+    def _allgather_base(self, output: Any, source: Any, opts: Any = None) -> TransportWork:
+        return self.allgather_into_tensor_coalesced([output], [source], opts)
+
+    def allgather_into_tensor_coalesced(
+        self, outputs: Sequence[Any], inputs: Sequence[Any], opts: Any = None
+    ) -> TransportWork:
+        parts = [self._parts(output) for output in outputs]
+        return self._start("all_gather", _flat(parts), inputs, result=list(outputs))
+
+    def reduce_scatter(
+        self, outputs: Sequence[Any], inputs: Sequence[Sequence[Any]], opts: Any = None
+    ) -> TransportWork:
+        return self._start("reduce_scatter", outputs, _flat(inputs), op=_op(opts))
+
+    def _reduce_scatter_base(self, output: Any, source: Any, opts: Any = None) -> TransportWork:
+        return self.reduce_scatter([output], [self._parts(source)], opts)
+
+    def reduce_scatter_tensor_coalesced(
+        self, outputs: Sequence[Any], inputs: Sequence[Any], opts: Any = None
+    ) -> TransportWork:
+        return self.reduce_scatter(outputs, [self._parts(source) for source in inputs], opts)
+
+    def _parts(self, tensor: Any) -> list[Any]:
+        """One view a rank, of equal numbers of elements."""
+        if not tensor.is_contiguous() or tensor.numel() % self._size:
+            raise GroupError(
+                "transport",
+                f"a tensor of shape {tuple(tensor.shape)}, strides {tensor.stride()} "
+                f"cannot be parted among {self._size} ranks",
+            )
+        return list(tensor.detach().view(self._size, -1).unbind())
+
+    def alltoall(
+        self, outputs: Sequence[Any], inputs: Sequence[Any], opts: Any = None
+    ) -> TransportWork:
+        return self._start("all_to_all", outputs, inputs)
+
+    def alltoall_base(
+        self,
+        output: Any,
+        source: Any,
+        output_sizes: Sequence[int] = (),
+        input_sizes: Sequence[int] = (),
+        opts: Any = None,
+    ) -> TransportWork:
+        out = _split(output.detach(), output_sizes, self._size)
+        into = _split(source.detach(), input_sizes, self._size)
+        return self._start("all_to_all", out, into, result=[output])
+
+    def gather(
+        self, outputs: Sequence[Sequence[Any]], inputs: Sequence[Any], opts: Any
+    ) -> TransportWork:
+        return self._start("gather", _flat(outputs), inputs, peer=opts.rootRank)
+
+    def gather_single(self, output: Any, source: Any, opts: Any) -> TransportWork:
+        parts = self._parts(output) if opts.rootRank == self._rank else []
+        return self._start("gather", parts, [source], peer=opts.rootRank, result=[output])
+
+    def scatter(
+        self, outputs: Sequence[Any], inputs: Sequence[Sequence[Any]], opts: Any
+    ) -> TransportWork:
+        return self._start("scatter", outputs, _flat(inputs), peer=opts.rootRank)
+
+    def barrier(self, opts: Any = None) -> TransportWork:
+        return self._start("barrier", [])
+
+    def send(self, tensors: Sequence[Any], destination: int, tag: int = 0) -> TransportWork:
+        return self._start("send", [], tensors, peer=destination, tag=tag, result=list(tensors))
+
+    def recv(self, tensors: Sequence[Any], source: int, tag: int = 0) -> TransportWork:
+        return self._start("recv", tensors, peer=source, tag=tag)
+
+    def recv_anysource(self, tensors: Sequence[Any], tag: int = 0) -> TransportWork:
+        raise GroupError("transport", "the transport cannot receive from any rank", "name one")
+
+    # torch >= 2.14
+    all_gather_single = _allgather_base
+    all_gather_single_coalesced = allgather_into_tensor_coalesced
+    reduce_scatter_single = _reduce_scatter_base
+    reduce_scatter_single_coalesced = reduce_scatter_tensor_coalesced
+    all_to_all_single = alltoall_base
+    gather_into_tensor = gather_single

@@ -1,0 +1,121 @@
+package tensorconv
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzView: whatever View accepts lies in the tensor's memory.
+func FuzzView(f *testing.F) {
+	f.Add(int64(0), uint8(2), int64(2), int64(3), int64(3), int64(1))
+	f.Add(int64(5), uint8(2), int64(2), int64(3), int64(-3), int64(-1))
+	f.Add(int64(0), uint8(2), int64(3), int64(3), int64(1<<62), int64(1<<62))
+	f.Add(int64(-1<<63), uint8(2), int64(1<<62), int64(0), int64(-1<<63), int64(1))
+	f.Add(int64(1<<63-1), uint8(1), int64(2), int64(0), int64(-1<<62), int64(0))
+	f.Fuzz(func(t *testing.T, offset int64, rank uint8, a, b, strideA, strideB int64) {
+		rank %= 3
+		x, err := FromSlice([]uint8{0, 1, 2, 3, 4, 5}, 2, 3)
+		require.NoError(t, err)
+		defer x.Close()
+		shape, strides := []int64{a, b}[:rank], []int64{strideA, strideB}[:rank]
+		view, err := x.View(offset, shape, strides)
+		if err != nil {
+			requireError(t, err, "")
+			return
+		}
+		defer view.Close()
+		if view.Len() > 1<<16 { // many zero strides
+			return
+		}
+		// The memory holds each element's own index.
+		elements := walk(view)
+		require.Len(t, elements, int(view.Len()))
+		for _, e := range elements {
+			require.Less(t, e, uint8(6))
+		}
+	})
+}
+
+// FuzzDLPackImport: a capsule of any content is a tensor or an error, and is
+// deleted once.
+func FuzzDLPackImport(f *testing.F) {
+	f.Add(uint8(0), uint8(0), true, int32(2), int64(2), int64(3), int64(3), int64(1), true, true, uint8(2), uint8(32), uint16(1), uint64(0))
+	f.Add(uint8(1), uint8(1), true, int32(2), int64(2), int64(3), int64(3), int64(1), true, true, uint8(2), uint8(32), uint16(1), uint64(4))
+	f.Add(uint8(2), uint8(0), false, int32(-7), int64(-2), int64(1<<62), int64(1<<62), int64(-1<<63), false, true, uint8(255), uint8(0), uint16(0), uint64(1<<63))
+	f.Add(uint8(1), uint8(0), false, int32(1), int64(0), int64(1), int64(1), int64(1), true, false, uint8(5), uint8(128), uint16(1), uint64(1<<63))
+	f.Fuzz(func(t *testing.T, major, flags uint8, hasData bool, ndim int32, a, b, strideA, strideB int64, hasShape, hasStrides bool, code, bits uint8, lanes uint16, from uint64) {
+		call(t, "deletions")
+		c := craft{int64(major), int64(flags), hasData, int64(ndim), []int64{a, b}, []int64{strideA, strideB}, int64(code), int64(bits), int64(lanes), int64(from & (1<<63 - 1))}
+		if ndim > 2 { // as a producer that does not lie about its arrays
+			c.ndim = int64(ndim%2 + 1)
+		}
+		if !hasShape {
+			c.shape = nil
+		}
+		if !hasStrides {
+			c.strides = nil
+		}
+		capsule := c.capsule(t)
+		x, err := FromPython(capsule)
+		capsule.Close()
+		if err == nil {
+			n, countErr := count(x.Shape())
+			require.NoError(t, countErr)
+			assert.Equal(t, n, x.Len())
+			assert.Len(t, x.Strides(), len(x.Shape()))
+			assert.True(t, x.DType().aligned(x.Data()))
+			x.Close()
+		} else {
+			requireError(t, err, "")
+		}
+		assert.Equal(t, []any{int64(1), int64(0)}, call(t, "deletions"))
+	})
+}
+
+// FuzzCopy: a strided copy between any dtypes is the element-wise one, and
+// writes nothing else.
+func FuzzCopy(f *testing.F) {
+	f.Add(uint8(1), uint8(2), int64(0), int64(3), int64(2), int64(1), int64(4), []byte("0123456789abcdef"))
+	f.Add(uint8(3), uint8(3), int64(6), int64(-3), int64(-1), int64(4), int64(1), []byte("overlaps"))
+	f.Add(uint8(15), uint8(13), int64(0), int64(0), int64(0), int64(2), int64(6), []byte{0xff, 0x7f})
+	f.Fuzz(func(t *testing.T, from, to uint8, offset, srcA, srcB, dstA, dstB int64, content []byte) {
+		src, dst := newClosed(t, DType(from%uint8(numDTypes-1))+1, 16), newClosed(t, DType(to%uint8(numDTypes-1))+1, 16)
+		raw, err := RawBytes(src)
+		require.NoError(t, err)
+		copy(raw, content)
+		s, err := src.View(offset, []int64{3, 2}, []int64{srcA, srcB})
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		d, err := dst.View(0, []int64{3, 2}, []int64{dstA, dstB})
+		if err != nil {
+			return
+		}
+		defer d.Close()
+		if err := Copy(d, s); err != nil {
+			var ours *Error
+			require.True(t, errors.As(err, &ours))
+			require.True(t, src.dtype.IsFloat8() || dst.dtype.IsFloat8())
+			return
+		}
+		// The same, an element at a time.
+		want := newClosed(t, dst.dtype, 16)
+		for i := range int64(3) {
+			for j := range int64(2) {
+				one, err := src.View(offset+i*srcA+j*srcB, nil, nil)
+				require.NoError(t, err)
+				at, err := want.View(i*dstA+j*dstB, nil, nil)
+				require.NoError(t, err)
+				require.NoError(t, Copy(at, one))
+				one.Close()
+				at.Close()
+			}
+		}
+		got, expected := walk(dst), walk(want)
+		sameElements(t, dst, dst, got, expected)
+	})
+}

@@ -1,0 +1,228 @@
+package tensorconv
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+)
+
+func TestNumpyArraysShareTheirMemory(t *testing.T) {
+	tests := []struct {
+		name, array string
+		dtype       DType
+		shape       []int64
+		strides     []int64
+	}{
+		{"a matrix", "numpy.arange(12, dtype='f4').reshape(3, 4)", Float32, []int64{3, 4}, []int64{4, 1}},
+		{"a scalar", "numpy.array(7, dtype='i8')", Int64, []int64{}, []int64{}},
+		{"nothing", "numpy.zeros((0, 3), dtype='f8')", Float64, []int64{0, 3}, []int64{3, 1}},
+		{"reversed and transposed", "numpy.arange(12, dtype='i2').reshape(3, 4)[:, ::-1].T", Int16, []int64{4, 3}, []int64{-1, 4}},
+		{"every other", "numpy.arange(12, dtype='u1')[1::2]", UInt8, []int64{6}, []int64{2}},
+		{"broadcast", "numpy.lib.stride_tricks.as_strided(numpy.arange(3, dtype='u2'), (2, 3), (0, 2))", UInt16, []int64{2, 3}, []int64{0, 1}},
+		{"half", "numpy.arange(3, dtype='f2')", Float16, []int64{3}, []int64{1}},
+		{"complex", "numpy.arange(3, dtype='c16') * 1j", Complex128, []int64{3}, []int64{1}},
+		{"unsigned 64", "numpy.arange(3, dtype='u8')", UInt64, []int64{3}, []int64{1}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			noLeaks(t)
+			array := eval(t, test.array)
+			bytes, err := array.CallValue("tobytes")
+			require.NoError(t, err)
+			for _, versioned := range []bool{false, true} {
+				o, err := helper.Call("capsule_of", array, versioned)
+				require.NoError(t, err)
+				defer o.Close()
+				if o.IsNone() {
+					continue
+				}
+				check(t, fromPython(t, o), test.dtype, test.shape, test.strides, bytes)
+			}
+			check(t, fromPython(t, array), test.dtype, test.shape, test.strides, bytes)
+		})
+	}
+}
+
+func check(t *testing.T, x *Tensor, dtype DType, shape, strides []int64, bytes any) {
+	t.Helper()
+	assert.Equal(t, dtype, x.DType())
+	assert.Equal(t, shape, x.Shape())
+	if x.Len() > 0 {
+		assert.Equal(t, strides, x.Strides())
+	}
+	assert.Equal(t, bytes, walk(x))
+}
+
+func TestAnArrayLivesUntilItsTensorIsClosed(t *testing.T) {
+	noLeaks(t)
+	x := func() *Tensor {
+		array, err := helper.Call("evaluate", "numpy.full(100_000, 7.0)")
+		require.NoError(t, err)
+		defer array.Close()
+		return fromPython(t, array)
+	}()
+	values, err := Slice[float64](x)
+	require.NoError(t, err)
+	call(t, "evaluate", "[numpy.zeros(100_000) for _ in range(50)] and None")
+	for _, v := range values {
+		require.Equal(t, 7.0, v)
+	}
+}
+
+func TestWhatIsNotShownByMemoryIsRefusedWithAReason(t *testing.T) {
+	tests := []struct{ name, object, why string }{
+		{"a number", "5", "nor an unused DLPack capsule"},
+		{"None", "None", "nor an unused DLPack capsule"},
+		{"requires grad", "torch.zeros(2, requires_grad=True)", "requires grad: detach it"},
+		{"a parameter", "torch.nn.Parameter(torch.zeros(2))", "requires grad: detach it"},
+		{"conjugate bit", "torch.zeros(2, dtype=torch.complex64).conj()", "conjugate bit set"},
+		{"negative bit", "torch.zeros(2, dtype=torch.complex64).conj().imag", "negative bit set"},
+		{"meta", "torch.zeros(2, device='meta')", ""},
+		{"sparse", "torch.zeros(2, 2).to_sparse()", ""},
+		{"sparse rows", "torch.zeros(2, 2).to_sparse_csr()", ""},
+		{"quantized", "torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8)", ""},
+		{"strings", "numpy.array(['a'])", ""},
+		{"objects", "numpy.array([None])", ""},
+		{"long double", "numpy.zeros(2, dtype='g')", "IEEE floating"},
+		{"big-endian", "numpy.zeros(2, dtype='>f4')", ""},
+		{"read-only", "numpy.frombuffer(bytes(8), dtype='f4')", ""},
+		{"not aligned", "numpy.frombuffer(bytearray(9), dtype='u1')[1:].view('f4')", ""},
+		{"__dlpack__ raises", "Producer(lambda **k: 1 / 0)", "__dlpack__ refused"},
+		{"__dlpack__ gives no capsule", "Producer(lambda **k: 5)", "nor an unused DLPack capsule"},
+		{"version 9", "crafted(9, 0, True, 1, [2], [1], 2, 32, 1, 0)", "version 9 is not known"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			noLeaks(t)
+			_, err := FromPython(eval(t, test.object))
+			requireError(t, err, test.why)
+			t.Log(firstLine(err))
+		})
+	}
+	call(t, "deletions")
+}
+
+func firstLine(err error) string {
+	text := err.Error()
+	for i, c := range text {
+		if c == '\n' {
+			return text[:i]
+		}
+	}
+	return text
+}
+
+func TestAClosedObjectIsRefused(t *testing.T) {
+	noLeaks(t)
+	o := eval(t, "torch.zeros(2)")
+	o.Close()
+	_, err := FromPython(o)
+	require.ErrorIs(t, err, cbridge.ErrObjectClosed)
+}
+
+func TestReadOnlyMemoryIsRefusedByEveryNumpy(t *testing.T) {
+	noLeaks(t)
+	_, err := FromPython(eval(t, "numpy.frombuffer(bytes(8), dtype='f4')"))
+	requireError(t, err, "")
+	if !errors.Is(err, cbridge.Exception("BufferError")) { // numpy's own, before 2.1
+		requireError(t, err, "read-only: copy it first")
+	}
+}
+
+func TestTheErrorOfAProducerIsKept(t *testing.T) {
+	noLeaks(t)
+	_, err := FromPython(eval(t, "Producer(lambda **k: 1 / 0)"))
+	require.ErrorIs(t, err, cbridge.Exception("ZeroDivisionError"))
+}
+
+func TestAProducerBeforeDLPack1IsAskedAgain(t *testing.T) {
+	noLeaks(t)
+	o := eval(t, "Producer(lambda stream=None: numpy.arange(3).__dlpack__())")
+	assert.Equal(t, int64(3), fromPython(t, o).Len())
+}
+
+func TestSubclassesAndViewsOfTensorsComeIn(t *testing.T) {
+	noLeaks(t)
+	x := fromPython(t, eval(t, "torch.nn.Parameter(torch.ones(3), requires_grad=False)"))
+	assert.Equal(t, []int64{3}, x.Shape())
+	y := fromPython(t, eval(t, "torch.arange(10.)[4:].detach()"))
+	values, err := Slice[float32](y)
+	require.NoError(t, err)
+	assert.Equal(t, []float32{4, 5, 6, 7, 8, 9}, values)
+}
+
+// crafts are the contents of a crafted capsule; see fuzz_test.go.
+type craft struct {
+	major, flags            int64
+	hasData                 bool
+	ndim                    int64
+	shape, strides          []int64
+	code, bits, lanes, from int64
+}
+
+func (c craft) capsule(t testing.TB) *cbridge.Object {
+	t.Helper()
+	list := func(s []int64) any {
+		if s == nil {
+			return nil
+		}
+		return s
+	}
+	o, err := helper.Call("crafted", c.major, c.flags, c.hasData, c.ndim, list(c.shape), list(c.strides), c.code, c.bits, c.lanes, c.from)
+	require.NoError(t, err)
+	return o
+}
+
+func TestCapsulesOfAnyContentAreReadOrRefusedAndDeletedOnce(t *testing.T) {
+	good := craft{0, 0, true, 2, []int64{2, 3}, []int64{3, 1}, dlFloat, 32, 1, 0}
+	with := func(f func(*craft)) craft { c := good; f(&c); return c }
+	tests := []struct {
+		name  string
+		craft craft
+		why   string // of the refusal; empty: it is read
+	}{
+		{"legacy", good, ""},
+		{"versioned", with(func(c *craft) { c.major = 1 }), ""},
+		{"no strides", with(func(c *craft) { c.strides = nil }), ""},
+		{"an offset in bytes", with(func(c *craft) { c.from = 8 }), ""},
+		{"copied for us", with(func(c *craft) { c.major, c.flags = 1, 2 }), ""},
+		{"no elements and no memory", with(func(c *craft) { c.shape, c.hasData, c.from = []int64{0, 3}, false, 24 }), ""},
+		{"a scalar without sizes", with(func(c *craft) { c.ndim, c.shape, c.strides = 0, nil, nil }), ""},
+		{"read-only", with(func(c *craft) { c.major, c.flags = 1, 1 }), "read-only"},
+		{"another version", with(func(c *craft) { c.major = 2 }), "version 2 is not known"},
+		{"negative rank", with(func(c *craft) { c.ndim = -1 }), "-1 dimensions"},
+		{"a rank beyond numpy's", with(func(c *craft) { c.ndim = 65 }), "65 dimensions"},
+		{"the largest rank", with(func(c *craft) { c.ndim = 1<<31 - 1 }), "dimensions"},
+		{"no sizes", with(func(c *craft) { c.shape = nil }), "without sizes"},
+		{"a negative size", with(func(c *craft) { c.shape = []int64{2, -3} }), "negative size"},
+		{"too many elements", with(func(c *craft) { c.shape = []int64{1 << 40, 1 << 40} }), "too many elements"},
+		{"far strides", with(func(c *craft) { c.strides = []int64{-1 << 63, 1} }), "beyond any memory"},
+		{"no memory", with(func(c *craft) { c.hasData = false }), "no memory"},
+		{"not aligned", with(func(c *craft) { c.from = 2 }), "not aligned"},
+		{"vectors", with(func(c *craft) { c.lanes = 4 }), "4 lanes"},
+		{"an opaque type", with(func(c *craft) { c.code = 3 }), "type code 3"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			noLeaks(t)
+			call(t, "deletions")
+			o := test.craft.capsule(t)
+			x, err := FromPython(o)
+			o.Close()
+			if test.why == "" {
+				require.NoError(t, err)
+				assert.Len(t, walk(x), int(x.Bytes()))
+				assert.Equal(t, []any{int64(0), int64(1)}, call(t, "deletions"))
+				x.Close()
+			} else {
+				requireError(t, err, test.why)
+			}
+			assert.Equal(t, []any{int64(1), int64(0)}, call(t, "deletions"), fmt.Sprint(err))
+		})
+	}
+}

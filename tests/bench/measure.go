@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"time"
+	"unsafe"
+
+	"pyhook/launch"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// A side runs as many calls of the hook as ns has room for, and stores the
+// nanoseconds of each: from the end of the call before to its own.
+type side interface {
+	run(ns []int64) error
+}
+
+// measure is what each rank does.
+func measure(ctx context.Context, j *job) error {
+	if err := launch.DieWithParent(); err != nil {
+		return err
+	}
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: j.Python, Path: j.Path})
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	if err != nil {
+		return err
+	}
+	if j.Profile != "" && group.Rank() == 0 {
+		file, err := os.Create(j.Profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	var rows []row
+	for _, c := range j.Cases {
+		if group.Rank() == 0 {
+			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.name(), time.Now().Format(time.TimeOnly))
+		}
+		r, err := measureCase(ctx, rt, j, c)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+		rows = append(rows, r)
+	}
+	if group.Rank() != 0 || j.Only != "" {
+		return nil
+	}
+	data, err := json.Marshal(rows)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(j.Rows, data, 0o644)
+}
+
+func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c benchCase) (row, error) {
+	runtime.GC() // the buffer of the case before
+	b, err := newBench(ctx, rt, c)
+	if err != nil {
+		return row{}, err
+	}
+	defer b.close()
+	blocks, calls := c.blocks(j.Scale)
+	sides := []side{b.goSide, b.cpp, b.floor}
+	if j.Only != "" {
+		return row{}, alone(sides, j.Only, blocks*calls)
+	}
+	samples, err := interleave(sides, blocks, calls)
+	if err != nil {
+		return row{}, err
+	}
+	r := newRow(c, samples[0], samples[1], samples[2], calls)
+	r.describe(rt)
+	if err := b.goSide.account(&r); err != nil {
+		return row{}, err
+	}
+	if c.Hook == "noop" && c.Bytes == 4*kib {
+		err = b.forScale(j, &r)
+	}
+	return r, err
+}
+
+// interleave lets the sides take turns, so that a machine that changes its
+// speed changes it for all, and in alternating order, so that none always
+// follows the same other. A few calls of each come before.
+func interleave(sides []side, blocks, calls int) ([][]int64, error) {
+	samples := make([][]int64, len(sides))
+	order := make([]int, len(sides))
+	for i, s := range sides {
+		order[i] = i
+		samples[i] = make([]int64, blocks*calls)
+		// PowerSGD begins to compress at its third call.
+		if err := s.run(make([]int64, max(3, calls))); err != nil {
+			return nil, err
+		}
+	}
+	for block := range blocks {
+		for _, i := range order {
+			if err := sides[i].run(samples[i][block*calls : (block+1)*calls]); err != nil {
+				return nil, err
+			}
+		}
+		slices.Reverse(order)
+	}
+	return samples, nil
+}
+
+// alone runs one side, for a profiler.
+func alone(sides []side, name string, calls int) error {
+	i := slices.Index([]string{"go", "cpp", "python"}, name)
+	if i < 0 {
+		return fmt.Errorf("no side %q: go, cpp or python", name)
+	}
+	ns := make([]int64, calls)
+	if err := sides[i].run(ns); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "%s: %.2f us, p99 %.2f\n", name, micro(ns, 0.5), micro(ns, 0.99))
+	return nil
+}
+
+// bench is one case's sides, all on the same hook and the same memory.
+type bench struct {
+	c      benchCase
+	buffer *tensorconv.Tensor
+	hook   *pyhook.Object
+	loops  *pyhook.Object
+	bucket *pyhook.Object // PyTorch's own
+	goSide *goSide
+	cpp    *pySide
+	floor  *pySide
+
+	closers []func()
+}
+
+func (b *bench) close() {
+	for _, f := range slices.Backward(b.closers) {
+		f()
+	}
+}
+
+// keep closes an object with the bench.
+func (b *bench) keep(o *pyhook.Object, err error) (*pyhook.Object, error) {
+	if err == nil {
+		b.closers = append(b.closers, o.Close)
+	}
+	return o, err
+}
+
+func newBench(ctx context.Context, rt *pyhook.Runtime, c benchCase) (*bench, error) {
+	b := &bench{c: c}
+	if err := b.open(ctx, rt); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
+	if b.buffer, err = tensorconv.New(tensorconv.Float32, b.c.Bytes/4); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.buffer.Close)
+	values, err := tensorconv.Slice[float32](b.buffer)
+	if err != nil {
+		return err
+	}
+	for i := range values {
+		values[i] = float32(i%1000)*1e-3 - 0.5
+	}
+	if b.hook, err = b.keep(rt.LoadHook(b.c.Hook)); err != nil {
+		return err
+	}
+	if b.loops, err = b.keep(rt.Import("loops")); err != nil {
+		return err
+	}
+	if b.goSide, err = b.newGoSide(ctx, rt); err != nil {
+		return err
+	}
+	return b.openPeers(rt)
+}
+
+func (b *bench) openPeers(rt *pyhook.Runtime) error {
+	module, err := b.keep(rt.Import("python_comm_hook_peer"))
+	if err != nil {
+		return err
+	}
+	sizes := make([][]int64, b.c.Params)
+	for i := range sizes {
+		sizes[i] = b.c.shape()
+	}
+	parameters, err := b.keep(b.loops.Call("parameters", sizes))
+	if err != nil {
+		return err
+	}
+	cppState, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	if err != nil {
+		return err
+	}
+	peer, err := b.keep(module.Call("Peer", b.hook, cppState, b.buffer, sizes, parameters))
+	if err != nil {
+		return err
+	}
+	if b.bucket, err = b.keep(peer.Call("bucket")); err != nil {
+		return err
+	}
+	floorState, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	if err != nil {
+		return err
+	}
+	floor, err := b.keep(b.loops.Call("Floor", b.hook, floorState, b.bucket))
+	if err != nil {
+		return err
+	}
+	if b.cpp, err = b.newPySide(peer); err != nil {
+		return err
+	}
+	b.floor, err = b.newPySide(floor)
+	return err
+}
+
+// pySide is a side in Python or C++: an object with run(n, address).
+type pySide struct{ method *pyhook.Object }
+
+func (b *bench) newPySide(o *pyhook.Object) (*pySide, error) {
+	method, err := b.keep(o.Attr("run"))
+	return &pySide{method}, err
+}
+
+func (p *pySide) run(ns []int64) error {
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	pinner.Pin(&ns[0])
+	none, err := p.method.Invoke([]any{len(ns), uintptr(unsafe.Pointer(&ns[0]))}, nil)
+	if err == nil {
+		none.Close()
+	}
+	return err
+}
+
+// goSide is what package ddp does for a bucket.
+type goSide struct {
+	ctx    context.Context
+	hook   *pyhook.PythonCommHook
+	bucket *pyhook.GradBucket
+	buffer *tensorconv.Tensor
+	moved  bool // a result was not the buffer's own memory
+}
+
+func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, error) {
+	state, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	if err != nil {
+		return nil, err
+	}
+	hook, err := rt.WrapHook(b.hook, pyhook.HookConfig{State: state})
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, hook.Close)
+	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: b.buffer}
+	for i := range b.c.Params {
+		length := b.c.Bytes / 4 / int64(b.c.Params)
+		cfg.Offsets = append(cfg.Offsets, int64(i)*length)
+		cfg.Lengths = append(cfg.Lengths, length)
+		cfg.Sizes = append(cfg.Sizes, b.c.shape())
+	}
+	bucket, err := pyhook.NewGradBucket(cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, bucket.Close)
+	return &goSide{ctx: ctx, hook: hook, bucket: bucket, buffer: b.buffer}, nil
+}
+
+var start = time.Now()
+
+func (g *goSide) run(ns []int64) error {
+	before := time.Since(start) // one reading of the monotonic clock
+	for i := range ns {
+		if err := g.call(); err != nil {
+			return err
+		}
+		after := time.Since(start)
+		ns[i] = int64(after - before)
+		before = after
+	}
+	return nil
+}
+
+func (g *goSide) call() error {
+	future, err := g.hook.RunHook(g.ctx, g.bucket)
+	if err != nil {
+		return err
+	}
+	value, err := future.Wait(g.ctx)
+	if err != nil {
+		return err
+	}
+	result, err := g.hook.ParseHookResult(value)
+	if err != nil {
+		return err
+	}
+	if result.Len() != g.buffer.Len() {
+		return errors.New("the result has another length")
+	}
+	g.moved = g.moved || result.Data() != g.buffer.Data()
+	result.Close()
+	future.Close()
+	return nil
+}
+
+// account counts the Go allocations of a call, and notes whether its result
+// was the buffer's own memory.
+func (g *goSide) account(r *row) error {
+	const calls = 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range calls {
+		if err := g.call(); err != nil {
+			return err
+		}
+	}
+	runtime.ReadMemStats(&after)
+	r.GoAllocs = float64(after.Mallocs-before.Mallocs) / calls
+	r.GoAllocBytes = float64(after.TotalAlloc-before.TotalAlloc) / calls
+	r.SameMemory = !g.moved
+	return nil
+}

@@ -1,0 +1,89 @@
+"""The Python side of the benchmark: the floor, the naive way and the pipe's child."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Callable
+
+import torch
+from torch.distributed.algorithms.ddp_comm_hooks import debugging_hooks, powerSGD_hook
+
+Hook = Callable[[Any, Any], Any]
+
+
+def make_state(hook: str) -> Any:
+    """A state of its own for each side. PowerSGD compresses from the third call on."""
+    if hook != "powersgd":
+        return None
+    return powerSGD_hook.PowerSGDState(
+        None, matrix_approximation_rank=1, start_powerSGD_iter=2, min_compression_rate=1
+    )
+
+
+def parameters(sizes: Sequence[Sequence[int]]) -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.zeros(tuple(size))) for size in sizes]
+
+
+class Floor:
+    """hook(state, bucket).wait() from Python itself, on PyTorch's own bucket."""
+
+    def __init__(self, hook: Hook, state: Any, bucket: Any) -> None:
+        self.hook, self.state, self.bucket = hook, state, bucket
+
+    def run(self, n: int, address: int) -> None:
+        """Store the nanoseconds of n calls; 0.05 us of each is this loop's."""
+        hook, state, bucket, clock = self.hook, self.state, self.bucket, time.perf_counter_ns
+        stamps = [clock()]
+        note = stamps.append
+        for _ in range(n):
+            hook(state, bucket).wait()
+            note(clock())
+        out = (ctypes.c_int64 * n).from_address(address)
+        for i in range(n):
+            out[i] = stamps[i + 1] - stamps[i]
+
+
+class Naive:
+    """What a first attempt does in each call: a tensor over the memory, a bucket, a wait."""
+
+    def __init__(
+        self, hook: Hook, state: Any, address: int, lengths: list[int], sizes: list[list[int]]
+    ) -> None:
+        self.hook, self.state, self.address = hook, state, address
+        self.lengths, self.sizes = lengths, sizes
+
+    def __call__(self) -> int:
+        from pyhook._bucket import fresh, new_layout
+
+        memory = (ctypes.c_float * sum(self.lengths)).from_address(self.address)
+        tensor = torch.frombuffer(memory, dtype=torch.float32)
+        offsets, at = [], 0
+        for length in self.lengths:
+            offsets.append(at)
+            at += length
+        bucket = fresh(new_layout(tensor, 0, 1, offsets, self.lengths, self.sizes))
+        return self.hook(self.state, bucket).wait().data_ptr()  # type: ignore[no-any-return]
+
+
+def serve(numbers: Sequence[str]) -> None:
+    """The child of a pipe: a byte comes, the noop hook runs, a byte goes.
+
+    No gradients cross the pipe, as if they lay in shared memory.
+    """
+    from python_comm_hook_peer import Peer
+
+    sizes = [[int(n)] for n in numbers]
+    buffer = torch.zeros(sum(n for (n,) in sizes))
+    bucket = Peer(debugging_hooks.noop_hook, None, buffer, sizes, parameters(sizes)).bucket()
+    while os.read(0, 1):
+        debugging_hooks.noop_hook(None, bucket).wait()
+        os.write(1, b".")
+
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1:])

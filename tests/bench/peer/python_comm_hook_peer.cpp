@@ -1,0 +1,91 @@
+// The peer that pyhook is measured against: torch's own c10d::PythonCommHook
+// (torch/csrc/distributed/c10d/python_comm_hook.h), called from C++ as the DDP
+// reducer calls it (reducer.cpp: all_reduce_bucket, finalize_backward), with
+// each call timed. A Python extension, so that it runs in the same process, on
+// the same interpreter, hook and memory as the Go side.
+
+#include <time.h>
+
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include <torch/csrc/distributed/c10d/python_comm_hook.h>
+
+namespace {
+
+int64_t now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+using Sizes = std::vector<std::vector<int64_t>>;
+using Tensors = std::vector<at::Tensor>;
+
+// torch >= 2 takes one argument more, the indices of a sparse gradient.
+template <class Bucket>
+Bucket make_bucket(const at::Tensor &buffer, const Sizes &sizes, const Tensors &params) {
+  std::vector<size_t> offsets, lengths;
+  std::vector<c10::IntArrayRef> shapes;
+  size_t at = 0;
+  for (const auto &size : sizes) {
+    size_t n = 1;
+    for (auto s : size) {
+      n *= s;
+    }
+    offsets.push_back(at);
+    lengths.push_back(n);
+    shapes.emplace_back(size);
+    at += n;
+  }
+  if constexpr (std::is_constructible_v<Bucket, size_t, size_t, at::Tensor, std::vector<size_t>,
+                                        std::vector<size_t>, std::vector<c10::IntArrayRef>, Tensors>) {
+    return Bucket(0, 1, buffer, offsets, lengths, shapes, params);
+  } else {
+    return Bucket(0, 1, buffer, offsets, lengths, shapes, params, {});
+  }
+}
+
+class Peer {
+public:
+  Peer(py::object hook, py::object state, at::Tensor buffer, Sizes sizes, Tensors params)
+      : sizes_(std::move(sizes)), bucket_(make_bucket<c10d::GradBucket>(buffer, sizes_, params)),
+        hook_(std::move(state), std::move(hook)) {}
+
+  // run calls the hook n times and stores each call's nanoseconds at address.
+  // As for the reducer, the GIL is free outside of PythonCommHook's own code.
+  void run(size_t n, uintptr_t address) {
+    auto *ns = reinterpret_cast<int64_t *>(address);
+    py::gil_scoped_release release;
+    int64_t before = now();
+    for (size_t i = 0; i < n; i++) {
+      {
+        auto future = hook_.runHook(bucket_);
+        future->wait();
+        at::Tensor result = hook_.parseHookResult(future->value());
+      }
+      int64_t after = now();
+      ns[i] = after - before;
+      before = after;
+    }
+  }
+
+  // bucket is a torch.distributed.GradBucket for Python's own loop.
+  c10d::GradBucket bucket() const { return bucket_; }
+
+private:
+  Sizes sizes_; // the bucket refers to them
+  c10d::GradBucket bucket_;
+  c10d::PythonCommHook hook_;
+};
+
+} // namespace
+
+PYBIND11_MODULE(python_comm_hook_peer, m) {
+  py::module_::import("torch.distributed");
+  py::class_<Peer>(m, "Peer")
+      .def(py::init<py::object, py::object, at::Tensor, Sizes, Tensors>())
+      .def("run", &Peer::run)
+      .def("bucket", &Peer::bucket);
+}

@@ -1,0 +1,142 @@
+package main
+
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra
+// #include <stdbool.h>
+// #include "../../cbridge/pyapi.h"
+//
+// static bool has_state(const pyh_api *py) {
+//   return py->PyGILState_GetThisThreadState() != NULL;
+// }
+//
+// // As every wrapper of the GIL does it: the state lives for this call only.
+// static bool naive_call(const pyh_api *py, PyObject *f) {
+//   int state = py->PyGILState_Ensure();
+//   PyObject *result = py->vectorcall(f, NULL, 0, NULL);
+//   if (result != NULL) {
+//     py->Py_DecRef(result);
+//   } else {
+//     py->PyErr_Clear();
+//   }
+//   py->PyGILState_Release(state);
+//   return result != NULL;
+// }
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"pyhook/cbridge"
+)
+
+// forScale times what one would do without pyhook.
+func (b *bench) forScale(j *job, r *row) error {
+	const calls = 2000
+	naive, err := b.naive(calls)
+	if err != nil {
+		return fmt.Errorf("the naive way: %w", err)
+	}
+	pipe, err := b.pipe(j, calls)
+	if err != nil {
+		return fmt.Errorf("the pipe: %w", err)
+	}
+	r.NaiveUS, r.PipeUS = micro(naive, 0.5), micro(pipe, 0.5)
+	return nil
+}
+
+// timed stores the nanoseconds of each call of f.
+func timed(calls int, f func() error) ([]int64, error) {
+	ns := make([]int64, calls)
+	before := time.Since(start)
+	for i := range ns {
+		if err := f(); err != nil {
+			return nil, err
+		}
+		after := time.Since(start)
+		ns[i] = int64(after - before)
+		before = after
+	}
+	return ns, nil
+}
+
+func (b *bench) naive(calls int) (ns []int64, err error) {
+	state, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	if err != nil {
+		return nil, err
+	}
+	f, err := b.keep(b.loops.Call("Naive", b.hook, state, uintptr(b.buffer.Data()), b.goSide.bucket.Lengths(), b.goSide.bucket.Sizes()))
+	if err != nil {
+		return nil, err
+	}
+	py := (*C.pyh_api)(cbridge.API())
+	err = f.Pointer(func(p unsafe.Pointer) error {
+		var inner error
+		onFreshThread(py, func() {
+			ns, inner = timed(calls, func() error {
+				if !C.naive_call(py, (*C.PyObject)(p)) {
+					return errors.New("the call failed")
+				}
+				return nil
+			})
+		})
+		return inner
+	})
+	return ns, err
+}
+
+// onFreshThread runs f locked to an OS thread that keeps no thread state. Those
+// that do are held until such a one comes.
+func onFreshThread(py *C.pyh_api, f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if C.has_state(py) {
+			onFreshThread(py, f)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// pipe times a round trip of a byte to a Python process that runs the hook.
+func (b *bench) pipe(j *job, calls int) ([]int64, error) {
+	args := []string{filepath.Join(j.Path[1], "loops.py")}
+	for _, n := range b.goSide.bucket.Lengths() {
+		args = append(args, strconv.FormatInt(n, 10))
+	}
+	cmd := exec.Command(j.Python, args...)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+strings.Join(j.Path, ":"))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	message := []byte{'.'}
+	ns, err := timed(calls, func() error {
+		if _, err := in.Write(message); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(out, message)
+		return err
+	})
+	return ns, errors.Join(err, in.Close(), cmd.Wait())
+}

@@ -1,0 +1,259 @@
+package transport_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+)
+
+func TestMain(m *testing.M) {
+	ranks.Main(m, map[string]ranks.Func{
+		"cases": cases, "hooks": hooks, "mismatch": mismatch, "gone": gone, "many": many, "slow": slow,
+	})
+}
+
+// join starts Python and the default group: over the socket transport, or gloo.
+func join(ctx context.Context, r *ranks.Rank, backend string, cfg pyhook.TransportConfig) (rt *pyhook.Runtime, world *pyhook.TorchGroup, g *pyhook.TransportGroup, s *socket, err error) {
+	if rt, err = pyhook.Start(ctx, pyhook.Config{Path: []string{"testdata"}}); err != nil {
+		return
+	}
+	if backend != "socket" {
+		world, err = rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: backend})
+		return
+	}
+	if s, err = connect(r.Dir, r.Rank, r.Size); err != nil {
+		return
+	}
+	if g, err = pyhook.NewTransportGroup(s, cfg); err != nil {
+		return
+	}
+	world, err = rt.InstallTransport(ctx, g, nil)
+	return
+}
+
+// cases runs the functions of testdata/collectives.py and reports each one's
+// failure, "" for none.
+func cases(ctx context.Context, r *ranks.Rank) error {
+	var backend string
+	if err := r.Args(&backend); err != nil {
+		return err
+	}
+	rt, world, g, _, err := join(ctx, r, backend, pyhook.TransportConfig{Timeout: 20 * time.Second})
+	if err != nil {
+		return err
+	}
+	module, err := rt.Import("collectives")
+	if err != nil {
+		return err
+	}
+	value, err := module.CallValue("names")
+	if err != nil {
+		return err
+	}
+	report := map[string]string{}
+	for _, name := range value.([]any) {
+		text, err := module.CallValue("run", name)
+		if err != nil {
+			text = err.Error()
+		}
+		report[name.(string)], _ = text.(string)
+	}
+	if g != nil && (world.Backend() != "pyhook_go" || world.Rank() != r.Rank || rt.Rank() != r.Rank) {
+		return fmt.Errorf("rank %d of %s", world.Rank(), world.Backend())
+	}
+	if err := r.Report(report); err != nil {
+		return err
+	}
+	return rt.Close()
+}
+
+func TestEveryCollectiveWorksInPython(t *testing.T) {
+	for _, size := range []int{2, 3} {
+		job := ranks.Run(t, size, "cases", "socket")
+		for rank := range size {
+			for name, failure := range ranks.Result[map[string]string](t, job, rank) {
+				assert.Empty(t, failure, "%d ranks, rank %d: %s", size, rank, name)
+			}
+		}
+	}
+}
+
+// mismatch: rank 1 calls another collective; the group works after that.
+func mismatch(ctx context.Context, r *ranks.Rank) error {
+	rt, world, g, _, err := join(ctx, r, "socket", pyhook.TransportConfig{Timeout: 20 * time.Second})
+	if err != nil {
+		return err
+	}
+	module, err := rt.Import("collectives")
+	if err != nil {
+		return err
+	}
+	text, err := module.CallValue("out_of_step")
+	if err != nil {
+		return err
+	}
+	var typed *pyhook.MismatchError
+	if !errors.As(g.Err(), &typed) || typed.Rank != 1-r.Rank {
+		return fmt.Errorf("no MismatchError in Go: %w", g.Err())
+	}
+	x, err := tensorconv.New(tensorconv.Float32, int64(4+r.Rank))
+	if err != nil {
+		return err
+	}
+	future, err := world.AllReduce(ctx, x, pyhook.Sum)
+	if err != nil {
+		return err
+	}
+	_, err = future.Wait(ctx)
+	if !errors.Is(err, pyhook.ErrGroup) || !strings.Contains(err.Error(), "out of step") {
+		return fmt.Errorf("a Go all-reduce of other lengths: %w", err)
+	}
+	if err := world.Barrier(ctx); err != nil {
+		return err
+	}
+	return r.Report(text)
+}
+
+func TestRanksOutOfStepGetAnErrorInPythonAndInGo(t *testing.T) {
+	job := ranks.Run(t, 2, "mismatch", nil)
+	text := ranks.Result[string](t, job, 0)
+	assert.Contains(t, text, "GroupError transport")
+	assert.Contains(t, text, "rank 1 calls broadcast float32 x2 of rank 0 where this one calls all_reduce SUM float32 x4")
+}
+
+// gone: rank 1 hangs up in the middle of rank 0's collective.
+func gone(ctx context.Context, r *ranks.Rank) error {
+	rt, _, g, s, err := join(ctx, r, "socket", pyhook.TransportConfig{})
+	if err != nil {
+		return err
+	}
+	if r.Rank == 1 {
+		time.Sleep(100 * time.Millisecond)
+		s.hangUp()
+		return r.Report("")
+	}
+	hook, err := rt.NewHook("allreduce", pyhook.HookConfig{})
+	if err != nil {
+		return err
+	}
+	err = runHook(ctx, hook, bucketOf(0, 4), nil)
+	var typed *peerGone
+	if !errors.As(g.Err(), &typed) || typed.Rank != 1 {
+		return fmt.Errorf("no peerGone in Go: %w", g.Err())
+	}
+	if !errors.Is(err, pyhook.ErrFutureFailed) {
+		return fmt.Errorf("the hook's error: %w", err)
+	}
+	return r.Report(err.Error())
+}
+
+func TestAHookFailsWithTheTransportsError(t *testing.T) {
+	job := ranks.Run(t, 2, "gone", nil)
+	assert.Contains(t, ranks.Result[string](t, job, 0), "rank 1 hung up")
+}
+
+// slow: rank 1 never comes.
+func slow(ctx context.Context, r *ranks.Rank) error {
+	rt, _, g, _, err := join(ctx, r, "socket", pyhook.TransportConfig{Timeout: 2 * time.Second})
+	if err != nil {
+		return err
+	}
+	module, err := rt.Import("collectives")
+	if err != nil {
+		return err
+	}
+	text := ""
+	if r.Rank == 0 {
+		if text, err = cbridge.As[string](must(module.Call("alone"))); err != nil {
+			return err
+		}
+		if !errors.Is(g.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("no deadline in Go: %w", g.Err())
+		}
+	} else {
+		time.Sleep(3 * time.Second)
+	}
+	return r.Report(text)
+}
+
+func TestATimeoutIsAnError(t *testing.T) {
+	job := ranks.Run(t, 2, "slow", nil)
+	assert.Contains(t, ranks.Result[string](t, job, 0), "not done after 2s")
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// counters of everything that must come back to its start.
+func counters() [4]int64 {
+	_ = cbridge.Attached(func() {})
+	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+}
+
+// many: 10,000 all-reduces leave nothing behind.
+func many(ctx context.Context, r *ranks.Rank) error {
+	rt, _, _, _, err := join(ctx, r, "socket", pyhook.TransportConfig{})
+	if err != nil {
+		return err
+	}
+	module, err := rt.Import("collectives")
+	if err != nil {
+		return err
+	}
+	burst := func(n int) error {
+		none, err := module.Call("burst", n)
+		none.Close()
+		return err
+	}
+	if err := burst(1000); err != nil {
+		return err
+	}
+	settle := func(want [4]int64) (got [4]int64) {
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			runtime.GC()
+			if got = counters(); got == want {
+				break
+			}
+		}
+		return got
+	}
+	time.Sleep(1500 * time.Millisecond) // works linger for a second
+	runtime.GC()
+	before, memory, threads := counters(), residentKiB(), threadCount()
+	if err := burst(10000); err != nil {
+		return err
+	}
+	if after := settle(before); after != before {
+		return fmt.Errorf("objects, funcs, tensors, memory: %v before, %v after", before, after)
+	}
+	if grown := residentKiB() - memory; grown > 16<<10 {
+		return fmt.Errorf("the process has grown by %d KiB", grown)
+	}
+	if more := threadCount() - threads; more > 20 {
+		return fmt.Errorf("%d more threads", more)
+	}
+	if err := r.Report(true); err != nil {
+		return err
+	}
+	return rt.Close()
+}
+
+func TestTenThousandCollectivesLeaveNothing(t *testing.T) {
+	require.True(t, ranks.Result[bool](t, ranks.Run(t, 2, "many", nil), 0))
+}
