@@ -106,6 +106,7 @@ func TestAFailingGoFunctionRaisesRuntimeErrorInPython(t *testing.T) {
 		"odd bytes": {func([]*Object) (any, error) { return nil, errors.New("a\xff\x00b") }, []string{"RuntimeError: a\uFFFD\\x00b"}},
 		"a panic": {func([]*Object) (any, error) { panic("out of luck") },
 			[]string{"panic in a Go function called from Python: out of luck", "callback_test.go:"}},
+		//lint:ignore SA5000 the panic is what is tested
 		"a nil map written": {func([]*Object) (any, error) { var m map[int]int; m[1] = 1; return nil, nil },
 			[]string{"assignment to entry in nil map"}},
 		"a nil pointer": {func([]*Object) (any, error) { var p *builder; return p.data[0], nil },

@@ -141,6 +141,8 @@ func counters() [4]int64 {
 // objects, no memory, no goroutines.
 func noLeaks(t *testing.T, f func()) {
 	t.Helper()
+	// What earlier tests let go of is freed by a goroutine, a little later.
+	require.Eventually(t, func() bool { return counters()[3] == 0 }, 10*time.Second, time.Millisecond)
 	before, goroutines := counters(), len(goStacks())
 	f()
 	ok := assert.Eventually(t, func() bool {

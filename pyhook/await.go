@@ -13,9 +13,10 @@ import (
 
 // awaited is a torch future that is pending, and the Go future of it.
 //
-// The callback holds the torch future and that one the callback, a ring that
-// neither collector sees: a torch future that never completes stays, unless the
-// Go future is closed or the Runtime is.
+// A torch future that never completes is never freed once it has a callback:
+// torch's own callback holds it (torch/csrc/jit/python/pybind_utils.h,
+// PythonFutureWrapper::add_done_callback). Closing the Go future, or the
+// Runtime, frees all that hangs on it here.
 type awaited struct {
 	rt       *Runtime
 	future   *Object
@@ -24,6 +25,7 @@ type awaited struct {
 	place    func(error) error
 	result   *Future
 	finished atomic.Bool
+	self     *atomic.Pointer[awaited] // what the callback holds; nil when finished
 }
 
 // await makes the Go future of a torch future that is pending: a callback on
@@ -31,7 +33,8 @@ type awaited struct {
 // Go. It takes future over, and python, which may be nil. place says where an
 // error was.
 func (rt *Runtime) await(future *Object, b *GradBucket, python *pythonBucket, place func(error) error) (*Future, error) {
-	a := &awaited{rt: rt, future: future, bucket: b, python: python, place: place}
+	a := &awaited{rt: rt, future: future, bucket: b, python: python, place: place, self: &atomic.Pointer[awaited]{}}
+	a.self.Store(a)
 	a.result = &Future{place: place, abandon: a.abandon}
 	rt.pending.Store(a, nil)
 	if err := a.listen(); err != nil {
@@ -45,8 +48,11 @@ func (rt *Runtime) await(future *Object, b *GradBucket, python *pythonBucket, pl
 }
 
 func (a *awaited) listen() error {
+	self := a.self
 	callback, err := cbridge.NewFunc("pyhook_done", func([]*Object) (any, error) {
-		a.complete()
+		if a := self.Load(); a != nil {
+			a.complete()
+		}
 		return nil, nil
 	})
 	if err != nil {
@@ -76,6 +82,7 @@ func (a *awaited) abandon() {
 
 func (a *awaited) finish() {
 	if a.finished.CompareAndSwap(false, true) {
+		a.self.Store(nil)
 		a.rt.pending.Delete(a)
 		a.future.Close()
 		a.python.release()

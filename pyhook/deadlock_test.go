@@ -108,8 +108,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 						return
 					default:
 						forget(b)
-						future := hookFuture(t, "sample:lost", b)
-						future.Close()
+						hookFuture(t, "sample:pending", b).Close()
 					}
 				}
 			})
@@ -120,7 +119,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 			}
 			close(stop)
 			group.Wait()
-			python(t, "sample.abandon")
+			python(t, "sample.finish")
 		})
 	})
 }

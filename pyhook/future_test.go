@@ -147,12 +147,17 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 		saysAll(t, <-waiting, ErrClosed, "sample.pending", 2)
 		assert.Equal(t, int64(1), python(t, "sample.finish", true), "which is no harm")
 	})
-	check(t, "of a future that never comes", func(t *testing.T) {
-		for range 10 {
-			hookFuture(t, "sample:lost", bucket(t, []float32{1})).Close()
-			hookFuture(t, "sample:pending", bucket(t, []float32{1})).Close()
-		}
-		python(t, "sample.abandon")
+	t.Run("of a future that never comes", func(t *testing.T) {
+		python(t, "gc.collect")
+		before := counters()
+		before[1] += 10 // torch keeps such a future, and its callback, for ever
+		t.Run("", func(t *testing.T) {
+			for range 10 {
+				hookFuture(t, "sample:lost", bucket(t, []float32{1})).Close()
+			}
+		})
+		python(t, "gc.collect")
+		assert.Equal(t, before, counters())
 	})
 	check(t, "but not before those that were promised it", func(t *testing.T) {
 		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))

@@ -222,6 +222,23 @@ func TestAStateThatDoesNotFitIsATypedErrorAndChangesNothing(t *testing.T) {
 	})
 }
 
+func TestEachCodeOfAStateErrorHasItsKind(t *testing.T) {
+	for code := range stateCodes {
+		assert.Contains(t, documented(t, "StateError"), code)
+	}
+	for _, code := range documented(t, "StateError") {
+		made := stateOf(t, "states:raising", map[string]any{"code": code})
+		defer made.Close()
+		h := load(t, "states:rounding", HookConfig{State: made})
+		err := h.SaveState(&bytes.Buffer{})
+		kind := stateCodes[code]
+		if kind == nil {
+			kind = ErrState
+		}
+		saysAll(t, err, kind, "states.rounding", -1)
+	}
+}
+
 func TestAFileCannotRunAnythingUnlessItIsTrusted(t *testing.T) {
 	state := stateOf(t, "states:evil", nil)
 	defer state.Close()

@@ -36,18 +36,22 @@ check_staticcheck() { run "$tools/staticcheck" ./...; }
 check_ruff() { ruff check; }
 check_mypy() { cd python && run "$tools/mypy"; }
 check_pytest() { run env PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
-check_go() { run go test -timeout "$timeout" ./...; }
-check_race() { run go test -race -timeout "$timeout" ./...; }
+# -count=1: Go's test cache does not know of the interpreter that a test starts.
+check_go() { run go test -count=1 -timeout "$timeout" ./...; }
+check_race() { run go test -race -count=1 -timeout "$timeout" ./...; }
 
 # Every pointer that passes between Go and C is checked.
 check_cgocheck() {
-	run env GOEXPERIMENT=cgocheck2 go test -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp
+	run env GOEXPERIMENT=cgocheck2 go test -count=1 -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp
 }
 
-# The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design.
+# The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design. The
+# two libraries are loaded first, so that the sanitizer sees the C++ exceptions of torch.
 check_asan() {
+	local preload
+	preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so.6)"
 	run env ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
-		go test -asan -timeout "$timeout" ./cbridge ./tensorconv
+		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" ./cbridge ./tensorconv
 }
 
 lint=(fmt vet staticcheck ruff mypy)

@@ -55,10 +55,6 @@ def finish(double=False):
     return len(threads)
 
 
-def abandon():
-    held.clear()
-
-
 def lost(state, bucket):
     """A future that nobody can complete any more."""
     return torch.futures.Future()

@@ -1,8 +1,9 @@
 """States and hooks for state_test.go."""
 
 import torch
-
 from sample import done
+
+from pyhook._errors import StateError
 
 
 class Residuals:
@@ -32,6 +33,24 @@ class Counting:
 
 def counting():
     return Counting()
+
+
+class Raising:
+    def __init__(self, code):
+        self.code = code
+
+    def __reduce_ex__(self, protocol):
+        raise NotImplementedError
+
+    def state_dict(self):
+        raise StateError(self.code, "what it is")
+
+    def load_state_dict(self, content):
+        raise NotImplementedError
+
+
+def raising(code):
+    return Raising(code)
 
 
 ran = []

@@ -72,10 +72,9 @@ class RankError(HookError, RuntimeError):
 class StateError(HookError, RuntimeError):
     """A hook's state could not be saved or restored. The state is as it was before.
 
-    Codes: ``unsafe`` (it holds something that only pickle can write, or the file
-    does), ``corrupt``, ``version`` (of the format), ``class`` (the file's objects
-    and those to restore do not fit), ``rank`` (another rank's state),
-    ``immutable`` (nothing to restore into), ``unsupported`` (a dtype, device or
-    library that is not here), ``failed`` (the object's own ``state_dict``,
-    ``__setstate__``, ... raised; after this one the state may be half restored).
+    Codes: ``unsafe`` (only pickle can write or read it), ``corrupt``, ``version``
+    (of the format), ``class`` (what is in the file and what is to be restored do
+    not fit), ``rank`` (another rank's state), ``immutable`` (it cannot be restored
+    in place), ``unsupported`` (a dtype, device or library that is not here),
+    ``failed`` (the state's own methods raised: it may now be half restored).
     """

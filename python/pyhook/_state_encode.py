@@ -80,6 +80,8 @@ class Encoder:
             return self._pickle(value, path)
         try:
             parts = take_apart(value)
+        except StateError:
+            raise  # an object may say so itself
         except Exception as error:
             raise StateError(
                 "failed",

@@ -77,7 +77,10 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c benchCase) (
 	}
 	defer b.close()
 	blocks, calls := c.blocks(j.Scale)
-	sides := []side{b.goSide, b.cpp, b.floor}
+	sides := []side{b.goSide, b.cpp, b.floor, b.newBucket}
+	if c.Hook != "noop" {
+		sides = sides[:3] // the bucket's making is lost in what the hook does
+	}
 	if j.Only != "" {
 		return row{}, alone(sides, j.Only, blocks*calls)
 	}
@@ -86,6 +89,9 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c benchCase) (
 		return row{}, err
 	}
 	r := newRow(c, samples[0], samples[1], samples[2], calls)
+	if len(samples) > 3 {
+		r.CppNewBucketUS = micro(samples[3], 0.5)
+	}
 	r.describe(rt)
 	if err := b.goSide.account(&r); err != nil {
 		return row{}, err
@@ -145,6 +151,8 @@ type bench struct {
 	goSide *goSide
 	cpp    *pySide
 	floor  *pySide
+	// newBucket is cpp with a new GradBucket a call, as the reducer makes it.
+	newBucket *pySide
 
 	closers []func()
 }
@@ -228,18 +236,21 @@ func (b *bench) openPeers(rt *pyhook.Runtime) error {
 	if err != nil {
 		return err
 	}
-	if b.cpp, err = b.newPySide(peer); err != nil {
+	if b.cpp, err = b.newPySide(peer, "run"); err != nil {
 		return err
 	}
-	b.floor, err = b.newPySide(floor)
+	if b.newBucket, err = b.newPySide(peer, "run_new_bucket"); err != nil {
+		return err
+	}
+	b.floor, err = b.newPySide(floor, "run")
 	return err
 }
 
-// pySide is a side in Python or C++: an object with run(n, address).
+// pySide is a side in Python or C++: a method of n and an address.
 type pySide struct{ method *pyhook.Object }
 
-func (b *bench) newPySide(o *pyhook.Object) (*pySide, error) {
-	method, err := b.keep(o.Attr("run"))
+func (b *bench) newPySide(o *pyhook.Object, name string) (*pySide, error) {
+	method, err := b.keep(o.Attr(name))
 	return &pySide{method}, err
 }
 

@@ -35,6 +35,9 @@ type row struct {
 	GoAllocBytes float64 `json:"go_alloc_bytes"`
 	SameMemory   bool    `json:"same_memory"` // the result lies in the bucket's own buffer: no byte was copied
 
+	// CppNewBucketUS is C++ with a new GradBucket a call, as DDP's reducer makes it.
+	CppNewBucketUS float64 `json:"cpp_new_bucket_us,omitempty"`
+
 	NaiveUS float64 `json:"naive_us,omitempty"` // a fresh thread state and new objects a call
 	PipeUS  float64 `json:"pipe_us,omitempty"`  // a Python child process over a pipe
 
@@ -87,14 +90,18 @@ func printTable(w io.Writer, rows []row) {
 	fmt.Fprintf(w, "\ntorch %s, Python %s, %s, %d x %s\n", r.Torch, r.Python, r.Go, r.Cores, r.CPU)
 	fmt.Fprint(w, "ratio: Go over C++ (c10d::PythonCommHook), median of neighbouring blocks; times in us a call\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "ratio\thalf lie in\tgo\tc++\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
+	fmt.Fprint(t, "ratio\thalf lie in\tgo\tc++\tnew bucket\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
 	for _, r := range rows {
 		copied := "0"
 		if !r.SameMemory {
 			copied = "other memory"
 		}
-		fmt.Fprintf(t, "%.3f\t%.2f..%.2f\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", r.Ratio, r.RatioLow, r.RatioHigh,
-			us(r.GoUS), us(r.CppUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
+		newBucket := "-"
+		if r.CppNewBucketUS > 0 {
+			newBucket = us(r.CppNewBucketUS)
+		}
+		fmt.Fprintf(t, "%.3f\t%.2f..%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", r.Ratio, r.RatioLow, r.RatioHigh,
+			us(r.GoUS), us(r.CppUS), newBucket, us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
 	}
 	t.Flush()
 	for _, r := range rows {

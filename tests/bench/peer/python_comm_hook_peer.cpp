@@ -25,20 +25,8 @@ using Tensors = std::vector<at::Tensor>;
 
 // torch >= 2 takes one argument more, the indices of a sparse gradient.
 template <class Bucket>
-Bucket make_bucket(const at::Tensor &buffer, const Sizes &sizes, const Tensors &params) {
-  std::vector<size_t> offsets, lengths;
-  std::vector<c10::IntArrayRef> shapes;
-  size_t at = 0;
-  for (const auto &size : sizes) {
-    size_t n = 1;
-    for (auto s : size) {
-      n *= s;
-    }
-    offsets.push_back(at);
-    lengths.push_back(n);
-    shapes.emplace_back(size);
-    at += n;
-  }
+Bucket make_bucket(const at::Tensor &buffer, const std::vector<size_t> &offsets, const std::vector<size_t> &lengths,
+                   const std::vector<c10::IntArrayRef> &shapes, const Tensors &params) {
   if constexpr (std::is_constructible_v<Bucket, size_t, size_t, at::Tensor, std::vector<size_t>,
                                         std::vector<size_t>, std::vector<c10::IntArrayRef>, Tensors>) {
     return Bucket(0, 1, buffer, offsets, lengths, shapes, params);
@@ -50,32 +38,67 @@ Bucket make_bucket(const at::Tensor &buffer, const Sizes &sizes, const Tensors &
 class Peer {
 public:
   Peer(py::object hook, py::object state, at::Tensor buffer, Sizes sizes, Tensors params)
-      : sizes_(std::move(sizes)), bucket_(make_bucket<c10d::GradBucket>(buffer, sizes_, params)),
+      : sizes_(std::move(sizes)), params_(std::move(params)), offsets_(lay_out()),
+        bucket_(make_bucket<c10d::GradBucket>(buffer, offsets_, lengths_, shapes_, params_)),
         hook_(std::move(state), std::move(hook)) {}
 
   // run calls the hook n times and stores each call's nanoseconds at address.
   // As for the reducer, the GIL is free outside of PythonCommHook's own code.
   void run(size_t n, uintptr_t address) {
-    auto *ns = reinterpret_cast<int64_t *>(address);
-    py::gil_scoped_release release;
-    int64_t before = now();
-    for (size_t i = 0; i < n; i++) {
-      {
-        auto future = hook_.runHook(bucket_);
-        future->wait();
-        at::Tensor result = hook_.parseHookResult(future->value());
-      }
-      int64_t after = now();
-      ns[i] = after - before;
-      before = after;
-    }
+    timed(n, address, [&] { call(bucket_); });
+  }
+
+  // run_new_bucket makes the bucket anew for each call, as the reducer does.
+  void run_new_bucket(size_t n, uintptr_t address) {
+    timed(n, address, [&] {
+      auto bucket = make_bucket<c10d::GradBucket>(bucket_.getBufferRef(), offsets_, lengths_, shapes_, params_);
+      call(bucket);
+    });
   }
 
   // bucket is a torch.distributed.GradBucket for Python's own loop.
   c10d::GradBucket bucket() const { return bucket_; }
 
 private:
-  Sizes sizes_; // the bucket refers to them
+  void call(c10d::GradBucket &bucket) {
+    auto future = hook_.runHook(bucket);
+    future->wait();
+    at::Tensor result = hook_.parseHookResult(future->value());
+  }
+
+  std::vector<size_t> lay_out() {
+    std::vector<size_t> offsets;
+    size_t at = 0;
+    for (const auto &size : sizes_) {
+      size_t n = 1;
+      for (auto s : size) {
+        n *= s;
+      }
+      offsets.push_back(at);
+      lengths_.push_back(n);
+      shapes_.emplace_back(size);
+      at += n;
+    }
+    return offsets;
+  }
+
+  template <class F> void timed(size_t n, uintptr_t address, F f) {
+    auto *ns = reinterpret_cast<int64_t *>(address);
+    py::gil_scoped_release release;
+    int64_t before = now();
+    for (size_t i = 0; i < n; i++) {
+      f();
+      int64_t after = now();
+      ns[i] = after - before;
+      before = after;
+    }
+  }
+
+  Sizes sizes_; // shapes_ refers to them
+  Tensors params_;
+  std::vector<size_t> lengths_;
+  std::vector<c10::IntArrayRef> shapes_;
+  std::vector<size_t> offsets_; // after the two that lay_out fills
   c10d::GradBucket bucket_;
   c10d::PythonCommHook hook_;
 };
@@ -87,5 +110,6 @@ PYBIND11_MODULE(python_comm_hook_peer, m) {
   py::class_<Peer>(m, "Peer")
       .def(py::init<py::object, py::object, at::Tensor, Sizes, Tensors>())
       .def("run", &Peer::run)
+      .def("run_new_bucket", &Peer::run_new_bucket)
       .def("bucket", &Peer::bucket);
 }
