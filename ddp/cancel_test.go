@@ -266,6 +266,7 @@ func TestTwoWaitsAtOnceAreRefused(t *testing.T) {
 	g := newGate()
 	r := reducer(t, scalars(1), ddp.Options{Hook: g})
 	set(t, r, 0, 1)
+	g.called(t, 0)
 	errs := make(chan error)
 	for range 2 {
 		go func() {

@@ -216,6 +216,18 @@ func counters() [4]int64 {
 	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
 }
 
+// settled waits for the memory of Go slices that goes on a goroutine.
+func settled() [4]int64 {
+	before := counters()
+	for range 20 {
+		time.Sleep(100 * time.Microsecond)
+		if now := counters(); now != before {
+			return settled()
+		}
+	}
+	return before
+}
+
 // noLeaks asserts that f leaves nothing open.
 func noLeaks(t *testing.T, f func()) {
 	t.Helper()
@@ -223,7 +235,7 @@ func noLeaks(t *testing.T, f func()) {
 		runtime.GC()
 		python(t, "gc.collect")
 	}
-	before := counters()
+	before := settled()
 	f()
 	clean := func() bool {
 		runtime.GC()

@@ -14,7 +14,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._errors import GroupError, HookContractError, HookError, HookLoadError, RankError
+from ._errors import (
+    GroupError,
+    HookContractError,
+    HookError,
+    HookLoadError,
+    RankError,
+    StateError,
+)
 from ._load import SHORT_NAMES, build_state, check_hook, hook_name, load_hook
 
 if TYPE_CHECKING:
@@ -23,6 +30,9 @@ if TYPE_CHECKING:
     from ._contract import callback_origin as callback_origin
     from ._contract import parse_value as parse_value
     from ._contract import require_future as require_future
+    from ._state import load_state as load_state
+    from ._state import save_state as save_state
+    from ._state import state_info as state_info
 
 __version__ = "0.1.0"
 
@@ -34,14 +44,18 @@ __all__ = [
     "HookError",
     "HookLoadError",
     "RankError",
+    "StateError",
     "__version__",
     "build_state",
     "callback_origin",
     "check_hook",
     "hook_name",
     "load_hook",
+    "load_state",
     "parse_value",
     "require_future",
+    "save_state",
+    "state_info",
     "testing",
 ]
 
@@ -50,6 +64,9 @@ _NEED_TORCH = {
     "callback_origin": "._contract",
     "parse_value": "._contract",
     "require_future": "._contract",
+    "load_state": "._state",
+    "save_state": "._state",
+    "state_info": "._state",
 }
 
 

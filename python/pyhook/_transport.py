@@ -252,16 +252,36 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
         self._rank = rank
         self._number = number
         self._issue = issue
-        self._name = BACKEND
+        self._group_name = ""
+        self._group_desc = ""
 
     def getBackendName(self) -> str:
         return BACKEND
+
+    def setGroupName(self, name: str) -> None:
+        self._group_name = name
+
+    def getGroupName(self) -> str:
+        return self._group_name
+
+    def setGroupDesc(self, description: str) -> None:
+        self._group_desc = description
+
+    def getGroupDesc(self) -> str:
+        return self._group_desc
+
+    def _get_backend(self, _: Any) -> TransportProcessGroup:
+        """What torch asks about its backends it may ask this group, which has none."""
+        return self
 
     def rank(self) -> int:
         return self._rank
 
     def size(self) -> int:
         return self._size
+
+    getRank = rank  # C++'s names, torch >= 2.6
+    getSize = size
 
     def _start(
         self,

@@ -21,11 +21,6 @@ import (
 // PyTorch's Reducer made to wait likewise.
 const racing = "powersgd_buckets_unserialised"
 
-// ownErrors are the cases that fail in Go as in PyTorch, but sooner:
-// batched_powerSGD_hook grows the bucket in place (Tensor.resize_) just before
-// the assertion that fails in PyTorch, and a trainer's memory cannot grow.
-var ownErrors = map[string]string{"batched_powersgd": "Trying to resize storage that is not resizable"}
-
 // comparison is what both sides made of all cases.
 type comparison struct {
 	root     string // reducer/, direct/ and go/, each with a folder for a case
@@ -222,10 +217,6 @@ func (c *comparison) outcome(t *testing.T, name string, rank int) (o outcome) {
 func (c *comparison) failsAlike(t *testing.T, one hookCase, v verdict, listed string) string {
 	t.Helper()
 	first := c.outcome(t, one.Name, 0)
-	own, differs := ownErrors[one.Name]
-	if differs {
-		listed = own
-	}
 	for rank := range one.World {
 		got := c.outcome(t, one.Name, rank)
 		require.NotEmpty(t, got.Error, "PyTorch cannot run this, but Go did: say so in docs/hooks.md and here")
@@ -244,9 +235,6 @@ func (c *comparison) failsAlike(t *testing.T, one hookCase, v verdict, listed st
 		return "the same error, when the hook is made"
 	}
 	assert.Empty(t, difference(one, "out", c.inputs(one.Name), c.out(one.Name), first.Steps), "steps before the error")
-	if differs {
-		return "`" + first.Python + "`, as a `*HookError`: " + first.Kind
-	}
 	return "the same error, as a `*HookError`: " + first.Kind
 }
 

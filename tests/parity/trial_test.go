@@ -36,7 +36,6 @@ type outcome struct {
 	Error  string `json:"error"`
 	Typed  bool   `json:"typed"`  // a *pyhook.HookError
 	Kind   string `json:"kind"`   // the HookError's
-	Python string `json:"python"` // the Python exception's type and message
 	Leaked int64  `json:"leaked"` // Go tensors still open after everything was closed
 }
 
@@ -65,10 +64,6 @@ func (t *trial) run(ctx context.Context) (result outcome, err error) {
 	var hook *pyhook.HookError
 	if result.Typed = errors.As(failed, &hook); result.Typed {
 		result.Kind = hook.Kind.Error()
-	}
-	var python *pyhook.PythonError
-	if errors.As(failed, &python) {
-		result.Python = python.Error()
 	}
 	return result, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,6 +20,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Only the ranks use these, and `go test` takes its cache's word unless the
+	// tests' own process has looked at what they depend on.
+	for _, name := range []string{"PYHOOK_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"} {
+		_ = os.Getenv(name)
+	}
+	if _, err := os.ReadFile("testdata/collectives.py"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	ranks.Main(m, map[string]ranks.Func{
 		"cases": cases, "hooks": hooks, "mismatch": mismatch, "gone": gone, "many": many, "slow": slow,
 	})
@@ -63,6 +73,9 @@ func cases(ctx context.Context, r *ranks.Rank) error {
 		return err
 	}
 	report := map[string]string{}
+	if r.Rank == 0 {
+		fmt.Println("torch", rt.Info().Torch, "on", backend)
+	}
 	for _, name := range value.([]any) {
 		text, err := module.CallValue("run", name)
 		if err != nil {
@@ -82,6 +95,7 @@ func cases(ctx context.Context, r *ranks.Rank) error {
 func TestEveryCollectiveWorksInPython(t *testing.T) {
 	for _, size := range []int{2, 3} {
 		job := ranks.Run(t, size, "cases", "socket")
+		t.Log(job.Output()) // says which torch
 		for rank := range size {
 			for name, failure := range ranks.Result[map[string]string](t, job, rank) {
 				assert.Empty(t, failure, "%d ranks, rank %d: %s", size, rank, name)
@@ -221,25 +235,26 @@ func many(ctx context.Context, r *ranks.Rank) error {
 		none.Close()
 		return err
 	}
-	if err := burst(1000); err != nil {
-		return err
-	}
-	settle := func(want [4]int64) (got [4]int64) {
+	// settled waits until no counter is above want.
+	settled := func(want [4]int64) (got [4]int64) {
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			runtime.GC()
-			if got = counters(); got == want {
+			if got = counters(); got[0] <= want[0] && got[1] <= want[1] && got[2] <= want[2] && got[3] <= want[3] {
 				break
 			}
 		}
 		return got
 	}
+	if err := burst(1000); err != nil {
+		return err
+	}
 	time.Sleep(1500 * time.Millisecond) // works linger for a second
-	runtime.GC()
-	before, memory, threads := counters(), residentKiB(), threadCount()
+	before := settled([4]int64{1 << 40, 2, 0, 0})
+	memory, threads := residentKiB(), threadCount()
 	if err := burst(10000); err != nil {
 		return err
 	}
-	if after := settle(before); after != before {
+	if after := settled(before); after[0] > before[0] || after[1] != 2 || after[2] != 0 || after[3] != 0 {
 		return fmt.Errorf("objects, funcs, tensors, memory: %v before, %v after", before, after)
 	}
 	if grown := residentKiB() - memory; grown > 16<<10 {

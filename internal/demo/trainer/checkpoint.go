@@ -1,37 +1,87 @@
 package trainer
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"pyhook/internal/demo/mlp"
+	"pyhook/pyhook"
 )
 
 // meta is what a checkpoint must agree with a run on, so that going on gives
 // what not stopping would have given.
 type meta struct {
-	Seed  uint64 `json:"seed"`
-	Batch int    `json:"batch"`
+	Seed        uint64  `json:"seed"`
+	Batch       int     `json:"batch"`
+	Hook        string  `json:"hook"`
+	Ranks       int     `json:"ranks"`
+	BucketCapMB float64 `json:"bucket_cap_mb"` // PowerSGD's error feedback is kept by bucket
 }
 
-// save writes the checkpoint of rank 0 whole or not at all.
-func (r *run) save(step int) error {
-	if r.cfg.Save == "" || r.world.Rank != 0 {
+func (r *run) meta() meta {
+	return meta{r.cfg.Seed, r.cfg.Batch, r.cfg.Hook.Hook, r.world.WorldSize, r.cfg.BucketCapMB}
+}
+
+// A hook's state differs from rank to rank, so each rank has a file of its own.
+// The step in the name keeps weights and states of one moment together when a
+// save is cut off.
+func (r *run) hookFile(path string, step int) string {
+	return fmt.Sprintf("%s.step%d.hook%d", path, step, r.world.Rank)
+}
+
+// save writes the state of each rank's hook, and then, on rank 0, the weights:
+// whole or not at all.
+func (r *run) save(ctx context.Context, step int) error {
+	if r.cfg.Save == "" {
 		return nil
 	}
-	fail := func(err error) error { return fmt.Errorf("saving %s: %w", r.cfg.Save, err) }
 	if err := os.MkdirAll(filepath.Dir(r.cfg.Save), 0o777); err != nil {
-		return fail(err)
+		return fmt.Errorf("saving %s: %w", r.cfg.Save, err)
 	}
+	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
+		if err := h.SaveStateFile(r.hookFile(r.cfg.Save, step)); err != nil {
+			return err
+		}
+	}
+	if err := r.group.Barrier(ctx); err != nil { // all states are there
+		return err
+	}
+	if r.world.Rank == 0 {
+		if err := r.saveWeights(step); err != nil {
+			return err
+		}
+	}
+	if err := r.group.Barrier(ctx); err != nil { // the former ones are not needed
+		return err
+	}
+	if r.saved > 0 {
+		_ = os.Remove(r.hookFile(r.cfg.Save, r.saved))
+	}
+	r.saved = step
+	return nil
+}
+
+func (r *run) restoreHook() error {
+	h, ok := r.hook.(*pyhook.PythonCommHook)
+	if r.cfg.Resume == "" || !ok {
+		return nil
+	}
+	return h.LoadStateFile(r.hookFile(r.cfg.Resume, r.first))
+}
+
+// saveWeights is rank 0's.
+func (r *run) saveWeights(step int) error {
+	fail := func(err error) error { return fmt.Errorf("saving %s: %w", r.cfg.Save, err) }
 	file, err := os.CreateTemp(filepath.Dir(r.cfg.Save), ".checkpoint-*")
 	if err != nil {
 		return fail(err)
 	}
 	defer os.Remove(file.Name())
 	checkpoint := r.network.Checkpoint(r.sgd, uint64(step))
-	if checkpoint.Meta, err = json.Marshal(meta{r.cfg.Seed, r.cfg.Batch}); err == nil {
+	if checkpoint.Meta, err = json.Marshal(r.meta()); err == nil {
 		err = checkpoint.Save(file)
 	}
 	if err == nil {
@@ -49,8 +99,9 @@ func (r *run) save(step int) error {
 	return nil
 }
 
-// restore reads a checkpoint and returns the step to go on with.
-func restore(path string, cfg Config, network *mlp.Network, sgd *mlp.SGD) (int, error) {
+// restore reads the weights and returns the step to go on with.
+func (r *run) restore() (int, error) {
+	path := r.cfg.Resume
 	file, err := os.Open(path)
 	if err != nil {
 		return 0, fmt.Errorf("--resume: %w", err)
@@ -64,10 +115,11 @@ func restore(path string, cfg Config, network *mlp.Network, sgd *mlp.SGD) (int, 
 	if err := json.Unmarshal(checkpoint.Meta, &m); err != nil {
 		return 0, fmt.Errorf("--resume %s: its description cannot be read: %w", path, err)
 	}
-	if m.Seed != cfg.Seed || m.Batch != cfg.Batch {
-		return 0, fmt.Errorf("--resume %s: it was trained with --seed %d --batch %d, and this run has --seed %d --batch %d", path, m.Seed, m.Batch, cfg.Seed, cfg.Batch)
+	if m != r.meta() {
+		return 0, fmt.Errorf("--resume %s: it was trained with --hook %s -n %d --seed %d --batch %d --bucket-cap-mb %g, which this run must have too",
+			path, m.Hook, m.Ranks, m.Seed, m.Batch, m.BucketCapMB)
 	}
-	if err := checkpoint.Restore(network, sgd); err != nil {
+	if err := checkpoint.Restore(r.network, r.sgd); err != nil {
 		return 0, fmt.Errorf("--resume %s: %w", path, err)
 	}
 	return int(checkpoint.Step), nil

@@ -22,6 +22,7 @@ type run struct {
 	world   launch.World
 	rt      *pyhook.Runtime
 	group   *pyhook.TorchGroup
+	hook    pyhook.CommHook
 	reducer *ddp.Reducer
 	train   digits.Dataset
 	test    digits.Dataset
@@ -31,6 +32,7 @@ type run struct {
 	grads   [][]float32 // views of the reducer's buckets
 
 	first  int // the step that training starts at
+	saved  int // the step of the last checkpoint; 0: none by this run
 	loss   []float64
 	step   []time.Duration
 	reduce []time.Duration
@@ -57,7 +59,11 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 		return nil, err
 	}
 	defer closeHook()
-	if err := r.reduceWith(ctx, hook); err != nil {
+	r.hook = hook
+	if err := r.restoreHook(); err != nil {
+		return nil, err
+	}
+	if err := r.makeReducer(ctx); err != nil {
 		return nil, err
 	}
 	defer r.close()
@@ -83,13 +89,13 @@ func (r *run) load() error {
 	r.network = mlp.New(sizes, r.cfg.Seed)
 	r.sgd = &mlp.SGD{LR: r.cfg.LR, Momentum: r.cfg.Momentum}
 	if r.cfg.Resume != "" {
-		r.first, err = restore(r.cfg.Resume, r.cfg, r.network, r.sgd)
+		r.first, err = r.restore()
 	}
 	return err
 }
 
-// reduceWith makes the reducer over the network's parameters.
-func (r *run) reduceWith(ctx context.Context, hook pyhook.CommHook) error {
+// makeReducer makes the reducer over the network's parameters.
+func (r *run) makeReducer(ctx context.Context) error {
 	for _, p := range r.network.Params() {
 		data, err := tensorconv.FromSlice(p.Value, p.Shape...)
 		if err != nil {
@@ -98,7 +104,7 @@ func (r *run) reduceWith(ctx context.Context, hook pyhook.CommHook) error {
 		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensorconv.Float32, Data: data})
 	}
 	var err error
-	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: hook, BucketCapMB: r.cfg.BucketCapMB})
+	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB})
 	if err != nil {
 		r.close()
 		return err
@@ -178,7 +184,7 @@ func (r *run) epochs(ctx context.Context, on func(Event)) error {
 			r.loss = append(r.loss, loss)
 			on(Event{Step: step, Steps: steps, Epoch: epoch, Loss: loss})
 		}
-		if err := r.save(step); err != nil {
+		if err := r.save(ctx, step); err != nil {
 			return err
 		}
 	}
