@@ -2,7 +2,9 @@ package ddp_test
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -12,6 +14,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
+	"pyhook/tensorconv"
 )
 
 // quick is long enough for what must not happen.
@@ -277,4 +280,62 @@ func TestTwoWaitsAtOnceAreRefused(t *testing.T) {
 	require.ErrorContains(t, <-errs, "Wait is called while another Wait is inside")
 	g.complete(0, r.Gradient(0), nil)
 	require.NoError(t, <-errs)
+}
+
+// Whoever comes second must not write to a bucket that may be with the hook.
+func TestOfManyMarkersOfOneParameterOneWins(t *testing.T) {
+	r := reducer(t, parameters([]int64{1 << 20}), ddp.Options{Hook: hook{run: identity}})
+	grad := zeros(t, tensorconv.Float64, 1<<20)
+	for range 10 {
+		var won, refused atomic.Int32
+		var marking sync.WaitGroup
+		start := make(chan struct{})
+		for range 4 {
+			marking.Go(func() {
+				<-start
+				switch err := r.ReadyFrom(0, grad); {
+				case err == nil:
+					won.Add(1)
+				case errors.Is(err, ddp.ErrReadyTwice):
+					refused.Add(1)
+				}
+			})
+		}
+		close(start)
+		marking.Wait()
+		require.Equal(t, []int32{1, 3}, []int32{won.Load(), refused.Load()})
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+	}
+}
+
+// A Wait or a Close that comes while a gradient is still being copied.
+func TestAStepThatEndsWhileAGradientIsCopied(t *testing.T) {
+	noLeaks(t, func() {
+		grad := zeros(t, tensorconv.Float64, 1<<20)
+		defer grad.Close()
+		for i := range 40 {
+			r, err := ddp.NewReducer(soon(t), parameters([]int64{1 << 20}, nil), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})
+			require.NoError(t, err)
+			require.NoError(t, r.Ready(1))
+			copied := make(chan error)
+			go func() { copied <- r.ReadyFrom(0, grad) }()
+			time.Sleep(time.Duration(i%20) * 50 * time.Microsecond)
+			if i%2 == 0 {
+				r.Close()
+				if err := <-copied; err != nil {
+					require.ErrorIs(t, err, ddp.ErrClosed)
+				}
+				continue
+			}
+			_, err = r.Wait(soon(t))
+			if err := <-copied; err != nil {
+				require.ErrorIs(t, err, ddp.ErrNotReady)
+			}
+			if err != nil {
+				require.ErrorIs(t, err, ddp.ErrNotReady)
+			}
+			r.Close()
+		}
+	})
 }

@@ -14,4 +14,7 @@
 // Parameters are put into buckets by size, last ones first. A bucket whose
 // gradients are all ready goes to the hook while the backward pass goes on, on
 // a goroutine of the reducer, strictly in bucket order on every rank.
+//
+// A step that fails writes nothing and says where it failed (StepError); the
+// next one can go on. Wait's context bounds the waiting for other ranks.
 package ddp

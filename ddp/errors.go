@@ -48,7 +48,8 @@ func (e *ParameterError) Unwrap() error { return e.Kind }
 // StepError says that a step's reduction failed, and at which bucket first. The
 // gradients of the step are not reduced: where the trainer's own memory holds
 // them (ReadyFrom) it is untouched; in the bucket's memory (Gradient) a hook
-// that works in place may have changed them. The reducer is ready for the next
+// that works in place may have changed them, and one that raised after it had
+// started a collective may still do so. The reducer is ready for the next
 // step, which every rank must take or not take alike.
 type StepError struct {
 	Rank   int

@@ -71,8 +71,11 @@ func (r *Reducer) launch() {
 	}
 }
 
-// launchStep calls the hooks, in bucket order, as buckets become ready.
+// launchStep calls the hooks, in bucket order, as buckets become ready, and in
+// Ordered also runs their callbacks.
 func (r *Reducer) launchStep(s *step) {
+	var chains chains
+	defer r.abandon(s, &chains)
 	for next := range r.buckets {
 		for s.pending[next] > 0 && s.stop == nil {
 			r.wake.Wait()
@@ -80,31 +83,42 @@ func (r *Reducer) launchStep(s *step) {
 		if s.stop != nil {
 			return
 		}
-		res := r.runHook(s, next)
+		res, chain := r.runHook(s, next)
 		s.results = append(s.results, res)
-		if res.err != nil {
-			// The other ranks may be in this bucket's collective: a later
-			// bucket's would be taken for it.
+		// The other ranks may be in this bucket's collective: a later bucket's
+		// would be taken for it.
+		ok := res.err == nil && r.advance(s, &chains)
+		if chain != nil {
+			chains = append(chains, bucketChain{next, chain})
+		}
+		if !ok {
 			return
 		}
+	}
+	for len(chains) > 0 && r.advance(s, &chains) {
 	}
 }
 
 // runHook calls a bucket's hook with the mutex free.
-func (r *Reducer) runHook(s *step, index int) *result {
+func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	b := r.buckets[index]
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	start := time.Now()
 	res := &result{timing: Timing{Bucket: index, Bytes: b.buffer.Bytes()}}
-	res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
+	var chain pyhook.Chain
+	if r.order == Ordered {
+		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
+	} else {
+		res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
+	}
 	res.timing.Call = time.Since(start)
 	switch {
 	case res.err != nil:
-		return res
+		return res, nil
 	case res.future == nil:
 		res.err = fmt.Errorf("%w: it is nil", pyhook.ErrNotFuture)
-		return res
+		return res, chain
 	}
 	res.timed = res.future
 	if isDone(res.future) {
@@ -115,10 +129,10 @@ func (r *Reducer) runHook(s *step, index int) *result {
 			return v, nil
 		})
 	}
-	if r.serial {
+	if r.order == Serial {
 		res.value, res.err = res.timed.Wait(s.ctx)
 	}
-	return res
+	return res, chain
 }
 
 // stop, with the mutex held, keeps further buckets from being launched and

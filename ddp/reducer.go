@@ -11,23 +11,40 @@ import (
 	"pyhook/tensorconv"
 )
 
-// Order says whether one bucket's hook may start before the last one's future
-// is done.
+// Order says how the hooks of several buckets may be under way at once.
 type Order int
 
 const (
-	// Auto is Serial where callbacks of torch's futures run in an order that
-	// differs between ranks (any backend but nccl) and the hook may issue
-	// collectives in one, as PowerSGD does; else Overlapped. On gloo, stock
-	// DDP hangs or aborts with such hooks.
+	// Auto is Overlapped where that is safe: on nccl, whose callbacks run in one
+	// order on every rank, and for hooks that issue collectives only when they
+	// are called. Else it is Ordered for hooks that can be (Python's), and
+	// Serial for the others. On gloo, stock DDP hangs or aborts with hooks such
+	// as PowerSGD, which issue collectives in callbacks.
 	Auto Order = iota
 	// Serial waits for a bucket's future before the next hook call. The
 	// backward pass goes on meanwhile.
 	Serial
-	// Overlapped never waits: for hooks that issue collectives only when they
-	// are called.
+	// Overlapped never waits, and callbacks run when they will.
 	Overlapped
+	// Ordered overlaps buckets and runs their callbacks in an order fixed by
+	// level and bucket, the same on every rank: see pyhook.ChainedHook.
+	Ordered
 )
+
+// String names the order as flags and reports do.
+func (o Order) String() string {
+	switch o {
+	case Auto:
+		return "auto"
+	case Serial:
+		return "serial"
+	case Overlapped:
+		return "overlapped"
+	case Ordered:
+		return "ordered"
+	}
+	return fmt.Sprintf("Order(%d)", int(o))
+}
 
 // PyTorch's defaults (kDefaultBucketBytesCap, kDefaultFirstBucketBytes), MiB.
 const (
@@ -57,7 +74,7 @@ type Options struct {
 // time; Wait when all parameters of the step were marked.
 type Reducer struct {
 	opts   Options
-	serial bool
+	order  Order // what Options.Order came to
 	params []*pyhook.Parameter
 	places []place // by parameter
 
@@ -99,7 +116,12 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	}
 	r := &Reducer{opts: opts, params: slices.Clone(params), places: make([]place, len(params)), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
-	r.serial = opts.Order == Serial || opts.Order == Auto && needsSerial(opts)
+	if r.order = opts.Order; r.order == Auto {
+		r.order = chooseOrder(opts)
+	}
+	if _, ok := opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
+		return nil, fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", opts.Group.Rank())
+	}
 	if err := r.makeBuckets(); err != nil {
 		for _, b := range r.buckets {
 			b.close()
@@ -111,15 +133,20 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	return r, nil
 }
 
-// needsSerial is Auto's rule. A hook may say that it issues collectives only
+// chooseOrder is Auto's rule. A hook may say that it issues collectives only
 // when it is called. A backend of several ("cpu:gloo,cuda:nccl") reduces our
 // CPU memory by another one than nccl.
-func needsSerial(opts Options) bool {
+func chooseOrder(opts Options) Order {
 	if opts.Group.Backend() == "nccl" {
-		return false
+		return Overlapped
 	}
-	h, ok := opts.Hook.(interface{ CollectivesOnlyInCall() bool })
-	return !ok || !h.CollectivesOnlyInCall()
+	if h, ok := opts.Hook.(interface{ CollectivesOnlyInCall() bool }); ok && h.CollectivesOnlyInCall() {
+		return Overlapped
+	}
+	if _, ok := opts.Hook.(pyhook.ChainedHook); ok {
+		return Ordered
+	}
+	return Serial
 }
 
 // Gradient returns parameter i's gradient: a view of its bucket, of the
@@ -149,8 +176,8 @@ func (r *Reducer) Buckets() [][]int {
 	return list
 }
 
-// IsSerial reports what Order came to.
-func (r *Reducer) IsSerial() bool { return r.serial }
+// Order returns what Options.Order came to: never Auto.
+func (r *Reducer) Order() Order { return r.order }
 
 // Close ends the step, if one is under way, and frees the buckets; a Wait that
 // is inside returns ErrClosed. It waits for that and for a hook call that is

@@ -180,7 +180,7 @@ func TestSerialWaitsForEachFutureAndOverlappedDoesNot(t *testing.T) {
 			order = ddp.Serial
 		}
 		r := reducer(t, scalars(3), ddp.Options{Hook: g, BucketCapMB: tiny, Order: order})
-		assert.Equal(t, serial, r.IsSerial())
+		assert.Equal(t, order, r.Order())
 		setAll(t, r, 3)
 		for bucket := range 3 {
 			g.called(t, bucket)
@@ -205,21 +205,28 @@ type backend struct {
 
 func (b backend) Backend() string { return b.name }
 
-func TestAutoIsSerialUnlessTheHookOrTheBackendAllowsMore(t *testing.T) {
+func TestAutoOverlapsWhereItIsSafe(t *testing.T) {
 	for _, c := range []struct {
 		backend string
 		hook    pyhook.CommHook
-		serial  bool
+		order   ddp.Order
 	}{
-		{"gloo", hook{run: identity}, true},
-		{"gloo", nil, false}, // the default hook says so itself
-		{"gloo", &pyhook.FP16CompressCommHook{}, false},
-		{"nccl", hook{run: identity}, false},
-		{"cpu:gloo,cuda:nccl", hook{run: identity}, true}, // our buckets are the CPU's
+		{"gloo", hook{run: identity}, ddp.Serial},
+		{"gloo", nil, ddp.Overlapped}, // the default hook says so itself
+		{"gloo", &pyhook.FP16CompressCommHook{}, ddp.Overlapped},
+		{"gloo", chained{}, ddp.Ordered},
+		{"nccl", chained{}, ddp.Overlapped},
+		{"nccl", hook{run: identity}, ddp.Overlapped},
+		{"cpu:gloo,cuda:nccl", hook{run: identity}, ddp.Serial}, // our buckets are the CPU's
 	} {
 		r := reducer(t, scalars(1), ddp.Options{Group: backend{memoryGroups(1)[0], c.backend}, Hook: c.hook})
-		assert.Equal(t, c.serial, r.IsSerial(), "%s, %T", c.backend, c.hook)
+		assert.Equal(t, c.order, r.Order(), "%s, %T", c.backend, c.hook)
 	}
+}
+
+func TestOrderedIsRefusedForAHookThatCannot(t *testing.T) {
+	_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Order: ddp.Ordered})
+	assert.ErrorContains(t, err, "ChainedHook")
 }
 
 func TestTimingsAreTheReductionsAndNotTheBackwardPasss(t *testing.T) {

@@ -161,6 +161,7 @@ func (r *Reducer) failure(s *step) error {
 		switch {
 		case res.err == nil:
 			done++
+		case errors.Is(res.err, errAbandoned):
 		case cause == nil || !errors.Is(res.err, cause) && !errors.Is(res.err, context.Canceled):
 			return r.stepError(i, res.err)
 		}

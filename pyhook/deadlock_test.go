@@ -42,7 +42,7 @@ func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 			b := bucket(t, []float32{1, 2})
 			other := tensor(t, tensorconv.Float32, []float32{3, 4})
 			first := b.Buffer()
-			for i := range 200 {
+			for i := range 200 / soakScale {
 				futures := make([]*Future, 4)
 				for j := range futures {
 					var err error
@@ -51,7 +51,9 @@ func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 				}
 				var group sync.WaitGroup
 				group.Go(func() { python(t, "sample.finish", i%2 == 0) })
-				group.Go(func() { assert.NoError(t, b.SetBuffer(map[bool]*tensorconv.Tensor{true: first, false: other}[i%2 == 1])) })
+				group.Go(func() {
+					assert.NoError(t, b.SetBuffer(map[bool]*tensorconv.Tensor{true: first, false: other}[i%2 == 1]))
+				})
 				group.Go(func() { _ = b.Buffer(); _ = h.LegacyNames(b); forget(b) })
 				for j, future := range futures {
 					group.Go(func() {
@@ -112,7 +114,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 					}
 				}
 			})
-			for range 100 {
+			for range 100 / soakScale {
 				got, err := run(t, h, bucket(t, []float32{1}))
 				assert.NoError(t, err)
 				assert.Equal(t, []float32{2}, got)
@@ -140,7 +142,7 @@ func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 				require.NoError(t, err)
 				group.Go(func() {
 					defer b.Close()
-					for range 50 {
+					for range max(2, 50/soakScale) {
 						_, err := run(t, h, b)
 						if spec == "faults:raises" {
 							assert.ErrorIs(t, err, ErrRaised)

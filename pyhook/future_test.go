@@ -206,10 +206,15 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 	old, fresh := []float32{1, 2}, []float32{30, 40}
 	changes := map[string]func(t *testing.T, b *GradBucket){
-		"it is closed":         func(_ *testing.T, b *GradBucket) { b.Close() },
-		"its memory is set":    func(t *testing.T, b *GradBucket) { require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, fresh))) },
-		"it is forgotten":      func(_ *testing.T, b *GradBucket) { forget(b) },
-		"another hook is run":  func(t *testing.T, b *GradBucket) { _, err := run(t, load(t, "noop", HookConfig{}), b); require.NoError(t, err) },
+		"it is closed": func(_ *testing.T, b *GradBucket) { b.Close() },
+		"its memory is set": func(t *testing.T, b *GradBucket) {
+			require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, fresh)))
+		},
+		"it is forgotten": func(_ *testing.T, b *GradBucket) { forget(b) },
+		"another hook is run": func(t *testing.T, b *GradBucket) {
+			_, err := run(t, load(t, "noop", HookConfig{}), b)
+			require.NoError(t, err)
+		},
 		"nothing, in contrast": func(*testing.T, *GradBucket) {},
 	}
 	for name, change := range changes {

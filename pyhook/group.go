@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -99,6 +100,9 @@ func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*Torc
 }
 
 func groupError(doing string, rank int, err error) error {
+	if goKind(err, nil) == ErrClosed && !errors.Is(err, ErrClosed) {
+		err = fmt.Errorf("%w: %w", ErrClosed, err)
+	}
 	at := ""
 	if rank >= 0 {
 		at = fmt.Sprintf(", rank %d", rank)

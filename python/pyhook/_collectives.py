@@ -24,7 +24,10 @@ def all_reduce(tensor: torch.Tensor, op: str, group: Optional[Any] = None) -> An
 
 def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> Any:
     """Copy rank ``root``'s ``tensor`` (a rank of ``group``) to all, in place."""
-    source = dist.distributed_c10d._get_global_rank(group, root) if _is_sub(group) else root
+    c10d = dist.distributed_c10d
+    # The public name is of torch 1.13; the other warns since.
+    to_global = getattr(c10d, "get_global_rank", None) or c10d._get_global_rank
+    source = to_global(group, root) if _is_sub(group) else root
     return dist.broadcast(tensor, src=source, group=group, async_op=True).get_future()
 
 

@@ -174,9 +174,18 @@ def describe_group(group: Optional[Any] = None) -> dict[str, Any]:
     return {"rank": int(group.rank()), "size": int(group.size()), "backend": backend}
 
 
+_destroyed: list[Any] = []
+
+
 def destroy() -> None:
-    """Destroy the default group and all others. Nothing happens if there is none."""
+    """Destroy the default group and all others. Nothing happens if there is none.
+
+    The default group's object is kept: the last reference to one may sit in a
+    hook's closure and be dropped on gloo's own thread, which then joins itself
+    (seen on torch 2.14: std::system_error, and the process is gone).
+    """
     if dist.is_initialized():
+        _destroyed.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from ._errors import GroupError
+from ._transport_store import TransportStore
 
 BACKEND = "pyhook_go"
 
@@ -29,8 +30,8 @@ Issue = Callable[..., None]
 
 _open: Optional[Open] = None
 _issue: Optional[Issue] = None
-# C++ holds the store, and on torch < 2.14 not its Python half, without which the
-# methods below are gone.
+# C++ holds the store, and on torch < 2.14 not its Python half, without which its
+# methods are gone.
 _store: Optional[TransportStore] = None
 
 _OPS = ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")
@@ -95,65 +96,6 @@ def _create(options: Any, _: Any) -> TransportProcessGroup:
     assert _issue is not None
     number = _open(str(options.group_id), ranks, timeout)
     return TransportProcessGroup(options.group_rank, options.group_size, number, _issue)
-
-
-class TransportStore(dist.Store):  # type: ignore[misc]  # torch is untyped here
-    """The default group's store: the trainer's, or one of this process alone.
-
-    torch 1.13 makes its first barriers in the store, by counting. Alone in its
-    process, this one asks the transport.
-    """
-
-    def __init__(self, shared: Optional[Any]) -> None:
-        super().__init__()
-        self._shared = shared
-        self._values: dict[str, bytes] = {}
-
-    def set(self, key: str, value: Any) -> None:
-        if self._shared is not None:
-            self._shared.set(key, value)
-        else:
-            self._values[key] = value if isinstance(value, bytes) else str(value).encode()
-
-    def get(self, key: str) -> bytes:
-        if self._shared is not None:
-            return bytes(self._shared.get(key))
-        return self._values[key]
-
-    def add(self, key: str, amount: int) -> int:
-        if self._shared is not None:
-            return int(self._shared.add(key, amount))
-        if "store_based_barrier_key" in key:
-            world = dist.group.WORLD
-            if amount > 0:
-                world.barrier().wait()
-            return int(world.size())
-        total = int(self._values.get(key, b"0")) + amount
-        self._values[key] = str(total).encode()
-        return total
-
-    def check(self, keys: Sequence[str]) -> bool:
-        if self._shared is not None:
-            return bool(self._shared.check(list(keys)))
-        return all(key in self._values for key in keys)
-
-    def wait(self, keys: Sequence[str], timeout: Optional[datetime.timedelta] = None) -> None:
-        if self._shared is not None:
-            self._shared.wait(list(keys), *([] if timeout is None else [timeout]))
-        elif not self.check(keys):
-            raise GroupError(
-                "timeout",
-                f"{', '.join(keys)} is in no other rank's reach: the store is this process's alone",
-                "give InstallTransport a Store that the ranks share",
-            )
-
-    def delete_key(self, key: str) -> bool:
-        if self._shared is not None:
-            return bool(self._shared.delete_key(key))
-        return self._values.pop(key, None) is not None
-
-    def num_keys(self) -> int:
-        return int(self._shared.num_keys()) if self._shared is not None else len(self._values)
 
 
 class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here

@@ -162,7 +162,7 @@ func (t *trial) subgroup(spec any) (*pyhook.TorchGroup, error) {
 
 // errNotTried: the hook is DistributedDataParallel's own and works on its
 // Reducer (reducer._run_allreduce_hook), which no other caller has.
-var errNotTried = errors.New("not tried from Go: the hook works on the Reducer inside DistributedDataParallel")
+var errNotTried = errors.New("not tried, as the hook works on the Reducer inside DistributedDataParallel")
 
 // askDDPHook goes as far as one can with a hook that DDP installs: to its
 // factory, which for ZeRO refuses gloo.

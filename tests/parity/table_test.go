@@ -25,6 +25,7 @@ const (
 	outcomeSerial = "serial" // the same, but PyTorch has to be made to wait
 	outcomeRight  = "right"  // bitwise what the hook itself gives; the Reducer misreads it
 	outcomeFails  = "fails"  // PyTorch cannot run it
+	outcomeAbsent = "absent" // this torch has no such hook
 )
 
 // entry is one cell of the table.
@@ -167,12 +168,18 @@ func (n *noteList) cell(e entry) string {
 		return "-"
 	case outcomeEqual:
 		return words
+	case outcomeAbsent:
+		return "no such hook"
 	case outcomeSerial:
 		note = "PyTorch itself " + e.Upstream + ". From Go the buckets go one after another, and the result is bitwise that of PyTorch's Reducer when it is made to wait likewise."
 	case outcomeRight:
 		note = "PyTorch runs, and its gradients are wrong: " + e.Upstream + ". From Go they are bitwise what the hook itself computes."
 	case outcomeFails:
-		note = "PyTorch: `" + e.Upstream + "`. From Go: " + e.Go + "."
+		quote := "`"
+		if strings.Contains(e.Upstream, quote) {
+			quote = "``"
+		}
+		note = "PyTorch: " + quote + e.Upstream + quote + ". From Go: " + e.Go + "."
 	}
 	at := slices.Index(*n, note)
 	if at < 0 {

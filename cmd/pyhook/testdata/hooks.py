@@ -76,9 +76,8 @@ def leaves(state, bucket):
 
 def prints(state, bucket):
     print("hello from the hook")
-    return dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True).get_future().then(
-        lambda f: f.value()[0]
-    )
+    tensor = bucket.buffer().div_(dist.get_world_size())
+    return dist.all_reduce(tensor, async_op=True).get_future().then(lambda f: f.value()[0])
 
 
 def half(state, bucket):

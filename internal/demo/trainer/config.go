@@ -74,7 +74,7 @@ type Report struct {
 	WorldSize    int       `json:"world_size"`
 	Launcher     string    `json:"launcher"`
 	Buckets      int       `json:"buckets"`
-	Serial       bool      `json:"serial"`    // hooks waited for each other's futures
+	Order        string    `json:"order"`     // of the buckets: overlapped, ordered, serial
 	ReduceMs     float64   `json:"reduce_ms"` // median part of a step spent waiting for the hooks
 	Parameters   int64     `json:"parameters"`
 	WeightsSHA   string    `json:"weights_sha256"`

@@ -151,7 +151,7 @@ func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
 		before, after = 0, 0 // not counted on this system
 	}
 	report := &Report{Hook: r.cfg.Hook.Hook, Rank: r.world.Rank, WorldSize: r.world.WorldSize, Launcher: string(r.world.Source),
-		Steps: len(r.step), FirstStep: r.first, Buckets: len(r.reducer.Buckets()), Serial: r.reducer.IsSerial(),
+		Steps: len(r.step), FirstStep: r.first, Buckets: len(r.reducer.Buckets()), Order: r.reducer.Order().String(),
 		MsPerStep: median(r.step), ReduceMs: median(r.reduce), Torch: r.rt.Info().Torch, Python: r.rt.Info().Version, TrainSeconds: elapsed.Seconds()}
 	for _, p := range r.params {
 		report.Parameters += p.Data.Len()

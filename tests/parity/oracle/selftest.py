@@ -5,6 +5,7 @@ An oracle that is wrong in the same way as the code under test proves nothing, s
 are compared with sums done here by hand, and each way in which PyTorch can fail is provoked.
 """
 
+# ruff: noqa: PT009, PT027  (unittest, so that torch is all it needs)
 from __future__ import annotations
 
 import json
@@ -19,9 +20,8 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import oracle
+import torch
 
 HERE = Path(__file__).resolve().parent
 HOOKS = "torch.distributed.algorithms.ddp_comm_hooks"

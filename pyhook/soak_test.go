@@ -1,0 +1,103 @@
+package pyhook
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// resident is the process's memory in bytes.
+func resident(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/statm")
+	require.NoError(t, err)
+	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
+	require.NoError(t, err)
+	return pages * int64(os.Getpagesize())
+}
+
+func references(t *testing.T, o *Object) int64 {
+	t.Helper()
+	n, err := callPython("sys.getrefcount", o)
+	require.NoError(t, err)
+	return n.(int64)
+}
+
+func TestManyCallsLeaveNothingBehind(t *testing.T) {
+	cases := []struct {
+		hook  string
+		calls int
+		parse bool
+		fails int // one in so many calls; 0: none
+	}{
+		{hook: "noop", calls: 60_000},
+		{hook: "sample:identity", calls: 20_000, parse: true},
+		{hook: "sample:doubled", calls: 18_000, parse: true},
+		{hook: "allreduce", calls: 2_000, parse: true},
+		{hook: "sample:fails_at_times", calls: 100_000, fails: 100},
+	}
+	for _, c := range cases {
+		check(t, c.hook, func(t *testing.T) {
+			b := bucket(t, []float32{1, 2}, []float32{3})
+			state := map[string]any{"calls": 0}
+			h := load(t, c.hook, HookConfig{State: state})
+			if c.hook == "allreduce" {
+				h = load(t, c.hook, HookConfig{})
+			}
+			failures := 0
+			calls := func(n int) {
+				for range n {
+					if !soakCall(t, h, b, c.parse) {
+						failures++
+					}
+				}
+			}
+			calls(max(c.calls/4, 6000) / soakScale) // until gloo's threads have their memory
+			python(t, "gc.collect")
+			runtime.GC()
+			debug.FreeOSMemory()
+			counts := func() [4]int64 {
+				return [4]int64{references(t, h.hook), references(t, h.state), references(t, b.python.tensor), references(t, b.python.layout)}
+			}
+			before, live, memory := counts(), counters(), resident(t)
+			failures = 0
+			calls(c.calls / soakScale)
+			python(t, "gc.collect")
+			runtime.GC()
+			debug.FreeOSMemory()
+			if soakScale == 1 { // the race detector's own memory grows
+				assert.Less(t, resident(t)-memory, int64(1<<20), "memory")
+			}
+			assert.Equal(t, before, counts(), "references of hook, state, buffer, layout")
+			assert.Equal(t, live, counters(), "objects, funcs, tensors, memory")
+			if c.fails > 0 {
+				assert.Equal(t, c.calls/soakScale/c.fails, failures)
+			} else {
+				assert.Zero(t, failures)
+			}
+		})
+	}
+}
+
+func soakCall(t *testing.T, h *PythonCommHook, b *GradBucket, parse bool) bool {
+	future, err := h.RunHook(context.Background(), b)
+	if err != nil {
+		return false
+	}
+	defer future.Close()
+	value, err := future.Wait(context.Background())
+	require.NoError(t, err)
+	if parse {
+		result, err := h.ParseHookResult(value)
+		require.NoError(t, err)
+		result.Close()
+	}
+	return true
+}
