@@ -50,7 +50,7 @@ fmt: ## format Go and Python
 	gofmt -w .
 	@tools=$$(scripts/setup-tools.sh) && export PATH="$$tools:$$PATH" && set -x && \
 		ruff check --fix --exit-zero --quiet python && ruff format python && \
-		ruff format --config python/pyproject.toml --extend-exclude python .
+		ruff format --config python/pyproject.toml --extend-exclude python,testdata .
 
 bench: ## benchmarks in tests/bench; BENCH=regexp picks some
 	@scripts/check-build.sh

@@ -6,9 +6,9 @@ import sys
 if sys.path[:1] == [""]:
     del sys.path[0]
 
-import importlib.util  # noqa: E402
-import json  # noqa: E402
-import sysconfig  # noqa: E402
+import importlib.util
+import json
+import sysconfig
 
 
 def found(name):
@@ -23,7 +23,7 @@ print(
     json.dumps(
         {
             "executable": sys.executable,
-            "version": "%d.%d.%d" % sys.version_info[:3],
+            "version": ".".join(map(str, sys.version_info[:3])),
             "implementation": sys.implementation.name,
             "prefix": sys.prefix,
             "base_prefix": sys.base_prefix,

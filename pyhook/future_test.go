@@ -172,7 +172,7 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 
 func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		const n = 200
+		n := max(20, 200/soakScale)
 		h := load(t, "sample:pending", HookConfig{})
 		futures := make([]*Future, n)
 		buckets := make([]*GradBucket, n)

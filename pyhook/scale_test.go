@@ -2,5 +2,5 @@
 
 package pyhook
 
-// soakScale divides the number of calls of the soak test.
+// soakScale divides numbers of calls where each is slow.
 const soakScale = 1

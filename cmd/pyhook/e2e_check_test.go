@@ -208,6 +208,7 @@ type joinedResult struct {
 
 func joined(t *testing.T, hook string) []joinedResult {
 	t.Helper()
+	needTorch(t) // here: the goroutines below must not end the test
 	port := freePort(t)
 	results := make([]joinedResult, 2)
 	done := make(chan int)

@@ -61,12 +61,18 @@ type result struct {
 	stdout, stderr string
 }
 
-// command runs the binary in testdata, where the hooks are.
-func command(t *testing.T, env []string, args ...string) result {
+// needTorch leaves out, with -short, what runs the real command.
+func needTorch(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs the real command with torch")
 	}
+}
+
+// command runs the binary in testdata, where the hooks are.
+func command(t *testing.T, env []string, args ...string) result {
+	t.Helper()
+	needTorch(t)
 	cmd := exec.Command(binary, args...)
 	cmd.Dir = "testdata"
 	cmd.Env = append(cleanEnvironment(), env...)
@@ -100,9 +106,7 @@ func cleanEnvironment() []string {
 // interrupted runs the command until its output says ready, then sends a signal.
 func interrupted(t *testing.T, sig syscall.Signal, ready string, args ...string) result {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("runs the real command with torch")
-	}
+	needTorch(t)
 	cmd := exec.Command(binary, args...)
 	cmd.Dir, cmd.Env = "testdata", cleanEnvironment()
 	var stdout bytes.Buffer

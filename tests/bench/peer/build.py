@@ -28,23 +28,25 @@ def main() -> None:
     python = sysconfig.get_paths()["include"]
     for needed in (os.path.join(include, HOOK_HEADER), os.path.join(python, "Python.h")):
         if not os.path.exists(needed):
-            sys.exit(f"no {needed}; on Debian: apt-get install libtorch-dev pybind11-dev python3-dev")
+            packages = "libtorch-dev pybind11-dev python3-dev"
+            sys.exit(f"no {needed}; on Debian: apt-get install {packages}")
 
     lib = os.path.join(root, "lib")
     libraries = ["torch", "torch_cpu", "torch_python", "c10"]
     # torch 2.5 and later need C++20 in places; 1.13 does not compile as that.
     standard = "c++17" if int(torch.__version__.split(".")[0]) < 2 else "c++20"
     command = [
-        os.environ.get("CXX", "g++"), "-shared", "-fPIC", "-O3", "-DNDEBUG", f"-std={standard}", "-w",
-        "-fvisibility=hidden", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
-        "-isystem", include, "-isystem", os.path.join(include, "torch/csrc/api/include"), "-isystem", python,
-        SOURCE, f"-L{lib}", f"-Wl,-rpath,{lib}", *[f"-l{name}" for name in libraries],
+        os.environ.get("CXX", "g++"), "-shared", "-fPIC", "-O3", "-DNDEBUG", "-w",
+        f"-std={standard}", "-fvisibility=hidden",
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
+        "-isystem", include, "-isystem", os.path.join(include, "torch/csrc/api/include"),
+        "-isystem", python,
+        SOURCE, f"-L{lib}", f"-Wl,-rpath,{lib}", *[f"-l{library}" for library in libraries],
     ]  # fmt: skip
     with open(SOURCE, "rb") as f:
         key = hashlib.sha256(f.read() + "\0".join(command).encode()).hexdigest()[:12]
-    folder = os.path.join(
-        os.path.abspath(sys.argv[1]), f"{sys.implementation.cache_tag}-torch{torch.__version__}-{key}"
-    )
+    name = f"{sys.implementation.cache_tag}-torch{torch.__version__}-{key}"
+    folder = os.path.join(os.path.abspath(sys.argv[1]), name)
     target = os.path.join(folder, "python_comm_hook_peer.so")
     if not os.path.exists(target):
         os.makedirs(folder, exist_ok=True)

@@ -84,6 +84,5 @@ def serve(numbers: Sequence[str]) -> None:
         os.write(1, b".")
 
 
-
 if __name__ == "__main__":
     serve(sys.argv[1:])

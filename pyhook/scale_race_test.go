@@ -1,0 +1,6 @@
+//go:build race && !pyhookdebug
+
+package pyhook
+
+// soakScale divides numbers of calls where each is slow.
+const soakScale = 20
