@@ -1,5 +1,6 @@
 """Helpers that cbridge runs inside the interpreter it has started."""
 
+import contextlib
 import importlib.abc
 import importlib.util
 import sys
@@ -119,7 +120,5 @@ def shut_down():
         atexit._run_exitfuncs()  # before 3.10 it raises what the last one raised
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
-            except (AttributeError, OSError, ValueError):
-                pass
