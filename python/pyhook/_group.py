@@ -74,7 +74,12 @@ def init_process_group(
 def _init_error(error: Exception, options: dict[str, Any], timeout: float) -> GroupError:
     text = f"{type(error).__name__}: {error}"
     where = options.get("init_method", "the given store")
-    who = f"rank {options['rank']} of {options['world_size']}"
+    # -1: init_process_group read them from the environment, or would have.
+    rank, size = (
+        given if given >= 0 else os.environ.get(name, "?")
+        for given, name in ((options["rank"], "RANK"), (options["world_size"], "WORLD_SIZE"))
+    )
+    who = f"rank {rank} of {size}"
     limit = f" in {timeout:g} s" if timeout > 0 else ""
     low = text.lower()
     if "timed out" in low or "timeout" in low:
