@@ -2,6 +2,9 @@ package pyhook
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"runtime/pprof"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +16,7 @@ import (
 	"pyhook/tensorconv"
 )
 
-// within fails the test, with no way on, if f hangs.
+// within ends the process, with all stacks, if f hangs: cleanups would too.
 func within(t *testing.T, limit time.Duration, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -21,7 +24,9 @@ func within(t *testing.T, limit time.Duration, f func()) {
 	select {
 	case <-done:
 	case <-time.After(limit):
-		panic("deadlock in " + t.Name())
+		fmt.Fprintln(os.Stderr, "deadlock in "+t.Name())
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+		os.Exit(2)
 	}
 }
 

@@ -59,8 +59,10 @@ def looks_at_parameters(state, bucket):
         nan=[bool(p.isnan().all()) for p in parameters],
         values=[p.detach().view(-1).tolist() for p in parameters],
         grads=[p.grad.view(-1).tolist() for p in parameters],
-        grad_is_view=[p.grad.data_ptr() == g.data_ptr() for p, g in zip(parameters, bucket.gradients())],
-        in_dict=len({p: 1 for p in parameters + bucket.parameters()}),
+        grad_is_view=[
+            p.grad.data_ptr() == g.data_ptr() for p, g in zip(parameters, bucket.gradients())
+        ],
+        in_dict=len(dict.fromkeys(parameters + bucket.parameters())),
     )
     return done(bucket.buffer())
 
@@ -183,7 +185,11 @@ def counts(state, bucket):
 
 def uses_the_group(state, bucket):
     seen["is_group"] = isinstance(state, dist.ProcessGroup)
-    return dist.all_reduce(bucket.buffer(), group=state, async_op=True).get_future().then(lambda f: f.value()[0])
+    return (
+        dist.all_reduce(bucket.buffer(), group=state, async_op=True)
+        .get_future()
+        .then(lambda f: f.value()[0])
+    )
 
 
 class State:

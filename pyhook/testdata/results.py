@@ -15,7 +15,9 @@ RESULTS = {
     "an offset view of a row": lambda b: torch.stack([b * 0, b * 2])[1:],
     "every second element": lambda b: torch.stack([b * 2, b * 0 - 1], 1).view(-1)[::2],
     "a column of a matrix": lambda b: torch.stack([b * 0 - 1, b * 2], 1)[:, 1],
-    "a transposed matrix": lambda b: (b[:4] * 2).view(2, 2).t().reshape(-1).repeat(2).view(2, 4).t(),
+    "a transposed matrix": lambda b: (
+        (b[:4] * 2).view(2, 2).t().reshape(-1).repeat(2).view(2, 4).t()
+    ),
     "one element, expanded": lambda b: torch.tensor([2.5]).expand(b.numel()),
     "the buffer's first element, expanded": lambda b: b[:1].expand(b.numel()),
     "the buffer, flipped": lambda b: b.flip(0),
@@ -84,7 +86,9 @@ def flag(name):
 def look(state, bucket):
     """The buffer that the next step sees."""
     b = bucket.buffer()
-    seen.update(shape=list(b.shape), stride=list(b.stride()), dtype=str(b.dtype), address=b.data_ptr())
+    seen.update(
+        shape=list(b.shape), stride=list(b.stride()), dtype=str(b.dtype), address=b.data_ptr()
+    )
     return done(b)
 
 
