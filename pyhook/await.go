@@ -94,19 +94,14 @@ func (a *awaited) finish() {
 // through that one.
 func (a *awaited) value() (Value, error) {
 	var result C.pyh_result
-	take := func(bucket *C.pyh_bucket) error {
-		return a.future.Pointer(func(p unsafe.Pointer) error {
-			C.pyh_future_value(a.rt.tools.c, (*C.PyObject)(p), bucket, &result)
-			return nil
-		})
+	var bucket *C.pyh_bucket
+	if a.python != nil {
+		bucket = a.python.c
 	}
-	var err error
-	if a.python == nil {
-		err = take(nil)
-	} else {
-		var inner error
-		err = firstError(a.python.pointers(func(bucket *C.pyh_bucket) { inner = take(bucket) }), inner)
-	}
+	err := a.future.Pointer(func(p unsafe.Pointer) error {
+		C.pyh_future_value(a.rt.tools.c, (*C.PyObject)(p), bucket, &result)
+		return nil
+	})
 	if err != nil {
 		return Value{}, a.place(err)
 	}

@@ -1,9 +1,16 @@
 package pyhook
 
+// #include <stdlib.h>
+// #include "hookcall.h"
+import "C"
+
 import (
+	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"pyhook/cbridge"
 	"pyhook/tensorconv"
@@ -31,9 +38,11 @@ type pythonBucket struct {
 	layout *Object            // pyhook._bucket.BucketLayout
 	tensor *Object            // the flat torch tensor over buffer
 	buffer *tensorconv.Tensor // the trainer's handle
-	data   uintptr
-	len    int64
 	refs   atomic.Int32
+
+	call    sync.Mutex    // guards c's streak and result: a call and the reading of it
+	c       *C.pyh_bucket // C memory, as long as this struct; layout and tensor hold its references
+	address C.uintptr_t   // of c
 }
 
 func (p *pythonBucket) release() {
@@ -101,8 +110,21 @@ func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBuck
 		tensor.Close()
 		return nil, err
 	}
-	python := &pythonBucket{layout: layout, tensor: tensor, buffer: buffer, data: uintptr(buffer.Data()), len: buffer.Len()}
+	python := &pythonBucket{layout: layout, tensor: tensor, buffer: buffer, c: (*C.pyh_bucket)(C.calloc(1, C.sizeof_pyh_bucket))}
+	runtime.AddCleanup(python, func(c *C.pyh_bucket) { C.free(unsafe.Pointer(c)) }, python.c)
 	python.refs.Store(2)
+	python.c.data, python.c.len = C.uintptr_t(uintptr(buffer.Data())), C.int64_t(buffer.Len())
+	hold := func(o *Object, slot **C.PyObject) error {
+		return o.Pointer(func(p unsafe.Pointer) error {
+			*slot = (*C.PyObject)(p)
+			return nil
+		})
+	}
+	if err := errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor)); err != nil {
+		python.refs.Store(1)
+		python.release()
+		return nil, err
+	}
 	return python, nil
 }
 

@@ -1,5 +1,6 @@
 package pyhook
 
+// #include <stdlib.h>
 // #include "hookcall.h"
 import "C"
 
@@ -154,34 +155,44 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	if err != nil {
 		return nil, h.fail(b, ErrBucket, err)
 	}
-	result, err := h.call(python, hook)
-	if err != nil {
+	outcome, result, err := h.call(python, hook)
+	switch {
+	case err != nil:
 		python.release()
 		return nil, h.fail(b, ErrClosed, err)
+	case outcome == C.PYH_SAME: // nothing of Python is left to look at
+		future := CompletedFuture(Value{tensor: python.buffer, bucket: b}, nil)
+		python.release()
+		return future, nil
 	}
 	return h.settle(b, python, result)
 }
 
-// call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object) (result C.pyh_result, err error) {
-	err = callable.Pointer(func(hook unsafe.Pointer) error {
-		return h.state.Pointer(func(state unsafe.Pointer) error {
-			return python.pointers(func(b *C.pyh_bucket) {
-				C.pyh_run_hook(h.rt.tools.c, (*C.PyObject)(hook), (*C.PyObject)(state), b, &result)
-			})
-		})
-	})
-	return result, err
-}
-
-func (p *pythonBucket) pointers(f func(*C.pyh_bucket)) error {
-	return p.layout.Pointer(func(layout unsafe.Pointer) error {
-		return p.tensor.Pointer(func(tensor unsafe.Pointer) error {
-			b := C.pyh_bucket{layout: (*C.PyObject)(layout), tensor: (*C.PyObject)(tensor), data: C.uintptr_t(p.data), len: C.int64_t(p.len)}
-			f(&b)
-			return nil
-		})
-	})
+// call is the one crossing into C. The result is not set for PYH_SAME.
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object) (outcome C.int, result C.pyh_result, err error) {
+	hook, err := callable.Hold()
+	if err != nil {
+		return 0, result, err
+	}
+	defer callable.Release()
+	state, err := h.state.Hold()
+	if err != nil {
+		return 0, result, err
+	}
+	defer h.state.Release()
+	c := python.c
+	if python.call.TryLock() {
+		defer python.call.Unlock()
+	} else { // a call inside a call, by a Go function that the hook called
+		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
+		defer C.free(unsafe.Pointer(c))
+		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, data: python.c.data, len: python.c.len}
+	}
+	outcome = C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
+	if outcome != C.PYH_SAME {
+		result = c.result
+	}
+	return outcome, result, nil
 }
 
 // settle makes the future, or the error, of a call's result. It takes python's
@@ -224,9 +235,10 @@ func taken(exc *C.PyObject) error {
 // another device or no tensor at all are refused with a *HookError
 // (ErrBadResult) before any gradient is touched. Surplus elements are left off,
 // as in PyTorch; a list of one tensor (torch <= 1.9) is taken for the tensor.
+// The bucket's own buffer comes as its Alias: open as long as the buffer is.
 func (h *PythonCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
 	if v.tensor != nil {
-		t, err := v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+		t, err := v.tensor.Alias()
 		if err != nil {
 			return nil, h.fail(v.bucket, ErrBadResult, err)
 		}

@@ -32,87 +32,141 @@ static PyObject *call1(const pyh_api *py, PyObject *f, PyObject *arg) {
   return py->vectorcall(f, &arg, 1, NULL);
 }
 
-// untouched: the hook returned the very tensor it was given, and did not give
-// it other memory in place (resize_, set_, .data=).
-static int untouched(const pyh_tools *t, const pyh_bucket *b) {
+// number calls a method of the bucket's tensor that returns an int; -1: it
+// raised.
+static int64_t number(const pyh_tools *t, PyObject *method, const pyh_bucket *b) {
   const pyh_api *py = t->py;
-  PyObject *address = call1(py, t->data_ptr, b->tensor);
-  if (address == NULL) {
+  PyObject *result = call1(py, method, b->tensor);
+  if (result == NULL) {
     py->PyErr_Clear();
-    return 0;
+    return -1;
   }
-  uintptr_t now = (uintptr_t)py->PyLong_AsVoidPtr(address);
-  py->Py_DecRef(address);
-  Py_ssize_t len = py->PyObject_Size(b->tensor); // the first dimension
-  if (len < 0) {
-    py->PyErr_Clear();
-  }
+  int overflow;
+  int64_t value = py->PyLong_AsLongLongAndOverflow(result, &overflow);
+  py->Py_DecRef(result);
+  return value;
+}
+
+// untouched: the hook did not give the kept tensor other memory or another
+// shape in place (resize_, set_, .data=, unsqueeze_). Not PyObject_Size: len()
+// of a tensor is Python code.
+static int untouched(const pyh_tools *t, const pyh_bucket *b) {
   // An empty tensor has no address to compare.
-  return len == b->len && (now == b->data || len == 0);
+  return number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
+         (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data);
+}
+
+static int is_future(const pyh_tools *t, PyObject *o) {
+  const pyh_api *py = t->py;
+  PyObject *kind = py->PyObject_Type(o);
+  py->Py_DecRef(kind); // the object keeps its type
+  if (kind == t->python_future || kind == t->future_class) {
+    return 1;
+  }
+  int is = py->PyObject_IsInstance(o, t->future_class) == 1;
+  py->PyErr_Clear();
+  return is;
+}
+
+static void sort_value(const pyh_tools *t, PyObject *value, const pyh_bucket *b,
+                       pyh_result *out) {
+  out->touched = b != NULL && !untouched(t, b);
+  if (value == NULL) {
+    out->outcome = PYH_FAILED;
+  } else if (b != NULL && value == b->tensor && !out->touched) {
+    t->py->Py_DecRef(value);
+    out->outcome = PYH_SAME;
+  } else {
+    out->outcome = PYH_VALUE;
+    out->object = value;
+  }
 }
 
 static void take_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
                        pyh_result *out) {
-  const pyh_api *py = t->py;
-  PyObject *value = call1(py, t->value, future);
+  PyObject *value = call1(t->py, t->value, future);
   if (value == NULL) {
-    out->outcome = PYH_FAILED;
-    out->error = py->raised();
+    out->error = t->py->raised();
   }
-  out->touched = b != NULL && !untouched(t, b);
-  if (value == NULL) {
-    return;
+  sort_value(t, value, b, out);
+}
+
+// ask returns whether a future is done; -1: exception set.
+static int ask(const pyh_tools *t, PyObject *future) {
+  PyObject *done = call1(t->py, t->done, future);
+  if (done == NULL) {
+    return -1;
   }
-  if (b != NULL && value == b->tensor && !out->touched) {
-    py->Py_DecRef(value);
-    out->outcome = PYH_SAME;
-    return;
-  }
-  out->outcome = PYH_VALUE;
-  out->object = value;
+  int is_done = done == t->py->True;
+  t->py->Py_DecRef(done);
+  return is_done;
 }
 
 static void watch(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
                   pyh_result *out) {
-  const pyh_api *py = t->py;
-  PyObject *done = call1(py, t->done, future);
-  if (done == NULL) {
-    out->outcome = PYH_FAILED;
-    out->error = py->raised();
-    return;
-  }
-  int is_done = done == py->True;
-  py->Py_DecRef(done);
-  if (is_done) {
-    take_value(t, future, b, out);
-  } else {
+  switch (ask(t, future)) {
+  case 0:
     out->outcome = PYH_PENDING;
+    break;
+  case 1:
+    take_value(t, future, b, out);
+    break;
+  default:
+    out->outcome = PYH_FAILED;
+    out->error = t->py->raised();
   }
 }
 
-void pyh_run_hook(const pyh_tools *t, PyObject *hook, PyObject *state,
-                  const pyh_bucket *b, pyh_result *out) {
+enum {
+  STREAK_TRUSTED = 8,  // so many calls in a row were done: the next will be
+  STREAK_BROKEN = -256 // calls until a wrong guess may be made again
+};
+
+// guess takes the value without asking first, which saves a call, when the
+// hook's futures have been done at return. A wrong guess costs a C++ exception.
+static void guess(const pyh_tools *t, PyObject *future, pyh_bucket *b) {
+  const pyh_api *py = t->py;
+  pyh_result *out = &b->result;
+  if (b->streak < STREAK_TRUSTED) {
+    watch(t, future, b, out);
+    b->streak = out->outcome == PYH_PENDING && b->streak > 0 ? 0 : b->streak + 1;
+    return;
+  }
+  PyObject *value = call1(py, t->value, future);
+  if (value == NULL) {
+    // Not done, or failed; and what was not done may be by now. Ask.
+    py->PyErr_Clear();
+    b->streak = STREAK_BROKEN;
+    watch(t, future, b, out);
+    return;
+  }
+  sort_value(t, value, b, out);
+}
+
+int pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket) {
+  const pyh_tools *t = (const pyh_tools *)tools;
+  pyh_bucket *b = (pyh_bucket *)bucket;
+  pyh_result *out = &b->result;
   const pyh_api *py = t->py;
   memset(out, 0, sizeof *out);
   py->enter();
-  PyObject *bucket = fresh_bucket(t, b);
+  PyObject *shell = fresh_bucket(t, b);
   PyObject *future = NULL;
-  if (bucket != NULL) {
-    PyObject *args[] = {state, bucket};
-    future = py->vectorcall(hook, args, 2, NULL);
-    py->Py_DecRef(bucket);
+  if (shell != NULL) {
+    PyObject *args[] = {(PyObject *)state, shell};
+    future = py->vectorcall((PyObject *)hook, args, 2, NULL);
+    py->Py_DecRef(shell);
   }
   if (future == NULL) {
     out->outcome = PYH_RAISED;
     out->error = py->raised();
     out->touched = !untouched(t, b);
-  } else if (py->PyObject_IsInstance(future, t->future_class) != 1) {
-    py->PyErr_Clear();
+  } else if (!is_future(t, future)) {
     out->outcome = PYH_NOT_FUTURE;
     out->object = future;
     out->touched = !untouched(t, b);
   } else {
-    watch(t, future, b, out);
+    guess(t, future, b);
     if (out->outcome == PYH_PENDING) {
       out->object = future;
     } else {
@@ -120,6 +174,7 @@ void pyh_run_hook(const pyh_tools *t, PyObject *hook, PyObject *state,
     }
   }
   py->leave();
+  return out->outcome;
 }
 
 void pyh_future_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,

@@ -8,23 +8,18 @@
 typedef struct {
   const pyh_api *py;
   PyObject *future_class; // torch._C.Future
+  PyObject *python_future; // torch.futures.Future, which subclasses it
   PyObject *done;         // torch._C.Future.done, unbound
   PyObject *value;        // torch._C.Future.value, unbound
   PyObject *data_ptr;     // torch.Tensor.data_ptr, unbound
+  PyObject *numel;        // torch.Tensor.numel, unbound
+  PyObject *dim;          // torch.Tensor.dim, unbound
   PyObject *bucket_class; // pyhook._bucket.Bucket
   PyObject *(*bucket_new)(PyObject *, PyObject *, PyObject *);
   PyObject *empty;   // ()
   PyObject *layout;  // "_layout", interned
   PyObject *buffer;  // "_buffer", interned
 } pyh_tools;
-
-// A bucket's kept Python objects, borrowed for the call.
-typedef struct {
-  PyObject *layout;
-  PyObject *tensor;
-  uintptr_t data; // where tensor's memory is
-  int64_t len;    // its elements
-} pyh_bucket;
 
 enum pyh_outcome {
   PYH_SAME,       // done: the bucket's own buffer, untouched in shape
@@ -43,10 +38,24 @@ typedef struct {
   PyObject *error;
 } pyh_result;
 
+// A bucket's kept Python objects, borrowed, and what came of the last call. It
+// is C memory: a call passes its address and nothing else of the bucket.
+typedef struct {
+  PyObject *layout;
+  PyObject *tensor;
+  uintptr_t data; // where tensor's memory is
+  int64_t len;    // its elements
+  int streak;     // calls in a row whose future was done at return
+  pyh_result result;
+} pyh_bucket;
+
 // Fills the rest of tools from its classes; attached. False: exception set.
 int pyh_tools_init(pyh_tools *);
-void pyh_run_hook(const pyh_tools *, PyObject *hook, PyObject *state,
-                  const pyh_bucket *, pyh_result *out);
+// Calls hook(state, bucket), and returns the outcome; the rest is in the
+// bucket's result, except for PYH_SAME. The arguments are the addresses of a
+// pyh_tools, two PyObjects and a pyh_bucket: as integers, Go passes them
+// without looking up whether they are Go's.
+int pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket);
 // The value of a future that is done, attached or not.
 void pyh_future_value(const pyh_tools *, PyObject *future, const pyh_bucket *, pyh_result *out);
 // pyh_watch looks at any future: pyh_future_value if it is done, else PENDING

@@ -17,6 +17,7 @@ import (
 // references.
 type tools struct {
 	c       *C.pyh_tools
+	address C.uintptr_t // of c
 	objects []*Object
 	// Of _bridge.py, for what the hot path leaves to Python.
 	newLayout     *Object
@@ -30,6 +31,7 @@ type tools struct {
 func newTools(bridge *Object) (*tools, error) {
 	t := &tools{c: (*C.pyh_tools)(C.calloc(1, C.sizeof_pyh_tools))}
 	t.c.py = (*C.pyh_api)(cbridge.API())
+	t.address = C.uintptr_t(uintptr(unsafe.Pointer(t.c)))
 	torchC, err := cbridge.Import("torch._C")
 	if err != nil {
 		return nil, err
@@ -49,12 +51,20 @@ func newTools(bridge *Object) (*tools, error) {
 		return nil, err
 	}
 	defer tensor.Close()
+	futures, err := cbridge.Import("torch.futures")
+	if err != nil {
+		return nil, err
+	}
+	defer futures.Close()
 	t.objects = append(t.objects, future)
 	err = firstError(
 		t.keep(&t.c.future_class, future, ""),
 		t.keep(&t.c.done, future, "done"),
 		t.keep(&t.c.value, future, "value"),
 		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
+		t.keep(&t.c.numel, tensor, "numel"),
+		t.keep(&t.c.dim, tensor, "dim"),
+		t.keep(&t.c.python_future, futures, "Future"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
 		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),
 	)
@@ -92,6 +102,12 @@ func (t *tools) keep(slot **C.PyObject, o *Object, name string) error {
 			return err
 		}
 		t.objects = append(t.objects, attr)
+		// pybind11 wraps its methods in an instancemethod: called without it,
+		// they are quicker.
+		if inner, err := attr.Attr("__func__"); err == nil {
+			t.objects = append(t.objects, inner)
+			attr = inner
+		}
 		o = attr
 	}
 	return o.Pointer(func(p unsafe.Pointer) error {

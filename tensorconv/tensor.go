@@ -37,6 +37,9 @@ type Tensor struct {
 	uses    atomic.Int32 // 1 for being open, and 1 for each operation that is inside
 	closed  atomic.Bool
 	cleanup runtime.Cleanup
+
+	alias  atomic.Pointer[Tensor] // see Alias
+	parent *Tensor                // of an alias
 }
 
 // newTensor takes over one reference of owner.
@@ -181,7 +184,7 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 // another goroutine is inside an operation it waits for nothing, and takes
 // effect when that one is out.
 func (t *Tensor) Close() {
-	if t == nil || !t.closed.CompareAndSwap(false, true) {
+	if t == nil || t.parent != nil || !t.closed.CompareAndSwap(false, true) {
 		return
 	}
 	t.cleanup.Stop()
@@ -191,6 +194,9 @@ func (t *Tensor) Close() {
 
 // use keeps the memory, and t itself, until done.
 func (t *Tensor) use() error {
+	if t != nil && t.parent != nil {
+		t = t.parent
+	}
 	for t != nil {
 		n := t.uses.Load()
 		if n == 0 || t.closed.Load() {
@@ -204,10 +210,38 @@ func (t *Tensor) use() error {
 }
 
 func (t *Tensor) done() {
+	if t.parent != nil {
+		t = t.parent
+	}
 	if t.uses.Add(-1) == 0 {
 		C.pyh_owner_release(t.owner)
 	}
 	runtime.KeepAlive(t)
+}
+
+// Alias returns a handle like t whose Close does nothing: it is open as long as
+// t is. Always the same one: it costs nothing, for what is handed out at every
+// step and whose owner stays.
+func (t *Tensor) Alias() (*Tensor, error) {
+	if t.isClosed() {
+		return nil, ErrClosed
+	}
+	if t.parent != nil {
+		return t, nil
+	}
+	if a := t.alias.Load(); a != nil {
+		return a, nil
+	}
+	a := &Tensor{data: t.data, dtype: t.dtype, device: t.device, shape: t.shape, strides: t.strides, owner: t.owner, spare: t.spare, parent: t}
+	t.alias.CompareAndSwap(nil, a)
+	return t.alias.Load(), nil
+}
+
+func (t *Tensor) isClosed() bool {
+	if t.parent != nil {
+		t = t.parent
+	}
+	return t.closed.Load()
 }
 
 // DType returns the element type.
@@ -294,7 +328,7 @@ func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 func Slice[T Element](t *Tensor) ([]T, error) {
 	var zero T
 	switch {
-	case t.closed.Load():
+	case t.isClosed():
 		return nil, ErrClosed
 	case !t.Device().IsCPU():
 		return nil, &Error{Op: "slice", Why: "the memory is on " + t.Device().String()}
@@ -309,7 +343,7 @@ func Slice[T Element](t *Tensor) ([]T, error) {
 // RawBytes returns the bytes of a contiguous CPU tensor; see Slice.
 func RawBytes(t *Tensor) ([]byte, error) {
 	switch {
-	case t.closed.Load():
+	case t.isClosed():
 		return nil, ErrClosed
 	case !t.Device().IsCPU() || !t.IsContiguous():
 		return nil, &Error{Op: "bytes", Why: "not contiguous CPU memory"}
