@@ -60,7 +60,8 @@ def looks_at_parameters(state, bucket):
         values=[p.detach().view(-1).tolist() for p in parameters],
         grads=[p.grad.view(-1).tolist() for p in parameters],
         grad_is_view=[
-            p.grad.data_ptr() == g.data_ptr() for p, g in zip(parameters, bucket.gradients())
+            p.grad.data_ptr() == g.data_ptr()
+            for p, g in zip(parameters, bucket.gradients())
         ],
         in_dict=len(dict.fromkeys(parameters + bucket.parameters())),
     )
@@ -113,7 +114,7 @@ def leaves_marks(state, bucket):
         bucket.mark = True
     except AttributeError:
         pass
-    bucket.buffer().requires_grad
+    bucket.buffer().requires_grad_(False)
     return done(bucket.buffer())
 
 
@@ -169,7 +170,7 @@ def wrapper(hook):
 instance = Callable(2)
 method = instance.hook
 partial = functools.partial(scaled, 2)
-function = lambda state, bucket: done(bucket.buffer() * 2)  # noqa: E731
+function = lambda state, bucket: done(bucket.buffer() * 2)
 
 
 def state_is(state, bucket):

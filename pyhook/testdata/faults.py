@@ -101,8 +101,14 @@ gives("raises_in_then", then_raises)
 gives("raises_in_nested_then", lambda buffer: then_raises(buffer, depth=4))
 gives("exits_in_then", lambda buffer: done(buffer).then(lambda _: throw(SystemExit(3))))
 gives("sets_exception", lambda buffer: failed(ValueError("boom by set_exception")))
-gives("sets_exception_before_then", lambda b: failed(ValueError("boom")).then(lambda f: f.value()))
-gives("fails_on_a_thread", lambda b: on_thread(lambda f: f.set_exception(ValueError("late boom"))))
+gives(
+    "sets_exception_before_then",
+    lambda b: failed(ValueError("boom")).then(lambda f: f.value()),
+)
+gives(
+    "fails_on_a_thread",
+    lambda b: on_thread(lambda f: f.set_exception(ValueError("late boom"))),
+)
 gives(
     "fails_in_then_on_a_thread",
     lambda b: on_thread(lambda f: f.set_result(b)).then(lambda f: 1 / 0),

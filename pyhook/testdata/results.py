@@ -31,7 +31,9 @@ RESULTS = {
     "int64": lambda b: (b * 2).long(),
     "uint8": lambda b: (b * 2).to(torch.uint8),
     "bool": lambda b: b > 2,
-    "float16, offset and strided": lambda b: torch.stack([b * 0, b * 2], 1).half()[:, 1],
+    "float16, offset and strided": lambda b: torch.stack([b * 0, b * 2], 1).half()[
+        :, 1
+    ],
     "requires grad": lambda b: (b * 2).requires_grad_(),
     "part of a graph": lambda b: (b * 2).requires_grad_() * 1.5,
     "a parameter": lambda b: torch.nn.Parameter(b * 2),
@@ -45,7 +47,9 @@ IN_PLACE = {
     "data replaced": lambda b: replaced(b, b * 2),
     "data replaced by another dtype": lambda b: replaced(b, (b * 2).half()),
     "data replaced by another shape": lambda b: replaced(b, (b * 2).view(1, -1)),
-    "data replaced by a strided view": lambda b: replaced(b, torch.stack([b * 2, b], 1)[:, 0]),
+    "data replaced by a strided view": lambda b: replaced(
+        b, torch.stack([b * 2, b], 1)[:, 0]
+    ),
     "set_ to other memory": lambda b: b.set_(b * 2),
     "set_ to an offset view": lambda b: b.set_(torch.cat([b * 0, b * 2])[b.numel() :]),
     "made a row": lambda b: b.unsqueeze_(0),
@@ -66,7 +70,9 @@ def make(name):
 
 def make_other(name):
     """A hook that does that to the buffer and returns another tensor."""
-    return lambda state, bucket: (IN_PLACE[name](bucket.buffer()), done(torch.ones(4)))[1]
+    return lambda state, bucket: (IN_PLACE[name](bucket.buffer()), done(torch.ones(4)))[
+        1
+    ]
 
 
 def right(name, values):
@@ -87,7 +93,10 @@ def look(state, bucket):
     """The buffer that the next step sees."""
     b = bucket.buffer()
     seen.update(
-        shape=list(b.shape), stride=list(b.stride()), dtype=str(b.dtype), address=b.data_ptr()
+        shape=list(b.shape),
+        stride=list(b.stride()),
+        dtype=str(b.dtype),
+        address=b.data_ptr(),
     )
     return done(b)
 
@@ -112,5 +121,7 @@ def reals(state, bucket):
 
 
 def conjugated(real, imaginary):
-    value = torch.conj(torch.complex(torch.tensor(real), torch.tensor(imaginary))).resolve_conj()
+    value = torch.conj(
+        torch.complex(torch.tensor(real), torch.tensor(imaginary))
+    ).resolve_conj()
     return torch.view_as_real(value).view(-1).tolist()

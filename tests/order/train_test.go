@@ -1,0 +1,131 @@
+package order_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+)
+
+// run is what the ranks of one job do.
+type run struct {
+	Hook   string
+	State  string
+	Args   map[string]any
+	Layers int // Linear(Size, Size) each
+	Size   int64
+	CapMB  float64
+	Order  ddp.Order
+	Steps  int
+	// Delays, if above zero, is the seed of the delays: before gradients are
+	// ready, different on each rank.
+	Delays uint64
+}
+
+// outcome is what a rank reports.
+type outcome struct {
+	SHA       string // of all reduced gradients of all steps
+	Order     string
+	Buckets   int
+	MsPerStep float64
+}
+
+// train runs on every rank: several runs in one process, since starting torch
+// takes longer than they do.
+func train(ctx context.Context, r *ranks.Rank) error {
+	var runs []run
+	if err := r.Args(&runs); err != nil {
+		return err
+	}
+	rt, err := pyhook.Start(ctx, pyhook.Config{})
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute})
+	if err != nil {
+		return err
+	}
+	defer group.Close()
+	var outcomes []outcome
+	for i, one := range runs {
+		o, err := one.train(ctx, rt, group)
+		if err != nil {
+			return fmt.Errorf("run %d, %+v: %w", i, one, err)
+		}
+		outcomes = append(outcomes, *o)
+	}
+	if err := group.Barrier(ctx); err != nil {
+		return err
+	}
+	return r.Report(outcomes)
+}
+
+func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup) (*outcome, error) {
+	cfg := pyhook.HookConfig{}
+	if c.State != "" {
+		state, err := rt.NewState(c.State, c.Args, group)
+		if err != nil {
+			return nil, err
+		}
+		defer state.Close()
+		cfg.State = state
+	}
+	hook, err := rt.NewHook(c.Hook, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer hook.Close()
+	var params []*pyhook.Parameter
+	for i := range c.Layers {
+		params = append(params,
+			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.weight", i), Shape: []int64{c.Size, c.Size}, DType: tensorconv.Float32},
+			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.bias", i), Shape: []int64{c.Size}, DType: tensorconv.Float32})
+	}
+	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: group, Hook: hook, BucketCapMB: c.CapMB, Order: c.Order})
+	if err != nil {
+		return nil, err
+	}
+	defer reducer.Close()
+	sum := sha256.New()
+	random := rand.New(rand.NewPCG(1, uint64(group.Rank())))
+	delays := rand.New(rand.NewPCG(c.Delays, uint64(group.Rank())))
+	start := time.Now()
+	for step := range c.Steps {
+		for i := len(params) - 1; i >= 0; i-- {
+			grad, err := tensorconv.Slice[float32](reducer.Gradient(i))
+			if err != nil {
+				return nil, err
+			}
+			for k := range grad {
+				grad[k] = random.Float32() - 0.5
+			}
+			if c.Delays > 0 && delays.IntN(3) == 0 {
+				time.Sleep(time.Duration(delays.IntN(4000)) * time.Microsecond)
+			}
+			if err := reducer.Ready(i); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := reducer.Wait(ctx); err != nil {
+			return nil, fmt.Errorf("step %d: %w", step, err)
+		}
+		for i := range params {
+			bytes, err := tensorconv.RawBytes(reducer.Gradient(i))
+			if err != nil {
+				return nil, err
+			}
+			sum.Write(bytes)
+		}
+	}
+	elapsed := time.Since(start)
+	return &outcome{SHA: hex.EncodeToString(sum.Sum(nil)), Order: reducer.Order().String(), Buckets: len(reducer.Buckets()),
+		MsPerStep: float64(elapsed) / float64(time.Millisecond) / float64(c.Steps)}, nil
+}
