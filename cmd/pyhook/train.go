@@ -19,10 +19,11 @@ import (
 // trainOptions are the flags of pyhook train.
 type trainOptions struct {
 	trainer.Config
-	ranks  int
-	plot   string
-	json   bool
-	python string
+	checkpoint string
+	ranks      int
+	plot       string
+	json       bool
+	python     string
 }
 
 func newTrainCommand() *cobra.Command {
@@ -37,6 +38,7 @@ torch.distributed process group; Go takes the optimiser's step.
 By itself the command starts -n ranks on this machine. Started by torchrun,
 srun or mpirun it is one rank of that job, and -n must not be given:
   torchrun --no_python --nproc_per_node 2 pyhook train --hook fp16
+With --checkpoint, a job that its launcher restarts goes on where it was.
 
 --hook is one of PyTorch's by short name (allreduce, fp16, powersgd, ...),
 package.module:name, path/file.py:name, a wrapper around one, or go:allreduce and
@@ -58,6 +60,9 @@ go:fp16 for the hooks written in Go. PowerSGD hooks get a PowerSGDState with sta
 	o.addTrainingFlags(cmd)
 	flags.StringVar(&o.Save, "save", "", "write a checkpoint to `file` after each epoch")
 	flags.StringVar(&o.Resume, "resume", "", "go on from the checkpoint in `file`")
+	flags.StringVar(&o.checkpoint, "checkpoint", "", "--save to `file`, and --resume from it if it is there: for jobs that are restarted")
+	cmd.MarkFlagsMutuallyExclusive("checkpoint", "save")
+	cmd.MarkFlagsMutuallyExclusive("checkpoint", "resume")
 	flags.StringVar(&o.plot, "plot", "", "draw the loss to a PNG `file`")
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 	_ = cmd.RegisterFlagCompletionFunc("hook", completeHookFlag)
@@ -85,6 +90,13 @@ func (o *trainOptions) run(ctx context.Context, ranksGiven bool, out io.Writer) 
 	world, err := launch.Detect(launch.Options{})
 	if err != nil {
 		return err
+	}
+	if o.checkpoint != "" {
+		o.Save = o.checkpoint
+		// No rank can be through its first epoch before all have looked.
+		if _, err := os.Stat(o.checkpoint); err == nil {
+			o.Resume = o.checkpoint
+		}
 	}
 	if world.Source != launch.SourceSingle {
 		if ranksGiven && os.Getenv(eventsVariable) == "" {

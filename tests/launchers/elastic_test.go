@@ -1,0 +1,141 @@
+// Package launchers_test starts the real command under real launchers.
+package launchers_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+)
+
+// build makes the command once a test.
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "pyhook")
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "pyhook/cmd/pyhook").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return binary
+}
+
+// torchrun is a job of two ranks under torch's own launcher.
+type torchrun struct {
+	cmd    *exec.Cmd
+	output bytes.Buffer
+	done   chan error
+}
+
+// start runs pyhook with these arguments on two ranks.
+func start(t *testing.T, binary string, args ...string) *torchrun {
+	t.Helper()
+	python, _, err := cbridge.Discover(context.Background(), "", "torch")
+	require.NoError(t, err)
+	// -r 1 -t 1 is what Debian 12's torchrun needs, and does no harm elsewhere.
+	job := append([]string{"-m", "torch.distributed.run", "-r", "1", "-t", "1", "--max_restarts", "5", "--monitor_interval", "0.2",
+		"--standalone", "--nnodes", "1", "--nproc_per_node", "2",
+		"--log_dir", t.TempDir(), "--no_python", binary}, args...)
+	r := &torchrun{cmd: exec.Command(python.Executable, job...), done: make(chan error, 1)}
+	r.cmd.Stdout, r.cmd.Stderr = &r.output, &r.output
+	r.cmd.Env = append(os.Environ(), "PYHOOK_PYTHON="+python.Executable, "OMP_NUM_THREADS=1", "USE_LIBUV=0")
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, r.cmd.Start())
+	t.Cleanup(func() { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) })
+	go func() { r.done <- r.cmd.Wait() }()
+	return r
+}
+
+func (r *torchrun) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-r.done:
+		require.NoError(t, err, "%s", r.output.String())
+	case <-time.After(3 * time.Minute):
+		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+		require.Fail(t, "torchrun did not end", "%s", r.output.String())
+	}
+}
+
+// ranks are the processes of the job that run binary (which is this test's own), by rank.
+func ranks(binary string) map[int]int {
+	found := map[int]int{}
+	folders, _ := filepath.Glob("/proc/[0-9]*")
+	for _, folder := range folders {
+		if exe, err := os.Readlink(folder + "/exe"); err != nil || exe != binary {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(folder))
+		env, _ := os.ReadFile(folder + "/environ")
+		for _, variable := range strings.Split(string(env), "\x00") {
+			if text, ok := strings.CutPrefix(variable, "RANK="); ok {
+				rank, _ := strconv.Atoi(text)
+				found[rank] = pid
+			}
+		}
+	}
+	return found
+}
+
+func digest(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return fmt.Sprintf("%x", sha256.Sum256(data))
+}
+
+// saved waits for the checkpoint of a step after the given one.
+func saved(t *testing.T, r *torchrun, checkpoint string, after int) int {
+	t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for time.Now().Before(deadline) {
+		files, _ := filepath.Glob(checkpoint + ".step*.hook0")
+		for _, file := range files {
+			text := strings.TrimSuffix(strings.TrimPrefix(file, checkpoint+".step"), ".hook0")
+			if step, err := strconv.Atoi(text); err == nil && step > after {
+				return step
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	require.Fail(t, "no further checkpoint", "after step %d\n%s", after, r.output.String())
+	return 0
+}
+
+func TestAKilledRankCostsNothingButTime(t *testing.T) {
+	binary, folder := build(t), t.TempDir()
+	train := func(checkpoint string) *torchrun {
+		return start(t, binary, "train", "--hook", "powersgd", "--epochs", "12", "--checkpoint", checkpoint)
+	}
+	undisturbed := filepath.Join(folder, "undisturbed")
+	train(undisturbed).wait(t)
+
+	disturbed := filepath.Join(folder, "disturbed")
+	job := train(disturbed)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	step := 0
+	for kill := range 2 {
+		step = saved(t, job, disturbed, step)
+		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
+		victim := random.IntN(2)
+		pid, ok := ranks(binary)[victim]
+		require.True(t, ok, "rank %d is not there", victim)
+		t.Logf("kill %d: rank %d after step %d", kill, victim, step)
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	job.wait(t)
+	assert.Equal(t, digest(t, undisturbed), digest(t, disturbed), "weights, momentum and step of the last checkpoint")
+}
