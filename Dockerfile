@@ -1,7 +1,7 @@
 # The pyhook command with CPython and PyTorch, as a container.
 #
 #   make image      or      docker build --build-arg VERSION=v1.2.3 -t pyhook .
-#   docker run --rm pyhook demo --out /work/demo
+#   docker run --rm pyhook demo --out /data/demo
 #
 # Both images are arguments. The builder's glibc must not be newer than the base's; the base must
 # be a Debian or Ubuntu that has the package python3-torch.
@@ -26,7 +26,7 @@ RUN apt-get update \
         "libpython$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 --shell /usr/sbin/nologin pyhook \
-    && install -d -o pyhook -g pyhook /work
+    && install -d -o pyhook -g pyhook /data
 COPY --from=builder /out/pyhook /usr/local/bin/pyhook
 
 ARG VERSION=unknown
@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="pyhook" \
 
 ENV PYHOOK_PYTHON=/usr/bin/python3
 USER 10001:10001
-WORKDIR /work
+WORKDIR /data
 HEALTHCHECK --interval=60s --timeout=30s --start-period=10s CMD ["pyhook", "doctor", "--quick"]
 # tini reaps the Python workers and passes signals on.
 ENTRYPOINT ["/usr/bin/tini", "--", "pyhook"]

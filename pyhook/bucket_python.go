@@ -174,16 +174,16 @@ func (p *Parameter) forPython(device tensorconv.Device) (*Object, error) {
 	if python != nil {
 		return python, nil
 	}
-	bucket, err := cbridge.Import("pyhook._bucket")
+	module, err := cbridge.Import("pyhook._parameters")
 	if err != nil {
 		return nil, err
 	}
-	defer bucket.Close()
+	defer module.Close()
 	var data any
 	if p.Data != nil {
 		data = p.Data
 	}
-	made, err := bucket.Call("make_parameter", data, p.Shape, p.DType.String(), device.String())
+	made, err := module.Call("make_parameter", data, p.Shape, p.DType.String(), device.String())
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,8 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 from torch.distributed import GradBucket
 
+from ._parameters import valueless_parameter, wrap_parameter
+
 _VIEW_MARK = "_pyhook_grad_view"
 """Attribute on tensors that pyhook put into ``parameter.grad``."""
 
@@ -373,37 +375,7 @@ def _views(
 def _make_parameters(layout: BucketLayout) -> list[torch.nn.Parameter]:
     given = layout._templates
     if given is not None:
-        return [_wrap(value) for value in given]
+        return [wrap_parameter(value) for value in given]
     tensor = layout.tensor
     sizes = [tuple(tensor.shape)] if layout.is_sparse else layout.sizes
-    return [_valueless(size, tensor.dtype, tensor.device) for size in sizes]
-
-
-def make_parameter(
-    value: Optional[torch.Tensor], size: Sequence[int], dtype: str, device: str = "cpu"
-) -> torch.nn.Parameter:
-    """The one nn.Parameter of a trainer's parameter, for every layout that it is in.
-
-    Over ``value``, sharing its memory; without a value as ``new_layout`` says.
-    """
-    if value is not None:
-        return _wrap(value)
-    return _valueless(size, getattr(torch, dtype), torch.device(device))
-
-
-def _wrap(value: torch.Tensor) -> torch.nn.Parameter:
-    if isinstance(value, torch.nn.Parameter):
-        return value
-    return torch.nn.Parameter(value.detach(), requires_grad=_can_require_grad(value))
-
-
-def _valueless(size: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.nn.Parameter:
-    floating = dtype.is_floating_point or dtype.is_complex
-    element = torch.full((), float("nan") if floating else 0.0, dtype=torch.float64)
-    # Zero strides: one element of memory, whatever the shape.
-    element = element.to(dtype=dtype, device=device).expand(tuple(size))
-    return torch.nn.Parameter(element, requires_grad=floating)
-
-
-def _can_require_grad(tensor: torch.Tensor) -> bool:
-    return bool(tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+    return [valueless_parameter(size, tensor.dtype, tensor.device) for size in sizes]
