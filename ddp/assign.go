@@ -24,6 +24,14 @@ type Item struct {
 // bucket, sorted by each bucket's smallest, and the limit of each bucket (0,
 // PyTorch's kNoSizeLimit, for a sparse item's and where there are no limits).
 func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits []int64) {
+	return assign(items, limits, true)
+}
+
+// assign is AssignBuckets or, if not sorted, what PyTorch does when it is given
+// tensor indices, to rebuild: buckets stay in the order in which they were full,
+// and then come those that are not, newest key first (that is the order in
+// which libstdc++'s unordered_map lists two keys).
+func assign(items []Item, limits []int64, sorted bool) (buckets [][]int, bucketLimits []int64) {
 	type key struct {
 		dtype  tensorconv.DType
 		device tensorconv.Device
@@ -67,12 +75,17 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 			s.limit = min(s.limit+1, len(limits)-1)
 		}
 	}
+	if !sorted {
+		slices.Reverse(order)
+	}
 	for _, k := range order {
 		if s := states[k]; len(s.indices) > 0 {
 			done = append(done, closed{s.indices, limits[s.limit]})
 		}
 	}
-	slices.SortStableFunc(done, func(a, b closed) int { return slices.Min(a.indices) - slices.Min(b.indices) })
+	if sorted {
+		slices.SortStableFunc(done, func(a, b closed) int { return slices.Min(a.indices) - slices.Min(b.indices) })
+	}
 	for _, c := range done {
 		if unlimited {
 			c.limit = 0

@@ -10,13 +10,15 @@ import (
 )
 
 // step is the state of one reduction of all buckets. The reducer's mutex guards
-// marks, copyBack, pending, stop and over. results are the launcher's until finished
+// marks, copyBack, scaled, order, pending, stop and over. results are the launcher's until finished
 // is closed, and then Wait's (or Close's).
 type step struct {
 	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
 	cancel   context.CancelCauseFunc
 	marks    []mark               // by parameter
 	copyBack []*tensorconv.Tensor // by parameter; nil: the gradient is the view
+	scaled   []bool               // by parameter: ReadyFrom has divided it, if that is to be
+	order    []int                // of the marks, while the layout is not fixed
 	pending  []int                // by bucket: gradients not ready yet
 	stop     error                // why no more buckets are launched
 	over     bool                 // settled
@@ -44,7 +46,7 @@ type Timing struct {
 func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
-		copyBack: make([]*tensorconv.Tensor, len(r.params)), pending: make([]int, len(r.buckets))}
+		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)), pending: make([]int, len(r.buckets))}
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
 	}
@@ -107,6 +109,12 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	start := time.Now()
 	res := &result{timing: Timing{Bucket: index, Bytes: b.buffer.Bytes()}}
 	var chain pyhook.Chain
+	if r.sum {
+		// Its marks are done, so nobody writes scaled for this bucket.
+		if res.err = r.divide(s, b); res.err != nil {
+			return res, nil
+		}
+	}
 	if r.order == Ordered {
 		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
 	} else {

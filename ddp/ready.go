@@ -46,13 +46,13 @@ func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 	s.marks[i] = copying
 	r.mu.Unlock()
 
-	back, err := copyIn(view, grad)
+	back, err := copyIn(view, grad, r.factor())
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err == nil && !s.over && !r.closed:
-		s.copyBack[i] = back
+		s.copyBack[i], s.scaled[i] = back, true
 		r.mark(s, i)
 		return nil
 	case r.closed:
@@ -68,9 +68,9 @@ func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 	return err
 }
 
-// copyIn copies grad to view. It returns a handle on grad's memory, by which
+// copyIn copies grad, times factor, to view. It returns a handle on grad's memory, by which
 // the result goes back even if the trainer closes its own.
-func copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, error) {
+func copyIn(view, grad *tensorconv.Tensor, factor float64) (*tensorconv.Tensor, error) {
 	if grad == nil {
 		return nil, errors.New("the tensor is nil")
 	}
@@ -78,7 +78,12 @@ func copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := tensorconv.Copy(view, grad); err != nil {
+	if factor == 1 {
+		err = tensorconv.Copy(view, grad)
+	} else {
+		err = tensorconv.Scale(view, grad, factor)
+	}
+	if err != nil {
 		back.Close()
 		return nil, err
 	}
@@ -109,6 +114,9 @@ func (r *Reducer) usable() error {
 
 func (r *Reducer) mark(s *step, i int) {
 	s.marks[i] = marked
+	if !r.fixed {
+		s.order = append(s.order, i)
+	}
 	b := r.places[i].bucket
 	if s.pending[b]--; s.pending[b] == 0 {
 		r.wake.Broadcast()

@@ -26,8 +26,9 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var layout [][]int
 	defer func() {
-		if broken := r.endWait(s); broken != nil {
+		if broken := r.endWait(s, layout); broken != nil {
 			err = errors.Join(err, broken)
 		}
 	}()
@@ -38,7 +39,15 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	})
 	defer cut()
 	<-s.finished
-	return r.collect(s)
+	if timings, err = r.collect(s); err != nil {
+		return nil, err
+	}
+	if layout, err = r.agreeOnLayout(s); err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.broken = err
+	}
+	return timings, err
 }
 
 func (r *Reducer) beginWait() (*step, error) {
@@ -59,8 +68,9 @@ func (r *Reducer) beginWait() (*step, error) {
 	return r.step, nil
 }
 
-// endWait ends the step and begins the next. The error is that none can begin.
-func (r *Reducer) endWait(s *step) error {
+// endWait ends the step and begins the next, with new buckets if there is a
+// layout. The error is that none can begin.
+func (r *Reducer) endWait(s *step, layout [][]int) error {
 	r.settle(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,6 +78,13 @@ func (r *Reducer) endWait(s *step) error {
 	defer r.wake.Broadcast()
 	if r.closed {
 		return nil
+	}
+	r.freeMoved()
+	if layout != nil {
+		if err := r.relayout(layout); err != nil {
+			r.broken = fmt.Errorf("ddp, rank %d: the step is reduced, but there is no memory for the buckets of the next: %w", r.opts.Group.Rank(), err)
+			return r.broken
+		}
 	}
 	for i, old := range r.buckets {
 		if old.busy == nil {
