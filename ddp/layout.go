@@ -19,8 +19,12 @@ func (r *Reducer) firstLayout() [][]int {
 	}
 	if r.opts.Layout == LayoutRebuilt {
 		// DistributedDataParallel._ddp_init_helper: in the order of the parameters,
-		// without a limit, and then the list of buckets reversed.
-		layout := r.assignBuckets(order, nil, true)
+		// without a limit if they are to be made anew, and then the list reversed.
+		var limits []int64
+		if r.findUnused {
+			limits = r.opts.limits()
+		}
+		layout := r.assignBuckets(order, limits, true)
 		slices.Reverse(layout)
 		return layout
 	}

@@ -52,7 +52,9 @@ const (
 	// LayoutRebuilt is PyTorch's: the first step has one bucket of each dtype, in
 	// the order of the parameters, the bucket of the last parameter first. After it
 	// the buckets are made anew, in the order in which rank 0's gradients became
-	// ready, and stay so. See Gradient.
+	// ready, and stay so. See Gradient. With UnusedFind there are full buckets from
+	// the first step and they are not made anew, with StaticGraph that is done after
+	// the second step: as in PyTorch.
 	LayoutRebuilt
 )
 
@@ -79,6 +81,14 @@ type Options struct {
 	FirstBucketMB float64
 	Order         Order
 	Layout        Layout
+	Unused        Unused
+	// StaticGraph: every step uses every parameter as often as the first one did.
+	// A parameter may then be marked several times a step, as one that layers
+	// share; the first step counts the marks and is reduced at its end. Parameters
+	// that it does not use get a gradient of zero in every step.
+	StaticGraph bool
+	// Join allows for uneven inputs: see Reducer.Join.
+	Join bool
 	// SkipVerify leaves out the comparison of the ranks' parameter lists.
 	SkipVerify bool
 }

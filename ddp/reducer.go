@@ -20,6 +20,8 @@ type Reducer struct {
 	sum    bool  // no hook: gradients are divided before they are summed
 	params []*pyhook.Parameter
 	places []place // by parameter
+	// findUnused is UnusedFind, and no StaticGraph (dynamic_graph_find_unused).
+	findUnused bool
 
 	mu      sync.Mutex
 	wake    *sync.Cond // something below has changed, or a step
@@ -27,6 +29,11 @@ type Reducer struct {
 	step    *step
 	waiting bool      // a Wait is inside
 	closed  bool      // by Close
+	noSync  bool      // inside NoSync
+	carried []carry   // by parameter, from NoSync
+	used    []int32   // by parameter, of the last step: how many ranks used it; nil: not asked
+	counts  []int     // by parameter: marks of StaticGraph's first step; nil: before that
+	last    int       // see Join
 	broken  error     // no further step: out of memory, or the ranks may have other buckets
 	retired []*bucket // busy ones, until Close: the trainer may have their addresses
 	fixed   bool      // the buckets are not made anew (any more)
@@ -60,7 +67,11 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if sum {
 		opts.Hook = sumHook{opts.Group}
 	}
-	r := &Reducer{opts: opts, sum: sum, fixed: opts.Layout == LayoutFixed, params: slices.Clone(params), ended: make(chan struct{})}
+	if opts.Join && opts.StaticGraph {
+		return nil, fmt.Errorf("ddp, rank %d: Options.Join with StaticGraph: a rank that has joined cannot count", rank)
+	}
+	find := opts.Unused == UnusedFind && !opts.StaticGraph
+	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
 	if r.order = opts.Order; r.order == Auto {
 		r.order = chooseOrder(opts)
@@ -141,6 +152,7 @@ func (r *Reducer) close() {
 	<-r.ended
 
 	r.mu.Lock()
+	r.dropCarried()
 	for r.waiting {
 		r.wake.Wait()
 	}

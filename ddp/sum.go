@@ -32,15 +32,6 @@ func (h sumHook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
 	return t.View(0, t.Shape(), t.Strides())
 }
 
-// factor is what ReadyFrom multiplies by: PyTorch's, a double before it is
-// rounded to the gradient's dtype.
-func (r *Reducer) factor() float64 {
-	if r.sum {
-		return 1 / float64(r.opts.Group.Size())
-	}
-	return 1
-}
-
 // divide does what ReadyFrom has not done: it divides the gradients that the
 // trainer wrote to the bucket itself. Called by the launcher, for a bucket all
 // of whose gradients are ready.
