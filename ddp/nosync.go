@@ -55,14 +55,11 @@ func (r *Reducer) between(doing string) error {
 	return nil
 }
 
-// carryOver, with the mutex held, notes what NoSync does not mark. Only who
-// looks for unused parameters needs to know: one that was used here, and not in
-// the step that reduces, has a gradient (reducer.cpp, autograd_hook, sets
-// local_used_map_ also under no_sync).
+// carryOver, with the mutex held, notes what NoSync does not mark. A
+// parameter that was used here has a gradient also if the step that reduces does
+// not use it (reducer.cpp, autograd_hook, sets local_used_map_ also under
+// no_sync).
 func (r *Reducer) carryOver(i int, grad *tensorconv.Tensor) error {
-	if !r.findUnused {
-		return nil
-	}
 	c := carry{used: true}
 	if grad != nil {
 		var err error

@@ -23,8 +23,8 @@ const (
 )
 
 // MarkUnused says that the step does not use parameter i on this rank: its
-// gradient is set to zero and marked, so that its bucket need not wait for
-// Wait. StaticGraph finds such parameters by itself.
+// gradient is set to zero (if it was used in NoSync before, it stays what it is)
+// and marked, so that its bucket need not wait for Wait. StaticGraph finds such parameters by itself.
 func (r *Reducer) MarkUnused(i int) error { return r.markUnused(i, nil) }
 
 // MarkUnusedInto is MarkUnused for a gradient in the trainer's own memory. After
@@ -55,9 +55,12 @@ func (r *Reducer) markUnused(i int, grad *tensorconv.Tensor) error {
 		if err != nil {
 			return r.gradientError(i, err)
 		}
-		r.step.copyBack[i] = back
+		defer func() {
+			r.step.copyBack[i].Close()
+			r.step.copyBack[i] = back
+		}()
 	}
-	if err := zero(r.view(i)); err != nil {
+	if err := r.fill(r.step, i); err != nil {
 		return r.gradientError(i, err)
 	}
 	r.mark(r.step, i)

@@ -2,8 +2,8 @@
 // seeded models, on the same ranks and gradients, the reduced gradients of every
 // step must be equal bit for bit, and the buckets of the same sizes.
 //
-// testdata/stock.py is PyTorch's side, reduce_test.go Go's. PYHOOK_DDP_MODELS=20
-// compares 20 models; without it it is fewer.
+// testdata/stock.py is PyTorch's side, reduce_test.go Go's. 20 models,
+// or as many as PYHOOK_DDP_MODELS says.
 package ddp
 
 import (
@@ -24,7 +24,7 @@ import (
 )
 
 // defaultModels is how many models are compared if the environment does not say.
-const defaultModels = 8
+const defaultModels = 20
 
 func TestMain(m *testing.M) {
 	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll})

@@ -27,6 +27,7 @@ type modelCase struct {
 	Find   bool         `json:"find"`
 	View   bool         `json:"view"`
 	Static bool         `json:"static"`
+	NoSync int          `json:"no_sync"` // a step whose gradients the next one adds to; -1: none
 	// Used is how often a parameter is used, by rank, step and parameter.
 	Used [][][]int `json:"used"`
 }
@@ -41,14 +42,18 @@ const steps = 5
 
 // newModel makes the model of a seed. One in four has unused parameters and
 // looks for them, one in four a static graph, one in four gradients in the
-// buckets; half of them have shared parameters and half both dtypes.
+// buckets; half of them have shared parameters and half both dtypes; one in three
+// has a step without synchronisation.
 func newModel(seed uint64, world int) *modelCase {
 	random := rand.New(rand.NewPCG(seed, 77))
 	c := &modelCase{
 		Model: fmt.Sprintf("model%d.world%d", seed, world),
 		Cap:   []int{300, 3000, 20000, 25 << 20}[random.IntN(4)],
 		First: []int{100, 1000, 1 << 20}[random.IntN(3)],
-		Find:  seed%4 == 1, Static: seed%4 == 2, View: seed%4 == 3,
+		Find:  seed%4 == 1, Static: seed%4 == 2, View: seed%4 == 3, NoSync: -1,
+	}
+	if seed%3 == 1 {
+		c.NoSync = 2
 	}
 	shared := make([]bool, 3+random.IntN(10))
 	for i := range shared {
@@ -75,14 +80,8 @@ func newModel(seed uint64, world int) *modelCase {
 					step[i] = 1
 				}
 			}
-			step[random.IntN(len(step))] |= 1 // a loss needs one
-			if !c.Find {
-				for i := range step {
-					step[i] = 1
-					if shared[i] {
-						step[i] = 2
-					}
-				}
+			if c.Find {
+				step[random.IntN(len(step))] = 1 // a loss needs one
 			}
 			rank = append(rank, step)
 		}

@@ -83,8 +83,14 @@ func reduceCase(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGrou
 	var out bytes.Buffer
 	var sizes [][]int
 	for step := range steps {
-		sizes = append(sizes, m.bucketSizes())
-		if err := m.step(ctx, step, stock.Orders[step]); err != nil {
+		sizes = append(sizes, m.bucketSizes(step))
+		run := func() error { return m.step(ctx, step, stock.Orders[step]) }
+		if step == c.NoSync {
+			err = m.reducer.NoSync(run)
+		} else {
+			err = run()
+		}
+		if err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
 		if err := m.write(&out, step); err != nil {
@@ -165,8 +171,11 @@ func (m *model) close() {
 	}
 }
 
-func (m *model) bucketSizes() []int {
-	var sizes []int
+func (m *model) bucketSizes(step int) []int {
+	sizes := []int{}
+	if step == m.NoSync {
+		return sizes
+	}
 	for _, bucket := range m.reducer.Buckets() {
 		n := 0
 		for _, i := range bucket {
@@ -181,25 +190,27 @@ func (m *model) bucketSizes() []int {
 // the start: it makes them so in the first step.
 func (m *model) inBucket(step int) bool { return m.View && step > 0 }
 
+// adds says whether a step's gradient comes on top of the one before.
+func (m *model) adds(step, i int) bool {
+	return m.NoSync >= 0 && step-1 == m.NoSync && m.Used[m.rank][m.NoSync][i] > 0
+}
+
 // step is a backward pass in this order and the reduction.
 func (m *model) step(ctx context.Context, step int, order []int) error {
 	used := m.Used[m.rank][step]
-	for i, p := range m.Params {
+	for i := range m.Params {
 		g := m.own[i]
 		if m.inBucket(step) {
 			g = m.reducer.Gradient(i)
 		}
-		for use := range used[i] {
-			if err := add(g, m.input[:p.Bytes], use == 0); err != nil {
-				return err
-			}
-			m.input = m.input[p.Bytes:]
+		if err := m.accumulate(g, i, used[i], m.adds(step, i)); err != nil {
+			return err
 		}
 		var err error
 		switch {
 		case used[i] == 0 && i%2 == 0: // the others are found
 			err = m.reducer.MarkUnusedInto(i, g)
-		case used[i] == 2 && m.Static: // its second mark is in order
+		case used[i] == 2 && m.Static && step != m.NoSync: // its second mark is in order
 			err = m.ready(step, i)
 		}
 		if err != nil {
@@ -225,11 +236,18 @@ func (m *model) ready(step, i int) error {
 // write writes the reduced gradients.
 func (m *model) write(out *bytes.Buffer, step int) error {
 	for i, p := range m.Params {
-		g := m.own[i]
-		if m.inBucket(step) || m.Used[m.rank][step][i] == 0 && i%2 == 1 {
+		g, missing := m.own[i], !m.reducer.Used(i)
+		used := m.Used[m.rank][step][i] > 0
+		switch {
+		case step == m.NoSync:
+			missing = !used
+			if m.inBucket(step) {
+				g = m.reducer.Gradient(i)
+			}
+		case m.inBucket(step) || !used && i%2 == 1:
 			g = m.reducer.Gradient(i)
 		}
-		if !m.reducer.Used(i) {
+		if missing {
 			out.Write(bytes.Repeat([]byte{none}, p.Bytes))
 			continue
 		}
@@ -240,6 +258,31 @@ func (m *model) write(out *bytes.Buffer, step int) error {
 		out.Write(data)
 	}
 	return nil
+}
+
+// accumulate reads a parameter's gradients, of each use, and sets or adds their
+// sum to g: autograd adds up the uses before it adds to what there is.
+func (m *model) accumulate(g *tensorconv.Tensor, i, uses int, adds bool) error {
+	sum, err := tensorconv.New(g.DType(), g.Shape()...)
+	if err != nil {
+		return err
+	}
+	defer sum.Close()
+	for use := range uses {
+		size := m.Params[i].Bytes
+		if err := add(sum, m.input[:size], use == 0); err != nil {
+			return err
+		}
+		m.input = m.input[size:]
+	}
+	if uses == 0 {
+		return nil
+	}
+	data, err := tensorconv.RawBytes(sum)
+	if err != nil {
+		return err
+	}
+	return add(g, data, !adds)
 }
 
 // add adds elements to t, or sets it to them first.

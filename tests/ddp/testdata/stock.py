@@ -6,6 +6,7 @@ Of each case every rank writes the reduced gradients of all steps, and as JSON t
 gradients became ready and the sizes of the buckets.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -57,10 +58,12 @@ def make_hook(name, sizes):
     """The hook, which also notes each bucket's size, and is waited for."""
     if name == "none":
         return None, None
-    state, run = None, {"allreduce": default_hooks.allreduce_hook, "fp16": default_hooks.fp16_compress_hook}.get(name)
+    state, run = None, getattr(default_hooks, {"fp16": "fp16_compress"}.get(name, name) + "_hook", None)
     if name == "powersgd":
         run = powerSGD_hook.powerSGD_hook
-        state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2, min_compression_rate=1)
+        state = powerSGD_hook.PowerSGDState(
+            None, matrix_approximation_rank=2, start_powerSGD_iter=2, min_compression_rate=1
+        )
 
     def hook(state, bucket):
         sizes[-1].append(bucket.buffer().numel())
@@ -70,6 +73,14 @@ def make_hook(name, sizes):
         return done
 
     return state, hook
+
+
+def clear(parameters, in_place):
+    for p in parameters:
+        if in_place and p.grad is not None:
+            p.grad.zero_()
+        else:
+            p.grad = None
 
 
 def run_case(case, folder, rank):
@@ -89,17 +100,16 @@ def run_case(case, folder, rank):
     if hook is not None:
         ddp.register_comm_hook(state, hook)
     with open(folder / f"stock.{case['name']}.rank{rank}.bin", "wb") as out:
-        for grads in read_gradients(case, folder, rank):
+        for step, grads in enumerate(read_gradients(case, folder, rank)):
             orders.append([])
             sizes.append([])
-            for p in module.values:
-                if case["view"] and p.grad is not None:
-                    p.grad.zero_()
-                else:
-                    p.grad = None
-            ddp(grads).backward()
+            if step - 1 != case["no_sync"]:
+                clear(module.values, case["view"])
+            with ddp.no_sync() if step == case["no_sync"] else contextlib.nullcontext():
+                ddp(grads).backward()
             for p, description in zip(module.values, case["params"]):
-                out.write(bytes([NONE]) * description["bytes"] if p.grad is None else p.grad.numpy().tobytes())
+                none = bytes([NONE]) * description["bytes"]
+                out.write(none if p.grad is None else p.grad.numpy().tobytes())
     facts = {"torch": torch.__version__, "first": first, "orders": orders, "sizes": sizes}
     (folder / f"stock.{case['name']}.rank{rank}.json").write_text(json.dumps(facts))
 
@@ -122,7 +132,10 @@ def main():
     fork = multiprocessing.get_context("fork")  # torch is imported once
     for world, cases in json.loads((folder / "plan.json").read_text()).items():
         with tempfile.TemporaryDirectory() as scratch:
-            ranks = [fork.Process(target=run_rank, args=(cases, folder, r, int(world), scratch), daemon=True) for r in range(int(world))]
+            ranks = [
+                fork.Process(target=run_rank, args=(cases, folder, r, int(world), scratch), daemon=True)
+                for r in range(int(world))
+            ]
             for p in ranks:
                 p.start()
             for p in ranks:
