@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/cbridge"
 	"pyhook/tests/ranks"
 )
 
@@ -37,10 +38,9 @@ func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {
 		models, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
-	python := os.Getenv("PYHOOK_PYTHON")
-	if python == "" {
-		python = "python3"
-	}
+	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
+	require.NoError(t, err)
+	python := interpreter.Executable
 	folder := t.TempDir()
 	cases := writePlan(t, folder, models)
 	start := time.Now()

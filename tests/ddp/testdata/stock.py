@@ -29,7 +29,10 @@ class Model(torch.nn.Module):
     def __init__(self, case):
         super().__init__()
         self.values = torch.nn.ParameterList(
-            [torch.nn.Parameter(torch.ones(p["shape"], dtype=DTYPES[p["dtype"]])) for p in case["params"]]
+            [
+                torch.nn.Parameter(torch.ones(p["shape"], dtype=DTYPES[p["dtype"]]))
+                for p in case["params"]
+            ]
         )
 
     def forward(self, grads):
@@ -58,7 +61,10 @@ def make_hook(name, sizes):
     """The hook, which also notes each bucket's size, and is waited for."""
     if name == "none":
         return None, None
-    state, run = None, getattr(default_hooks, {"fp16": "fp16_compress"}.get(name, name) + "_hook", None)
+    state, run = (
+        None,
+        getattr(default_hooks, {"fp16": "fp16_compress"}.get(name, name) + "_hook", None),
+    )
     if name == "powersgd":
         run = powerSGD_hook.powerSGD_hook
         state = powerSGD_hook.PowerSGDState(
@@ -93,8 +99,11 @@ def run_case(case, folder, rank):
     for i, p in enumerate(module.values):
         p.register_hook(lambda grad, i=i: orders[-1].append(i))
     ddp = DistributedDataParallel(
-        module, bucket_cap_mb=cap / (1 << 20), find_unused_parameters=case["find"],
-        gradient_as_bucket_view=case["view"], static_graph=case["static"],
+        module,
+        bucket_cap_mb=cap / (1 << 20),
+        find_unused_parameters=case["find"],
+        gradient_as_bucket_view=case["view"],
+        static_graph=case["static"],
     )
     state, hook = make_hook(case["hook"], sizes)
     if hook is not None:
@@ -116,7 +125,9 @@ def run_case(case, folder, rank):
 
 def run_rank(cases, folder, rank, world, scratch):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=world)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=world
+    )
     for case in cases:
         try:
             run_case(case, folder, rank)
@@ -133,7 +144,9 @@ def main():
     for world, cases in json.loads((folder / "plan.json").read_text()).items():
         with tempfile.TemporaryDirectory() as scratch:
             ranks = [
-                fork.Process(target=run_rank, args=(cases, folder, r, int(world), scratch), daemon=True)
+                fork.Process(
+                    target=run_rank, args=(cases, folder, r, int(world), scratch), daemon=True
+                )
                 for r in range(int(world))
             ]
             for p in ranks:
