@@ -28,7 +28,7 @@ import (
 const defaultModels = 20
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll})
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks})
 }
 
 func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {
