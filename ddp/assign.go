@@ -24,15 +24,27 @@ type Item struct {
 // bucket, sorted by each bucket's smallest, and the limit of each bucket (0,
 // PyTorch's kNoSizeLimit, for a sparse item's and where there are no limits).
 func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits []int64) {
-	type key struct {
-		dtype  tensorconv.DType
-		device tensorconv.Device
-	}
-	type open struct {
-		indices []int
-		bytes   int64
-		limit   int // index in limits
-	}
+	return assign(items, limits, true)
+}
+
+// bucketKey is what items that share a bucket have in common.
+type bucketKey struct {
+	dtype  tensorconv.DType
+	device tensorconv.Device
+}
+
+// openBucket is a key's bucket that is not full.
+type openBucket struct {
+	indices []int
+	bytes   int64
+	limit   int // index in limits
+}
+
+// assign is AssignBuckets or, if not sorted, what PyTorch does when it is given
+// tensor indices, to rebuild: buckets stay in the order in which they were full,
+// and then come those that are not, newest key first (that is the order in
+// which libstdc++'s unordered_map lists two keys).
+func assign(items []Item, limits []int64, sorted bool) (buckets [][]int, bucketLimits []int64) {
 	type closed struct {
 		indices []int
 		limit   int64
@@ -42,20 +54,20 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 		limits = []int64{math.MaxInt64}
 	}
 	var done []closed
-	var order []key // maps have no order, and ranks must agree
-	states := map[key]*open{}
+	var order []bucketKey // maps have no order, and ranks must agree
+	states := map[bucketKey]*openBucket{}
 	for i, item := range items {
 		if item.ExpectSparse {
 			done = append(done, closed{[]int{i}, 0})
 			continue
 		}
-		k := key{item.DType, item.Device}
+		k := bucketKey{item.DType, item.Device}
 		if k.device.Type == 0 { // the zero Device is the CPU
 			k.device.Type = tensorconv.CPU
 		}
 		s, ok := states[k]
 		if !ok {
-			s = &open{}
+			s = &openBucket{}
 			states[k] = s
 			order = append(order, k)
 		}
@@ -67,12 +79,17 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 			s.limit = min(s.limit+1, len(limits)-1)
 		}
 	}
+	if !sorted {
+		slices.Reverse(order)
+	}
 	for _, k := range order {
 		if s := states[k]; len(s.indices) > 0 {
 			done = append(done, closed{s.indices, limits[s.limit]})
 		}
 	}
-	slices.SortStableFunc(done, func(a, b closed) int { return slices.Min(a.indices) - slices.Min(b.indices) })
+	if sorted {
+		slices.SortStableFunc(done, func(a, b closed) int { return slices.Min(a.indices) - slices.Min(b.indices) })
+	}
 	for _, c := range done {
 		if unlimited {
 			c.limit = 0

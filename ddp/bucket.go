@@ -22,28 +22,23 @@ type bucket struct {
 // place is where a parameter's gradient is: r.buckets[bucket].views[at].
 type place struct{ bucket, at int }
 
-func (r *Reducer) makeBuckets() error {
-	items := make([]Item, len(r.params))
-	for i := range items {
-		// Gradients become ready from the last parameter to the first.
-		p := r.params[len(items)-1-i]
-		items[i] = Item{Len: elements(p), DType: p.DType}
-	}
-	assigned, _ := AssignBuckets(items, r.opts.limits())
-	r.buckets = make([]*bucket, 0, len(assigned))
-	for index, reversed := range assigned {
-		indices := make([]int, len(reversed))
-		for i, at := range reversed {
-			indices[i] = len(items) - 1 - at
-			r.places[indices[i]] = place{index, i}
+// makeBuckets allocates buckets for parameters, given by their indices.
+func (r *Reducer) makeBuckets(layout [][]int) (buckets []*bucket, places []place, err error) {
+	places = make([]place, len(r.params))
+	for index, indices := range layout {
+		for at, i := range indices {
+			places[i] = place{index, at}
 		}
-		b, err := r.makeBucket(index, len(assigned), indices)
+		b, err := r.makeBucket(index, len(layout), indices)
 		if err != nil {
-			return err
+			for _, b := range buckets {
+				b.close()
+			}
+			return nil, nil, err
 		}
-		r.buckets = append(r.buckets, b)
+		buckets = append(buckets, b)
 	}
-	return nil
+	return buckets, places, nil
 }
 
 func elements(p *pyhook.Parameter) int64 {

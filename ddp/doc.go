@@ -15,6 +15,10 @@
 // gradients are all ready goes to the hook while the backward pass goes on, on
 // a goroutine of the reducer, strictly in bucket order on every rank.
 //
+// Options has the rest of DistributedDataParallel: its layout of buckets, unused
+// parameters, static graphs, uneven inputs; NoSync accumulates gradients and
+// BroadcastParameters starts all ranks with the same values.
+//
 // A step that fails writes nothing and says where it failed (StepError); the
 // next one can go on. Wait's context bounds the waiting for other ranks.
 package ddp

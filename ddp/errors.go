@@ -13,6 +13,9 @@ var (
 	ErrNotReady = errors.New("not marked ready in this step")
 	// ErrClosed: the reducer was used after Close.
 	ErrClosed = errors.New("the reducer was closed")
+	// ErrGraphChanged: a step of a static graph marks parameters otherwise than the
+	// first one did. PyTorch: "Your training graph has changed in this iteration".
+	ErrGraphChanged = errors.New("the training graph has changed in this step, which StaticGraph does not allow")
 	// ErrMismatch: the ranks have different parameter lists.
 	ErrMismatch = errors.New("the ranks' parameter lists differ")
 )
@@ -21,7 +24,7 @@ var (
 type ParameterError struct {
 	Rank   int
 	Names  []string
-	Kind   error // ErrReadyTwice, ErrNotReady, ErrMismatch
+	Kind   error // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrMismatch
 	Detail string
 	Hint   string
 }

@@ -152,7 +152,7 @@ func ExampleReducer_Wait_missing() {
 	fmt.Println(err)
 	// Output:
 	// rank 0: not marked ready in this step: weight
-	// hint: mark every parameter once a step; one that the step did not use is marked with a zero gradient
+	// hint: mark every parameter once a step; one that the step did not use is marked with MarkUnused, or found with Options.Unused
 }
 
 // PyTorch's ComputeBucketAssignmentTest.test_multi_limit_multi_dtype.

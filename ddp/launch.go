@@ -10,18 +10,25 @@ import (
 )
 
 // step is the state of one reduction of all buckets. The reducer's mutex guards
-// marks, copyBack, pending, stop and over. results are the launcher's until finished
+// marks, copyBack, scaled, order, pending, stop and over. results are the launcher's until finished
 // is closed, and then Wait's (or Close's).
 type step struct {
 	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
 	cancel   context.CancelCauseFunc
 	marks    []mark               // by parameter
 	copyBack []*tensorconv.Tensor // by parameter; nil: the gradient is the view
-	pending  []int                // by bucket: gradients not ready yet
-	stop     error                // why no more buckets are launched
-	over     bool                 // settled
-	results  []*result            // of the buckets launched, in order
-	finished chan struct{}        // closed when no more will be launched
+	scaled   []bool               // by parameter: ReadyFrom has divided it, if that is to be
+	order    []int                // of the marks, while the layout is not fixed
+	seen     []int                // by parameter: marks, with StaticGraph
+	used     []int32              // by parameter: 1 if this rank used it, with UnusedFind
+	joined   bool                 // it is Join's
+	usedSum  []int32              // by parameter: how many ranks used it; like results, as usedErr
+	usedErr  error
+	pending  []int         // by bucket: gradients not ready yet
+	stop     error         // why no more buckets are launched
+	over     bool          // settled
+	results  []*result     // of the buckets launched, in order
+	finished chan struct{} // closed when no more will be launched
 }
 
 // result is what came of a bucket.
@@ -44,7 +51,8 @@ type Timing struct {
 func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
-		copyBack: make([]*tensorconv.Tensor, len(r.params)), pending: make([]int, len(r.buckets))}
+		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
+		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets))}
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
 	}
@@ -83,6 +91,9 @@ func (r *Reducer) launchStep(s *step) {
 		if s.stop != nil {
 			return
 		}
+		if next == 0 && r.opts.Join && !r.takeRoll(s) {
+			return
+		}
 		res, chain := r.runHook(s, next)
 		s.results = append(s.results, res)
 		// The other ranks may be in this bucket's collective: a later bucket's
@@ -95,7 +106,13 @@ func (r *Reducer) launchStep(s *step) {
 			return
 		}
 	}
-	for len(chains) > 0 && r.advance(s, &chains) {
+	for len(chains) > 0 {
+		if !r.advance(s, &chains) {
+			return
+		}
+	}
+	if r.findUnused {
+		r.reduceUsed(s)
 	}
 }
 
@@ -107,6 +124,12 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	start := time.Now()
 	res := &result{timing: Timing{Bucket: index, Bytes: b.buffer.Bytes()}}
 	var chain pyhook.Chain
+	if r.sum {
+		// Its marks are done, so nobody writes scaled for this bucket.
+		if res.err = r.divide(s, b); res.err != nil {
+			return res, nil
+		}
+	}
 	if r.order == Ordered {
 		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
 	} else {

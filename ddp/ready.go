@@ -23,10 +23,15 @@ const (
 func (r *Reducer) Ready(i int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.markable(i); err != nil {
+	last, err := r.enter(i)
+	switch {
+	case err != nil:
 		return err
+	case r.noSync:
+		return r.carryOver(i, nil)
+	case last:
+		r.mark(r.step, i)
 	}
-	r.mark(r.step, i)
 	return nil
 }
 
@@ -36,8 +41,19 @@ func (r *Reducer) Ready(i int) error {
 // that cannot be copied leaves the parameter unmarked.
 func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 	r.mu.Lock()
-	if err := r.markable(i); err != nil {
-		r.mu.Unlock()
+	if grad == nil {
+		defer r.mu.Unlock()
+		if err := r.markable(i); err != nil {
+			return err
+		}
+		return r.gradientError(i, errors.New("the tensor is nil"))
+	}
+	last, err := r.enter(i)
+	if err != nil || !last || r.noSync {
+		defer r.mu.Unlock()
+		if err == nil {
+			err = r.readyLater(i, grad)
+		}
 		return err
 	}
 	s, view := r.step, r.view(i)
@@ -46,13 +62,13 @@ func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 	s.marks[i] = copying
 	r.mu.Unlock()
 
-	back, err := copyIn(view, grad)
+	back, err := r.copyIn(view, grad)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err == nil && !s.over && !r.closed:
-		s.copyBack[i] = back
+		s.copyBack[i], s.scaled[i] = back, true
 		r.mark(s, i)
 		return nil
 	case r.closed:
@@ -61,28 +77,88 @@ func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 		err = &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrNotReady,
 			Detail: "Wait ended the step while its gradient was copied", Hint: "call Wait when all parameters are marked"}
 	default:
-		s.marks[i] = unmarked
-		err = fmt.Errorf("ddp, rank %d, gradient of %s: %w", r.opts.Group.Rank(), r.params[i].Name, err)
+		r.leave(s, i)
+		err = r.gradientError(i, err)
 	}
 	back.Close()
 	return err
 }
 
+// readyLater, with the mutex held, is ReadyFrom for a gradient that is not to be
+// copied yet: in NoSync, or not the parameter's last mark of a static graph.
+func (r *Reducer) readyLater(i int, grad *tensorconv.Tensor) error {
+	if r.noSync {
+		return r.carryOver(i, grad)
+	}
+	if !r.counting() {
+		return nil // it comes again
+	}
+	back, err := grad.View(0, grad.Shape(), grad.Strides())
+	if err == nil {
+		err = matches(r.view(i), grad)
+	}
+	if err != nil {
+		back.Close()
+		r.leave(r.step, i)
+		return r.gradientError(i, err)
+	}
+	r.step.copyBack[i].Close()
+	r.step.copyBack[i] = back
+	return nil
+}
+
 // copyIn copies grad to view. It returns a handle on grad's memory, by which
 // the result goes back even if the trainer closes its own.
-func copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, error) {
-	if grad == nil {
-		return nil, errors.New("the tensor is nil")
-	}
+func (r *Reducer) copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, error) {
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
 	if err != nil {
 		return nil, err
 	}
-	if err := tensorconv.Copy(view, grad); err != nil {
+	if err := r.copyInto(view, grad); err != nil {
 		back.Close()
 		return nil, err
 	}
 	return back, nil
+}
+
+// copyInto copies grad to view and, without a hook, divides it as PyTorch does
+// there: by a product with 1/size, a double before it is rounded to the dtype.
+func (r *Reducer) copyInto(view, grad *tensorconv.Tensor) error {
+	if r.sum {
+		return tensorconv.Scale(view, grad, 1/float64(r.opts.Group.Size()))
+	}
+	return tensorconv.Copy(view, grad)
+}
+
+// enter, with the mutex held, begins a mark. last is whether the parameter is
+// then marked, and the gradient complete: not so in NoSync, and with StaticGraph
+// only at the last mark of each later step.
+func (r *Reducer) enter(i int) (last bool, err error) {
+	if err := r.markable(i); err != nil {
+		return false, err
+	}
+	s := r.step
+	if r.noSync {
+		return false, nil
+	}
+	if r.findUnused {
+		s.used[i] = 1
+	}
+	if !r.opts.StaticGraph {
+		return true, nil
+	}
+	if err := r.markUnusedStatic(s); err != nil {
+		return false, err
+	}
+	s.seen[i]++
+	return r.counts != nil && s.seen[i] == r.counts[i], nil
+}
+
+// leave takes enter back.
+func (r *Reducer) leave(s *step, i int) {
+	s.marks[i] = unmarked
+	s.used[i] = 0
+	s.seen[i] = max(0, s.seen[i]-1)
 }
 
 // markable, with the mutex held, says whether parameter i can be marked now.
@@ -93,7 +169,14 @@ func (r *Reducer) markable(i int) error {
 	if i < 0 || i >= len(r.params) {
 		return fmt.Errorf("ddp, rank %d: no parameter %d: there are %d", r.opts.Group.Rank(), i, len(r.params))
 	}
-	if r.step.marks[i] != unmarked {
+	if r.noSync {
+		return nil
+	}
+	s := r.step
+	if r.opts.StaticGraph && r.counts != nil && s.seen[i] >= r.counts[i] {
+		return r.graphChanged(s, i)
+	}
+	if s.marks[i] != unmarked {
 		return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrReadyTwice,
 			Hint: "call Wait once after each backward pass; a shared parameter is ready when its last use is"}
 	}
@@ -109,6 +192,9 @@ func (r *Reducer) usable() error {
 
 func (r *Reducer) mark(s *step, i int) {
 	s.marks[i] = marked
+	if !r.fixed && !r.counting() {
+		s.order = append(s.order, i)
+	}
 	b := r.places[i].bucket
 	if s.pending[b]--; s.pending[b] == 0 {
 		r.wake.Broadcast()
@@ -119,7 +205,10 @@ func (r *Reducer) mark(s *step, i int) {
 func (r *Reducer) missing(s *step) error {
 	var names []string
 	for i, m := range s.marks {
-		if m != marked {
+		if m == copying || m == unmarked && !r.findUnused && !r.counting() {
+			if r.opts.StaticGraph && m == unmarked {
+				return r.graphChanged(s, i)
+			}
 			names = append(names, r.params[i].Name)
 		}
 	}
@@ -127,5 +216,15 @@ func (r *Reducer) missing(s *step) error {
 		return nil
 	}
 	return &ParameterError{Rank: r.opts.Group.Rank(), Names: names, Kind: ErrNotReady,
-		Hint: "mark every parameter once a step; one that the step did not use is marked with a zero gradient"}
+		Hint: "mark every parameter once a step; one that the step did not use is marked with MarkUnused, or found with Options.Unused"}
+}
+
+// graphChanged is the error of a static graph that is none.
+func (r *Reducer) graphChanged(s *step, i int) error {
+	detail := fmt.Sprintf("it was marked %d times in the first step and %d times in this one", r.counts[i], s.seen[i])
+	if s.seen[i] >= r.counts[i] {
+		detail = fmt.Sprintf("it was marked %d times in the first step and is marked once more in this one", r.counts[i])
+	}
+	return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrGraphChanged, Detail: detail,
+		Hint: "with Options.StaticGraph every step uses every parameter as often as the first one did"}
 }

@@ -11,72 +11,17 @@ import (
 	"pyhook/tensorconv"
 )
 
-// Order says how the hooks of several buckets may be under way at once.
-type Order int
-
-const (
-	// Auto is Overlapped where that is safe: on nccl, whose callbacks run in one
-	// order on every rank, and for hooks that issue collectives only when they
-	// are called. Else it is Ordered for hooks that can be (Python's), and
-	// Serial for the others. On gloo, stock DDP hangs or aborts with hooks such
-	// as PowerSGD, which issue collectives in callbacks.
-	Auto Order = iota
-	// Serial waits for a bucket's future before the next hook call. The
-	// backward pass goes on meanwhile.
-	Serial
-	// Overlapped never waits, and callbacks run when they will.
-	Overlapped
-	// Ordered overlaps buckets and runs their callbacks in an order fixed by
-	// level and bucket, the same on every rank: see pyhook.ChainedHook.
-	Ordered
-)
-
-// String names the order as flags and reports do.
-func (o Order) String() string {
-	switch o {
-	case Auto:
-		return "auto"
-	case Serial:
-		return "serial"
-	case Overlapped:
-		return "overlapped"
-	case Ordered:
-		return "ordered"
-	}
-	return fmt.Sprintf("Order(%d)", int(o))
-}
-
-// PyTorch's defaults (kDefaultBucketBytesCap, kDefaultFirstBucketBytes), MiB.
-const (
-	DefaultBucketCapMB   = 25.0
-	DefaultFirstBucketMB = 1.0
-)
-
-// Options of a Reducer. Group is needed; the rest has defaults.
-type Options struct {
-	Group pyhook.ProcessGroup
-	// Hook reduces the buckets; it averages (the reducer never divides). nil:
-	// pyhook.AllReduceCommHook.
-	Hook pyhook.CommHook
-	// BucketCapMB is the size in MiB at which a bucket is full; 0: 25. +Inf makes
-	// one bucket of each dtype, but for its first one.
-	BucketCapMB float64
-	// FirstBucketMB is that of the first bucket of each dtype, small so that
-	// communication starts early; 0: 1, or BucketCapMB if that is smaller.
-	FirstBucketMB float64
-	Order         Order
-	// SkipVerify leaves out the comparison of the ranks' parameter lists.
-	SkipVerify bool
-}
-
 // Reducer reduces the gradients of a model over the ranks, bucket by bucket.
 // Ready, ReadyFrom and Gradient may be called from any goroutine; one step at a
 // time; Wait when all parameters of the step were marked.
 type Reducer struct {
 	opts   Options
 	order  Order // what Options.Order came to
+	sum    bool  // no hook: gradients are divided before they are summed
 	params []*pyhook.Parameter
 	places []place // by parameter
+	// findUnused is UnusedFind, and no StaticGraph (dynamic_graph_find_unused).
+	findUnused bool
 
 	mu      sync.Mutex
 	wake    *sync.Cond // something below has changed, or a step
@@ -84,8 +29,15 @@ type Reducer struct {
 	step    *step
 	waiting bool      // a Wait is inside
 	closed  bool      // by Close
-	broken  error     // out of memory: no further step
+	noSync  bool      // inside NoSync
+	carried []carry   // by parameter, from NoSync
+	used    []int32   // by parameter, of the last step: how many ranks used it; nil: not asked
+	counts  []int     // by parameter: marks of StaticGraph's first step; nil: before that
+	last    int       // see Join
+	broken  error     // no further step: out of memory, or the ranks may have other buckets
 	retired []*bucket // busy ones, until Close: the trainer may have their addresses
+	fixed   bool      // the buckets are not made anew (any more)
+	moved   []*bucket // those of before they were, until the next step ends
 
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
@@ -111,10 +63,15 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if i := slices.Index(params, nil); i >= 0 {
 		return nil, fmt.Errorf("ddp, rank %d: parameter %d is nil", rank, i)
 	}
-	if opts.Hook == nil {
-		opts.Hook = &pyhook.AllReduceCommHook{Group: opts.Group}
+	sum := opts.Hook == nil
+	if sum {
+		opts.Hook = sumHook{opts.Group}
 	}
-	r := &Reducer{opts: opts, params: slices.Clone(params), places: make([]place, len(params)), ended: make(chan struct{})}
+	if opts.Join && opts.StaticGraph {
+		return nil, fmt.Errorf("ddp, rank %d: Options.Join with StaticGraph: a rank that has joined cannot count", rank)
+	}
+	find := opts.Unused == UnusedFind && !opts.StaticGraph
+	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
 	if r.order = opts.Order; r.order == Auto {
 		r.order = chooseOrder(opts)
@@ -122,10 +79,8 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if _, ok := opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
 		return nil, fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", opts.Group.Rank())
 	}
-	if err := r.makeBuckets(); err != nil {
-		for _, b := range r.buckets {
-			b.close()
-		}
+	var err error
+	if r.buckets, r.places, err = r.makeBuckets(r.firstLayout()); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
 	r.step = newStep(r)
@@ -152,9 +107,12 @@ func chooseOrder(opts Options) Order {
 // Gradient returns parameter i's gradient: a view of its bucket, of the
 // parameter's shape. Write the local gradient there before Ready; after Wait it
 // holds the reduced one. It belongs to the reducer. It stays at one address,
-// with one exception: a Wait that gave up because its context ended may leave a
+// with two exceptions. A Wait that gave up because its context ended may leave a
 // reduction at work on the memory, and moves the gradients away from there. So
-// ask again after a failed Wait, unless its context was never to end.
+// ask again after a failed Wait, unless its context was never to end. And with
+// LayoutRebuilt the first Wait that succeeds (StaticGraph: the second) moves
+// them, with the reduced values: ask again after it. The memory of before stays
+// readable until the next Wait is done, and is gone then.
 func (r *Reducer) Gradient(i int) *tensorconv.Tensor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -194,12 +152,13 @@ func (r *Reducer) close() {
 	<-r.ended
 
 	r.mu.Lock()
+	r.dropCarried()
 	for r.waiting {
 		r.wake.Wait()
 	}
 	r.mu.Unlock()
 	r.settle(r.step)
-	for _, b := range slices.Concat(r.buckets, r.retired) {
+	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {
 		b.free()
 	}
 }

@@ -23,11 +23,12 @@ import (
 // left in the middle. A step that is reduced when ctx ends is a success.
 func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	s, err := r.beginWait()
-	if err != nil {
+	if err != nil || s == nil {
 		return nil, err
 	}
+	var layout [][]int
 	defer func() {
-		if broken := r.endWait(s); broken != nil {
+		if broken := r.endWait(s, layout); broken != nil {
 			err = errors.Join(err, broken)
 		}
 	}()
@@ -38,36 +39,62 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	})
 	defer cut()
 	<-s.finished
-	return r.collect(s)
+	if timings, err = r.collect(s); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	if r.used = s.usedSum; r.counting() {
+		r.counts = s.seen
+	}
+	r.mu.Unlock()
+	if layout, err = r.agreeOnLayout(s); err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.broken = err
+	}
+	return timings, err
 }
 
+// beginWait returns no step in NoSync.
 func (r *Reducer) beginWait() (*step, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.usable(); err != nil {
 		return nil, err
 	}
+	if r.noSync {
+		return nil, nil
+	}
 	if r.waiting {
 		return nil, fmt.Errorf("ddp, rank %d: Wait is called while another Wait is inside", r.opts.Group.Rank())
 	}
 	r.waiting = true
-	if err := r.missing(r.step); err != nil && r.step.stop == nil {
+	if r.step.stop == nil {
 		// The hooks' context stays: what was launched shall end orderly.
-		r.step.stop = err
+		r.step.stop = r.markRest(r.step)
 	}
 	r.wake.Broadcast()
 	return r.step, nil
 }
 
-// endWait ends the step and begins the next. The error is that none can begin.
-func (r *Reducer) endWait(s *step) error {
+// endWait ends the step and begins the next, with new buckets if there is a
+// layout. The error is that none can begin.
+func (r *Reducer) endWait(s *step, layout [][]int) error {
 	r.settle(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting = false
+	r.dropCarried()
 	defer r.wake.Broadcast()
 	if r.closed {
 		return nil
+	}
+	r.freeMoved()
+	if layout != nil {
+		if err := r.relayout(layout); err != nil {
+			r.broken = fmt.Errorf("ddp, rank %d: the step is reduced, but there is no memory for the buckets of the next: %w", r.opts.Group.Rank(), err)
+			return r.broken
+		}
 	}
 	for i, old := range r.buckets {
 		if old.busy == nil {
@@ -120,6 +147,9 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 	if err := r.failure(s); err != nil {
 		return nil, err
 	}
+	if s.usedErr != nil {
+		return nil, r.stepError(len(r.buckets)-1, fmt.Errorf("asking which parameters the ranks used: %w", s.usedErr))
+	}
 	reduced := make([]*tensorconv.Tensor, len(r.buckets))
 	defer func() {
 		for _, t := range reduced {
@@ -138,7 +168,7 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 		}
 	}
 	for i, back := range s.copyBack {
-		if back == nil {
+		if back == nil || s.usedSum != nil && s.usedSum[i] == 0 {
 			continue
 		}
 		if err := tensorconv.Copy(back, r.view(i)); err != nil {

@@ -223,3 +223,18 @@ int pyh_divide(void *data, int type, int64_t n, double divisor) {
   }
   return -1;
 }
+
+// Contiguous, of one dtype; dst may be src: what torch.mul(src, factor, out=dst)
+// gives for a Python number, bit for bit.
+int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor) {
+  float f = (float)factor;
+  switch (type) {
+  case T_F64: { double *d = dst; const double *p = src; for (int64_t i = 0; i < n; i++) d[i] = p[i] * factor; } return 0;
+  case T_F32: { float *d = dst; const float *p = src; for (int64_t i = 0; i < n; i++) d[i] = p[i] * f; } return 0;
+  case T_F16: { half *d = dst; const half *p = src; for (int64_t i = 0; i < n; i++) d[i] = to_half(from_half(p[i]) * f); } return 0;
+  case T_BF16: { bfloat *d = dst; const bfloat *p = src; for (int64_t i = 0; i < n; i++) d[i] = to_bfloat(from_bfloat(p[i]) * f); } return 0;
+  case T_C64: { float *d = dst; const float *p = src; for (int64_t i = 0; i < 2 * n; i++) d[i] = p[i] * f; } return 0;
+  case T_C128: { double *d = dst; const double *p = src; for (int64_t i = 0; i < 2 * n; i++) d[i] = p[i] * factor; } return 0;
+  }
+  return -1;
+}

@@ -71,6 +71,37 @@ func Divide(t *Tensor, divisor float64) error {
 	return nil
 }
 
+// Scale writes src times factor to dst, a contiguous CPU tensor of floats or
+// complex numbers: bitwise what torch.mul(src, factor, out=dst) gives for
+// tensors of one dtype (torch 2's: 1.13 rounds the factor to half precision
+// first when those are of half precision). src is converted to dst's dtype first.
+func Scale(dst, src *Tensor, factor float64) error {
+	if dst.dtype != src.dtype || !src.IsContiguous() || dst.data != src.data && overlap(dst, src) {
+		if err := Copy(dst, src); err != nil {
+			return err
+		}
+		src = dst
+	}
+	if err := dst.use(); err != nil {
+		return err
+	}
+	defer dst.done()
+	if err := src.use(); err != nil {
+		return err
+	}
+	defer src.done()
+	switch {
+	case !slices.Equal(dst.shape, src.shape):
+		return &Error{Op: "scale", Why: fmt.Sprintf("shape %v into %v", src.shape, dst.shape)}
+	case !dst.Device().IsCPU() || !src.Device().IsCPU() || !dst.IsContiguous():
+		return &Error{Op: "scale", Why: "not contiguous CPU memory"}
+	}
+	if C.pyh_scale(dst.data, src.data, C.int(dst.dtype), C.int64_t(dst.Len()), C.double(factor)) != 0 {
+		return &Error{Op: "scale", Why: dst.dtype.String() + " is not scaled"}
+	}
+	return nil
+}
+
 // Compile-time: copy.c's order of the dtypes is DType's.
 var _ = [1]struct{}{}[(C.T_F64^Float64)|(C.T_F32^Float32)|(C.T_F16^Float16)|(C.T_BF16^BFloat16)|
 	(C.T_I64^Int64)|(C.T_I32^Int32)|(C.T_I16^Int16)|(C.T_I8^Int8)|

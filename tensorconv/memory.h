@@ -109,5 +109,6 @@ enum {
 int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *src,
              int src_type, const int64_t *src_strides, int ndim, const int64_t *shape);
 int pyh_divide(void *data, int type, int64_t n, double divisor);
+int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor);
 
 #endif

@@ -32,6 +32,10 @@ def divided(t, by):
     return raw(t.clone().div_(by))
 
 
+def scaled(t, by):
+    return raw(torch.mul(t, 1.0 / by, out=torch.empty_like(t)))
+
+
 def evaluate(expression):
     return eval(expression, globals())
 

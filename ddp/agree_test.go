@@ -1,0 +1,67 @@
+package ddp_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/ddp"
+)
+
+// TestTheReducersOwnCollectivesMayFail: those that it adds to the hook's.
+func TestTheReducersOwnCollectivesMayFail(t *testing.T) {
+	for _, test := range []struct {
+		opts ddp.Options
+		want string
+		lost bool // the reducer cannot go on
+	}{
+		{ddp.Options{Unused: ddp.UnusedFind}, "asking which parameters the ranks used: boom", false},
+		{ddp.Options{Join: true}, "asking which ranks have data: boom", false},
+		{ddp.Options{Layout: ddp.LayoutRebuilt}, "the ranks did not agree on the buckets of the next ones: boom", true},
+	} {
+		t.Run(test.want, func(t *testing.T) {
+			noLeaks(t, func() {
+				g := memoryGroups(1)[0]
+				test.opts.Group, test.opts.Hook = g, hook{run: identity}
+				r, err := ddp.NewReducer(soon(t), scalars(2), test.opts)
+				require.NoError(t, err)
+				defer r.Close()
+				g.mu.Lock()
+				g.fail = errors.New("boom")
+				g.mu.Unlock()
+				setAll(t, r, 2)
+				_, err = r.Wait(soon(t))
+				require.ErrorIs(t, err, g.fail)
+				require.ErrorContains(t, err, test.want)
+				var step *ddp.StepError
+				assert.Equal(t, !test.lost, errors.As(err, &step), "a failed step")
+				g.mu.Lock()
+				g.fail = nil
+				g.mu.Unlock()
+				if test.lost {
+					require.ErrorContains(t, r.Ready(0), test.want)
+					return
+				}
+				stepWorks(t, r, 2)
+			})
+		})
+	}
+}
+
+func TestCloseEndsTheReducersOwnCollectives(t *testing.T) {
+	for _, opts := range []ddp.Options{{Unused: ddp.UnusedFind}, {Join: true}, {Layout: ddp.LayoutRebuilt}} {
+		opts.Group, opts.Hook, opts.SkipVerify = memoryGroups(2)[0], hook{run: identity}, true // the other rank never comes
+		r, err := ddp.NewReducer(soon(t), scalars(2), opts)
+		require.NoError(t, err)
+		setAll(t, r, 2)
+		done := make(chan error)
+		go func() {
+			_, err := r.Wait(soon(t))
+			done <- err
+		}()
+		r.Close()
+		require.ErrorIs(t, <-done, ddp.ErrClosed)
+	}
+}

@@ -1,0 +1,114 @@
+package ddp
+
+import (
+	"context"
+	"fmt"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// broadcastBytes is how much one broadcast of BroadcastParameters carries at
+// most, but for a parameter that is larger: DistributedDataParallel's
+// broadcast_bucket_size, 250 MiB.
+const broadcastBytes = 250 << 20
+
+// BroadcastParameters gives every rank rank 0's values (Parameter.Data) of the
+// parameters: DistributedDataParallel's _sync_params_and_buffers. A collective;
+// every rank must have the same list (VerifyParameters) and all values. On an
+// error some values may be rank 0's already.
+func BroadcastParameters(ctx context.Context, group pyhook.ProcessGroup, params []*pyhook.Parameter) error {
+	return BroadcastParametersFrom(ctx, group, 0, params)
+}
+
+// BroadcastParametersFrom is BroadcastParameters with the values of another
+// rank, as after Reducer.Join.
+func BroadcastParametersFrom(ctx context.Context, group pyhook.ProcessGroup, root int, params []*pyhook.Parameter) error {
+	items := make([]Item, len(params))
+	for i, p := range params {
+		if p == nil || p.Data == nil {
+			return fmt.Errorf("ddp, rank %d: broadcasting parameter %d: it has no Data", group.Rank(), i)
+		}
+		if p.Data.DType() != p.DType || p.Data.Len() != elements(p) {
+			return fmt.Errorf("ddp, rank %d: broadcasting %s: %s %v has Data of %s", group.Rank(), p.Name, p.DType, p.Shape, p.Data)
+		}
+		items[i] = Item{Len: elements(p), DType: p.DType}
+	}
+	for _, indices := range coalesce(items, broadcastBytes) {
+		if err := broadcastFlat(ctx, group, root, params, indices); err != nil {
+			return fmt.Errorf("ddp, rank %d: broadcasting %s and %d more from rank %d: %w",
+				group.Rank(), params[indices[0]].Name, len(indices)-1, root, err)
+		}
+	}
+	return nil
+}
+
+// coalesce puts items of one dtype together while they are at most limit bytes.
+func coalesce(items []Item, limit int64) (groups [][]int) {
+	type open struct {
+		at    int // in groups
+		bytes int64
+	}
+	current := map[tensorconv.DType]*open{}
+	for i, item := range items {
+		bytes := item.Len * int64(item.DType.Size())
+		o := current[item.DType]
+		if o == nil || o.bytes+bytes > limit {
+			groups = append(groups, nil)
+			o = &open{at: len(groups) - 1}
+			current[item.DType] = o
+		}
+		groups[o.at] = append(groups[o.at], i)
+		o.bytes += bytes
+	}
+	return groups
+}
+
+// broadcastFlat broadcasts parameters of one dtype as one tensor.
+func broadcastFlat(ctx context.Context, group pyhook.ProcessGroup, root int, params []*pyhook.Parameter, indices []int) error {
+	total := int64(0)
+	for _, i := range indices {
+		total += elements(params[i])
+	}
+	flat, err := tensorconv.New(params[indices[0]].DType, total)
+	if err != nil {
+		return err
+	}
+	free := func() { flat.Close() }
+	defer func() { free() }()
+	if group.Rank() == root {
+		if err := eachPart(flat, params, indices, func(part, data *tensorconv.Tensor) error { return tensorconv.Copy(part, data) }); err != nil {
+			return err
+		}
+	}
+	future, err := group.Broadcast(ctx, flat, root)
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	// If ctx ends first the collective goes on, and needs the memory.
+	free = func() { whenDone(future, flat.Close) }
+	if _, err := future.Wait(ctx); err != nil || group.Rank() == root {
+		return err
+	}
+	return eachPart(flat, params, indices, func(part, data *tensorconv.Tensor) error { return tensorconv.Copy(data, part) })
+}
+
+// eachPart calls do with each parameter's part of flat and its values.
+func eachPart(flat *tensorconv.Tensor, params []*pyhook.Parameter, indices []int, do func(part, data *tensorconv.Tensor) error) error {
+	offset := int64(0)
+	for _, i := range indices {
+		data := params[i].Data
+		part, err := flat.View(offset, data.Shape(), nil)
+		if err != nil {
+			return err
+		}
+		err = do(part, data)
+		part.Close()
+		if err != nil {
+			return err
+		}
+		offset += data.Len()
+	}
+	return nil
+}

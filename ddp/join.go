@@ -1,0 +1,88 @@
+package ddp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// errAllJoined ends the step that no rank has data for.
+var errAllJoined = errors.New("all ranks have joined")
+
+// Join is what a rank does that has no more data while others may have
+// (torch.distributed.algorithms.Join): it goes on with steps whose gradients are
+// zero, hooks and all, until every rank has called Join. Options.Join must be
+// set on every rank; then each step begins with an all-reduce of who has data.
+// Hooks that average go on to divide by the number of all ranks.
+//
+// Results are not for this rank: its weights stay what they were. last is the
+// highest of the ranks that had data in the last step, -1 if there was no such
+// step: BroadcastParametersFrom it, to end with one model.
+func (r *Reducer) Join(ctx context.Context) (last int, err error) {
+	if !r.opts.Join {
+		return 0, fmt.Errorf("ddp, rank %d: Join needs Options.Join, on every rank", r.opts.Group.Rank())
+	}
+	for {
+		if err := r.joinStep(); err != nil {
+			return 0, err
+		}
+		_, err := r.Wait(ctx)
+		if errors.Is(err, errAllJoined) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.last, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// joinStep marks all parameters with gradients of zero.
+func (r *Reducer) joinStep() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.between("Join"); err != nil {
+		return err
+	}
+	r.step.joined = true
+	for _, b := range r.buckets {
+		if err := zero(b.buffer); err != nil {
+			return err
+		}
+		for _, i := range b.params {
+			r.mark(r.step, i)
+		}
+	}
+	return nil
+}
+
+// takeRoll, by the launcher and with the mutex held, asks who has data. It
+// returns whether the step may go on.
+func (r *Reducer) takeRoll(s *step) bool {
+	flags := make([]int32, r.opts.Group.Size())
+	if !s.joined {
+		flags[r.opts.Group.Rank()] = 1
+	}
+	r.mu.Unlock()
+	flags, err := exchange(s.ctx, flags, func(t *tensorconv.Tensor) (*pyhook.Future, error) {
+		return r.opts.Group.AllReduce(s.ctx, t, pyhook.Sum)
+	})
+	r.mu.Lock()
+	if err != nil {
+		r.stop(s, fmt.Errorf("asking which ranks have data: %w", err))
+		return false
+	}
+	slices.Reverse(flags)
+	at := slices.Index(flags, 1)
+	if at < 0 {
+		r.stop(s, errAllJoined)
+		return false
+	}
+	r.last = len(flags) - 1 - at
+	return true
+}

@@ -1,0 +1,81 @@
+package ddp
+
+import (
+	"fmt"
+
+	"pyhook/tensorconv"
+)
+
+// carry is what the steps without synchronisation leave to the next one with it.
+type carry struct {
+	used bool
+	grad *tensorconv.Tensor // ReadyFrom's; nil: the gradient is the view
+}
+
+// NoSync runs f, in which gradients are only accumulated:
+// DistributedDataParallel.no_sync. Until it returns, Ready and ReadyFrom mark
+// nothing and Wait returns at once; no hook is called. The trainer adds the
+// gradients up, in Gradient(i) or its own memory, and the next step marks and
+// reduces the sums. Every rank must do the same steps without synchronisation.
+// The error is f's, or that a step is under way.
+func (r *Reducer) NoSync(f func() error) error {
+	r.mu.Lock()
+	err := r.between("NoSync")
+	if err == nil {
+		r.noSync = true
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.noSync = false
+	}()
+	return f()
+}
+
+// between, with the mutex held, says whether no step is under way.
+func (r *Reducer) between(doing string) error {
+	if err := r.usable(); err != nil {
+		return err
+	}
+	if r.noSync {
+		return fmt.Errorf("ddp, rank %d: %s inside NoSync", r.opts.Group.Rank(), doing)
+	}
+	if r.waiting || r.step.stop != nil {
+		return fmt.Errorf("ddp, rank %d: %s before the step is over", r.opts.Group.Rank(), doing)
+	}
+	for i, m := range r.step.marks {
+		if m != unmarked || r.step.seen[i] > 0 {
+			return fmt.Errorf("ddp, rank %d: %s in a step in which %s is marked already: call Wait first", r.opts.Group.Rank(), doing, r.params[i].Name)
+		}
+	}
+	return nil
+}
+
+// carryOver, with the mutex held, notes what NoSync does not mark. A
+// parameter that was used here has a gradient also if the step that reduces does
+// not use it (reducer.cpp, autograd_hook, sets local_used_map_ also under
+// no_sync).
+func (r *Reducer) carryOver(i int, grad *tensorconv.Tensor) error {
+	c := carry{used: true}
+	if grad != nil {
+		var err error
+		if c.grad, err = grad.View(0, grad.Shape(), grad.Strides()); err != nil {
+			return r.gradientError(i, err)
+		}
+	}
+	r.carried[i].grad.Close()
+	r.carried[i] = c
+	return nil
+}
+
+// dropCarried, with the mutex held, forgets what was carried over.
+func (r *Reducer) dropCarried() {
+	for i := range r.carried {
+		r.carried[i].grad.Close()
+		r.carried[i] = carry{}
+	}
+}

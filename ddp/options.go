@@ -1,0 +1,94 @@
+package ddp
+
+import (
+	"fmt"
+
+	"pyhook/pyhook"
+)
+
+// Order says how the hooks of several buckets may be under way at once.
+type Order int
+
+const (
+	// Auto is Overlapped where that is safe: on nccl, whose callbacks run in one
+	// order on every rank, and for hooks that issue collectives only when they
+	// are called. Else it is Ordered for hooks that can be (Python's), and
+	// Serial for the others. On gloo, stock DDP hangs or aborts with hooks such
+	// as PowerSGD, which issue collectives in callbacks.
+	Auto Order = iota
+	// Serial waits for a bucket's future before the next hook call. The
+	// backward pass goes on meanwhile.
+	Serial
+	// Overlapped never waits, and callbacks run when they will.
+	Overlapped
+	// Ordered overlaps buckets and runs their callbacks in an order fixed by
+	// level and bucket, the same on every rank: see pyhook.ChainedHook.
+	Ordered
+)
+
+// String names the order as flags and reports do.
+func (o Order) String() string {
+	switch o {
+	case Auto:
+		return "auto"
+	case Serial:
+		return "serial"
+	case Overlapped:
+		return "overlapped"
+	case Ordered:
+		return "ordered"
+	}
+	return fmt.Sprintf("Order(%d)", int(o))
+}
+
+// Layout says which parameters share a bucket, and where in it they are. Results
+// are those of torch's DistributedDataParallel bit for bit only on its layout:
+// with three ranks and more, gloo's order of summation depends on it.
+type Layout int
+
+const (
+	// LayoutFixed makes the buckets once, in the reverse order of the parameters.
+	LayoutFixed Layout = iota
+	// LayoutRebuilt is PyTorch's: the first step has one bucket of each dtype, in
+	// the order of the parameters, the bucket of the last parameter first. After it
+	// the buckets are made anew, in the order in which rank 0's gradients became
+	// ready, and stay so. See Gradient. With UnusedFind there are full buckets from
+	// the first step and they are not made anew, with StaticGraph that is done after
+	// the second step: as in PyTorch.
+	LayoutRebuilt
+)
+
+// PyTorch's defaults (kDefaultBucketBytesCap, kDefaultFirstBucketBytes), MiB.
+const (
+	DefaultBucketCapMB   = 25.0
+	DefaultFirstBucketMB = 1.0
+)
+
+// Options of a Reducer. Group is needed; the rest has defaults.
+type Options struct {
+	Group pyhook.ProcessGroup
+	// Hook reduces the buckets; it averages (with a hook the reducer never
+	// divides). nil: PyTorch's way without a hook, which is a sum of gradients
+	// that were divided before: multiplied by 1/size while ReadyFrom copies them,
+	// divided by size where they are in the bucket (reducer.cpp,
+	// mark_variable_ready_dense).
+	Hook pyhook.CommHook
+	// BucketCapMB is the size in MiB at which a bucket is full; 0: 25. +Inf makes
+	// one bucket of each dtype, but for its first one.
+	BucketCapMB float64
+	// FirstBucketMB is that of the first bucket of each dtype, small so that
+	// communication starts early; 0: 1, or BucketCapMB if that is smaller.
+	FirstBucketMB float64
+	Order         Order
+	Layout        Layout
+	Unused        Unused
+	// StaticGraph: every step uses every parameter as often as the first one did.
+	// A parameter may then be marked several times a step, as one that layers
+	// share; the first step counts the marks and is reduced at its end. Parameters
+	// that it does not use get a gradient of zero in every step.
+	StaticGraph bool
+	// Join allows for uneven inputs: see Reducer.Join.
+	Join bool
+	// SkipVerify leaves out the comparison of the ranks' parameter lists.
+	SkipVerify bool
+}

@@ -1,0 +1,58 @@
+package ddp
+
+import (
+	"context"
+	"fmt"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// sumHook is what reduces without a hook: c10d's _AllReduceBySumCommHook.
+type sumHook struct{ group pyhook.ProcessGroup }
+
+// CollectivesOnlyInCall: see chooseOrder.
+func (h sumHook) CollectivesOnlyInCall() bool { return true }
+
+// RunHook: see pyhook.CommHook.
+func (h sumHook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	future, err := h.group.AllReduce(ctx, b.Buffer(), pyhook.Sum)
+	if err != nil {
+		return nil, fmt.Errorf("summing without a hook: %w", err)
+	}
+	return future, nil
+}
+
+// ParseHookResult: see pyhook.CommHook.
+func (h sumHook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+	t := v.Tensor()
+	if t == nil {
+		return nil, fmt.Errorf("%w: the group's future holds no Go tensor", pyhook.ErrNotTensor)
+	}
+	return t.View(0, t.Shape(), t.Strides())
+}
+
+// divide does what ReadyFrom has not done: it divides the gradients that the
+// trainer wrote to the bucket itself. Called by the launcher, for a bucket all
+// of whose gradients are ready.
+func (r *Reducer) divide(s *step, b *bucket) error {
+	size := float64(r.opts.Group.Size())
+	scaled := 0
+	for _, i := range b.params {
+		if s.scaled[i] {
+			scaled++
+		}
+	}
+	if scaled == 0 {
+		return tensorconv.Divide(b.buffer, size)
+	}
+	for k, i := range b.params {
+		if s.scaled[i] {
+			continue
+		}
+		if err := tensorconv.Divide(b.views[k], size); err != nil {
+			return err
+		}
+	}
+	return nil
+}

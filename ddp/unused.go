@@ -1,0 +1,166 @@
+package ddp
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// Unused says what a parameter is that was not marked when Wait is called.
+type Unused int
+
+const (
+	// UnusedIsError: Wait fails with ErrNotReady and names it.
+	UnusedIsError Unused = iota
+	// UnusedFind: the step did not use it on this rank (PyTorch's
+	// find_unused_parameters). Its gradient is zero here; after Wait Gradient(i)
+	// is the reduced one, and Used(i) says whether any rank used it. Each step has
+	// one more all-reduce, of a map of what was used, after the last bucket.
+	UnusedFind
+)
+
+// MarkUnused says that the step does not use parameter i on this rank: its
+// gradient is set to zero (if it was used in NoSync before, it stays what it is)
+// and marked, so that its bucket need not wait for Wait. StaticGraph finds such parameters by itself.
+func (r *Reducer) MarkUnused(i int) error { return r.markUnused(i, nil) }
+
+// MarkUnusedInto is MarkUnused for a gradient in the trainer's own memory. After
+// Wait grad holds the reduced gradient; but with UnusedFind it stays as it is if
+// no rank used the parameter (reducer.cpp, finalize_bucket_dense). The memory
+// must stay until then.
+func (r *Reducer) MarkUnusedInto(i int, grad *tensorconv.Tensor) error {
+	if grad == nil {
+		return r.gradientError(i, errors.New("the tensor is nil"))
+	}
+	return r.markUnused(i, grad)
+}
+
+func (r *Reducer) markUnused(i int, grad *tensorconv.Tensor) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.markable(i); err != nil || r.noSync {
+		return err
+	}
+	if r.opts.StaticGraph {
+		return fmt.Errorf("ddp, rank %d: MarkUnused with StaticGraph: do not mark it at all", r.opts.Group.Rank())
+	}
+	if grad != nil {
+		if err := matches(r.view(i), grad); err != nil {
+			return r.gradientError(i, err)
+		}
+		back, err := grad.View(0, grad.Shape(), grad.Strides())
+		if err != nil {
+			return r.gradientError(i, err)
+		}
+		defer func() {
+			r.step.copyBack[i].Close()
+			r.step.copyBack[i] = back
+		}()
+	}
+	if err := r.fill(r.step, i); err != nil {
+		return r.gradientError(i, err)
+	}
+	r.mark(r.step, i)
+	return nil
+}
+
+// Used says, with UnusedFind, whether any rank used parameter i in the last step
+// that was reduced: an optimiser leaves out the others. Else it is true.
+func (r *Reducer) Used(i int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.used == nil || r.used[i] > 0
+}
+
+// matches says whether a gradient can be copied to and from a view.
+func matches(view, grad *tensorconv.Tensor) error {
+	if !slices.Equal(view.Shape(), grad.Shape()) {
+		return fmt.Errorf("shape %v for a gradient of shape %v", grad.Shape(), view.Shape())
+	}
+	return errors.Join(convertible(view.DType(), grad.DType()), convertible(grad.DType(), view.DType()))
+}
+
+func zero(t *tensorconv.Tensor) error {
+	bytes, err := tensorconv.RawBytes(t)
+	clear(bytes)
+	return err
+}
+
+// counting says, with the mutex held, whether this is StaticGraph's first step.
+func (r *Reducer) counting() bool { return r.opts.StaticGraph && r.counts == nil }
+
+// markRest, with the mutex held, is Wait's: it marks what was not marked where
+// that is allowed, and is the error of what is missing.
+func (r *Reducer) markRest(s *step) error {
+	if err := r.markUnusedStatic(s); err != nil {
+		return err
+	}
+	if err := r.missing(s); err != nil {
+		return err
+	}
+	for i, m := range s.marks {
+		if m != unmarked {
+			continue
+		}
+		if err := r.fill(s, i); err != nil {
+			return r.gradientError(i, err)
+		}
+		r.mark(s, i)
+	}
+	return nil
+}
+
+// fill sets the gradient of a parameter that is not marked yet: to what it was
+// marked with in StaticGraph's first step or in NoSync, else to zero.
+func (r *Reducer) fill(s *step, i int) error {
+	back := s.copyBack[i]
+	switch {
+	case r.counting() && s.seen[i] == 0, !r.counting() && !r.carried[i].used:
+		return zero(r.view(i))
+	case !r.counting():
+		s.used[i] = 1
+		back, r.carried[i].grad = r.carried[i].grad, nil
+		s.copyBack[i] = back
+	}
+	if back == nil {
+		return nil
+	}
+	s.scaled[i] = true
+	return r.copyInto(r.view(i), back)
+}
+
+// markUnusedStatic, with the mutex held, marks what StaticGraph's first step did
+// not use, before the first other mark (reducer.cpp, autograd_hook).
+func (r *Reducer) markUnusedStatic(s *step) error {
+	for i, count := range r.counts {
+		if count > 0 || s.marks[i] != unmarked {
+			continue
+		}
+		if err := zero(r.view(i)); err != nil {
+			return r.gradientError(i, err)
+		}
+		r.mark(s, i)
+	}
+	return nil
+}
+
+// reduceUsed, by the launcher and with the mutex held, adds up what the ranks
+// used: Reducer::all_reduce_local_used_map.
+func (r *Reducer) reduceUsed(s *step) {
+	mine := slices.Clone(s.used)
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	s.usedSum, s.usedErr = exchange(s.ctx, mine, func(t *tensorconv.Tensor) (*pyhook.Future, error) {
+		return r.opts.Group.AllReduce(s.ctx, t, pyhook.Sum)
+	})
+}
+
+func (r *Reducer) gradientError(i int, err error) error {
+	if i < 0 || i >= len(r.params) {
+		return fmt.Errorf("ddp, rank %d, gradient %d: %w", r.opts.Group.Rank(), i, err)
+	}
+	return fmt.Errorf("ddp, rank %d, gradient of %s: %w", r.opts.Group.Rank(), r.params[i].Name, err)
+}

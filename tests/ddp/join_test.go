@@ -1,0 +1,109 @@
+package ddp
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"pyhook/cbridge"
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+)
+
+// joinReport is what a rank ends with.
+type joinReport struct {
+	Last    int
+	Weights []float32
+}
+
+// joinRanks trains with PowerSGD for 3 steps on rank 0 and 6 on rank 1, and ends
+// with the weights of the rank that had data last.
+func joinRanks(ctx context.Context, rank *ranks.Rank) error {
+	var python string
+	if err := rank.Args(&python); err != nil {
+		return err
+	}
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python})
+	if err != nil {
+		return err
+	}
+	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	if err != nil {
+		return err
+	}
+	hook, closeHook, err := newHook(rt, world, "powersgd")
+	if err != nil {
+		return err
+	}
+	defer closeHook()
+	var params []*pyhook.Parameter
+	weights := make([]float32, 3*64)
+	for i := range 3 {
+		data, err := tensorconv.FromSlice(weights[64*i:64*(i+1)], 8, 8)
+		if err != nil {
+			return err
+		}
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{8, 8}, DType: tensorconv.Float32, Data: data})
+	}
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, Join: true, Layout: ddp.LayoutRebuilt, BucketCapMB: 1e-5})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for step := range 3 * (rank.Rank + 1) {
+		if err := joinStep(ctx, r, rank.Rank, step, weights); err != nil {
+			return err
+		}
+	}
+	last, err := r.Join(ctx)
+	if err != nil {
+		return err
+	}
+	if err := ddp.BroadcastParametersFrom(ctx, world, last, params); err != nil {
+		return err
+	}
+	return rank.Report(joinReport{last, weights})
+}
+
+// joinStep is a step of three parameters with their weights in a row.
+func joinStep(ctx context.Context, r *ddp.Reducer, rank, step int, weights []float32) error {
+	for i := range 3 {
+		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		if err != nil {
+			return err
+		}
+		for k := range g {
+			g[k] = float32((rank+1)*(k%7) - step*i)
+		}
+		if err := r.Ready(i); err != nil {
+			return err
+		}
+	}
+	if _, err := r.Wait(ctx); err != nil {
+		return err
+	}
+	for i := range 3 {
+		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		if err != nil {
+			return err
+		}
+		for k := range g {
+			weights[64*i+k] -= 0.1 * g[k]
+		}
+	}
+	return nil
+}
+
+func TestUnevenInputsWithPowerSGDOnRealRanks(t *testing.T) {
+	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
+	assert.NoError(t, err)
+	job := ranks.Run(t, 2, "join", interpreter.Executable)
+	first, second := ranks.Result[joinReport](t, job, 0), ranks.Result[joinReport](t, job, 1)
+	assert.Equal(t, 1, second.Last)
+	assert.Equal(t, second, first)
+	assert.NotZero(t, first.Weights[1])
+}
