@@ -185,7 +185,7 @@ func (rt *Runtime) Import(module string) (*Object, error) { return cbridge.Impor
 func (rt *Runtime) Close() error {
 	rt.closeOnce.Do(func() {
 		rt.closed.Store(true)
-		_, err := rt.bridge.CallValue("destroy")
+		_, err := rt.bridge.CallValue("destroy", true)
 		for a := range rt.pending.Range {
 			a.(*awaited).abandon()
 		}

@@ -182,15 +182,20 @@ def describe_group(group: Optional[Any] = None) -> dict[str, Any]:
 _destroyed: list[Any] = []
 
 
-def destroy() -> None:
+def destroy(keep: bool = False) -> None:
     """Destroy the default group and all others. Nothing happens if there is none.
 
-    The default group's object is kept: the last reference to one may sit in a
-    hook's closure and be dropped on gloo's own thread, which then joins itself
-    (seen on torch 2.14: std::system_error, and the process is gone).
+    Args:
+        keep: keep the default group's object until the process ends. The last
+            reference to one may sit in a hook's closure and be dropped on
+            gloo's own thread, which then joins itself (seen on torch 2.14:
+            std::system_error, and the process is gone). For the Go side, whose
+            interpreter is never finalised; where it is, a kept group aborts the
+            process as its threads are torn down (seen on torch 1.13).
     """
     if dist.is_initialized():
-        _destroyed.append(dist.group.WORLD)
+        if keep:
+            _destroyed.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 

@@ -121,7 +121,9 @@ def one_of_two_ranks(rank, folder):
     assert mine != other  # error feedback is each rank's own
     load_state(mine, into=resumed.state)
     assert resumed.run(6, 12) == whole.run(6, 12)
-    dist.destroy_process_group()
+    # torch 1.13 aborts now and then when a group with peers is taken down.
+    dist.barrier()
+    os._exit(0)
 
 
 def test_each_of_two_ranks_goes_on_with_its_own_state(tmp_path):
