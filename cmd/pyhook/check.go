@@ -100,12 +100,9 @@ func (f *checkFlags) finish() error {
 	if p.Buckets, err = parseSizes(f.sizes, f.buckets); err != nil {
 		return &exitError{exitUsage, err}
 	}
-	if p.State == "" {
-		spec, arg := defaultState(p.Hook)
-		if spec == "" && len(p.StateArgs) > 0 {
-			return usageError("--state-arg without --state: %s takes no state of its own", p.Hook)
-		}
-		p.State, p.StateArgs = spec, withDefault(p.StateArgs, arg)
+	p.Spec = p.WithDefaults()
+	if p.State == "" && len(p.StateArgs) > 0 {
+		return usageError("--state-arg without --state: %s takes no state of its own", p.Hook)
 	}
 	if _, err := p.Args(); err != nil {
 		return &exitError{exitUsage, err}

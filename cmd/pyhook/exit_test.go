@@ -111,22 +111,6 @@ func TestHookNamesAreThoseOfThePythonSide(t *testing.T) {
 	assert.ElementsMatch(t, python, mine)
 }
 
-func TestHooksThatNeedAStateGetOne(t *testing.T) {
-	for hook, want := range map[string][2]string{
-		"powersgd": {"powersgd", "start_powerSGD_iter=2"}, "fp16_wrapper( powersgd )": {"powersgd", "start_powerSGD_iter=2"},
-		"bf16_wrapper(fp16_wrapper(batched_powersgd))":                            {"powersgd", "start_powerSGD_iter=2"},
-		"torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook:powerSGD_hook": {"powersgd", "start_powerSGD_iter=2"},
-		"post_localsgd": {"post_localsgd", "start_localSGD_iter=100"},
-		"allreduce":     {}, "my.powersgd:hook": {}, "powersgd.py:hook": {},
-	} {
-		spec, arg := defaultState(hook)
-		assert.Equal(t, want, [2]string{spec, arg}, hook)
-	}
-	assert.Equal(t, []string{"a=1", "b=2"}, withDefault([]string{"a=1"}, "b=2"))
-	assert.Equal(t, []string{"b=1"}, withDefault([]string{"b=1"}, "b=2"))
-	assert.Empty(t, withDefault(nil, ""))
-}
-
 func TestTracebacksShowTheUsersFrames(t *testing.T) {
 	text := "Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\n    ^^^\n" +
 		"  File \"<frozen importlib._bootstrap>\", line 2, in g\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n"

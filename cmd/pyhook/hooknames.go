@@ -54,33 +54,3 @@ func completeState(*cobra.Command, []string, string) ([]string, cobra.ShellCompD
 }
 
 func cobraNote(description string) string { return "\t" + description }
-
-// defaultState is the state that a hook of PyTorch's cannot do without, and its
-// arguments, for a short run: PowerSGD that compresses from the third step on
-// (its own default is the 1000th), local SGD that still averages. A wrapper
-// takes its hook's.
-func defaultState(hook string) (spec, arg string) {
-	inner := strings.Trim(hook[strings.LastIndexByte(hook, '(')+1:], ") ")
-	_, name, _ := strings.Cut(inner, "ddp_comm_hooks.")
-	switch {
-	case inner == "powersgd", inner == "batched_powersgd", strings.HasPrefix(name, "powerSGD_hook:"):
-		return "powersgd", "start_powerSGD_iter=2"
-	case inner == "post_localsgd", strings.HasPrefix(name, "post_localSGD_hook:"):
-		return "post_localsgd", "start_localSGD_iter=100"
-	}
-	return "", ""
-}
-
-// withDefault adds arg, key=JSON, if the key is not there.
-func withDefault(args []string, arg string) []string {
-	key, _, ok := strings.Cut(arg, "=")
-	for _, given := range args {
-		if strings.HasPrefix(given, key+"=") {
-			return args
-		}
-	}
-	if !ok {
-		return args
-	}
-	return append(args, arg)
-}

@@ -5,6 +5,7 @@ package hookspec
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -79,21 +80,32 @@ func numbers(v any) (any, error) {
 	return v, nil
 }
 
-// withDefaults gives PyTorch's stateful hooks their state when none is named.
-// PowerSGD starts at step 2, the earliest it allows with error feedback, and
-// not at 1,000: a short run shall compress.
-func (s Spec) withDefaults(args map[string]any) Spec {
+// WithDefaults gives PyTorch's stateful hooks, and wrappers around them, their
+// state when none is named, with arguments for a short run: PowerSGD from step 2,
+// the earliest it allows with error feedback, and not 1,000; local SGD that still
+// averages. Arguments that are there stay.
+func (s Spec) WithDefaults() Spec {
 	if s.State != "" {
 		return s
 	}
-	inner := strings.TrimRight(s.Hook[strings.LastIndexByte(s.Hook, '(')+1:], ") ")
-	switch _, name, _ := strings.Cut(inner, "ddp_comm_hooks."); {
+	inner := strings.Trim(s.Hook[strings.LastIndexByte(s.Hook, '(')+1:], ") ")
+	_, name, _ := strings.Cut(inner, "ddp_comm_hooks.")
+	var arg string
+	switch {
 	case inner == "powersgd", inner == "batched_powersgd", strings.HasPrefix(name, "powerSGD_hook:"):
-		s.State = "powersgd"
-		if _, ok := args["start_powerSGD_iter"]; !ok {
-			args["start_powerSGD_iter"] = 2
+		s.State, arg = "powersgd", "start_powerSGD_iter=2"
+	case inner == "post_localsgd", strings.HasPrefix(name, "post_localSGD_hook:"):
+		s.State, arg = "post_localsgd", "start_localSGD_iter=100"
+	default:
+		return s
+	}
+	key, _, _ := strings.Cut(arg, "=")
+	for _, given := range s.StateArgs {
+		if strings.HasPrefix(given, key+"=") {
+			return s
 		}
 	}
+	s.StateArgs = append(slices.Clone(s.StateArgs), arg)
 	return s
 }
 
@@ -106,11 +118,11 @@ func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup) (hook pyhook.Co
 	case "go:fp16":
 		return &pyhook.FP16CompressCommHook{Group: group}, func() {}, nil
 	}
+	s = s.WithDefaults()
 	args, err := s.Args()
 	if err != nil {
 		return nil, nil, err
 	}
-	s = s.withDefaults(args)
 	cfg := pyhook.HookConfig{}
 	if s.State != "" {
 		state, err := rt.NewState(s.State, args, group)

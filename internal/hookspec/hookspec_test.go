@@ -28,22 +28,24 @@ func TestBadStateArgumentsSayWhatToWrite(t *testing.T) {
 	}
 }
 
-func TestPowerSGDGetsItsStateUnlessOneIsNamed(t *testing.T) {
-	for hook, want := range map[string]string{
-		"powersgd": "powersgd", "fp16_wrapper(powersgd)": "powersgd", "allreduce": "", "my.py:powersgd_like": "powersgd",
-		"torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook:powerSGD_hook": "powersgd",
+func TestStatefulHooksOfPyTorchGetTheirStateUnlessOneIsNamed(t *testing.T) {
+	const shipped = "torch.distributed.algorithms.ddp_comm_hooks."
+	for hook, want := range map[string]Spec{
+		"powersgd":               {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
+		"fp16_wrapper(powersgd)": {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
+		shipped + "powerSGD_hook:batched_powerSGD_hook": {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
+		"post_localsgd":       {State: "post_localsgd", StateArgs: []string{"start_localSGD_iter=100"}},
+		"allreduce":           {},
+		"my.py:powersgd_like": {}, // a user's own hook has a state of its own
+		"mine:powersgd":       {},
 	} {
-		if hook == "my.py:powersgd_like" {
-			want = "" // a user's own hook has a state of its own
-		}
-		args := map[string]any{}
-		assert.Equal(t, want, Spec{Hook: hook}.withDefaults(args).State, hook)
-		if want != "" {
-			assert.Equal(t, 2, args["start_powerSGD_iter"])
-		}
+		want.Hook = hook
+		assert.Equal(t, want, Spec{Hook: hook}.WithDefaults(), hook)
 	}
-	args := map[string]any{"start_powerSGD_iter": int64(7)}
-	Spec{Hook: "powersgd"}.withDefaults(args)
-	assert.Equal(t, int64(7), args["start_powerSGD_iter"])
-	assert.Equal(t, "mine:State", Spec{Hook: "powersgd", State: "mine:State"}.withDefaults(args).State)
+	given := Spec{Hook: "powersgd", StateArgs: []string{"start_powerSGD_iter=7"}}
+	assert.Equal(t, given.StateArgs, given.WithDefaults().StateArgs)
+	more := Spec{Hook: "powersgd", StateArgs: []string{"matrix_approximation_rank=2"}}
+	assert.Equal(t, []string{"matrix_approximation_rank=2", "start_powerSGD_iter=2"}, more.WithDefaults().StateArgs)
+	named := Spec{Hook: "powersgd", State: "mine:State"}
+	assert.Equal(t, named, named.WithDefaults())
 }
