@@ -15,10 +15,12 @@ import (
 
 func init() { children["signals"] = childSignals }
 
-var signalMask = regexp.MustCompile(`Sig(?:Blk|Ign|Cgt):\s*([0-9a-f]+)`)
+// SigBlk is not asked: it is the first thread's alone, and Go blocks all signals
+// there for a moment whenever that thread starts another.
+var signalMask = regexp.MustCompile(`Sig(?:Ign|Cgt):\s*([0-9a-f]+)`)
 
-// dispositions reads which signals the process blocks, ignores and catches;
-// empty where there is no /proc.
+// dispositions reads which signals the process ignores and catches; empty where
+// there is no /proc.
 func dispositions() string {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
