@@ -56,6 +56,7 @@ func newStep(r *Reducer) *step {
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
 	}
+	r.trace.begin(len(r.buckets))
 	return s
 }
 
@@ -136,6 +137,8 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 		res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
 	}
 	res.timing.Call = time.Since(start)
+	r.trace.called(start, index)
+	returned := time.Now()
 	switch {
 	case res.err != nil:
 		return res, nil
@@ -146,9 +149,11 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	res.timed = res.future
 	if isDone(res.future) {
 		res.timing.Total = time.Since(start)
+		r.trace.reduced(returned, index)
 	} else {
 		res.timed = res.future.Then(func(v pyhook.Value) (pyhook.Value, error) {
 			res.timing.Total = time.Since(start)
+			r.trace.reduced(returned, index)
 			return v, nil
 		})
 	}

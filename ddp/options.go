@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
+	"pyhook/timeline"
 )
 
 // Order says how the hooks of several buckets may be under way at once.
@@ -89,6 +90,11 @@ type Options struct {
 	StaticGraph bool
 	// Join allows for uneven inputs: see Reducer.Join.
 	Join bool
+	// Timeline, if given, is drawn on: each bucket's compute (its first to its last
+	// gradient), in flight (the hook's return to its future's completion) and
+	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python
+	// hooks (pyhook.PythonCommHook.Observe).
+	Timeline *timeline.Recorder
 	// SkipVerify leaves out the comparison of the ranks' parameter lists.
 	SkipVerify bool
 }

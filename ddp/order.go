@@ -3,6 +3,7 @@ package ddp
 import (
 	"context"
 	"errors"
+	"time"
 
 	"pyhook/pyhook"
 )
@@ -48,7 +49,9 @@ func (r *Reducer) advance(s *step, c *chains) bool {
 	defer r.mu.Lock()
 	var open chains
 	for i, b := range *c {
+		start := time.Now()
 		more, err := b.chain.Advance(s.ctx)
+		r.trace.advanced(start, b.bucket)
 		res := s.results[b.bucket]
 		if err == nil && isDone(res.future) {
 			// A failed callback: on the other ranks the chain may go on.

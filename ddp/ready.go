@@ -196,7 +196,9 @@ func (r *Reducer) mark(s *step, i int) {
 		s.order = append(s.order, i)
 	}
 	b := r.places[i].bucket
-	if s.pending[b]--; s.pending[b] == 0 {
+	s.pending[b]--
+	r.trace.mark(b, s.pending[b] == 0)
+	if s.pending[b] == 0 {
 		r.wake.Broadcast()
 	}
 }

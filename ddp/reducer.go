@@ -17,7 +17,8 @@ import (
 type Reducer struct {
 	opts   Options
 	order  Order // what Options.Order came to
-	sum    bool  // no hook: gradients are divided before they are summed
+	trace  *trace
+	sum    bool // no hook: gradients are divided before they are summed
 	params []*pyhook.Parameter
 	places []place // by parameter
 	// findUnused is UnusedFind, and no StaticGraph (dynamic_graph_find_unused).
@@ -80,6 +81,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 		return nil, fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", opts.Group.Rank())
 	}
 	var err error
+	if r.trace, err = newTrace(opts); err != nil {
+		return nil, err
+	}
 	if r.buckets, r.places, err = r.makeBuckets(r.firstLayout()); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
@@ -158,6 +162,7 @@ func (r *Reducer) close() {
 	}
 	r.mu.Unlock()
 	r.settle(r.step)
+	r.trace.close()
 	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {
 		b.free()
 	}

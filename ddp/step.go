@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
@@ -38,6 +39,7 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 		r.stop(s, context.Cause(ctx))
 	})
 	defer cut()
+	defer r.trace.waited(time.Now())
 	<-s.finished
 	if timings, err = r.collect(s); err != nil {
 		return nil, err
@@ -163,9 +165,11 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 		}
 	}
 	for i, t := range reduced {
+		start := time.Now()
 		if err := tensorconv.Copy(r.buckets[i].buffer, t); err != nil {
 			return nil, r.stepError(i, err)
 		}
+		r.trace.copied(start, i)
 	}
 	for i, back := range s.copyBack {
 		if back == nil || s.usedSum != nil && s.usedSum[i] == 0 {

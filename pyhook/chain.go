@@ -39,7 +39,7 @@ type chain struct {
 
 // RunHookChained: see ChainedHook.
 func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Future, Chain, error) {
-	object, err := h.rt.tools.newChain.Invoke([]any{h.hook}, nil)
+	object, err := h.rt.tools.newChain.Invoke([]any{h.callable()}, nil)
 	if err != nil {
 		return nil, nil, h.fail(b, ErrClosed, err)
 	}

@@ -42,6 +42,8 @@ type PythonCommHook struct {
 	name  string
 	hook  *Object
 	state *Object
+	// observed is hook, watched for its collectives; nil: nobody does.
+	observed *Object
 
 	legacy legacyNames
 }
@@ -127,6 +129,7 @@ func (h *PythonCommHook) State() *Object { return h.state }
 func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
+	h.observed.Close()
 }
 
 func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
@@ -143,10 +146,10 @@ func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
 // error the bucket and the hook may be used again. The error is a *HookError:
 // ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's.
 func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
-	return h.run(ctx, b, h.hook)
+	return h.run(ctx, b, h.callable())
 }
 
-// run calls hook, which is h.hook or a chain around it.
+// run calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, h.fail(b, err, fmt.Errorf("not called: %w", context.Cause(ctx)))

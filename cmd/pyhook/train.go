@@ -47,6 +47,7 @@ otherwise.`,
 		Example: `  pyhook train -n 2 --hook fp16
   pyhook train -n 4 --hook powersgd --state-arg matrix_approximation_rank=2
   pyhook train -n 2 --hook my_hooks.py:top_k --state my_hooks.py:TopK --state-arg k=0.01
+  pyhook train -n 2 --hook powersgd --epochs 1 --trace out/trace.json
   pyhook train --hook allreduce --save out/digits.ckpt --plot out/loss.png --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,6 +66,7 @@ otherwise.`,
 	cmd.MarkFlagsMutuallyExclusive("checkpoint", "save")
 	cmd.MarkFlagsMutuallyExclusive("checkpoint", "resume")
 	flags.StringVar(&o.plot, "plot", "", "draw the loss to a PNG `file`")
+	flags.StringVar(&o.Trace, "trace", "", "write what each rank did and when to `file`, for ui.perfetto.dev or chrome://tracing")
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 	_ = cmd.RegisterFlagCompletionFunc("hook", completeHookFlag)
 	_ = cmd.RegisterFlagCompletionFunc("state", completeState)
@@ -188,6 +190,9 @@ func (o *trainOptions) finish(report *trainer.Report, out io.Writer) error {
 	}
 	if o.plot != "" {
 		fmt.Fprintln(out, "loss plot: ", o.plot)
+	}
+	if o.Trace != "" {
+		fmt.Fprintln(out, "timeline:  ", o.Trace, "(open it in ui.perfetto.dev)")
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func (o *trainOptions) arguments() []string {
 		"--lr", fmt.Sprint(o.LR), "--momentum", fmt.Sprint(o.Momentum), "--seed", fmt.Sprint(o.Seed),
 		"--bucket-cap-mb", fmt.Sprint(o.BucketCapMB), "--backend", o.Backend, "--timeout", o.Timeout.String(),
 		"--hidden", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Hidden), " ", ","), "[]")}
-	optional := [][2]string{{"--state", o.Hook.State}, {"--data", o.Data}, {"--save", o.Save}, {"--resume", o.Resume}, {"--python", o.python}}
+	optional := [][2]string{{"--state", o.Hook.State}, {"--data", o.Data}, {"--save", o.Save}, {"--resume", o.Resume}, {"--trace", o.Trace}, {"--python", o.python}}
 	for _, arg := range o.Hook.StateArgs {
 		optional = append(optional, [2]string{"--state-arg", arg})
 	}

@@ -30,7 +30,7 @@ from ._group import (
     probe_allreduce_dtypes,
 )
 from ._load import build_state, check_hook, hook_name, load_hook
-from ._ordered import Chain, install
+from ._ordered import Chain, Observed, install
 
 __all__ = [
     "Bucket",
@@ -40,6 +40,7 @@ __all__ = [
     "HookContractError",
     "HookError",
     "HookLoadError",
+    "Observed",
     "build_state",
     "callback_origin",
     "check_hook",

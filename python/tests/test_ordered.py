@@ -1,6 +1,7 @@
 """Futures that complete in one order on every rank, over real gloo ranks."""
 
 import multiprocessing
+import time
 
 import ordered_ranks
 import pytest
@@ -141,3 +142,44 @@ def test_a_failed_collective_fails_its_future(chained):
     chain.advance()
     with pytest.raises(RuntimeError, match="peer is gone"):
         child.value()
+
+
+def test_an_observed_hook_tells_of_every_collective(group):
+    _ordered.install()
+    told = []
+
+    class Bucket:
+        def index(self):
+            return 7
+
+    def hook(state, bucket):
+        second = started().then(lambda f: started()).then(lambda f: f.value().value()[0])
+        dist.all_reduce(torch.ones(1))  # waited for in the call: a part of it
+        return second
+
+    observed = _ordered.Observed(hook, lambda *args: told.append(args))
+    before = time.time_ns()
+    chain = _ordered.Chain(observed)
+    future = chain(None, Bucket())
+    while chain.advance():
+        pass
+    assert future.value().tolist() == [1, 1, 1]
+    for _ in range(100):  # the second one's callback runs on a thread of gloo
+        if len(told) == 2:
+            break
+        time.sleep(0.05)
+    assert [(bucket, held) for bucket, _, _, held in told] == [(7, 12), (7, 12)]
+    (_, start, end, _), (_, later, last, _) = told
+    assert before <= start <= end <= later <= last <= time.time_ns()
+    assert _ordered._observer() is None
+
+
+def test_an_observed_collective_that_fails_has_no_bytes(group):
+    _ordered.install()
+    told = []
+    failed = torch.futures.Future()
+    _ordered._observe(lambda *args: told.append(args), 1, failed)
+    failed.set_exception(RuntimeError("lost"))
+    ((bucket, start, end, held),) = told
+    assert (bucket, held) == (1, 0)
+    assert start <= end

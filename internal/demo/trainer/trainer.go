@@ -14,6 +14,7 @@ import (
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
+	"pyhook/timeline"
 )
 
 // run is one rank's training.
@@ -30,6 +31,7 @@ type run struct {
 	sgd     *mlp.SGD
 	params  []*pyhook.Parameter
 	grads   [][]float32 // views of the reducer's buckets
+	record  *timeline.Recorder
 
 	first  int // the step that training starts at
 	saved  int // the step of the last checkpoint; 0: none by this run
@@ -45,6 +47,10 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 		return nil, err
 	}
 	r := &run{cfg: cfg, world: world, rt: rt}
+	if cfg.Trace != "" {
+		r.record = timeline.New(world.Rank)
+		r.record.SetLimit(traceLimit)
+	}
 	if err := r.load(); err != nil {
 		return nil, err
 	}
@@ -104,7 +110,7 @@ func (r *run) makeReducer(ctx context.Context) error {
 		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensorconv.Float32, Data: data})
 	}
 	var err error
-	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB})
+	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Timeline: r.record})
 	if err != nil {
 		r.close()
 		return err
@@ -159,7 +165,10 @@ func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
 	if report.Accuracy, _, err = r.network.Evaluate(r.test.X, r.test.Y); err != nil {
 		return nil, err
 	}
-	return report, r.compare(ctx, report, after-before)
+	if err := r.compare(ctx, report, after-before); err != nil {
+		return nil, err
+	}
+	return report, r.writeTrace(ctx)
 }
 
 // epochs takes every step.
@@ -205,14 +214,17 @@ func (r *run) oneStep(ctx context.Context, batch digits.Batch) (float64, error) 
 	if err != nil {
 		return 0, err
 	}
+	r.record.Since(start, "trainer", "forward and backward")
 	waiting := time.Now()
 	if _, err := r.reducer.Wait(ctx); err != nil {
 		return 0, err
 	}
 	r.reduce = append(r.reduce, time.Since(waiting))
+	stepping := time.Now()
 	if err := r.sgd.Step(r.network.Params(), r.grads); err != nil {
 		return 0, err
 	}
+	r.record.Since(stepping, "trainer", "optimiser")
 	r.step = append(r.step, time.Since(start))
 	return loss, nil
 }
