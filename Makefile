@@ -11,7 +11,7 @@ IMAGE ?= pyhook
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint test-go test-py test-race test-cgocheck test-asan fmt bench image clean
+.PHONY: help build demo test lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ fmt: ## format Go and Python
 bench: ## a hook call against PyTorch's own C++ class; BENCH=regexp picks cases
 	@scripts/check-build.sh
 	@$(with_python) set -x && go run -buildvcs=false ./tests/bench -run '$(BENCH)'
+
+bench-ddp: ## whole steps against stock DDP on ResNet-50's shapes; BENCH=regexp picks cases
+	@scripts/check-build.sh
+	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/ddp -run '$(BENCH)'
 
 image: ## build the container image
 	docker build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .

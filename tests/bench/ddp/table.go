@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+
+	"pyhook/ddp"
+)
+
+// row is a case's figures: milliseconds a step, medians.
+type row struct {
+	Case    string  `json:"case"`
+	Ratio   float64 `json:"ratio"` // median over neighbouring pairs of steps of Go's time over stock DDP's
+	Low     float64 `json:"ratio_low"`
+	High    float64 `json:"ratio_high"` // half of the pairs lie between
+	GoMS    float64 `json:"go_ms"`
+	StockMS float64 `json:"stock_ms"`
+	Order   string  `json:"order"`
+	Steps   int     `json:"steps"`
+	Ranks   int     `json:"ranks"`
+	Torch   string  `json:"torch"`
+	Python  string  `json:"python"`
+	Go      string  `json:"go"`
+	Cores   int     `json:"cores"`
+}
+
+func (r *rank) newRow(c benchCase, order ddp.Order, goNS, stockNS []int64) row {
+	ratios := make([]float64, len(goNS))
+	for i := range ratios {
+		ratios[i] = float64(goNS[i]) / float64(stockNS[i])
+	}
+	slices.Sort(ratios)
+	n := len(ratios)
+	info := r.rt.Info()
+	return row{Case: c.name(), Ratio: ratios[n/2], Low: ratios[n/4], High: ratios[n*3/4], GoMS: median(goNS), StockMS: median(stockNS),
+		Order: order.String(), Steps: n, Ranks: r.group.Size(), Torch: info.Torch, Python: info.Version, Go: runtime.Version(), Cores: runtime.NumCPU()}
+}
+
+func median(ns []int64) float64 {
+	return float64(slices.Sorted(slices.Values(ns))[len(ns)/2]) / 1e6
+}
+
+func printTable(w io.Writer, rows []row) {
+	if len(rows) == 0 {
+		return
+	}
+	first := rows[0]
+	fmt.Fprintf(w, "\nWhole steps on ResNet-50's shapes (25,557,032 elements, 161 tensors), %d ranks on gloo, %d steps a side.\ntorch %s, Python %s, %s, %d cores. ratio: Go over stock DDP, median of neighbouring steps.\n\n",
+		first.Ranks, first.Steps, first.Torch, first.Python, first.Go, first.Cores)
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "hook/gradients\tratio\thalf lie in\tgo ms\tstock ms\torder")
+	for _, r := range rows {
+		fmt.Fprintf(table, "%s\t%.2f\t%.2f-%.2f\t%.1f\t%.1f\t%s\n", r.Case, r.Ratio, r.Low, r.High, r.GoMS, r.StockMS, r.Order)
+	}
+	table.Flush()
+}
