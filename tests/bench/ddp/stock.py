@@ -16,7 +16,7 @@ class Model(torch.nn.Module):
         self.values = torch.nn.ParameterList(torch.nn.Parameter(torch.zeros_like(g)) for g in grads)
 
     def forward(self):
-        """Return the sum of the dot products; its backward goes from the last parameter to the first."""
+        """Return the sum of the products; its backward begins with the last parameter."""
         total = torch.zeros(())
         for p, g in zip(self.values, self.grads):
             total = total + torch.dot(p.view(-1), g.view(-1))
