@@ -11,7 +11,7 @@ IMAGE ?= pyhook
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp image clean
+.PHONY: help build demo test lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench: ## a hook call against PyTorch's own C++ class; BENCH=regexp picks cases
 bench-ddp: ## whole steps against stock DDP on ResNet-50's shapes; BENCH=regexp picks cases
 	@scripts/check-build.sh
 	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/ddp -run '$(BENCH)'
+
+bench-start: ## a cold start against python -c 'import torch, torch.distributed'
+	@scripts/check-build.sh
+	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/start
 
 image: ## build the container image
 	docker build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .

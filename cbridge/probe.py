@@ -6,21 +6,32 @@ import sys
 if sys.path[:1] == [""]:
     del sys.path[0]
 
-import importlib.util
-import json
+# Every start waits for this program, and importlib.util and json would double its time.
 import sysconfig
 
 
 def found(name):
     try:
-        return importlib.util.find_spec(name) is not None
+        return any(finder.find_spec(name, None) for finder in sys.meta_path)
     except (ImportError, ValueError, AttributeError):
         return False
 
 
+def dumps(value):
+    if isinstance(value, dict):
+        return "{" + ",".join(dumps(k) + ":" + dumps(v) for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    units = (value or "").encode("utf-16-be", "surrogatepass")
+    text = "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return f'"{text}"'
+
+
 get = sysconfig.get_config_var
 print(
-    json.dumps(
+    dumps(
         {
             "executable": sys.executable,
             "version": ".".join(map(str, sys.version_info[:3])),

@@ -1,0 +1,142 @@
+// Command start times a cold start: from the start of a process to the end of
+// its first hook call, beside what any Python program pays that uses torch.
+//
+//	make bench-start              # or: go run ./tests/bench/start
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"pyhook/cbridge"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+const childVariable = "PYHOOK_BENCH_START_CHILD"
+
+func main() {
+	run := parent
+	if os.Getenv(childVariable) != "" {
+		run = child
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-start:", err)
+		os.Exit(1)
+	}
+}
+
+// child is a trainer's first hook call.
+func child() error {
+	ctx := context.Background()
+	rt, err := pyhook.Start(ctx, pyhook.Config{})
+	if err != nil {
+		return err
+	}
+	hook, err := rt.NewHook("noop", pyhook.HookConfig{})
+	if err != nil {
+		return err
+	}
+	buffer, err := tensorconv.New(tensorconv.Float32, 1024)
+	if err != nil {
+		return err
+	}
+	bucket, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1024}, Sizes: [][]int64{{1024}}})
+	if err != nil {
+		return err
+	}
+	future, err := hook.RunHook(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	_, err = future.Wait(ctx)
+	return err
+}
+
+// row is what is written to out/bench/start.json; seconds are medians.
+type row struct {
+	Ratio         float64 `json:"ratio"` // median over neighbouring pairs
+	GoSeconds     float64 `json:"go_seconds"`
+	PythonSeconds float64 `json:"python_seconds"`
+	Pairs         int     `json:"pairs"`
+	Torch         string  `json:"torch"`
+	Python        string  `json:"python"`
+	Go            string  `json:"go"`
+}
+
+func parent() error {
+	pairs := flag.Int("pairs", 11, "starts of each side")
+	out := flag.String("out", "out/bench", "folder of start.json")
+	flag.Parse()
+	python, _, err := cbridge.Discover(context.Background(), "", "torch")
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ours := func() *exec.Cmd {
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), childVariable+"=1", "PYHOOK_PYTHON="+python.Executable)
+		return cmd
+	}
+	// Neither side is finalised: what follows the first call is not its cost.
+	theirs := func() *exec.Cmd {
+		return exec.Command(python.Executable, "-c", "import torch, torch.distributed, os; os._exit(0)")
+	}
+	r := row{Pairs: *pairs, Go: runtime.Version()}
+	version, err := exec.Command(python.Executable, "-c", "import torch, platform; print(torch.__version__, platform.python_version())").Output()
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Sscan(string(version), &r.Torch, &r.Python); err != nil {
+		return err
+	}
+	var ratios, goSeconds, pythonSeconds []float64
+	for i := range *pairs + 1 {
+		a, err := seconds(ours())
+		if err != nil {
+			return err
+		}
+		b, err := seconds(theirs())
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			continue // files are read from the disk
+		}
+		ratios, goSeconds, pythonSeconds = append(ratios, a/b), append(goSeconds, a), append(pythonSeconds, b)
+	}
+	r.Ratio, r.GoSeconds, r.PythonSeconds = median(ratios), median(goSeconds), median(pythonSeconds)
+	fmt.Printf("torch %s, Python %s: first hook call after %.2f s, python -c 'import torch, torch.distributed' %.2f s, ratio %.2f (median of %d pairs)\n",
+		r.Torch, r.Python, r.GoSeconds, r.PythonSeconds, r.Ratio, r.Pairs)
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(*out, 0o777); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(*out, "start.json"), append(data, '\n'), 0o644)
+}
+
+func seconds(cmd *exec.Cmd) (float64, error) {
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
+	}
+	return time.Since(start).Seconds(), nil
+}
+
+func median(values []float64) float64 {
+	return slices.Sorted(slices.Values(values))[len(values)/2]
+}
