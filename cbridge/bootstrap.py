@@ -122,3 +122,25 @@ def shut_down():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
+
+
+class Interrupted(BaseException):
+    """Raised in Python code whose caller's context has ended.
+
+    Not an Exception: code that catches those would go on.
+    """
+
+
+Interrupted.__module__ = "pyhook"
+
+
+def stacks():
+    """The stack of every thread, as text."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    here = threading.get_ident()
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        if ident != here:
+            lines = "".join(traceback.format_stack(frame))
+            parts.append(f"Thread {names.get(ident, ident)}:\n{lines}")
+    return _cut("\n".join(parts))

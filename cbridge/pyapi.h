@@ -108,6 +108,7 @@ enum { PYH_FILE_INPUT = 257 };
   X(void, PyErr_Fetch, (PyObject **, PyObject **, PyObject **))                \
   X(void, PyErr_NormalizeException, (PyObject **, PyObject **, PyObject **))   \
   X(void, PyErr_SetString, (PyObject *, const char *))                         \
+  X(int, PyThreadState_SetAsyncExc, (unsigned long, PyObject *))               \
   X(int, PyException_SetTraceback, (PyObject *, PyObject *))                   \
   X(PyObject *, PyCapsule_New,                                                 \
     (void *, const char *, void (*)(PyObject *)))                              \
