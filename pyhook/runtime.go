@@ -23,6 +23,7 @@ type Config struct {
 	Python  string   // the interpreter's path or name
 	Library string   // libpython's path, where it cannot be found
 	Path    []string // put before sys.path: where hooks' modules are
+	Output  Output   // where what Python prints and logs goes
 }
 
 // Object is a handle on a Python object: a state, a hook, a group.
@@ -33,6 +34,7 @@ type Runtime struct {
 	interpreter *cbridge.Interpreter
 	bridge      *Object // python/pyhook/_bridge.py
 	tools       *tools
+	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
 	pending     sync.Map     // *awaited
@@ -53,8 +55,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	rt := &Runtime{interpreter: in}
 	rt.rank.Store(int64(rankFromEnvironment()))
-	if err := rt.boot(); err != nil {
+	if err := rt.boot(cfg.Output); err != nil {
 		in.Close()
+		rt.output.close()
 		return nil, fmt.Errorf("starting pyhook on %s: %w", in.Python.Executable, err)
 	}
 	return rt, nil
@@ -67,7 +70,7 @@ func rankFromEnvironment() int {
 	return -1
 }
 
-func (rt *Runtime) boot() error {
+func (rt *Runtime) boot(output Output) error {
 	sources := map[string]string{}
 	files, err := fs.Glob(pysource.FS, "pyhook/*.py")
 	if err != nil {
@@ -86,6 +89,9 @@ func (rt *Runtime) boot() error {
 		}
 	}
 	if err := rt.interpreter.InstallPackage("pyhook", sources); err != nil {
+		return err
+	}
+	if rt.output, err = output.redirect(rt.interpreter, sources["pyhook._streams"], rt.Rank); err != nil {
 		return err
 	}
 	// On Python's main thread: torch starts threads and two concurrent imports
@@ -214,6 +220,7 @@ func (rt *Runtime) Close() error {
 		rt.tools.close()
 		rt.bridge.Close()
 		rt.closeErr = firstError(err, rt.interpreter.Close())
+		rt.output.close()
 	})
 	return rt.closeErr
 }
