@@ -6,8 +6,8 @@
 // with and without the GIL. A sibling package's C code takes the table by
 // pointer (cbridge.API in Go) and includes this header.
 //
-// Go's build cache does not see a header of another package: after a change of
-// the table's layout run go clean -cache, or the siblings keep the old one.
+// Go's build cache does not see a header of another package: after a change here
+// run scripts/stamp-pyapi.sh, or the siblings keep the old layout.
 #ifndef PYHOOK_PYAPI_H
 #define PYHOOK_PYAPI_H
 
