@@ -52,23 +52,37 @@ func (r *torchrun) wait(t *testing.T) {
 }
 
 // ranks are the processes that run binary (which is this test's own), by rank.
+// A rank's child, about to become a Python that the rank asks for its version,
+// still looks like the rank and is not one.
 func ranks() map[int]int {
 	found := map[int]int{}
 	folders, _ := filepath.Glob("/proc/[0-9]*")
 	for _, folder := range folders {
-		if exe, err := os.Readlink(folder + "/exe"); err != nil || exe != binary {
+		if !runsBinary(folder) || runsBinary("/proc/"+field(folder+"/status", "PPid:\t", "\n")) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(folder))
-		env, _ := os.ReadFile(folder + "/environ")
-		for _, variable := range strings.Split(string(env), "\x00") {
-			if text, ok := strings.CutPrefix(variable, "RANK="); ok {
-				rank, _ := strconv.Atoi(text)
-				found[rank] = pid
-			}
+		if rank, err := strconv.Atoi(field(folder+"/environ", "RANK=", "\x00")); err == nil {
+			found[rank] = pid
 		}
 	}
 	return found
+}
+
+func runsBinary(folder string) bool {
+	exe, err := os.Readlink(folder + "/exe")
+	return err == nil && exe == binary
+}
+
+// field is what a line of the file has after its beginning, or "".
+func field(file, begin, end string) string {
+	text, _ := os.ReadFile(file)
+	for line := range strings.SplitSeq(string(text), end) {
+		if value, ok := strings.CutPrefix(line, begin); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // saved waits for the checkpoint of a step after the given one.
