@@ -73,21 +73,14 @@ type TorchGroup struct {
 func (rt *Runtime) Rank() int { return int(rt.rank.Load()) }
 
 // InitProcessGroup joins the default group, so that unmodified hooks (which use
-// torch.distributed's default group) find it. It waits for all ranks. The
-// error wraps ErrGroup.
+// torch.distributed's default group) find it. It waits for all ranks, or until
+// ctx ends: torch cannot be called back then, so that the process must end too,
+// and not join again. The error wraps ErrGroup.
+//
+// Under torchrun's own store (TORCHELASTIC_USE_AGENT_STORE) all ranks must join
+// through pyhook: see python/pyhook/_rendezvous.py.
 func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*TorchGroup, error) {
-	rank, size := cfg.Rank, cfg.Size
-	if size == 0 {
-		rank, size = -1, -1
-	}
-	var store any
-	if cfg.Store != nil {
-		store = cfg.Store.object
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, groupError("joining", rt.Rank(), err)
-	}
-	object, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
+	object, err := rt.join(ctx, cfg)
 	if err != nil {
 		return nil, groupError("joining", rt.Rank(), err)
 	}
@@ -97,6 +90,45 @@ func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*Torc
 	}
 	rt.rank.Store(int64(group.rank))
 	return group, nil
+}
+
+// join waits on a goroutine of its own: for another rank it may take minutes,
+// and a launcher that stops the job kills what has not ended in half of one.
+func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rank, size := cfg.Rank, cfg.Size
+	if size == 0 {
+		rank, size = -1, -1
+	}
+	var store any
+	if cfg.Store != nil {
+		store = cfg.Store.object
+	}
+	type result struct {
+		group *Object
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
+		done <- result{group, err}
+	}()
+	select {
+	case r := <-done:
+		return r.group, r.err
+	case <-ctx.Done():
+		rt.joining.Add(1)
+		go func() {
+			r := <-done
+			rt.joining.Add(-1)
+			if r.err == nil {
+				r.group.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
 }
 
 func groupError(doing string, rank int, err error) error {

@@ -2,6 +2,7 @@ package pyhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -38,6 +39,7 @@ type Runtime struct {
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
 	pending     sync.Map     // *awaited
+	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
 	closed      atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error
@@ -210,9 +212,16 @@ func (rt *Runtime) Import(module string) (*Object, error) { return cbridge.Impor
 // Close destroys the process groups, runs Python's exit functions and drops
 // what the runtime holds. Futures that are pending then fail with ErrClosed.
 // Python cannot be started again in this process. Idempotent.
+//
+// While an InitProcessGroup that was given up still waits for other ranks, Close
+// leaves Python as it is and returns an error: torch 1.13 waits with the GIL held.
 func (rt *Runtime) Close() error {
 	rt.closeOnce.Do(func() {
 		rt.closed.Store(true)
+		if rt.joining.Load() > 0 {
+			rt.closeErr = groupError("closing", rt.Rank(), errors.New("torch still waits for the other ranks: end the process"))
+			return
+		}
 		_, err := rt.bridge.CallValue("destroy", true)
 		for a := range rt.pending.Range {
 			a.(*awaited).abandon()

@@ -15,7 +15,8 @@ const exitCodesText = `Exit codes:
     0  done: the hook keeps the contract, the machine is ready, training ended
     1  what was checked failed: the hook is broken or cannot be loaded, doctor
        found a problem, training failed
-    2  the command line cannot be understood; nothing was started
+    2  the command line, or the launcher's environment, cannot be understood;
+       nothing was started
     3  there is no Python that pyhook can use, or it has no torch
     4  a rank died: it crashed, was killed, or left without a report
   130  stopped by SIGINT (Ctrl-C)

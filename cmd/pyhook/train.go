@@ -92,7 +92,7 @@ func (o *trainOptions) addTrainingFlags(cmd *cobra.Command) {
 func (o *trainOptions) run(ctx context.Context, ranksGiven bool, out io.Writer) error {
 	world, err := launch.Detect(launch.Options{})
 	if err != nil {
-		return err
+		return &exitError{exitUsage, err}
 	}
 	if o.checkpoint != "" {
 		o.Save = o.checkpoint
@@ -106,6 +106,9 @@ func (o *trainOptions) run(ctx context.Context, ranksGiven bool, out io.Writer) 
 			return usageError("this is %s: -n is for starting ranks without a launcher", world)
 		}
 		return o.rank(ctx, world, out)
+	}
+	if world.Note != "" {
+		fmt.Fprintln(os.Stderr, "note:", world.Note)
 	}
 	report, err := o.local(ctx)
 	if err != nil {
@@ -141,7 +144,7 @@ func (o *trainOptions) rank(ctx context.Context, world launch.World, out io.Writ
 	if err := world.Export(); err != nil {
 		return err
 	}
-	events := eventSink(world)
+	events := eventSink(world, o.Hook.Hook)
 	defer events.close()
 	rt, err := startRuntime(ctx, o.python)
 	if err != nil {

@@ -125,14 +125,17 @@ type sink struct {
 	show   *progress     // to the user
 }
 
-func eventSink(world launch.World) *sink {
+// eventSink also says which launcher the rank was found by: one that was taken
+// for another shows in nothing but a hang.
+func eventSink(world launch.World, hook string) *sink {
 	s := &sink{parent: os.Getenv(eventsVariable) != ""}
 	switch {
 	case world.Rank != 0:
 	case s.parent:
 		s.out = json.NewEncoder(os.Stdout)
 	default:
-		s.show = newProgress(os.Stderr, world.String())
+		fmt.Fprintln(os.Stderr, world)
+		s.show = newProgress(os.Stderr, hook)
 	}
 	return s
 }

@@ -12,7 +12,9 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 # isort: split
 import torch
 import torch.distributed as dist
+from torch.distributed.constants import default_pg_timeout
 
+from . import _rendezvous
 from ._errors import GroupError
 
 _libuv: Optional[bool] = None
@@ -45,6 +47,9 @@ def init_process_group(
     Where torch's TCPStore has no libuv (Debian's build) while its rendezvous
     asks for it (torch >= 2.4), USE_LIBUV=0 is put into ``os.environ`` first:
     ``libuv_disabled()`` says so.
+
+    Under torchrun "env://" is ``_rendezvous.agent_store``, where torch's own
+    does not always survive a restart.
     """
     if dist.is_initialized():
         raise GroupError(
@@ -65,10 +70,23 @@ def init_process_group(
         options["init_method"] = init_method or "env://"
         _avoid_missing_libuv()
     try:
-        dist.init_process_group(**options)
+        dist.init_process_group(**_with_agent_store(options))
     except Exception as error:
         raise _init_error(error, options, timeout_seconds) from error
     return dist.group.WORLD
+
+
+def _with_agent_store(options: dict[str, Any]) -> dict[str, Any]:
+    if options.get("init_method") != "env://" or not _rendezvous.agent_serves():
+        return options
+    changed = dict(options)
+    del changed["init_method"]
+    for name in ("rank", "world_size"):
+        if changed[name] < 0:
+            changed[name] = int(os.environ[name.upper()])
+    timeout = changed.get("timeout", default_pg_timeout)
+    changed["store"] = _rendezvous.agent_store(changed["rank"], changed["world_size"], timeout)
+    return changed
 
 
 def _init_error(error: Exception, options: dict[str, Any], timeout: float) -> GroupError:

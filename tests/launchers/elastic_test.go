@@ -1,11 +1,7 @@
-// Package launchers_test starts the real command under real launchers.
 package launchers_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -18,18 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"pyhook/cbridge"
 )
-
-// build makes the command once a test.
-func build(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "pyhook")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "pyhook/cmd/pyhook").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return binary
-}
 
 // torchrun is a job of two ranks under torch's own launcher.
 type torchrun struct {
@@ -39,17 +24,15 @@ type torchrun struct {
 }
 
 // start runs pyhook with these arguments on two ranks.
-func start(t *testing.T, binary string, args ...string) *torchrun {
+func start(t *testing.T, args ...string) *torchrun {
 	t.Helper()
-	python, _, err := cbridge.Discover(context.Background(), "", "torch")
-	require.NoError(t, err)
 	// -r 1 -t 1 is what Debian 12's torchrun needs, and does no harm elsewhere.
 	job := append([]string{"-m", "torch.distributed.run", "-r", "1", "-t", "1", "--max_restarts", "5", "--monitor_interval", "0.2",
 		"--standalone", "--nnodes", "1", "--nproc_per_node", "2",
 		"--log_dir", t.TempDir(), "--no_python", binary}, args...)
-	r := &torchrun{cmd: exec.Command(python.Executable, job...), done: make(chan error, 1)}
+	r := &torchrun{cmd: exec.Command(python, job...), done: make(chan error, 1)}
 	r.cmd.Stdout, r.cmd.Stderr = &r.output, &r.output
-	r.cmd.Env = append(os.Environ(), "PYHOOK_PYTHON="+python.Executable, "OMP_NUM_THREADS=1", "USE_LIBUV=0")
+	r.cmd.Env = append(environment(), "USE_LIBUV=0") // Debian's torch is built without
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, r.cmd.Start())
 	t.Cleanup(func() { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) })
@@ -68,31 +51,38 @@ func (r *torchrun) wait(t *testing.T) {
 	}
 }
 
-// ranks are the processes of the job that run binary (which is this test's own), by rank.
-func ranks(binary string) map[int]int {
+// ranks are the processes that run binary (which is this test's own), by rank.
+// A rank's child, about to become a Python that the rank asks for its version,
+// still looks like the rank and is not one.
+func ranks() map[int]int {
 	found := map[int]int{}
 	folders, _ := filepath.Glob("/proc/[0-9]*")
 	for _, folder := range folders {
-		if exe, err := os.Readlink(folder + "/exe"); err != nil || exe != binary {
+		if !runsBinary(folder) || runsBinary("/proc/"+field(folder+"/status", "PPid:\t", "\n")) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(folder))
-		env, _ := os.ReadFile(folder + "/environ")
-		for _, variable := range strings.Split(string(env), "\x00") {
-			if text, ok := strings.CutPrefix(variable, "RANK="); ok {
-				rank, _ := strconv.Atoi(text)
-				found[rank] = pid
-			}
+		if rank, err := strconv.Atoi(field(folder+"/environ", "RANK=", "\x00")); err == nil {
+			found[rank] = pid
 		}
 	}
 	return found
 }
 
-func digest(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	require.NoError(t, err)
-	return fmt.Sprintf("%x", sha256.Sum256(data))
+func runsBinary(folder string) bool {
+	exe, err := os.Readlink(folder + "/exe")
+	return err == nil && exe == binary
+}
+
+// field is what a line of the file has after its beginning, or "".
+func field(file, begin, end string) string {
+	text, _ := os.ReadFile(file)
+	for line := range strings.SplitSeq(string(text), end) {
+		if value, ok := strings.CutPrefix(line, begin); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // saved waits for the checkpoint of a step after the given one.
@@ -113,10 +103,24 @@ func saved(t *testing.T, r *torchrun, checkpoint string, after int) int {
 	return 0
 }
 
+// replaced waits for the process that has a rank after the one of this id.
+func replaced(t *testing.T, rank, former int) int {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if pid, ok := ranks()[rank]; ok && pid != former {
+			return pid
+		}
+	}
+	require.Fail(t, "the rank was not started again", "rank %d", rank)
+	return 0
+}
+
+// TestAKilledRankCostsNothingButTime kills a rank twice as it trains and once
+// as the restarted ranks start Python and look for each other.
 func TestAKilledRankCostsNothingButTime(t *testing.T) {
-	binary, folder := build(t), t.TempDir()
+	folder := t.TempDir()
 	train := func(checkpoint string) *torchrun {
-		return start(t, binary, "train", "--hook", "powersgd", "--epochs", "12", "--checkpoint", checkpoint)
+		return start(t, "train", "--hook", "powersgd", "--epochs", "12", "--checkpoint", checkpoint)
 	}
 	undisturbed := filepath.Join(folder, "undisturbed")
 	train(undisturbed).wait(t)
@@ -126,16 +130,22 @@ func TestAKilledRankCostsNothingButTime(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	step := 0
+	step, victim, pid := 0, 0, 0
 	for kill := range 2 {
 		step = saved(t, job, disturbed, step)
 		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
-		victim := random.IntN(2)
-		pid, ok := ranks(binary)[victim]
+		victim = random.IntN(2)
+		var ok bool
+		pid, ok = ranks()[victim]
 		require.True(t, ok, "rank %d is not there", victim)
 		t.Logf("kill %d: rank %d after step %d", kill, victim, step)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
+	pid = replaced(t, victim, pid)
+	delay := time.Duration(random.IntN(1200)) * time.Millisecond
+	time.Sleep(delay)
+	t.Logf("kill 2: rank %d, %s after its start", victim, delay)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	job.wait(t)
 	assert.Equal(t, digest(t, undisturbed), digest(t, disturbed), "weights, momentum and step of the last checkpoint")
 }
