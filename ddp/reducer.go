@@ -27,17 +27,18 @@ type Reducer struct {
 	wake    *sync.Cond // something below has changed, or a step
 	buckets []*bucket
 	step    *step
-	waiting bool      // a Wait is inside
-	closed  bool      // by Close
-	noSync  bool      // inside NoSync
-	carried []carry   // by parameter, from NoSync
-	used    []int32   // by parameter, of the last step: how many ranks used it; nil: not asked
-	counts  []int     // by parameter: marks of StaticGraph's first step; nil: before that
-	last    int       // see Join
-	broken  error     // no further step: out of memory, or the ranks may have other buckets
-	retired []*bucket // busy ones, until Close: the trainer may have their addresses
-	fixed   bool      // the buckets are not made anew (any more)
-	moved   []*bucket // those of before they were, until the next step ends
+	waiting bool                     // a Wait is inside
+	closed  bool                     // by Close
+	noSync  bool                     // inside NoSync
+	carried []carry                  // by parameter, from NoSync
+	used    []int32                  // by parameter, of the last step: how many ranks used it; nil: not asked
+	counts  []int                    // by parameter: marks of StaticGraph's first step; nil: before that
+	last    int                      // see Join
+	broken  error                    // no further step: out of memory, or the ranks may have other buckets
+	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
+	retired []*bucket                // busy ones, until Close: the trainer may have their addresses
+	fixed   bool                     // the buckets are not made anew (any more)
+	moved   []*bucket                // those of before they were, until the next step ends
 
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
@@ -71,7 +72,7 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 		return nil, fmt.Errorf("ddp, rank %d: Options.Join with StaticGraph: a rank that has joined cannot count", rank)
 	}
 	find := opts.Unused == UnusedFind && !opts.StaticGraph
-	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
+	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*pyhook.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
 	if r.order = opts.Order; r.order == Auto {
 		r.order = chooseOrder(opts)
@@ -79,7 +80,10 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if _, ok := opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
 		return nil, fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", opts.Group.Rank())
 	}
-	var err error
+	err := r.checkSparse()
+	if err != nil {
+		return nil, err
+	}
 	if r.buckets, r.places, err = r.makeBuckets(r.firstLayout()); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
@@ -112,7 +116,8 @@ func chooseOrder(opts Options) Order {
 // ask again after a failed Wait, unless its context was never to end. And with
 // LayoutRebuilt the first Wait that succeeds (StaticGraph: the second) moves
 // them, with the reduced values: ask again after it. The memory of before stays
-// readable until the next Wait is done, and is gone then.
+// readable until the next Wait is done, and is gone then. nil for a sparse
+// parameter: see ReadySparse.
 func (r *Reducer) Gradient(i int) *tensorconv.Tensor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,6 +163,7 @@ func (r *Reducer) close() {
 	}
 	r.mu.Unlock()
 	r.settle(r.step)
+	closeGradients(r.reduced)
 	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {
 		b.free()
 	}

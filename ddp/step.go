@@ -116,6 +116,7 @@ func (r *Reducer) endWait(s *step, layout [][]int) error {
 // still work on. Idempotent.
 func (r *Reducer) settle(s *step) {
 	for i, res := range s.results {
+		res.closeSparse()
 		if res.future == nil {
 			continue
 		}
@@ -130,6 +131,7 @@ func (r *Reducer) settle(s *step) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.over = true
+	closeGradients(s.sparse)
 	for i, back := range s.copyBack {
 		back.Close()
 		s.copyBack[i] = nil
@@ -158,11 +160,20 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 	}()
 	var err error
 	for i, res := range s.results {
-		if reduced[i], err = r.parse(res.value, r.buckets[i]); err != nil {
+		if b := r.buckets[i]; b.sparse {
+			err = r.parseSparse(res, b)
+		} else {
+			reduced[i], err = r.parse(res.value, b)
+		}
+		if err != nil {
 			return nil, r.stepError(i, err)
 		}
 	}
 	for i, t := range reduced {
+		if b := r.buckets[i]; b.sparse {
+			r.take(s.results[i], b)
+			continue
+		}
 		if err := tensorconv.Copy(r.buckets[i].buffer, t); err != nil {
 			return nil, r.stepError(i, err)
 		}
