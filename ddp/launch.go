@@ -31,6 +31,7 @@ type step struct {
 	finished chan struct{} // closed when no more will be launched
 
 	sparse []*pyhook.SparseGradient // by parameter: ReadySparse's; nil: no rows
+	clock  clock
 }
 
 // result is what came of a bucket.
@@ -41,6 +42,7 @@ type result struct {
 	err    error
 	timing Timing
 
+	start   time.Time                // of the hook call
 	sparse  *pyhook.SparseGradBucket // of a sparse bucket
 	reduced *pyhook.SparseGradient   // read from its value, until it is the parameter's
 }
@@ -57,7 +59,7 @@ func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
 		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)), sparse: make([]*pyhook.SparseGradient, len(r.params)),
-		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets))}
+		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets)), clock: clock{left: len(r.params)}}
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
 	}
@@ -127,7 +129,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	start := time.Now()
-	res := &result{timing: Timing{Bucket: index, Bytes: b.bytes()}}
+	res := &result{timing: Timing{Bucket: index, Bytes: b.bytes()}, start: start}
 	var chain pyhook.Chain
 	if r.sum && !b.sparse {
 		// Its marks are done, so nobody writes scaled for this bucket.

@@ -144,6 +144,7 @@ func (r *Reducer) relayout(layout [][]int) error {
 		}
 	}
 	r.moved, r.buckets, r.places = r.buckets, buckets, places
+	r.log.rebuilt = true
 	return nil
 }
 

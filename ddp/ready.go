@@ -195,6 +195,7 @@ func (r *Reducer) usable() error {
 
 func (r *Reducer) mark(s *step, i int) {
 	s.marks[i] = marked
+	s.clock.mark()
 	if !r.fixed && !r.counting() {
 		s.order = append(s.order, i)
 	}

@@ -27,18 +27,20 @@ type Reducer struct {
 	wake    *sync.Cond // something below has changed, or a step
 	buckets []*bucket
 	step    *step
-	waiting bool                     // a Wait is inside
-	closed  bool                     // by Close
-	noSync  bool                     // inside NoSync
-	carried []carry                  // by parameter, from NoSync
-	used    []int32                  // by parameter, of the last step: how many ranks used it; nil: not asked
-	counts  []int                    // by parameter: marks of StaticGraph's first step; nil: before that
-	last    int                      // see Join
-	broken  error                    // no further step: out of memory, or the ranks may have other buckets
+	waiting bool      // a Wait is inside
+	closed  bool      // by Close
+	noSync  bool      // inside NoSync
+	carried []carry   // by parameter, from NoSync
+	used    []int32   // by parameter, of the last step: how many ranks used it; nil: not asked
+	counts  []int     // by parameter: marks of StaticGraph's first step; nil: before that
+	last    int       // see Join
+	broken  error     // no further step: out of memory, or the ranks may have other buckets
+	retired []*bucket // busy ones, until Close: the trainer may have their addresses
+	fixed   bool      // the buckets are not made anew (any more)
+	moved   []*bucket // those of before they were, until the next step ends
+
 	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
-	retired []*bucket                // busy ones, until Close: the trainer may have their addresses
-	fixed   bool                     // the buckets are not made anew (any more)
-	moved   []*bucket                // those of before they were, until the next step ends
+	log     log
 
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
@@ -87,6 +89,7 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if r.buckets, r.places, err = r.makeBuckets(r.firstLayout()); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
+	r.log.sizes = r.bucketSizes()
 	r.step = newStep(r)
 	go r.launch()
 	return r, nil

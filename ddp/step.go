@@ -39,7 +39,9 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	})
 	defer cut()
 	<-s.finished
-	if timings, err = r.collect(s); err != nil {
+	timings, err = r.collect(s)
+	r.logStep(s, err)
+	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()

@@ -93,6 +93,10 @@ def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.
     """
     tensor = parse_value(value, layout)
     wanted = layout.tensor
+    if tensor._nnz() == 0:  # of which torch forgets the sparse dimensions
+        dims = wanted.sparse_dim()
+        shape = (0, *wanted.shape[dims:])
+        return torch.empty(dims, 0, dtype=torch.int64), torch.empty(shape, dtype=wanted.dtype)
     if tensor.sparse_dim() != wanted.sparse_dim():
         raise HookContractError(
             "sparse",
