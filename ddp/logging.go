@@ -132,7 +132,8 @@ func (d *LoggingData) setTimes(l *log) {
 		*to = l.sum[i].Nanoseconds() / l.timed
 	}
 	for i, to := range []*int64{&d.BackwardComputeTimeStart, &d.BackwardComputeTimeEnd, &d.BackwardCommTimeStart, &d.BackwardCommTimeEnd} {
-		*to = l.times[i].UnixNano()
+		// Not each one's own: the wall clock may have been set meanwhile.
+		*to = l.times[0].UnixNano() + l.times[i].Sub(l.times[0]).Nanoseconds()
 	}
 }
 
