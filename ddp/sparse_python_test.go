@@ -1,6 +1,7 @@
 package ddp_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -14,7 +15,7 @@ import (
 
 func TestPythonHooksReduceSparseGradients(t *testing.T) {
 	for spec, want := range map[string]string{
-		"allreduce": "1:4,40 5:3,30 ", "noop": "1:4,40 5:3,30 ", "sparse_hooks:gives_double": "1:8,80 5:6,60 ",
+		"allreduce": "1:4,40 5:3,30 ", "sparse_hooks:average": "1:4,40 5:3,30 ", "noop": "1:4,40 5:3,30 ", "sparse_hooks:gives_double": "1:8,80 5:6,60 ",
 		"sparse_hooks:by_thread": "1:8,80 5:6,60 ", "sparse_hooks:in_place": "1:8,80 5:6,60 ",
 	} {
 		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
@@ -138,6 +139,30 @@ func TestPyTorchsCompressingHooksOnASparseGradient(t *testing.T) {
 			require.ErrorIs(t, err, c.kind)
 			require.ErrorContains(t, err, c.says)
 		})
+	}
+}
+
+// The hook guide's way to compress the other buckets.
+func TestPowerSGDAroundSparseBuckets(t *testing.T) {
+	state, err := rt.NewState("powersgd", map[string]any{"start_powerSGD_iter": 2, "min_compression_rate": 0.1}, world)
+	require.NoError(t, err)
+	defer state.Close()
+	params := parameters([]int64{4, 4}, []int64{6, 2})
+	params[1].Sparse = true
+	defer closeParameters(params)
+	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "sparse_hooks:powersgd_but_sparse", state)})
+	assert.Equal(t, [][]int{{1}, {0}}, r.Buckets(), "the dense bucket is the last one")
+	for step := range 4 {
+		for k := range floats(r.Gradient(0)) {
+			floats(r.Gradient(0))[k] = float32(k*k%7 - step)
+		}
+		require.NoError(t, r.Ready(0))
+		require.NoError(t, r.ReadySparse(1, coo(t, []int64{5, 1, 1}, 3, 1, 3)))
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+		assert.Equal(t, "1:4,40 5:3,30 ", cooText(r.SparseGradient(1)))
+		_, exact := math.Modf(float64(floats(r.Gradient(0))[1]))
+		assert.Equal(t, step < 2, exact == 0, "step %d: compressed from the second on", step)
 	}
 }
 

@@ -1,8 +1,23 @@
 """Hooks for sparse buckets."""
 
 import torch
+import torch.distributed as dist
 from hooks import done
-from torch.distributed.algorithms.ddp_comm_hooks import debugging_hooks
+from torch.distributed.algorithms.ddp_comm_hooks import debugging_hooks, powerSGD_hook
+
+
+def average(state, bucket):
+    """The hook guide's."""
+    tensor = bucket.buffer()
+    tensor.div_(dist.get_world_size())
+    future = dist.all_reduce(tensor, async_op=True).get_future()
+    return future.then(lambda fut: fut.value()[0])
+
+
+def powersgd_but_sparse(state, bucket):
+    """The hook guide's."""
+    inner = average if bucket.buffer().is_sparse else powerSGD_hook.powerSGD_hook
+    return inner(state, bucket)
 
 
 def sees(state, bucket):
