@@ -123,7 +123,7 @@ def test_what_cannot_be_moved_is_refused(go):
 
 
 def test_a_sparse_tensor_is_refused_with_a_way_out(go):
-    with pytest.raises(GroupError, match="not torch.sparse_coo") as caught:
+    with pytest.raises(GroupError, match=r"not torch\.sparse_coo") as caught:
         dist.group.WORLD.allreduce([torch.ones(2).to_sparse()])
     assert "AllReduceCommHook" in caught.value.hint
 
