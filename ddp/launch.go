@@ -58,8 +58,11 @@ type Timing struct {
 func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
-		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)), sparse: make([]*pyhook.SparseGradient, len(r.params)),
+		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
 		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets)), clock: clock{left: len(r.params)}}
+	if r.sparse {
+		s.sparse = make([]*pyhook.SparseGradient, len(r.params))
+	}
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
 	}

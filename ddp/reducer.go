@@ -39,6 +39,7 @@ type Reducer struct {
 	fixed   bool      // the buckets are not made anew (any more)
 	moved   []*bucket // those of before they were, until the next step ends
 
+	sparse  bool                     // some parameter is
 	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
 	log     log
 

@@ -87,6 +87,7 @@ func (r *Reducer) checkSparse() error {
 		if !p.Sparse {
 			continue
 		}
+		r.sparse = true
 		if len(p.Shape) == 0 {
 			return fmt.Errorf("ddp, rank %d: %s is sparse and has no dimensions", r.opts.Group.Rank(), p.Name)
 		}

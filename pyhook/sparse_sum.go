@@ -16,8 +16,9 @@ import (
 // has no rows.
 //
 // Unlike a dense collective it waits for the other ranks, or the end of ctx:
-// how many rows there are decides how much memory is gathered. The future's
-// value is a Go sparse gradient (Value.Sparse), sorted, each place once.
+// how many rows there are decides how much memory is gathered, which is the most
+// rows that a rank has, for each rank. The future's value is a Go sparse gradient
+// (Value.Sparse), sorted, each place once.
 func AverageSparse(ctx context.Context, group ProcessGroup, p *Parameter, g *SparseGradient) (*Future, error) {
 	switch p.DType {
 	case tensorconv.Float32:
