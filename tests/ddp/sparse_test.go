@@ -52,10 +52,14 @@ func compareSparse(t *testing.T, folder string, c *sparseCase, rank int) {
 	var got sparseReport
 	require.NoError(t, json.Unmarshal(file("stock", "json"), &stock))
 	require.NoError(t, json.Unmarshal(file("go", "json"), &got))
-	if c.Hook == "fp16" { // torch cannot add sparse gradients of half precision
-		assert.Contains(t, stock.Error, "\"cadd_sparse\" not implemented for 'Half'")
-		assert.Contains(t, got.Error, "\"cadd_sparse\" not implemented for 'Half'")
-		assert.Contains(t, got.Error, "hint: the bucket's buffer is a sparse gradient")
+	if c.Hook == "fp16" { // torch cannot add sparse gradients of half precision, Debian's gloo no dense ones
+		says, hint := "\"cadd_sparse\" not implemented for 'Half'", "hint: the bucket's buffer is a sparse gradient"
+		if strings.Contains(stock.Error, "Invalid scalar type") {
+			says, hint = "Invalid scalar type", "hint: this build of the backend cannot"
+		}
+		assert.Contains(t, stock.Error, says)
+		assert.Contains(t, got.Error, says)
+		assert.Contains(t, got.Error, hint)
 		assert.True(t, got.Logging.HasError)
 		return
 	}
