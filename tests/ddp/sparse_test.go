@@ -31,7 +31,7 @@ func TestSparseGradientsAreStockDDPsBitForBit(t *testing.T) {
 	output, err := stock.CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	for world, list := range cases {
-		ranks.RunOptions(t, ranks.Options{N: world, Case: "sparse", Args: sparseBatch{interpreter.Executable, folder, list}, Timeout: 3 * time.Minute})
+		ranks.RunOptions(t, ranks.Options{N: world, Case: "sparse", Args: sparseBatch{interpreter.Executable, folder, list}, Timeout: 5 * time.Minute})
 		for _, c := range list {
 			t.Run(c.Name, func(t *testing.T) {
 				for rank := range world {
