@@ -14,6 +14,9 @@ type bucket struct {
 	params []int // their indices
 	names  []string
 	views  []*tensorconv.Tensor // of each parameter's gradient in buffer
+	// sparse: of one sparse parameter. It has no grad and no buffer, and its view is
+	// nil: those are the step's.
+	sparse bool
 	// busy is the future of a reduction that still works on buffer although its
 	// step is over; nil: none does.
 	busy *pyhook.Future
@@ -88,6 +91,10 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		cfg.Parameters = append(cfg.Parameters, p)
 		b.names = append(b.names, p.Name)
 		total += n
+	}
+	if b.sparse = r.params[indices[0]].Sparse; b.sparse {
+		b.views = []*tensorconv.Tensor{nil}
+		return b, nil
 	}
 	if b.buffer, err = tensorconv.New(r.params[indices[0]].DType, total); err != nil {
 		return nil, err

@@ -17,7 +17,9 @@
 //
 // Options has the rest of DistributedDataParallel: its layout of buckets, unused
 // parameters, static graphs, uneven inputs; NoSync accumulates gradients and
-// BroadcastParameters starts all ranks with the same values.
+// BroadcastParameters starts all ranks with the same values. Sparse gradients, as
+// of embedding tables, come by ReadySparse and go out by SparseGradient.
+// LoggingData tells sizes and times under DDP's names.
 //
 // A step that fails writes nothing and says where it failed (StepError); the
 // next one can go on. Wait's context bounds the waiting for other ranks.

@@ -16,6 +16,9 @@ var (
 	// ErrGraphChanged: a step of a static graph marks parameters otherwise than the
 	// first one did. PyTorch: "Your training graph has changed in this iteration".
 	ErrGraphChanged = errors.New("the training graph has changed in this step, which StaticGraph does not allow")
+	// ErrSparse: a sparse parameter was marked as a dense one or the other way round,
+	// or the hook cannot reduce sparse gradients.
+	ErrSparse = errors.New("sparse and dense gradients do not fit each other")
 	// ErrMismatch: the ranks have different parameter lists.
 	ErrMismatch = errors.New("the ranks' parameter lists differ")
 )
@@ -24,7 +27,7 @@ var (
 type ParameterError struct {
 	Rank   int
 	Names  []string
-	Kind   error // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrMismatch
+	Kind   error // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrSparse, ErrMismatch
 	Detail string
 	Hint   string
 }

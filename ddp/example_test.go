@@ -93,6 +93,70 @@ func ExampleReducer_ReadyFrom() {
 	// Output: [1 2 3]
 }
 
+// An embedding of five rows and two columns, of which this step used rows 3 and
+// 1, one of them twice.
+func ExampleReducer_ReadySparse() {
+	ctx := context.Background()
+	params := []*pyhook.Parameter{{Name: "embedding", Shape: []int64{5, 2}, DType: tensorconv.Float32, Sparse: true}}
+	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer reducer.Close()
+
+	indices, err := tensorconv.FromSlice([]int64{3, 1, 3}, 1, 3)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	values, err := tensorconv.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 3, 2)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	gradient := &pyhook.SparseGradient{Indices: indices, Values: values}
+	defer gradient.Close()
+	if err := reducer.ReadySparse(0, gradient); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := reducer.Wait(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	reduced := reducer.SparseGradient(0)
+	rows, err := tensorconv.Slice[int64](reduced.Indices)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	elements, err := tensorconv.Slice[float32](reduced.Values)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(rows, elements)
+	// Output: [1 3] [3 4 6 8]
+}
+
+// What DDP's _get_ddp_logging_data says, from Go.
+func ExampleReducer_LoggingData() {
+	params := []*pyhook.Parameter{
+		{Name: "weight", Shape: []int64{100}, DType: tensorconv.Float32},
+		{Name: "bias", Shape: []int64{10}, DType: tensorconv.Float32},
+	}
+	reducer, err := ddp.NewReducer(context.Background(), params, ddp.Options{Group: world})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer reducer.Close()
+	data := reducer.LoggingData()
+	fmt.Println(data.BackendName, data.TotalParameterSizeBytes, data.BucketSizes, data.DTypes)
+	// Output: gloo 440 [440] [float32]
+}
+
 // A failure names its place, and the next step can go on.
 func ExampleStepError() {
 	ctx := context.Background()

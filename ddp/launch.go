@@ -29,6 +29,9 @@ type step struct {
 	over     bool          // settled
 	results  []*result     // of the buckets launched, in order
 	finished chan struct{} // closed when no more will be launched
+
+	sparse []*pyhook.SparseGradient // by parameter: ReadySparse's; nil: no rows
+	clock  clock
 }
 
 // result is what came of a bucket.
@@ -38,12 +41,16 @@ type result struct {
 	value  pyhook.Value
 	err    error
 	timing Timing
+
+	start   time.Time                // of the hook call
+	sparse  *pyhook.SparseGradBucket // of a sparse bucket
+	reduced *pyhook.SparseGradient   // read from its value, until it is the parameter's
 }
 
 // Timing is how a bucket's reduction went.
 type Timing struct {
 	Bucket int
-	Bytes  int64         // of the bucket's buffer
+	Bytes  int64         // of the bucket's buffer, or its rows on this rank
 	Call   time.Duration // of the hook call itself
 	Total  time.Duration // from the call to the future's completion
 }
@@ -52,7 +59,10 @@ func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
 		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
-		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets))}
+		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets)), clock: clock{left: len(r.params)}}
+	if r.sparse {
+		s.sparse = make([]*pyhook.SparseGradient, len(r.params))
+	}
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
 	}
@@ -123,17 +133,20 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	start := time.Now()
-	res := &result{timing: Timing{Bucket: index, Bytes: b.buffer.Bytes()}}
+	res := &result{timing: Timing{Bucket: index, Bytes: b.bytes()}, start: start}
 	var chain pyhook.Chain
-	if r.sum {
+	if r.sum && !b.sparse {
 		// Its marks are done, so nobody writes scaled for this bucket.
 		if res.err = r.divide(s, b); res.err != nil {
 			return res, nil
 		}
 	}
-	if r.order == Ordered {
+	switch {
+	case b.sparse:
+		res.future, chain, res.err = r.callSparse(s, res, b)
+	case r.order == Ordered:
 		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
-	} else {
+	default:
 		res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
 	}
 	res.timing.Call = time.Since(start)

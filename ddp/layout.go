@@ -37,7 +37,7 @@ func (r *Reducer) firstLayout() [][]int {
 func (r *Reducer) assignBuckets(order []int, limits []int64, sorted bool) [][]int {
 	items := make([]Item, len(order))
 	for k, i := range order {
-		items[k] = Item{Len: elements(r.params[i]), DType: r.params[i].DType}
+		items[k] = Item{Len: elements(r.params[i]), DType: r.params[i].DType, ExpectSparse: r.params[i].Sparse}
 	}
 	layout, _ := assign(items, limits, sorted)
 	for _, indices := range layout {
@@ -109,6 +109,9 @@ func (r *Reducer) checkLayout(indices, sizes []int32) (layout [][]int, err error
 			if first := r.params[indices[0]]; r.params[i].DType != first.DType {
 				return nil, fmt.Errorf("rank 0 put %s (%s) and %s (%s) into one bucket", first.Name, first.DType, r.params[i].Name, r.params[i].DType)
 			}
+			if size > 1 && r.params[i].Sparse {
+				return nil, fmt.Errorf("rank 0 put %s, which is sparse, into a bucket with others", r.params[i].Name)
+			}
 			seen[i] = true
 			bucket = append(bucket, int(i))
 		}
@@ -130,6 +133,9 @@ func (r *Reducer) relayout(layout [][]int) error {
 		return err
 	}
 	for i, p := range places {
+		if r.params[i].Sparse {
+			continue // not in the bucket
+		}
 		if err := tensorconv.Copy(buckets[p.bucket].views[p.at], r.view(i)); err != nil {
 			for _, b := range buckets {
 				b.close()
@@ -138,6 +144,7 @@ func (r *Reducer) relayout(layout [][]int) error {
 		}
 	}
 	r.moved, r.buckets, r.places = r.buckets, buckets, places
+	r.log.rebuilt = true
 	return nil
 }
 

@@ -3,13 +3,20 @@ package ddp
 import (
 	"fmt"
 
+	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
 
 // carry is what the steps without synchronisation leave to the next one with it.
 type carry struct {
-	used bool
-	grad *tensorconv.Tensor // ReadyFrom's; nil: the gradient is the view
+	used   bool
+	grad   *tensorconv.Tensor     // ReadyFrom's; nil: the gradient is the view
+	sparse *pyhook.SparseGradient // ReadySparse's
+}
+
+func (c carry) close() {
+	c.grad.Close()
+	c.sparse.Close()
 }
 
 // NoSync runs f, in which gradients are only accumulated:
@@ -67,7 +74,7 @@ func (r *Reducer) carryOver(i int, grad *tensorconv.Tensor) error {
 			return r.gradientError(i, err)
 		}
 	}
-	r.carried[i].grad.Close()
+	r.carried[i].close()
 	r.carried[i] = c
 	return nil
 }
@@ -75,7 +82,7 @@ func (r *Reducer) carryOver(i int, grad *tensorconv.Tensor) error {
 // dropCarried, with the mutex held, forgets what was carried over.
 func (r *Reducer) dropCarried() {
 	for i := range r.carried {
-		r.carried[i].grad.Close()
+		r.carried[i].close()
 		r.carried[i] = carry{}
 	}
 }

@@ -23,7 +23,7 @@ const (
 func (r *Reducer) Ready(i int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, err := r.enter(i)
+	last, err := r.enter(i, false)
 	switch {
 	case err != nil:
 		return err
@@ -48,7 +48,7 @@ func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 		}
 		return r.gradientError(i, errors.New("the tensor is nil"))
 	}
-	last, err := r.enter(i)
+	last, err := r.enter(i, false)
 	if err != nil || !last || r.noSync {
 		defer r.mu.Unlock()
 		if err == nil {
@@ -133,9 +133,12 @@ func (r *Reducer) copyInto(view, grad *tensorconv.Tensor) error {
 // enter, with the mutex held, begins a mark. last is whether the parameter is
 // then marked, and the gradient complete: not so in NoSync, and with StaticGraph
 // only at the last mark of each later step.
-func (r *Reducer) enter(i int) (last bool, err error) {
+func (r *Reducer) enter(i int, sparse bool) (last bool, err error) {
 	if err := r.markable(i); err != nil {
 		return false, err
+	}
+	if r.params[i].Sparse != sparse {
+		return false, r.kindError(i)
 	}
 	s := r.step
 	if r.noSync {
@@ -192,6 +195,7 @@ func (r *Reducer) usable() error {
 
 func (r *Reducer) mark(s *step, i int) {
 	s.marks[i] = marked
+	s.clock.mark()
 	if !r.fixed && !r.counting() {
 		s.order = append(s.order, i)
 	}

@@ -40,6 +40,10 @@ type Reducer struct {
 	fixed   bool      // the buckets are not made anew (any more)
 	moved   []*bucket // those of before they were, until the next step ends
 
+	sparse  bool                     // some parameter is
+	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
+	log     log
+
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
 }
@@ -72,7 +76,7 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 		return nil, fmt.Errorf("ddp, rank %d: Options.Join with StaticGraph: a rank that has joined cannot count", rank)
 	}
 	find := opts.Unused == UnusedFind && !opts.StaticGraph
-	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
+	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*pyhook.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
 	if r.order = opts.Order; r.order == Auto {
 		r.order = chooseOrder(opts)
@@ -80,13 +84,17 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if _, ok := opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
 		return nil, fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", opts.Group.Rank())
 	}
-	var err error
+	err := r.checkSparse()
+	if err != nil {
+		return nil, err
+	}
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
 	}
 	if r.buckets, r.places, err = r.makeBuckets(r.firstLayout()); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
+	r.log.sizes = r.bucketSizes()
 	r.step = newStep(r)
 	go r.launch()
 	return r, nil
@@ -116,7 +124,8 @@ func chooseOrder(opts Options) Order {
 // ask again after a failed Wait, unless its context was never to end. And with
 // LayoutRebuilt the first Wait that succeeds (StaticGraph: the second) moves
 // them, with the reduced values: ask again after it. The memory of before stays
-// readable until the next Wait is done, and is gone then.
+// readable until the next Wait is done, and is gone then. nil for a sparse
+// parameter: see ReadySparse.
 func (r *Reducer) Gradient(i int) *tensorconv.Tensor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,6 +172,7 @@ func (r *Reducer) close() {
 	r.mu.Unlock()
 	r.settle(r.step)
 	r.trace.close()
+	closeGradients(r.reduced)
 	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {
 		b.free()
 	}

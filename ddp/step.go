@@ -41,7 +41,9 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	defer cut()
 	defer r.trace.waited(time.Now())
 	<-s.finished
-	if timings, err = r.collect(s); err != nil {
+	timings, err = r.collect(s)
+	r.logStep(s, err)
+	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -118,6 +120,7 @@ func (r *Reducer) endWait(s *step, layout [][]int) error {
 // still work on. Idempotent.
 func (r *Reducer) settle(s *step) {
 	for i, res := range s.results {
+		res.closeSparse()
 		if res.future == nil {
 			continue
 		}
@@ -132,6 +135,7 @@ func (r *Reducer) settle(s *step) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.over = true
+	closeGradients(s.sparse)
 	for i, back := range s.copyBack {
 		back.Close()
 		s.copyBack[i] = nil
@@ -160,12 +164,22 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 	}()
 	var err error
 	for i, res := range s.results {
-		if reduced[i], err = r.parse(res.value, r.buckets[i]); err != nil {
+		if b := r.buckets[i]; b.sparse {
+			err = r.parseSparse(res, b)
+		} else {
+			reduced[i], err = r.parse(res.value, b)
+		}
+		if err != nil {
 			return nil, r.stepError(i, err)
 		}
 	}
 	for i, t := range reduced {
 		start := time.Now()
+		if b := r.buckets[i]; b.sparse {
+			r.take(s.results[i], b)
+			r.trace.copied(start, i)
+			continue
+		}
 		if err := tensorconv.Copy(r.buckets[i].buffer, t); err != nil {
 			return nil, r.stepError(i, err)
 		}

@@ -23,6 +23,21 @@ func (h sumHook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Fut
 	return future, nil
 }
 
+// RunSparseHook: see pyhook.SparseCommHook. It divides and sums, as PyTorch does
+// for a sparse gradient without a hook.
+func (h sumHook) RunSparseHook(ctx context.Context, b *pyhook.SparseGradBucket) (*pyhook.Future, error) {
+	future, err := pyhook.AverageSparse(ctx, h.group, b.Parameter(), b.Gradient())
+	if err != nil {
+		return nil, fmt.Errorf("summing without a hook: %w", err)
+	}
+	return future, nil
+}
+
+// ParseSparseHookResult: see pyhook.SparseCommHook.
+func (h sumHook) ParseSparseHookResult(_ *pyhook.SparseGradBucket, v pyhook.Value) (*pyhook.SparseGradient, error) {
+	return pyhook.NativeSparseResult(v)
+}
+
 // ParseHookResult: see pyhook.CommHook.
 func (h sumHook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
 	t := v.Tensor()

@@ -23,7 +23,7 @@ const (
 )
 
 // MarkUnused says that the step does not use parameter i on this rank: its
-// gradient is set to zero (if it was used in NoSync before, it stays what it is)
+// gradient is set to zero, a sparse one has no rows (if it was used in NoSync before, it stays what it is)
 // and marked, so that its bucket need not wait for Wait. StaticGraph finds such parameters by itself.
 func (r *Reducer) MarkUnused(i int) error { return r.markUnused(i, nil) }
 
@@ -48,6 +48,9 @@ func (r *Reducer) markUnused(i int, grad *tensorconv.Tensor) error {
 		return fmt.Errorf("ddp, rank %d: MarkUnused with StaticGraph: do not mark it at all", r.opts.Group.Rank())
 	}
 	if grad != nil {
+		if r.params[i].Sparse {
+			return r.kindError(i)
+		}
 		if err := matches(r.view(i), grad); err != nil {
 			return r.gradientError(i, err)
 		}
@@ -83,7 +86,11 @@ func matches(view, grad *tensorconv.Tensor) error {
 	return errors.Join(convertible(view.DType(), grad.DType()), convertible(grad.DType(), view.DType()))
 }
 
+// zero clears t; nil is a sparse gradient's view.
 func zero(t *tensorconv.Tensor) error {
+	if t == nil {
+		return nil
+	}
 	bytes, err := tensorconv.RawBytes(t)
 	clear(bytes)
 	return err
@@ -116,6 +123,10 @@ func (r *Reducer) markRest(s *step) error {
 // fill sets the gradient of a parameter that is not marked yet: to what it was
 // marked with in StaticGraph's first step or in NoSync, else to zero.
 func (r *Reducer) fill(s *step, i int) error {
+	if r.params[i].Sparse {
+		r.fillSparse(s, i)
+		return nil
+	}
 	back := s.copyBack[i]
 	switch {
 	case r.counting() && s.seen[i] == 0, !r.counting() && !r.carried[i].used:

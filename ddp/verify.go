@@ -25,13 +25,21 @@ func signatures(params []*pyhook.Parameter) []signature {
 		if p == nil { // an error of this rank that all shall see
 			p = &pyhook.Parameter{Name: "nil"}
 		}
-		list[i] = signature{p.Name, append([]int64{}, p.Shape...), p.DType.String()}
+		list[i] = signature{p.Name, append([]int64{}, p.Shape...), kind(p)}
 	}
 	return list
 }
 
+// kind is the dtype, and whether the gradient is sparse.
+func kind(p *pyhook.Parameter) string {
+	if p.Sparse {
+		return "sparse " + p.DType.String()
+	}
+	return p.DType.String()
+}
+
 // VerifyParameters checks that all ranks of the group have the same parameters
-// in the same order: names, shapes, dtypes. A collective. Every rank gets the
+// in the same order: names, shapes, dtypes, sparse gradients. A collective. Every rank gets the
 // error (a *ParameterError that is ErrMismatch) if any two differ, with the
 // first difference to rank 0's list. torch's _verify_param_shape_across_processes.
 func VerifyParameters(ctx context.Context, group pyhook.ProcessGroup, params []*pyhook.Parameter) error {

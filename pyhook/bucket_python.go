@@ -23,6 +23,8 @@ type Parameter struct {
 	Name  string
 	Shape []int64
 	DType tensorconv.DType
+	// Sparse: its gradient is a SparseGradient, as of nn.Embedding(sparse=True).
+	Sparse bool
 	// Data is the parameter's values, for hooks that read or update weights.
 	// Optional: without it hooks see the right shape and dtype, and NaN.
 	Data *tensorconv.Tensor

@@ -34,7 +34,7 @@ type Chain interface {
 type chain struct {
 	hook   *PythonCommHook
 	object *Object
-	bucket *GradBucket
+	bucket int
 }
 
 // RunHookChained: see ChainedHook.
@@ -48,7 +48,7 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 		object.Close()
 		return nil, nil, err
 	}
-	return future, &chain{hook: h, object: object, bucket: b}, nil
+	return future, &chain{hook: h, object: object, bucket: b.Index()}, nil
 }
 
 // Advance: see Chain. While collectives are under way nothing of Python is
@@ -86,9 +86,9 @@ func (c *chain) wait(ctx context.Context, object *Object) error {
 
 func (c *chain) fail(err error) error {
 	if errors.Is(err, cbridge.ErrObjectClosed) {
-		return c.hook.fail(c.bucket, ErrClosed, err)
+		return c.hook.failAt(c.bucket, ErrClosed, err)
 	}
-	return c.hook.fail(c.bucket, ErrFutureFailed, err)
+	return c.hook.failAt(c.bucket, ErrFutureFailed, err)
 }
 
 // Close: see Chain.

@@ -35,6 +35,8 @@ var (
 	// ErrBucket: the bucket cannot be shown to Python: a dtype that this torch
 	// does not have, or parts that do not fit each other.
 	ErrBucket = errors.New("the bucket cannot be given to the hook")
+	// ErrSparseGradient: indices and values are none of a gradient of the parameter.
+	ErrSparseGradient = errors.New("the sparse gradient is not valid")
 
 	// ErrLoad: a hook or state could not be made from its spec. The kinds
 	// below are ErrLoad too.

@@ -137,7 +137,11 @@ func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
 	if b != nil {
 		index = b.Index()
 	}
-	return hookError(h.name, h.rt.Rank(), index, kind, err)
+	return h.failAt(index, kind, err)
+}
+
+func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
+	return hookError(h.name, h.rt.Rank(), bucket, kind, err)
 }
 
 // RunHook calls hook(state, bucket) and returns its future without waiting

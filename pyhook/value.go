@@ -15,9 +15,10 @@ type Value struct {
 	held   *held
 }
 
-// held is the Python side of a value. Values are copied, so it is shared.
+// held is what of a value is closed with it. Values are copied, so it is shared.
 type held struct {
 	object *Object
+	sparse *SparseGradient
 	python *pythonBucket // what the hook was called with, to read object by
 	closed atomic.Bool
 }
@@ -36,9 +37,22 @@ func (v Value) Object() *Object {
 	return v.held.object
 }
 
+// SparseValue makes the Value of a Go-native hook's future for a sparse bucket,
+// and takes g over.
+func SparseValue(g *SparseGradient) Value { return Value{held: &held{sparse: g}} }
+
+// Sparse returns the Go sparse gradient, or nil.
+func (v Value) Sparse() *SparseGradient {
+	if v.held == nil {
+		return nil
+	}
+	return v.held.sparse
+}
+
 func (v Value) close() {
 	if v.held != nil && v.held.closed.CompareAndSwap(false, true) {
 		v.held.object.Close()
+		v.held.sparse.Close()
 		v.held.python.release()
 	}
 }
@@ -47,6 +61,10 @@ func (v Value) close() {
 func (v Value) clone() (Value, error) {
 	if v.held == nil {
 		return v, nil
+	}
+	if v.held.sparse != nil {
+		sparse, err := v.held.sparse.views()
+		return SparseValue(sparse), err
 	}
 	object, err := v.held.object.Clone()
 	if err != nil {

@@ -31,6 +31,7 @@ from ._group import (
 )
 from ._load import build_state, check_hook, hook_name, load_hook
 from ._ordered import Chain, Observed, install
+from ._sparse import run_sparse_hook, sparse_layout, sparse_parts
 
 __all__ = [
     "Bucket",
@@ -57,6 +58,9 @@ __all__ = [
     "parse_value",
     "probe_allreduce_dtypes",
     "require_future",
+    "run_sparse_hook",
+    "sparse_layout",
+    "sparse_parts",
 ]
 
 install()

@@ -248,7 +248,12 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
     def _plain(self, tensor: Any, copies: Optional[list[tuple[Any, Any]]]) -> Any:
         """``tensor`` as CPU memory that holds its values, by a copy if it must be."""
         if tensor.layout != torch.strided:
-            raise GroupError("transport", f"the transport moves dense tensors, not {tensor.layout}")
+            raise GroupError(
+                "transport",
+                f"the transport moves dense tensors, not {tensor.layout}",
+                "sparse gradients are reduced over a Go transport without a hook, by "
+                "pyhook.AllReduceCommHook, or by a hook that gathers indices and values",
+            )
         tensor = tensor.detach()
         plain = tensor.resolve_conj().resolve_neg().cpu()
         if plain is not tensor and copies is not None and plain.data_ptr() != tensor.data_ptr():

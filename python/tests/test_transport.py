@@ -122,6 +122,12 @@ def test_what_cannot_be_moved_is_refused(go):
             call()
 
 
+def test_a_sparse_tensor_is_refused_with_a_way_out(go):
+    with pytest.raises(GroupError, match=r"not torch\.sparse_coo") as caught:
+        dist.group.WORLD.allreduce([torch.ones(2).to_sparse()])
+    assert "AllReduceCommHook" in caught.value.hint
+
+
 def test_a_conjugate_view_comes_back_as_its_values(go):
     x = torch.tensor([1 + 2j]).conj()
     y = torch.zeros(1, dtype=x.dtype)

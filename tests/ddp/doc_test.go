@@ -28,7 +28,7 @@ import (
 const defaultModels = 20
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks, "uneven": unevenRank})
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks, "uneven": unevenRank, "sparse": reduceSparse})
 }
 
 func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {

@@ -1,0 +1,193 @@
+package pyhook
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"pyhook/tensorconv"
+)
+
+// SparseGradient is a gradient most of whose rows are zero: torch's sparse COO
+// tensor, as nn.Embedding(sparse=True) makes it. Row k of Values is added at
+// place Indices[:, k] of the parameter; a place may come several times, and in
+// any order. Contiguous CPU memory.
+type SparseGradient struct {
+	Indices *tensorconv.Tensor // int64 [sparse dimensions, nnz]; an embedding has one sparse dimension
+	Values  *tensorconv.Tensor // [nnz, the parameter's other dimensions...], of its dtype
+}
+
+// NNZ returns how many rows Values has.
+func (g *SparseGradient) NNZ() int64 { return g.Indices.Shape()[1] }
+
+// Close closes both tensors. Idempotent; nil is allowed.
+func (g *SparseGradient) Close() {
+	if g != nil {
+		g.Indices.Close()
+		g.Values.Close()
+	}
+}
+
+// views returns handles of its own on the same memory.
+func (g *SparseGradient) views() (*SparseGradient, error) {
+	if g.Indices == nil || g.Values == nil {
+		return nil, fmt.Errorf("%w: indices or values are nil: for no rows give tensors of shapes [1 0] and [0 ...], or mark it unused", ErrSparseGradient)
+	}
+	indices, err := g.Indices.View(0, g.Indices.Shape(), g.Indices.Strides())
+	if err != nil {
+		return nil, fmt.Errorf("%w: the indices: %w", ErrSparseGradient, err)
+	}
+	values, err := g.Values.View(0, g.Values.Shape(), g.Values.Strides())
+	if err != nil {
+		indices.Close()
+		return nil, fmt.Errorf("%w: the values: %w", ErrSparseGradient, err)
+	}
+	return &SparseGradient{indices, values}, nil
+}
+
+// CheckSparseGradient says whether g is a gradient of p, and returns handles of
+// its own on g's memory, for the caller to close. The error is
+// ErrSparseGradient. It reads every index.
+func CheckSparseGradient(g *SparseGradient, p *Parameter) (*SparseGradient, error) {
+	if g == nil {
+		return nil, fmt.Errorf("%w: it is nil", ErrSparseGradient)
+	}
+	own, err := g.views()
+	if err != nil {
+		return nil, err
+	}
+	if err := own.check(p); err != nil {
+		own.Close()
+		return nil, fmt.Errorf("%w: %w", ErrSparseGradient, err)
+	}
+	return own, nil
+}
+
+func (g *SparseGradient) check(p *Parameter) error {
+	for _, t := range []*tensorconv.Tensor{g.Indices, g.Values} {
+		if !t.Device().IsCPU() || !t.IsContiguous() {
+			return fmt.Errorf("%s with strides %v is not contiguous CPU memory", t, t.Strides())
+		}
+	}
+	shape := g.Indices.Shape()
+	if g.Indices.DType() != tensorconv.Int64 || len(shape) != 2 {
+		return fmt.Errorf("the indices are %s and not int64 of shape [sparse dimensions, nnz]", g.Indices)
+	}
+	if shape[0] < 1 || shape[0] > int64(len(p.Shape)) {
+		return fmt.Errorf("indices of shape %v for a parameter of shape %v", shape, p.Shape)
+	}
+	want := append([]int64{shape[1]}, p.Shape[shape[0]:]...)
+	if g.Values.DType() != p.DType || !slices.Equal(g.Values.Shape(), want) {
+		return fmt.Errorf("the values are %s and not %s%v, for %d rows of a parameter of shape %v", g.Values, p.DType, want, shape[1], p.Shape)
+	}
+	elements, err := tensorconv.Slice[int64](g.Indices)
+	if err != nil {
+		return err
+	}
+	for k, at := range elements {
+		dimension := int64(k) / shape[1]
+		if at < 0 || at >= p.Shape[dimension] {
+			return fmt.Errorf("index %d of row %d is not in 0..%d, the parameter's dimension %d", at, int64(k)%shape[1], p.Shape[dimension]-1, dimension)
+		}
+	}
+	return nil
+}
+
+// NewSparseGradient makes one of nnz rows, for a gradient of p with so many
+// sparse dimensions. The elements are zero. The caller closes it.
+func NewSparseGradient(p *Parameter, sparseDims int, nnz int64) (*SparseGradient, error) {
+	if sparseDims < 1 || sparseDims > len(p.Shape) {
+		return nil, fmt.Errorf("%w: %d sparse dimensions of a parameter of shape %v", ErrSparseGradient, sparseDims, p.Shape)
+	}
+	indices, err := tensorconv.New(tensorconv.Int64, int64(sparseDims), nnz)
+	if err != nil {
+		return nil, err
+	}
+	values, err := tensorconv.New(p.DType, append([]int64{nnz}, p.Shape[sparseDims:]...)...)
+	if err != nil {
+		indices.Close()
+		return nil, err
+	}
+	return &SparseGradient{indices, values}, nil
+}
+
+// SparseGradBucket is the GradBucket of a sparse parameter: it has a bucket of its
+// own, and the bucket's buffer is the gradient itself (reducer.cpp,
+// mark_variable_ready_sparse). For one hook call, since the memory is another
+// one in each step.
+type SparseGradBucket struct {
+	index, count int
+	parameter    *Parameter
+	gradient     *SparseGradient
+	layout       *Object // _bucket.py's; nil before a Python hook was called
+}
+
+// NewSparseGradBucket makes bucket index of count, and takes handles of its own
+// on g's memory: hooks may write to it. The error is ErrSparseGradient.
+func NewSparseGradBucket(index, count int, p *Parameter, g *SparseGradient) (*SparseGradBucket, error) {
+	if index < 0 || index >= count {
+		return nil, fmt.Errorf("bucket %d of %d: the index is not in 0..%d", index, count, count-1)
+	}
+	own, err := CheckSparseGradient(g, p)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %d, %s: %w", index, p.Name, err)
+	}
+	return &SparseGradBucket{index: index, count: count, parameter: p, gradient: own}, nil
+}
+
+// Index returns the 0-based position in the order of reduction.
+func (b *SparseGradBucket) Index() int { return b.index }
+
+// Count returns the number of buckets in a step.
+func (b *SparseGradBucket) Count() int { return b.count }
+
+// IsLast reports whether this is the last bucket of the step.
+func (b *SparseGradBucket) IsLast() bool { return b.index == b.count-1 }
+
+// Parameter returns the parameter that the gradient is of.
+func (b *SparseGradBucket) Parameter() *Parameter { return b.parameter }
+
+// Gradient returns the gradient that hooks read and write. It belongs to b.
+func (b *SparseGradBucket) Gradient() *SparseGradient { return b.gradient }
+
+// Close drops the handles. Call it when the future is done and its value read.
+// Idempotent.
+func (b *SparseGradBucket) Close() {
+	b.layout.Close()
+	b.gradient.Close()
+}
+
+// keys are the places of g's rows as single numbers, in row-major order.
+func (g *SparseGradient) keys(shape []int64) ([]int64, error) {
+	elements, err := tensorconv.Slice[int64](g.Indices)
+	if err != nil {
+		return nil, err
+	}
+	nnz := g.NNZ()
+	keys := make([]int64, nnz)
+	for d := range g.Indices.Shape()[0] {
+		for k := range nnz {
+			if keys[k] > math.MaxInt64/max(shape[d], 1)-1 {
+				return nil, fmt.Errorf("%w: shape %v is too large", ErrSparseGradient, shape)
+			}
+			keys[k] = keys[k]*shape[d] + elements[d*nnz+k]
+		}
+	}
+	return keys, nil
+}
+
+// setKeys is the inverse.
+func (g *SparseGradient) setKeys(keys, shape []int64) error {
+	elements, err := tensorconv.Slice[int64](g.Indices)
+	if err != nil {
+		return err
+	}
+	nnz := int64(len(keys))
+	for k, key := range keys {
+		for d := g.Indices.Shape()[0] - 1; d >= 0; d-- {
+			elements[d*nnz+int64(k)] = key % shape[d]
+			key /= shape[d]
+		}
+	}
+	return nil
+}
