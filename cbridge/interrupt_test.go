@@ -45,7 +45,7 @@ def sleeps(seconds):
 `
 
 // callUntil calls a function of interruptSource with a context that ends.
-func callUntil(t *testing.T, d time.Duration, name string, args ...any) (value any, err error, stacks string, interrupted bool) {
+func callUntil(t *testing.T, d time.Duration, name string, args ...any) (value any, stacks string, interrupted bool, err error) {
 	t.Helper()
 	m, err := python.Module("interrupt_test", interruptSource)
 	require.NoError(t, err)
@@ -53,12 +53,12 @@ func callUntil(t *testing.T, d time.Duration, name string, args ...any) (value a
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	stacks, interrupted = python.Interruptible(ctx, func() { value, err = m.CallValue(name, args...) })
-	return value, err, stacks, interrupted
+	return value, stacks, interrupted, err
 }
 
 func TestAnEndlessCallEndsWithItsContext(t *testing.T) {
 	start := time.Now()
-	_, err, stacks, interrupted := callUntil(t, 50*time.Millisecond, "forever")
+	_, stacks, interrupted, err := callUntil(t, 50*time.Millisecond, "forever")
 	assert.Less(t, time.Since(start), 5*time.Second)
 	assert.True(t, interrupted)
 	var raised *PythonError
@@ -72,7 +72,7 @@ func TestAnInterruptionIsNoExceptionAndRunsFinally(t *testing.T) {
 	log, err := Convert([]any{})
 	require.NoError(t, err)
 	defer log.Close()
-	_, err, _, interrupted := callUntil(t, 50*time.Millisecond, "cleans_up", log)
+	_, _, interrupted, err := callUntil(t, 50*time.Millisecond, "cleans_up", log)
 	assert.Error(t, err)
 	assert.True(t, interrupted)
 	said, err := log.Value()
@@ -81,7 +81,7 @@ func TestAnInterruptionIsNoExceptionAndRunsFinally(t *testing.T) {
 }
 
 func TestCodeThatCatchesAnInterruptionGetsItAgain(t *testing.T) {
-	value, err, _, interrupted := callUntil(t, 20*time.Millisecond, "stubborn", 3)
+	value, _, interrupted, err := callUntil(t, 20*time.Millisecond, "stubborn", 3)
 	require.NoError(t, err)
 	assert.True(t, interrupted)
 	assert.Equal(t, "Interrupted", value)
@@ -107,7 +107,7 @@ func TestALateInterruptionHarmsNobody(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 300 were interrupted", late)
-	_, err, _, interrupted := callUntil(t, 20*time.Millisecond, "sleeps", 1.0)
+	_, _, interrupted, err := callUntil(t, 20*time.Millisecond, "sleeps", 1.0)
 	assert.True(t, interrupted, "what blocks in C gets it when it returns")
 	assert.Error(t, err)
 	value, err := m.CallValue("quick")
@@ -116,7 +116,7 @@ func TestALateInterruptionHarmsNobody(t *testing.T) {
 }
 
 func TestACallWhoseContextDoesNotEndIsNotInterrupted(t *testing.T) {
-	value, err, stacks, interrupted := callUntil(t, time.Minute, "quick")
+	value, stacks, interrupted, err := callUntil(t, time.Minute, "quick")
 	require.NoError(t, err)
 	assert.Equal(t, int64(1), value)
 	assert.False(t, interrupted)

@@ -35,12 +35,12 @@ const sparseHint = "the bucket's buffer is a sparse gradient (bucket.buffer().is
 // as RunHook's, or ErrSparse for hooks that are known to leave sparse gradients
 // unreduced (PowerSGD's, which PyTorch lets do so in silence).
 func (h *PythonCommHook) RunSparseHook(ctx context.Context, b *SparseGradBucket) (*Future, error) {
-	return h.runSparse(ctx, b, h.hook)
+	return h.runSparse(ctx, b, h.callable())
 }
 
 // RunSparseHookChained: see ChainedSparseHook.
 func (h *PythonCommHook) RunSparseHookChained(ctx context.Context, b *SparseGradBucket) (*Future, Chain, error) {
-	object, err := h.rt.tools.newChain.Invoke([]any{h.hook}, nil)
+	object, err := h.rt.tools.newChain.Invoke([]any{h.callable()}, nil)
 	if err != nil {
 		return nil, nil, h.failAt(b.index, ErrClosed, err)
 	}
@@ -52,7 +52,7 @@ func (h *PythonCommHook) RunSparseHookChained(ctx context.Context, b *SparseGrad
 	return future, &chain{hook: h, object: object, bucket: b.index}, nil
 }
 
-// runSparse calls hook, which is h.hook or a chain around it.
+// runSparse calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) runSparse(ctx context.Context, b *SparseGradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, h.failAt(b.index, err, fmt.Errorf("not called: %w", context.Cause(ctx)))
