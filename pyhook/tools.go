@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"pyhook/cbridge"
+	"pyhook/tensorconv"
 )
 
 // tools are the Python objects of the hot path. They live in C memory, since C
@@ -57,6 +58,11 @@ func newTools(bridge *Object) (*tools, error) {
 	}
 	defer futures.Close()
 	t.objects = append(t.objects, future)
+	describe, err := tensorconv.TorchDescriber()
+	if err != nil {
+		return nil, err
+	}
+	t.c.describe = (*[0]byte)(describe)
 	err = firstError(
 		t.keep(&t.c.future_class, future, ""),
 		t.keep(&t.c.done, future, "done"),
@@ -65,6 +71,7 @@ func newTools(bridge *Object) (*tools, error) {
 		t.keep(&t.c.numel, tensor, "numel"),
 		t.keep(&t.c.dim, tensor, "dim"),
 		t.keep(&t.c.python_future, futures, "Future"),
+		t.keep(&t.c.bucket_methods, bridge, "BucketMethods"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
 		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),
 	)
