@@ -36,10 +36,45 @@ typedef struct {
   int flags;
   const char *doc;
 } PyMethodDef;
-enum { PYH_METH_VARARGS = 0x0001 };
+enum { PYH_METH_VARARGS = 0x0001, PYH_METH_NOARGS = 0x0004 };
 
-// Py_tp_new of typeslots.h, for PyType_GetSlot.
-enum { PYH_TP_NEW = 65 };
+// What a type is made of by PyType_FromSpecWithBases: also stable ABI.
+typedef struct {
+  const char *name;
+  PyObject *(*get)(PyObject *, void *);
+  int (*set)(PyObject *, PyObject *, void *);
+  const char *doc;
+  void *closure;
+} PyGetSetDef;
+typedef struct {
+  const char *name;
+  int type;
+  Py_ssize_t offset;
+  int flags;
+  const char *doc;
+} PyMemberDef;
+enum { PYH_T_OBJECT_EX = 16, PYH_T_PYSSIZET = 19, PYH_READONLY = 1 };
+typedef struct {
+  int slot;
+  void *pfunc;
+} PyType_Slot;
+typedef struct {
+  const char *name;
+  int basicsize;
+  int itemsize;
+  unsigned int flags;
+  PyType_Slot *slots;
+} PyType_Spec;
+enum { PYH_TPFLAGS_HAVE_GC = 1 << 14, PYH_TPFLAGS_DEFAULT = 1 << 18 };
+// Of typeslots.h.
+enum {
+  PYH_TP_CLEAR = 51,
+  PYH_TP_DEALLOC = 52,
+  PYH_TP_METHODS = 64,
+  PYH_TP_TRAVERSE = 71,
+  PYH_TP_MEMBERS = 72,
+  PYH_TP_GETSET = 73
+};
 // Py_file_input of compile.h.
 enum { PYH_FILE_INPUT = 257 };
 
@@ -116,7 +151,13 @@ enum { PYH_FILE_INPUT = 257 };
   X(int, PyCapsule_IsValid, (PyObject *, const char *))                        \
   X(int, PyCapsule_SetName, (PyObject *, const char *))                        \
   X(PyObject *, PyCFunction_NewEx, (PyMethodDef *, PyObject *, PyObject *))    \
-  X(void *, PyType_GetSlot, (PyObject *, int))                                 \
+  X(PyCFunction, PyCFunction_GetFunction, (PyObject *))                        \
+  X(int, PyCFunction_GetFlags, (PyObject *))                                   \
+  X(PyObject *, PyType_FromSpecWithBases, (PyType_Spec *, PyObject *))         \
+  X(PyObject *, PyType_GenericAlloc, (PyObject *, Py_ssize_t))                 \
+  X(void, PyObject_GC_UnTrack, (void *))                                       \
+  X(void, PyObject_GC_Del, (void *))                                           \
+  X(void, PyObject_ClearWeakRefs, (PyObject *))                                \
   X(PyObject *, Py_CompileString, (const char *, const char *, int))           \
   X(PyObject *, PyEval_EvalCode, (PyObject *, PyObject *, PyObject *))
 

@@ -1,7 +1,6 @@
 package pyhook
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -118,8 +117,8 @@ func checkBuffer(t *tensorconv.Tensor) error {
 }
 
 func isClosed(t *tensorconv.Tensor) bool {
-	_, err := tensorconv.RawBytes(t)
-	return errors.Is(err, tensorconv.ErrClosed)
+	_, err := t.Alias() // the quickest that asks, and it is made once
+	return err != nil
 }
 
 // Index returns the 0-based position in the order of reduction (getIndex).

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // Future is a value that is there later: torch.futures.Future in Go's manner.
 // It may be used from any goroutine. Nothing of Python is held, and no thread
 // blocked, while one waits.
 type Future struct {
-	mu        sync.Mutex // never held while Python is called: see GradBucket
-	completed bool
+	mu        sync.Mutex  // never held while Python is called: see GradBucket
+	completed atomic.Bool // set once value and err are
 	closed    bool
 	value     Value
 	err       error
@@ -41,7 +42,9 @@ func NewFuture() (*Future, func(Value, error)) {
 
 // CompletedFuture returns a Future that is done.
 func CompletedFuture(v Value, err error) *Future {
-	return &Future{completed: true, value: v, err: err}
+	f := &Future{value: v, err: err}
+	f.completed.Store(true)
+	return f
 }
 
 // label makes f's errors say where they are. For whoever made f or was handed
@@ -58,14 +61,15 @@ func (f *Future) label(place func(error) error) {
 // complete reports whether it was the first.
 func (f *Future) complete(v Value, err error) bool {
 	f.mu.Lock()
-	if f.completed {
+	if f.completed.Load() {
 		f.mu.Unlock()
 		return false
 	}
 	if err != nil && f.relabel != nil {
 		err = f.relabel(err)
 	}
-	f.completed, f.value, f.err = true, v, err
+	f.value, f.err = v, err
+	f.completed.Store(true)
 	done, callbacks := f.done, f.callbacks
 	f.callbacks, f.abandon, f.reading = nil, nil, len(f.callbacks)
 	drop := f.closed && f.reading == 0
@@ -86,7 +90,7 @@ func (f *Future) complete(v Value, err error) bool {
 // stays until it returns.
 func (f *Future) onDone(callback func(Value, error)) {
 	f.mu.Lock()
-	if !f.completed {
+	if !f.completed.Load() {
 		f.callbacks = append(f.callbacks, callback)
 		f.mu.Unlock()
 		return
@@ -111,7 +115,7 @@ func (f *Future) run(callback func(Value, error)) {
 func (f *Future) Done() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.completed {
+	if f.completed.Load() {
 		return closedChannel
 	}
 	if f.done == nil {
@@ -123,12 +127,9 @@ func (f *Future) Done() <-chan struct{} {
 // Wait returns the value or the error, or the context's error if that ends
 // first (the work goes on then).
 func (f *Future) Wait(ctx context.Context) (Value, error) {
-	f.mu.Lock()
-	if f.completed {
-		defer f.mu.Unlock()
+	if f.completed.Load() {
 		return f.value, f.err
 	}
-	f.mu.Unlock()
 	select {
 	case <-f.Done():
 		return f.value, f.err
@@ -177,9 +178,9 @@ func (f *Future) Close() {
 		return
 	}
 	f.closed = true
-	drop := f.completed && f.reading == 0
+	drop := f.completed.Load() && f.reading == 0
 	abandon := f.abandon
-	if f.completed || len(f.callbacks) > 0 {
+	if f.completed.Load() || len(f.callbacks) > 0 {
 		abandon = nil
 	}
 	f.mu.Unlock()

@@ -162,12 +162,12 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	if err != nil {
 		return nil, h.fail(b, ErrBucket, err)
 	}
-	outcome, result, err := h.call(python, hook)
-	switch {
-	case err != nil:
+	var result C.pyh_result
+	if err := h.call(python, hook, &result); err != nil {
 		python.release()
 		return nil, h.fail(b, ErrClosed, err)
-	case outcome == C.PYH_SAME: // nothing of Python is left to look at
+	}
+	if result.outcome == C.PYH_SAME { // nothing of Python is left to look at
 		future := CompletedFuture(Value{tensor: python.buffer, bucket: b}, nil)
 		python.release()
 		return future, nil
@@ -175,31 +175,33 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	return h.settle(b, python, result)
 }
 
-// call is the one crossing into C. The result is not set for PYH_SAME.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object) (outcome C.int, result C.pyh_result, err error) {
+// call is the one crossing into C.
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, result *C.pyh_result) error {
 	hook, err := callable.Hold()
 	if err != nil {
-		return 0, result, err
+		return err
 	}
-	defer callable.Release()
 	state, err := h.state.Hold()
 	if err != nil {
-		return 0, result, err
+		callable.Release()
+		return err
 	}
-	defer h.state.Release()
 	c := python.c
-	if python.call.TryLock() {
-		defer python.call.Unlock()
-	} else { // a call inside a call, by a Go function that the hook called
+	alone := python.call.TryLock()
+	if !alone { // a call inside a call, by a Go function that the hook called
 		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
-		defer C.free(unsafe.Pointer(c))
 		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, data: python.c.data, len: python.c.len}
 	}
-	outcome = C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
-	if outcome != C.PYH_SAME {
-		result = c.result
+	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
+	*result = c.result
+	if alone {
+		python.call.Unlock()
+	} else {
+		C.free(unsafe.Pointer(c))
 	}
-	return outcome, result, nil
+	h.state.Release()
+	callable.Release()
+	return nil
 }
 
 // settle makes the future, or the error, of a call's result. It takes python's

@@ -1,31 +1,29 @@
 #include "hookcall.h"
+#include "shell.h"
 
 #include <string.h>
 
-int pyh_tools_init(pyh_tools *t) {
-  const pyh_api *py = t->py;
-  t->bucket_new = (PyObject * (*)(PyObject *, PyObject *, PyObject *))
-                      py->PyType_GetSlot(t->bucket_class, PYH_TP_NEW);
-  t->empty = py->PyTuple_New(0);
-  t->layout = py->PyUnicode_InternFromString("_layout");
-  t->buffer = py->PyUnicode_InternFromString("_buffer");
-  return t->bucket_new != NULL && t->empty != NULL && t->layout != NULL &&
-         t->buffer != NULL;
+// function returns the C function behind a method without arguments: called as
+// such it is quicker. NULL: there is none.
+static PyCFunction function(const pyh_api *py, PyObject *o, const char *name) {
+  PyObject *method = py->PyObject_GetAttrString(o, name);
+  PyCFunction f = NULL;
+  if (method != NULL && py->PyCFunction_GetFlags(method) == PYH_METH_NOARGS) {
+    f = py->PyCFunction_GetFunction(method); // lives as long as torch
+  }
+  if (method != NULL) {
+    py->Py_DecRef(method);
+  }
+  py->PyErr_Clear();
+  return f;
 }
 
-// fresh_bucket is _bucket.py's fresh(): each call gets a shell of its own.
-static PyObject *fresh_bucket(const pyh_tools *t, const pyh_bucket *b) {
-  const pyh_api *py = t->py;
-  PyObject *shell = t->bucket_new(t->bucket_class, t->empty, NULL);
-  if (shell == NULL) {
-    return NULL;
-  }
-  if (py->PyObject_SetAttr(shell, t->layout, b->layout) != 0 ||
-      py->PyObject_SetAttr(shell, t->buffer, b->tensor) != 0) {
-    py->Py_DecRef(shell);
-    return NULL;
-  }
-  return shell;
+int pyh_tools_init(pyh_tools *t, PyObject *tensor) {
+  t->data_ptr = function(t->py, tensor, "data_ptr");
+  t->numel = function(t->py, tensor, "numel");
+  t->dim = function(t->py, tensor, "dim");
+  t->shell_type = pyh_shell_type(t->py, t->bucket_methods, t->bucket_class);
+  return t->shell_type != NULL;
 }
 
 static PyObject *call1(const pyh_api *py, PyObject *f, PyObject *arg) {
@@ -33,10 +31,13 @@ static PyObject *call1(const pyh_api *py, PyObject *f, PyObject *arg) {
 }
 
 // number calls a method of the bucket's tensor that returns an int; -1: it
-// raised.
-static int64_t number(const pyh_tools *t, PyObject *method, const pyh_bucket *b) {
+// raised, or this torch has no such function.
+static int64_t number(const pyh_tools *t, PyCFunction method, const pyh_bucket *b) {
   const pyh_api *py = t->py;
-  PyObject *result = call1(py, method, b->tensor);
+  if (method == NULL) {
+    return -1;
+  }
+  PyObject *result = method(b->tensor, NULL);
   if (result == NULL) {
     py->PyErr_Clear();
     return -1;
@@ -48,9 +49,18 @@ static int64_t number(const pyh_tools *t, PyObject *method, const pyh_bucket *b)
 }
 
 // untouched: the hook did not give the kept tensor other memory or another
-// shape in place (resize_, set_, .data=, unsqueeze_). Not PyObject_Size: len()
-// of a tensor is Python code.
+// shape in place (resize_, set_, .data=, unsqueeze_).
 static int untouched(const pyh_tools *t, const pyh_bucket *b) {
+  DLTensor seen;
+  if (t->describe != NULL) {
+    if (t->describe(b->tensor, &seen) == 0) {
+      return seen.ndim == 1 && seen.shape[0] == b->len &&
+             (b->len == 0 || (uintptr_t)seen.data == b->data) &&
+             (b->len < 2 || seen.strides[0] == 1);
+    }
+    t->py->PyErr_Clear(); // a dtype that DLPack does not know
+  }
+  // Not PyObject_Size: len() of a tensor is Python code.
   // An empty tensor has no address to compare.
   return number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
          (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data);
@@ -143,14 +153,14 @@ static void guess(const pyh_tools *t, PyObject *future, pyh_bucket *b) {
   sort_value(t, value, b, out);
 }
 
-int pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket) {
+void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket) {
   const pyh_tools *t = (const pyh_tools *)tools;
   pyh_bucket *b = (pyh_bucket *)bucket;
   pyh_result *out = &b->result;
   const pyh_api *py = t->py;
   memset(out, 0, sizeof *out);
   py->enter();
-  PyObject *shell = fresh_bucket(t, b);
+  PyObject *shell = pyh_shell(b->layout, b->tensor);
   PyObject *future = NULL;
   if (shell != NULL) {
     PyObject *args[] = {(PyObject *)state, shell};
@@ -174,7 +184,6 @@ int pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t buc
     }
   }
   py->leave();
-  return out->outcome;
 }
 
 void pyh_future_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,

@@ -3,6 +3,7 @@
 #define PYHOOK_HOOKCALL_H
 
 #include "../cbridge/pyapi.h"
+#include "../tensorconv/memory.h"
 
 // What every call needs, looked up once. All references are owned.
 typedef struct {
@@ -11,14 +12,16 @@ typedef struct {
   PyObject *python_future; // torch.futures.Future, which subclasses it
   PyObject *done;         // torch._C.Future.done, unbound
   PyObject *value;        // torch._C.Future.value, unbound
-  PyObject *data_ptr;     // torch.Tensor.data_ptr, unbound
-  PyObject *numel;        // torch.Tensor.numel, unbound
-  PyObject *dim;          // torch.Tensor.dim, unbound
-  PyObject *bucket_class; // pyhook._bucket.Bucket
-  PyObject *(*bucket_new)(PyObject *, PyObject *, PyObject *);
-  PyObject *empty;   // ()
-  PyObject *layout;  // "_layout", interned
-  PyObject *buffer;  // "_buffer", interned
+  // Fills in a DLTensor of a torch.Tensor that it does not keep; NULL before
+  // torch 2.10. Not 0: exception set.
+  int (*describe)(void *tensor, DLTensor *);
+  // torch.Tensor's methods of these names; called by those without describe.
+  PyCFunction data_ptr;
+  PyCFunction numel;
+  PyCFunction dim;
+  PyObject *bucket_methods; // pyhook._bucket.BucketMethods
+  PyObject *bucket_class;   // pyhook._bucket.Bucket
+  PyObject *shell_type;     // of shell.c
 } pyh_tools;
 
 enum pyh_outcome {
@@ -49,13 +52,14 @@ typedef struct {
   pyh_result result;
 } pyh_bucket;
 
-// Fills the rest of tools from its classes; attached. False: exception set.
-int pyh_tools_init(pyh_tools *);
-// Calls hook(state, bucket), and returns the outcome; the rest is in the
-// bucket's result, except for PYH_SAME. The arguments are the addresses of a
-// pyh_tools, two PyObjects and a pyh_bucket: as integers, Go passes them
-// without looking up whether they are Go's.
-int pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket);
+// Fills the rest of tools from its classes and any tensor; attached. False:
+// exception set.
+int pyh_tools_init(pyh_tools *, PyObject *tensor);
+// Calls hook(state, bucket). What came of it is in the bucket's result: cgo
+// needs longer for a function that returns something. The arguments are the
+// addresses of a pyh_tools, two PyObjects and a pyh_bucket: as integers, Go
+// passes them without looking up whether they are Go's.
+void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket);
 // The value of a future that is done, attached or not.
 void pyh_future_value(const pyh_tools *, PyObject *future, const pyh_bucket *, pyh_result *out);
 // pyh_watch looks at any future: pyh_future_value if it is done, else PENDING

@@ -13,7 +13,7 @@ func (t *Tensor) Alias() (*Tensor, error) {
 	if a := t.alias.Load(); a != nil {
 		return a, nil
 	}
-	a := &Tensor{data: t.data, dtype: t.dtype, device: t.device, shape: t.shape, strides: t.strides, owner: t.owner, spare: t.spare, parent: t}
+	a := &Tensor{data: t.data, dtype: t.dtype, device: t.device, shape: t.shape, strides: t.strides, length: t.length, owner: t.owner, spare: t.spare, parent: t}
 	t.alias.CompareAndSwap(nil, a)
 	return t.alias.Load(), nil
 }

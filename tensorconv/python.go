@@ -113,6 +113,17 @@ func (s *torchSide) find() error {
 	})
 }
 
+// TorchDescriber returns the C function, int (*)(void *, DLTensor *), that fills
+// in a DLTensor of a torch.Tensor without keeping it (DLPack 1.3's exchange
+// API); nil before torch 2.10. It is called attached.
+func TorchDescriber() (unsafe.Pointer, error) {
+	s, err := torch()
+	if err != nil || s.exchange == nil {
+		return nil, err
+	}
+	return unsafe.Pointer(s.exchange.dltensor_from_py_object), nil
+}
+
 // findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
 // 8-bit floats later, and unsigned ones need both torch's dtype and DLPack's.
 // It asks by capsule: see export.

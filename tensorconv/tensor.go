@@ -32,6 +32,7 @@ type Tensor struct {
 	device  Device
 	shape   []int64
 	strides []int64 // in elements
+	length  int64   // elements
 	owner   *C.pyh_owner
 	spare   int64        // elements of memory after the last one
 	uses    atomic.Int32 // 1 for being open, and 1 for each operation that is inside
@@ -45,6 +46,7 @@ type Tensor struct {
 // newTensor takes over one reference of owner.
 func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides []int64, owner *C.pyh_owner) *Tensor {
 	t := &Tensor{data: data, dtype: dtype, device: device, shape: shape, strides: strides, owner: owner}
+	t.length, _ = count(shape)
 	t.uses.Store(1)
 	liveTensors.Add(1)
 	t.cleanup = runtime.AddCleanup(t, func(owner *C.pyh_owner) {
@@ -243,10 +245,7 @@ func (t *Tensor) Strides() []int64 { return t.strides }
 func (t *Tensor) Data() unsafe.Pointer { return t.data }
 
 // Len returns the number of elements.
-func (t *Tensor) Len() int64 {
-	n, _ := count(t.shape)
-	return n
-}
+func (t *Tensor) Len() int64 { return t.length }
 
 // Bytes returns Len times the element's size.
 func (t *Tensor) Bytes() int64 { return t.Len() * int64(t.dtype.Size()) }

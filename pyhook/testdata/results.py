@@ -53,6 +53,7 @@ IN_PLACE = {
     "set_ to other memory": lambda b: b.set_(b * 2),
     "set_ to an offset view": lambda b: b.set_(torch.cat([b * 0, b * 2])[b.numel() :]),
     "made a row": lambda b: b.unsqueeze_(0),
+    "made a column": lambda b: b.unsqueeze_(1),
     "shrunk and grown again": lambda b: b.resize_(2).resize_(4),
 }
 

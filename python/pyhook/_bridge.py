@@ -17,7 +17,7 @@ from . import __version__, _torch  # noqa: F401  (a clear error when torch is mi
 import torch
 import torch.distributed as dist
 
-from ._bucket import Bucket, BucketLayout, fresh, new_layout
+from ._bucket import Bucket, BucketLayout, BucketMethods, fresh, new_layout
 from ._contract import callback_origin, future_value, parse_value, require_future
 from ._errors import GroupError, HookContractError, HookError, HookLoadError
 from ._group import (
@@ -36,6 +36,7 @@ from ._sparse import run_sparse_hook, sparse_layout, sparse_parts
 __all__ = [
     "Bucket",
     "BucketLayout",
+    "BucketMethods",
     "Chain",
     "GroupError",
     "HookContractError",

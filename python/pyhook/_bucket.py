@@ -168,18 +168,16 @@ class BucketLayout:
         self._grads_bound = True
 
 
-class Bucket(GradBucket):  # type: ignore[misc]  # torch has no stubs for all versions
-    """One bucket of one step, as a hook sees it: ``torch.distributed.GradBucket``.
+class BucketMethods:
+    """All that a bucket does, over two attributes that a subclass stores.
 
-    PyTorch's class has no constructor, so instances are made by
-    ``Bucket.__new__(Bucket)`` and the two slots are then set (``fresh`` does
-    it; the Go side does the same in C). The C++ half stays unconstructed and is
-    never reached, since every method is overridden. Handing a Bucket back to
-    C++ (``reducer._run_allreduce_hook(bucket)``) is the one thing that does not
-    work.
+    ``Bucket`` stores them in slots. The Go side makes a type in C for the
+    buckets of its calls, which stores them in C (pyhook/shell.c) and has a
+    ``buffer`` of its own; for ``isinstance`` and ``__class__`` those are
+    ``Bucket`` too.
     """
 
-    __slots__ = ("_buffer", "_layout")
+    __slots__ = ()
 
     _layout: BucketLayout
     _buffer: torch.Tensor
@@ -267,6 +265,20 @@ class Bucket(GradBucket):  # type: ignore[misc]  # torch has no stubs for all ve
             f"{len(layout.sizes)} gradients, {buffer.numel()} x {buffer.dtype} "
             f"on {buffer.device}{other}>"
         )
+
+
+class Bucket(BucketMethods, GradBucket):  # type: ignore[misc]  # torch has no stubs for all versions
+    """One bucket of one step, as a hook sees it: ``torch.distributed.GradBucket``.
+
+    PyTorch's class has no constructor, so instances are made by
+    ``Bucket.__new__(Bucket)`` and the two slots are then set (``fresh`` does
+    it). The C++ half stays unconstructed and is never reached, since every
+    method is overridden. Handing a Bucket back to C++
+    (``reducer._run_allreduce_hook(bucket)``) is the one thing that does not
+    work.
+    """
+
+    __slots__ = ("_buffer", "_layout")
 
 
 def fresh(layout: BucketLayout) -> Bucket:

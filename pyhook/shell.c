@@ -1,0 +1,132 @@
+#include "shell.h"
+
+#include <string.h>
+
+// What an object has after its base's part, whose size is only known at run
+// time: the attributes that BucketMethods expects, and where weak references
+// hang.
+typedef struct {
+  PyObject *layout;
+  PyObject *buffer;
+  PyObject *weakrefs;
+} fields;
+
+// A type's functions are handed objects and nothing else.
+static const pyh_api *py;
+static PyObject *type;   // this type
+static PyObject *class;  // Bucket
+static Py_ssize_t before; // bytes of an object before its fields
+
+static fields *of(PyObject *o) { return (fields *)((char *)o + before); }
+
+static PyObject *held(PyObject *o) {
+  py->Py_IncRef(o);
+  return o;
+}
+
+static PyObject *buffer(PyObject *self, PyObject *none) {
+  PyObject *o = of(self)->buffer;
+  if (o == NULL) { // deleted: the member's own error
+    return py->PyObject_GetAttrString(self, "_buffer");
+  }
+  return held(o);
+}
+
+static PyObject *get_class(PyObject *self, void *closure) { return held(class); }
+
+static int traverse(PyObject *self, int (*visit)(PyObject *, void *), void *arg) {
+  PyObject *refs[] = {type, of(self)->layout, of(self)->buffer};
+  for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
+    int stop = refs[i] == NULL ? 0 : visit(refs[i], arg);
+    if (stop != 0) {
+      return stop;
+    }
+  }
+  return 0;
+}
+
+static void drop(PyObject **slot) {
+  PyObject *o = *slot;
+  *slot = NULL; // before the reference goes: that may run any code
+  if (o != NULL) {
+    py->Py_DecRef(o);
+  }
+}
+
+static int clear(PyObject *self) {
+  drop(&of(self)->layout);
+  drop(&of(self)->buffer);
+  return 0;
+}
+
+static void dealloc(PyObject *self) {
+  py->PyObject_GC_UnTrack(self);
+  if (of(self)->weakrefs != NULL) {
+    py->PyObject_ClearWeakRefs(self);
+  }
+  clear(self);
+  py->PyObject_GC_Del(self);
+  py->Py_DecRef(type); // the object's reference
+}
+
+static PyMethodDef methods_with_gil[] = {{"buffer", buffer, PYH_METH_NOARGS, NULL}, {0}};
+static PyMethodDef no_methods[] = {{0}};
+static PyGetSetDef getset[] = {{"__class__", get_class, NULL, NULL, NULL}, {0}};
+
+static int basicsize(PyObject *o, Py_ssize_t *size) {
+  PyObject *n = py->PyObject_GetAttrString(o, "__basicsize__");
+  if (n == NULL) {
+    return 0;
+  }
+  int overflow;
+  *size = py->PyLong_AsLongLongAndOverflow(n, &overflow);
+  py->Py_DecRef(n);
+  return 1;
+}
+
+PyObject *pyh_shell_type(const pyh_api *api, PyObject *methods, PyObject *bucket) {
+  if (type != NULL) { // a Runtime before this one made it
+    return held(type);
+  }
+  py = api;
+  if (!basicsize(methods, &before)) {
+    return NULL;
+  }
+  static PyMemberDef members[4];
+  members[0] = (PyMemberDef){"_layout", PYH_T_OBJECT_EX, before + offsetof(fields, layout), 0, NULL};
+  members[1] = (PyMemberDef){"_buffer", PYH_T_OBJECT_EX, before + offsetof(fields, buffer), 0, NULL};
+  members[2] = (PyMemberDef){"__weaklistoffset__", PYH_T_PYSSIZET,
+                             before + offsetof(fields, weakrefs), PYH_READONLY, NULL};
+  // Without a GIL, reading a field beside a thread that sets it needs what only
+  // CPython's own members do: buffer() stays BucketMethods' there.
+  int free_threaded = strstr(py->Py_GetVersion(), "free-threading") != NULL;
+  PyType_Slot slots[] = {
+      {PYH_TP_DEALLOC, (void *)dealloc},
+      {PYH_TP_TRAVERSE, (void *)traverse},
+      {PYH_TP_CLEAR, (void *)clear},
+      {PYH_TP_METHODS, free_threaded ? no_methods : methods_with_gil},
+      {PYH_TP_MEMBERS, members},
+      {PYH_TP_GETSET, getset},
+      {0},
+  };
+  PyType_Spec spec = {"pyhook._bucket.Bucket", (int)(before + sizeof(fields)), 0,
+                      PYH_TPFLAGS_DEFAULT | PYH_TPFLAGS_HAVE_GC, slots};
+  PyObject *bases = py->PyTuple_New(1);
+  if (bases == NULL || py->PyTuple_SetItem(bases, 0, held(methods)) != 0) {
+    return NULL;
+  }
+  type = py->PyType_FromSpecWithBases(&spec, bases);
+  py->Py_DecRef(bases);
+  if (type != NULL) {
+    class = held(bucket);
+  }
+  return type;
+}
+
+PyObject *pyh_shell(PyObject *layout, PyObject *buffer) {
+  PyObject *o = py->PyType_GenericAlloc(type, 0);
+  if (o != NULL) {
+    *of(o) = (fields){held(layout), held(buffer), NULL};
+  }
+  return o;
+}
