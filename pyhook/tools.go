@@ -1,6 +1,6 @@
 package pyhook
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0xa7dec2a49100
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0x7bab5ddb787d
 // #include <stdlib.h>
 // #include "hookcall.h"
 import "C"

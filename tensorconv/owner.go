@@ -1,6 +1,6 @@
 package tensorconv
 
-// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0xa7dec2a49100
+// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0x7bab5ddb787d
 // #include "memory.h"
 import "C"
 

@@ -1,6 +1,6 @@
 package main
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0xa7dec2a49100
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x7bab5ddb787d
 // #include <stdbool.h>
 // #include "../../cbridge/pyapi.h"
 //
