@@ -151,8 +151,6 @@ enum { PYH_FILE_INPUT = 257 };
   X(int, PyCapsule_IsValid, (PyObject *, const char *))                        \
   X(int, PyCapsule_SetName, (PyObject *, const char *))                        \
   X(PyObject *, PyCFunction_NewEx, (PyMethodDef *, PyObject *, PyObject *))    \
-  X(PyCFunction, PyCFunction_GetFunction, (PyObject *))                        \
-  X(int, PyCFunction_GetFlags, (PyObject *))                                   \
   X(PyObject *, PyType_FromSpecWithBases, (PyType_Spec *, PyObject *))         \
   X(PyObject *, PyType_GenericAlloc, (PyObject *, Py_ssize_t))                 \
   X(void, PyObject_GC_UnTrack, (void *))                                       \

@@ -3,25 +3,7 @@
 
 #include <string.h>
 
-// function returns the C function behind a method without arguments: called as
-// such it is quicker. NULL: there is none.
-static PyCFunction function(const pyh_api *py, PyObject *o, const char *name) {
-  PyObject *method = py->PyObject_GetAttrString(o, name);
-  PyCFunction f = NULL;
-  if (method != NULL && py->PyCFunction_GetFlags(method) == PYH_METH_NOARGS) {
-    f = py->PyCFunction_GetFunction(method); // lives as long as torch
-  }
-  if (method != NULL) {
-    py->Py_DecRef(method);
-  }
-  py->PyErr_Clear();
-  return f;
-}
-
-int pyh_tools_init(pyh_tools *t, PyObject *tensor) {
-  t->data_ptr = function(t->py, tensor, "data_ptr");
-  t->numel = function(t->py, tensor, "numel");
-  t->dim = function(t->py, tensor, "dim");
+int pyh_tools_init(pyh_tools *t) {
   t->shell_type = pyh_shell_type(t->py, t->bucket_methods, t->bucket_class);
   return t->shell_type != NULL;
 }
@@ -31,13 +13,10 @@ static PyObject *call1(const pyh_api *py, PyObject *f, PyObject *arg) {
 }
 
 // number calls a method of the bucket's tensor that returns an int; -1: it
-// raised, or this torch has no such function.
-static int64_t number(const pyh_tools *t, PyCFunction method, const pyh_bucket *b) {
+// raised.
+static int64_t number(const pyh_tools *t, PyObject *method, const pyh_bucket *b) {
   const pyh_api *py = t->py;
-  if (method == NULL) {
-    return -1;
-  }
-  PyObject *result = method(b->tensor, NULL);
+  PyObject *result = call1(py, method, b->tensor);
   if (result == NULL) {
     py->PyErr_Clear();
     return -1;

@@ -12,13 +12,12 @@ typedef struct {
   PyObject *python_future; // torch.futures.Future, which subclasses it
   PyObject *done;         // torch._C.Future.done, unbound
   PyObject *value;        // torch._C.Future.value, unbound
+  PyObject *data_ptr;     // torch.Tensor.data_ptr, unbound
+  PyObject *numel;        // torch.Tensor.numel, unbound
+  PyObject *dim;          // torch.Tensor.dim, unbound
   // Fills in a DLTensor of a torch.Tensor that it does not keep; NULL before
   // torch 2.10. Not 0: exception set.
   int (*describe)(void *tensor, DLTensor *);
-  // torch.Tensor's methods of these names; called by those without describe.
-  PyCFunction data_ptr;
-  PyCFunction numel;
-  PyCFunction dim;
   PyObject *bucket_methods; // pyhook._bucket.BucketMethods
   PyObject *bucket_class;   // pyhook._bucket.Bucket
   PyObject *shell_type;     // of shell.c
@@ -52,9 +51,8 @@ typedef struct {
   pyh_result result;
 } pyh_bucket;
 
-// Fills the rest of tools from its classes and any tensor; attached. False:
-// exception set.
-int pyh_tools_init(pyh_tools *, PyObject *tensor);
+// Fills the rest of tools from its classes; attached. False: exception set.
+int pyh_tools_init(pyh_tools *);
 // Calls hook(state, bucket). What came of it is in the bucket's result: cgo
 // needs longer for a function that returns something. The arguments are the
 // addresses of a pyh_tools, two PyObjects and a pyh_bucket: as integers, Go

@@ -56,3 +56,11 @@ func TestABucketThatAHookKeepsIsItsOwn(t *testing.T) {
 		assert.Equal(t, int64(3), kept[1])
 	})
 }
+
+func TestCppRefusesABucketThatItDidNotMake(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		got, err := run(t, load(t, "shells:to_cpp", HookConfig{}), bucket(t, []float32{1, 2}))
+		require.NoError(t, err)
+		assert.Equal(t, []float32{1, 2}, got)
+	})
+}

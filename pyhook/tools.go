@@ -47,7 +47,7 @@ func newTools(bridge *Object) (*tools, error) {
 		return nil, err
 	}
 	defer torch.Close()
-	tensor, err := torch.Call("empty", 0)
+	tensor, err := torch.Attr("Tensor")
 	if err != nil {
 		return nil, err
 	}
@@ -67,15 +67,14 @@ func newTools(bridge *Object) (*tools, error) {
 		t.keep(&t.c.future_class, future, ""),
 		t.keep(&t.c.done, future, "done"),
 		t.keep(&t.c.value, future, "value"),
+		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
+		t.keep(&t.c.numel, tensor, "numel"),
+		t.keep(&t.c.dim, tensor, "dim"),
 		t.keep(&t.c.python_future, futures, "Future"),
 		t.keep(&t.c.bucket_methods, bridge, "BucketMethods"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
+		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),
 	)
-	if err == nil {
-		err = tensor.Pointer(func(p unsafe.Pointer) error {
-			return cbridge.Check(func() bool { return C.pyh_tools_init(t.c, (*C.PyObject)(p)) == 1 })
-		})
-	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up torch's future: %w", err)
 	}

@@ -155,3 +155,10 @@ def kept_values():
     distinct = len({id(b) for b in kept})
     kept.clear()
     return out, distinct
+
+
+def to_cpp(state, bucket):
+    """C++'s own method refuses a bucket that it did not make."""
+    assert raised(lambda: dist.GradBucket.index(bucket)) == "TypeError"
+    assert raised(lambda: setattr(bucket, "__class__", dict)) in ("AttributeError", "TypeError")
+    return done(bucket.buffer())
