@@ -63,7 +63,8 @@ func (c *chain) Advance(ctx context.Context) (bool, error) {
 	} else if err := c.wait(ctx, unfinished); err != nil {
 		return false, err
 	}
-	more, err := c.object.CallValue("advance")
+	var more any
+	c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
 	if err != nil {
 		return false, c.fail(err)
 	}

@@ -12,6 +12,9 @@ import (
 var (
 	// ErrRaised: the hook raised an exception when it was called.
 	ErrRaised = errors.New("the hook raised an exception")
+	// ErrInterrupted: the context ended while the hook ran. It is the context's
+	// error too.
+	ErrInterrupted = errors.New("the hook was interrupted")
 	// ErrNotFuture: the hook returned something that is no torch future.
 	ErrNotFuture = errors.New("the hook did not return a future")
 	// ErrNoneResult: the hook returned None, which crashes PyTorch itself. It
@@ -82,6 +85,7 @@ type HookError struct {
 	Detail string // what was seen
 	Hint   string // what to do
 	Err    error  // the cause: a *PythonError, a context error; may be nil
+	Stacks string // of an interrupted hook: where every Python thread was
 }
 
 func (e *HookError) Error() string {

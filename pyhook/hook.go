@@ -148,7 +148,10 @@ func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
 // (PythonCommHook::runHook). Every call gets a bucket object of its own, so
 // what the hook does to that (set_buffer) does not show in the next. After an
 // error the bucket and the hook may be used again. The error is a *HookError:
-// ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's.
+// ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's. When ctx
+// ends during the call the hook gets the exception pyhook.Interrupted, again if
+// it catches it, and the error is ErrInterrupted and the context's. What blocks
+// in C, a collective that is waited for perhaps, gets it when it returns.
 func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
 	return h.run(ctx, b, h.callable())
 }
@@ -163,7 +166,13 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 		return nil, h.fail(b, ErrBucket, err)
 	}
 	var result C.pyh_result
-	if err := h.call(python, hook, &result); err != nil {
+	stacks, interrupted := "", false
+	if ctx.Done() == nil {
+		err = h.call(python, hook, &result)
+	} else {
+		stacks, interrupted, err = h.callUntil(ctx, python, hook, &result)
+	}
+	if err != nil {
 		python.release()
 		return nil, h.fail(b, ErrClosed, err)
 	}
@@ -172,7 +181,11 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 		python.release()
 		return future, nil
 	}
-	return h.settle(b, python, result)
+	future, err := h.settle(b, python, result)
+	if interrupted && isInterrupted(err) {
+		err = h.interrupted(ctx, b, stacks, err)
+	}
+	return future, err
 }
 
 // call is the one crossing into C.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,8 @@ func TestPythonsOutputGoesToTheWritersLines(t *testing.T) {
 			lines = append(lines, strings.TrimSuffix(strings.TrimPrefix(line, "[rank 3] "), "\n"))
 		}
 	}
+	// torch may have had something to say at its import.
+	lines = lines[max(0, slices.Index(lines, "hello from 1")):]
 	for i, want := range []string{"hello from 1", "in parts and", "two lines", "to stderr", "a warning", "failed"} {
 		require.Greater(t, len(lines), i, out)
 		assert.Equal(t, want, lines[i])

@@ -1,6 +1,6 @@
 package tensorconv
 
-// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0x7bab5ddb787d
+// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0x6e9f18c42210
 // #include "memory.h"
 import "C"
 

@@ -1,6 +1,6 @@
 package main
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x7bab5ddb787d
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x6e9f18c42210
 // #include <stdbool.h>
 // #include "../../cbridge/pyapi.h"
 //

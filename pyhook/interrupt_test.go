@@ -1,0 +1,104 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A hook that does not return is ended with its context, and the trainer goes
+// on with it or with another.
+func TestAHookEndsWithItsContext(t *testing.T) {
+	for _, spec := range []string{"stuck:endless", "stuck:waits_for_a_lock", "stuck:endless_thread"} {
+		check(t, spec, func(t *testing.T) {
+			b := bucket(t, []float32{1, 2}, []float32{3})
+			h := load(t, spec, HookConfig{})
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			_, err := h.RunHook(ctx, b)
+			assert.Less(t, time.Since(start), 10*time.Second)
+			require.ErrorIs(t, err, ErrInterrupted)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			var e *HookError
+			require.True(t, errors.As(err, &e))
+			_, name, _ := strings.Cut(spec, ":")
+			assert.Contains(t, e.Stacks, "in "+name)
+			assert.Equal(t, name == "endless_thread", strings.Contains(e.Stacks, "Thread elsewhere:"))
+			assert.Equal(t, b.Index(), e.Bucket)
+			assert.Contains(t, err.Error(), "the hook was interrupted: context deadline exceeded")
+			stillWorks(t, b)
+		})
+	}
+}
+
+func TestAHookMayRefuseToBeInterrupted(t *testing.T) {
+	b := bucket(t, []float32{1, 2})
+	state, err := rt.Import("collections")
+	require.NoError(t, err)
+	defer state.Close()
+	counter, err := state.Call("Counter")
+	require.NoError(t, err)
+	defer counter.Close()
+	h := load(t, "stuck:stubborn", HookConfig{State: counter})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	future, err := h.RunHook(ctx, b)
+	require.NoError(t, err, "its result counts")
+	defer future.Close()
+	caught, err := counter.CallValue("__getitem__", "caught")
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, caught)
+	stillWorks(t, b)
+}
+
+func TestACancelledContextIsTheCauseOfAnInterruption(t *testing.T) {
+	b := bucket(t, []float32{1, 2})
+	h := load(t, "stuck:endless", HookConfig{})
+	reason := errors.New("the user stopped it")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		time.Sleep(30 * time.Millisecond)
+		cancel(reason)
+	}()
+	_, err := h.RunHook(ctx, b)
+	require.ErrorIs(t, err, reason)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Contains(t, err.Error(), "the user stopped it")
+	stillWorks(t, b)
+}
+
+func TestAnEndlessCallbackOfAChainEndsWithItsContext(t *testing.T) {
+	b := bucket(t, []float32{1, 2})
+	h := load(t, "stuck:endless_callback", HookConfig{})
+	future, chain, err := h.RunHookChained(t.Context(), b)
+	require.NoError(t, err)
+	defer future.Close()
+	defer chain.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, _ = chain.Advance(ctx)
+	assert.Less(t, time.Since(start), 10*time.Second)
+	_, err = future.Wait(t.Context())
+	assert.ErrorContains(t, err, "Interrupted in a callback")
+	stillWorks(t, b)
+}
+
+// stillWorks runs another hook on the bucket.
+func stillWorks(t *testing.T, b *GradBucket) {
+	t.Helper()
+	h := load(t, "noop", HookConfig{})
+	for range 3 {
+		future, err := h.RunHook(t.Context(), b)
+		require.NoError(t, err)
+		_, err = future.Wait(t.Context())
+		require.NoError(t, err)
+		future.Close()
+	}
+}

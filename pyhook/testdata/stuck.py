@@ -1,0 +1,60 @@
+"""Hooks that do not return by themselves."""
+
+import threading
+import time
+
+import torch
+
+stop = threading.Event()
+
+
+def endless(state, bucket):
+    bucket.buffer().mul_(1)
+    while True:
+        pass
+
+
+def stubborn(state, bucket):
+    while state["caught"] < 3:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            state["caught"] += 1
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
+
+
+def waits_for_a_lock(state, bucket):
+    lock = threading.Lock()
+    lock.acquire()
+    while not lock.acquire(timeout=0.05):
+        pass
+
+
+def endless_thread(state, bucket):
+    """Another thread is stuck too: its stack is told."""
+    stop.clear()
+
+    def elsewhere():
+        while not stop.wait(0.01):
+            pass
+
+    threading.Thread(target=elsewhere, name="elsewhere", daemon=True).start()
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        stop.set()
+
+
+def endless_callback(state, bucket):
+    import torch.distributed as dist
+
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+
+    def callback(future):
+        while True:
+            pass
+
+    return work.get_future().then(callback)
