@@ -193,7 +193,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
                 child.set_exception(error)
             except (
                 BaseException
-            ) as error:  # an exit or an interruption: torch takes Exceptions only
+            ) as error:  # an exit, say: torch takes Exceptions only
                 raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
                 raised.__cause__ = error
                 child.set_exception(raised)
