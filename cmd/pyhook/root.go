@@ -39,11 +39,12 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 	root.AddCommand(
 		inGroup("use", newDoctorCommand()),
 		inGroup("use", newCheckCommand()),
+		inGroup("use", newBenchCommand()),
 		inGroup("use", newTrainCommand()),
 		inGroup("use", newDemoCommand()),
 		inGroup("more", newVersionCommand()),
 	)
-	root.AddCommand(newCheckRankCommand(), newDoctorProbeCommand(), newDoctorRankCommand())
+	root.AddCommand(newBenchRankCommand(), newCheckRankCommand(), newDoctorProbeCommand(), newDoctorRankCommand())
 	root.AddCommand(helpTopics()...)
 	return root
 }

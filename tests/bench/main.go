@@ -1,5 +1,5 @@
-// Command bench times one hook call from Go beside the same call by torch's own
-// c10d::PythonCommHook in C++, in one process and in turns.
+// Command bench measures the project's own figures: PyTorch's hooks by Go beside
+// torch's own c10d::PythonCommHook in C++, in one process and in turns.
 //
 //	make bench                    # or: go run ./tests/bench
 //	go run ./tests/bench -run 'noop/4KiB'
@@ -8,58 +8,33 @@
 // A case is hook/size/parameters, with /2ranks where two processes take part.
 // The table goes to stdout, and all figures to out/bench/summary.json, which
 // keeps the rows of other torch versions. docs/performance.md says what is
-// measured and what it means.
+// measured and what it means; `pyhook bench` does it for any hook.
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
-	"time"
 
-	"pyhook/cbridge"
-	"pyhook/launch"
+	"pyhook/internal/hookbench"
 )
-
-const (
-	jobVariable = "PYHOOK_BENCH_JOB"
-	peerSource  = "tests/bench/peer"
-)
-
-// job is what the ranks of one world size are to do.
-type job struct {
-	Python  string // the interpreter
-	Path    []string
-	Cases   []benchCase
-	Scale   float64 // times the blocks of each case
-	Profile string
-	Only    string // a side to run alone
-	Rows    string // rank 0 writes its rows here
-}
 
 func main() {
+	run := parent
+	if hookbench.IsRank() {
+		run = func() error { return hookbench.Rank(context.Background()) }
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
-	if text := os.Getenv(jobVariable); text != "" {
-		var j job
-		if err := json.Unmarshal([]byte(text), &j); err != nil {
-			return err
-		}
-		return measure(context.Background(), &j)
-	}
+func parent() error {
 	pattern := flag.String("run", ".", "cases to run: a regular expression on hook/size/parameters")
 	scale := flag.Float64("scale", 1, "times as many blocks of calls")
 	out := flag.String("out", "out/bench", "folder of summary.json and of the built peer")
@@ -70,90 +45,26 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	python, _, err := cbridge.Discover(context.Background(), "", "torch")
-	if err != nil {
-		return err
-	}
-	peer, err := buildPeer(python.Executable, filepath.Join(*out, "peer"))
-	if err != nil {
-		return err
-	}
-	source, err := filepath.Abs(peerSource)
-	if err != nil {
-		return err
-	}
-	var rows []row
-	for world := 1; world <= 2; world++ {
-		j := job{
-			Python: python.Executable, Path: []string{peer, source}, Scale: *scale, Profile: *profile, Only: *only,
-			Rows: filepath.Join(*out, fmt.Sprintf("rows.world%d.json", world)),
+	options := hookbench.Options{Scale: *scale, Folder: *out, NeedCpp: true, Only: *only, Profile: *profile}
+	for _, c := range hookbench.Suite() {
+		if selected.MatchString(c.Name()) {
+			options.Cases = append(options.Cases, c)
 		}
-		for _, c := range allCases() {
-			if c.World == world && selected.MatchString(c.name()) {
-				j.Cases = append(j.Cases, c)
-			}
-		}
-		got, err := j.spawn(world)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, got...)
 	}
-	if *only != "" {
-		return nil
-	}
-	if len(rows) == 0 {
+	if len(options.Cases) == 0 {
 		return fmt.Errorf("no case matches %q", *pattern)
 	}
-	printTable(os.Stdout, rows)
+	rows, _, err := hookbench.Run(context.Background(), options)
+	if err != nil || *only != "" {
+		return err
+	}
+	hookbench.PrintTable(os.Stdout, rows)
 	return writeSummary(filepath.Join(*out, "summary.json"), rows)
 }
 
-// buildPeer compiles the C++ side, once for each torch, and returns its folder.
-func buildPeer(python, into string) (string, error) {
-	cmd := exec.Command(python, filepath.Join(peerSource, "build.py"), into)
-	cmd.Stderr = os.Stderr
-	folder, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("building the C++ peer (run from the repository's root): %w", err)
-	}
-	return string(bytes.TrimSpace(folder)), nil
-}
-
-// spawn runs the job on processes of their own, one a rank.
-func (j *job) spawn(world int) ([]row, error) {
-	if len(j.Cases) == 0 {
-		return nil, nil
-	}
-	text, err := json.Marshal(j)
-	if err != nil {
-		return nil, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	env := append(os.Environ(), jobVariable+"="+string(text), "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
-	if os.Getenv("GLOO_SOCKET_IFNAME") == "" {
-		env = append(env, "GLOO_SOCKET_IFNAME=lo")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-	defer cancel()
-	err = launch.Spawn(ctx, launch.SpawnConfig{Command: []string{self}, N: world, Env: env, GracePeriod: 3 * time.Second})
-	if err != nil || j.Only != "" {
-		return nil, err
-	}
-	var rows []row
-	data, err := os.ReadFile(j.Rows)
-	if err != nil {
-		return nil, err
-	}
-	return rows, errors.Join(json.Unmarshal(data, &rows), os.Remove(j.Rows))
-}
-
 // writeSummary replaces the rows of the same case and torch, and keeps others.
-func writeSummary(path string, rows []row) error {
-	var kept []row
+func writeSummary(path string, rows []hookbench.Row) error {
+	var kept []hookbench.Row
 	if data, err := os.ReadFile(path); err == nil {
 		if err := json.Unmarshal(data, &kept); err != nil {
 			return fmt.Errorf("%s: %w; remove it", path, err)
@@ -163,7 +74,7 @@ func writeSummary(path string, rows []row) error {
 	for _, r := range rows {
 		fresh[r.Case+" "+r.Torch] = true
 	}
-	all := []row{}
+	all := []hookbench.Row{}
 	for _, r := range kept {
 		if !fresh[r.Case+" "+r.Torch] {
 			all = append(all, r)
@@ -174,15 +85,4 @@ func writeSummary(path string, rows []row) error {
 		return err
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o644)
-}
-
-// cpuModel is the processor's name.
-func cpuModel() string {
-	data, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(data)) {
-		if name, model, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(model)
-		}
-	}
-	return "unknown CPU"
 }

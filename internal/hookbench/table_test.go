@@ -1,4 +1,4 @@
-package main
+package hookbench
 
 import (
 	"testing"
@@ -21,8 +21,8 @@ func TestQuantileInterpolates(t *testing.T) {
 }
 
 func TestShapesFillTheBuffer(t *testing.T) {
-	for _, c := range allCases() {
+	for _, c := range Suite() {
 		shape := c.shape()
-		assert.Equal(t, c.Bytes, shape[0]*shape[1]*4*int64(c.Params), c.name())
+		assert.Equal(t, c.Bytes, shape[0]*shape[1]*4*int64(c.Params), c.Name())
 	}
 }

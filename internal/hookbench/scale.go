@@ -1,4 +1,4 @@
-package main
+package hookbench
 
 // #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x6e9f18c42210
 // #include <stdbool.h>
@@ -28,7 +28,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -39,7 +38,7 @@ import (
 )
 
 // forScale times what one would do without pyhook.
-func (b *bench) forScale(j *job, r *row) error {
+func (b *bench) forScale(j *job, r *Row) error {
 	const calls = 2000
 	naive, err := b.naive(calls)
 	if err != nil {
@@ -69,7 +68,7 @@ func timed(calls int, f func() error) ([]int64, error) {
 }
 
 func (b *bench) naive(calls int) (ns []int64, err error) {
-	state, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	state, err := b.keep(b.newState())
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +111,7 @@ func onFreshThread(py *C.pyh_api, f func()) {
 
 // pipe times a round trip of a byte to a Python process that runs the hook.
 func (b *bench) pipe(j *job, calls int) ([]int64, error) {
-	args := []string{filepath.Join(j.Path[1], "loops.py")}
+	args := []string{j.Loops}
 	for _, n := range b.goSide.bucket.Lengths() {
 		args = append(args, strconv.FormatInt(n, 10))
 	}

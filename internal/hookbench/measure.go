@@ -1,4 +1,4 @@
-package main
+package hookbench
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"pyhook/cbridge"
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
@@ -48,14 +49,14 @@ func measure(ctx context.Context, j *job) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	var rows []row
+	var rows []Row
 	for _, c := range j.Cases {
 		if group.Rank() == 0 {
-			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.name(), time.Now().Format(time.TimeOnly))
+			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
 		}
 		r, err := measureCase(ctx, rt, j, c)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
+			return fmt.Errorf("%s: %w", c.Name(), err)
 		}
 		rows = append(rows, r)
 	}
@@ -69,34 +70,40 @@ func measure(ctx context.Context, j *job) error {
 	return os.WriteFile(j.Rows, data, 0o644)
 }
 
-func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c benchCase) (row, error) {
+func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, error) {
 	runtime.GC() // the buffer of the case before
-	b, err := newBench(ctx, rt, c)
+	b, err := newBench(ctx, rt, j, c)
 	if err != nil {
-		return row{}, err
+		return Row{}, err
 	}
 	defer b.close()
 	blocks, calls := c.blocks(j.Scale)
-	sides := []side{b.goSide, b.cpp, b.floor, b.newBucket}
-	if c.Hook != "noop" {
-		sides = sides[:3] // the bucket's making is lost in what the hook does
+	sides := []side{b.goSide, b.floor}
+	if j.Cpp {
+		sides = append(sides, b.cpp)
+		if c.noop() { // else the bucket's making is lost in what the hook does
+			sides = append(sides, b.newBucket)
+		}
 	}
 	if j.Only != "" {
-		return row{}, alone(sides, j.Only, blocks*calls)
+		return Row{}, alone(sides, j.Only, blocks*calls)
 	}
 	samples, err := interleave(sides, blocks, calls)
 	if err != nil {
-		return row{}, err
+		return Row{}, err
 	}
-	r := newRow(c, samples[0], samples[1], samples[2], calls)
+	r := newRow(c, samples[0], samples[1], calls)
+	if len(samples) > 2 {
+		r.addCpp(samples[0], samples[2], calls)
+	}
 	if len(samples) > 3 {
 		r.CppNewBucketUS = micro(samples[3], 0.5)
 	}
 	r.describe(rt)
 	if err := b.goSide.account(&r); err != nil {
-		return row{}, err
+		return Row{}, err
 	}
-	if c.Hook == "noop" && c.Bytes == 4*kib {
+	if c.noop() && c.Bytes == 4*kib && j.Cpp {
 		err = b.forScale(j, &r)
 	}
 	return r, err
@@ -129,8 +136,8 @@ func interleave(sides []side, blocks, calls int) ([][]int64, error) {
 
 // alone runs one side, for a profiler.
 func alone(sides []side, name string, calls int) error {
-	i := slices.Index([]string{"go", "cpp", "python"}, name)
-	if i < 0 {
+	i := slices.Index([]string{"go", "python", "cpp"}, name)
+	if i < 0 || i >= len(sides) {
 		return fmt.Errorf("no side %q: go, cpp or python", name)
 	}
 	ns := make([]int64, calls)
@@ -143,14 +150,17 @@ func alone(sides []side, name string, calls int) error {
 
 // bench is one case's sides, all on the same hook and the same memory.
 type bench struct {
-	c      benchCase
+	c      Case
+	rt     *pyhook.Runtime
 	buffer *tensorconv.Tensor
 	hook   *pyhook.Object
 	loops  *pyhook.Object
 	bucket *pyhook.Object // PyTorch's own
 	goSide *goSide
-	cpp    *pySide
-	floor  *pySide
+	// cppThere: the C++ peer is built.
+	cppThere bool
+	cpp      *pySide
+	floor    *pySide
 	// newBucket is cpp with a new GradBucket a call, as the reducer makes it.
 	newBucket *pySide
 
@@ -171,8 +181,8 @@ func (b *bench) keep(o *pyhook.Object, err error) (*pyhook.Object, error) {
 	return o, err
 }
 
-func newBench(ctx context.Context, rt *pyhook.Runtime, c benchCase) (*bench, error) {
-	b := &bench{c: c}
+func newBench(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (*bench, error) {
+	b := &bench{c: c, rt: rt, cppThere: j.Cpp}
 	if err := b.open(ctx, rt); err != nil {
 		b.close()
 		return nil, err
@@ -192,7 +202,7 @@ func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
 	for i := range values {
 		values[i] = float32(i%1000)*1e-3 - 0.5
 	}
-	if b.hook, err = b.keep(rt.LoadHook(b.c.Hook)); err != nil {
+	if b.hook, err = b.keep(rt.LoadHook(b.c.Spec.Hook)); err != nil {
 		return err
 	}
 	if b.loops, err = b.keep(rt.Import("loops")); err != nil {
@@ -205,45 +215,70 @@ func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
 }
 
 func (b *bench) openPeers(rt *pyhook.Runtime) error {
-	module, err := b.keep(rt.Import("python_comm_hook_peer"))
-	if err != nil {
-		return err
-	}
 	sizes := make([][]int64, b.c.Params)
 	for i := range sizes {
 		sizes[i] = b.c.shape()
+	}
+	if b.cppThere {
+		if err := b.openCpp(rt, sizes); err != nil {
+			return err
+		}
+	}
+	state, err := b.newState()
+	if err != nil {
+		return err
+	}
+	bucket := b.bucket
+	if bucket == nil { // no C++ to make a real one
+		if bucket, err = b.keep(b.loops.Call("testing_bucket", b.buffer, sizes)); err != nil {
+			return err
+		}
+	}
+	floor, err := b.keep(b.loops.Call("Floor", b.hook, state, bucket))
+	if err != nil {
+		return err
+	}
+	b.floor, err = b.newPySide(floor, "run")
+	return err
+}
+
+func (b *bench) openCpp(rt *pyhook.Runtime, sizes [][]int64) error {
+	module, err := b.keep(rt.Import("python_comm_hook_peer"))
+	if err != nil {
+		return err
 	}
 	parameters, err := b.keep(b.loops.Call("parameters", sizes))
 	if err != nil {
 		return err
 	}
-	cppState, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	state, err := b.newState()
 	if err != nil {
 		return err
 	}
-	peer, err := b.keep(module.Call("Peer", b.hook, cppState, b.buffer, sizes, parameters))
+	peer, err := b.keep(module.Call("Peer", b.hook, state, b.buffer, sizes, parameters))
 	if err != nil {
 		return err
 	}
 	if b.bucket, err = b.keep(peer.Call("bucket")); err != nil {
 		return err
 	}
-	floorState, err := b.keep(b.loops.Call("make_state", b.c.Hook))
-	if err != nil {
-		return err
-	}
-	floor, err := b.keep(b.loops.Call("Floor", b.hook, floorState, b.bucket))
-	if err != nil {
-		return err
-	}
 	if b.cpp, err = b.newPySide(peer, "run"); err != nil {
 		return err
 	}
-	if b.newBucket, err = b.newPySide(peer, "run_new_bucket"); err != nil {
-		return err
-	}
-	b.floor, err = b.newPySide(floor, "run")
+	b.newBucket, err = b.newPySide(peer, "run_new_bucket")
 	return err
+}
+
+// newState makes a state of its own for each side: None where the hook has none.
+func (b *bench) newState() (*pyhook.Object, error) {
+	if b.c.Spec.State == "" {
+		return b.keep(cbridge.Convert(nil))
+	}
+	args, err := b.c.Spec.Args()
+	if err != nil {
+		return nil, err
+	}
+	return b.keep(b.rt.NewState(b.c.Spec.State, args, nil))
 }
 
 // pySide is a side in Python or C++: a method of n and an address.
@@ -275,7 +310,7 @@ type goSide struct {
 }
 
 func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, error) {
-	state, err := b.keep(b.loops.Call("make_state", b.c.Hook))
+	state, err := b.newState()
 	if err != nil {
 		return nil, err
 	}
@@ -338,7 +373,7 @@ func (g *goSide) call() error {
 
 // account counts the Go allocations of a call, and notes whether its result
 // was the buffer's own memory.
-func (g *goSide) account(r *row) error {
+func (g *goSide) account(r *Row) error {
 	const calls = 20
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -10,22 +10,32 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
-from torch.distributed.algorithms.ddp_comm_hooks import debugging_hooks, powerSGD_hook
+from torch.distributed.algorithms.ddp_comm_hooks import debugging_hooks
 
 Hook = Callable[[Any, Any], Any]
 
 
-def make_state(hook: str) -> Any:
-    """A state of its own for each side. PowerSGD compresses from the third call on."""
-    if hook != "powersgd":
-        return None
-    return powerSGD_hook.PowerSGDState(
-        None, matrix_approximation_rank=1, start_powerSGD_iter=2, min_compression_rate=1
-    )
-
-
 def parameters(sizes: Sequence[Sequence[int]]) -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.zeros(tuple(size))) for size in sizes]
+
+
+def testing_bucket(buffer: torch.Tensor, sizes: Sequence[Sequence[int]]) -> Any:
+    """A bucket where there is no C++ peer to make PyTorch's own."""
+    from pyhook._bucket import fresh, new_layout
+
+    lengths = [torch.Size(size).numel() for size in sizes]
+    offsets = [sum(lengths[:i]) for i in range(len(lengths))]
+    layout = new_layout(
+        buffer,
+        0,
+        1,
+        offsets,
+        lengths,
+        sizes,
+        names=[f"p{i}" for i in range(len(sizes))],
+        params=parameters(sizes),
+    )
+    return fresh(layout)
 
 
 class Floor:

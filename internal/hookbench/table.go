@@ -1,18 +1,20 @@
-package main
+package hookbench
 
 import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"pyhook/pyhook"
 )
 
-// row is one case's figures: microseconds a call, medians unless they say p99.
-type row struct {
+// Row is one case's figures: microseconds a call, medians unless they say p99.
+type Row struct {
 	Case     string  `json:"case"`
 	Params   int     `json:"params"`
 	Bytes    int64   `json:"bytes"`
@@ -26,10 +28,12 @@ type row struct {
 	Ratio     float64 `json:"ratio"`
 	RatioLow  float64 `json:"ratio_low"`
 	RatioHigh float64 `json:"ratio_high"`
-	GoP99US   float64 `json:"go_p99_us"`
-	CppP99US  float64 `json:"cpp_p99_us"`
-	Calls     int     `json:"calls"` // of each side
-	Blocks    int     `json:"blocks"`
+	// PythonRatio is Go's time over Python's own call.
+	PythonRatio float64 `json:"python_ratio"`
+	GoP99US     float64 `json:"go_p99_us"`
+	CppP99US    float64 `json:"cpp_p99_us"`
+	Calls       int     `json:"calls"` // of each side
+	Blocks      int     `json:"blocks"`
 
 	GoAllocs     float64 `json:"go_allocs"` // a call
 	GoAllocBytes float64 `json:"go_alloc_bytes"`
@@ -47,17 +51,22 @@ type row struct {
 	Cores  int    `json:"cores"`
 }
 
-func newRow(c benchCase, goNS, cppNS, pythonNS []int64, calls int) row {
-	r := row{Case: c.name(), Params: c.Params, Bytes: c.Bytes, Ranks: c.World, Calls: len(goNS), Blocks: len(goNS) / calls}
-	ratios := pairwise(goNS, cppNS, calls)
-	r.Ratio, r.RatioLow, r.RatioHigh = quantile(ratios, 0.5), quantile(ratios, 0.25), quantile(ratios, 0.75)
+func newRow(c Case, goNS, pythonNS []int64, calls int) Row {
+	r := Row{Case: c.Name(), Params: c.Params, Bytes: c.Bytes, Ranks: c.World, Calls: len(goNS), Blocks: len(goNS) / calls}
 	r.GoUS, r.GoP99US = micro(goNS, 0.5), micro(goNS, 0.99)
-	r.CppUS, r.CppP99US = micro(cppNS, 0.5), micro(cppNS, 0.99)
 	r.PythonUS = micro(pythonNS, 0.5)
+	r.PythonRatio = quantile(pairwise(goNS, pythonNS, calls), 0.5)
 	return r
 }
 
-func (r *row) describe(rt *pyhook.Runtime) {
+// addCpp adds the C++ side's figures.
+func (r *Row) addCpp(goNS, cppNS []int64, calls int) {
+	ratios := pairwise(goNS, cppNS, calls)
+	r.Ratio, r.RatioLow, r.RatioHigh = quantile(ratios, 0.5), quantile(ratios, 0.25), quantile(ratios, 0.75)
+	r.CppUS, r.CppP99US = micro(cppNS, 0.5), micro(cppNS, 0.99)
+}
+
+func (r *Row) describe(rt *pyhook.Runtime) {
 	info := rt.Info()
 	r.Torch, r.Python, r.Go = info.Torch, info.Version, runtime.Version()
 	r.CPU, r.Cores = cpuModel(), runtime.NumCPU()
@@ -85,23 +94,27 @@ func micro(ns []int64, q float64) float64 {
 	return math.Round(quantile(ns, q)) / 1000
 }
 
-func printTable(w io.Writer, rows []row) {
+// PrintTable prints rows for people. Without a C++ side its columns are "-".
+func PrintTable(w io.Writer, rows []Row) {
+	if len(rows) == 0 {
+		return
+	}
 	r := rows[0]
 	fmt.Fprintf(w, "\ntorch %s, Python %s, %s, %d x %s\n", r.Torch, r.Python, r.Go, r.Cores, r.CPU)
 	fmt.Fprint(w, "ratio: Go over C++ (c10d::PythonCommHook), median of neighbouring blocks; times in us a call\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "ratio\thalf lie in\tgo\tc++\tnew bucket\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
+	fmt.Fprint(t, "ratio\thalf lie in\tto python\tgo\tc++\tnew bucket\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
 	for _, r := range rows {
 		copied := "0"
 		if !r.SameMemory {
 			copied = "other memory"
 		}
-		newBucket := "-"
-		if r.CppNewBucketUS > 0 {
-			newBucket = us(r.CppNewBucketUS)
+		ratio, half := "-", "-"
+		if r.CppUS > 0 {
+			ratio, half = fmt.Sprintf("%.3f", r.Ratio), fmt.Sprintf("%.2f..%.2f", r.RatioLow, r.RatioHigh)
 		}
-		fmt.Fprintf(t, "%.3f\t%.2f..%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", r.Ratio, r.RatioLow, r.RatioHigh,
-			us(r.GoUS), us(r.CppUS), newBucket, us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
+		fmt.Fprintf(t, "%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", ratio, half, r.PythonRatio,
+			us(r.GoUS), us(r.CppUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
 	}
 	t.Flush()
 	for _, r := range rows {
@@ -113,8 +126,22 @@ func printTable(w io.Writer, rows []row) {
 }
 
 func us(v float64) string {
+	if v == 0 {
+		return "-"
+	}
 	if v < 100 {
 		return fmt.Sprintf("%.2f", v)
 	}
 	return fmt.Sprintf("%.0f", v)
+}
+
+// cpuModel is the processor's name.
+func cpuModel() string {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(data)) {
+		if name, model, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(model)
+		}
+	}
+	return "unknown CPU"
 }

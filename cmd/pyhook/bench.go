@@ -1,0 +1,185 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pyhook/internal/hookbench"
+	"pyhook/internal/hookspec"
+)
+
+const benchLong = `Time one call of a hook from Go: RunHook, the future's Wait, ParseHookResult.
+
+Beside it, in the same process and in turns, so that a machine that changes its
+speed changes it for all:
+
+  c++      the same by torch's own c10d::PythonCommHook, if a C++ compiler and
+           torch's headers are there (pip's torch has them; Debian's needs
+           libtorch-dev pybind11-dev python3-dev)
+  python   hook(state, bucket).wait() in a Python loop
+
+ratio is Go over C++, the median of neighbouring blocks of calls. With -n 2 and
+more the hook really communicates, over gloo on this machine.
+
+HOOK is as in pyhook check, but for go:allreduce and go:fp16.`
+
+// benchRankCommand is what a rank of a bench is started with.
+const benchRankCommand = "__bench-rank"
+
+type benchFlags struct {
+	spec   hookspec.Spec
+	ranks  int
+	sizes  []string
+	params []int
+	scale  float64
+	cache  string
+	json   bool
+}
+
+func newBenchCommand() *cobra.Command {
+	var f benchFlags
+	cmd := &cobra.Command{
+		Use:   "bench HOOK",
+		Short: "Time a hook's call from Go, beside C++ and Python",
+		Long:  benchLong,
+		Example: `  pyhook bench noop
+  pyhook bench my_hooks.py:my_hook --sizes 64KiB,25MiB --params 1,64
+  pyhook bench powersgd -n 2 --state-arg matrix_approximation_rank=2 --json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError("bench takes one hook, such as fp16 or hooks.py:my_hook, and got %d", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: completeHook,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.spec.Hook = args[0]
+			return f.run(cmd)
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVarP(&f.ranks, "ranks", "n", 1, "`N` ranks on this machine")
+	f.spec.AddStateFlags(flags)
+	flags.StringSliceVar(&f.sizes, "sizes", []string{"4KiB", "1MiB", "25MiB"}, "`sizes` of the bucket: bytes, or with KiB, MiB")
+	flags.IntSliceVar(&f.params, "params", []int{1, 64}, "`numbers` of parameters in the bucket")
+	flags.Float64Var(&f.scale, "scale", 1, "times as many calls")
+	flags.StringVar(&f.cache, "cache", "", "`folder` where the C++ side is built and kept (default: pyhook/bench in the user's cache)")
+	flags.BoolVar(&f.json, "json", false, "print the rows as JSON")
+	_ = cmd.RegisterFlagCompletionFunc("state", completeState)
+	return cmd
+}
+
+func newBenchRankCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: benchRankCommand, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return hookbench.Rank(cmd.Context()) },
+	}
+}
+
+func (f *benchFlags) run(cmd *cobra.Command) error {
+	cases, err := f.cases()
+	if err != nil {
+		return err
+	}
+	folder, err := f.folder()
+	if err != nil {
+		return err
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	stderr := cmd.ErrOrStderr()
+	rows, noCpp, err := hookbench.Run(cmd.Context(), hookbench.Options{
+		Cases: cases, Python: pythonFlag(cmd), Path: []string{cwd}, Scale: f.scale, Folder: folder,
+		RankArgs: []string{benchRankCommand},
+		Say:      func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) },
+	})
+	if stopped := stoppedBy(cmd.Context()); stopped != nil {
+		return stopped
+	}
+	if err != nil {
+		return err
+	}
+	if noCpp != nil {
+		fmt.Fprintln(stderr, "without a C++ side:", noCpp)
+	}
+	return f.print(cmd.OutOrStdout(), rows)
+}
+
+func (f *benchFlags) print(out io.Writer, rows []hookbench.Row) error {
+	if !f.json {
+		hookbench.PrintTable(out, rows)
+		return nil
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(rows)
+}
+
+func (f *benchFlags) cases() ([]hookbench.Case, error) {
+	if strings.HasPrefix(f.spec.Hook, "go:") {
+		return nil, usageError("%s is written in Go: bench times calls of Python hooks", f.spec.Hook)
+	}
+	if f.ranks < 1 {
+		return nil, usageError("-n %d: at least 1", f.ranks)
+	}
+	if f.scale <= 0 {
+		return nil, usageError("--scale %g: must be above 0", f.scale)
+	}
+	spec := f.spec.WithDefaults()
+	if _, err := spec.Args(); err != nil {
+		return nil, usageError("%w", err)
+	}
+	if spec.State == "" && len(spec.StateArgs) > 0 {
+		return nil, usageError("--state-arg without --state: %s takes no state of its own", spec.Hook)
+	}
+	var sizes []int64
+	for _, text := range f.sizes {
+		n, err := parseBytes(text)
+		if err != nil {
+			return nil, usageError("--sizes: %w", err)
+		}
+		sizes = append(sizes, n)
+	}
+	for _, n := range f.params {
+		if n < 1 {
+			return nil, usageError("--params %d: at least 1", n)
+		}
+	}
+	return hookbench.Cases(spec, sizes, f.params, f.ranks), nil
+}
+
+// parseBytes reads 4096, 4KiB, 25MiB.
+func parseBytes(text string) (int64, error) {
+	number, unit := text, int64(1)
+	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			number, unit = rest, n
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+	if err != nil || n < 1 || n > (1<<40)/unit {
+		return 0, fmt.Errorf("%q is no size: write bytes, or 4KiB, 25MiB", text)
+	}
+	return n * unit, nil
+}
+
+// folder is where the C++ side is built.
+func (f *benchFlags) folder() (string, error) {
+	if f.cache != "" {
+		return f.cache, nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("where to build the C++ side: %w; give --cache", err)
+	}
+	return filepath.Join(cache, "pyhook", "bench"), nil
+}

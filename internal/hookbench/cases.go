@@ -1,0 +1,99 @@
+package hookbench
+
+import (
+	"fmt"
+	"math"
+
+	"pyhook/internal/hookspec"
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+// Case is one line of the table.
+type Case struct {
+	Spec   hookspec.Spec // a Python hook; each side makes a state of its own
+	Bytes  int64         // of the bucket's float32 buffer
+	Params int
+	World  int
+}
+
+// noop says that the hook does nothing: its calls are a few microseconds.
+func (c Case) noop() bool { return c.Spec.Hook == "noop" }
+
+// Name is hook/size/parameters, with /2ranks where two processes take part.
+func (c Case) Name() string {
+	name := fmt.Sprintf("%s/%s/%d", c.Spec.Hook, size(c.Bytes), c.Params)
+	if c.World > 1 {
+		name += fmt.Sprintf("/%dranks", c.World)
+	}
+	return name
+}
+
+func size(bytes int64) string {
+	switch {
+	case bytes >= mib && bytes%mib == 0:
+		return fmt.Sprintf("%dMiB", bytes/mib)
+	case bytes >= kib && bytes%kib == 0:
+		return fmt.Sprintf("%dKiB", bytes/kib)
+	}
+	return fmt.Sprintf("%dB", bytes)
+}
+
+// Cases returns all combinations for one hook. Buffers are of float32, rounded
+// up to a whole number of elements a parameter.
+func Cases(spec hookspec.Spec, sizes []int64, params []int, world int) []Case {
+	var cases []Case
+	for _, bytes := range sizes {
+		for _, n := range params {
+			unit := 4 * int64(n)
+			cases = append(cases, Case{spec, (bytes + unit - 1) / unit * unit, n, world})
+		}
+	}
+	return cases
+}
+
+// Suite is the project's own cases.
+func Suite() []Case {
+	var cases []Case
+	specs := []hookspec.Spec{{Hook: "noop"}, {Hook: "allreduce"}, {Hook: "fp16"}, {Hook: "powersgd", State: "powersgd",
+		StateArgs: []string{"matrix_approximation_rank=1", "start_powerSGD_iter=2", "min_compression_rate=1"}}}
+	for _, spec := range specs {
+		cases = append(cases, Cases(spec, []int64{4 * kib, 256 * kib, 25 * mib, 256 * mib}, []int{1, 64, 512}, 1)...)
+	}
+	for _, spec := range specs[1:] {
+		cases = append(cases, Cases(spec, []int64{4 * kib, 25 * mib}, []int{64}, 2)...)
+	}
+	return cases
+}
+
+// blocks returns how many blocks of how many calls each side runs. It is fixed,
+// since all ranks must do the same, and a case takes a few seconds.
+func (c Case) blocks(scale float64) (blocks, calls int) {
+	switch {
+	case c.noop():
+		blocks, calls = 500, 200
+	case c.Bytes >= 256*mib:
+		blocks, calls = 7, 1
+	case c.Bytes >= 25*mib:
+		blocks, calls = 40, 1
+	case c.Spec.State != "" && c.Bytes < 25*mib:
+		blocks, calls = 100, 2
+	default:
+		blocks, calls = 100, 20
+	}
+	return max(3, int(math.Round(float64(blocks)*scale))), calls
+}
+
+// shape divides the buffer evenly into matrices as square as can be, since
+// PowerSGD compresses matrices only.
+func (c Case) shape() []int64 {
+	n := c.Bytes / 4 / int64(c.Params)
+	rows := int64(math.Sqrt(float64(n)))
+	for n%rows != 0 {
+		rows--
+	}
+	return []int64{rows, n / rows}
+}
