@@ -70,7 +70,7 @@ func (i *interruption) raise() (inside bool) {
 	if first {
 		stacks, _ = i.in.Stacks()
 	}
-	exc, err := i.in.bootstrap.Attr("Interrupted")
+	exc, err := i.in.InterruptedClass()
 	if err != nil {
 		return false
 	}
@@ -110,6 +110,10 @@ func (i *interruption) end() (string, bool) {
 	}
 	return i.stacks, i.raised
 }
+
+// InterruptedClass returns the exception class pyhook.Interrupted. The caller
+// closes it.
+func (in *Interpreter) InterruptedClass() (*Object, error) { return in.bootstrap.Attr("Interrupted") }
 
 // Stacks returns the stack of every Python thread but the caller's, as text.
 func (in *Interpreter) Stacks() (string, error) {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"pyhook/cbridge"
@@ -44,6 +46,9 @@ type PythonCommHook struct {
 	state *Object
 	// observed is hook, watched for its collectives; nil: nobody does.
 	observed *Object
+
+	watching sync.Mutex // a call is inside that watcher watches
+	watcher  atomic.Pointer[watcher]
 
 	legacy legacyNames
 }
@@ -130,6 +135,7 @@ func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
 	h.observed.Close()
+	h.unwatch()
 }
 
 func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
@@ -168,7 +174,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	var result C.pyh_result
 	stacks, interrupted := "", false
 	if ctx.Done() == nil {
-		err = h.call(python, hook, &result)
+		err = h.call(python, hook, nil, &result)
 	} else {
 		stacks, interrupted, err = h.callUntil(ctx, python, hook, &result)
 	}
@@ -189,7 +195,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 }
 
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, result *C.pyh_result) error {
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *C.pyh_result) error {
 	hook, err := callable.Hold()
 	if err != nil {
 		return err
@@ -205,7 +211,9 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, result *C.
 		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
 		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, data: python.c.data, len: python.c.len}
 	}
+	w.enter(c)
 	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
+	w.leave()
 	*result = c.result
 	if alone {
 		python.call.Unlock()

@@ -1,6 +1,7 @@
 #include "hookcall.h"
 #include "shell.h"
 
+#include <pthread.h>
 #include <string.h>
 
 int pyh_tools_init(pyh_tools *t) {
@@ -139,6 +140,7 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
   const pyh_api *py = t->py;
   memset(out, 0, sizeof *out);
   py->enter();
+  b->thread = (unsigned long)pthread_self();
   PyObject *shell = pyh_shell(b->layout, b->tensor);
   PyObject *future = NULL;
   if (shell != NULL) {
@@ -162,7 +164,21 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
       py->Py_DecRef(future);
     }
   }
+  if (b->interrupted) { // too late perhaps: not for the next call
+    b->interrupted = 0;
+    py->PyThreadState_SetAsyncExc(b->thread, NULL);
+  }
+  b->thread = 0;
   py->leave();
+}
+
+int pyh_interrupt(const pyh_tools *t, pyh_bucket *b, uintptr_t exception) {
+  if (b->thread == 0) {
+    return 0;
+  }
+  b->interrupted = 1;
+  t->py->PyThreadState_SetAsyncExc(b->thread, (PyObject *)exception);
+  return 1;
 }
 
 void pyh_future_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,

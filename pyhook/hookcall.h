@@ -48,6 +48,8 @@ typedef struct {
   uintptr_t data; // where tensor's memory is
   int64_t len;    // its elements
   int streak;     // calls in a row whose future was done at return
+  unsigned long thread; // that runs the hook now, as Python names it; 0: none
+  int interrupted;      // pyh_interrupt raised something there
   pyh_result result;
 } pyh_bucket;
 
@@ -58,6 +60,9 @@ int pyh_tools_init(pyh_tools *);
 // addresses of a pyh_tools, two PyObjects and a pyh_bucket: as integers, Go
 // passes them without looking up whether they are Go's.
 void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket);
+// Raises the exception class in the call of that bucket, if one is inside: 1.
+// Attached, which with a GIL means that the call is not in Python just now.
+int pyh_interrupt(const pyh_tools *, pyh_bucket *, uintptr_t exception);
 // The value of a future that is done, attached or not.
 void pyh_future_value(const pyh_tools *, PyObject *future, const pyh_bucket *, pyh_result *out);
 // pyh_watch looks at any future: pyh_future_value if it is done, else PENDING

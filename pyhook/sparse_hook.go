@@ -60,7 +60,9 @@ func (h *PythonCommHook) runSparse(ctx context.Context, b *SparseGradBucket, hoo
 	if err := b.forPython(h.rt); err != nil {
 		return nil, h.failAt(b.index, ErrBucket, err)
 	}
-	future, err := h.rt.bridge.Call("run_sparse_hook", hook, h.state, b.layout)
+	var future *Object
+	var err error
+	h.rt.interpreter.Interruptible(ctx, func() { future, err = h.rt.bridge.Call("run_sparse_hook", hook, h.state, b.layout) })
 	if err != nil {
 		return nil, h.failSparse(b, ErrRaised, err)
 	}
