@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -47,18 +48,20 @@ func all(t *testing.T, n int, runs []run) []outcome {
 // The configuration that hangs or aborts stock DDP on gloo.
 func TestPowerSGDOverManyBucketsIsTheSerialRunBitForBit(t *testing.T) {
 	for _, n := range []int{2, 4} {
-		steps := 40 * deep(t)
-		if n == 4 {
-			steps /= 4
-		}
-		serial, ordered := powerSGD(steps), powerSGD(steps)
-		serial.Order, ordered.Order = ddp.Serial, ddp.Auto
-		got := all(t, n, []run{serial, ordered})
-		assert.Equal(t, got[0].SHA, got[1].SHA)
-		assert.Equal(t, "ordered", got[1].Order)
-		assert.Greater(t, got[1].Buckets, 4)
-		t.Logf("%d ranks, %d steps, %d buckets: serial %.1f ms a step, ordered %.1f, ratio %.2f",
-			n, steps, got[1].Buckets, got[0].MsPerStep, got[1].MsPerStep, got[1].MsPerStep/got[0].MsPerStep)
+		t.Run(fmt.Sprint(n, " ranks"), func(t *testing.T) {
+			steps := 40 * deep(t)
+			if n == 4 {
+				steps /= 4
+			}
+			serial, ordered := powerSGD(steps), powerSGD(steps)
+			serial.Order, ordered.Order = ddp.Serial, ddp.Auto
+			got := all(t, n, []run{serial, ordered})
+			assert.Equal(t, got[0].SHA, got[1].SHA)
+			assert.Equal(t, "ordered", got[1].Order)
+			assert.Greater(t, got[1].Buckets, 4)
+			t.Logf("%d steps, %d buckets: serial %.1f ms a step, ordered %.1f, ratio %.2f",
+				steps, got[1].Buckets, got[0].MsPerStep, got[1].MsPerStep, got[1].MsPerStep/got[0].MsPerStep)
+		})
 	}
 }
 
