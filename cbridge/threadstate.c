@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static __thread PyThreadState *kept; // this thread's state, when detached too
 static __thread int depth;           // > 0: this thread is attached
@@ -76,7 +77,26 @@ static void thread_exit(void *state) {
   atomic_fetch_sub(&states, 1);
 }
 
-static void make_exit_key(void) { pthread_key_create(&exit_key, thread_exit); }
+// A child of os.fork has this one thread and none of Go's others: it may run
+// Python to an os._exit or an exec, as multiprocessing does, but must not come
+// back to Go, which would wait for ever for its scheduler.
+static volatile bool forked;
+
+static void in_child(void) { forked = true; }
+
+static void end_forked_child(void) {
+  static const char why[] =
+      "pyhook: a process that Python code forked came back from it instead of ending; it is ended here. "
+      "A child of os.fork must end in os._exit.\n";
+  ssize_t written = write(2, why, sizeof why - 1);
+  (void)written;
+  _exit(70);
+}
+
+static void make_exit_key(void) {
+  pthread_key_create(&exit_key, thread_exit);
+  pthread_atfork(NULL, NULL, in_child);
+}
 
 // A thread's keys are cleared in the order in which they were made, those
 // without destructor too. Python's own key must outlast ours, so ours is made
@@ -114,6 +134,9 @@ void pyh_enter(void) {
 void pyh_leave(void) {
   if (--depth > 0) {
     return;
+  }
+  if (forked) {
+    end_forked_child();
   }
   if (borrowed) {
     borrowed = false;
