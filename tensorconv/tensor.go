@@ -134,7 +134,7 @@ func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error)
 	if n != int64(len(s)) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("shape %v has %d elements and the slice has %d", shape, n, len(s))}
 	}
-	if !dtype.aligned(data) {
+	if !dtype.aligned(uintptr(data)) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("the slice is not aligned for %s", dtype)}
 	}
 	pinner := new(runtime.Pinner)
@@ -171,7 +171,7 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 		data = nil
 	case data == nil:
 		return nil, &Error{Op: "from pointer", Why: "nil pointer"}
-	case !dtype.aligned(data):
+	case !dtype.aligned(uintptr(data)):
 		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("%p is not aligned for %s", data, dtype)}
 	}
 	if release == nil {
