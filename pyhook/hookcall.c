@@ -9,8 +9,10 @@ int pyh_tools_init(pyh_tools *t) {
   t->empty = py->PyTuple_New(0);
   t->layout = py->PyUnicode_InternFromString("_layout");
   t->buffer = py->PyUnicode_InternFromString("_buffer");
+  t->dtype = py->PyUnicode_InternFromString("dtype");
+  t->requires_grad = py->PyUnicode_InternFromString("requires_grad");
   return t->bucket_new != NULL && t->empty != NULL && t->layout != NULL &&
-         t->buffer != NULL;
+         t->buffer != NULL && t->dtype != NULL && t->requires_grad != NULL;
 }
 
 // fresh_bucket is _bucket.py's fresh(): each call gets a shell of its own.
@@ -47,13 +49,29 @@ static int64_t number(const pyh_tools *t, PyObject *method, const pyh_bucket *b)
   return value;
 }
 
-// untouched: the hook did not give the kept tensor other memory or another
-// shape in place (resize_, set_, .data=, unsqueeze_). Not PyObject_Size: len()
-// of a tensor is Python code.
+// answers whether what gave result (new, or NULL) is want.
+static int answers(const pyh_tools *t, PyObject *result, PyObject *want) {
+  if (result == NULL) {
+    t->py->PyErr_Clear();
+    return 0;
+  }
+  t->py->Py_DecRef(result); // only its address is looked at
+  return result == want;
+}
+
+// untouched: the hook did not give the kept tensor other memory, or another form
+// of it, in place (resize_, set_, .data=, unsqueeze_, as_strided_,
+// requires_grad_, .__class__=). Not PyObject_Size: len() of a tensor is Python
+// code.
 static int untouched(const pyh_tools *t, const pyh_bucket *b) {
-  // An empty tensor has no address to compare.
-  return number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
-         (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data);
+  const pyh_api *py = t->py;
+  return answers(t, py->PyObject_Type(b->tensor), t->tensor_class) &&
+         number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
+         // An empty tensor has no address to compare.
+         (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data) &&
+         answers(t, call1(py, t->is_contiguous, b->tensor), py->True) &&
+         answers(t, py->PyObject_GetAttr(b->tensor, t->dtype), b->dtype) &&
+         answers(t, py->PyObject_GetAttr(b->tensor, t->requires_grad), py->False);
 }
 
 static int is_future(const pyh_tools *t, PyObject *o) {

@@ -14,11 +14,15 @@ typedef struct {
   PyObject *data_ptr;     // torch.Tensor.data_ptr, unbound
   PyObject *numel;        // torch.Tensor.numel, unbound
   PyObject *dim;          // torch.Tensor.dim, unbound
+  PyObject *is_contiguous; // torch.Tensor.is_contiguous, unbound
+  PyObject *tensor_class; // torch.Tensor
   PyObject *bucket_class; // pyhook._bucket.Bucket
   PyObject *(*bucket_new)(PyObject *, PyObject *, PyObject *);
   PyObject *empty;   // ()
   PyObject *layout;  // "_layout", interned
   PyObject *buffer;  // "_buffer", interned
+  PyObject *dtype;   // "dtype", interned
+  PyObject *requires_grad; // "requires_grad", interned
 } pyh_tools;
 
 enum pyh_outcome {
@@ -43,6 +47,7 @@ typedef struct {
 typedef struct {
   PyObject *layout;
   PyObject *tensor;
+  PyObject *dtype; // tensor's
   uintptr_t data; // where tensor's memory is
   int64_t len;    // its elements
   int streak;     // calls in a row whose future was done at return

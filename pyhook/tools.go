@@ -50,7 +50,7 @@ func newTools(bridge *Object) (*tools, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer tensor.Close()
+	t.objects = append(t.objects, tensor)
 	futures, err := cbridge.Import("torch.futures")
 	if err != nil {
 		return nil, err
@@ -59,11 +59,13 @@ func newTools(bridge *Object) (*tools, error) {
 	t.objects = append(t.objects, future)
 	err = firstError(
 		t.keep(&t.c.future_class, future, ""),
+		t.keep(&t.c.tensor_class, tensor, ""),
 		t.keep(&t.c.done, future, "done"),
 		t.keep(&t.c.value, future, "value"),
 		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
 		t.keep(&t.c.numel, tensor, "numel"),
 		t.keep(&t.c.dim, tensor, "dim"),
+		t.keep(&t.c.is_contiguous, tensor, "is_contiguous"),
 		t.keep(&t.c.python_future, futures, "Future"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
 		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),

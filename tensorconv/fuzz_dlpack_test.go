@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/big"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -204,8 +205,8 @@ func (c craft) read(t *testing.T, x *Tensor, page []byte) {
 	}
 	require.Equal(t, want, walk(x))
 	o, err := x.Python()
-	if err != nil { // torch has no negative strides
-		requireError(t, err, "")
+	if err != nil { // torch has no negative strides, and may not know of pinned memory
+		require.True(t, c.device != int64(CPU) || slices.Min(x.Strides()) < 0, "%v", err)
 		return
 	}
 	defer o.Close()

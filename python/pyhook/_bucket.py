@@ -49,6 +49,7 @@ class BucketLayout:
 
     __slots__ = (
         "_address",
+        "_dtype",
         "_grads",
         "_grads_bound",
         "_parameters",
@@ -77,6 +78,7 @@ class BucketLayout:
     sparse_indices: Optional[torch.Tensor]
     legacy_names: set[str]
     _address: int
+    _dtype: torch.dtype
     _views: Optional[list[tuple[torch.Tensor, int]]]
     _grads: Optional[list[torch.Tensor]]
     _grads_bound: bool
@@ -92,8 +94,9 @@ class BucketLayout:
         """Whether the buffer still is what it was when the layout was made.
 
         False after a hook resized it or gave it other memory in place
-        (``buffer.resize_``, ``buffer.set_``, ``buffer.data = ...``): make a new
-        layout then.
+        (``buffer.resize_``, ``buffer.set_``, ``buffer.data = ...``), or made it
+        require grad: make a new layout then. The Go side asks the same in C
+        (hookcall.c: untouched).
         """
         if self.is_sparse:
             return True
@@ -103,6 +106,8 @@ class BucketLayout:
             and tensor.dim() == 1
             and tensor.numel() == self.numel
             and tensor.is_contiguous()
+            and tensor.dtype == self._dtype
+            and not tensor.requires_grad
         )
 
     def gradients(self) -> list[torch.Tensor]:
@@ -122,6 +127,7 @@ class BucketLayout:
             if (
                 view.shape != self.sizes[i]
                 or view.data_ptr() != address
+                or view.dtype != self.tensor.dtype
                 or view.requires_grad
                 or not view.is_contiguous()
             ):
@@ -321,6 +327,7 @@ def new_layout(
     layout._views = layout._grads = layout._parameters = None
     layout._grads_bound = False
     layout._templates = params
+    layout._dtype = tensor.dtype
     layout._address = 0 if layout.is_sparse else int(tensor.data_ptr())
     _check_layout(layout)
     if any(isinstance(p, torch.nn.Parameter) and hasattr(p.grad, _VIEW_MARK) for p in params or ()):
