@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/big"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -75,7 +74,7 @@ func FuzzDLPackImport(f *testing.F) {
 	f.Fuzz(func(t *testing.T, major uint32, flags uint64, hasData bool, device, ndim int32, dims []byte, hasShape, hasStrides bool, code, bits uint8, lanes uint16, from uint64) {
 		page, err := guarded()
 		require.NoError(t, err)
-		call(t, "deletions")
+		call(t, "forget") // what an input that failed left
 		c := craft{major: int64(major), flags: int64(flags), device: int64(device), ndim: int64(ndim), code: int64(code), bits: int64(bits), lanes: int64(lanes), from: int64(from)}
 		if hasData {
 			c.data = addressOf(page)
@@ -93,14 +92,14 @@ func FuzzDLPackImport(f *testing.F) {
 		capsule := c.capsule(t)
 		x, err := FromPython(capsule)
 		capsule.Close()
-		can := c.canBe(from)
+		assert.Equal(t, c.canBe(from), err == nil, "%+v: %v", c, err)
 		if err != nil {
 			requireError(t, err, "")
-			require.False(t, can, "%+v: %v", c, err)
 		} else {
-			require.True(t, can, "%+v", c)
-			c.read(t, x, page)
-			x.Close()
+			func() {
+				defer x.Close()
+				c.read(t, x, page)
+			}()
 		}
 		assert.Equal(t, []any{int64(1), int64(0)}, call(t, "deletions"))
 	})
@@ -205,8 +204,10 @@ func (c craft) read(t *testing.T, x *Tensor, page []byte) {
 	}
 	require.Equal(t, want, walk(x))
 	o, err := x.Python()
-	if err != nil { // torch has no negative strides, and may not know of pinned memory
-		require.True(t, c.device != int64(CPU) || slices.Min(x.Strides()) < 0, "%v", err)
+	if err != nil {
+		if x.Device().Type == CPU { // this torch may not know of pinned memory
+			requireError(t, err, "torch has no")
+		}
 		return
 	}
 	defer o.Close()

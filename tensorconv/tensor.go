@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"unsafe"
+
+	"pyhook/internal/debuggc"
 )
 
 // alignment of memory that this package allocates: a cache line, and the
@@ -194,6 +196,7 @@ func (t *Tensor) Close() {
 
 // use keeps the memory, and t itself, until done.
 func (t *Tensor) use() error {
+	debuggc.Collect()
 	if t != nil && t.parent != nil {
 		t = t.parent
 	}
@@ -220,6 +223,7 @@ func (t *Tensor) done() {
 }
 
 func (t *Tensor) isClosed() bool {
+	debuggc.Collect()
 	if t.parent != nil {
 		t = t.parent
 	}

@@ -162,6 +162,12 @@ def reduced(value):
     return dist.all_reduce(value, async_op=True).get_future()
 
 
+def reduced_value(v):
+    """gloo reduces complex numbers as pairs of real ones, and gives those back."""
+    complex_ = isinstance(v, torch.Tensor) and v.dtype.is_complex
+    return torch.view_as_real(v) if complex_ else v
+
+
 # How a value comes back, and which value then counts; NOTHING: none.
 NOTHING = object()
 ENDS = [
@@ -171,7 +177,7 @@ ENDS = [
     (lambda v: on_thread(v).then(lambda f: f.value()), lambda v: v),
     (lambda v: done([v]), lambda v: v),
     (lambda v: done((v,)), lambda v: v),
-    (reduced, lambda v: v),
+    (reduced, reduced_value),
     (lambda v: done([v, v]), lambda v: NOTHING),
     (lambda v: torch.futures.collect_all([done(v)]), lambda v: NOTHING),
     (lambda v: done(None), lambda v: NOTHING),
@@ -226,13 +232,16 @@ def expect(value, numel):
     expected["why"] = why
     if why:
         return
-    value = value.detach()
+    value, dtype = value.detach(), str(value.dtype)
     if value.has_names():
         value = value.rename(None)
     # Not flatten: a copy element by element into memory that is surely plain.
+    # Bool memory may hold other bytes than 0 and 1, which torch's copy makes 1.
+    if value.dtype == torch.bool:
+        value = value.view(torch.uint8)
     flat = torch.empty(value.shape, dtype=value.dtype).copy_(value).view(-1)[:numel]
     raw = ctypes.string_at(flat.data_ptr(), numel * flat.element_size()) if numel else b""
-    expected.update(ok=True, dtype=str(flat.dtype), result=raw)
+    expected.update(ok=True, dtype=dtype, result=raw)
 
 
 def objection(value, numel):

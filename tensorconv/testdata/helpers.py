@@ -172,6 +172,11 @@ def deletions():
     return [n, len(alive)]
 
 
+def forget():
+    deleted.clear()
+    alive.clear()
+
+
 def delete_without_gil(capsule, versioned):
     """Consumes a capsule and calls its deleter, as C++ would, without the GIL."""
     kind = Versioned if versioned else Legacy
