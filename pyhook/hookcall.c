@@ -61,7 +61,7 @@ static int answers(const pyh_tools *t, PyObject *result, PyObject *want) {
 
 // untouched: the hook did not give the kept tensor other memory, or another form
 // of it, in place (resize_, set_, .data=, unsqueeze_, as_strided_,
-// requires_grad_, .__class__=). Not PyObject_Size: len() of a tensor is Python
+// requires_grad_, rename_, .__class__=). Not PyObject_Size: len() of a tensor is Python
 // code.
 static int untouched(const pyh_tools *t, const pyh_bucket *b) {
   const pyh_api *py = t->py;
@@ -70,6 +70,7 @@ static int untouched(const pyh_tools *t, const pyh_bucket *b) {
          // An empty tensor has no address to compare.
          (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data) &&
          answers(t, call1(py, t->is_contiguous, b->tensor), py->True) &&
+         (t->has_names == NULL || answers(t, call1(py, t->has_names, b->tensor), py->False)) &&
          answers(t, py->PyObject_GetAttr(b->tensor, t->dtype), b->dtype) &&
          answers(t, py->PyObject_GetAttr(b->tensor, t->requires_grad), py->False);
 }

@@ -15,6 +15,7 @@ typedef struct {
   PyObject *numel;        // torch.Tensor.numel, unbound
   PyObject *dim;          // torch.Tensor.dim, unbound
   PyObject *is_contiguous; // torch.Tensor.is_contiguous, unbound
+  PyObject *has_names;    // torch.Tensor.has_names, unbound; NULL where torch has none
   PyObject *tensor_class; // torch.Tensor
   PyObject *bucket_class; // pyhook._bucket.Bucket
   PyObject *(*bucket_new)(PyObject *, PyObject *, PyObject *);

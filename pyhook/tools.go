@@ -59,13 +59,9 @@ func newTools(bridge *Object) (*tools, error) {
 	t.objects = append(t.objects, future)
 	err = firstError(
 		t.keep(&t.c.future_class, future, ""),
-		t.keep(&t.c.tensor_class, tensor, ""),
+		t.keepTensor(tensor),
 		t.keep(&t.c.done, future, "done"),
 		t.keep(&t.c.value, future, "value"),
-		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
-		t.keep(&t.c.numel, tensor, "numel"),
-		t.keep(&t.c.dim, tensor, "dim"),
-		t.keep(&t.c.is_contiguous, tensor, "is_contiguous"),
 		t.keep(&t.c.python_future, futures, "Future"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
 		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),
@@ -94,6 +90,23 @@ func newTools(bridge *Object) (*tools, error) {
 		t.objects = append(t.objects, *f.slot)
 	}
 	return t, nil
+}
+
+// keepTensor keeps torch.Tensor and what tells that a tensor was changed in place.
+func (t *tools) keepTensor(tensor *Object) error {
+	err := firstError(
+		t.keep(&t.c.tensor_class, tensor, ""),
+		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
+		t.keep(&t.c.numel, tensor, "numel"),
+		t.keep(&t.c.dim, tensor, "dim"),
+		t.keep(&t.c.is_contiguous, tensor, "is_contiguous"),
+	)
+	names, absent := tensor.Attr("has_names") // torch 2.15 has no names
+	if err != nil || absent != nil {
+		return err
+	}
+	defer names.Close()
+	return t.keep(&t.c.has_names, tensor, "has_names")
 }
 
 // keep puts attribute name of o (o itself for "") into a slot of the C struct.

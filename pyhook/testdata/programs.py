@@ -52,6 +52,10 @@ class Step:
         return DTYPES[self.r(len(DTYPES))]
 
 
+def has_names(t):
+    return getattr(t, "has_names", bool)()  # torch 2.15 has no names
+
+
 def set_data(s, t):
     s.buffer.data = t
     return s.t
@@ -127,6 +131,7 @@ BUFFERS = [
     lambda s: s.buffer.transpose_(0, -1),
     lambda s: s.buffer.as_strided_(*s.sizes()),
     lambda s: s.buffer.requires_grad_(),
+    lambda s: s.buffer.rename_("a"),
     lambda s: s.bucket.gradients()[0].mul_(3),
     lambda s: s.bucket.gradients()[1].t_(),
     lambda s: s.bucket.gradients()[0].requires_grad_(),
@@ -233,7 +238,7 @@ def expect(value, numel):
     if why:
         return
     value, dtype = value.detach(), str(value.dtype)
-    if value.has_names():
+    if has_names(value):
         value = value.rename(None)
     # Not flatten: a copy element by element into memory that is surely plain.
     # Bool memory may hold other bytes than 0 and 1, which torch's copy makes 1.
@@ -272,7 +277,7 @@ def look(state, bucket):
         stride=list(b.stride()),
         dtype=str(b.dtype),
         grad=b.requires_grad,
-        named=b.has_names(),
+        named=has_names(b),
         address=b.data_ptr(),
         gradients=[list(g.shape) for g in gradients],
         views=[[str(g.dtype), g.requires_grad] for g in gradients],

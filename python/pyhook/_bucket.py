@@ -108,6 +108,7 @@ class BucketLayout:
             and tensor.is_contiguous()
             and tensor.dtype == self._dtype
             and not tensor.requires_grad
+            and not getattr(tensor, "has_names", bool)()
         )
 
     def gradients(self) -> list[torch.Tensor]:
