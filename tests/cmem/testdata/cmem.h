@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../cbridge/bridge.h"
-#include "../../tensorconv/memory.h"
+#include "../../../cbridge/bridge.h"
+#include "../../../tensorconv/memory.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \
