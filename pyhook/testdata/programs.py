@@ -258,9 +258,6 @@ def expect(value, numel):
     if has_names(value):
         value = value.rename(None)
     # Not flatten: a copy element by element into memory that is surely plain.
-    # Bool memory may hold other bytes than 0 and 1, which torch's copy makes 1.
-    if value.dtype == torch.bool:
-        value = value.view(torch.uint8)
     flat = torch.empty(value.shape, dtype=value.dtype).copy_(value).view(-1)[:numel]
     raw = ctypes.string_at(flat.data_ptr(), numel * flat.element_size()) if numel else b""
     expected.update(ok=True, dtype=dtype, result=raw)
