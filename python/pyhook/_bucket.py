@@ -41,7 +41,8 @@ class BucketLayout:
             empty for a sparse bucket.
         sizes: shape of each gradient.
         names: parameter names, or empty.
-        numel: elements of ``tensor`` as given (a hook can resize the tensor).
+        numel, dtype: of ``tensor`` as given (a hook can resize the tensor, and
+            give it other data).
         sparse_indices: optional tensor, as GradBucket of torch >= 2 holds.
         legacy_names: torch <= 1.9 method names and result forms that a hook
             used: reported, so that a user learns of them.
@@ -49,13 +50,13 @@ class BucketLayout:
 
     __slots__ = (
         "_address",
-        "_dtype",
         "_grads",
         "_grads_bound",
         "_parameters",
         "_templates",
         "_views",
         "count",
+        "dtype",
         "index",
         "legacy_names",
         "lengths",
@@ -68,6 +69,7 @@ class BucketLayout:
     )
 
     tensor: torch.Tensor
+    dtype: torch.dtype
     index: int
     count: int
     offsets: tuple[int, ...]
@@ -78,7 +80,6 @@ class BucketLayout:
     sparse_indices: Optional[torch.Tensor]
     legacy_names: set[str]
     _address: int
-    _dtype: torch.dtype
     _views: Optional[list[tuple[torch.Tensor, int]]]
     _grads: Optional[list[torch.Tensor]]
     _grads_bound: bool
@@ -106,7 +107,7 @@ class BucketLayout:
             and tensor.dim() == 1
             and tensor.numel() == self.numel
             and tensor.is_contiguous()
-            and tensor.dtype == self._dtype
+            and tensor.dtype == self.dtype
             and not tensor.requires_grad
             and not getattr(tensor, "has_names", bool)()
         )
@@ -328,7 +329,7 @@ def new_layout(
     layout._views = layout._grads = layout._parameters = None
     layout._grads_bound = False
     layout._templates = params
-    layout._dtype = tensor.dtype
+    layout.dtype = tensor.dtype
     layout._address = 0 if layout.is_sparse else int(tensor.data_ptr())
     _check_layout(layout)
     if any(isinstance(p, torch.nn.Parameter) and hasattr(p.grad, _VIEW_MARK) for p in params or ()):
