@@ -2,16 +2,19 @@
 #
 # PYHOOK_PYTHON=/path/to/python  use this interpreter (else one is found, or set up)
 # VERSION=v1.2.3                 the version to stamp (else git describe)
+# FUZZTIME=10m, MINUTES=5         how long each fuzz target and the soak run
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BENCH ?= .
 IMAGE ?= pyhook
+FUZZTIME ?= 10m
+MINUTES ?= 5
 
 # Finds the interpreter, or sets one up, for the command that follows.
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image clean
+.PHONY: help build demo test test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +33,13 @@ test: ## set up and run every check: formats, linters, Python and Go tests, race
 
 lint: ## formats, go vet, staticcheck, ruff, mypy
 	@scripts/test.sh lint
+
+test-deep: ## race, cgocheck, ASan, valgrind, debug-GC, a soak and all fuzz targets; FUZZTIME=10m MINUTES=5
+	@FUZZTIME='$(FUZZTIME)' MINUTES='$(MINUTES)' scripts/test.sh deep
+
+soak: ## hooks of every kind for MINUTES=5, and whether memory or anything else grows
+	@scripts/check-build.sh
+	@$(with_python) set -x && go run -buildvcs=false ./tests/soak -minutes '$(MINUTES)'
 
 test-go: ## Go tests, plain (the quickest)
 	@scripts/test.sh go

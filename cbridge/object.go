@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"unsafe"
+
+	"pyhook/internal/debuggc"
 )
 
 // ErrObjectClosed: the Object was used after its Close.
@@ -65,7 +67,7 @@ func (o *Object) Close() {
 
 // use keeps the reference alive until done.
 func (o *Object) use() error {
-	maybeGC()
+	debuggc.Collect()
 	if o == nil {
 		return ErrObjectClosed
 	}

@@ -39,11 +39,12 @@ type Parameter struct {
 type pythonBucket struct {
 	layout *Object            // pyhook._bucket.BucketLayout
 	tensor *Object            // the flat torch tensor over buffer
+	dtype  *Object            // tensor's
 	buffer *tensorconv.Tensor // the trainer's handle
 	refs   atomic.Int32
 
 	call    sync.Mutex    // guards c's streak and result: a call and the reading of it
-	c       *C.pyh_bucket // C memory, as long as this struct; layout and tensor hold its references
+	c       *C.pyh_bucket // C memory, as long as this struct; layout, tensor and dtype hold its references
 	address C.uintptr_t   // of c
 }
 
@@ -51,6 +52,7 @@ func (p *pythonBucket) release() {
 	if p != nil && p.refs.Add(-1) == 0 {
 		p.layout.Close()
 		p.tensor.Close()
+		p.dtype.Close()
 	}
 }
 
@@ -107,12 +109,18 @@ func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBuck
 	if err != nil {
 		return nil, fmt.Errorf("the bucket's buffer: %w", err)
 	}
-	layout, err := b.layout(t, tensor, buffer.Device())
+	dtype, err := tensor.Attr("dtype")
 	if err != nil {
 		tensor.Close()
 		return nil, err
 	}
-	python := &pythonBucket{layout: layout, tensor: tensor, buffer: buffer, c: (*C.pyh_bucket)(C.calloc(1, C.sizeof_pyh_bucket))}
+	layout, err := b.layout(t, tensor, buffer.Device())
+	if err != nil {
+		tensor.Close()
+		dtype.Close()
+		return nil, err
+	}
+	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer, c: (*C.pyh_bucket)(C.calloc(1, C.sizeof_pyh_bucket))}
 	runtime.AddCleanup(python, func(c *C.pyh_bucket) { C.free(unsafe.Pointer(c)) }, python.c)
 	python.refs.Store(2)
 	python.c.data, python.c.len = C.uintptr_t(uintptr(buffer.Data())), C.int64_t(buffer.Len())
@@ -122,7 +130,7 @@ func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBuck
 			return nil
 		})
 	}
-	if err := errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor)); err != nil {
+	if err := errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor), hold(dtype, &python.c.dtype)); err != nil {
 		python.refs.Store(1)
 		python.release()
 		return nil, err

@@ -5,8 +5,11 @@
 #include <string.h>
 
 int pyh_tools_init(pyh_tools *t) {
-  t->shell_type = pyh_shell_type(t->py, t->bucket_methods, t->bucket_class);
-  return t->shell_type != NULL;
+  const pyh_api *py = t->py;
+  t->shell_type = pyh_shell_type(py, t->bucket_methods, t->bucket_class);
+  t->dtype = py->PyUnicode_InternFromString("dtype");
+  t->requires_grad = py->PyUnicode_InternFromString("requires_grad");
+  return t->shell_type != NULL && t->dtype != NULL && t->requires_grad != NULL;
 }
 
 static PyObject *call1(const pyh_api *py, PyObject *f, PyObject *arg) {
@@ -28,9 +31,18 @@ static int64_t number(const pyh_tools *t, PyObject *method, const pyh_bucket *b)
   return value;
 }
 
-// untouched: the hook did not give the kept tensor other memory or another
-// shape in place (resize_, set_, .data=, unsqueeze_).
-static int untouched(const pyh_tools *t, const pyh_bucket *b) {
+// answers whether what gave result (new, or NULL) is want.
+static int answers(const pyh_tools *t, PyObject *result, PyObject *want) {
+  if (result == NULL) {
+    t->py->PyErr_Clear();
+    return 0;
+  }
+  t->py->Py_DecRef(result); // only its address is looked at
+  return result == want;
+}
+
+// same_memory: the kept tensor is flat, of its length, and where it was.
+static int same_memory(const pyh_tools *t, const pyh_bucket *b) {
   DLTensor seen;
   if (t->describe != NULL) {
     if (t->describe(b->tensor, &seen) == 0) {
@@ -43,7 +55,30 @@ static int untouched(const pyh_tools *t, const pyh_bucket *b) {
   // Not PyObject_Size: len() of a tensor is Python code.
   // An empty tensor has no address to compare.
   return number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
-         (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data);
+         (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data) &&
+         answers(t, call1(t->py, t->is_contiguous, b->tensor), t->py->True);
+}
+
+// same_flags: what is no part of a result, but shows in the next step.
+static int same_flags(const pyh_tools *t, const pyh_bucket *b) {
+  const pyh_api *py = t->py;
+  return (t->has_names == NULL || answers(t, call1(py, t->has_names, b->tensor), py->False)) &&
+         answers(t, py->PyObject_GetAttr(b->tensor, t->requires_grad), py->False);
+}
+
+enum { FLAGS_EACH = 64 }; // calls between two looks at the flags of a steady hook
+
+// untouched: the hook did not give the kept tensor other memory, or another form
+// of it, in place (resize_, set_, .data=, unsqueeze_, as_strided_,
+// requires_grad_, rename_, .__class__=). A hook that has left the flags alone in
+// its first calls is not asked for them each time.
+static int untouched(const pyh_tools *t, const pyh_bucket *b) {
+  const pyh_api *py = t->py;
+  int look = b->calls < FLAGS_EACH || b->calls % FLAGS_EACH == 0;
+  return answers(t, py->PyObject_Type(b->tensor), t->tensor_class) &&
+         same_memory(t, b) &&
+         answers(t, py->PyObject_GetAttr(b->tensor, t->dtype), b->dtype) &&
+         (!look || same_flags(t, b));
 }
 
 static int is_future(const pyh_tools *t, PyObject *o) {
@@ -141,6 +176,7 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
   memset(out, 0, sizeof *out);
   py->enter();
   b->thread = (unsigned long)pthread_self();
+  b->calls++;
   PyObject *shell = pyh_shell(b->layout, b->tensor);
   PyObject *future = NULL;
   if (shell != NULL) {

@@ -18,9 +18,14 @@ typedef struct {
   // Fills in a DLTensor of a torch.Tensor that it does not keep; NULL before
   // torch 2.10. Not 0: exception set.
   int (*describe)(void *tensor, DLTensor *);
+  PyObject *is_contiguous; // torch.Tensor.is_contiguous, unbound
+  PyObject *has_names;     // torch.Tensor.has_names, unbound; NULL where torch has none
+  PyObject *tensor_class;  // torch.Tensor
   PyObject *bucket_methods; // pyhook._bucket.BucketMethods
   PyObject *bucket_class;   // pyhook._bucket.Bucket
   PyObject *shell_type;     // of shell.c
+  PyObject *dtype;          // "dtype", interned
+  PyObject *requires_grad;  // "requires_grad", interned
 } pyh_tools;
 
 enum pyh_outcome {
@@ -45,9 +50,11 @@ typedef struct {
 typedef struct {
   PyObject *layout;
   PyObject *tensor;
+  PyObject *dtype; // tensor's
   uintptr_t data; // where tensor's memory is
   int64_t len;    // its elements
   int streak;     // calls in a row whose future was done at return
+  unsigned calls; // since the objects were made
   unsigned long thread; // that runs the hook now, as Python names it; 0: none
   int interrupted;      // pyh_interrupt raised something there
   pyh_result result;

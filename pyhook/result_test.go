@@ -54,6 +54,7 @@ func asGiven(t *testing.T, b *GradBucket) {
 	assert.Equal(t, []any{int64(1)}, python(t, "results.flag", "stride"))
 	assert.Equal(t, "torch.float32", python(t, "results.flag", "dtype"))
 	assert.Equal(t, int64(uintptr(b.Buffer().Data())), python(t, "results.flag", "address"))
+	assert.Equal(t, false, python(t, "results.flag", "requires_grad"))
 }
 
 func TestResultsOfAnyLayoutAreReadAsTorchMeansThem(t *testing.T) {

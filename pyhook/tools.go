@@ -51,7 +51,7 @@ func newTools(bridge *Object) (*tools, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer tensor.Close()
+	t.objects = append(t.objects, tensor)
 	futures, err := cbridge.Import("torch.futures")
 	if err != nil {
 		return nil, err
@@ -65,11 +65,9 @@ func newTools(bridge *Object) (*tools, error) {
 	t.c.describe = (*[0]byte)(describe)
 	err = firstError(
 		t.keep(&t.c.future_class, future, ""),
+		t.keepTensor(tensor),
 		t.keep(&t.c.done, future, "done"),
 		t.keep(&t.c.value, future, "value"),
-		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
-		t.keep(&t.c.numel, tensor, "numel"),
-		t.keep(&t.c.dim, tensor, "dim"),
 		t.keep(&t.c.python_future, futures, "Future"),
 		t.keep(&t.c.bucket_methods, bridge, "BucketMethods"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
@@ -99,6 +97,23 @@ func newTools(bridge *Object) (*tools, error) {
 		t.objects = append(t.objects, *f.slot)
 	}
 	return t, nil
+}
+
+// keepTensor keeps torch.Tensor and what tells that a tensor was changed in place.
+func (t *tools) keepTensor(tensor *Object) error {
+	err := firstError(
+		t.keep(&t.c.tensor_class, tensor, ""),
+		t.keep(&t.c.data_ptr, tensor, "data_ptr"),
+		t.keep(&t.c.numel, tensor, "numel"),
+		t.keep(&t.c.dim, tensor, "dim"),
+		t.keep(&t.c.is_contiguous, tensor, "is_contiguous"),
+	)
+	names, absent := tensor.Attr("has_names") // torch 2.15 has no names
+	if err != nil || absent != nil {
+		return err
+	}
+	defer names.Close()
+	return t.keep(&t.c.has_names, tensor, "has_names")
 }
 
 // keep puts attribute name of o (o itself for "") into a slot of the C struct.

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Run checks by name, in the order given, and sum up. A failed check does not stop the ones after
-# it. `make test` runs all.
+# it. `make test` runs all, `make test-deep` the deep ones; docs/testing.md says what each finds.
 #
-# usage: test.sh [all | lint | CHECK...]
+# usage: test.sh [all | lint | deep | CHECK...]
+# FUZZTIME=10m  how long each fuzz target runs; MINUTES=5  how long the soak lasts
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -49,23 +50,52 @@ check_cgocheck() {
 
 # The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design. The
 # two libraries are loaded first, so that the sanitizer sees the C++ exceptions of torch.
-check_asan() {
+asan() {
 	local preload
 	preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so.6)"
 	run env ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
-		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" ./cbridge ./tensorconv
+		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
 }
+check_asan() { asan ./cbridge ./tensorconv; }
+
+# The deep ones.
+
+check_deepasan() { asan ./cbridge ./tensorconv ./pyhook ./ddp; }
+
+# Garbage is collected at each use of a handle: a reference kept by luck is dropped.
+check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp; }
+
+check_valgrind() {
+	command -v valgrind >/dev/null || die "valgrind is not on PATH; on Debian: apt-get install valgrind"
+	run env PYHOOK_VALGRIND=1 go test -count=1 -timeout "$timeout" -run Valgrind ./tests/cmem
+}
+
+# Every fuzz target of the clone, one after another. What fails is written to the package's
+# testdata/fuzz, where go test finds it from then on.
+check_fuzz() {
+	local folder target bad=()
+	while IFS=: read -r folder target; do
+		run go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-10m}" -timeout 0 "./$folder" </dev/null ||
+			bad+=("$folder:$target")
+	done < <(grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . |
+		sed -E 's|^\./(.*)/[^/]*:func (.*)$|\1:\2|' | sort)
+	((${#bad[@]} == 0)) || die "what failed: ${bad[*]}"
+}
+
+check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy)
 all=("${lint[@]}" pytest race cgocheck asan)
+deep=(race cgocheck deepasan valgrind debuggc soak fuzz)
 
 case ${1:-all} in
 all) checks=("${all[@]}") ;;
 lint) checks=("${lint[@]}") ;;
+deep) checks=("${deep[@]}") ;;
 *) checks=("$@") ;;
 esac
 for check in "${checks[@]}"; do
-	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go"
+	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go ${deep[*]:2}"
 done
 
 "$scripts/check-build.sh"

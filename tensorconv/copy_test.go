@@ -208,7 +208,7 @@ func TestStridedTensorsAreCopied(t *testing.T) {
 	noLeaks(t)
 	random := rand.New(rand.NewPCG(5, 6))
 	dtypes := computed(t)
-	for range 400 {
+	for range often(400) {
 		from, to := dtypes[random.IntN(len(dtypes))], dtypes[random.IntN(len(dtypes))]
 		base, src := randomView(t, random, from)
 		contiguousBase := newClosed(t, from, base.Len())

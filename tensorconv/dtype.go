@@ -1,9 +1,6 @@
 package tensorconv
 
-import (
-	"fmt"
-	"unsafe"
-)
+import "fmt"
 
 // DType is an element type, by torch's names.
 type DType uint8
@@ -101,12 +98,12 @@ func (d DType) Size() int {
 }
 
 // aligned reports whether an element of d may lie at p.
-func (d DType) aligned(p unsafe.Pointer) bool {
+func (d DType) aligned(p uintptr) bool {
 	size := uintptr(d.Size())
 	if d.IsComplex() {
 		size /= 2
 	}
-	return uintptr(p)%size == 0
+	return p%size == 0
 }
 
 // IsFloat8 reports whether d is one of the 8-bit floating types, which this

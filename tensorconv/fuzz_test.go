@@ -4,7 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -36,42 +35,6 @@ func FuzzView(f *testing.F) {
 		for _, e := range elements {
 			require.Less(t, e, uint8(6))
 		}
-	})
-}
-
-// FuzzDLPackImport: a capsule of any content is a tensor or an error, and is
-// deleted once.
-func FuzzDLPackImport(f *testing.F) {
-	f.Add(uint8(0), uint8(0), true, int32(2), int64(2), int64(3), int64(3), int64(1), true, true, uint8(2), uint8(32), uint16(1), uint64(0))
-	f.Add(uint8(1), uint8(1), true, int32(2), int64(2), int64(3), int64(3), int64(1), true, true, uint8(2), uint8(32), uint16(1), uint64(4))
-	f.Add(uint8(2), uint8(0), false, int32(-7), int64(-2), int64(1<<62), int64(1<<62), int64(-1<<63), false, true, uint8(255), uint8(0), uint16(0), uint64(1<<63))
-	f.Add(uint8(1), uint8(0), false, int32(1), int64(0), int64(1), int64(1), int64(1), true, false, uint8(5), uint8(128), uint16(1), uint64(1<<63))
-	f.Fuzz(func(t *testing.T, major, flags uint8, hasData bool, ndim int32, a, b, strideA, strideB int64, hasShape, hasStrides bool, code, bits uint8, lanes uint16, from uint64) {
-		call(t, "deletions")
-		c := craft{int64(major), int64(flags), hasData, int64(ndim), []int64{a, b}, []int64{strideA, strideB}, int64(code), int64(bits), int64(lanes), int64(from & (1<<63 - 1))}
-		if ndim > 2 { // as a producer that does not lie about its arrays
-			c.ndim = int64(ndim%2 + 1)
-		}
-		if !hasShape {
-			c.shape = nil
-		}
-		if !hasStrides {
-			c.strides = nil
-		}
-		capsule := c.capsule(t)
-		x, err := FromPython(capsule)
-		capsule.Close()
-		if err == nil {
-			n, countErr := count(x.Shape())
-			require.NoError(t, countErr)
-			assert.Equal(t, n, x.Len())
-			assert.Len(t, x.Strides(), len(x.Shape()))
-			assert.True(t, x.DType().aligned(x.Data()))
-			x.Close()
-		} else {
-			requireError(t, err, "")
-		}
-		assert.Equal(t, []any{int64(1), int64(0)}, call(t, "deletions"))
 	})
 }
 

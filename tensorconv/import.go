@@ -10,6 +10,8 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"math"
+	"math/bits"
 	"unsafe"
 
 	"pyhook/cbridge"
@@ -75,6 +77,8 @@ func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
 	switch {
 	case imported.read_only != 0:
 		return refuse("the memory is read-only: copy it first")
+	case d.device._type < 1: // Device's zero value would make it the CPU
+		return refuse("device type %d is none of DLPack's", d.device._type)
 	case ndim < 0 || ndim > maxDims:
 		return refuse("%d dimensions", ndim)
 	case ndim > 0 && d.shape == nil:
@@ -96,20 +100,31 @@ func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
 	if d.strides != nil { // NULL means contiguous
 		copy(strides, unsafe.Slice((*int64)(unsafe.Pointer(d.strides)), ndim))
 	}
-	if _, _, ok := span(shape, strides); !ok {
+	low, high, ok := span(shape, strides)
+	if !ok {
 		return refuse("strides %v reach beyond any memory", strides)
 	}
 	var data unsafe.Pointer // of no elements: nil, whatever the producer says
 	if n > 0 {
-		if d.data == nil {
+		switch {
+		case d.data == nil:
 			return refuse("%v has no memory", shape)
+		case !addressable(uintptr(d.data), uint64(d.byte_offset), low*int64(dtype.Size()), (high+1)*int64(dtype.Size())):
+			return refuse("shape %v with strides %v at %p and %d bytes goes round the address space", shape, strides, d.data, uint64(d.byte_offset))
 		}
-		if data = unsafe.Add(d.data, int(d.byte_offset)); !dtype.aligned(data) {
+		if data = unsafe.Add(d.data, int(d.byte_offset)); !dtype.aligned(uintptr(data)) {
 			return refuse("%p is not aligned for %s", data, dtype)
 		}
 	}
 	device := Device{Type: DeviceType(d.device._type), ID: int32(d.device.id)}
 	return newTensor(data, dtype, device, shape, strides, imported.owner), nil
+}
+
+// addressable reports whether the bytes from low to high, counted from offset bytes
+// after base, are in a process's half of the address space. Neither is beyond 2^63.
+func addressable(base uintptr, offset uint64, low, high int64) bool {
+	first, over := bits.Add64(uint64(base), offset, 0)
+	return over == 0 && first <= math.MaxInt64 && int64(first)+low > 0 && high <= math.MaxInt64-int64(first)
 }
 
 // objection says whether o is a torch tensor and why its memory is not its

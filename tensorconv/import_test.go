@@ -94,7 +94,7 @@ func TestWhatIsNotShownByMemoryIsRefusedWithAReason(t *testing.T) {
 		{"not aligned", "numpy.frombuffer(bytearray(9), dtype='u1')[1:].view('f4')", ""},
 		{"__dlpack__ raises", "Producer(lambda **k: 1 / 0)", "__dlpack__ refused"},
 		{"__dlpack__ gives no capsule", "Producer(lambda **k: 5)", "nor an unused DLPack capsule"},
-		{"version 9", "crafted(9, 0, True, 1, [2], [1], 2, 32, 1, 0)", "version 9 is not known"},
+		{"version 9", "crafted(9, 0, True, 1, 1, [2], [1], 2, 32, 1, 0)", "version 9 is not known"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -159,10 +159,11 @@ func TestSubclassesAndViewsOfTensorsComeIn(t *testing.T) {
 // crafts are the contents of a crafted capsule; see fuzz_test.go.
 type craft struct {
 	major, flags            int64
-	hasData                 bool
-	ndim                    int64
+	data                    any // an address; true: some memory; nil
+	device, ndim            int64
 	shape, strides          []int64
 	code, bits, lanes, from int64
+	shapeAt                 int64 // an address in place of shape
 }
 
 func (c craft) capsule(t testing.TB) *cbridge.Object {
@@ -173,13 +174,17 @@ func (c craft) capsule(t testing.TB) *cbridge.Object {
 		}
 		return s
 	}
-	o, err := helper.Call("crafted", c.major, c.flags, c.hasData, c.ndim, list(c.shape), list(c.strides), c.code, c.bits, c.lanes, c.from)
+	shape := list(c.shape)
+	if c.shapeAt != 0 {
+		shape = c.shapeAt
+	}
+	o, err := helper.Call("crafted", c.major, c.flags, c.data, c.device, c.ndim, shape, list(c.strides), c.code, c.bits, c.lanes, c.from)
 	require.NoError(t, err)
 	return o
 }
 
 func TestCapsulesOfAnyContentAreReadOrRefusedAndDeletedOnce(t *testing.T) {
-	good := craft{0, 0, true, 2, []int64{2, 3}, []int64{3, 1}, dlFloat, 32, 1, 0}
+	good := craft{data: true, device: 1, ndim: 2, shape: []int64{2, 3}, strides: []int64{3, 1}, code: dlFloat, bits: 32, lanes: 1}
 	with := func(f func(*craft)) craft { c := good; f(&c); return c }
 	tests := []struct {
 		name  string
@@ -191,7 +196,7 @@ func TestCapsulesOfAnyContentAreReadOrRefusedAndDeletedOnce(t *testing.T) {
 		{"no strides", with(func(c *craft) { c.strides = nil }), ""},
 		{"an offset in bytes", with(func(c *craft) { c.from = 8 }), ""},
 		{"copied for us", with(func(c *craft) { c.major, c.flags = 1, 2 }), ""},
-		{"no elements and no memory", with(func(c *craft) { c.shape, c.hasData, c.from = []int64{0, 3}, false, 24 }), ""},
+		{"no elements and no memory", with(func(c *craft) { c.shape, c.data, c.from = []int64{0, 3}, nil, 24 }), ""},
 		{"a scalar without sizes", with(func(c *craft) { c.ndim, c.shape, c.strides = 0, nil, nil }), ""},
 		{"read-only", with(func(c *craft) { c.major, c.flags = 1, 1 }), "read-only"},
 		{"another version", with(func(c *craft) { c.major = 2 }), "version 2 is not known"},
@@ -202,7 +207,11 @@ func TestCapsulesOfAnyContentAreReadOrRefusedAndDeletedOnce(t *testing.T) {
 		{"a negative size", with(func(c *craft) { c.shape = []int64{2, -3} }), "negative size"},
 		{"too many elements", with(func(c *craft) { c.shape = []int64{1 << 40, 1 << 40} }), "too many elements"},
 		{"far strides", with(func(c *craft) { c.strides = []int64{-1 << 63, 1} }), "beyond any memory"},
-		{"no memory", with(func(c *craft) { c.hasData = false }), "no memory"},
+		{"no memory", with(func(c *craft) { c.data = nil }), "no memory"},
+		{"an offset round the address space", with(func(c *craft) { c.from = -4 }), "goes round the address space"},
+		{"strides round the address space", with(func(c *craft) { c.strides = []int64{-1 << 57, 1} }), "goes round the address space"},
+		{"no device of DLPack's", with(func(c *craft) { c.device = 0 }), "device type 0"},
+		{"a negative device", with(func(c *craft) { c.device = -3 }), "device type -3"},
 		{"not aligned", with(func(c *craft) { c.from = 2 }), "not aligned"},
 		{"vectors", with(func(c *craft) { c.lanes = 4 }), "4 lanes"},
 		{"an opaque type", with(func(c *craft) { c.code = 3 }), "type code 3"},

@@ -277,7 +277,7 @@ func TestAHundredThousandExportsLeaveMemoryFlat(t *testing.T) {
 			o.Close()
 		}
 	}
-	n := 100_000
+	n := often(100_000)
 	if testing.Short() {
 		n = 1000
 	}
@@ -299,7 +299,7 @@ func TestTensorsServeManyGoroutines(t *testing.T) {
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			for range 200 {
+			for range often(200) {
 				view, err := x.View(8, []int64{8}, nil)
 				if !assert.NoError(t, err) {
 					return
@@ -323,7 +323,7 @@ func TestTensorsServeManyGoroutines(t *testing.T) {
 
 func TestCloseBesideOtherUsesIsSafe(t *testing.T) {
 	noLeaks(t)
-	for range 300 {
+	for range often(300) {
 		x, err := New(Float32, 1024)
 		require.NoError(t, err)
 		var group sync.WaitGroup

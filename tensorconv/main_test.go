@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/debuggc"
 )
 
 //go:embed testdata/helpers.py
@@ -59,6 +60,15 @@ func startWithoutTorch() (err error) {
 	fmt.Fprintf(os.Stderr, "Python %s from %s (%s)\n", python.Version, python.Library, python.Python.Source)
 	helper, err = python.Module("tensorconv_helpers", helperSource)
 	return err
+}
+
+// often is how often a long test does something: n, or less where each use of a
+// handle collects garbage.
+func often(n int) int {
+	if debuggc.On {
+		return max(n/100, 4)
+	}
+	return n
 }
 
 // noLeaks asserts at the test's end that every handle and every piece of memory

@@ -155,7 +155,8 @@ func (s *torchSide) findViewed() error {
 // tensor keeps the memory alive for as long as it (or its storage) lives, so t
 // may be closed. Dtypes that torch's DLPack refuses go as uint8 and are viewed;
 // a dtype that this torch does not have is an *Error, and so are negative
-// strides. The caller closes the result.
+// strides, and complex128 that is not aligned to 16 bytes. The caller closes the
+// result.
 func (t *Tensor) Python() (*cbridge.Object, error) {
 	s, err := torch()
 	if err != nil {
@@ -172,6 +173,10 @@ func (t *Tensor) Python() (*cbridge.Object, error) {
 		if step < 0 {
 			return nil, &Error{Op: "to torch", Why: fmt.Sprintf("torch has no negative strides: %v", t.strides)}
 		}
+	}
+	// c10/util/complex.h: alignas(2 * sizeof(T)). Its vectorised loops crash on less.
+	if t.dtype == Complex128 && uintptr(t.data)%16 != 0 {
+		return nil, &Error{Op: "to torch", Why: fmt.Sprintf("torch needs complex128 at multiples of 16 bytes, and this is at %p: copy it", t.data)}
 	}
 	return t.toTorch(s, s.viewed[t.dtype])
 }

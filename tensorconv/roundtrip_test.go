@@ -158,6 +158,27 @@ func TestATransposedTensorHasTorchsOwnElements(t *testing.T) {
 	assert.Equal(t, []any{[]any{1., 4.}, []any{2., 5.}, []any{3., 6.}}, list)
 }
 
+// TestComplexNumbersThatTorchWouldCrashOnAreRefused: its loops over complex128 load
+// 16 bytes at a time, aligned.
+func TestComplexNumbersThatTorchWouldCrashOnAreRefused(t *testing.T) {
+	noLeaks(t)
+	memory, err := New(Float64, 5)
+	require.NoError(t, err)
+	defer memory.Close()
+	for offset, right := range map[int]bool{0: true, 8: false} {
+		x, err := FromPointer(unsafe.Add(memory.Data(), offset), Complex128, []int64{2}, nil, Device{}, nil)
+		require.NoError(t, err)
+		o, err := x.Python()
+		if right {
+			require.NoError(t, err)
+			o.Close()
+		} else {
+			requireError(t, err, "complex128 at multiples of 16 bytes")
+		}
+		x.Close()
+	}
+}
+
 func TestNegativeStridesAndUnknownDTypesAreRefusedByPython(t *testing.T) {
 	noLeaks(t)
 	x := newClosed(t, Float32, 4)

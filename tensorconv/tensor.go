@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"unsafe"
+
+	"pyhook/internal/debuggc"
 )
 
 // alignment of memory that this package allocates: a cache line, and the
@@ -136,7 +138,7 @@ func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error)
 	if n != int64(len(s)) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("shape %v has %d elements and the slice has %d", shape, n, len(s))}
 	}
-	if !dtype.aligned(data) {
+	if !dtype.aligned(uintptr(data)) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("the slice is not aligned for %s", dtype)}
 	}
 	pinner := new(runtime.Pinner)
@@ -173,7 +175,7 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 		data = nil
 	case data == nil:
 		return nil, &Error{Op: "from pointer", Why: "nil pointer"}
-	case !dtype.aligned(data):
+	case !dtype.aligned(uintptr(data)):
 		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("%p is not aligned for %s", data, dtype)}
 	}
 	if release == nil {
@@ -196,6 +198,7 @@ func (t *Tensor) Close() {
 
 // use keeps the memory, and t itself, until done.
 func (t *Tensor) use() error {
+	debuggc.Collect()
 	if t != nil && t.parent != nil {
 		t = t.parent
 	}
@@ -222,6 +225,7 @@ func (t *Tensor) done() {
 }
 
 func (t *Tensor) isClosed() bool {
+	debuggc.Collect()
 	if t.parent != nil {
 		t = t.parent
 	}

@@ -52,6 +52,9 @@ IN_PLACE = {
     ),
     "set_ to other memory": lambda b: b.set_(b * 2),
     "set_ to an offset view": lambda b: b.set_(torch.cat([b * 0, b * 2])[b.numel() :]),
+    "data replaced by its bits": lambda b: replaced(b, b.view(torch.int32)),
+    "made its first element": lambda b: b.as_strided_((b.numel(),), (0,)),
+    "requiring grad from now on": lambda b: b.requires_grad_(),
     "made a row": lambda b: b.unsqueeze_(0),
     "made a column": lambda b: b.unsqueeze_(1),
     "shrunk and grown again": lambda b: b.resize_(2).resize_(4),
@@ -98,6 +101,7 @@ def look(state, bucket):
         stride=list(b.stride()),
         dtype=str(b.dtype),
         address=b.data_ptr(),
+        requires_grad=b.requires_grad,
     )
     return done(b)
 

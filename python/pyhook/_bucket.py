@@ -41,7 +41,8 @@ class BucketLayout:
             empty for a sparse bucket.
         sizes: shape of each gradient.
         names: parameter names, or empty.
-        numel: elements of ``tensor`` as given (a hook can resize the tensor).
+        numel, dtype: of ``tensor`` as given (a hook can resize the tensor, and
+            give it other data).
         sparse_indices: optional tensor, as GradBucket of torch >= 2 holds.
         legacy_names: torch <= 1.9 method names and result forms that a hook
             used: reported, so that a user learns of them.
@@ -55,6 +56,7 @@ class BucketLayout:
         "_templates",
         "_views",
         "count",
+        "dtype",
         "index",
         "legacy_names",
         "lengths",
@@ -67,6 +69,7 @@ class BucketLayout:
     )
 
     tensor: torch.Tensor
+    dtype: torch.dtype
     index: int
     count: int
     offsets: tuple[int, ...]
@@ -92,8 +95,9 @@ class BucketLayout:
         """Whether the buffer still is what it was when the layout was made.
 
         False after a hook resized it or gave it other memory in place
-        (``buffer.resize_``, ``buffer.set_``, ``buffer.data = ...``): make a new
-        layout then.
+        (``buffer.resize_``, ``buffer.set_``, ``buffer.data = ...``), or made it
+        require grad: make a new layout then. The Go side asks the same in C
+        (hookcall.c: untouched).
         """
         if self.is_sparse:
             return True
@@ -103,6 +107,9 @@ class BucketLayout:
             and tensor.dim() == 1
             and tensor.numel() == self.numel
             and tensor.is_contiguous()
+            and tensor.dtype == self.dtype
+            and not tensor.requires_grad
+            and not getattr(tensor, "has_names", bool)()
         )
 
     def gradients(self) -> list[torch.Tensor]:
@@ -122,6 +129,7 @@ class BucketLayout:
             if (
                 view.shape != self.sizes[i]
                 or view.data_ptr() != address
+                or view.dtype != self.tensor.dtype
                 or view.requires_grad
                 or not view.is_contiguous()
             ):
@@ -333,6 +341,7 @@ def new_layout(
     layout._views = layout._grads = layout._parameters = None
     layout._grads_bound = False
     layout._templates = params
+    layout.dtype = tensor.dtype
     layout._address = 0 if layout.is_sparse else int(tensor.data_ptr())
     _check_layout(layout)
     if any(isinstance(p, torch.nn.Parameter) and hasattr(p.grad, _VIEW_MARK) for p in params or ()):

@@ -249,11 +249,11 @@ def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
             f"of {layout.numel}",
             "return a gradient for every element: decompress before returning",
         )
-    complex_bucket = layout.tensor.dtype.is_complex
+    complex_bucket = layout.dtype.is_complex
     if tensor.dtype.is_complex and not complex_bucket:
         raise HookContractError(
             "complex",
-            f"the hook returned {tensor.dtype} for a bucket of {layout.tensor.dtype}: "
+            f"the hook returned {tensor.dtype} for a bucket of {layout.dtype}: "
             "the imaginary parts would be lost",
             "use torch.view_as_real, or .real if that is meant",
         )
@@ -261,7 +261,7 @@ def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
         raise HookContractError(
             "complex",
             f"the hook returned {numel} real elements for a bucket of {layout.numel} "
-            f"elements of {layout.tensor.dtype}",
+            f"elements of {layout.dtype}",
             "undo torch.view_as_real with torch.view_as_complex(result.view(-1, 2))",
         )
 

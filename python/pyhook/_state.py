@@ -221,7 +221,8 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes]:
             + (", a newer one" if version > VERSION else ""),
         )
     try:
-        header = json.loads(bytes(body[_FIXED.size : _FIXED.size + length]))
+        # Not of bytes: json guesses their encoding, and imports a codec for it.
+        header = json.loads(str(body[_FIXED.size : _FIXED.size + length], "ascii"))
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
     except (ValueError, RecursionError) as error:

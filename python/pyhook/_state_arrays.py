@@ -23,13 +23,18 @@ class Memory:
     def __init__(self, storages: list[Any], payload: bytes, device: Optional[str]) -> None:
         self._storages = storages
         self._payload = payload
+        self._left = len(payload)  # bytes that no value has taken
         self._device = device
         self._loaded: dict[int, Any] = {}
 
     def blob(self, at: Any) -> bytes:
+        """Bytes of the payload, for one value: or a small file could ask for all memory."""
         start, length = at
         if not whole(start, length) or start + length > len(self._payload):
             raise ValueError("outside of the payload")
+        self._left -= length
+        if self._left < 0:
+            raise ValueError("values that share bytes of the payload")
         return self._payload[start : start + length]
 
     def on(self, name: str) -> Any:
@@ -102,8 +107,8 @@ def array(node: Any, data: bytes) -> Any:
     dtype = np.dtype(node["dtype"])
     if not whole(*node["shape"]):
         raise ValueError("shape")
-    if dtype.itemsize == 0:  # empty text
-        made = np.zeros(node["shape"], dtype)
+    if dtype.itemsize == 0:  # empty text, of which zeros() would make text of one letter
+        made = np.ndarray(node["shape"], dtype, buffer=bytearray(), order=node["order"])
     else:
         flat = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
         made = flat.reshape(node["shape"], order=node["order"]).copy(order=node["order"])

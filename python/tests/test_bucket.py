@@ -158,6 +158,18 @@ def test_intact_tells_when_a_hook_replaced_the_memory(layout):
     assert not layout.intact()
 
 
+@pytest.mark.parametrize("change", ["dtype", "stride", "grad"])
+def test_intact_tells_when_a_hook_changed_the_form_of_the_same_memory(layout, change):
+    buffer = layout.tensor
+    if change == "dtype":
+        buffer.data = buffer.view(torch.int32)
+    elif change == "stride":
+        buffer.as_strided_((buffer.numel(),), (0,))
+    else:
+        buffer.requires_grad_()
+    assert not layout.intact()
+
+
 def test_a_sparse_bucket_has_no_views():
     sparse = torch.sparse_coo_tensor([[0, 2]], torch.ones(2, 3), (4, 3))
     layout = new_layout(sparse, 0, 1, [], [], [], sparse_indices=torch.tensor([0, 2]))

@@ -234,3 +234,10 @@ def test_run_casts_to_the_dtype_of_the_bucket():
     result = testing.run(lambda s, b: completed(b.buffer().half() * 2), None, bucket)
     assert result.dtype == torch.float32
     assert result.tolist() == [2, 2, 2]
+
+
+def test_a_complex_result_is_refused_also_where_the_buffer_was_made_complex(layout):
+    layout.tensor.data = layout.tensor.to(torch.complex64)
+    with pytest.raises(HookContractError) as caught:
+        parse_value(layout.tensor, layout)
+    assert caught.value.code == "complex"

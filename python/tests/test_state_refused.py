@@ -191,3 +191,21 @@ def test_tensors_go_to_the_device_that_is_asked_for():
     )
     assert 'device="cpu"' in refused("unsupported", data).hint
     assert load_state(data, device="cpu")[0].tolist() == [1, 1]
+
+
+def test_a_small_file_cannot_ask_for_much_memory():
+    saved = save_state({"a": b"x" * 1000})
+
+    def share(header):
+        node = header["state"]["v"][0][1]
+        header["state"]["v"] = [[i, {**node, "id": 100 + i}] for i in range(2)]
+
+    assert "share bytes" in refused("corrupt", forged(saved, share)).message
+
+    array = save_state({"a": np.ndarray((3,), np.dtype("<U0"), buffer=bytearray())})
+
+    def grow(header):
+        header["state"]["v"][0][1]["shape"] = [1 << 40]
+
+    loaded = load_state(forged(array, grow))["a"]
+    assert (loaded.nbytes, loaded.dtype, loaded.shape) == (0, np.dtype("<U0"), (1 << 40,))

@@ -137,17 +137,26 @@ deleter = Deleter(delete)
 names = {Legacy: b"dltensor", Versioned: b"dltensor_versioned"}
 
 
-def crafted(major, flags, has_data, ndim, shape, strides, code, bits, lanes, byte_offset):
-    """A capsule with this content; major 0 makes a legacy one."""
+def crafted(
+    major, flags, data, device, ndim, shape, strides, code, bits, lanes, byte_offset
+):
+    """A capsule with this content; major 0 makes a legacy one.
+
+    data is an address, or whether to point at memory of this module; shape may be
+    an address too.
+    """
     m = Versioned() if major else Legacy()
     if major:
         m.major, m.flags = major, flags
     d = m.tensor
-    start = ctypes.addressof(memory)
-    d.data = (start + 63) // 64 * 64 if has_data else None
-    d.device_type = 1
+    if data is True:
+        data = (ctypes.addressof(memory) + 63) // 64 * 64
+    d.data = data or None
+    d.device_type = device
     d.ndim, d.code, d.bits, d.lanes, d.byte_offset = ndim, code, bits, lanes, byte_offset
-    if shape is not None:
+    if isinstance(shape, int):
+        d.shape = ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64))
+    elif shape is not None:
         d.shape = (ctypes.c_int64 * len(shape))(*shape)
     if strides is not None:
         d.strides = (ctypes.c_int64 * len(strides))(*strides)
@@ -161,6 +170,11 @@ def deletions():
     n = len(deleted)
     deleted.clear()
     return [n, len(alive)]
+
+
+def forget():
+    deleted.clear()
+    alive.clear()
 
 
 def delete_without_gil(capsule, versioned):

@@ -1,6 +1,0 @@
-//go:build !pyhookdebug
-
-package cbridge
-
-// maybeGC does nothing; see gc_debug.go.
-func maybeGC() {}

@@ -1,0 +1,35 @@
+// What the parts of the program share.
+#ifndef PYHOOK_CMEM_H
+#define PYHOOK_CMEM_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../../../cbridge/bridge.h"
+#include "../../../tensorconv/memory.h"
+
+#define CHECK(what)                                                            \
+  do {                                                                         \
+    if (!(what)) {                                                             \
+      fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #what);     \
+      exit(1);                                                                 \
+    }                                                                          \
+  } while (0)
+
+// Each exercises the functions of the C files that it names.
+void check_memory(void);  // memory.c
+void check_copy(void);    // copy.c
+void check_objects(void); // object.c, callback.c
+void check_threads(void); // threadstate.c
+void check_dlpack(void);  // dlpack.c
+void check_hooks(void);   // hookcall.c
+
+int live_funcs(void); // Go functions that Python holds
+PyObject *new_func(uintptr_t id); // new reference: of pyh_func
+
+// python runs source with a dict of its own, which it returns: a new reference.
+PyObject *python(const char *source);
+// from takes a name out of such a dict: a new reference.
+PyObject *from(PyObject *dict, const char *name);
+
+#endif
