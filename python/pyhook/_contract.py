@@ -154,7 +154,7 @@ def parse_value(value: Any, layout: BucketLayout, check_finite: bool = False) ->
     if layout.is_sparse:
         return _sparse_result(tensor, layout)
     _check_kind(tensor, layout)
-    if tensor is not layout.tensor or tensor.requires_grad:
+    if tensor is not layout.tensor or not layout.intact():
         tensor = _plain(tensor)
     _check_numel(tensor, layout)
     flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)

@@ -109,7 +109,7 @@ func (w *worker) sampled() (sample, error) {
 	return s, nil
 }
 
-// noops calls the noop hook n times, after a tenth as often to get warm.
+// noops calls the noop hook n times, after a fifth as often to get warm.
 func (w *worker) noops(ctx context.Context, n int) (*verdict, error) {
 	c, err := w.good("noop", "noop", pyhook.HookConfig{}, 1024)
 	if err != nil {
@@ -125,7 +125,7 @@ func (w *worker) noops(ctx context.Context, n int) (*verdict, error) {
 		}
 		return w.sampled()
 	}
-	warm, err := call(max(n/10, 1))
+	warm, err := call(max(n/5, 1))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,9 @@ func (w *worker) settled(warm, last sample) (*verdict, error) {
 		if err != nil {
 			return nil, err
 		}
-		v = judge(warm, again)
+		if next := judge(warm, again); len(next.Left) <= len(v.Left) && next.Grown <= v.Grown {
+			v = next
+		}
 	}
 	return v, nil
 }
