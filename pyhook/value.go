@@ -18,7 +18,8 @@ type Value struct {
 // held is the Python side of a value. Values are copied, so it is shared.
 type held struct {
 	object *Object
-	python *pythonBucket // what the hook was called with, to read object by
+	tensor *tensorconv.Tensor // of OwnedTensorValue
+	python *pythonBucket      // what the hook was called with, to read object by
 	closed atomic.Bool
 }
 
@@ -39,6 +40,7 @@ func (v Value) Object() *Object {
 func (v Value) close() {
 	if v.held != nil && v.held.closed.CompareAndSwap(false, true) {
 		v.held.object.Close()
+		v.held.tensor.Close()
 		v.held.python.release()
 	}
 }
@@ -47,6 +49,10 @@ func (v Value) close() {
 func (v Value) clone() (Value, error) {
 	if v.held == nil {
 		return v, nil
+	}
+	if v.held.tensor != nil {
+		t, err := v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+		return OwnedTensorValue(t), err
 	}
 	object, err := v.held.object.Clone()
 	if err != nil {
