@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
 	"pyhook/pyhook"
+	"pyhook/tensorconv"
 	"pyhook/worker"
 )
 

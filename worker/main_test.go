@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
 	"pyhook/worker"
 )
 
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		t.Close()
 	}
-	os.Exit(m.Run())
+	ranks.Main(m, map[string]ranks.Func{"in-process": inProcess})
 }
 
 // output collects what workers print.
