@@ -22,8 +22,9 @@ type HookConfig struct {
 	// State is the hook's first argument: a State, the worker's *Group, or a Go value
 	// of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
 	State any
-	// SnapshotEvery so many steps the state is saved, before the step's first call,
-	// to be restored by Restart. 0: never; Restart then begins with a new state.
+	// SnapshotEvery so many steps the state is saved, when the step's last bucket is
+	// reduced and while the trainer goes on, to be restored by Restart. 0: never;
+	// Restart then begins with a new state.
 	SnapshotEvery int
 	// Trusted: see pyhook.TrustState. What is restored is what this program saved.
 	Trusted bool
@@ -43,12 +44,12 @@ type Hook struct {
 
 	mu        sync.Mutex
 	closed    bool
-	steps     int64 // begun: calls of bucket 0
-	completed int64 // of which every bucket was reduced
+	completed int64 // steps of which every bucket was reduced
 	reduced   int   // buckets of the step that is under way
 	underway  int   // calls
 	touched   []*rollback
 	snapshots []snapshot // the last two
+	saving    chan error // a snapshot that is being made; nil: none
 }
 
 // rollback is a bucket of the last step, with what it held.
@@ -71,8 +72,18 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 	default:
 		h.state = state
 	}
-	if err := h.load(context.Background(), w.process()); err != nil {
+	p := w.process()
+	if err := h.load(context.Background(), p); err != nil {
 		return nil, err
+	}
+	h.snapshots = []snapshot{{}}
+	if cfg.SnapshotEvery > 0 { // also to tell now if that cannot be done
+		data, err := h.save(context.Background(), p)
+		if err != nil {
+			h.Close()
+			return nil, err
+		}
+		h.snapshots[0].data = data
 	}
 	w.mu.Lock()
 	w.hooks = append(w.hooks, h)
@@ -174,25 +185,19 @@ func (h *Hook) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, e
 }
 
 // begin counts the call in, and keeps what Rollback needs.
-func (h *Hook) begin(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket) error {
+func (h *Hook) begin(ctx context.Context, b *pyhook.GradBucket, s *sharedBucket) error {
+	if err := h.saved(ctx); err != nil {
+		return err
+	}
 	h.mu.Lock()
-	first := b.Index() == 0
 	if h.closed {
 		h.mu.Unlock()
 		return fmt.Errorf("the hook: %w", pyhook.ErrClosed)
 	}
-	if first {
-		h.steps++
+	if b.Index() == 0 {
 		h.reduced, h.touched = 0, nil
 	}
-	due := first && h.cfg.SnapshotEvery > 0 && (h.steps-1)%int64(h.cfg.SnapshotEvery) == 0 && h.underway == 0
-	steps := h.steps - 1
 	h.mu.Unlock()
-	if due {
-		if err := h.snapshot(ctx, p, steps); err != nil {
-			return err
-		}
-	}
 	if !h.cfg.Rollback {
 		return nil
 	}

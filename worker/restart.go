@@ -3,7 +3,6 @@ package worker
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -18,8 +17,8 @@ type Recovery struct {
 	// rank completed. Where they differ, a rank took a step that another one lost:
 	// ddp.BroadcastParametersFrom the rank that is ahead makes one model of them.
 	Completed [][]int64
-	// Restored is, for each hook, how many steps its state had seen that was
-	// restored; -1: it begins anew.
+	// Restored is, for each hook, how many steps its state has seen that was
+	// restored; 0: it begins anew.
 	Restored []int64
 }
 
@@ -34,7 +33,8 @@ func (r Recovery) Ahead() (rank int, differ bool) {
 	return slices.Index(counts, most), slices.Min(counts) != most
 }
 
-// snapshot is a hook's state after so many steps.
+// snapshot is a hook's state after so many steps. Without data it is the state that
+// the hook is made with.
 type snapshot struct {
 	steps int64
 	data  []byte
@@ -43,29 +43,55 @@ type snapshot struct {
 // keptSnapshots are enough: no rank is more than one ahead.
 const keptSnapshots = 2
 
-// snapshot saves the state. It is between two steps.
-func (h *Hook) snapshot(ctx context.Context, p *process, steps int64) error {
-	m, err := p.ask(ctx, "a snapshot of hook "+h.name, 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
-	if err != nil {
-		return err
+// snapshot saves the state between two steps.
+func (h *Hook) snapshot(p *process, steps int64, saved chan<- error) {
+	data, err := h.save(context.Background(), p)
+	if err == nil {
+		h.mu.Lock()
+		h.snapshots = append(h.snapshots, snapshot{steps, data})
+		if len(h.snapshots) > keptSnapshots {
+			h.snapshots = h.snapshots[1:]
+		}
+		h.mu.Unlock()
 	}
+	saved <- err
+}
+
+// saved waits for a snapshot that is being made.
+func (h *Hook) saved(ctx context.Context) error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.snapshots = append(h.snapshots, snapshot{steps, m.Bytes})
-	if len(h.snapshots) > keptSnapshots {
-		h.snapshots = h.snapshots[1:]
+	saving := h.saving
+	h.mu.Unlock()
+	if saving == nil {
+		return nil
 	}
-	return nil
+	select {
+	case err := <-saving:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.saving = nil
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
+	m, err := p.ask(ctx, "saving hook "+h.name, 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
+	if err != nil {
+		return nil, h.fail(nil, pyhook.ErrState, err)
+	}
+	return m.Bytes, nil
 }
 
 // SaveState writes the hook's state: pyhook.PythonCommHook.SaveState, whose files it
 // shares. With HookConfig.Trusted, as with pyhook.TrustState.
 func (h *Hook) SaveState(w io.Writer) error {
-	m, err := h.worker.process().ask(context.Background(), "saving hook "+h.name, 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
+	data, err := h.save(context.Background(), h.worker.process())
 	if err != nil {
-		return h.fail(nil, pyhook.ErrState, err)
+		return err
 	}
-	_, err = w.Write(m.Bytes)
+	_, err = w.Write(data)
 	return err
 }
 
@@ -138,10 +164,11 @@ func (w *Worker) restartError(kind, err error) error {
 
 // recover agrees with the other ranks on the snapshot to go on from.
 func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
+	_ = h.saved(ctx) // of the process before: it has ended, with the process at the latest
 	h.mu.Lock()
-	mine := []int64{h.steps, h.completed, -1, -1}
+	mine := []int64{h.completed, -1, -1}
 	for i, s := range h.snapshots {
-		mine[2+i] = s.steps
+		mine[1+i] = s.steps
 	}
 	h.mu.Unlock()
 	all, err := h.worker.gather(ctx, mine)
@@ -149,22 +176,17 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 		return err
 	}
 	completed := make([]int64, len(all))
-	steps, most := int64(0), int64(0)
 	for rank, theirs := range all {
-		completed[rank] = theirs[1]
-		steps, most = max(steps, theirs[0]), max(most, theirs[1])
+		completed[rank] = theirs[0]
 	}
-	common, err := commonSnapshot(all)
-	if err != nil {
-		return h.worker.restartError(ErrSnapshot, err)
+	common := commonSnapshot(all)
+	if common < 0 {
+		return h.worker.restartError(ErrSnapshot, fmt.Errorf("hook %s: the ranks have snapshots of different steps: %v", h.name, all))
 	}
 	h.mu.Lock()
-	h.steps, h.completed, h.reduced = steps, most, 0
+	h.completed, h.reduced = slices.Max(completed), 0
 	h.snapshots = slices.DeleteFunc(h.snapshots, func(s snapshot) bool { return s.steps > common })
-	var data []byte
-	if n := len(h.snapshots); n > 0 {
-		data = h.snapshots[n-1].data
-	}
+	data := h.snapshots[len(h.snapshots)-1].data
 	h.mu.Unlock()
 	r.Completed, r.Restored = append(r.Completed, completed), append(r.Restored, common)
 	if data == nil {
@@ -173,23 +195,19 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 	return h.restore(ctx, p, data)
 }
 
-// commonSnapshot returns the latest that all ranks have; -1: none has any.
-func commonSnapshot(all [][]int64) (int64, error) {
-	latest, any := int64(-1), false
-	for _, candidate := range all[0][2:] {
-		everywhere := candidate >= 0
+// commonSnapshot returns the latest that all ranks have, or -1.
+func commonSnapshot(all [][]int64) int64 {
+	latest := int64(-1)
+	for _, candidate := range all[0][1:] {
+		everywhere := true
 		for _, theirs := range all {
-			any = any || theirs[2] >= 0
-			everywhere = everywhere && slices.Contains(theirs[2:], candidate)
+			everywhere = everywhere && slices.Contains(theirs[1:], candidate)
 		}
 		if everywhere {
 			latest = max(latest, candidate)
 		}
 	}
-	if latest < 0 && any {
-		return 0, errors.New("the ranks have snapshots of different steps only")
-	}
-	return latest, nil
+	return latest
 }
 
 // gather returns what each rank has of some numbers, all as many.

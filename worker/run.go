@@ -20,10 +20,8 @@ type hookCall struct {
 	future   *pyhook.Future
 	complete func(pyhook.Value, error)
 	over     atomic.Bool
-	// givenUp: of a chain that was closed. The end of ctx follows, and is no reason
-	// to end the worker.
-	givenUp atomic.Bool
-	unwatch atomic.Pointer[func() bool] // stops watching ctx
+	closed   atomic.Bool                 // its chain is
+	unwatch  atomic.Pointer[func() bool] // stops watching ctx
 }
 
 // run calls the hook, and waits for the call but not for its future.
@@ -37,7 +35,7 @@ func (h *Hook) run(ctx context.Context, b *pyhook.GradBucket, chained bool) (*py
 	if err != nil {
 		return nil, nil, h.fail(b, pyhook.ErrClosed, err)
 	}
-	if err := h.begin(ctx, p, b, s); err != nil {
+	if err := h.begin(ctx, b, s); err != nil {
 		return nil, nil, h.fail(b, pyhook.ErrState, err)
 	}
 	memory, err := w.prepare(ctx, p, b, s)
@@ -130,7 +128,7 @@ func (c *hookCall) watch() {
 		return
 	}
 	stop := context.AfterFunc(c.ctx, func() {
-		if !c.over.Load() && !c.givenUp.Load() {
+		if !c.over.Load() {
 			c.cancel()
 		}
 	})
@@ -143,7 +141,7 @@ func (c *hookCall) watch() {
 // ended is the error of waiting for the future with a context that ended. If that is
 // the call's, the worker is being ended, and tells more.
 func (c *hookCall) ended(err error) error {
-	if c.ctx.Err() != nil && !c.h.worker.cfg.KeepOnCancel && !c.givenUp.Load() {
+	if c.ctx.Err() != nil && !c.h.worker.cfg.KeepOnCancel {
 		<-c.p.dead
 		return c.p.failure.at(c.hook, c.bucket)
 	}
@@ -161,10 +159,10 @@ func (c *hookCall) finished(a answer) {
 	c.h.count(-1)
 	switch a.outcome {
 	case outcomeSame:
-		c.h.countReduced(c.b)
+		c.h.countReduced(c.p, c.b)
 		c.complete(pyhook.TensorValue(c.memory), nil)
 	case outcomeOther:
-		c.h.countReduced(c.b)
+		c.h.countReduced(c.p, c.b)
 		c.complete(pyhook.OwnedTensorValue(a.tensor), nil)
 	default:
 		c.complete(pyhook.Value{}, c.h.fail(c.b, pyhook.ErrFutureFailed, a.err))
@@ -177,11 +175,17 @@ func (h *Hook) count(calls int) {
 	h.underway += calls
 }
 
-func (h *Hook) countReduced(b *pyhook.GradBucket) {
+// countReduced begins a snapshot after the last bucket of a step, if one is due.
+func (h *Hook) countReduced(p *process, b *pyhook.GradBucket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.reduced++; h.reduced == b.Count() {
-		h.completed++
+	if h.reduced++; h.reduced != b.Count() {
+		return
+	}
+	h.completed++
+	if every := int64(h.cfg.SnapshotEvery); every > 0 && h.completed%every == 0 && h.underway == 0 {
+		h.saving = make(chan error, 1)
+		go h.snapshot(p, h.completed, h.saving)
 	}
 }
 
@@ -202,11 +206,17 @@ func (ch *chain) Advance(ctx context.Context) (bool, error) {
 	return false, c.h.fail(c.b, pyhook.ErrFutureFailed, err)
 }
 
-// Close: see pyhook.Chain.
+// Close: see pyhook.Chain. If the call is not done it waits for the collectives that
+// are under way, and the future fails then: the bucket is the trainer's again.
 func (ch *chain) Close() {
 	c := ch.c
-	if c.givenUp.Swap(true) {
+	if c.closed.Swap(true) {
 		return
 	}
-	_ = c.p.wire.send(&message{Kind: kindCloseChain, Object: c.id}, nil)
+	if c.over.Load() {
+		_ = c.p.wire.send(&message{Kind: kindCloseChain, Object: c.id}, nil)
+		return
+	}
+	// The end of its context, or of its time, ends the call and with it this.
+	_, _ = c.p.ask(context.Background(), "giving up a call of hook "+c.hook, 0, &message{Kind: kindCloseChain, Object: c.id}, nil)
 }

@@ -228,12 +228,23 @@ func (s *server) advance(id uint64) (*message, error) {
 	return &message{More: more}, err
 }
 
-// closeChain gives up the collectives that a call has not issued yet. A future that
-// is not done stays so: what is under way may still write to the bucket.
+// closeChain gives up the collectives that a call has not issued yet, and waits for
+// those that are under way: then nothing writes to the bucket any more.
 func (s *server) closeChain(id uint64) {
 	call := take(s, s.calls, id)
 	if call == nil || call.chain == nil {
 		return
 	}
-	call.chain.Close()
+	defer call.chain.Close()
+	if isDone(call.future) {
+		return
+	}
+	if chain, ok := call.chain.(interface{ Drain(context.Context) error }); ok {
+		_ = chain.Drain(context.Background()) // an error ends them, too
+	}
+	call.told.Do(func() {
+		err := fmt.Errorf("given up before its last collectives: %w", pyhook.ErrClosed)
+		call.future.Close()
+		s.sendResult(kindDone, 0, &outgoing{message: message{Err: remote(err), Result: &resultMessage{Call: id, Outcome: outcomeFailed}}})
+	})
 }
