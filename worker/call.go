@@ -147,6 +147,11 @@ func (p *process) receive() {
 				a.tensor.Close()
 				continue
 			}
+			// The answer may come after this, and finds no call then.
+			select {
+			case c.answered <- answer{outcome: outcomePending}:
+			default:
+			}
 			c.done(a)
 		}
 	}

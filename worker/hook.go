@@ -49,7 +49,7 @@ type Hook struct {
 	underway  int   // calls
 	touched   []*rollback
 	snapshots []snapshot // the last two
-	saving    chan error // a snapshot that is being made; nil: none
+	saving    *saving    // of the last snapshot; nil: none was made
 }
 
 // rollback is a bucket of the last step, with what it held.

@@ -3,7 +3,9 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -205,4 +207,30 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 		cancel()
 		assert.ErrorIs(t, workers[0].Group().Barrier(ctx), context.Canceled)
 	})
+}
+
+// TestNoCallIsLost calls hooks whose futures are done at once and later, from one
+// goroutine and several, at all distances in time.
+func TestNoCallIsLost(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	for _, callers := range []int{1, 3} {
+		var group sync.WaitGroup
+		for caller := range callers {
+			spec := []string{"allreduce", "noop", "hooks:other"}[caller]
+			h, b := hook(t, w, spec, worker.HookConfig{}), bucket(t, w, 1, 2)
+			group.Go(func() {
+				for i := range 2000 {
+					if i%8 == 0 {
+						time.Sleep(time.Duration(i%200) * time.Microsecond)
+					}
+					got, err := reduce(soon(t), h, b)
+					if !assert.NoError(t, err) || !assert.Equal(t, got[0]*2, got[1]) {
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+	}
+	assert.NoError(t, w.Err())
 }

@@ -43,37 +43,48 @@ type snapshot struct {
 // keptSnapshots are enough: no rank is more than one ahead.
 const keptSnapshots = 2
 
-// snapshot saves the state between two steps.
-func (h *Hook) snapshot(p *process, steps int64, saved chan<- error) {
-	data, err := h.save(context.Background(), p)
-	if err == nil {
-		h.mu.Lock()
-		h.snapshots = append(h.snapshots, snapshot{steps, data})
-		if len(h.snapshots) > keptSnapshots {
-			h.snapshots = h.snapshots[1:]
-		}
-		h.mu.Unlock()
-	}
-	saved <- err
+// saving is a snapshot that is being made, or was. err is set before done is closed.
+type saving struct {
+	done chan struct{}
+	err  error
 }
 
-// saved waits for a snapshot that is being made.
+// snapshot saves the state between two steps.
+func (h *Hook) snapshot(p *process, steps int64, s *saving) {
+	defer close(s.done)
+	data, err := h.save(context.Background(), p)
+	if err != nil {
+		s.err = err
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.snapshots = append(h.snapshots, snapshot{steps, data})
+	if len(h.snapshots) > keptSnapshots {
+		h.snapshots = h.snapshots[1:]
+	}
+}
+
+// saved waits for a snapshot that is being made. Its error is told once.
 func (h *Hook) saved(ctx context.Context) error {
 	h.mu.Lock()
-	saving := h.saving
+	s := h.saving
 	h.mu.Unlock()
-	if saving == nil {
+	if s == nil {
 		return nil
 	}
 	select {
-	case err := <-saving:
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.saving = nil
-		return err
+	case <-s.done:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.saving == s {
+		h.saving = nil
+		return s.err
+	}
+	return nil
 }
 
 func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {

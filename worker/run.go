@@ -184,7 +184,7 @@ func (h *Hook) countReduced(p *process, b *pyhook.GradBucket) {
 	}
 	h.completed++
 	if every := int64(h.cfg.SnapshotEvery); every > 0 && h.completed%every == 0 && h.underway == 0 {
-		h.saving = make(chan error, 1)
+		h.saving = &saving{done: make(chan struct{})}
 		go h.snapshot(p, h.completed, h.saving)
 	}
 }

@@ -16,10 +16,14 @@ type benchCase struct {
 	Bytes  int64  // of the bucket's float32 buffer
 	Params int
 	World  int
+	Worker bool // see workerCases
 }
 
 func (c benchCase) name() string {
 	name := fmt.Sprintf("%s/%s/%d", c.Hook, size(c.Bytes), c.Params)
+	if c.Worker {
+		name = "worker/" + name
+	}
 	if c.World > 1 {
 		name += fmt.Sprintf("/%dranks", c.World)
 	}
@@ -38,13 +42,13 @@ func allCases() []benchCase {
 	for _, hook := range []string{"noop", "allreduce", "fp16", "powersgd"} {
 		for _, bytes := range []int64{4 * kib, 256 * kib, 25 * mib, 256 * mib} {
 			for _, params := range []int{1, 64, 512} {
-				cases = append(cases, benchCase{hook, bytes, params, 1})
+				cases = append(cases, benchCase{hook, bytes, params, 1, false})
 			}
 		}
 	}
 	for _, hook := range []string{"allreduce", "fp16", "powersgd"} {
 		for _, bytes := range []int64{4 * kib, 25 * mib} {
-			cases = append(cases, benchCase{hook, bytes, 64, 2})
+			cases = append(cases, benchCase{hook, bytes, 64, 2, false})
 		}
 	}
 	return cases

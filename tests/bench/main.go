@@ -3,6 +3,7 @@
 //
 //	make bench                    # or: go run ./tests/bench
 //	go run ./tests/bench -run 'noop/4KiB'
+//	go run ./tests/bench -run '^worker'   # in a worker process beside this one
 //	go run ./tests/bench -run 'noop/4KiB/1$' -only go -scale 20 -cpuprofile go.prof
 //
 // A case is hook/size/parameters, with /2ranks where two processes take part.
@@ -27,6 +28,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/launch"
+	"pyhook/worker"
 )
 
 const (
@@ -43,9 +45,12 @@ type job struct {
 	Profile string
 	Only    string // a side to run alone
 	Rows    string // rank 0 writes its rows here
+
+	WorkerCases []benchCase // in place of Cases
 }
 
 func main() {
+	worker.Main()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -93,8 +98,8 @@ func run() error {
 				j.Cases = append(j.Cases, c)
 			}
 		}
-		got, err := j.spawn(world)
-		if err != nil {
+		var got []row
+		if err := j.spawn(world, &got); err != nil {
 			return err
 		}
 		rows = append(rows, got...)
@@ -102,10 +107,18 @@ func run() error {
 	if *only != "" {
 		return nil
 	}
-	if len(rows) == 0 {
+	workers, err := benchWorkers(selected, job{Python: python.Executable, Path: []string{source}, Scale: *scale}, *out)
+	if err != nil {
+		return err
+	}
+	if len(rows)+len(workers) == 0 {
 		return fmt.Errorf("no case matches %q", *pattern)
 	}
 	printTable(os.Stdout, rows)
+	printWorkerTable(os.Stdout, workers)
+	if len(rows) == 0 {
+		return nil
+	}
 	return writeSummary(filepath.Join(*out, "summary.json"), rows)
 }
 
@@ -120,18 +133,19 @@ func buildPeer(python, into string) (string, error) {
 	return string(bytes.TrimSpace(folder)), nil
 }
 
-// spawn runs the job on processes of their own, one a rank.
-func (j *job) spawn(world int) ([]row, error) {
-	if len(j.Cases) == 0 {
-		return nil, nil
+// spawn runs the job on processes of their own, one a rank, and reads rank 0's rows
+// into rows.
+func (j *job) spawn(world int, rows any) error {
+	if len(j.Cases)+len(j.WorkerCases) == 0 {
+		return nil
 	}
 	text, err := json.Marshal(j)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	env := append(os.Environ(), jobVariable+"="+string(text), "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
 	if os.Getenv("GLOO_SOCKET_IFNAME") == "" {
@@ -141,14 +155,13 @@ func (j *job) spawn(world int) ([]row, error) {
 	defer cancel()
 	err = launch.Spawn(ctx, launch.SpawnConfig{Command: []string{self}, N: world, Env: env, GracePeriod: 3 * time.Second})
 	if err != nil || j.Only != "" {
-		return nil, err
+		return err
 	}
-	var rows []row
 	data, err := os.ReadFile(j.Rows)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return rows, errors.Join(json.Unmarshal(data, &rows), os.Remove(j.Rows))
+	return errors.Join(json.Unmarshal(data, rows), os.Remove(j.Rows))
 }
 
 // writeSummary replaces the rows of the same case and torch, and keeps others.

@@ -86,6 +86,9 @@ func micro(ns []int64, q float64) float64 {
 }
 
 func printTable(w io.Writer, rows []row) {
+	if len(rows) == 0 {
+		return
+	}
 	r := rows[0]
 	fmt.Fprintf(w, "\ntorch %s, Python %s, %s, %d x %s\n", r.Torch, r.Python, r.Go, r.Cores, r.CPU)
 	fmt.Fprint(w, "ratio: Go over C++ (c10d::PythonCommHook), median of neighbouring blocks; times in us a call\n\n")
