@@ -230,6 +230,9 @@ func loseStep(ctx context.Context, t *testing.T, w *worker.Worker, h *worker.Hoo
 	if err := backward(r, w.Group().Rank(), step, len(params)-1); err != nil { // the first bucket is not ready
 		return err
 	}
+	if err := worker.WaitForSnapshot(ctx, h); err != nil {
+		return err
+	}
 	if w.Group().Rank() == 1 {
 		if err := killWorker(w); err != nil {
 			return err

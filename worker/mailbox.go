@@ -46,33 +46,47 @@ func mailboxIn(r *region) *mailbox {
 }
 
 const (
-	// spinFor is a little more than two wake-ups by the kernel cost: whoever
-	// spins longer could have slept.
-	spinFor = 50 * time.Microsecond
+	// spinFor is some more than a wake-up by the kernel takes: so whoever spins
+	// meets one that had slept, and from then on neither does.
+	spinFor = 100 * time.Microsecond
 	// In a training step there are milliseconds between calls, and spinning only
-	// takes time from others. So after so many vain attempts they become short,
-	// but for every probeEvery'th.
+	// takes time from others. So after so many waits that took longer than
+	// worthwhile it is done for a moment only.
+	worthwhile = 10 * spinFor
 	vainAtMost = 8
 	spinShort  = time.Microsecond
-	probeEvery = 64
 )
 
 // spinner waits for what comes soon, or not at all.
-type spinner struct{ vain int }
+type spinner struct {
+	vain  int // waits in a row that took too long
+	start time.Time
+}
 
+// wait returns whether ready came to be while it spun. Otherwise the caller sleeps,
+// and calls slept.
 func (s *spinner) wait(ready func() bool) bool {
 	limit := spinFor
-	if s.vain > vainAtMost && s.vain%probeEvery != 0 {
+	if s.vain > vainAtMost {
 		limit = spinShort
 	}
-	for start, i := time.Now(), 1; ; i++ {
+	s.start = time.Now()
+	for i := 1; ; i++ {
 		if ready() {
 			s.vain = 0
 			return true
 		}
-		if i%32 == 0 && time.Since(start) > limit {
-			s.vain++
+		if i%32 == 0 && time.Since(s.start) > limit {
 			return false
 		}
+	}
+}
+
+// slept counts a wait that is over now.
+func (s *spinner) slept() {
+	if time.Since(s.start) > worthwhile {
+		s.vain++
+	} else {
+		s.vain = 0
 	}
 }

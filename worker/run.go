@@ -90,6 +90,7 @@ func (c *hookCall) request(m *runMessage) answer {
 	if !c.p.spin.wait(func() bool { return replied() || len(c.answered) > 0 }) {
 		box.parentAsleep.Store(true)
 		if !replied() {
+			defer c.p.spin.slept()
 			return c.wait()
 		}
 		box.parentAsleep.Store(false)

@@ -85,6 +85,7 @@ func (s *server) serveCalls() {
 				break
 			}
 			<-s.wake
+			spin.slept()
 		}
 		served = s.box.request.Load()
 		call := s.box.call

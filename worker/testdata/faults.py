@@ -33,6 +33,7 @@ def kill():
 
 def stop():
     os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(100)  # this thread may go on for a moment
 
 
 def hold_gil():
