@@ -46,13 +46,14 @@ func mailboxIn(r *region) *mailbox {
 }
 
 const (
-	// spinFor is some more than a wake-up by the kernel takes: so whoever spins
-	// meets one that had slept, and from then on neither does.
-	spinFor = 100 * time.Microsecond
+	// spinFor is longer than a wake-up by the kernel takes, also on a machine with
+	// much else to do: so whoever spins meets one that had slept, and from then on
+	// neither does.
+	spinFor = 300 * time.Microsecond
 	// In a training step there are milliseconds between calls, and spinning only
 	// takes time from others. So after so many waits that took longer than
 	// worthwhile it is done for a moment only.
-	worthwhile = 10 * spinFor
+	worthwhile = time.Millisecond
 	vainAtMost = 8
 	spinShort  = time.Microsecond
 )
