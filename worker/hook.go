@@ -64,9 +64,9 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 	h := &Hook{worker: w, id: w.newID(), spec: spec, name: spec, cfg: cfg}
 	switch state := cfg.State.(type) {
 	case State:
-		h.state = stateMessage{state.Spec, state.Args}
+		h.state = stateMessage(state)
 	case *State:
-		h.state = stateMessage{state.Spec, state.Args}
+		h.state = stateMessage(*state)
 	case *Group:
 		h.state = groupState{true}
 	default:

@@ -39,7 +39,6 @@ const (
 	kindParameter        // Bucket.Params[0]
 	kindBucket           // Bucket
 	kindCloseBucket      // Object
-	kindDropParam        // Object
 	kindHook             // Hook: -> its name in Hook
 	kindCloseHook        // Object
 	kindRun              // Run: -> Result

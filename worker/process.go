@@ -31,9 +31,8 @@ type process struct {
 	started *startedMessage
 	info    atomic.Int64 // the thread to signal for the stacks; 0: Python does not run
 
-	hot   sync.Mutex // one call at a time goes through the mailbox
-	spin  spinner
-	asked uint64 // the number of the last one
+	hot  sync.Mutex // one call at a time goes through the mailbox
+	spin spinner
 
 	mu     sync.Mutex
 	calls  map[uint64]*call

@@ -60,7 +60,7 @@ func (s *server) serve() error {
 			}
 		case kindCollective:
 			s.collective(m)
-		case kindMap, kindUnmap, kindParameter, kindDropParam, kindBucket, kindCloseBucket:
+		case kindMap, kindUnmap, kindParameter, kindBucket, kindCloseBucket:
 			s.answer(m, nil, s.memory(m))
 		default:
 			go s.handle(m)
@@ -225,11 +225,6 @@ func (s *server) memory(m *message) error {
 		take(s, s.regions, m.Object).close()
 	case kindParameter:
 		return s.newParameter(&m.Bucket.Params[0])
-	case kindDropParam:
-		if p := take(s, s.params, m.Object); p != nil {
-			p.Close()
-			p.Data.Close()
-		}
 	case kindBucket:
 		return s.newBucket(m.Bucket)
 	case kindCloseBucket:

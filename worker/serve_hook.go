@@ -11,15 +11,14 @@ import (
 
 // servedBucket is the trainer's bucket, over the same memory.
 type servedBucket struct {
-	bucket          *pyhook.GradBucket
-	buffer, indices *tensorconv.Tensor
+	bucket *pyhook.GradBucket
+	buffer *tensorconv.Tensor
 }
 
 func (b *servedBucket) close() {
 	if b != nil {
 		b.bucket.Close()
 		b.buffer.Close()
-		b.indices.Close()
 	}
 }
 
@@ -53,17 +52,12 @@ func (s *server) newBucket(m *bucketMessage) (err error) {
 	if b.buffer, err = s.tensor(m.Buffer); err != nil {
 		return err
 	}
-	if b.indices, err = s.tensor(m.Indices); err != nil {
-		b.buffer.Close()
-		return err
-	}
-	cfg := pyhook.BucketConfig{Index: m.Index, Count: m.Count, Buffer: b.buffer, Offsets: m.Offsets, Lengths: m.Lengths, Sizes: m.Sizes, SparseIndices: b.indices}
+	cfg := pyhook.BucketConfig{Index: m.Index, Count: m.Count, Buffer: b.buffer, Offsets: m.Offsets, Lengths: m.Lengths, Sizes: m.Sizes}
 	for _, p := range m.Params {
 		cfg.Parameters = append(cfg.Parameters, find(s, s.params, p.ID))
 	}
 	if b.bucket, err = pyhook.NewGradBucket(cfg); err != nil {
 		b.buffer.Close()
-		b.indices.Close()
 		return err
 	}
 	former := take(s, s.buckets, m.ID)
