@@ -95,7 +95,6 @@ func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *
 	}
 	select {
 	case a := <-c.answered:
-		p.drop(c)
 		return a.message, a.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -129,6 +128,9 @@ func (p *process) receive() {
 		case kindAnswer:
 			p.mu.Lock()
 			c := p.calls[m.ID]
+			if c != nil && c.done == nil {
+				delete(p.calls, m.ID) // also if nobody waits any more
+			}
 			p.mu.Unlock()
 			if c == nil {
 				a.tensor.Close()

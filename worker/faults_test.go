@@ -17,6 +17,7 @@ import (
 
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
 	"pyhook/worker"
 )
 
@@ -279,4 +280,51 @@ func killWorker(w *worker.Worker) error {
 		}
 	}
 	return nil
+}
+
+// orphan starts a worker, which hangs, and is killed then.
+func orphan(ctx context.Context, r *ranks.Rank) error {
+	w, err := worker.Start(ctx, worker.Config{Size: 1, Path: []string{"testdata"}, InitMethod: "file:///nowhere"})
+	if err != nil {
+		return err
+	}
+	h, err := w.NewHook("faults:in_call", worker.HookConfig{})
+	if err != nil {
+		return err
+	}
+	buffer, err := w.NewBuffer(tensorconv.Float32, 1)
+	if err != nil {
+		return err
+	}
+	values, err := tensorconv.Slice[float32](buffer)
+	if err != nil {
+		return err
+	}
+	values[0] = holdGIL
+	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1}, Sizes: [][]int64{{1}}})
+	if err != nil {
+		return err
+	}
+	if err := r.Report(w.Pid()); err != nil {
+		return err
+	}
+	_, err = h.RunHook(ctx, b)
+	return err
+}
+
+func TestAWorkerDiesWithItsTrainer(t *testing.T) {
+	job := ranks.Start(t, ranks.Options{N: 1, Case: "orphan"})
+	report := filepath.Join(job.Dir, "report.rank0.json")
+	require.Eventually(t, func() bool { info, err := os.Stat(report); return err == nil && info.Size() > 0 }, time.Minute, 20*time.Millisecond)
+	pid := ranks.Result[int](t, job, 0)
+	require.True(t, lives(pid))
+	require.NoError(t, syscall.Kill(job.Pids()[0], syscall.SIGKILL))
+	assert.Error(t, job.Wait())
+	assert.Eventually(t, func() bool { return !lives(pid) }, 10*time.Second, 10*time.Millisecond)
+}
+
+// lives: a zombie does not.
+func lives(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err == nil && !strings.Contains(string(data), ") Z ")
 }

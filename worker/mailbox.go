@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -58,6 +59,9 @@ const (
 	spinShort  = time.Microsecond
 )
 
+// oneCPU: whoever spins keeps the other side from running.
+var oneCPU = runtime.NumCPU() == 1
+
 // spinner waits for what comes soon, or not at all.
 type spinner struct {
 	vain  int // waits in a row that took too long
@@ -68,7 +72,7 @@ type spinner struct {
 // and calls slept.
 func (s *spinner) wait(ready func() bool) bool {
 	limit := spinFor
-	if s.vain > vainAtMost {
+	if s.vain > vainAtMost || oneCPU {
 		limit = spinShort
 	}
 	s.start = time.Now()

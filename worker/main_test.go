@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		t.Close()
 	}
-	ranks.Main(m, map[string]ranks.Func{"in-process": inProcess})
+	ranks.Main(m, map[string]ranks.Func{"in-process": inProcess, "orphan": orphan})
 }
 
 // output collects what workers print.
