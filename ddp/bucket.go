@@ -96,7 +96,7 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		b.views = []*tensorconv.Tensor{nil}
 		return b, nil
 	}
-	if b.buffer, err = tensorconv.New(r.params[indices[0]].DType, total); err != nil {
+	if b.buffer, err = r.opts.newBuffer(r.params[indices[0]].DType, total); err != nil {
 		return nil, err
 	}
 	cfg.Buffer = b.buffer
@@ -109,6 +109,17 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 	}
 	b.grad, err = pyhook.NewGradBucket(cfg)
 	return b, err
+}
+
+// newBuffer allocates a bucket's memory where the hook, or else the group, wants it.
+func (o Options) newBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+	if a, ok := o.Hook.(pyhook.BufferAllocator); ok {
+		return a.NewBuffer(dtype, n)
+	}
+	if a, ok := o.Group.(pyhook.BufferAllocator); ok {
+		return a.NewBuffer(dtype, n)
+	}
+	return tensorconv.New(dtype, n)
 }
 
 // free closes the bucket when nothing works on it any more.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"pyhook/internal/lines"
 )
 
 // rankProcess is one rank from its start to its end.
@@ -18,9 +20,9 @@ type rankProcess struct {
 	rank      int
 	cmd       *exec.Cmd
 	errorFile string
-	stdout    *lineWriter
-	stderr    *lineWriter
-	tail      *tail
+	stdout    *lines.Writer
+	stderr    *lines.Writer
+	tail      *lines.Tail
 
 	// lock keeps signals from a group whose id the kernel may have given away.
 	lock  sync.Mutex
@@ -34,7 +36,7 @@ func newRankProcess(cfg SpawnConfig, rank int, dir string, lock *sync.Mutex) *ra
 	p := &rankProcess{
 		rank:      rank,
 		errorFile: filepath.Join(dir, strconv.Itoa(rank), "error.json"),
-		tail:      &tail{size: cfg.TailBytes},
+		tail:      &lines.Tail{Size: cfg.TailBytes},
 	}
 	stdout, stderr := cfg.Stdout, cfg.Stderr
 	if cfg.PerRank != nil {
@@ -47,8 +49,8 @@ func newRankProcess(cfg SpawnConfig, rank int, dir string, lock *sync.Mutex) *ra
 	case cfg.Show == ShowRank0 && rank != 0:
 		stdout, stderr = nil, nil
 	}
-	newWriter := func(dst io.Writer) *lineWriter {
-		return &lineWriter{lock: lock, dst: dst, prefix: prefix, tail: p.tail}
+	newWriter := func(dst io.Writer) *lines.Writer {
+		return &lines.Writer{Lock: lock, Dst: dst, Prefix: prefix, Tail: p.tail}
 	}
 	p.stdout, p.stderr = newWriter(stdout), newWriter(stderr)
 	p.cmd = exec.Command(cfg.Command[0], cfg.Command[1:]...)
@@ -90,8 +92,8 @@ func (p *rankProcess) wait() {
 	if p.ended.IsZero() {
 		p.ended = time.Now()
 	}
-	p.stdout.flush()
-	p.stderr.flush()
+	p.stdout.Flush()
+	p.stderr.Flush()
 }
 
 // signal has no error to give: a group that cannot be signalled has ended, or
@@ -127,7 +129,7 @@ func rootCause(failed []*rankProcess) *RankError {
 }
 
 func (p *rankProcess) rankError() (e *RankError, at int64) {
-	e = &RankError{Rank: p.rank, ExitCode: -1, Tail: p.tail.text()}
+	e = &RankError{Rank: p.rank, ExitCode: -1, Tail: p.tail.Text()}
 	at = p.ended.Unix()
 	if state := p.cmd.ProcessState; state != nil {
 		e.ExitCode = state.ExitCode()

@@ -33,6 +33,8 @@ type GradBucket struct {
 	mu     sync.Mutex
 	closed bool
 	python *pythonBucket
+
+	onClose []func()
 }
 
 // NewGradBucket checks the description and makes the bucket. The buffer is
@@ -203,11 +205,14 @@ func (b *GradBucket) Gradients() ([]*tensorconv.Tensor, error) {
 func (b *GradBucket) Close() {
 	b.mu.Lock()
 	b.closed = true
-	python := b.python
-	b.python = nil
+	python, onClose := b.python, b.onClose
+	b.python, b.onClose = nil, nil
 	b.mu.Unlock()
 	python.release()
 	for _, p := range b.own {
 		p.Close()
+	}
+	for _, f := range onClose {
+		f()
 	}
 }

@@ -51,19 +51,28 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 	return future, &chain{hook: h, object: object, bucket: b.Index()}, nil
 }
 
-// Advance: see Chain. While collectives are under way nothing of Python is
-// held, so that ctx can end the wait.
-func (c *chain) Advance(ctx context.Context) (bool, error) {
+// Drain waits for the collectives of the current level, and runs no callbacks:
+// after it, and Close, none of the call's writes to its bucket any more. While they
+// are under way nothing of Python is held, so that ctx can end the wait.
+func (c *chain) Drain(ctx context.Context) error {
 	unfinished, err := c.object.Call("unfinished")
 	if err != nil {
-		return false, c.fail(err)
+		return c.fail(err)
 	}
 	if unfinished.IsNone() {
 		unfinished.Close()
-	} else if err := c.wait(ctx, unfinished); err != nil {
+		return nil
+	}
+	return c.wait(ctx, unfinished)
+}
+
+// Advance: see Chain.
+func (c *chain) Advance(ctx context.Context) (bool, error) {
+	if err := c.Drain(ctx); err != nil {
 		return false, err
 	}
 	var more any
+	var err error
 	c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
 	if err != nil {
 		return false, c.fail(err)

@@ -19,7 +19,8 @@ type Value struct {
 type held struct {
 	object *Object
 	sparse *SparseGradient
-	python *pythonBucket // what the hook was called with, to read object by
+	tensor *tensorconv.Tensor // of OwnedTensorValue
+	python *pythonBucket      // what the hook was called with, to read object by
 	closed atomic.Bool
 }
 
@@ -53,6 +54,7 @@ func (v Value) close() {
 	if v.held != nil && v.held.closed.CompareAndSwap(false, true) {
 		v.held.object.Close()
 		v.held.sparse.Close()
+		v.held.tensor.Close()
 		v.held.python.release()
 	}
 }
@@ -65,6 +67,10 @@ func (v Value) clone() (Value, error) {
 	if v.held.sparse != nil {
 		sparse, err := v.held.sparse.views()
 		return SparseValue(sparse), err
+	}
+	if v.held.tensor != nil {
+		t, err := v.tensor.View(0, v.tensor.Shape(), v.tensor.Strides())
+		return OwnedTensorValue(t), err
 	}
 	object, err := v.held.object.Clone()
 	if err != nil {

@@ -49,6 +49,9 @@ func measure(ctx context.Context, j *job) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	if len(j.WorkerCases) > 0 {
+		return measureWorkers(ctx, rt, group, j)
+	}
 	var rows []Row
 	for _, c := range j.Cases {
 		if group.Rank() == 0 {

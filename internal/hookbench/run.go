@@ -42,6 +42,8 @@ type job struct {
 	Profile string
 	Only    string
 	Rows    string // rank 0 writes its rows here
+
+	WorkerCases []Case // in place of Cases: see RunWorkers
 }
 
 // Run measures the cases, those of one world size after the other, on processes
@@ -71,8 +73,9 @@ func Run(ctx context.Context, o Options) (rows []Row, noCpp error, err error) {
 	}
 	for world := 1; world <= most; world++ {
 		j.Cases = worlds[world]
-		got, err := j.spawn(ctx, world, o.RankArgs, o.Folder)
-		if err != nil {
+		j.Rows = filepath.Join(o.Folder, fmt.Sprintf("rows.world%d.json", world))
+		var got []Row
+		if err := j.spawn(ctx, world, o.RankArgs, &got); err != nil {
 			return nil, noCpp, err
 		}
 		rows = append(rows, got...)
@@ -80,19 +83,19 @@ func Run(ctx context.Context, o Options) (rows []Row, noCpp error, err error) {
 	return rows, noCpp, nil
 }
 
-// spawn runs the job on processes of this program, one a rank.
-func (j job) spawn(ctx context.Context, world int, args []string, folder string) ([]Row, error) {
-	if len(j.Cases) == 0 {
-		return nil, nil
+// spawn runs the job on processes of this program, one a rank, and reads rank 0's
+// rows into rows.
+func (j *job) spawn(ctx context.Context, world int, args []string, rows any) error {
+	if len(j.Cases)+len(j.WorkerCases) == 0 {
+		return nil
 	}
-	j.Rows = filepath.Join(folder, fmt.Sprintf("rows.world%d.json", world))
 	text, err := json.Marshal(j)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	env := append(os.Environ(), jobVariable+"="+string(text), "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
 	if os.Getenv("GLOO_SOCKET_IFNAME") == "" {
@@ -102,14 +105,13 @@ func (j job) spawn(ctx context.Context, world int, args []string, folder string)
 	defer cancel()
 	err = launch.Spawn(ctx, launch.SpawnConfig{Command: append([]string{self}, args...), N: world, Env: env, GracePeriod: 3 * time.Second, Stdout: os.Stderr, Stderr: os.Stderr})
 	if err != nil || j.Only != "" {
-		return nil, err
+		return err
 	}
-	var rows []Row
 	data, err := os.ReadFile(j.Rows)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return rows, errors.Join(json.Unmarshal(data, &rows), os.Remove(j.Rows))
+	return errors.Join(json.Unmarshal(data, rows), os.Remove(j.Rows))
 }
 
 // IsRank says whether this process is a rank that Run started.

@@ -21,9 +21,11 @@ import (
 	"regexp"
 
 	"pyhook/internal/hookbench"
+	"pyhook/worker"
 )
 
 func main() {
+	worker.Main()
 	run := parent
 	if hookbench.IsRank() {
 		run = func() error { return hookbench.Rank(context.Background()) }
@@ -51,15 +53,31 @@ func parent() error {
 			options.Cases = append(options.Cases, c)
 		}
 	}
-	if len(options.Cases) == 0 {
+	workers := hookbench.Options{Scale: *scale, Folder: *out}
+	for _, c := range hookbench.WorkerCases() {
+		if selected.MatchString("worker/" + c.Name()) {
+			workers.Cases = append(workers.Cases, c)
+		}
+	}
+	if len(options.Cases)+len(workers.Cases) == 0 {
 		return fmt.Errorf("no case matches %q", *pattern)
 	}
-	rows, _, err := hookbench.Run(context.Background(), options)
-	if err != nil || *only != "" {
+	if len(options.Cases) > 0 {
+		rows, _, err := hookbench.Run(context.Background(), options)
+		if err != nil || *only != "" {
+			return err
+		}
+		hookbench.PrintTable(os.Stdout, rows)
+		if err := writeSummary(filepath.Join(*out, "summary.json"), rows); err != nil {
+			return err
+		}
+	}
+	rows, err := hookbench.RunWorkers(context.Background(), workers)
+	if err != nil || len(rows) == 0 {
 		return err
 	}
-	hookbench.PrintTable(os.Stdout, rows)
-	return writeSummary(filepath.Join(*out, "summary.json"), rows)
+	hookbench.PrintWorkerTable(os.Stdout, rows)
+	return writeJSON(filepath.Join(*out, "worker.json"), rows)
 }
 
 // writeSummary replaces the rows of the same case and torch, and keeps others.
@@ -80,7 +98,11 @@ func writeSummary(path string, rows []hookbench.Row) error {
 			all = append(all, r)
 		}
 	}
-	data, err := json.MarshalIndent(append(all, rows...), "", "  ")
+	return writeJSON(path, append(all, rows...))
+}
+
+func writeJSON(path string, value any) error {
+	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,5 @@
-package launch
+// Package lines passes a child process's output on line by line, and keeps its end.
+package lines
 
 import (
 	"bytes"
@@ -11,7 +12,7 @@ import (
 // keep. A longer line is broken.
 const longestLine = 64 << 10
 
-// lineWriter passes on whole lines, each in one Write under a lock that all
+// Writer passes on whole lines, each in one Write under a lock that all
 // writers of the same destination share, so that no two ranks mix in a line.
 //
 // A carriage return ends a line too, or the progress bars of tqdm would show
@@ -19,17 +20,17 @@ const longestLine = 64 << 10
 //
 // Write never fails: a rank must not die, or block for ever on a full pipe, of
 // a launcher whose own output went away.
-type lineWriter struct {
-	lock    *sync.Mutex
-	dst     io.Writer
-	prefix  string
-	tail    *tail
+type Writer struct {
+	Lock    *sync.Mutex
+	Dst     io.Writer // nil: keep the tail only
+	Prefix  string
+	Tail    *Tail
 	pending []byte
 }
 
-func (w *lineWriter) Write(p []byte) (int, error) {
-	w.tail.add(p)
-	if w.dst == nil {
+func (w *Writer) Write(p []byte) (int, error) {
+	w.Tail.add(p)
+	if w.Dst == nil {
 		return len(p), nil
 	}
 	w.pending = append(w.pending, p...)
@@ -60,53 +61,53 @@ func lineLength(p []byte) int {
 	return 0
 }
 
-func (w *lineWriter) emit(line []byte) {
-	out := make([]byte, 0, len(w.prefix)+len(line)+1)
-	out = append(append(out, w.prefix...), line...)
+func (w *Writer) emit(line []byte) {
+	out := make([]byte, 0, len(w.Prefix)+len(line)+1)
+	out = append(append(out, w.Prefix...), line...)
 	if end := out[len(out)-1]; end != '\n' && end != '\r' {
 		out = append(out, '\n')
 	}
-	w.lock.Lock()
-	defer w.lock.Unlock()
-	_, _ = w.dst.Write(out)
+	w.Lock.Lock()
+	defer w.Lock.Unlock()
+	_, _ = w.Dst.Write(out)
 }
 
-// flush ends a last line that the rank left open, or it would run into another
+// Flush ends a last line that the rank left open, or it would run into another
 // rank's.
-func (w *lineWriter) flush() {
+func (w *Writer) Flush() {
 	if len(w.pending) > 0 {
 		w.emit(w.pending)
 		w.pending = nil
 	}
 }
 
-// tail keeps the last bytes of a rank's output, standard output and error
+// Tail keeps the last bytes of a rank's output, standard output and error
 // together, for the report of its failure.
-type tail struct {
+type Tail struct {
 	lock sync.Mutex
-	size int
+	Size int // in bytes
 	kept []byte
 }
 
-func (t *tail) add(p []byte) {
+func (t *Tail) add(p []byte) {
 	t.lock.Lock()
 	defer t.lock.Unlock()
-	if len(p) > t.size {
-		p = p[len(p)-t.size:]
+	if len(p) > t.Size {
+		p = p[len(p)-t.Size:]
 	}
 	t.kept = append(t.kept, p...)
-	if len(t.kept) > 2*t.size {
-		t.kept = append(t.kept[:0], t.kept[len(t.kept)-t.size:]...)
+	if len(t.kept) > 2*t.Size {
+		t.kept = append(t.kept[:0], t.kept[len(t.kept)-t.Size:]...)
 	}
 }
 
-// text starts at a line where older output was dropped.
-func (t *tail) text() string {
+// Text starts at a line where older output was dropped.
+func (t *Tail) Text() string {
 	t.lock.Lock()
 	defer t.lock.Unlock()
 	kept := t.kept
-	if len(kept) > t.size {
-		kept = kept[len(kept)-t.size:]
+	if len(kept) > t.Size {
+		kept = kept[len(kept)-t.Size:]
 		if i := bytes.IndexByte(kept, '\n'); i >= 0 {
 			kept = kept[i+1:]
 		}

@@ -1,4 +1,4 @@
-package launch
+package lines
 
 import (
 	"fmt"
@@ -35,13 +35,13 @@ func TestLineWriterPassesOnWholeLines(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got writes
-			w := &lineWriter{lock: new(sync.Mutex), dst: &got, prefix: "> ", tail: &tail{size: 10}}
+			w := &Writer{Lock: new(sync.Mutex), Dst: &got, Prefix: "> ", Tail: &Tail{Size: 10}}
 			for _, s := range test.in {
 				n, err := w.Write([]byte(s))
 				assert.NoError(t, err)
 				assert.Equal(t, len(s), n)
 			}
-			w.flush()
+			w.Flush()
 			assert.Equal(t, test.want, []string(got))
 		})
 	}
@@ -53,7 +53,7 @@ func TestRanksNeverMixInALine(t *testing.T) {
 	var ranks sync.WaitGroup
 	for rank := range 4 {
 		ranks.Go(func() {
-			w := &lineWriter{lock: &lock, dst: &got, prefix: fmt.Sprintf("[rank %d] ", rank), tail: &tail{size: 10}}
+			w := &Writer{Lock: &lock, Dst: &got, Prefix: fmt.Sprintf("[rank %d] ", rank), Tail: &Tail{Size: 10}}
 			for range 200 {
 				for range 5 {
 					fmt.Fprint(w, rank)
@@ -75,16 +75,16 @@ func TestRanksNeverMixInALine(t *testing.T) {
 }
 
 func TestTailKeepsTheLastWholeLines(t *testing.T) {
-	k := &tail{size: 10}
+	k := &Tail{Size: 10}
 	k.add([]byte("one\n"))
-	assert.Equal(t, "one\n", k.text())
+	assert.Equal(t, "one\n", k.Text())
 	for range 100 {
 		k.add([]byte("line\n"))
 	}
 	k.add([]byte("end"))
-	assert.Equal(t, "line\nend", k.text())
+	assert.Equal(t, "line\nend", k.Text())
 	k.add([]byte("a line far longer than the tail is"))
-	assert.LessOrEqual(t, len(k.text()), 10)
+	assert.LessOrEqual(t, len(k.Text()), 10)
 	k.add([]byte("\xff"))
-	assert.Contains(t, k.text(), "\uFFFD")
+	assert.Contains(t, k.Text(), "\uFFFD")
 }

@@ -1,0 +1,294 @@
+package hookbench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"pyhook/cbridge"
+	"pyhook/internal/hookspec"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/worker"
+)
+
+// WorkerCases are calls in a worker process beside the same in this process.
+func WorkerCases() []Case {
+	spec := func(hook string) hookspec.Spec { return hookspec.Spec{Hook: hook} }
+	return []Case{
+		{spec("noop"), 4 * kib, 1, 1}, {spec("noop"), 25 * mib, 1, 1}, {spec("allreduce"), 4 * kib, 1, 1}, {spec("allreduce"), 25 * mib, 1, 1},
+		{spec("allreduce"), 4 * kib, 64, 2}, {spec("allreduce"), 25 * mib, 64, 2}, {spec("powersgd"), 25 * mib, 64, 2},
+	}
+}
+
+// callSide is what package ddp does for a bucket, wherever the hook runs. A pause
+// comes before each call and is not counted: in training there is one.
+type callSide struct {
+	ctx    context.Context
+	hook   pyhook.CommHook
+	bucket *pyhook.GradBucket
+	pause  time.Duration
+	moved  bool // a result was not the buffer's own memory
+}
+
+func (s *callSide) run(ns []int64) error {
+	for i := range ns {
+		if s.pause > 0 {
+			time.Sleep(s.pause)
+		}
+		before := time.Since(start)
+		if err := s.call(); err != nil {
+			return err
+		}
+		ns[i] = int64(time.Since(start) - before)
+	}
+	return nil
+}
+
+func (s *callSide) call() error {
+	future, err := s.hook.RunHook(s.ctx, s.bucket)
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	value, err := future.Wait(s.ctx)
+	if err != nil {
+		return err
+	}
+	result, err := s.hook.ParseHookResult(value)
+	if err != nil {
+		return err
+	}
+	defer result.Close()
+	if result.Len() != s.bucket.Buffer().Len() {
+		return errors.New("the result has another length")
+	}
+	s.moved = s.moved || result.Data() != s.bucket.Buffer().Data()
+	return nil
+}
+
+// workerBench is one case's sides.
+type workerBench struct {
+	c       Case
+	closers []func()
+}
+
+func (b *workerBench) close() {
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		b.closers[i]()
+	}
+}
+
+// measureWorker times a case in this process and in w.
+func measureWorker(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, w *worker.Worker, j *job, c Case) (r WorkerRow, err error) {
+	b := &workerBench{c: c}
+	defer b.close()
+	var args map[string]any
+	if c.Spec.Hook == "powersgd" {
+		args = map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}
+	}
+	here, err := b.here(ctx, rt, group, args)
+	if err != nil {
+		return r, err
+	}
+	there, err := b.there(ctx, w, args)
+	if err != nil {
+		return r, err
+	}
+	sides := []side{here, there}
+	if c.Spec.Hook == "noop" && c.Bytes == 4*kib {
+		sides = append(sides, paused(here), paused(there))
+	}
+	blocks, calls := c.blocks(j.Scale)
+	if c.Spec.Hook == "noop" {
+		blocks, calls = max(3, blocks/10), 50
+	}
+	samples, err := interleave(sides, blocks, calls)
+	if err != nil {
+		return r, err
+	}
+	r = WorkerRow{Case: "worker/" + c.Name(), Copied: there.moved, HereUS: micro(samples[0], 0.5), ThereUS: micro(samples[1], 0.5), HereP99US: micro(samples[0], 0.99), ThereP99US: micro(samples[1], 0.99), Calls: len(samples[0])}
+	r.MoreUS = r.ThereUS - r.HereUS
+	if len(samples) > 2 {
+		r.PausedHereUS, r.PausedThereUS = micro(samples[2], 0.5), micro(samples[3], 0.5)
+	}
+	return r, nil
+}
+
+func paused(s *callSide) *callSide {
+	c := *s
+	c.pause = time.Millisecond
+	return &c
+}
+
+func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, args map[string]any) (*callSide, error) {
+	cfg := pyhook.HookConfig{}
+	if args != nil {
+		state, err := rt.NewState("powersgd", args, group)
+		if err != nil {
+			return nil, err
+		}
+		b.closers = append(b.closers, state.Close)
+		cfg.State = state
+	}
+	hook, err := rt.NewHook(b.c.Spec.Hook, cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, hook.Close)
+	return b.side(ctx, hook, tensorconv.New)
+}
+
+func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[string]any) (*callSide, error) {
+	cfg := worker.HookConfig{}
+	if args != nil {
+		cfg.State = worker.State{Spec: "powersgd", Args: args}
+	}
+	hook, err := w.NewHook(b.c.Spec.Hook, cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, hook.Close)
+	return b.side(ctx, hook, func(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tensor, error) {
+		return w.NewBuffer(dtype, shape[0])
+	})
+}
+
+func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate func(tensorconv.DType, ...int64) (*tensorconv.Tensor, error)) (*callSide, error) {
+	buffer, err := allocate(tensorconv.Float32, b.c.Bytes/4)
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, buffer.Close)
+	values, err := tensorconv.Slice[float32](buffer)
+	if err != nil {
+		return nil, err
+	}
+	for i := range values {
+		values[i] = float32(i%1000)*1e-3 - 0.5
+	}
+	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer}
+	for i := range b.c.Params {
+		length := b.c.Bytes / 4 / int64(b.c.Params)
+		cfg.Offsets = append(cfg.Offsets, int64(i)*length)
+		cfg.Lengths = append(cfg.Lengths, length)
+		cfg.Sizes = append(cfg.Sizes, b.c.shape())
+	}
+	bucket, err := pyhook.NewGradBucket(cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, bucket.Close)
+	return &callSide{ctx: ctx, hook: hook, bucket: bucket}, nil
+}
+
+// measureWorkers is what each rank does for the cases of workers.
+func measureWorkers(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, j *job) error {
+	w, err := startWorker(ctx, j, group)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	var rows []WorkerRow
+	for _, c := range j.WorkerCases {
+		if group.Rank() == 0 {
+			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
+		}
+		r, err := measureWorker(ctx, rt, group, w, j, c)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Name(), err)
+		}
+		rows = append(rows, r)
+	}
+	if group.Rank() != 0 {
+		return nil
+	}
+	data, err := json.Marshal(rows)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(j.Rows, data, 0o644)
+}
+
+// RunWorkers measures the cases in this process and in a worker. The program must
+// call worker.Main.
+func RunWorkers(ctx context.Context, o Options) (rows []WorkerRow, err error) {
+	python, _, err := cbridge.Discover(ctx, o.Python, "torch")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Folder, 0o777); err != nil {
+		return nil, err
+	}
+	for world := 1; world <= 2; world++ {
+		j := job{Python: python.Executable, Path: o.Path, Scale: o.Scale, Rows: filepath.Join(o.Folder, fmt.Sprintf("workers.world%d.json", world))}
+		for _, c := range o.Cases {
+			if c.World == world {
+				j.WorkerCases = append(j.WorkerCases, c)
+			}
+		}
+		_ = os.Remove(j.store())
+		var got []WorkerRow
+		err := j.spawn(ctx, world, o.RankArgs, &got)
+		_ = os.Remove(j.store())
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, got...)
+	}
+	return rows, nil
+}
+
+// store is where the workers of a job meet.
+func (j *job) store() string { return j.Rows + ".store" }
+
+// startWorker starts the worker of a rank, beside the rank's own group.
+func startWorker(ctx context.Context, j *job, group *pyhook.TorchGroup) (*worker.Worker, error) {
+	return worker.Start(ctx, worker.Config{
+		Python: j.Python, Path: j.Path, Rank: group.Rank(), Size: group.Size(), InitMethod: "file://" + j.store(), Output: os.Stderr,
+	})
+}
+
+// WorkerRow is one case's figures: medians of microseconds a call.
+type WorkerRow struct {
+	Case       string  `json:"case"`
+	HereUS     float64 `json:"in_process_us"`
+	ThereUS    float64 `json:"worker_us"`
+	MoreUS     float64 `json:"more_us"`
+	HereP99US  float64 `json:"in_process_p99_us"`
+	ThereP99US float64 `json:"worker_p99_us"`
+	// After a pause of 1 ms, when both sides sleep.
+	PausedHereUS  float64 `json:"paused_in_process_us,omitempty"`
+	PausedThereUS float64 `json:"paused_worker_us,omitempty"`
+	Copied        bool    `json:"copied"` // a worker's result was not the bucket's own memory
+	Calls         int     `json:"calls"`
+}
+
+// PrintWorkerTable prints rows for people.
+func PrintWorkerTable(w io.Writer, rows []WorkerRow) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\na worker process beside this one, in us a call (medians)\n\n")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "in process\tworker\tmore\tin process p99\tworker p99\tcopied\tcase\t\n")
+	for _, r := range rows {
+		copied := "0"
+		if r.Copied {
+			copied = "other memory"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%+.2f\t%s\t%s\t%s\t%s\t\n", us(r.HereUS), us(r.ThereUS), r.MoreUS, us(r.HereP99US), us(r.ThereP99US), copied, r.Case)
+	}
+	t.Flush()
+	for _, r := range rows {
+		if r.PausedThereUS > 0 {
+			fmt.Fprintf(w, "%s with 1 ms between calls: %s us in process, %s us in a worker\n", r.Case, us(r.PausedHereUS), us(r.PausedThereUS))
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"pyhook/tensorconv"
+)
+
+// call is a request that the worker has not finished: a hook call, a collective, or
+// another question.
+type call struct {
+	id     uint64
+	hook   string // or what else is asked
+	bucket int    // -1: none
+	start  time.Time
+	limit  time.Duration
+
+	answered chan answer // the answer to the request; room for one
+	// done is called once, when the worker is done with a call whose answer was
+	// outcomePending, or has ended; nil: the answer is all.
+	done func(answer)
+}
+
+// answer is what the worker said.
+type answer struct {
+	outcome uint32
+	tensor  *tensorconv.Tensor // of outcomeOther
+	message *message           // as it came, if it did
+	err     error
+}
+
+func (c *call) what() string {
+	if c.bucket >= 0 {
+		return fmt.Sprintf("hook %s of bucket %d", c.hook, c.bucket)
+	}
+	return c.hook
+}
+
+// finish ends a call: the process is gone, or said so.
+func (c *call) finish(a answer) {
+	select {
+	case c.answered <- a:
+	default:
+	}
+	if c.done != nil {
+		c.done(a)
+	}
+}
+
+// open puts a call on the list, and keeps the mailbox mapped until free.
+func (p *process) open(c *call) (free func(), err error) {
+	c.answered = make(chan answer, 1)
+	c.start = time.Now()
+	if c.limit == 0 {
+		c.limit = p.cfg.Timeout
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return nil, p.failure.at(c.hook, c.bucket)
+	}
+	p.next++
+	c.id = p.next
+	p.calls[c.id] = c
+	p.page.refs.Add(1)
+	return p.page.close, nil
+}
+
+// drop takes a call off the list; false: it was not on it any more.
+func (p *process) drop(c *call) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.calls[c.id] != c {
+		return false
+	}
+	delete(p.calls, c.id)
+	return true
+}
+
+// ask sends a request and waits for its answer. If ctx ends before, the answer is
+// still waited for by whoever watches the time.
+func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *message, file *os.File) (*message, error) {
+	c := &call{hook: what, bucket: -1, limit: limit}
+	free, err := p.open(c)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	m.ID = c.id
+	if err := p.post(m, file); err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-c.answered:
+		return a.message, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// post sends; if that fails the process has ended, or will.
+func (p *process) post(m *message, file *os.File) error {
+	if err := p.wire.send(m, file); err != nil {
+		p.kill(&Error{Kind: ErrCrashed, Detail: "it does not take messages: " + err.Error()}, false)
+		return p.failure
+	}
+	return nil
+}
+
+// receive handles what the worker sends, until its end.
+func (p *process) receive() {
+	defer close(p.read)
+	for {
+		m, err := p.wire.receive()
+		if err != nil {
+			return
+		}
+		a := answer{message: m, err: m.Err.local()}
+		if m.Result != nil {
+			if a.outcome = m.Result.Outcome; a.outcome == outcomeOther {
+				a.tensor, a.err = p.resultOf(m)
+			}
+		}
+		switch m.Kind {
+		case kindAnswer:
+			p.mu.Lock()
+			c := p.calls[m.ID]
+			if c != nil && c.done == nil {
+				delete(p.calls, m.ID) // also if nobody waits any more
+			}
+			p.mu.Unlock()
+			if c == nil {
+				a.tensor.Close()
+				continue
+			}
+			select {
+			case c.answered <- a:
+			default: // it was in the mailbox, too
+			}
+		case kindDone:
+			p.mu.Lock()
+			c := p.calls[m.Result.Call]
+			delete(p.calls, m.Result.Call)
+			p.mu.Unlock()
+			if c == nil || c.done == nil {
+				a.tensor.Close()
+				continue
+			}
+			// The answer may come after this, and finds no call then.
+			select {
+			case c.answered <- answer{outcome: outcomePending}:
+			default:
+			}
+			c.done(a)
+		}
+	}
+}
+
+// resultOf maps a result in memory of its own.
+func (p *process) resultOf(m *message) (*tensorconv.Tensor, error) {
+	file, err := p.wire.file()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r, err := mapRegion(0, file, m.Result.Region.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	return r.tensor(m.Result.Tensor)
+}

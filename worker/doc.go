@@ -1,0 +1,34 @@
+// Package worker runs Python hooks in a process of their own, one a rank, behind the
+// interfaces that package ddp takes. Whatever a hook does to that process (a crash,
+// an abort of gloo, os._exit, an endless loop, all memory used), the trainer gets an
+// *Error, keeps its gradients, and can Restart the worker.
+//
+//	func main() {
+//		worker.Main() // a worker is this same program
+//		w, _ := worker.Start(ctx, worker.Config{Timeout: time.Minute})
+//		hook, _ := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd"}, SnapshotEvery: 100})
+//		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook})
+//		for step := range steps {
+//			...
+//			if _, err := reducer.Wait(ctx); errors.As(err, &failed) { // *worker.Error
+//				w.Restart(ctx) // on every rank
+//			}
+//		}
+//	}
+//
+//	trainer                            worker: this program again
+//	Hook, Group  ── messages, socket ──▶  pyhook.Runtime, the group, the hooks
+//	             ── calls, mailbox ────▶  (a page of shared memory)
+//	buckets      ══ the same memory ═══   buckets
+//
+// A bucket that NewBuffer made, as those of ddp are, lies in memory that both map: no
+// byte of it is copied. A call goes through a page that both look at for some
+// microseconds before they sleep.
+//
+// Hooks and their states live in the worker, so they are named by specs and made
+// there; Go functions and objects of pyhook.Runtime stay behind. What a hook writes
+// to a parameter's data is seen by the trainer only if NewBuffer made that.
+//
+// This package knows processes and shared memory. What a hook is, and what is wrong
+// with its results, package pyhook knows, on the worker's side. Linux only.
+package worker

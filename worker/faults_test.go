@@ -1,0 +1,330 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+	"pyhook/worker"
+)
+
+// The faults of testdata/faults.py, by number.
+const (
+	none = iota
+	segv
+	abort
+	leave
+	sysExit
+	kill
+	stop
+	holdGIL
+	spin
+	sleep
+	lock
+	eat
+	terminate
+	say
+)
+
+const (
+	callTimeout = 6 * time.Second
+	frozenAfter = 2 * time.Second
+	// soonAfter is what a busy machine may add to a deadline.
+	soonAfter = 5 * time.Second
+)
+
+func TestWhateverAHookDoesTheTrainerGoesOn(t *testing.T) {
+	out := &output{}
+	workers := start(t, 2, worker.Config{Timeout: callTimeout, FrozenAfter: frozenAfter, MemoryLimit: 1 << 30, Output: out})
+	hooks := map[string][2]*worker.Hook{}
+	for _, spec := range []string{"faults:in_call", "faults:in_callback"} {
+		hooks[spec] = [2]*worker.Hook{hook(t, workers[0], spec, worker.HookConfig{}), hook(t, workers[1], spec, worker.HookConfig{})}
+	}
+	var buckets [2]*pyhook.GradBucket
+	for rank := range buckets {
+		buckets[rank] = bucket(t, workers[rank], 0, 1)
+	}
+	settled := resources(t)
+	for _, c := range []struct {
+		name   string
+		spec   string
+		fault  int
+		ctx    time.Duration // of the faulty rank's call; 0: none
+		kind   error
+		within time.Duration
+		code   int
+		signal syscall.Signal
+		stack  string
+	}{
+		{"a segmentation fault", "faults:in_call", segv, 0, worker.ErrCrashed, 0, -1, syscall.SIGSEGV, "in segv"},
+		{"a segmentation fault in a callback", "faults:in_callback", segv, 0, worker.ErrCrashed, 0, -1, syscall.SIGSEGV, "in segv"},
+		{"abort", "faults:in_call", abort, 0, worker.ErrCrashed, 0, -1, syscall.SIGABRT, "in abort"},
+		{"an uncaught exception of C++", "faults:in_callback", terminate, 0, worker.ErrCrashed, 0, -1, syscall.SIGABRT, "in terminate"},
+		{"os._exit", "faults:in_call", leave, 0, worker.ErrExited, 0, 7, 0, "in leave"},
+		{"os._exit in a callback", "faults:in_callback", leave, 0, worker.ErrExited, 0, 7, 0, "in leave"},
+		{"the kernel's SIGKILL", "faults:in_call", kill, 0, worker.ErrCrashed, 0, -1, syscall.SIGKILL, ""},
+		{"a stopped process", "faults:in_call", stop, 0, worker.ErrFrozen, frozenAfter, -1, syscall.SIGKILL, ""},
+		{"C code that keeps the GIL", "faults:in_call", holdGIL, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in hold_gil"},
+		{"an endless loop", "faults:in_callback", spin, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in spin"},
+		{"an endless call", "faults:in_call", sleep, 0, worker.ErrHung, callTimeout, -1, syscall.SIGKILL, "in sleep"},
+		{"a lock in a callback", "faults:in_callback", lock, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in lock"},
+		{"memory without end", "faults:in_call", eat, 0, worker.ErrMemory, callTimeout, -1, syscall.SIGKILL, "in eat"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			copy(floats(t, buckets[0].Buffer()), []float32{none, 3})
+			copy(floats(t, buckets[1].Buffer()), []float32{float32(c.fault), 5})
+			began := time.Now()
+			errs := onRanks(2, func(rank int) error {
+				ctx := context.Background()
+				if rank == 1 && c.ctx > 0 {
+					limited, cancel := context.WithTimeout(ctx, c.ctx)
+					defer cancel()
+					ctx = limited
+				}
+				_, err := reduce(ctx, hooks[c.spec][rank], buckets[rank])
+				return err
+			})
+			assert.Less(t, time.Since(began), c.within+soonAfter)
+			var failed *worker.Error
+			require.ErrorAs(t, errs[1], &failed)
+			assert.ErrorIs(t, errs[1], c.kind)
+			assert.Equal(t, []any{1, hooks[c.spec][1].Name(), 0, c.code, c.signal}, []any{failed.Rank, failed.Hook, failed.Bucket, failed.ExitCode, failed.Signal}, "%v", errs[1])
+			assert.Contains(t, failed.Stack, c.stack)
+			if c.ctx > 0 {
+				assert.ErrorIs(t, errs[1], context.DeadlineExceeded)
+			}
+			requirePeerError(t, errs[0])
+			assert.Equal(t, float32(c.fault), floats(t, buckets[1].Buffer())[0], "the gradients are there")
+			_, err := reduce(soon(t), hooks[c.spec][1], buckets[1])
+			assert.ErrorIs(t, err, c.kind, "until it is restarted")
+
+			restart(t, workers)
+			sumIsRight(t, hooks[c.spec], buckets)
+		})
+	}
+	for _, w := range workers {
+		assert.NoError(t, w.Err())
+	}
+	nothingIsLeft(t, settled)
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+// requirePeerError: the rank whose peer is gone gets an error of its hook, or of its
+// worker if it waited too long.
+func requirePeerError(t *testing.T, err error) {
+	t.Helper()
+	var hook *pyhook.HookError
+	var process *worker.Error
+	require.True(t, errors.As(err, &hook) || errors.As(err, &process), "%v", err)
+}
+
+func restart(t *testing.T, workers []*worker.Worker) []worker.Recovery {
+	t.Helper()
+	recoveries := make([]worker.Recovery, len(workers))
+	for _, err := range onRanks(len(workers), func(rank int) (err error) {
+		recoveries[rank], err = workers[rank].Restart(soon(t))
+		return err
+	}) {
+		require.NoError(t, err)
+	}
+	return recoveries
+}
+
+// sumIsRight asserts that a step of the two ranks averages.
+func sumIsRight(t *testing.T, hooks [2]*worker.Hook, buckets [2]*pyhook.GradBucket) {
+	t.Helper()
+	copy(floats(t, buckets[0].Buffer()), []float32{0, 3})
+	copy(floats(t, buckets[1].Buffer()), []float32{0, 5})
+	for _, err := range onRanks(2, func(rank int) error {
+		got, err := reduce(soon(t), hooks[rank], buckets[rank])
+		assert.Equal(t, []float32{0, 4}, got)
+		return err
+	}) {
+		require.NoError(t, err)
+	}
+}
+
+// use is what must come back to what it was.
+type use struct {
+	descriptors, children, goroutines int
+	regions, tensors, memory          int64
+}
+
+func resources(t testing.TB) use {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return use{len(files), children(t), runtime.NumGoroutine(), worker.LiveRegions(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+}
+
+// nothingIsLeft waits until all is as it was before; what is closed goes on
+// goroutines.
+func nothingIsLeft(t testing.TB, before use) {
+	t.Helper()
+	now := resources(t)
+	for end := time.Now().Add(10 * time.Second); now != before && time.Now().Before(end); now = resources(t) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	assert.Equal(t, before, now)
+}
+
+// children counts this process's, zombies too.
+func children(t testing.TB) int {
+	t.Helper()
+	n := 0
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	require.NoError(t, err)
+	for _, list := range lists {
+		data, err := os.ReadFile(list)
+		if err == nil { // a thread that ended meanwhile has none
+			n += len(strings.Fields(string(data)))
+		}
+	}
+	return n
+}
+
+func TestSysExitIsAnErrorOfTheHook(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	for spec, kind := range map[string]error{"faults:in_call": pyhook.ErrRaised, "faults:in_callback": pyhook.ErrFutureFailed} {
+		h := hook(t, w, spec, worker.HookConfig{})
+		b := bucket(t, w, sysExit, 1)
+		_, err := reduce(soon(t), h, b)
+		assert.ErrorIs(t, err, kind)
+		assert.ErrorContains(t, err, "SystemExit")
+		floats(t, b.Buffer())[0] = 0
+		_, err = reduce(soon(t), h, b)
+		assert.NoError(t, err)
+	}
+}
+
+func TestWhatAWorkerPrintsIsPassedOnAndKept(t *testing.T) {
+	out := &output{}
+	w := start(t, 1, worker.Config{Output: out})[0]
+	_, err := reduce(soon(t), hook(t, w, "faults:in_call", worker.HookConfig{}), bucket(t, w, say, 1))
+	var failed *worker.Error
+	require.ErrorAs(t, err, &failed)
+	assert.Contains(t, failed.Stderr, "a line of rank 0")
+	assert.Contains(t, failed.Stderr, "the last words")
+	assert.Contains(t, out.String(), "[worker 0] a line of rank 0\n")
+}
+
+func TestACallThatIsKeptGoesOnAfterItsContext(t *testing.T) {
+	w := start(t, 1, worker.Config{KeepOnCancel: true, Timeout: 3 * time.Second})[0]
+	h := hook(t, w, "faults:in_callback", worker.HookConfig{})
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	b := bucket(t, w, sleep, 1)
+	future, err := h.RunHook(ctx, b)
+	if err == nil { // the callback may run within the call
+		defer future.Close()
+		_, err = future.Wait(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, w.Err())
+		_, err = future.Wait(soon(t))
+	}
+	assert.ErrorIs(t, err, worker.ErrHung)
+}
+
+func TestStartSaysWhyItFailed(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		cfg  worker.Config
+		text string
+	}{
+		{"no such Python", worker.Config{Size: 1, Python: "/nowhere/python"}, "/nowhere/python"},
+		{"no such backend", worker.Config{Size: 1, Backend: "carrier_pigeon"}, "carrier_pigeon"},
+		{"a rank that does not come", worker.Config{Rank: 1, Size: 2, InitMethod: "tcp://127.0.0.1:" + strconv.Itoa(freePort(t)), StartTimeout: 4 * time.Second}, "the start is not done after 4"},
+		{"no rank", worker.Config{}, "WORLD_SIZE"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := resources(t)
+			_, err := worker.Start(soon(t), c.cfg)
+			var failed *worker.Error
+			require.ErrorAs(t, err, &failed)
+			assert.ErrorIs(t, err, worker.ErrStart)
+			assert.ErrorContains(t, err, c.text)
+			nothingIsLeft(t, before)
+		})
+	}
+	t.Run("a context that ends", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		_, err := worker.Start(ctx, worker.Config{Size: 1})
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// killWorker is what the kernel does when memory runs out.
+func killWorker(w *worker.Worker) error {
+	if err := syscall.Kill(w.Pid(), syscall.SIGKILL); err != nil {
+		return err
+	}
+	for end := time.Now().Add(10 * time.Second); w.Err() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.New("the worker lives")
+		}
+	}
+	return nil
+}
+
+// orphan starts a worker, which hangs, and is killed then.
+func orphan(ctx context.Context, r *ranks.Rank) error {
+	w, err := worker.Start(ctx, worker.Config{Size: 1, Path: []string{"testdata"}, InitMethod: "file:///nowhere"})
+	if err != nil {
+		return err
+	}
+	h, err := w.NewHook("faults:in_call", worker.HookConfig{})
+	if err != nil {
+		return err
+	}
+	buffer, err := w.NewBuffer(tensorconv.Float32, 1)
+	if err != nil {
+		return err
+	}
+	values, err := tensorconv.Slice[float32](buffer)
+	if err != nil {
+		return err
+	}
+	values[0] = holdGIL
+	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1}, Sizes: [][]int64{{1}}})
+	if err != nil {
+		return err
+	}
+	if err := r.Report(w.Pid()); err != nil {
+		return err
+	}
+	_, err = h.RunHook(ctx, b)
+	return err
+}
+
+func TestAWorkerDiesWithItsTrainer(t *testing.T) {
+	job := ranks.Start(t, ranks.Options{N: 1, Case: "orphan"})
+	report := filepath.Join(job.Dir, "report.rank0.json")
+	require.Eventually(t, func() bool { info, err := os.Stat(report); return err == nil && info.Size() > 0 }, time.Minute, 20*time.Millisecond)
+	pid := ranks.Result[int](t, job, 0)
+	require.True(t, lives(pid))
+	require.NoError(t, syscall.Kill(job.Pids()[0], syscall.SIGKILL))
+	assert.Error(t, job.Wait())
+	assert.Eventually(t, func() bool { return !lives(pid) }, 10*time.Second, 10*time.Millisecond)
+}
+
+// lives: a zombie does not.
+func lives(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err == nil && !strings.Contains(string(data), ") Z ")
+}

@@ -1,0 +1,178 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// Group is the workers' process group, as a trainer's pyhook.ProcessGroup: its
+// collectives run in the worker, in the order of their calls. Tensors of NewBuffer
+// are used where they are, others are copied there and back. It goes on after a
+// Restart.
+type Group struct {
+	worker     *Worker
+	rank, size int
+	backend    string
+}
+
+// Rank returns this worker's rank.
+func (g *Group) Rank() int { return g.rank }
+
+// Size returns the number of ranks.
+func (g *Group) Size() int { return g.size }
+
+// Backend returns torch's name of the backend: "gloo".
+func (g *Group) Backend() string { return g.backend }
+
+// NewBuffer: see Worker.NewBuffer.
+func (g *Group) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+	return g.worker.NewBuffer(dtype, n)
+}
+
+// AllReduce: see pyhook.ProcessGroup.
+func (g *Group) AllReduce(ctx context.Context, t *tensorconv.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
+	return g.collective(ctx, &groupMessage{Op: "all_reduce", Reduce: op}, []*tensorconv.Tensor{t}, 0, 1)
+}
+
+// Broadcast: see pyhook.ProcessGroup.
+func (g *Group) Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*pyhook.Future, error) {
+	return g.collective(ctx, &groupMessage{Op: "broadcast", Root: root}, []*tensorconv.Tensor{t}, 0, 1)
+}
+
+// AllGather: see pyhook.ProcessGroup.
+func (g *Group) AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*pyhook.Future, error) {
+	if len(out) != g.size {
+		return nil, g.fail("all_gather", fmt.Errorf("%w: %d outputs for %d ranks", pyhook.ErrGroup, len(out), g.size))
+	}
+	tensors := append(append([]*tensorconv.Tensor{}, out...), in)
+	return g.collective(ctx, &groupMessage{Op: "all_gather"}, tensors, len(out), len(out))
+}
+
+// Barrier: see pyhook.ProcessGroup.
+func (g *Group) Barrier(ctx context.Context) error {
+	future, err := g.collective(ctx, &groupMessage{Op: "barrier"}, nil, 0, 0)
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	_, err = future.Wait(ctx)
+	return err
+}
+
+func (g *Group) fail(op string, err error) error {
+	var mine *Error
+	if errors.As(err, &mine) {
+		return mine.at(op, -1)
+	}
+	return fmt.Errorf("worker of rank %d: %s: %w", g.rank, op, err)
+}
+
+// groupCall is a collective on its way.
+type groupCall struct {
+	call
+	g        *Group
+	tensors  []*tensorconv.Tensor // the trainer's
+	shared   []*tensorconv.Tensor // what the worker has of each; staged ones are our own
+	outputs  int                  // that many of the first ones are written
+	value    pyhook.Value
+	complete func(pyhook.Value, error)
+}
+
+// collective issues one. Of the tensors the first outputs are written; the one at
+// result is the future's value.
+func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensorconv.Tensor, result, outputs int) (*pyhook.Future, error) {
+	if ctx.Err() != nil {
+		return nil, g.fail(m.Op, context.Cause(ctx))
+	}
+	p := g.worker.process()
+	c := &groupCall{call: call{hook: m.Op, bucket: -1}, g: g, tensors: tensors, outputs: outputs}
+	if result < len(tensors) {
+		c.value = pyhook.TensorValue(tensors[result])
+	}
+	if err := c.stage(ctx, p, m); err != nil {
+		c.free()
+		return nil, g.fail(m.Op, err)
+	}
+	future, complete := pyhook.NewFutureAt(func(err error) error { return g.fail(m.Op, err) })
+	c.complete, c.done = complete, c.finished
+	unmap, err := p.open(&c.call)
+	if err != nil {
+		c.free()
+		return nil, err
+	}
+	defer unmap()
+	err = p.post(&message{Kind: kindCollective, ID: c.id, Group: m}, nil)
+	if err == nil {
+		// It is issued when this returns: the next one, or a hook, comes after it.
+		a := <-c.answered
+		err = a.err
+	}
+	if err != nil {
+		if p.drop(&c.call) {
+			c.free()
+		}
+		return nil, g.fail(m.Op, err)
+	}
+	return future, nil
+}
+
+// stage makes sure that all tensors are in shared memory.
+func (c *groupCall) stage(ctx context.Context, p *process, m *groupMessage) error {
+	w := c.g.worker
+	for _, t := range c.tensors {
+		place, err := w.share(ctx, p, t)
+		if err != nil {
+			return err
+		}
+		shared := t
+		if place == nil {
+			if shared, err = w.newTensor(t.DType(), t.Shape(), 0); err != nil {
+				return err
+			}
+			c.shared = append(c.shared, shared)
+			if err := tensorconv.Copy(shared, t); err != nil {
+				return err
+			}
+			if place, err = w.share(ctx, p, shared); err != nil {
+				return err
+			}
+		} else {
+			c.shared = append(c.shared, shared)
+		}
+		m.Tensors = append(m.Tensors, *place)
+	}
+	return nil
+}
+
+// finished copies results back, and completes the future.
+func (c *groupCall) finished(a answer) {
+	err := a.err
+	for i := range c.outputs {
+		if err == nil && c.shared[i] != c.tensors[i] {
+			err = tensorconv.Copy(c.tensors[i], c.shared[i])
+		}
+	}
+	c.free()
+	if err != nil {
+		c.complete(pyhook.Value{}, c.g.fail(c.hook, err))
+		return
+	}
+	c.complete(c.value, nil)
+}
+
+func (c *groupCall) free() {
+	for i, t := range c.shared {
+		if t != c.tensors[i] {
+			t.Close()
+		}
+	}
+}
+
+var (
+	_ pyhook.ProcessGroup    = (*Group)(nil)
+	_ pyhook.BufferAllocator = (*Group)(nil)
+)

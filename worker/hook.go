@@ -1,0 +1,250 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// State says how a hook's state is made in the worker: pyhook.Runtime.NewState. A
+// parameter process_group is filled with the worker's group.
+type State struct {
+	Spec string // "powersgd", "my_hooks.py:MyState"
+	Args map[string]any
+}
+
+// HookConfig is what a hook is made with, also after a Restart.
+type HookConfig struct {
+	// State is the hook's first argument: a State, the worker's *Group, or a Go value
+	// of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
+	State any
+	// SnapshotEvery so many steps the state is saved, when the step's last bucket is
+	// reduced and while the trainer goes on, to be restored by Restart. 0: never;
+	// Restart then begins with a new state.
+	SnapshotEvery int
+	// Trusted: see pyhook.TrustState. What is restored is what this program saved.
+	Trusted bool
+	// Rollback keeps a copy of each bucket as it was before its call.
+	Rollback bool
+}
+
+// Hook is a Python hook in the worker: a pyhook.CommHook for package ddp, which runs
+// it as it runs a pyhook.PythonCommHook.
+type Hook struct {
+	worker *Worker
+	id     uint64
+	spec   string
+	name   string
+	state  any // as it travels
+	cfg    HookConfig
+
+	mu        sync.Mutex
+	closed    bool
+	completed int64 // steps of which every bucket was reduced
+	reduced   int   // buckets of the step that is under way
+	underway  int   // calls
+	touched   []*rollback
+	snapshots []snapshot // the last two
+	saving    *saving    // of the last snapshot; nil: none was made
+}
+
+// rollback is a bucket of the last step, with what it held.
+type rollback struct {
+	bucket *pyhook.GradBucket
+	shared *sharedBucket
+}
+
+// NewHook loads a hook in the worker, by a spec as of pyhook.Runtime.LoadHook. The
+// error is a *pyhook.HookError, or an *Error if the worker failed.
+func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
+	h := &Hook{worker: w, id: w.newID(), spec: spec, name: spec, cfg: cfg}
+	switch state := cfg.State.(type) {
+	case State:
+		h.state = stateMessage(state)
+	case *State:
+		h.state = stateMessage(*state)
+	case *Group:
+		h.state = groupState{true}
+	default:
+		h.state = state
+	}
+	p := w.process()
+	if err := h.load(context.Background(), p); err != nil {
+		return nil, err
+	}
+	h.snapshots = []snapshot{{}}
+	if cfg.SnapshotEvery > 0 { // also to tell now if that cannot be done
+		data, err := h.save(context.Background(), p)
+		if err != nil {
+			h.Close()
+			return nil, err
+		}
+		h.snapshots[0].data = data
+	}
+	w.mu.Lock()
+	w.hooks = append(w.hooks, h)
+	w.mu.Unlock()
+	return h, nil
+}
+
+func (h *Hook) load(ctx context.Context, p *process) error {
+	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: &hookMessage{ID: h.id, Spec: h.spec, State: h.state}}, nil)
+	if err != nil {
+		return h.fail(nil, pyhook.ErrLoad, err)
+	}
+	h.name = m.Hook.Name
+	return nil
+}
+
+// Name returns the hook's qualified Python name.
+func (h *Hook) Name() string { return h.name }
+
+// Close drops the hook. Idempotent.
+func (h *Hook) Close() {
+	h.mu.Lock()
+	closed := h.closed
+	h.closed = true
+	h.mu.Unlock()
+	if closed {
+		return
+	}
+	w := h.worker
+	w.mu.Lock()
+	for i, other := range w.hooks {
+		if other == h {
+			w.hooks = append(w.hooks[:i:i], w.hooks[i+1:]...)
+			break
+		}
+	}
+	p := w.proc
+	w.mu.Unlock()
+	go func() { _ = p.wire.send(&message{Kind: kindCloseHook, Object: h.id}, nil) }()
+}
+
+// fail makes err an error of the hook, unless it says itself whose it is.
+func (h *Hook) fail(b *pyhook.GradBucket, kind, err error) error {
+	bucket := -1
+	if b != nil {
+		bucket = b.Index()
+	}
+	var mine *Error
+	var hook *pyhook.HookError
+	switch {
+	case errors.As(err, &mine):
+		return mine.at(h.name, bucket)
+	case errors.As(err, &hook):
+		return err
+	case errors.Is(err, pyhook.ErrClosed) || errors.Is(err, tensorconv.ErrClosed):
+		return hookFailure(h.name, h.worker.cfg.rank, bucket, pyhook.ErrClosed, err, "close it after the last future of its calls is done")
+	}
+	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, ended) {
+			kind = ended
+		}
+	}
+	return hookFailure(h.name, h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; the hook and the bucket can be used again")
+}
+
+// RunHook calls hook(state, bucket) in the worker, and returns when the hook has:
+// see pyhook.CommHook. A buffer that NewBuffer made is used where it is; any other is
+// copied there and its result back. If ctx ends before the call is done, the worker
+// is ended (but see Config.KeepOnCancel).
+//
+// The error, also the future's, is a *pyhook.HookError where the hook failed and the
+// worker goes on, or an *Error where the worker did not.
+func (h *Hook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	future, _, err := h.run(ctx, b, false)
+	return future, err
+}
+
+// RunHookChained: see pyhook.ChainedHook.
+func (h *Hook) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, pyhook.Chain, error) {
+	future, c, err := h.run(ctx, b, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	return future, c, nil
+}
+
+// ParseHookResult: see pyhook.CommHook. The bucket's own buffer comes as its Alias.
+func (h *Hook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+	t := v.Tensor()
+	if t == nil {
+		return nil, h.fail(nil, pyhook.ErrBadResult, errors.New("not the value of a future of a worker's hook"))
+	}
+	return t.Alias()
+}
+
+// NewBuffer: see Worker.NewBuffer.
+func (h *Hook) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+	return h.worker.NewBuffer(dtype, n)
+}
+
+// begin counts the call in, and keeps what Rollback needs.
+func (h *Hook) begin(ctx context.Context, b *pyhook.GradBucket, s *sharedBucket) error {
+	if err := h.saved(ctx); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return fmt.Errorf("the hook: %w", pyhook.ErrClosed)
+	}
+	if b.Index() == 0 {
+		h.reduced, h.touched = 0, nil
+	}
+	h.mu.Unlock()
+	if !h.cfg.Rollback {
+		return nil
+	}
+	buffer := b.Buffer()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.saved == nil || s.saved.Len() != buffer.Len() {
+		s.saved.Close()
+		var err error
+		if s.saved, err = tensorconv.New(buffer.DType(), buffer.Len()); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
+	h.touched = append(h.touched, &rollback{b, s})
+	h.mu.Unlock()
+	return tensorconv.Copy(s.saved, buffer)
+}
+
+// Rollback, which needs HookConfig.Rollback, puts back what each bucket of the last
+// step held before its call: after a failed step, and with it the local gradients of
+// this rank. No call may be under way; those of a worker that failed are not.
+func (h *Hook) Rollback() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.cfg.Rollback {
+		return h.fail(nil, pyhook.ErrBadArguments, errors.New("the hook was made without HookConfig.Rollback"))
+	}
+	if h.underway > 0 {
+		return h.fail(nil, pyhook.ErrBucket, fmt.Errorf("%d calls are under way: Restart the worker before", h.underway))
+	}
+	for _, r := range h.touched {
+		r.shared.mu.Lock()
+		var err error
+		if r.shared.saved != nil {
+			err = tensorconv.Copy(r.bucket.Buffer(), r.shared.saved)
+		}
+		r.shared.mu.Unlock()
+		if err != nil {
+			return h.fail(r.bucket, pyhook.ErrBucket, err)
+		}
+	}
+	h.touched = nil
+	return nil
+}
+
+var (
+	_ pyhook.ChainedHook     = (*Hook)(nil)
+	_ pyhook.BufferAllocator = (*Hook)(nil)
+)

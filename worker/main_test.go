@@ -1,0 +1,172 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+	"pyhook/worker"
+)
+
+func TestMain(m *testing.M) {
+	worker.Main()
+	// The goroutine that frees shared memory, before tests count goroutines.
+	t, err := tensorconv.FromSlice([]float32{0})
+	if err == nil {
+		t.Close()
+	}
+	ranks.Main(m, map[string]ranks.Func{"in-process": inProcess, "orphan": orphan})
+}
+
+// output collects what workers print.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// freePort returns a port of the loopback interface that nobody listens on.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// start starts the workers of size ranks, all of this process, and closes them with
+// the test.
+func start(t testing.TB, size int, cfg worker.Config) []*worker.Worker {
+	t.Helper()
+	cfg.InitMethod = fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t))
+	cfg.Size = size
+	cfg.Path = []string{"testdata"}
+	cfg.Env = append(cfg.Env, "GLOO_SOCKET_IFNAME=lo", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 60 * time.Second
+	}
+	workers := make([]*worker.Worker, size)
+	errs := onRanks(size, func(rank int) (err error) {
+		mine := cfg
+		mine.Rank = rank
+		workers[rank], err = worker.Start(soon(t), mine)
+		return err
+	})
+	t.Cleanup(func() { closeAll(workers) })
+	for _, err := range errs {
+		require.NoError(t, err)
+	}
+	return workers
+}
+
+func closeAll(workers []*worker.Worker) {
+	_ = onRanks(len(workers), func(rank int) error {
+		if workers[rank] != nil {
+			workers[rank].Close()
+		}
+		return nil
+	})
+}
+
+// onRanks runs f for all ranks at once.
+func onRanks(size int, f func(rank int) error) []error {
+	errs := make([]error, size)
+	var group sync.WaitGroup
+	for rank := range size {
+		group.Go(func() { errs[rank] = f(rank) })
+	}
+	group.Wait()
+	return errs
+}
+
+// soon is a context for what should take no time, on a busy machine.
+func soon(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// bucket makes a float32 bucket of shared memory, or of other memory.
+func bucket(t testing.TB, w *worker.Worker, values ...float32) *pyhook.GradBucket {
+	t.Helper()
+	var buffer *tensorconv.Tensor
+	var err error
+	if w != nil {
+		buffer, err = w.NewBuffer(tensorconv.Float32, int64(len(values)))
+	} else {
+		buffer, err = tensorconv.New(tensorconv.Float32, int64(len(values)))
+	}
+	require.NoError(t, err)
+	t.Cleanup(buffer.Close)
+	copy(floats(t, buffer), values)
+	n := int64(len(values))
+	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	return b
+}
+
+func floats(t testing.TB, of *tensorconv.Tensor) []float32 {
+	t.Helper()
+	s, err := tensorconv.Slice[float32](of)
+	require.NoError(t, err)
+	return s
+}
+
+// hook loads one, and closes it with the test.
+func hook(t testing.TB, w *worker.Worker, spec string, cfg worker.HookConfig) *worker.Hook {
+	t.Helper()
+	h, err := w.NewHook(spec, cfg)
+	require.NoError(t, err)
+	t.Cleanup(h.Close)
+	return h
+}
+
+// reduce calls the hook and returns what came of it.
+func reduce(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket) ([]float32, error) {
+	future, err := h.RunHook(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	defer future.Close()
+	value, err := future.Wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result, err := h.ParseHookResult(value)
+	if err != nil {
+		return nil, err
+	}
+	defer result.Close()
+	plain, err := tensorconv.New(tensorconv.Float32, result.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	if err := tensorconv.Copy(plain, result); err != nil {
+		return nil, err
+	}
+	s, err := tensorconv.Slice[float32](plain)
+	return append([]float32{}, s...), err
+}

@@ -1,0 +1,154 @@
+package worker
+
+import (
+	"encoding/gob"
+	"time"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// message is one of either side. A request has an ID that its answer repeats; one
+// with ID 0 is not answered. Of the pointers those are set that the kind needs.
+type message struct {
+	Kind kind
+	ID   uint64
+	Err  *remoteError // of an answer
+
+	Start    *startMessage
+	Started  *startedMessage
+	Region   *regionMessage
+	Bucket   *bucketMessage
+	Hook     *hookMessage
+	Run      *runMessage
+	Result   *resultMessage
+	Group    *groupMessage
+	Object   uint64 // what is closed, advanced, saved
+	Bytes    []byte // a state
+	More     bool   // of Chain.Advance
+	TrustAny bool   // TrustState, of a state that is restored by this program
+}
+
+type kind uint8
+
+const (
+	kindAnswer      kind = iota
+	kindStart            // Start: -> Started
+	kindMap              // Region, and a descriptor
+	kindUnmap            // Object: a region
+	kindParameter        // Bucket.Params[0]
+	kindBucket           // Bucket
+	kindCloseBucket      // Object
+	kindHook             // Hook: -> its name in Hook
+	kindCloseHook        // Object
+	kindRun              // Run: -> Result
+	kindLook             // the mailbox holds a call
+	kindDone             // Result, of a call that was pending; from the worker
+	kindAdvance          // Object, a call: -> More
+	kindCloseChain       // Object, a call
+	kindSave             // Object, a hook: -> Bytes
+	kindRestore          // Object, a hook, and Bytes
+	kindCollective       // Group
+	kindStop             // end orderly
+)
+
+// startMessage is what a worker needs to start Python and to join the others.
+type startMessage struct {
+	Python, Library     string
+	Path                []string
+	Backend, InitMethod string
+	Rank, Size          int
+	Timeout             time.Duration // of the group
+	Former              string        // the name of the group before this one
+}
+
+type startedMessage struct {
+	Info       pyhook.Info
+	Thread     int // the OS thread that gets the signal for the stacks
+	Rank, Size int
+	Backend    string
+	Name       string // of the group
+}
+
+type regionMessage struct {
+	ID    uint64
+	Bytes int
+}
+
+// tensorMessage is a contiguous tensor in a region.
+type tensorMessage struct {
+	Region uint64
+	Offset int64 // in bytes
+	DType  tensorconv.DType
+	Shape  []int64
+	Room   int64 // elements, where Shape is flat: see tensorconv.WithRoom
+}
+
+type parameterMessage struct {
+	ID    uint64 // 0: the bucket has none here
+	Name  string
+	Shape []int64
+	DType tensorconv.DType
+	Data  *tensorMessage
+}
+
+type bucketMessage struct {
+	ID               uint64
+	Index, Count     int
+	Buffer, Indices  *tensorMessage
+	Offsets, Lengths []int64
+	Sizes            [][]int64
+	Params           []parameterMessage // of each gradient
+}
+
+type hookMessage struct {
+	ID    uint64
+	Name  string // in the answer
+	Spec  string
+	State any // a value of HookConfig.State
+}
+
+type runMessage struct {
+	Call, Hook, Bucket uint64
+	Chained            bool
+}
+
+// resultMessage is what came of a call.
+type resultMessage struct {
+	Call    uint64
+	Outcome uint32
+	// Tensor is what came with outcomeOther: in a region of its own, whose
+	// descriptor comes with the message.
+	Tensor *tensorMessage
+	Region *regionMessage
+}
+
+const (
+	outcomeNone    uint32 = iota
+	outcomeSame           // done: the bucket's own memory
+	outcomePending        // kindDone follows
+	outcomeOther          // done: Tensor
+	outcomeFailed         // Err; in the mailbox: an answer by message follows
+)
+
+type groupMessage struct {
+	Op      string // "all_reduce", "broadcast", "all_gather", "barrier"
+	Reduce  pyhook.ReduceOp
+	Root    int
+	Tensors []tensorMessage // of all_gather: the outputs, then the input
+}
+
+func init() {
+	// What a state's arguments may hold: see HookConfig.
+	for _, v := range []any{map[string]any{}, []any{}, stateMessage{}, groupState{}} {
+		gob.Register(v)
+	}
+}
+
+// stateMessage is a State, as it travels; groupState stands for the group.
+type stateMessage struct {
+	Spec string
+	Args map[string]any
+}
+
+type groupState struct{ Group bool }

@@ -1,0 +1,284 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pyhook/internal/lines"
+)
+
+// process is one worker process from its start to its end, as the trainer sees it.
+type process struct {
+	cfg     *Config
+	wire    *wire
+	page    *region
+	box     *mailbox
+	stacks  *os.File // what faulthandler writes; the worker has it too
+	cmd     *exec.Cmd
+	tail    *lines.Tail
+	started *startedMessage
+	info    atomic.Int64 // the thread to signal for the stacks; 0: Python does not run
+
+	hot  sync.Mutex // one call at a time goes through the mailbox
+	spin spinner
+
+	mu     sync.Mutex
+	calls  map[uint64]*call
+	next   uint64
+	mapped map[uint64]bool // regions that it has
+	why    *Error          // what was found wrong first; nil: nothing
+	gone   bool            // dead is closed
+
+	endOnce sync.Once
+	failure *Error        // set before dead is closed
+	dead    chan struct{} // the process is reaped, and nothing of it is left
+	read    chan struct{} // its messages are all handled
+}
+
+// startProcess starts a worker process, which waits for kindStart.
+func startProcess(cfg *Config) (_ *process, err error) {
+	p := &process{cfg: cfg, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{Size: tailBytes}}
+	defer func() {
+		if err != nil {
+			p.release()
+		}
+	}()
+	if p.page, err = newRegion(0, mailboxBytes); err != nil {
+		return nil, err
+	}
+	p.box = mailboxIn(p.page)
+	fd, err := unix.MemfdCreate("pyhook stacks", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	p.stacks = os.NewFile(uintptr(fd), "stacks")
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "worker's socket")
+	defer theirs.Close()
+	if p.wire, err = newWire(os.NewFile(uintptr(pair[0]), "trainer's socket")); err != nil {
+		return nil, err
+	}
+	p.command(theirs)
+	if err := p.launch(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *process) command(socket *os.File) {
+	// Not by its path, where another program may be by now.
+	p.cmd = exec.Command("/proc/self/exe")
+	p.cmd.Args = []string{os.Args[0]}
+	p.cmd.Env = append(os.Environ(), "PYTHONUNBUFFERED=1")
+	if p.cfg.Size > 0 {
+		p.cmd.Env = append(p.cmd.Env, "RANK="+strconv.Itoa(p.cfg.Rank), "WORLD_SIZE="+strconv.Itoa(p.cfg.Size))
+	}
+	p.cmd.Env = append(append(p.cmd.Env, p.cfg.Env...), variable+"=1")
+	p.cmd.ExtraFiles = []*os.File{socket, p.page.file, p.stacks}
+	// A group of its own: Ctrl-C is the trainer's, and what a hook starts goes too.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.WaitDelay = time.Second
+	prefix := ""
+	if p.cfg.rank >= 0 {
+		prefix = fmt.Sprintf("[worker %d] ", p.cfg.rank)
+	}
+	output := func() io.Writer {
+		return &lines.Writer{Lock: p.cfg.outputLock, Dst: p.cfg.Output, Prefix: prefix, Tail: p.tail}
+	}
+	p.cmd.Stdout, p.cmd.Stderr = output(), output()
+}
+
+// launch starts the process and what watches it.
+func (p *process) launch() error {
+	started := make(chan error)
+	go func() {
+		// The kernel sends Pdeathsig when the thread ends that started the process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.reap()
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	go p.receive()
+	go p.watch()
+	return nil
+}
+
+// reap waits for the process, sweeps its group while its id cannot be another's
+// yet, and ends all that waits for it.
+func (p *process) reap() {
+	for errors.Is(unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
+	_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
+	_ = p.cmd.Wait()
+	for _, w := range []io.Writer{p.cmd.Stdout, p.cmd.Stderr} {
+		w.(*lines.Writer).Flush()
+	}
+	// What it sent before its end still counts.
+	select {
+	case <-p.read:
+	case <-time.After(time.Second):
+		p.wire.close()
+		<-p.read
+	}
+	p.fail()
+}
+
+// fail, after the end of the process, tells all that wait.
+func (p *process) fail() {
+	p.mu.Lock()
+	e := p.why
+	if e == nil {
+		e = &Error{Kind: ErrExited}
+	}
+	state := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	e.ExitCode = p.cmd.ProcessState.ExitCode()
+	if state.Signaled() {
+		e.Signal = state.Signal()
+	}
+	switch {
+	case p.why != nil:
+	case state.Signaled():
+		e.Kind, e.Detail = ErrCrashed, signalText(e.Signal)
+	default:
+		e.Detail = fmt.Sprintf("with code %d", e.ExitCode)
+	}
+	e.Rank, e.Bucket = p.cfg.rank, -1
+	e.Stack, e.Stderr = p.stackText(), p.tail.Text()
+	p.failure, p.gone = e, true
+	calls := p.calls
+	p.calls = nil
+	p.mu.Unlock()
+	p.release()
+	close(p.dead)
+	for _, c := range calls {
+		c.finish(answer{outcome: outcomeFailed, err: e.at(c.hook, c.bucket)})
+	}
+}
+
+func (p *process) release() {
+	if p.wire != nil {
+		p.wire.close()
+	}
+	p.page.close()
+	if p.stacks != nil {
+		p.stacks.Close()
+	}
+}
+
+// kill ends the process for a reason, of which the first counts, and returns when it
+// is gone. dump: ask for the stacks before.
+func (p *process) kill(why *Error, dump bool) {
+	p.endOnce.Do(func() {
+		if dump {
+			p.dumpStacks()
+		}
+		p.mu.Lock()
+		p.why = why
+		p.mu.Unlock()
+		_ = p.cmd.Process.Kill()
+	})
+	<-p.dead
+}
+
+// stop ends the process orderly: its groups are destroyed, or, after a while, not.
+func (p *process) stop() {
+	p.mu.Lock()
+	if p.why == nil {
+		p.why = &Error{Kind: ErrStopped}
+	}
+	p.mu.Unlock()
+	_ = p.wire.send(&message{Kind: kindStop}, nil)
+	select {
+	case <-p.dead:
+	case <-time.After(stopPatience):
+		p.kill(&Error{Kind: ErrStopped}, false)
+	}
+}
+
+// dumpStacks has faulthandler write the stacks of all threads, which it does from
+// the signal's handler, whoever holds Python's global lock.
+func (p *process) dumpStacks() {
+	thread := int(p.info.Load())
+	if thread == 0 || p.isStopped() {
+		return
+	}
+	size := func() int64 {
+		info, err := p.stacks.Stat()
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	before := size()
+	if unix.Tgkill(p.cmd.Process.Pid, thread, syscall.Signal(stackSignal)) != nil {
+		return
+	}
+	last, calm := before, 0
+	for end := time.Now().Add(stackPatience); time.Now().Before(end) && calm < 3; {
+		time.Sleep(5 * time.Millisecond)
+		now := size()
+		if now > before && now == last {
+			calm++
+		}
+		last = now
+	}
+}
+
+// isStopped tells a process that SIGSTOP or a debugger stopped.
+func (p *process) isStopped() bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return false
+	}
+	// The name before it may hold anything, brackets too.
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	return len(fields) > 0 && (fields[0] == "T" || fields[0] == "t")
+}
+
+func (p *process) stackText() string {
+	info, err := p.stacks.Stat()
+	if err != nil {
+		return ""
+	}
+	text := make([]byte, min(info.Size(), 64<<10))
+	n, _ := p.stacks.ReadAt(text, 0)
+	return runningThreads(string(text[:n]))
+}
+
+// runningThreads leaves out the threads that run no Python code.
+func runningThreads(dump string) string {
+	var kept []string
+	for _, thread := range strings.Split(strings.TrimSpace(dump), "\n\n") {
+		if strings.Contains(thread, "\n  File ") || strings.HasPrefix(thread, "Fatal Python error") {
+			kept = append(kept, thread)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+const (
+	tailBytes     = 8 << 10
+	stopPatience  = 3 * time.Second
+	stackPatience = 500 * time.Millisecond
+)

@@ -1,0 +1,257 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// Recovery says where the ranks stand after a Restart. It is the same on every rank.
+type Recovery struct {
+	// Completed is, for each hook in the order of their making, how many steps each
+	// rank completed. Where they differ, a rank took a step that another one lost:
+	// ddp.BroadcastParametersFrom the rank that is ahead makes one model of them.
+	Completed [][]int64
+	// Restored is, for each hook, how many steps its state has seen that was
+	// restored; 0: it begins anew.
+	Restored []int64
+}
+
+// Ahead returns the lowest rank that completed the most steps of the first hook, and
+// whether another one completed fewer.
+func (r Recovery) Ahead() (rank int, differ bool) {
+	if len(r.Completed) == 0 {
+		return 0, false
+	}
+	counts := r.Completed[0]
+	most := slices.Max(counts)
+	return slices.Index(counts, most), slices.Min(counts) != most
+}
+
+// snapshot is a hook's state after so many steps. Without data it is the state that
+// the hook is made with.
+type snapshot struct {
+	steps int64
+	data  []byte
+}
+
+// keptSnapshots are enough: no rank is more than one ahead.
+const keptSnapshots = 2
+
+// saving is a snapshot that is being made, or was. err is set before done is closed.
+type saving struct {
+	done chan struct{}
+	err  error
+}
+
+// snapshot saves the state between two steps.
+func (h *Hook) snapshot(p *process, steps int64, s *saving) {
+	defer close(s.done)
+	data, err := h.save(context.Background(), p)
+	if err != nil {
+		s.err = err
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.snapshots = append(h.snapshots, snapshot{steps, data})
+	if len(h.snapshots) > keptSnapshots {
+		h.snapshots = h.snapshots[1:]
+	}
+}
+
+// saved waits for a snapshot that is being made. Its error is told once.
+func (h *Hook) saved(ctx context.Context) error {
+	h.mu.Lock()
+	s := h.saving
+	h.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.saving == s {
+		h.saving = nil
+		return s.err
+	}
+	return nil
+}
+
+func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
+	m, err := p.ask(ctx, "saving hook "+h.name, 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
+	if err != nil {
+		return nil, h.fail(nil, pyhook.ErrState, err)
+	}
+	return m.Bytes, nil
+}
+
+// SaveState writes the hook's state: pyhook.PythonCommHook.SaveState, whose files it
+// shares. With HookConfig.Trusted, as with pyhook.TrustState.
+func (h *Hook) SaveState(w io.Writer) error {
+	data, err := h.save(context.Background(), h.worker.process())
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	return err
+}
+
+// LoadState restores what SaveState wrote: pyhook.PythonCommHook.LoadState.
+func (h *Hook) LoadState(r io.Reader) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	return h.restore(context.Background(), h.worker.process(), data)
+}
+
+func (h *Hook) restore(ctx context.Context, p *process, data []byte) error {
+	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted}
+	if _, err := p.ask(ctx, "restoring hook "+h.name, 0, m, nil); err != nil {
+		return h.fail(nil, pyhook.ErrState, err)
+	}
+	return nil
+}
+
+// Restart ends the worker's process, if it has not ended, and starts another: it
+// joins the workers of the other ranks anew, loads the hooks, and restores their
+// states from the last snapshot that all ranks have. Every rank must call it after a
+// failure of one, also those whose worker goes on: its group is broken. Buckets and
+// NewBuffer's memory stay, with what they hold.
+//
+// Not while a hook call or a collective is being made. The error is an *Error
+// (ErrStart, ErrNoRestart, ErrSnapshot); Restart may then be called again.
+func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
+	w.restarting.Lock()
+	defer w.restarting.Unlock()
+	w.mu.Lock()
+	former, closed, times := w.proc, w.closed, w.restarts
+	w.restarts++
+	w.mu.Unlock()
+	switch limit := w.cfg.Restarts; {
+	case closed:
+		return Recovery{}, w.restartError(ErrNoRestart, pyhook.ErrClosed)
+	case limit < 0, limit > 0 && times >= limit:
+		return Recovery{}, w.restartError(ErrNoRestart, fmt.Errorf("Config.Restarts is %d", limit))
+	}
+	former.kill(&Error{Kind: ErrStopped}, false)
+	p, err := w.launch(ctx, former.started.Name)
+	if err != nil {
+		return Recovery{}, err
+	}
+	w.mu.Lock()
+	w.proc = p
+	hooks := slices.Clone(w.hooks)
+	w.mu.Unlock()
+	var r Recovery
+	for _, h := range hooks {
+		if err = h.load(ctx, p); err != nil {
+			break
+		}
+		if err = h.recover(ctx, p, &r); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		p.kill(&Error{Kind: ErrStopped, Detail: "its restart failed", Err: err}, false)
+		return Recovery{}, err
+	}
+	return r, nil
+}
+
+func (w *Worker) restartError(kind, err error) error {
+	return &Error{Rank: w.cfg.rank, Bucket: -1, Kind: kind, Detail: err.Error(), ExitCode: -1, Err: err}
+}
+
+// recover agrees with the other ranks on the snapshot to go on from.
+func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
+	_ = h.saved(ctx) // of the process before: it has ended, with the process at the latest
+	h.mu.Lock()
+	mine := []int64{h.completed, -1, -1}
+	for i, s := range h.snapshots {
+		mine[1+i] = s.steps
+	}
+	h.mu.Unlock()
+	all, err := h.worker.gather(ctx, mine)
+	if err != nil {
+		return err
+	}
+	completed := make([]int64, len(all))
+	for rank, theirs := range all {
+		completed[rank] = theirs[0]
+	}
+	common := commonSnapshot(all)
+	if common < 0 {
+		return h.worker.restartError(ErrSnapshot, fmt.Errorf("hook %s: the ranks have snapshots of different steps: %v", h.name, all))
+	}
+	h.mu.Lock()
+	h.completed, h.reduced = slices.Max(completed), 0
+	h.snapshots = slices.DeleteFunc(h.snapshots, func(s snapshot) bool { return s.steps > common })
+	data := h.snapshots[len(h.snapshots)-1].data
+	h.mu.Unlock()
+	r.Completed, r.Restored = append(r.Completed, completed), append(r.Restored, common)
+	if data == nil {
+		return nil
+	}
+	return h.restore(ctx, p, data)
+}
+
+// commonSnapshot returns the latest that all ranks have, or -1.
+func commonSnapshot(all [][]int64) int64 {
+	latest := int64(-1)
+	for _, candidate := range all[0][1:] {
+		everywhere := true
+		for _, theirs := range all {
+			everywhere = everywhere && slices.Contains(theirs[1:], candidate)
+		}
+		if everywhere {
+			latest = max(latest, candidate)
+		}
+	}
+	return latest
+}
+
+// gather returns what each rank has of some numbers, all as many.
+func (w *Worker) gather(ctx context.Context, mine []int64) ([][]int64, error) {
+	size, n := w.group.size, len(mine)
+	tensors := make([]*tensorconv.Tensor, size+1)
+	defer func() { closeAll(tensors) }()
+	for i := range tensors {
+		var err error
+		if tensors[i], err = w.NewBuffer(tensorconv.Int64, int64(n)); err != nil {
+			return nil, err
+		}
+	}
+	in, err := tensorconv.Slice[int64](tensors[size])
+	if err != nil {
+		return nil, err
+	}
+	copy(in, mine)
+	future, err := w.group.AllGather(ctx, tensors[:size], tensors[size])
+	if err != nil {
+		return nil, err
+	}
+	defer future.Close()
+	if _, err := future.Wait(ctx); err != nil {
+		return nil, err
+	}
+	all := make([][]int64, size)
+	for i := range all {
+		numbers, err := tensorconv.Slice[int64](tensors[i])
+		if err != nil {
+			return nil, err
+		}
+		all[i] = slices.Clone(numbers)
+	}
+	return all, nil
+}

@@ -1,0 +1,223 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// hookCall is one call of a hook, as the trainer sees it.
+type hookCall struct {
+	call
+	h        *Hook
+	p        *process
+	b        *pyhook.GradBucket
+	ctx      context.Context
+	memory   *tensorconv.Tensor // that the worker works on
+	future   *pyhook.Future
+	complete func(pyhook.Value, error)
+	over     atomic.Bool
+	closed   atomic.Bool                 // its chain is
+	unwatch  atomic.Pointer[func() bool] // stops watching ctx
+}
+
+// run calls the hook, and waits for the call but not for its future.
+func (h *Hook) run(ctx context.Context, b *pyhook.GradBucket, chained bool) (*pyhook.Future, *chain, error) {
+	if ctx.Err() != nil {
+		return nil, nil, h.fail(b, pyhook.ErrRaised, context.Cause(ctx))
+	}
+	w := h.worker
+	p := w.process()
+	s, err := w.bucket(b)
+	if err != nil {
+		return nil, nil, h.fail(b, pyhook.ErrClosed, err)
+	}
+	if err := h.begin(ctx, b, s); err != nil {
+		return nil, nil, h.fail(b, pyhook.ErrState, err)
+	}
+	memory, err := w.prepare(ctx, p, b, s)
+	if err != nil {
+		return nil, nil, h.fail(b, pyhook.ErrBucket, err)
+	}
+	c := &hookCall{call: call{hook: h.name, bucket: b.Index()}, h: h, p: p, b: b, ctx: ctx, memory: memory}
+	c.done = c.finished
+	c.future, c.complete = pyhook.NewFutureAt(c.ended)
+	h.count(1)
+	free, err := p.open(&c.call)
+	if err != nil {
+		c.finished(answer{outcome: outcomeFailed, err: err})
+		return nil, nil, err
+	}
+	a := c.request(&runMessage{Call: c.id, Hook: h.id, Bucket: s.id, Chained: chained})
+	free()
+	if a.outcome == outcomePending {
+		c.watch()
+	} else {
+		p.drop(&c.call)
+		c.finished(a)
+		if a.outcome == outcomeFailed {
+			return nil, nil, h.fail(b, pyhook.ErrRaised, a.err)
+		}
+	}
+	if chained {
+		return c.future, &chain{c}, nil
+	}
+	return c.future, nil, nil
+}
+
+// request sends the call through the mailbox if that is free, else as a message, and
+// waits for the answer.
+func (c *hookCall) request(m *runMessage) answer {
+	if !c.p.hot.TryLock() {
+		if err := c.p.post(&message{Kind: kindRun, ID: c.id, Run: m}, nil); err != nil {
+			return answer{outcome: outcomeFailed, err: err}
+		}
+		return c.wait()
+	}
+	defer c.p.hot.Unlock()
+	box := c.p.box
+	box.call, box.hook, box.bucket, box.chained = m.Call, m.Hook, m.Bucket, m.Chained
+	number := box.request.Add(1)
+	if box.workerAsleep.CompareAndSwap(true, false) {
+		if err := c.p.post(&message{Kind: kindLook}, nil); err != nil {
+			return answer{outcome: outcomeFailed, err: err}
+		}
+	}
+	replied := func() bool { return box.reply.Load() == number }
+	if !c.p.spin.wait(func() bool { return replied() || len(c.answered) > 0 }) {
+		box.parentAsleep.Store(true)
+		if !replied() {
+			defer c.p.spin.slept()
+			return c.wait()
+		}
+		box.parentAsleep.Store(false)
+	}
+	if replied() && (box.outcome == outcomeSame || box.outcome == outcomePending) {
+		return answer{outcome: box.outcome}
+	}
+	return c.wait()
+}
+
+// wait waits for the answer by message, or for the end of the process.
+func (c *hookCall) wait() answer {
+	done := c.ctx.Done()
+	if c.h.worker.cfg.KeepOnCancel {
+		done = nil
+	}
+	select {
+	case a := <-c.answered:
+		return a
+	case <-c.p.dead:
+	case <-done:
+		c.cancel()
+	}
+	return answer{outcome: outcomeFailed, err: c.p.failure.at(c.hook, c.bucket)}
+}
+
+// cancel ends the worker because the context did.
+func (c *hookCall) cancel() {
+	cause := context.Cause(c.ctx)
+	c.p.kill(&Error{Kind: ErrCancelled, Detail: c.what() + ": " + cause.Error(), Err: cause}, true)
+}
+
+// watch looks after the context of a call that is pending.
+func (c *hookCall) watch() {
+	if c.ctx.Done() == nil || c.h.worker.cfg.KeepOnCancel {
+		return
+	}
+	stop := context.AfterFunc(c.ctx, func() {
+		if !c.over.Load() {
+			c.cancel()
+		}
+	})
+	c.unwatch.Store(&stop)
+	if c.over.Load() {
+		stop()
+	}
+}
+
+// ended is the error of waiting for the future with a context that ended. If that is
+// the call's, the worker is being ended, and tells more.
+func (c *hookCall) ended(err error) error {
+	if c.ctx.Err() != nil && !c.h.worker.cfg.KeepOnCancel {
+		<-c.p.dead
+		return c.p.failure.at(c.hook, c.bucket)
+	}
+	return c.h.fail(c.b, pyhook.ErrFutureFailed, err)
+}
+
+// finished completes the future, once.
+func (c *hookCall) finished(a answer) {
+	if !c.over.CompareAndSwap(false, true) {
+		return
+	}
+	if stop := c.unwatch.Load(); stop != nil {
+		(*stop)()
+	}
+	c.h.count(-1)
+	switch a.outcome {
+	case outcomeSame:
+		c.h.countReduced(c.p, c.b)
+		c.complete(pyhook.TensorValue(c.memory), nil)
+	case outcomeOther:
+		c.h.countReduced(c.p, c.b)
+		c.complete(pyhook.OwnedTensorValue(a.tensor), nil)
+	default:
+		c.complete(pyhook.Value{}, c.h.fail(c.b, pyhook.ErrFutureFailed, a.err))
+	}
+}
+
+func (h *Hook) count(calls int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.underway += calls
+}
+
+// countReduced begins a snapshot after the last bucket of a step, if one is due.
+func (h *Hook) countReduced(p *process, b *pyhook.GradBucket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.reduced++; h.reduced != b.Count() {
+		return
+	}
+	h.completed++
+	if every := int64(h.cfg.SnapshotEvery); every > 0 && h.completed%every == 0 && h.underway == 0 {
+		h.saving = &saving{done: make(chan struct{})}
+		go h.snapshot(p, h.completed, h.saving)
+	}
+}
+
+// chain is the pyhook.Chain of a call.
+type chain struct{ c *hookCall }
+
+// Advance: see pyhook.Chain. The end of ctx ends the worker.
+func (ch *chain) Advance(ctx context.Context) (bool, error) {
+	c := ch.c
+	m, err := c.p.ask(ctx, "a callback of hook "+c.hook, 0, &message{Kind: kindAdvance, Object: c.id}, nil)
+	switch {
+	case err == nil:
+		return m.More, nil
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) && !c.h.worker.cfg.KeepOnCancel:
+		c.p.kill(&Error{Kind: ErrCancelled, Detail: c.what() + ": " + err.Error(), Err: err}, true)
+		err = c.p.failure
+	}
+	return false, c.h.fail(c.b, pyhook.ErrFutureFailed, err)
+}
+
+// Close: see pyhook.Chain. If the call is not done it waits for the collectives that
+// are under way, and the future fails then: the bucket is the trainer's again.
+func (ch *chain) Close() {
+	c := ch.c
+	if c.closed.Swap(true) {
+		return
+	}
+	if c.over.Load() {
+		_ = c.p.wire.send(&message{Kind: kindCloseChain, Object: c.id}, nil)
+		return
+	}
+	// The end of its context, or of its time, ends the call and with it this.
+	_, _ = c.p.ask(context.Background(), "giving up a call of hook "+c.hook, 0, &message{Kind: kindCloseChain, Object: c.id}, nil)
+}

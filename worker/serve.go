@@ -1,0 +1,248 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// server is a worker process's side: Python, and what the trainer refers to by
+// numbers.
+type server struct {
+	wire   *wire
+	box    *mailbox
+	stacks *os.File
+	wake   chan struct{} // the mailbox may hold a call
+
+	rt    *pyhook.Runtime
+	group *pyhook.TorchGroup
+
+	mu      sync.Mutex
+	regions map[uint64]*region
+	params  map[uint64]*pyhook.Parameter
+	buckets map[uint64]*servedBucket
+	hooks   map[uint64]*pyhook.PythonCommHook
+	calls   map[uint64]*servedCall
+}
+
+func newServer(w *wire, box *mailbox, stacks *os.File) *server {
+	return &server{
+		wire: w, box: box, stacks: stacks, wake: make(chan struct{}, 1),
+		regions: map[uint64]*region{}, params: map[uint64]*pyhook.Parameter{}, buckets: map[uint64]*servedBucket{},
+		hooks: map[uint64]*pyhook.PythonCommHook{}, calls: map[uint64]*servedCall{},
+	}
+}
+
+// serve handles messages until the trainer says that it is enough, or is gone. What
+// may wait for Python or for other ranks runs on a goroutine of its own; the
+// collectives of the group only after they were issued, since their order counts.
+func (s *server) serve() error {
+	for {
+		m, err := s.wire.receive()
+		if err != nil {
+			return fmt.Errorf("the trainer is gone: %w", err)
+		}
+		switch m.Kind {
+		case kindStop:
+			if s.rt != nil {
+				return s.rt.Close()
+			}
+			return nil
+		case kindLook:
+			select {
+			case s.wake <- struct{}{}:
+			default:
+			}
+		case kindCollective:
+			s.collective(m)
+		case kindMap, kindUnmap, kindParameter, kindBucket, kindCloseBucket:
+			s.answer(m, nil, s.memory(m))
+		default:
+			go s.handle(m)
+		}
+	}
+}
+
+// answer sends an answer to m, if it asks for one. A trainer that is gone ends this
+// process elsewhere.
+func (s *server) answer(m, answer *message, err error) {
+	if m.ID == 0 {
+		return
+	}
+	if answer == nil {
+		answer = &message{}
+	}
+	answer.Kind, answer.ID, answer.Err = kindAnswer, m.ID, remote(err)
+	_ = s.wire.send(answer, nil)
+}
+
+func (s *server) handle(m *message) {
+	var answer *message
+	var err error
+	switch m.Kind {
+	case kindStart:
+		answer, err = s.start(m.Start)
+	case kindHook:
+		answer, err = s.newHook(m.Hook)
+	case kindCloseHook:
+		if hook := take(s, s.hooks, m.Object); hook != nil {
+			hook.Close()
+		}
+	case kindRun:
+		outcome, full := s.run(m.Run)
+		if full == nil {
+			full = &outgoing{message: message{Result: &resultMessage{Call: m.ID, Outcome: outcome}}}
+		}
+		s.sendResult(kindAnswer, m.ID, full)
+		return
+	case kindAdvance:
+		answer, err = s.advance(m.Object)
+	case kindCloseChain:
+		s.closeChain(m.Object)
+	case kindSave, kindRestore:
+		answer, err = s.state(m)
+	default:
+		err = fmt.Errorf("a message of kind %d is not known: the trainer is of another version of pyhook", m.Kind)
+	}
+	s.answer(m, answer, err)
+}
+
+// find and take look up what the trainer refers to; nil: there is no such.
+func find[V any](s *server, table map[uint64]V, id uint64) V {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return table[id]
+}
+
+func take[V any](s *server, table map[uint64]V, id uint64) V {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := table[id]
+	delete(table, id)
+	return v
+}
+
+func put[V any](s *server, table map[uint64]V, id uint64, v V) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	table[id] = v
+}
+
+func (s *server) start(m *startMessage) (*message, error) {
+	ctx := context.Background()
+	defaultFatalSignals()
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: m.Python, Library: m.Library, Path: m.Path})
+	if err != nil {
+		return nil, err
+	}
+	s.rt = rt
+	module, err := rt.Import("pyhook._worker")
+	if err != nil {
+		return nil, err
+	}
+	defer module.Close()
+	started := &startedMessage{Info: rt.Info()}
+	// faulthandler gives the calling thread a stack for signals, where Go has its own.
+	err = onThreadOfItsOwn(func() error {
+		thread, err := module.CallValue("watch", int(s.stacks.Fd()), stackSignal)
+		id, _ := thread.(int64)
+		started.Thread = int(id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.group, started.Name, err = s.join(m, module); err != nil {
+		return nil, err
+	}
+	started.Rank, started.Size, started.Backend = s.group.Rank(), s.group.Size(), s.group.Backend()
+	return &message{Started: started}, nil
+}
+
+func (s *server) join(m *startMessage, module *pyhook.Object) (*pyhook.TorchGroup, string, error) {
+	met, err := module.Call("meet", m.InitMethod, m.Rank, m.Size, m.Timeout.Seconds(), m.Former)
+	if err != nil {
+		return nil, "", err
+	}
+	defer met.Close()
+	object, err := met.Call("__getitem__", 0)
+	if err != nil {
+		return nil, "", err
+	}
+	store := s.rt.WrapStore(object)
+	defer store.Close()
+	name, err := met.CallValue("__getitem__", 1)
+	if err != nil {
+		return nil, "", err
+	}
+	group, err := s.rt.InitProcessGroup(context.Background(), pyhook.GroupConfig{Backend: m.Backend, Store: store, Rank: m.Rank, Size: m.Size, Timeout: m.Timeout})
+	return group, fmt.Sprint(name), err
+}
+
+func (s *server) newHook(m *hookMessage) (*message, error) {
+	cfg := pyhook.HookConfig{}
+	switch state := m.State.(type) {
+	case stateMessage:
+		made, err := s.rt.NewState(state.Spec, state.Args, s.group)
+		if err != nil {
+			return nil, err
+		}
+		defer made.Close()
+		cfg.State = made
+	case groupState:
+		cfg.State = s.group
+	default:
+		cfg.State = state
+	}
+	hook, err := s.rt.NewHook(m.Spec, cfg)
+	if err != nil {
+		return nil, err
+	}
+	put(s, s.hooks, m.ID, hook)
+	return &message{Hook: &hookMessage{Name: hook.Name()}}, nil
+}
+
+// memory keeps the tables of what the trainer shares.
+func (s *server) memory(m *message) error {
+	switch m.Kind {
+	case kindMap:
+		file, err := s.wire.file()
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		r, err := mapRegion(m.Region.ID, file, m.Region.Bytes)
+		if err != nil {
+			return err
+		}
+		put(s, s.regions, r.id, r)
+	case kindUnmap:
+		take(s, s.regions, m.Object).close()
+	case kindParameter:
+		return s.newParameter(&m.Bucket.Params[0])
+	case kindBucket:
+		return s.newBucket(m.Bucket)
+	case kindCloseBucket:
+		take(s, s.buckets, m.Object).close()
+	}
+	return nil
+}
+
+func (s *server) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
+	if m == nil {
+		return nil, nil
+	}
+	if m.Region == 0 { // of no elements
+		return tensorconv.New(m.DType, m.Shape...)
+	}
+	r := find(s, s.regions, m.Region)
+	if r == nil {
+		return nil, errors.New("a tensor in memory that is not shared")
+	}
+	return r.tensor(m)
+}

@@ -1,0 +1,88 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+func (s *server) state(m *message) (*message, error) {
+	hook := find(s, s.hooks, m.Object)
+	if hook == nil {
+		return nil, fmt.Errorf("hook %d: %w", m.Object, pyhook.ErrClosed)
+	}
+	var options []pyhook.StateOption
+	if m.TrustAny {
+		options = append(options, pyhook.TrustState())
+	}
+	if m.Kind == kindRestore {
+		return nil, hook.LoadState(bytes.NewReader(m.Bytes), options...)
+	}
+	var w bytes.Buffer
+	err := hook.SaveState(&w, options...)
+	return &message{Bytes: w.Bytes()}, err
+}
+
+// collective issues one of the group's and answers; kindDone follows.
+func (s *server) collective(m *message) {
+	future, tensors, err := s.issue(m.Group)
+	outcome := outcomePending
+	if err != nil {
+		closeAll(tensors)
+		outcome = outcomeFailed
+	}
+	s.answer(m, &message{Result: &resultMessage{Call: m.ID, Outcome: outcome}}, err)
+	if err != nil {
+		return
+	}
+	go func() {
+		_, err := future.Wait(context.Background())
+		future.Close()
+		closeAll(tensors)
+		done := &message{Kind: kindDone, Err: remote(err), Result: &resultMessage{Call: m.ID, Outcome: outcomeSame}}
+		if err != nil {
+			done.Result.Outcome = outcomeFailed
+		}
+		_ = s.wire.send(done, nil)
+	}()
+}
+
+func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensorconv.Tensor, error) {
+	var tensors []*tensorconv.Tensor
+	for i := range m.Tensors {
+		t, err := s.tensor(&m.Tensors[i])
+		if err != nil {
+			return nil, tensors, err
+		}
+		tensors = append(tensors, t)
+	}
+	ctx := context.Background()
+	var future *pyhook.Future
+	var err error
+	switch m.Op {
+	case "all_reduce":
+		future, err = s.group.AllReduce(ctx, tensors[0], m.Reduce)
+	case "broadcast":
+		future, err = s.group.Broadcast(ctx, tensors[0], m.Root)
+	case "all_gather":
+		last := len(tensors) - 1
+		future, err = s.group.AllGather(ctx, tensors[:last], tensors[last])
+	case "barrier":
+		var complete func(pyhook.Value, error)
+		future, complete = pyhook.NewFuture()
+		go func() { complete(pyhook.Value{}, s.group.Barrier(ctx)) }()
+	default:
+		err = errors.New("no collective " + m.Op)
+	}
+	return future, tensors, err
+}
+
+func closeAll(tensors []*tensorconv.Tensor) {
+	for _, t := range tensors {
+		t.Close()
+	}
+}

@@ -1,0 +1,72 @@
+"""Hooks for what is not a hook of PyTorch's own."""
+
+import torch
+
+
+def _done(value):
+    future = torch.futures.Future()
+    future.set_result(value)
+    return future
+
+
+def other(state, bucket):
+    """A result in other memory, of another dtype."""
+    return _done(bucket.buffer().to(torch.float64) * 2)
+
+
+def raises(state, bucket):
+    raise ValueError("out of cheese")
+
+
+def none(state, bucket):
+    return None
+
+
+def short(state, bucket):
+    return _done(bucket.buffer()[:1].clone())
+
+
+def fails(state, bucket):
+    future = torch.futures.Future()
+    future.set_exception(OSError("no cheese"))
+    return future
+
+
+class Counter:
+    """A state that counts its steps."""
+
+    def __init__(self, start=0, process_group=None):
+        self.steps = start
+        self.group = process_group
+
+
+def count(state, bucket):
+    state.steps += 1
+    return _done(bucket.buffer().fill_(state.steps))
+
+
+def scaled(state, bucket):
+    return _done(bucket.buffer() * state["factor"])
+
+
+def weights(state, bucket):
+    """What the parameters hold."""
+    return _done(torch.cat([p.detach().flatten() for p in bucket.parameters()]))
+
+
+def add_to_weights(state, bucket):
+    with torch.no_grad():
+        for p in bucket.parameters():
+            p.add_(1)
+    return _done(bucket.buffer())
+
+
+_seen = []
+
+
+def same_parameters(state, bucket):
+    """1 if the parameters are the objects of the calls before."""
+    ids = [id(p) for p in bucket.parameters()]
+    same = not _seen or all(i in _seen for i in ids)
+    _seen.extend(ids)
+    return _done(bucket.buffer().fill_(float(same)))

@@ -1,0 +1,98 @@
+package worker
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+const (
+	beatEvery  = 20 * time.Millisecond
+	watchEvery = 20 * time.Millisecond
+)
+
+// watch looks after the process: its memory, its signs of life, and the time of its
+// calls.
+func (p *process) watch() {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	beat, seen := p.box.heartbeat.Load(), time.Now()
+	for {
+		select {
+		case <-p.dead:
+			return
+		case <-ticker.C:
+		}
+		if p.isGone() {
+			return // the mailbox may be unmapped
+		}
+		if now := p.beats(); now != beat {
+			beat, seen = now, time.Now()
+		}
+		if since := time.Since(seen); beat > 0 && since > p.cfg.FrozenAfter {
+			detail := fmt.Sprintf("no sign of life for %s", since.Round(time.Millisecond))
+			if p.isStopped() {
+				detail += ": a signal stopped it"
+			}
+			p.kill(&Error{Kind: ErrFrozen, Detail: detail}, true)
+			return
+		}
+		if used := p.ownMemory(); p.cfg.MemoryLimit > 0 && used > p.cfg.MemoryLimit {
+			p.kill(&Error{Kind: ErrMemory, Detail: fmt.Sprintf("%d MiB of its own, the limit is %d", used>>20, p.cfg.MemoryLimit>>20)}, true)
+			return
+		}
+		if c, since := p.overdue(); c != nil {
+			p.kill(&Error{Kind: ErrHung, Detail: fmt.Sprintf("%s is not done after %s", c.what(), since.Round(time.Millisecond))}, true)
+			return
+		}
+	}
+}
+
+func (p *process) isGone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gone
+}
+
+// beats reads the heartbeat. The page stays mapped while mu is held and gone is not
+// set.
+func (p *process) beats() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return 0
+	}
+	return p.box.heartbeat.Load()
+}
+
+// ownMemory is what the process has in memory and no other one shares, in bytes.
+func (p *process) ownMemory() int64 {
+	if p.cfg.MemoryLimit <= 0 {
+		return 0
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := bytes.Fields(data)
+	if len(fields) < 3 {
+		return 0
+	}
+	resident, _ := strconv.ParseInt(string(fields[1]), 10, 64)
+	shared, _ := strconv.ParseInt(string(fields[2]), 10, 64)
+	return (resident - shared) * int64(os.Getpagesize())
+}
+
+// overdue returns a call that takes too long.
+func (p *process) overdue() (*call, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.calls {
+		if since := time.Since(c.start); since > c.limit {
+			return c, since
+		}
+	}
+	return nil, 0
+}

@@ -1,0 +1,237 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+var errNoRank = errors.New("Config.Size is 0, and RANK or WORLD_SIZE is not in the environment")
+
+// Worker is a process that runs this rank's hooks, and the place where it is started
+// again. Any goroutine may use it.
+type Worker struct {
+	cfg Config
+
+	restarting sync.Mutex // one Restart or Close at a time
+
+	mu       sync.Mutex
+	proc     *process
+	group    *Group
+	hooks    []*Hook // in the order of their making
+	regions  []*region
+	buckets  map[*pyhook.GradBucket]*sharedBucket
+	params   map[*pyhook.Parameter]*sharedParameter
+	lastID   uint64 // of regions, buckets, parameters and hooks
+	restarts int
+	closed   bool
+}
+
+// Start starts a worker: this program again (see Main), with Python, torch and a
+// process group. It waits for the workers of all ranks, or for the end of ctx or of
+// Config.StartTimeout. The error is an *Error that is ErrStart, or ErrNotArmed.
+func Start(ctx context.Context, cfg Config) (*Worker, error) {
+	if !armed.Load() {
+		return nil, ErrNotArmed
+	}
+	w := &Worker{cfg: cfg, buckets: map[*pyhook.GradBucket]*sharedBucket{}, params: map[*pyhook.Parameter]*sharedParameter{}}
+	w.cfg.setDefaults()
+	p, err := w.launch(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	w.proc = p
+	w.cfg.rank = p.started.Rank
+	w.group = &Group{worker: w, rank: p.started.Rank, size: p.started.Size, backend: p.started.Backend}
+	return w, nil
+}
+
+// launch starts a process and has it join; former is the name of the group before.
+func (w *Worker) launch(ctx context.Context, former string) (*process, error) {
+	fail := func(err error) (*process, error) {
+		e := &Error{Rank: w.cfg.rank, Bucket: -1, Kind: ErrStart, ExitCode: -1, Err: err, Detail: err.Error()}
+		var ended *Error
+		if errors.As(err, &ended) {
+			e.Detail = fmt.Sprintf("%v: %s", ended.Kind, ended.Detail)
+			e.ExitCode, e.Signal, e.Stack, e.Stderr = ended.ExitCode, ended.Signal, ended.Stack, ended.Stderr
+		}
+		return nil, e
+	}
+	rank, size, err := w.cfg.place()
+	if err != nil {
+		return fail(err)
+	}
+	p, err := startProcess(&w.cfg)
+	if err != nil {
+		return fail(err)
+	}
+	answer, err := p.ask(ctx, "the start", w.cfg.StartTimeout, &message{Kind: kindStart, Start: &startMessage{
+		Python: w.cfg.Python, Library: w.cfg.Library, Path: w.cfg.Path, Backend: w.cfg.Backend, InitMethod: w.cfg.InitMethod,
+		Rank: rank, Size: size, Timeout: w.cfg.groupTimeout(), Former: former,
+	}}, nil)
+	if err != nil {
+		p.kill(&Error{Kind: ErrStopped}, false)
+		return fail(err)
+	}
+	p.started = answer.Started
+	p.info.Store(int64(answer.Started.Thread))
+	return p, nil
+}
+
+// groupTimeout is the backend's: longer than the calls', so that it is the trainer
+// who finds them late, and knows where.
+func (c *Config) groupTimeout() time.Duration { return 2*c.Timeout + time.Minute }
+
+// Info says which Python and torch the worker runs.
+func (w *Worker) Info() pyhook.Info { return w.process().started.Info }
+
+// Pid returns the id of the worker's process, which may have ended.
+func (w *Worker) Pid() int { return w.process().cmd.Process.Pid }
+
+// Err returns why the worker's process has ended, an *Error, or nil.
+func (w *Worker) Err() error {
+	p := w.process()
+	select {
+	case <-p.dead:
+		return p.failure
+	default:
+		return nil
+	}
+}
+
+// Group returns the process group of all workers. Its collectives run there.
+func (w *Worker) Group() *Group { return w.group }
+
+func (w *Worker) process() *process {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.proc
+}
+
+// Close ends the process, and drops what the Worker remembers. Tensors of NewBuffer
+// stay valid until they are closed. Calls that are under way fail. Idempotent.
+func (w *Worker) Close() {
+	w.restarting.Lock()
+	defer w.restarting.Unlock()
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return
+	}
+	w.closed = true
+	p, buckets, params := w.proc, w.buckets, w.params
+	w.buckets, w.params = nil, nil
+	w.mu.Unlock()
+	p.stop()
+	for _, b := range buckets {
+		b.close()
+	}
+	for _, s := range params {
+		s.stage.Close()
+	}
+}
+
+// NewBuffer returns a flat tensor of n zeros that the worker sees without copying.
+// The caller closes it; it outlives Restart and Close. pyhook.BufferAllocator.
+func (w *Worker) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+	return w.newTensor(dtype, []int64{n}, tensorconv.Room(n))
+}
+
+// newTensor makes shared memory; room counts for flat tensors.
+func (w *Worker) newTensor(dtype tensorconv.DType, shape []int64, room int64) (*tensorconv.Tensor, error) {
+	n := int64(1)
+	for _, size := range shape {
+		n *= size
+	}
+	if n <= 0 || dtype.Size() == 0 {
+		return tensorconv.New(dtype, shape...) // nothing to share, or the error
+	}
+	w.mu.Lock()
+	w.lastID++
+	id := w.lastID
+	w.mu.Unlock()
+	r, err := newRegion(id, int(max(room, n)*int64(dtype.Size())))
+	if err != nil {
+		return nil, fmt.Errorf("worker of rank %d: %w", w.cfg.rank, err)
+	}
+	defer r.close()
+	t, err := r.tensor(&tensorMessage{DType: dtype, Shape: shape, Room: room})
+	if err != nil {
+		return nil, err
+	}
+	r.release = func() { w.forget(r) }
+	w.mu.Lock()
+	w.regions = append(w.regions, r)
+	w.mu.Unlock()
+	return t, nil
+}
+
+// forget is called when nothing on this side uses a region any more.
+func (w *Worker) forget(r *region) {
+	w.mu.Lock()
+	w.regions = slices.DeleteFunc(w.regions, func(o *region) bool { return o == r })
+	p := w.proc
+	w.mu.Unlock()
+	p.mu.Lock()
+	known := p.mapped[r.id]
+	delete(p.mapped, r.id)
+	p.mu.Unlock()
+	if known {
+		// On a goroutine of its own, as a worker that hangs does not read.
+		go func() { _ = p.wire.send(&message{Kind: kindUnmap, Object: r.id}, nil) }()
+	}
+}
+
+// share returns where t lies in memory that p has mapped, or nil if it is not
+// shared. t stays open meanwhile.
+func (w *Worker) share(ctx context.Context, p *process, t *tensorconv.Tensor) (*tensorMessage, error) {
+	if t.Bytes() == 0 {
+		return &tensorMessage{DType: t.DType(), Shape: t.Shape()}, nil
+	}
+	var found *region
+	var place *tensorMessage
+	w.mu.Lock()
+	for _, r := range w.regions {
+		if place = r.find(t); place != nil {
+			found = r
+			break
+		}
+	}
+	w.mu.Unlock()
+	if found == nil || !t.IsContiguous() {
+		return nil, nil
+	}
+	// The whole of what NewBuffer made, and not a view at its start.
+	if room := tensorconv.Room(t.Len()); len(place.Shape) == 1 && room*int64(t.DType().Size()) == int64(len(found.memory)) {
+		place.Room = room
+	}
+	p.mu.Lock()
+	known := p.mapped[found.id]
+	p.mu.Unlock()
+	if known {
+		return place, nil
+	}
+	m := &message{Kind: kindMap, Region: &regionMessage{ID: found.id, Bytes: len(found.memory)}}
+	if _, err := p.ask(ctx, "sharing memory", 0, m, found.file); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.mapped[found.id] = true
+	p.mu.Unlock()
+	return place, nil
+}
+
+func (w *Worker) newID() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lastID++
+	return w.lastID
+}
+
+var _ pyhook.BufferAllocator = (*Worker)(nil)
