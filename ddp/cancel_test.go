@@ -238,7 +238,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 // Close at any moment of a step, with a Wait that may be before, inside, after.
 func TestCloseAtAnyMoment(t *testing.T) {
 	noLeaks(t, func() {
-		for i := range 300 {
+		for i := range often(300) {
 			groups := memoryGroups(1)
 			groups[0].seededDelay(uint64(i), 50*time.Microsecond)
 			r, err := ddp.NewReducer(soon(t), scalars(4), ddp.Options{Group: groups[0], BucketCapMB: tiny, Order: ddp.Order(i % 3), SkipVerify: true})

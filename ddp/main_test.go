@@ -16,6 +16,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/ddp"
+	"pyhook/internal/debuggc"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
@@ -26,6 +27,15 @@ var (
 	rt    *pyhook.Runtime
 	world *pyhook.TorchGroup
 )
+
+// often is how often a long test does something: n, or a tenth where each use of a
+// handle collects garbage.
+func often(n int) int {
+	if debuggc.On {
+		return n / 10
+	}
+	return n
+}
 
 func TestMain(m *testing.M) {
 	folder := os.Getenv(folderVariable)

@@ -75,7 +75,7 @@ func meanOverRanks(t *testing.T, group *memoryGroup, h pyhook.CommHook) {
 func TestAHundredSchedulesOfManyGoroutines(t *testing.T) {
 	const size, n = 2, 12
 	noLeaks(t, func() {
-		for seed := range uint64(100) {
+		for seed := range uint64(often(100)) {
 			groups := memoryGroups(size)
 			groups[0].seededDelay(seed, 100*time.Microsecond)
 			orders := []ddp.Order{ddp.Auto, ddp.Serial, ddp.Overlapped}

@@ -46,6 +46,35 @@ const (
 	soonAfter = 5 * time.Second
 )
 
+// fault is what a hook does, and what the trainer gets of it.
+type fault struct {
+	name   string
+	spec   string
+	fault  int
+	ctx    time.Duration // of the faulty rank's call; 0: none
+	kind   error
+	within time.Duration
+	code   int
+	signal syscall.Signal
+	stack  string
+}
+
+var faults = []fault{
+	{"a segmentation fault", "faults:in_call", segv, 0, worker.ErrCrashed, 0, -1, syscall.SIGSEGV, "in segv"},
+	{"a segmentation fault in a callback", "faults:in_callback", segv, 0, worker.ErrCrashed, 0, -1, syscall.SIGSEGV, "in segv"},
+	{"abort", "faults:in_call", abort, 0, worker.ErrCrashed, 0, -1, syscall.SIGABRT, "in abort"},
+	{"an uncaught exception of C++", "faults:in_callback", terminate, 0, worker.ErrCrashed, 0, -1, syscall.SIGABRT, "in terminate"},
+	{"os._exit", "faults:in_call", leave, 0, worker.ErrExited, 0, 7, 0, "in leave"},
+	{"os._exit in a callback", "faults:in_callback", leave, 0, worker.ErrExited, 0, 7, 0, "in leave"},
+	{"the kernel's SIGKILL", "faults:in_call", kill, 0, worker.ErrCrashed, 0, -1, syscall.SIGKILL, ""},
+	{"a stopped process", "faults:in_call", stop, 0, worker.ErrFrozen, frozenAfter, -1, syscall.SIGKILL, ""},
+	{"C code that keeps the GIL", "faults:in_call", holdGIL, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in hold_gil"},
+	{"an endless loop", "faults:in_callback", spin, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in spin"},
+	{"an endless call", "faults:in_call", sleep, 0, worker.ErrHung, callTimeout, -1, syscall.SIGKILL, "in sleep"},
+	{"a lock in a callback", "faults:in_callback", lock, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in lock"},
+	{"memory without end", "faults:in_call", eat, 0, worker.ErrMemory, callTimeout, -1, syscall.SIGKILL, "in eat"},
+}
+
 func TestWhateverAHookDoesTheTrainerGoesOn(t *testing.T) {
 	out := &output{}
 	workers := start(t, 2, worker.Config{Timeout: callTimeout, FrozenAfter: frozenAfter, MemoryLimit: 1 << 30, Output: out})
@@ -58,62 +87,8 @@ func TestWhateverAHookDoesTheTrainerGoesOn(t *testing.T) {
 		buckets[rank] = bucket(t, workers[rank], 0, 1)
 	}
 	settled := resources(t)
-	for _, c := range []struct {
-		name   string
-		spec   string
-		fault  int
-		ctx    time.Duration // of the faulty rank's call; 0: none
-		kind   error
-		within time.Duration
-		code   int
-		signal syscall.Signal
-		stack  string
-	}{
-		{"a segmentation fault", "faults:in_call", segv, 0, worker.ErrCrashed, 0, -1, syscall.SIGSEGV, "in segv"},
-		{"a segmentation fault in a callback", "faults:in_callback", segv, 0, worker.ErrCrashed, 0, -1, syscall.SIGSEGV, "in segv"},
-		{"abort", "faults:in_call", abort, 0, worker.ErrCrashed, 0, -1, syscall.SIGABRT, "in abort"},
-		{"an uncaught exception of C++", "faults:in_callback", terminate, 0, worker.ErrCrashed, 0, -1, syscall.SIGABRT, "in terminate"},
-		{"os._exit", "faults:in_call", leave, 0, worker.ErrExited, 0, 7, 0, "in leave"},
-		{"os._exit in a callback", "faults:in_callback", leave, 0, worker.ErrExited, 0, 7, 0, "in leave"},
-		{"the kernel's SIGKILL", "faults:in_call", kill, 0, worker.ErrCrashed, 0, -1, syscall.SIGKILL, ""},
-		{"a stopped process", "faults:in_call", stop, 0, worker.ErrFrozen, frozenAfter, -1, syscall.SIGKILL, ""},
-		{"C code that keeps the GIL", "faults:in_call", holdGIL, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in hold_gil"},
-		{"an endless loop", "faults:in_callback", spin, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in spin"},
-		{"an endless call", "faults:in_call", sleep, 0, worker.ErrHung, callTimeout, -1, syscall.SIGKILL, "in sleep"},
-		{"a lock in a callback", "faults:in_callback", lock, time.Second, worker.ErrCancelled, time.Second, -1, syscall.SIGKILL, "in lock"},
-		{"memory without end", "faults:in_call", eat, 0, worker.ErrMemory, callTimeout, -1, syscall.SIGKILL, "in eat"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			copy(floats(t, buckets[0].Buffer()), []float32{none, 3})
-			copy(floats(t, buckets[1].Buffer()), []float32{float32(c.fault), 5})
-			began := time.Now()
-			errs := onRanks(2, func(rank int) error {
-				ctx := context.Background()
-				if rank == 1 && c.ctx > 0 {
-					limited, cancel := context.WithTimeout(ctx, c.ctx)
-					defer cancel()
-					ctx = limited
-				}
-				_, err := reduce(ctx, hooks[c.spec][rank], buckets[rank])
-				return err
-			})
-			assert.Less(t, time.Since(began), c.within+soonAfter)
-			var failed *worker.Error
-			require.ErrorAs(t, errs[1], &failed)
-			assert.ErrorIs(t, errs[1], c.kind)
-			assert.Equal(t, []any{1, hooks[c.spec][1].Name(), 0, c.code, c.signal}, []any{failed.Rank, failed.Hook, failed.Bucket, failed.ExitCode, failed.Signal}, "%v", errs[1])
-			assert.Contains(t, failed.Stack, c.stack)
-			if c.ctx > 0 {
-				assert.ErrorIs(t, errs[1], context.DeadlineExceeded)
-			}
-			requirePeerError(t, errs[0])
-			assert.Equal(t, float32(c.fault), floats(t, buckets[1].Buffer())[0], "the gradients are there")
-			_, err := reduce(soon(t), hooks[c.spec][1], buckets[1])
-			assert.ErrorIs(t, err, c.kind, "until it is restarted")
-
-			restart(t, workers)
-			sumIsRight(t, hooks[c.spec], buckets)
-		})
+	for _, c := range faults {
+		t.Run(c.name, func(t *testing.T) { c.survive(t, workers, hooks[c.spec], buckets) })
 	}
 	for _, w := range workers {
 		assert.NoError(t, w.Err())
@@ -122,6 +97,39 @@ func TestWhateverAHookDoesTheTrainerGoesOn(t *testing.T) {
 	if t.Failed() {
 		t.Log(out)
 	}
+}
+
+// survive has rank 1's hook do it, and both ranks go on.
+func (c *fault) survive(t *testing.T, workers []*worker.Worker, hooks [2]*worker.Hook, buckets [2]*pyhook.GradBucket) {
+	copy(floats(t, buckets[0].Buffer()), []float32{none, 3})
+	copy(floats(t, buckets[1].Buffer()), []float32{float32(c.fault), 5})
+	began := time.Now()
+	errs := onRanks(2, func(rank int) error {
+		ctx := context.Background()
+		if rank == 1 && c.ctx > 0 {
+			limited, cancel := context.WithTimeout(ctx, c.ctx)
+			defer cancel()
+			ctx = limited
+		}
+		_, err := reduce(ctx, hooks[rank], buckets[rank])
+		return err
+	})
+	assert.Less(t, time.Since(began), c.within+soonAfter)
+	var failed *worker.Error
+	require.ErrorAs(t, errs[1], &failed)
+	assert.ErrorIs(t, errs[1], c.kind)
+	assert.Equal(t, []any{1, hooks[1].Name(), 0, c.code, c.signal}, []any{failed.Rank, failed.Hook, failed.Bucket, failed.ExitCode, failed.Signal}, "%v", errs[1])
+	assert.Contains(t, failed.Stack, c.stack)
+	if c.ctx > 0 {
+		assert.ErrorIs(t, errs[1], context.DeadlineExceeded)
+	}
+	requirePeerError(t, errs[0])
+	assert.Equal(t, float32(c.fault), floats(t, buckets[1].Buffer())[0], "the gradients are there")
+	_, err := reduce(soon(t), hooks[1], buckets[1])
+	assert.ErrorIs(t, err, c.kind, "until it is restarted")
+
+	restart(t, workers)
+	sumIsRight(t, hooks, buckets)
 }
 
 // requirePeerError: the rank whose peer is gone gets an error of its hook, or of its
@@ -133,16 +141,14 @@ func requirePeerError(t *testing.T, err error) {
 	require.True(t, errors.As(err, &hook) || errors.As(err, &process), "%v", err)
 }
 
-func restart(t *testing.T, workers []*worker.Worker) []worker.Recovery {
+func restart(t *testing.T, workers []*worker.Worker) {
 	t.Helper()
-	recoveries := make([]worker.Recovery, len(workers))
-	for _, err := range onRanks(len(workers), func(rank int) (err error) {
-		recoveries[rank], err = workers[rank].Restart(soon(t))
+	for _, err := range onRanks(len(workers), func(rank int) error {
+		_, err := workers[rank].Restart(soon(t))
 		return err
 	}) {
 		require.NoError(t, err)
 	}
-	return recoveries
 }
 
 // sumIsRight asserts that a step of the two ranks averages.

@@ -69,7 +69,9 @@ func start(t testing.TB, size int, cfg worker.Config) []*worker.Worker {
 	errs := onRanks(size, func(rank int) (err error) {
 		mine := cfg
 		mine.Rank = rank
-		workers[rank], err = worker.Start(soon(t), mine)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // torch may come from a cold disk
+		defer cancel()
+		workers[rank], err = worker.Start(ctx, mine)
 		return err
 	})
 	t.Cleanup(func() { closeAll(workers) })

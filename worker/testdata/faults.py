@@ -102,12 +102,3 @@ def average(tensor):
     tensor.div_(dist.get_world_size())
     work = dist.all_reduce(tensor, async_op=True)
     return work.get_future().then(lambda f: f.value()[0])
-
-
-def in_place_then(state, bucket):
-    """Spoils the bucket before it fails."""
-    fault = FAULTS[int(bucket.buffer()[0])]
-    bucket.buffer().fill_(-1)
-    if fault:
-        fault()
-    return average(bucket.buffer())
