@@ -26,7 +26,7 @@ type remoteHookError struct {
 // kinds are what errors.Is tells apart, and finds on this side too. They travel by
 // their texts, which are all different.
 var kinds = []error{
-	pyhook.ErrRaised, pyhook.ErrNotFuture, pyhook.ErrNoneResult, pyhook.ErrFutureFailed, pyhook.ErrBadResult,
+	pyhook.ErrRaised, pyhook.ErrInterrupted, pyhook.ErrSparseGradient, pyhook.ErrNotFuture, pyhook.ErrNoneResult, pyhook.ErrFutureFailed, pyhook.ErrBadResult,
 	pyhook.ErrNotTensor, pyhook.ErrShort, pyhook.ErrSparse, pyhook.ErrMeta, pyhook.ErrDevice, pyhook.ErrLayout,
 	pyhook.ErrComplex, pyhook.ErrNonFinite, pyhook.ErrBucket, pyhook.ErrLoad, pyhook.ErrBadSpec, pyhook.ErrNoModule,
 	pyhook.ErrNoAttribute, pyhook.ErrNotCallable, pyhook.ErrArity, pyhook.ErrImportFailed, pyhook.ErrBadArguments,

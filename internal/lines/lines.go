@@ -29,10 +29,6 @@ type Writer struct {
 }
 
 func (w *Writer) Write(p []byte) (int, error) {
-	w.Tail.add(p)
-	if w.Dst == nil {
-		return len(p), nil
-	}
 	w.pending = append(w.pending, p...)
 	for {
 		n := lineLength(w.pending)
@@ -62,6 +58,11 @@ func lineLength(p []byte) int {
 }
 
 func (w *Writer) emit(line []byte) {
+	// By lines too: a tail may be of two streams.
+	w.Tail.add(line)
+	if w.Dst == nil {
+		return
+	}
 	out := make([]byte, 0, len(w.Prefix)+len(line)+1)
 	out = append(append(out, w.Prefix...), line...)
 	if end := out[len(out)-1]; end != '\n' && end != '\r' {
