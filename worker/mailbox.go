@@ -17,7 +17,10 @@ type mailbox struct {
 	request line // the number of the call that is asked for
 	reply   line // the number of the call that was answered last
 
-	workerAsleep, parentAsleep flag
+	workerAsleep flag
+	// The request whose reply the parent sleeps for; 0: it does not. By its number, or
+	// a worker that is late with one reply could clear what is meant for the next.
+	parentAsleep line
 
 	heartbeat line // the worker counts it up
 

@@ -88,12 +88,12 @@ func (c *hookCall) request(m *runMessage) answer {
 	}
 	replied := func() bool { return box.reply.Load() == number }
 	if !c.p.spin.wait(func() bool { return replied() || len(c.answered) > 0 }) {
-		box.parentAsleep.Store(true)
+		box.parentAsleep.Store(number)
 		if !replied() {
 			defer c.p.spin.slept()
 			return c.wait()
 		}
-		box.parentAsleep.Store(false)
+		box.parentAsleep.Store(0)
 	}
 	if replied() && (box.outcome == outcomeSame || box.outcome == outcomePending) {
 		return answer{outcome: box.outcome}

@@ -86,7 +86,7 @@ func (s *server) serveCalls() {
 		outcome, full := s.run(&runMessage{Call: call, Hook: s.box.hook, Bucket: s.box.bucket, Chained: s.box.chained})
 		s.box.outcome = outcome
 		s.box.reply.Store(served)
-		sleeps := s.box.parentAsleep.CompareAndSwap(true, false)
+		sleeps := s.box.parentAsleep.CompareAndSwap(served, 0)
 		switch {
 		case full != nil:
 			s.sendResult(kindAnswer, call, full)
