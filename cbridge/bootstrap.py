@@ -4,7 +4,7 @@ import contextlib
 import importlib.abc
 import importlib.util
 import sys
-import threading  # noqa: F401  here and now, so that it knows the main thread
+import threading  # here and now, so that it knows the main thread
 import traceback
 
 _DEPTH = 16  # a longer chain of causes is cut

@@ -191,9 +191,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
                 value = callback(self)
             except Exception as error:
                 child.set_exception(error)
-            except (
-                BaseException
-            ) as error:  # an exit, say: torch takes Exceptions only
+            except BaseException as error:  # an exit, say: torch takes Exceptions only
                 raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
                 raised.__cause__ = error
                 child.set_exception(raised)
