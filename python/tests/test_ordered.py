@@ -153,7 +153,7 @@ def test_an_observed_hook_tells_of_every_collective(group):
             return 7
 
     def hook(state, bucket):
-        second = started().then(lambda f: started()).then(lambda f: f.value().value()[0])
+        second = started().then(lambda f: started()).then(lambda f: f.value().wait()[0])
         dist.all_reduce(torch.ones(1))  # waited for in the call: a part of it
         return second
 

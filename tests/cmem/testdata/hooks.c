@@ -21,7 +21,8 @@ static const char source[] =
     " def dim(self): return self.d\n"
     " def is_contiguous(self): return self.contiguous\n"
     " def has_names(self): return self.names\n"
-    "class Bucket: __slots__ = ('_layout', '_buffer')\n"
+    "class BucketMethods: __slots__ = ()\n"
+    "class Bucket(BucketMethods): __slots__ = ('_layout', '_buffer', '__weakref__')\n"
     "tensor, layout, dtype, state = Tensor(), object(), float, object()\n"
     "def same(s, b): return Future(b._buffer)\n"
     "def sub(s, b): return Sub([b._buffer])\n"
@@ -50,6 +51,7 @@ void check_hooks(void) {
   PyObject *future = tools->future_class = from(dict, "Future"), *tensor = tools->tensor_class = from(dict, "Tensor");
   tools->python_future = future;
   tools->bucket_class = from(dict, "Bucket");
+  tools->bucket_methods = from(dict, "BucketMethods");
   tools->done = pyh.PyObject_GetAttrString(future, "done");
   tools->value = pyh.PyObject_GetAttrString(future, "value");
   const char *names[] = {"data_ptr", "numel", "dim", "is_contiguous", "has_names"};
@@ -72,7 +74,8 @@ void check_hooks(void) {
   for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
     PyObject *hook = from(dict, calls[i].hook);
     for (int k = 0; k < calls[i].times; k++) {
-      int outcome = pyh_run_hook((uintptr_t)tools, (uintptr_t)hook, (uintptr_t)state, (uintptr_t)b);
+      pyh_run_hook((uintptr_t)tools, (uintptr_t)hook, (uintptr_t)state, (uintptr_t)b);
+      int outcome = b->result.outcome;
       CHECK(outcome == calls[i].outcome && b->result.touched == calls[i].touched);
       if (outcome == PYH_PENDING) {
         pyh_result seen;
@@ -87,7 +90,7 @@ void check_hooks(void) {
     pyh.Py_DecRef(hook);
   }
   PyObject *all[] = {future, tensor, tools->bucket_class, tools->done, tools->value, tools->data_ptr, tools->numel, tools->dim, tools->is_contiguous,
-                     tools->has_names, tools->empty, tools->layout, tools->buffer, tools->dtype, tools->requires_grad, b->layout, b->tensor, b->dtype, state, dict};
+                     tools->has_names, tools->bucket_methods, tools->shell_type, tools->dtype, tools->requires_grad, b->layout, b->tensor, b->dtype, state, dict};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     pyh.Py_DecRef(all[i]);
   }
