@@ -23,6 +23,7 @@ func resident(t *testing.T) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// underASan is asked before memory is looked at: the answer is read from a megabyte.
 func underASan() bool {
 	maps, _ := os.ReadFile("/proc/self/maps")
 	return strings.Contains(string(maps), "/libasan.so")
@@ -48,6 +49,7 @@ func TestManyCallsLeaveNothingBehind(t *testing.T) {
 		{hook: "allreduce", calls: 2_000, parse: true},
 		{hook: "sample:fails_at_times", calls: 100_000, fails: 100},
 	}
+	asan := underASan()
 	for _, c := range cases {
 		check(t, c.hook, func(t *testing.T) {
 			b := bucket(t, []float32{1, 2}, []float32{3})
@@ -77,7 +79,7 @@ func TestManyCallsLeaveNothingBehind(t *testing.T) {
 			python(t, "gc.collect")
 			runtime.GC()
 			debug.FreeOSMemory()
-			if soakScale == 1 && !underASan() { // the race detector's own memory grows; ASan keeps what is freed
+			if soakScale == 1 && !asan { // the race detector's own memory grows; ASan keeps what is freed
 				assert.Less(t, resident(t)-memory, int64(1<<20), "memory")
 			}
 			assert.Equal(t, before, counts(), "references of hook, state, buffer, layout")

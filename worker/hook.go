@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
@@ -38,8 +39,8 @@ type Hook struct {
 	worker *Worker
 	id     uint64
 	spec   string
-	name   string
-	state  any // as it travels
+	name   atomic.Pointer[string] // set at each load; nil: spec, before the first
+	state  any                    // as it travels
 	cfg    HookConfig
 
 	mu        sync.Mutex
@@ -61,7 +62,7 @@ type rollback struct {
 // NewHook loads a hook in the worker, by a spec as of pyhook.Runtime.LoadHook. The
 // error is a *pyhook.HookError, or an *Error if the worker failed.
 func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
-	h := &Hook{worker: w, id: w.newID(), spec: spec, name: spec, cfg: cfg}
+	h := &Hook{worker: w, id: w.newID(), spec: spec, cfg: cfg}
 	switch state := cfg.State.(type) {
 	case State:
 		h.state = stateMessage(state)
@@ -96,12 +97,18 @@ func (h *Hook) load(ctx context.Context, p *process) error {
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)
 	}
-	h.name = m.Hook.Name
+	name := m.Hook.Name
+	h.name.Store(&name)
 	return nil
 }
 
 // Name returns the hook's qualified Python name.
-func (h *Hook) Name() string { return h.name }
+func (h *Hook) Name() string {
+	if name := h.name.Load(); name != nil {
+		return *name
+	}
+	return h.spec
+}
 
 // Close drops the hook. Idempotent.
 func (h *Hook) Close() {
@@ -135,18 +142,18 @@ func (h *Hook) fail(b *pyhook.GradBucket, kind, err error) error {
 	var hook *pyhook.HookError
 	switch {
 	case errors.As(err, &mine):
-		return mine.at(h.name, bucket)
+		return mine.at(h.Name(), bucket)
 	case errors.As(err, &hook):
 		return err
 	case errors.Is(err, pyhook.ErrClosed) || errors.Is(err, tensorconv.ErrClosed):
-		return hookFailure(h.name, h.worker.cfg.rank, bucket, pyhook.ErrClosed, err, "close it after the last future of its calls is done")
+		return hookFailure(h.Name(), h.worker.cfg.rank, bucket, pyhook.ErrClosed, err, "close it after the last future of its calls is done")
 	}
 	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, ended) {
 			kind = ended
 		}
 	}
-	return hookFailure(h.name, h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; the hook and the bucket can be used again")
+	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; the hook and the bucket can be used again")
 }
 
 // RunHook calls hook(state, bucket) in the worker, and returns when the hook has:

@@ -88,7 +88,7 @@ func (h *Hook) saved(ctx context.Context) error {
 }
 
 func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
-	m, err := p.ask(ctx, "saving hook "+h.name, 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
+	m, err := p.ask(ctx, "saving hook "+h.Name(), 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
 	if err != nil {
 		return nil, h.fail(nil, pyhook.ErrState, err)
 	}
@@ -117,7 +117,7 @@ func (h *Hook) LoadState(r io.Reader) error {
 
 func (h *Hook) restore(ctx context.Context, p *process, data []byte) error {
 	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted}
-	if _, err := p.ask(ctx, "restoring hook "+h.name, 0, m, nil); err != nil {
+	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
 		return h.fail(nil, pyhook.ErrState, err)
 	}
 	return nil
@@ -192,7 +192,7 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 	}
 	common := commonSnapshot(all)
 	if common < 0 {
-		return h.worker.restartError(ErrSnapshot, fmt.Errorf("hook %s: the ranks have snapshots of different steps: %v", h.name, all))
+		return h.worker.restartError(ErrSnapshot, fmt.Errorf("hook %s: the ranks have snapshots of different steps: %v", h.Name(), all))
 	}
 	h.mu.Lock()
 	h.completed, h.reduced = slices.Max(completed), 0

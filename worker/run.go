@@ -42,7 +42,7 @@ func (h *Hook) run(ctx context.Context, b *pyhook.GradBucket, chained bool) (*py
 	if err != nil {
 		return nil, nil, h.fail(b, pyhook.ErrBucket, err)
 	}
-	c := &hookCall{call: call{hook: h.name, bucket: b.Index()}, h: h, p: p, b: b, ctx: ctx, memory: memory}
+	c := &hookCall{call: call{hook: h.Name(), bucket: b.Index()}, h: h, p: p, b: b, ctx: ctx, memory: memory}
 	c.done = c.finished
 	c.future, c.complete = pyhook.NewFutureAt(c.ended)
 	h.count(1)
