@@ -209,7 +209,8 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
 		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
-		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, dtype: python.c.dtype, data: python.c.data, len: python.c.len}
+		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, dtype: python.c.dtype, data: python.c.data, len: python.c.len,
+			described: python.c.described, form: python.c.form}
 	}
 	w.enter(c)
 	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))

@@ -41,22 +41,40 @@ static int answers(const pyh_tools *t, PyObject *result, PyObject *want) {
   return result == want;
 }
 
-// same_memory: the kept tensor is flat, of its length, and where it was.
+// learn_form notes how the kept tensor is described, before a hook has seen it.
+static void learn_form(const pyh_tools *t, pyh_bucket *b) {
+  DLTensor seen;
+  b->described = -1;
+  if (t->describe == NULL) {
+    return;
+  }
+  if (t->describe(b->tensor, &seen) != 0) {
+    t->py->PyErr_Clear(); // a dtype that DLPack does not know
+    return;
+  }
+  b->described = 1;
+  b->form = seen.dtype;
+}
+
+// same_memory: the kept tensor is flat, of its length and dtype, and where it was.
 static int same_memory(const pyh_tools *t, const pyh_bucket *b) {
   DLTensor seen;
-  if (t->describe != NULL) {
+  if (b->described == 1) {
     if (t->describe(b->tensor, &seen) == 0) {
-      return seen.ndim == 1 && seen.shape[0] == b->len &&
+      return memcmp(&seen.dtype, &b->form, sizeof b->form) == 0 &&
+             seen.ndim == 1 && seen.shape[0] == b->len &&
              (b->len == 0 || (uintptr_t)seen.data == b->data) &&
              (b->len < 2 || seen.strides[0] == 1);
     }
-    t->py->PyErr_Clear(); // a dtype that DLPack does not know
+    t->py->PyErr_Clear();
+    return 0; // it could be described before
   }
   // Not PyObject_Size: len() of a tensor is Python code.
   // An empty tensor has no address to compare.
   return number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
          (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data) &&
-         answers(t, call1(t->py, t->is_contiguous, b->tensor), t->py->True);
+         answers(t, call1(t->py, t->is_contiguous, b->tensor), t->py->True) &&
+         answers(t, t->py->PyObject_GetAttr(b->tensor, t->dtype), b->dtype);
 }
 
 // same_flags: what is no part of a result, but shows in the next step.
@@ -76,9 +94,7 @@ static int untouched(const pyh_tools *t, const pyh_bucket *b) {
   const pyh_api *py = t->py;
   int look = b->calls < FLAGS_EACH || b->calls % FLAGS_EACH == 0;
   return answers(t, py->PyObject_Type(b->tensor), t->tensor_class) &&
-         same_memory(t, b) &&
-         answers(t, py->PyObject_GetAttr(b->tensor, t->dtype), b->dtype) &&
-         (!look || same_flags(t, b));
+         same_memory(t, b) && (!look || same_flags(t, b));
 }
 
 static int is_future(const pyh_tools *t, PyObject *o) {
@@ -177,6 +193,9 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
   py->enter();
   b->thread = (unsigned long)pthread_self();
   b->calls++;
+  if (b->described == 0) {
+    learn_form(t, b);
+  }
   PyObject *shell = pyh_shell(b->layout, b->tensor);
   PyObject *future = NULL;
   if (shell != NULL) {

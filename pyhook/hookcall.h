@@ -55,6 +55,8 @@ typedef struct {
   int64_t len;    // its elements
   int streak;     // calls in a row whose future was done at return
   unsigned calls; // since the objects were made
+  int described;  // 1: form is tensor's dtype, as tools->describe tells it; -1: it cannot
+  DLDataType form;
   unsigned long thread; // that runs the hook now, as Python names it; 0: none
   int interrupted;      // pyh_interrupt raised something there
   pyh_result result;
