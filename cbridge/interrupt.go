@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// raiseAgain is after how long code that caught Interrupted gets it once more.
-const raiseAgain = 100 * time.Millisecond
+// RaiseAgain is after how long code that caught Interrupted gets it once more.
+const RaiseAgain = 100 * time.Millisecond
 
 // interruption raises Interrupted in the Python code of one thread.
 type interruption struct {
@@ -57,7 +57,7 @@ func (in *Interpreter) Interruptible(ctx context.Context, f func()) (stacks stri
 func (i *interruption) run() {
 	defer close(i.gone)
 	for i.raise() {
-		time.Sleep(raiseAgain)
+		time.Sleep(RaiseAgain)
 	}
 }
 

@@ -189,7 +189,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	}
 	future, err := h.settle(b, python, result)
 	if interrupted && isInterrupted(err) {
-		err = h.interrupted(ctx, b, stacks, err)
+		err = h.interrupted(ctx, b.Index(), stacks, err)
 	}
 	return future, err
 }

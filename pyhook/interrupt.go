@@ -16,9 +16,6 @@ import (
 // interruptedType is what Python raises in a hook whose context ended.
 const interruptedType = "pyhook.Interrupted"
 
-// raiseAgain is after how long a hook that caught Interrupted gets it once more.
-const raiseAgain = 100 * time.Millisecond
-
 // watcher interrupts a hook's call when a context ends. It is kept over calls
 // with the same context, as those of a step: what a context asks of those that
 // wait for its end costs half a microsecond.
@@ -118,7 +115,7 @@ func (w *watcher) run() {
 		if err != nil {
 			return
 		}
-		time.Sleep(raiseAgain)
+		time.Sleep(cbridge.RaiseAgain)
 	}
 }
 
@@ -138,9 +135,9 @@ func isInterrupted(err error) bool {
 
 // interrupted is the error of a hook that its context ended: err is what came
 // of it, stacks is where every Python thread was.
-func (h *PythonCommHook) interrupted(ctx context.Context, b *GradBucket, stacks string, err error) error {
+func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks string, err error) error {
 	cause := context.Cause(ctx)
-	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: b.Index(), Kind: fmt.Errorf("%w: %w", ErrInterrupted, ctx.Err()),
+	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: fmt.Errorf("%w: %w", ErrInterrupted, ctx.Err()),
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
 		Hint: "Stacks says where it was; hook and bucket can be used again, and what it had started goes on"}
 }

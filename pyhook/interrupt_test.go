@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/tensorconv"
 )
 
 // A hook that does not return is ended with its context, and the trainer goes
@@ -101,4 +103,27 @@ func stillWorks(t *testing.T, b *GradBucket) {
 		require.NoError(t, err)
 		future.Close()
 	}
+}
+
+func TestASparseHookEndsWithItsContext(t *testing.T) {
+	p := &Parameter{Name: "table", Shape: []int64{4, 2}, DType: tensorconv.Float32, Sparse: true}
+	t.Cleanup(p.Close)
+	rows, err := tensorconv.FromSlice([]int64{1, 3}, 1, 2)
+	require.NoError(t, err)
+	t.Cleanup(rows.Close)
+	numbers, err := tensorconv.FromSlice([]float32{1, 2, 3, 4}, 2, 2)
+	require.NoError(t, err)
+	t.Cleanup(numbers.Close)
+	b, err := NewSparseGradBucket(1, 2, p, &SparseGradient{Indices: rows, Values: numbers})
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = load(t, "stuck:waits_for_a_lock", HookConfig{}).RunSparseHook(ctx, b)
+	require.ErrorIs(t, err, ErrInterrupted)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var e *HookError
+	require.True(t, errors.As(err, &e))
+	assert.Equal(t, 1, e.Bucket)
+	assert.Contains(t, e.Stacks, "in waits_for_a_lock")
 }

@@ -62,7 +62,10 @@ func (h *PythonCommHook) runSparse(ctx context.Context, b *SparseGradBucket, hoo
 	}
 	var future *Object
 	var err error
-	h.rt.interpreter.Interruptible(ctx, func() { future, err = h.rt.bridge.Call("run_sparse_hook", hook, h.state, b.layout) })
+	stacks, interrupted := h.rt.interpreter.Interruptible(ctx, func() { future, err = h.rt.bridge.Call("run_sparse_hook", hook, h.state, b.layout) })
+	if interrupted && isInterrupted(err) {
+		return nil, h.interrupted(ctx, b.index, stacks, err)
+	}
 	if err != nil {
 		return nil, h.failSparse(b, ErrRaised, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"pyhook/internal/hookspec"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
 )
 
 const (
@@ -96,4 +98,16 @@ func (c Case) shape() []int64 {
 		rows--
 	}
 	return []int64{rows, n / rows}
+}
+
+// bucket is the case's bucket over its buffer, which stays the caller's.
+func (c Case) bucket(buffer *tensorconv.Tensor) (*pyhook.GradBucket, error) {
+	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer}
+	for i := range c.Params {
+		length := c.Bytes / 4 / int64(c.Params)
+		cfg.Offsets = append(cfg.Offsets, int64(i)*length)
+		cfg.Lengths = append(cfg.Lengths, length)
+		cfg.Sizes = append(cfg.Sizes, c.shape())
+	}
+	return pyhook.NewGradBucket(cfg)
 }

@@ -322,14 +322,7 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 		return nil, err
 	}
 	b.closers = append(b.closers, hook.Close)
-	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: b.buffer}
-	for i := range b.c.Params {
-		length := b.c.Bytes / 4 / int64(b.c.Params)
-		cfg.Offsets = append(cfg.Offsets, int64(i)*length)
-		cfg.Lengths = append(cfg.Lengths, length)
-		cfg.Sizes = append(cfg.Sizes, b.c.shape())
-	}
-	bucket, err := pyhook.NewGradBucket(cfg)
+	bucket, err := b.c.bucket(b.buffer)
 	if err != nil {
 		return nil, err
 	}

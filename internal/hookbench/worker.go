@@ -173,14 +173,7 @@ func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate f
 	for i := range values {
 		values[i] = float32(i%1000)*1e-3 - 0.5
 	}
-	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer}
-	for i := range b.c.Params {
-		length := b.c.Bytes / 4 / int64(b.c.Params)
-		cfg.Offsets = append(cfg.Offsets, int64(i)*length)
-		cfg.Lengths = append(cfg.Lengths, length)
-		cfg.Sizes = append(cfg.Sizes, b.c.shape())
-	}
-	bucket, err := pyhook.NewGradBucket(cfg)
+	bucket, err := b.c.bucket(buffer)
 	if err != nil {
 		return nil, err
 	}
