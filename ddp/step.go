@@ -173,25 +173,8 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 			return nil, r.stepError(i, err)
 		}
 	}
-	for i, t := range reduced {
-		start := time.Now()
-		if b := r.buckets[i]; b.sparse {
-			r.take(s.results[i], b)
-			r.trace.copied(start, i)
-			continue
-		}
-		if err := tensorconv.Copy(r.buckets[i].buffer, t); err != nil {
-			return nil, r.stepError(i, err)
-		}
-		r.trace.copied(start, i)
-	}
-	for i, back := range s.copyBack {
-		if back == nil || s.usedSum != nil && s.usedSum[i] == 0 {
-			continue
-		}
-		if err := tensorconv.Copy(back, r.view(i)); err != nil {
-			return nil, r.stepError(r.places[i].bucket, err)
-		}
+	if err := r.writeResults(s, reduced); err != nil {
+		return nil, err
 	}
 	timings := make([]Timing, len(s.results))
 	for i, res := range s.results {

@@ -87,7 +87,8 @@ func (t *trace) reduced(start time.Time, bucket int) {
 	t.add(start, trackOf(bucket), "in flight", bucket)
 }
 
-// copied is the copy of a result into the bucket.
+// copied is the copy of a result into the bucket, or from there to the trainer's
+// own memory.
 func (t *trace) copied(start time.Time, bucket int) {
 	t.add(start, trackOf(bucket), "copy-back", bucket)
 }
