@@ -290,11 +290,15 @@ class Recorder:
 
 
 class DirectBucket:
-    """A bucket in plain Python, to see whether a hook runs at all outside any Reducer."""
+    """A bucket in plain Python, to see whether a hook runs at all outside any Reducer.
+
+    Complex gradients are in a real buffer, as PyTorch has them from torch 2.14 on.
+    """
 
     def __init__(self, index: int, last: bool, params: list[Any], grads: list[Any]) -> None:
         self._index, self._last, self._params = index, last, params
-        self._buffer = torch.cat([g.reshape(-1) for g in grads])
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        self._buffer = torch.view_as_real(flat).view(-1) if flat.is_complex() else flat
 
     def index(self) -> int:
         return self._index
@@ -312,7 +316,10 @@ class DirectBucket:
         return self._params
 
     def gradients(self) -> list[torch.Tensor]:
-        parts = self._buffer.split([p.numel() for p in self._params])
+        flat = self._buffer
+        if self._params[0].is_complex():
+            flat = torch.view_as_complex(flat.view(-1, 2))
+        parts = flat.split([p.numel() for p in self._params])
         return [part.view(p.shape) for part, p in zip(parts, self._params)]
 
 
@@ -435,7 +442,7 @@ class DirectRunner(Runner):
         for members, future in pending:
             flat = future.wait().reshape(-1)
             if self.params[members[0]].is_complex() and not flat.is_complex():
-                flat = torch.view_as_complex(flat.view(-1, 2))  # dist.all_reduce's view
+                flat = torch.view_as_complex(flat.view(-1, 2))
             offset = 0
             for m in members:
                 p = self.params[m]
