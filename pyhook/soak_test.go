@@ -36,6 +36,13 @@ func references(t *testing.T, o *Object) int64 {
 	return n.(int64)
 }
 
+func freeThreaded(t *testing.T) bool {
+	t.Helper()
+	disabled, err := callPython("sysconfig.get_config_var", "Py_GIL_DISABLED")
+	require.NoError(t, err)
+	return disabled == int64(1)
+}
+
 func TestManyCallsLeaveNothingBehind(t *testing.T) {
 	cases := []struct {
 		hook  string
@@ -50,6 +57,12 @@ func TestManyCallsLeaveNothingBehind(t *testing.T) {
 		{hook: "sample:fails_at_times", calls: 100_000, fails: 100},
 	}
 	asan := underASan()
+	late, growth := 0.0, int64(1<<20)
+	if freeThreaded(t) {
+		// Without a GIL, what one thread made and another let go of is freed when the
+		// first next runs Python: some callbacks of gloo's threads wait for that.
+		late, growth = 8, 2<<20
+	}
 	for _, c := range cases {
 		check(t, c.hook, func(t *testing.T) {
 			b := bucket(t, []float32{1, 2}, []float32{3})
@@ -80,10 +93,14 @@ func TestManyCallsLeaveNothingBehind(t *testing.T) {
 			runtime.GC()
 			debug.FreeOSMemory()
 			if soakScale == 1 && !asan { // the race detector's own memory grows; ASan keeps what is freed
-				assert.Less(t, resident(t)-memory, int64(1<<20), "memory")
+				assert.Less(t, resident(t)-memory, growth, "memory")
 			}
-			assert.Equal(t, before, counts(), "references of hook, state, buffer, layout")
-			assert.Equal(t, live, counters(), "objects, funcs, tensors, memory")
+			for i, now := range counters() {
+				assert.InDelta(t, live[i], now, late, "objects, funcs, tensors, memory: %d", i)
+			}
+			for i, now := range counts() {
+				assert.InDelta(t, before[i], now, late, "references of hook, state, buffer, layout: %d", i)
+			}
 			if c.fails > 0 {
 				assert.Equal(t, c.calls/soakScale/c.fails, failures)
 			} else {

@@ -20,16 +20,30 @@ type Case struct {
 	Bytes  int64         // of the bucket's float32 buffer
 	Params int
 	World  int
+	// Callers call at once, each from a thread and with a bucket of its own; 0 is one.
+	Callers int
+	// Busy: a Python thread computes meanwhile, and a millisecond lies between calls.
+	Busy bool
 }
 
 // noop says that the hook does nothing: its calls are a few microseconds.
 func (c Case) noop() bool { return c.Spec.Hook == "noop" }
 
-// Name is hook/size/parameters, with /2ranks where two processes take part.
+// alone says that nothing else runs in the process meanwhile.
+func (c Case) alone() bool { return c.Callers < 2 && !c.Busy }
+
+// Name is hook/size/parameters, with /2ranks where two processes take part,
+// /2callers where two threads call at once, /busy where another holds the GIL.
 func (c Case) Name() string {
 	name := fmt.Sprintf("%s/%s/%d", c.Spec.Hook, size(c.Bytes), c.Params)
 	if c.World > 1 {
 		name += fmt.Sprintf("/%dranks", c.World)
+	}
+	if c.Callers > 1 {
+		name += fmt.Sprintf("/%dcallers", c.Callers)
+	}
+	if c.Busy {
+		name += "/busy"
 	}
 	return name
 }
@@ -51,7 +65,7 @@ func Cases(spec hookspec.Spec, sizes []int64, params []int, world int) []Case {
 	for _, bytes := range sizes {
 		for _, n := range params {
 			unit := 4 * int64(n)
-			cases = append(cases, Case{spec, (bytes + unit - 1) / unit * unit, n, world})
+			cases = append(cases, Case{Spec: spec, Bytes: (bytes + unit - 1) / unit * unit, Params: n, World: world})
 		}
 	}
 	return cases
@@ -68,13 +82,23 @@ func Suite() []Case {
 	for _, spec := range specs[1:] {
 		cases = append(cases, Cases(spec, []int64{4 * kib, 25 * mib}, []int{64}, 2)...)
 	}
-	return cases
+	noop := Cases(specs[0], []int64{4 * kib}, []int{1}, 1)[0]
+	for _, callers := range []int{2, 4} {
+		noop.Callers = callers
+		cases = append(cases, noop)
+	}
+	noop.Callers, noop.Busy = 0, true
+	return append(cases, noop)
 }
 
 // blocks returns how many blocks of how many calls each side runs. It is fixed,
 // since all ranks must do the same, and a case takes a few seconds.
 func (c Case) blocks(scale float64) (blocks, calls int) {
 	switch {
+	case c.Busy:
+		blocks, calls = 50, 4 // of 5 ms and more
+	case c.Callers > 1:
+		blocks, calls = 100, 200*c.Callers
 	case c.noop():
 		blocks, calls = 500, 200
 	case c.Bytes >= 256*mib:

@@ -3,7 +3,6 @@ package hookbench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -84,12 +83,19 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, 
 	sides := []side{b.goSide, b.floor}
 	if j.Cpp {
 		sides = append(sides, b.cpp)
-		if c.noop() { // else the bucket's making is lost in what the hook does
+		if c.noop() && c.alone() { // else the bucket's making is lost in what the hook does
 			sides = append(sides, b.newBucket)
 		}
 	}
 	if j.Only != "" {
 		return Row{}, alone(sides, j.Only, blocks*calls)
+	}
+	if c.Busy {
+		stop, err := b.busy()
+		if err != nil {
+			return Row{}, err
+		}
+		defer stop()
 	}
 	samples, err := interleave(sides, blocks, calls)
 	if err != nil {
@@ -106,7 +112,7 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, 
 	if err := b.goSide.account(&r); err != nil {
 		return Row{}, err
 	}
-	if c.noop() && c.Bytes == 4*kib && j.Cpp {
+	if c.noop() && c.alone() && c.Bytes == 4*kib && j.Cpp {
 		err = b.forScale(j, &r)
 	}
 	return r, err
@@ -265,11 +271,34 @@ func (b *bench) openCpp(rt *pyhook.Runtime, sizes [][]int64) error {
 	if b.bucket, err = b.keep(peer.Call("bucket")); err != nil {
 		return err
 	}
-	if b.cpp, err = b.newPySide(peer, "run"); err != nil {
+	method := "run"
+	switch {
+	case b.c.Busy:
+		method = "run_apart"
+	case b.c.Callers > 1:
+		method = "run_callers"
+	}
+	if b.cpp, err = b.newPySide(peer, method); err != nil {
 		return err
 	}
+	b.cpp.callers = b.c.Callers
 	b.newBucket, err = b.newPySide(peer, "run_new_bucket")
 	return err
+}
+
+// busy starts a Python thread that computes until stop is called.
+func (b *bench) busy() (stop func(), err error) {
+	thread, err := b.loops.Call("Busy")
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		none, err := thread.Call("stop")
+		if err == nil {
+			none.Close()
+		}
+		thread.Close()
+	}, nil
 }
 
 // newState makes a state of its own for each side: None where the hook has none.
@@ -284,103 +313,29 @@ func (b *bench) newState() (*pyhook.Object, error) {
 	return b.keep(b.rt.NewState(b.c.Spec.State, args, nil))
 }
 
-// pySide is a side in Python or C++: a method of n and an address.
-type pySide struct{ method *pyhook.Object }
+// pySide is a side in Python or C++: a method of n and an address, and of how
+// many threads are to call at once where that is more than one.
+type pySide struct {
+	method  *pyhook.Object
+	callers int
+}
 
 func (b *bench) newPySide(o *pyhook.Object, name string) (*pySide, error) {
 	method, err := b.keep(o.Attr(name))
-	return &pySide{method}, err
+	return &pySide{method: method}, err
 }
 
 func (p *pySide) run(ns []int64) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	pinner.Pin(&ns[0])
-	none, err := p.method.Invoke([]any{len(ns), uintptr(unsafe.Pointer(&ns[0]))}, nil)
+	args := []any{len(ns), uintptr(unsafe.Pointer(&ns[0]))}
+	if p.callers > 1 {
+		args = append(args, p.callers)
+	}
+	none, err := p.method.Invoke(args, nil)
 	if err == nil {
 		none.Close()
 	}
 	return err
-}
-
-// goSide is what package ddp does for a bucket.
-type goSide struct {
-	ctx    context.Context
-	hook   *pyhook.PythonCommHook
-	bucket *pyhook.GradBucket
-	buffer *tensorconv.Tensor
-	moved  bool // a result was not the buffer's own memory
-}
-
-func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, error) {
-	state, err := b.newState()
-	if err != nil {
-		return nil, err
-	}
-	hook, err := rt.WrapHook(b.hook, pyhook.HookConfig{State: state})
-	if err != nil {
-		return nil, err
-	}
-	b.closers = append(b.closers, hook.Close)
-	bucket, err := b.c.bucket(b.buffer)
-	if err != nil {
-		return nil, err
-	}
-	b.closers = append(b.closers, bucket.Close)
-	return &goSide{ctx: ctx, hook: hook, bucket: bucket, buffer: b.buffer}, nil
-}
-
-var start = time.Now()
-
-func (g *goSide) run(ns []int64) error {
-	before := time.Since(start) // one reading of the monotonic clock
-	for i := range ns {
-		if err := g.call(); err != nil {
-			return err
-		}
-		after := time.Since(start)
-		ns[i] = int64(after - before)
-		before = after
-	}
-	return nil
-}
-
-func (g *goSide) call() error {
-	future, err := g.hook.RunHook(g.ctx, g.bucket)
-	if err != nil {
-		return err
-	}
-	value, err := future.Wait(g.ctx)
-	if err != nil {
-		return err
-	}
-	result, err := g.hook.ParseHookResult(value)
-	if err != nil {
-		return err
-	}
-	if result.Len() != g.buffer.Len() {
-		return errors.New("the result has another length")
-	}
-	g.moved = g.moved || result.Data() != g.buffer.Data()
-	result.Close()
-	future.Close()
-	return nil
-}
-
-// account counts the Go allocations of a call, and notes whether its result
-// was the buffer's own memory.
-func (g *goSide) account(r *Row) error {
-	const calls = 20
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range calls {
-		if err := g.call(); err != nil {
-			return err
-		}
-	}
-	runtime.ReadMemStats(&after)
-	r.GoAllocs = float64(after.Mallocs-before.Mallocs) / calls
-	r.GoAllocBytes = float64(after.TotalAlloc-before.TotalAlloc) / calls
-	r.SameMemory = !g.moved
-	return nil
 }

@@ -21,9 +21,12 @@ import (
 // WorkerCases are calls in a worker process beside the same in this process.
 func WorkerCases() []Case {
 	spec := func(hook string) hookspec.Spec { return hookspec.Spec{Hook: hook} }
+	of := func(hook string, bytes int64, params, world int) Case {
+		return Case{Spec: spec(hook), Bytes: bytes, Params: params, World: world}
+	}
 	return []Case{
-		{spec("noop"), 4 * kib, 1, 1}, {spec("noop"), 25 * mib, 1, 1}, {spec("allreduce"), 4 * kib, 1, 1}, {spec("allreduce"), 25 * mib, 1, 1},
-		{spec("allreduce"), 4 * kib, 64, 2}, {spec("allreduce"), 25 * mib, 64, 2}, {spec("powersgd"), 25 * mib, 64, 2},
+		of("noop", 4*kib, 1, 1), of("noop", 25*mib, 1, 1), of("allreduce", 4*kib, 1, 1), of("allreduce", 25*mib, 1, 1),
+		of("allreduce", 4*kib, 64, 2), of("allreduce", 25*mib, 64, 2), of("powersgd", 25*mib, 64, 2),
 	}
 }
 

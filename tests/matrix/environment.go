@@ -102,7 +102,8 @@ mount --bind /sys "$1/sys"
 mount -t proc proc "$1/proc"
 root=$1 folder=$3
 shift 3
-exec chroot "$root" /bin/sh -c 'cd "$0" && exec "$@"' "$folder" "$@"`
+# Not exec at the end: as process 1 of its namespace the command would have no parent.
+exec chroot "$root" /bin/sh -c 'cd "$0" || exit; "$@"; exit $?' "$folder" "$@"`
 		argv = append([]string{"--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "/bin/sh", "-c", enter, "sh", p.root, p.clone, folder}, argv...)
 		cmd = exec.Command("unshare", argv...)
 	}

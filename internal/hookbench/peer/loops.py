@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -55,6 +56,26 @@ class Floor:
         out = (ctypes.c_int64 * n).from_address(address)
         for i in range(n):
             out[i] = stamps[i + 1] - stamps[i]
+
+
+class Busy:
+    """A thread that computes in Python: it gives the GIL away when asked, after 5 ms."""
+
+    def __init__(self) -> None:
+        self.wanted = True
+        self.thread = threading.Thread(target=self.compute, daemon=True)
+        self.thread.start()
+
+    def compute(self) -> None:
+        """Count until stop()."""
+        count = 0
+        while self.wanted:
+            count += 1
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.wanted = False
+        self.thread.join()
 
 
 class Naive:

@@ -6,7 +6,9 @@
 
 #include <time.h>
 
+#include <chrono>
 #include <cstdint>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -48,6 +50,36 @@ public:
     timed(n, address, [&] { call(bucket_); });
   }
 
+  // run_callers does it on so many threads at once, n calls in all, each thread
+  // with a bucket and a kept thread state of its own, as autograd's threads have.
+  void run_callers(size_t n, uintptr_t address, size_t callers) {
+    size_t each = n / callers;
+    auto *ns = reinterpret_cast<int64_t *>(address);
+    py::gil_scoped_release release;
+    std::vector<std::thread> threads;
+    for (size_t t = 0; t < callers; t++) {
+      threads.emplace_back([this, each, at = ns + t * each] {
+        py::gil_scoped_acquire state;
+        auto bucket = bucket_;
+        py::gil_scoped_release free;
+        loop(each, at, [&] { call(bucket); });
+      });
+    }
+    for (auto &thread : threads) {
+      thread.join();
+    }
+  }
+
+  // run_apart sleeps a millisecond before each call, which is not counted.
+  void run_apart(size_t n, uintptr_t address) {
+    auto *ns = reinterpret_cast<int64_t *>(address);
+    py::gil_scoped_release release;
+    for (size_t i = 0; i < n; i++) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      loop(1, ns + i, [&] { call(bucket_); });
+    }
+  }
+
   // run_new_bucket makes the bucket anew for each call, as the reducer does.
   void run_new_bucket(size_t n, uintptr_t address) {
     timed(n, address, [&] {
@@ -83,8 +115,11 @@ private:
   }
 
   template <class F> void timed(size_t n, uintptr_t address, F f) {
-    auto *ns = reinterpret_cast<int64_t *>(address);
     py::gil_scoped_release release;
+    loop(n, reinterpret_cast<int64_t *>(address), f);
+  }
+
+  template <class F> static void loop(size_t n, int64_t *ns, F f) {
     int64_t before = now();
     for (size_t i = 0; i < n; i++) {
       f();
@@ -110,6 +145,8 @@ PYBIND11_MODULE(python_comm_hook_peer, m) {
   py::class_<Peer>(m, "Peer")
       .def(py::init<py::object, py::object, at::Tensor, Sizes, Tensors>())
       .def("run", &Peer::run)
+      .def("run_apart", &Peer::run_apart)
+      .def("run_callers", &Peer::run_callers)
       .def("run_new_bucket", &Peer::run_new_bucket)
       .def("bucket", &Peer::bucket);
 }

@@ -1,0 +1,124 @@
+package hookbench
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// goSide is what package ddp does for a bucket.
+type goSide struct {
+	ctx    context.Context
+	hook   *pyhook.PythonCommHook
+	bucket *pyhook.GradBucket
+	buffer *tensorconv.Tensor
+	moved  bool      // a result was not the buffer's own memory
+	apart  bool      // sleep a millisecond before each call, which is not counted
+	others []*goSide // that call at the same time, with buckets of their own
+}
+
+func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, error) {
+	state, err := b.newState()
+	if err != nil {
+		return nil, err
+	}
+	hook, err := rt.WrapHook(b.hook, pyhook.HookConfig{State: state})
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, hook.Close)
+	var all []*goSide
+	for range max(1, b.c.Callers) {
+		bucket, err := b.c.bucket(b.buffer)
+		if err != nil {
+			return nil, err
+		}
+		b.closers = append(b.closers, bucket.Close)
+		all = append(all, &goSide{ctx: ctx, hook: hook, bucket: bucket, buffer: b.buffer})
+	}
+	all[0].others, all[0].apart = all[1:], b.c.Busy
+	return all[0], nil
+}
+
+var start = time.Now()
+
+func (g *goSide) run(ns []int64) error {
+	if g.apart {
+		for i := range ns {
+			time.Sleep(time.Millisecond)
+			if err := g.calls(ns[i : i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(g.others) == 0 {
+		return g.calls(ns)
+	}
+	var callers sync.WaitGroup
+	errs := make([]error, 1+len(g.others))
+	each := len(ns) / len(errs)
+	for i, one := range append([]*goSide{g}, g.others...) {
+		callers.Go(func() { errs[i] = one.calls(ns[i*each : (i+1)*each]) })
+	}
+	callers.Wait()
+	return errors.Join(errs...)
+}
+
+func (g *goSide) calls(ns []int64) error {
+	before := time.Since(start) // one reading of the monotonic clock
+	for i := range ns {
+		if err := g.call(); err != nil {
+			return err
+		}
+		after := time.Since(start)
+		ns[i] = int64(after - before)
+		before = after
+	}
+	return nil
+}
+
+func (g *goSide) call() error {
+	future, err := g.hook.RunHook(g.ctx, g.bucket)
+	if err != nil {
+		return err
+	}
+	value, err := future.Wait(g.ctx)
+	if err != nil {
+		return err
+	}
+	result, err := g.hook.ParseHookResult(value)
+	if err != nil {
+		return err
+	}
+	if result.Len() != g.buffer.Len() {
+		return errors.New("the result has another length")
+	}
+	g.moved = g.moved || result.Data() != g.buffer.Data()
+	result.Close()
+	future.Close()
+	return nil
+}
+
+// account counts the Go allocations of a call, and notes whether its result
+// was the buffer's own memory.
+func (g *goSide) account(r *Row) error {
+	const calls = 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range calls {
+		if err := g.call(); err != nil {
+			return err
+		}
+	}
+	runtime.ReadMemStats(&after)
+	r.GoAllocs = float64(after.Mallocs-before.Mallocs) / calls
+	r.GoAllocBytes = float64(after.TotalAlloc-before.TotalAlloc) / calls
+	r.SameMemory = !g.moved
+	return nil
+}
