@@ -79,13 +79,14 @@ type doctorPython struct {
 }
 
 type doctorTorch struct {
-	Version        string   `json:"version"`
-	Numpy          *string  `json:"numpy"`
-	Distributed    bool     `json:"distributed"`
-	CUDA           bool     `json:"cuda"`
-	Devices        []string `json:"devices"`
-	LibuvWorks     bool     `json:"libuv_works"`
-	TorchrunBroken bool     `json:"torchrun_broken"`
+	Version            string   `json:"version"`
+	Numpy              *string  `json:"numpy"`
+	Distributed        bool     `json:"distributed"`
+	CUDA               bool     `json:"cuda"`
+	Devices            []string `json:"devices"`
+	LibuvWorks         bool     `json:"libuv_works"`
+	TorchrunBroken     bool     `json:"torchrun_broken"`
+	TorchrunLacksLibuv bool     `json:"torchrun_lacks_libuv"`
 }
 
 type doctorBackend struct {

@@ -28,14 +28,18 @@ func (r *doctorReport) checkTorch() {
 	} else {
 		r.add("numpy", statusOK, "", "numpy is there, which PowerSGD hooks need")
 	}
-	if t.TorchrunBroken {
+	switch {
+	case t.TorchrunLacksLibuv:
+		r.add("torchrun", statusWarning, "start ranks with pyhook train -n N, srun, mpirun or RANK and its like; or take pip's torch",
+			"torchrun cannot start ranks: it asks for libuv, which this build of torch %s lacks", t.Version)
+	case t.TorchrunBroken:
 		r.add("torchrun", statusWarning, "torchrun -r 1 -t 1 --no_python ... works; so does pyhook train -n N",
 			"torchrun fails at once: torch %s does not know Python %s's flags", t.Version, r.Python.Version)
-	} else {
+	default:
 		r.add("torchrun", statusOK, "", "torchrun can start ranks: torchrun --no_python --nproc_per_node N pyhook ...")
 	}
 	// torch 2.4 is the first to ask for libuv by itself.
-	if !t.LibuvWorks && torchAtLeast(t.Version, 2, 4) && os.Getenv("USE_LIBUV") != "0" {
+	if !t.LibuvWorks && !t.TorchrunLacksLibuv && torchAtLeast(t.Version, 2, 4) && os.Getenv("USE_LIBUV") != "0" {
 		r.add("libuv", statusWarning, "export USE_LIBUV=0 where you start torchrun; pyhook sets it by itself",
 			"torch's store was built without libuv, and torchrun asks for it")
 	}

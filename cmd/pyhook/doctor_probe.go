@@ -149,6 +149,7 @@ func (r *doctorReport) takeProbe(p *probeResult) bool {
 	r.Torch.CUDA, _ = env["cuda_available"].(bool)
 	r.Torch.LibuvWorks, _ = env["libuv_works"].(bool)
 	r.Torch.TorchrunBroken, _ = env["torchrun_broken"].(bool)
+	r.Torch.TorchrunLacksLibuv, _ = env["torchrun_lacks_libuv"].(bool)
 	devices, _ := env["devices"].([]any)
 	for _, device := range devices {
 		r.Torch.Devices = append(r.Torch.Devices, fmt.Sprint(device))

@@ -72,6 +72,13 @@ func TestDoctorFindsTraps(t *testing.T) {
 	assert.Empty(t, status(r, "libuv"), "torch 2.3 does not ask for libuv")
 
 	r = sampleDoctor()
+	r.takeProbe(&probeResult{Environment: map[string]any{"distributed_available": true, "torchrun_lacks_libuv": true}})
+	r.Torch.Version = "2.6.0+debian"
+	r.checkTorch()
+	assert.Equal(t, statusWarning, status(r, "torchrun"))
+	assert.Empty(t, status(r, "libuv"), "said once")
+
+	r = sampleDoctor()
 	r.takeProbe(&probeResult{Environment: map[string]any{"distributed_available": false}})
 	r.checkTorch()
 	r.conclude(true)

@@ -62,7 +62,8 @@ pyhook doctor --json
                     virtual_env, library
   refused           [{what, why}] interpreters passed over
   torch             null, or version, numpy (null: missing), distributed, cuda,
-                    devices, libuv_works, torchrun_broken
+                    devices, libuv_works, torchrun_broken,
+                    torchrun_lacks_libuv
   backends          name -> {built_in, tried, ranks, dtypes, error}; dtypes: name
                     -> "" where all ranks can all-reduce it, or why they cannot
   checks            [{id, status, message, hint}], status: ok, warning, problem

@@ -7,6 +7,7 @@ of the interface.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import sys
 from typing import Any, Optional
@@ -28,6 +29,7 @@ from ._group import (
     libuv_disabled,
     libuv_works,
     probe_allreduce_dtypes,
+    torch_version,
 )
 from ._load import build_state, check_hook, hook_name, load_hook
 from ._ordered import Chain, Observed, install
@@ -74,8 +76,8 @@ def environment() -> dict[str, Any]:
         ``pyhook``, ``torch``, ``python``, ``executable``, ``prefix``: text;
         ``numpy``: text, None if it is not there (PowerSGD needs it);
         ``cuda_available``: bool; ``devices``: names; ``distributed_available``:
-        bool; ``backends``: name -> bool; ``libuv_works``, ``torchrun_broken``:
-        bool.
+        bool; ``backends``: name -> bool; ``libuv_works``, ``torchrun_broken``,
+        ``torchrun_lacks_libuv``: bool.
     """
     cuda = bool(torch.cuda.is_available())
     count = int(torch.cuda.device_count()) if cuda else 0
@@ -92,6 +94,7 @@ def environment() -> dict[str, Any]:
         "backends": backends(),
         "libuv_works": libuv_works(),
         "torchrun_broken": _torchrun_broken(),
+        "torchrun_lacks_libuv": _torchrun_lacks_libuv(),
     }
 
 
@@ -101,6 +104,35 @@ def _numpy_version() -> Optional[str]:
 
         return str(numpy.__version__)
     return None
+
+
+def _torchrun_lacks_libuv() -> bool:
+    """Whether torchrun cannot start any rank, as with Debian 13's torch 2.6.
+
+    Its stores (torch/distributed/elastic/rendezvous: c10d and static) ask for libuv
+    without looking at USE_LIBUV, and a build without libuv has none to give.
+    """
+    if torch_version() < (2, 4) or libuv_works():
+        return False
+    try:
+        from torch.distributed.elastic.rendezvous import RendezvousParameters
+        from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend as c10d
+    except ImportError:
+        return False  # it moved: not the torch that has the defect
+    set_before = os.environ.get("USE_LIBUV")
+    os.environ["USE_LIBUV"] = "0"
+    try:
+        c10d._create_tcp_store(
+            RendezvousParameters("c10d", "127.0.0.1:0", "probe", 1, 1, is_host="true")
+        )
+    except Exception:
+        return True
+    finally:
+        if set_before is None:
+            del os.environ["USE_LIBUV"]
+        else:
+            os.environ["USE_LIBUV"] = set_before
+    return False
 
 
 def _torchrun_broken() -> bool:

@@ -163,14 +163,15 @@ def libuv_disabled() -> bool:
 def _avoid_missing_libuv() -> None:
     """torch/distributed/rendezvous.py reads USE_LIBUV, and takes 1 from torch 2.4 on."""
     global _libuv_disabled
-    if os.environ.get("USE_LIBUV") == "0" or _version() < (2, 4):
+    if os.environ.get("USE_LIBUV") == "0" or torch_version() < (2, 4):
         return
     if not libuv_works():
         os.environ["USE_LIBUV"] = "0"
         _libuv_disabled = True
 
 
-def _version() -> tuple[int, int]:
+def torch_version() -> tuple[int, int]:
+    """Return torch's major and minor version."""
     major, minor = torch.__version__.split(".")[:2]
     return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
 

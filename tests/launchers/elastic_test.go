@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,9 +24,23 @@ type torchrun struct {
 	done   chan error
 }
 
+// unable says why this torch's torchrun cannot start anything, or is empty:
+// Debian's builds of torch 2.4 and later have no libuv, which it asks for.
+var unable = sync.OnceValue(func() string {
+	cmd := exec.Command(python, "-m", "torch.distributed.run", "-r", "1", "-t", "1", "--standalone", "--no_python", "true")
+	cmd.Env = append(environment(), "USE_LIBUV=0")
+	if out, _ := cmd.CombinedOutput(); bytes.Contains(out, []byte("without libuv support")) {
+		return "upstream: torchrun asks for libuv, which this build of torch lacks"
+	}
+	return ""
+})
+
 // start runs pyhook with these arguments on two ranks.
 func start(t *testing.T, args ...string) *torchrun {
 	t.Helper()
+	if why := unable(); why != "" {
+		t.Skip(why)
+	}
 	// -r 1 -t 1 is what Debian 12's torchrun needs, and does no harm elsewhere.
 	job := append([]string{"-m", "torch.distributed.run", "-r", "1", "-t", "1", "--max_restarts", "5", "--monitor_interval", "0.2",
 		"--standalone", "--nnodes", "1", "--nproc_per_node", "2",
