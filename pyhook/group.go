@@ -5,9 +5,7 @@ import "C"
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -71,79 +69,6 @@ type TorchGroup struct {
 // Rank returns this process's rank in the default group, or RANK before there
 // is one, or -1.
 func (rt *Runtime) Rank() int { return int(rt.rank.Load()) }
-
-// InitProcessGroup joins the default group, so that unmodified hooks (which use
-// torch.distributed's default group) find it. It waits for all ranks, or until
-// ctx ends: torch cannot be called back then, so that the process must end too,
-// and not join again. The error wraps ErrGroup.
-//
-// Under torchrun's own store (TORCHELASTIC_USE_AGENT_STORE) all ranks must join
-// through pyhook: see python/pyhook/_rendezvous.py.
-func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*TorchGroup, error) {
-	object, err := rt.join(ctx, cfg)
-	if err != nil {
-		return nil, groupError("joining", rt.Rank(), err)
-	}
-	group, err := rt.newGroup(object)
-	if err != nil {
-		return nil, err
-	}
-	rt.rank.Store(int64(group.rank))
-	return group, nil
-}
-
-// join waits on a goroutine of its own: for another rank it may take minutes,
-// and a launcher that stops the job kills what has not ended in half of one.
-func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	rank, size := cfg.Rank, cfg.Size
-	if size == 0 {
-		rank, size = -1, -1
-	}
-	var store any
-	if cfg.Store != nil {
-		store = cfg.Store.object
-	}
-	type result struct {
-		group *Object
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
-		done <- result{group, err}
-	}()
-	select {
-	case r := <-done:
-		return r.group, r.err
-	case <-ctx.Done():
-		rt.joining.Add(1)
-		go func() {
-			r := <-done
-			rt.joining.Add(-1)
-			if r.err == nil {
-				r.group.Close()
-			}
-		}()
-		return nil, context.Cause(ctx)
-	}
-}
-
-func groupError(doing string, rank int, err error) error {
-	if goKind(err, nil) == ErrClosed && !errors.Is(err, ErrClosed) {
-		err = fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	at := ""
-	if rank >= 0 {
-		at = fmt.Sprintf(", rank %d", rank)
-	}
-	if strings.Contains(err.Error(), invalidScalarType) {
-		return fmt.Errorf("%w%s: %s: %w\nhint: %s", ErrGroup, at, doing, err, dtypeHint)
-	}
-	return fmt.Errorf("%w%s: %s: %w", ErrGroup, at, doing, err)
-}
 
 // newGroup takes object over.
 func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {

@@ -28,6 +28,7 @@ from ._group import (
     libuv_disabled,
     libuv_works,
     probe_allreduce_dtypes,
+    stop_joining,
 )
 from ._load import build_state, check_hook, hook_name, load_hook
 from ._ordered import Chain, Observed, install
@@ -62,6 +63,7 @@ __all__ = [
     "run_sparse_hook",
     "sparse_layout",
     "sparse_parts",
+    "stop_joining",
 ]
 
 install()
