@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 	"unsafe"
@@ -208,6 +209,25 @@ func (g *TorchGroup) DTypes() (map[string]string, error) {
 		out[fmt.Sprint(name)] = text
 	}
 	return out, nil
+}
+
+// Abort ends what the group's backend does, on this rank, where torch can: with nccl
+// on torch 2.6 and later, whose collectives then fail and whose threads go. The group
+// is of no use after it. The gloo of every torch so far (tried: 1.13, 2.14, 2.15) has
+// no such thing, and ends its collectives by the group's timeout: the error then says
+// so (ErrUnsupported), and nothing was done. For any goroutine.
+//
+// A context that ends does not call it: the collectives of other buckets are the
+// group's too, and a future whose Wait was given up may be waited for again.
+func (g *TorchGroup) Abort() error {
+	done, err := g.bridge.CallValue("abort", g.object)
+	if err != nil {
+		return groupError("aborting", g.rank, err)
+	}
+	if done != true {
+		return groupError("aborting", g.rank, fmt.Errorf("%w: %s of this torch ends its collectives by the timeout only", errors.ErrUnsupported, g.backend))
+	}
+	return nil
 }
 
 // Close drops the handle. The default group is destroyed by Runtime.Close.

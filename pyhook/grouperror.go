@@ -31,7 +31,7 @@ func groupError(doing string, rank int, err error) error {
 	switch {
 	case strings.Contains(err.Error(), invalidScalarType):
 		hint = "\nhint: " + dtypeHint
-	case kind == ErrPeer:
+	case kind == ErrPeer && !strings.Contains(err.Error(), "\nhint: "):
 		hint = "\nhint: " + peerHint
 	}
 	return &groupFailure{text: fmt.Sprintf("%v%s: %s: %v%s", ErrGroup, at, doing, err, hint), kind: kind, cause: err}
@@ -41,7 +41,7 @@ func groupError(doing string, rank int, err error) error {
 // their own.
 var groupCodes = map[string]error{
 	"timeout": ErrJoinTimeout, "rank": ErrRank, "world_size": ErrWorldSize, "address": ErrAddress,
-	"port_in_use": ErrPortInUse, "not_a_store": ErrNotAStore,
+	"peer": ErrPeer, "port_in_use": ErrPortInUse, "not_a_store": ErrNotAStore,
 }
 
 func groupKind(err error) error {

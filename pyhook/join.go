@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -51,6 +52,9 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 		return nil, err
 	}
 	rank, size := cfg.Rank, cfg.Size
+	if size < 0 {
+		return nil, fmt.Errorf("%w: a world of %d\nhint: Size is the number of ranks", ErrWorldSize, size)
+	}
 	if size == 0 {
 		rank, size = -1, -1
 	}
@@ -76,7 +80,8 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 	case <-ctx.Done():
 		why = context.Cause(ctx)
 	case <-late.C:
-		why = fmt.Errorf("%w: torch still waits, %s after the timeout of %s", ErrJoinTimeout, joinGrace, limit)
+		why = fmt.Errorf("%w: torch still waits, by %s, %s after the timeout of %s\nhint: a rank does not answer, frozen or cut off perhaps: "+
+			"look at the other ranks' own errors, and end this process", ErrJoinTimeout, "InitMethod "+strconv.Quote(cfg.InitMethod), joinGrace, limit)
 	}
 	rt.leave(done)
 	return nil, why
@@ -109,22 +114,6 @@ func (rt *Runtime) joins() error {
 		if time.Now().After(end) {
 			return groupError("closing", rt.Rank(), errors.New("torch still waits for the other ranks: end the process"))
 		}
-	}
-	return nil
-}
-
-// Abort ends what the group's backend does, on this rank, where torch can: with nccl
-// on torch 2.6 and later, whose collectives then fail and whose threads go. The group
-// is of no use after it. The gloo of every torch so far (tried: 1.13, 2.14, 2.15) has
-// no such thing, and ends its collectives by the group's timeout: the error then says
-// so (ErrUnsupported), and nothing was done. For any goroutine.
-func (g *TorchGroup) Abort() error {
-	done, err := g.bridge.CallValue("abort", g.object)
-	if err != nil {
-		return groupError("aborting", g.rank, err)
-	}
-	if done != true {
-		return groupError("aborting", g.rank, fmt.Errorf("%w: %s of this torch ends its collectives by the timeout only", errors.ErrUnsupported, g.backend))
 	}
 	return nil
 }

@@ -50,7 +50,8 @@ class GroupError(HookError, RuntimeError):
 
     Codes: ``no_distributed``, ``no_backend``, ``already_initialized``,
     ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``; and of ranks that
-    meet: ``rank``, ``world_size``, ``address``, ``port_in_use``, ``not_a_store``.
+    meet: ``rank``, ``world_size``, ``address``, ``port_in_use``, ``not_a_store``,
+    ``peer``.
     """
 
 

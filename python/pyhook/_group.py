@@ -81,7 +81,9 @@ def init_process_group(
     except GroupError:
         raise
     except Exception as error:
-        raise _init_error(error, f"rank {rank} of {world_size}", where, chosen, timeout_seconds) from error
+        raise _init_error(
+            error, f"rank {rank} of {world_size}", where, chosen, timeout_seconds
+        ) from error
     return dist.group.WORLD
 
 
@@ -99,11 +101,14 @@ def _meet_and_init(
         try:
             dist.init_process_group(store=meeting.store(), **options)
         except Exception as error:
-            if isinstance(error, GroupError) or not meeting.over():
+            if isinstance(error, GroupError):
+                raise
+            low = str(error).lower()
+            if not meeting.over() and "connect" not in low and "broken pipe" not in low:
                 raise
             raise GroupError(
-                "timeout",
-                f"rank {rank} of {size} could not join at {meeting.place} in {seconds:g} s: "
+                "timeout" if meeting.over() else "peer",
+                f"rank {rank} of {size} could not join at {meeting.place}, for {seconds:g} s: "
                 f"{type(error).__name__}: {error}",
                 "all ranks met there, but one did not answer then: look at their own errors",
             ) from error
@@ -151,9 +156,7 @@ def _from_environment(name: str) -> int:
         ) from None
 
 
-def _init_error(
-    error: Exception, who: str, where: str, backend: str, timeout: float
-) -> GroupError:
+def _init_error(error: Exception, who: str, where: str, backend: str, timeout: float) -> GroupError:
     text = f"{type(error).__name__}: {error}"
     limit = f" in {timeout:g} s" if timeout > 0 else ""
     low = text.lower()

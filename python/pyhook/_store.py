@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
@@ -123,7 +124,7 @@ def _is_nickname(host: str, address: str) -> bool:
     Debian's /etc/hosts has 127.0.1.1 for the host's own name. Ranks on other hosts
     could not reach that.
     """
-    if host == "localhost" or host == address or not address.startswith("127."):
+    if host in ("localhost", address) or not address.startswith("127."):
         return False
     return os.environ.get("LOCAL_WORLD_SIZE", "") != os.environ.get("WORLD_SIZE", "-")
 
@@ -218,10 +219,8 @@ def sever(port: int, keep: set[int]) -> None:
     """Shut those connections down, but for some: who waits in them gets an error."""
     for inode, connection in _each(port):
         if inode not in keep:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def _each(port: int) -> Any:

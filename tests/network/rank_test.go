@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"runtime"
 	"strconv"
@@ -162,12 +161,8 @@ func occupy(what string) error {
 	if err != nil {
 		return err
 	}
-	if how == "http" {
-		go func() { _ = http.Serve(l, http.NotFoundHandler()) }()
-		return nil
-	}
 	go func() {
-		var kept []net.Conn // a connection that is dropped is closed
+		var kept []net.Conn // one that is forgotten would be closed
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -175,9 +170,19 @@ func occupy(what string) error {
 			}
 			kept = append(kept, c)
 			_ = kept
+			if how == "http" {
+				go answerHTTP(c)
+			}
 		}
 	}()
 	return nil
+}
+
+// answerHTTP answers whatever comes as nginx does what is no HTTP.
+func answerHTTP(c net.Conn) {
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+	}
 }
 
 // step reduces a bucket of ones, and says whether the result is right.
