@@ -112,7 +112,7 @@ func TestAPeerThatIsFrozenWhileTheRanksMeet(t *testing.T) {
 		require.NoError(t, r[1].cmd.Process.Signal(syscall.SIGSTOP))
 		r[2].tell("join")
 		refused(t, r[0], "ErrJoinTimeout", "rank 0")
-		refused(t, r[2], "ErrPeer", "rank 2") // rank 0 gave up before
+		refused(t, r[2], "ErrGroup", "rank 2") // ErrPeer where it sees that rank 0 gave up, else ErrJoinTimeout
 		closes(t, r[0])
 		closes(t, r[2])
 	})
