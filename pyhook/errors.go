@@ -57,6 +57,16 @@ var (
 
 	// ErrGroup: the process group could not be made or used.
 	ErrGroup = errors.New("process group")
+	// ErrPeer: another rank, or the way to it, is gone, frozen or too slow. It is
+	// ErrGroup too, and beside ErrRaised or ErrFutureFailed where a hook met it.
+	ErrPeer = fmt.Errorf("%w: a peer failed", ErrGroup)
+	// The kinds below are of ranks that meet, and ErrGroup too.
+	ErrJoinTimeout = fmt.Errorf("%w: not all ranks came in time", ErrGroup)
+	ErrRank        = fmt.Errorf("%w: a rank out of range, or taken twice", ErrGroup)
+	ErrWorldSize   = fmt.Errorf("%w: the ranks' world sizes differ", ErrGroup)
+	ErrAddress     = fmt.Errorf("%w: the store's address is none of this host", ErrGroup)
+	ErrPortInUse   = fmt.Errorf("%w: the store's port is in use", ErrGroup)
+	ErrNotAStore   = fmt.Errorf("%w: what listens at the store's port is none", ErrGroup)
 
 	// ErrClosed: used after Close.
 	ErrClosed = errors.New("used after Close")
@@ -65,7 +75,7 @@ var (
 )
 
 // codes are those of python/pyhook/_errors.py's HookContractError and
-// HookLoadError, which tests keep in step; all of GroupError's are ErrGroup.
+// HookLoadError, which tests keep in step; GroupError's are groupCodes.
 var codes = map[string]error{
 	"none_result": ErrNoneResult, "not_future": ErrNotFuture, "none_value": ErrNotTensor,
 	"not_tensor": ErrNotTensor, "list_value": ErrNotTensor, "short": ErrShort, "sparse": ErrSparse,

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -71,79 +70,6 @@ type TorchGroup struct {
 // Rank returns this process's rank in the default group, or RANK before there
 // is one, or -1.
 func (rt *Runtime) Rank() int { return int(rt.rank.Load()) }
-
-// InitProcessGroup joins the default group, so that unmodified hooks (which use
-// torch.distributed's default group) find it. It waits for all ranks, or until
-// ctx ends: torch cannot be called back then, so that the process must end too,
-// and not join again. The error wraps ErrGroup.
-//
-// Under torchrun's own store (TORCHELASTIC_USE_AGENT_STORE) all ranks must join
-// through pyhook: see python/pyhook/_rendezvous.py.
-func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*TorchGroup, error) {
-	object, err := rt.join(ctx, cfg)
-	if err != nil {
-		return nil, groupError("joining", rt.Rank(), err)
-	}
-	group, err := rt.newGroup(object)
-	if err != nil {
-		return nil, err
-	}
-	rt.rank.Store(int64(group.rank))
-	return group, nil
-}
-
-// join waits on a goroutine of its own: for another rank it may take minutes,
-// and a launcher that stops the job kills what has not ended in half of one.
-func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	rank, size := cfg.Rank, cfg.Size
-	if size == 0 {
-		rank, size = -1, -1
-	}
-	var store any
-	if cfg.Store != nil {
-		store = cfg.Store.object
-	}
-	type result struct {
-		group *Object
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
-		done <- result{group, err}
-	}()
-	select {
-	case r := <-done:
-		return r.group, r.err
-	case <-ctx.Done():
-		rt.joining.Add(1)
-		go func() {
-			r := <-done
-			rt.joining.Add(-1)
-			if r.err == nil {
-				r.group.Close()
-			}
-		}()
-		return nil, context.Cause(ctx)
-	}
-}
-
-func groupError(doing string, rank int, err error) error {
-	if goKind(err, nil) == ErrClosed && !errors.Is(err, ErrClosed) {
-		err = fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	at := ""
-	if rank >= 0 {
-		at = fmt.Sprintf(", rank %d", rank)
-	}
-	if strings.Contains(err.Error(), invalidScalarType) {
-		return fmt.Errorf("%w%s: %s: %w\nhint: %s", ErrGroup, at, doing, err, dtypeHint)
-	}
-	return fmt.Errorf("%w%s: %s: %w", ErrGroup, at, doing, err)
-}
 
 // newGroup takes object over.
 func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
@@ -283,6 +209,25 @@ func (g *TorchGroup) DTypes() (map[string]string, error) {
 		out[fmt.Sprint(name)] = text
 	}
 	return out, nil
+}
+
+// Abort ends what the group's backend does, on this rank, where torch can: with nccl
+// on torch 2.6 and later, whose collectives then fail and whose threads go. The group
+// is of no use after it. The gloo of every torch so far (tried: 1.13, 2.14, 2.15) has
+// no such thing, and ends its collectives by the group's timeout: the error then says
+// so (ErrUnsupported), and nothing was done. For any goroutine.
+//
+// A context that ends does not call it: the collectives of other buckets are the
+// group's too, and a future whose Wait was given up may be waited for again.
+func (g *TorchGroup) Abort() error {
+	done, err := g.bridge.CallValue("abort", g.object)
+	if err != nil {
+		return groupError("aborting", g.rank, err)
+	}
+	if done != true {
+		return groupError("aborting", g.rank, fmt.Errorf("%w: %s of this torch ends its collectives by the timeout only", errors.ErrUnsupported, g.backend))
+	}
+	return nil
 }
 
 // Close drops the handle. The default group is destroyed by Runtime.Close.

@@ -3,6 +3,7 @@ package pyhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -24,6 +25,9 @@ func hookError(hook string, rank, bucket int, kind error, err error) *HookError 
 	default:
 		e.Detail = python.Error()
 		nameOrigin(python)
+		if isPeer(python) {
+			e.Kind, e.Hint = fmt.Errorf("%w: %w", kind, ErrPeer), peerHint
+		}
 	}
 	if e.Hint == "" {
 		e.Hint = hintFor(e.Kind, e.Detail)
@@ -48,7 +52,7 @@ func goKind(err, kind error) error {
 
 func codeKind(e *PythonError, kind error) error {
 	if strings.HasSuffix(e.Type, ".GroupError") {
-		return ErrGroup
+		return groupKind(e)
 	}
 	if known, ok := codes[e.Fields["code"]]; ok {
 		return known

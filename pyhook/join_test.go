@@ -31,6 +31,6 @@ func childGivesUp(is *require.Assertions) {
 	_, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Timeout: time.Minute})
 	is.ErrorIs(err, reason)
 	is.ErrorIs(err, ErrGroup)
-	is.ErrorIs(rt.Close(), ErrGroup, "torch still waits")
+	is.NoError(rt.Close(), "nothing is left waiting")
 	is.Less(time.Since(begin), 10*time.Second)
 }

@@ -34,7 +34,3 @@ func (b *GradBucket) OnClose(f func()) {
 	b.mu.Unlock()
 	f()
 }
-
-// WrapStore makes a Store of a torch.distributed store that Python code made, and
-// takes it over.
-func (rt *Runtime) WrapStore(store *Object) *Store { return &Store{store} }

@@ -2,7 +2,6 @@ package pyhook
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -218,8 +217,7 @@ func (rt *Runtime) Import(module string) (*Object, error) { return cbridge.Impor
 func (rt *Runtime) Close() error {
 	rt.closeOnce.Do(func() {
 		rt.closed.Store(true)
-		if rt.joining.Load() > 0 {
-			rt.closeErr = groupError("closing", rt.Rank(), errors.New("torch still waits for the other ranks: end the process"))
+		if rt.closeErr = rt.joins(); rt.closeErr != nil {
 			return
 		}
 		_, err := rt.bridge.CallValue("destroy", true)

@@ -59,7 +59,6 @@ type startMessage struct {
 	Backend, InitMethod string
 	Rank, Size          int
 	Timeout             time.Duration // of the group
-	Former              string        // the name of the group before this one
 }
 
 type startedMessage struct {
@@ -67,7 +66,6 @@ type startedMessage struct {
 	Thread     int // the OS thread that gets the signal for the stacks
 	Rank, Size int
 	Backend    string
-	Name       string // of the group
 }
 
 type regionMessage struct {

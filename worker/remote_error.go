@@ -30,18 +30,20 @@ var kinds = []error{
 	pyhook.ErrNotTensor, pyhook.ErrShort, pyhook.ErrSparse, pyhook.ErrMeta, pyhook.ErrDevice, pyhook.ErrLayout,
 	pyhook.ErrComplex, pyhook.ErrNonFinite, pyhook.ErrBucket, pyhook.ErrLoad, pyhook.ErrBadSpec, pyhook.ErrNoModule,
 	pyhook.ErrNoAttribute, pyhook.ErrNotCallable, pyhook.ErrArity, pyhook.ErrImportFailed, pyhook.ErrBadArguments,
-	pyhook.ErrNeverFuture, pyhook.ErrGroup, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrState, pyhook.ErrStateUnsafe,
+	pyhook.ErrNeverFuture, pyhook.ErrGroup, pyhook.ErrPeer, pyhook.ErrJoinTimeout, pyhook.ErrRank, pyhook.ErrWorldSize,
+	pyhook.ErrAddress, pyhook.ErrPortInUse, pyhook.ErrNotAStore, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrState, pyhook.ErrStateUnsafe,
 	pyhook.ErrStateCorrupt, pyhook.ErrStateVersion, pyhook.ErrStateClass, pyhook.ErrStateRank, tensorconv.ErrClosed,
 	context.Canceled, context.DeadlineExceeded,
 }
 
+// kindNamed returns the kind with a text, or nil.
 func kindNamed(text string) error {
 	for _, kind := range kinds {
 		if kind.Error() == text {
 			return kind
 		}
 	}
-	return errors.New(text)
+	return nil
 }
 
 // remote makes err ready to travel; nil stays nil.
@@ -72,13 +74,18 @@ func (r *remoteError) local() error {
 	for _, name := range r.Kinds {
 		plain.kinds = append(plain.kinds, kindNamed(name))
 	}
+	kinds := plain.kinds
 	if r.Python != nil {
 		plain.kinds = append(plain.kinds, r.Python)
 	}
 	if r.Hook == nil {
 		return plain
 	}
-	e := &pyhook.HookError{Hook: r.Hook.Hook, Rank: r.Hook.Rank, Bucket: r.Hook.Bucket, Kind: kindNamed(r.Hook.Kind), Detail: r.Hook.Detail, Hint: r.Hook.Hint, Err: plain}
+	kind := kindNamed(r.Hook.Kind)
+	if kind == nil { // of several, as where a hook raised since a peer is gone
+		kind = &pyhookError{text: r.Hook.Kind, kinds: kinds}
+	}
+	e := &pyhook.HookError{Hook: r.Hook.Hook, Rank: r.Hook.Rank, Bucket: r.Hook.Bucket, Kind: kind, Detail: r.Hook.Detail, Hint: r.Hook.Hint, Err: plain}
 	if r.Python != nil {
 		e.Err = r.Python
 	}

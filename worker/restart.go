@@ -145,7 +145,7 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		return Recovery{}, w.restartError(ErrNoRestart, fmt.Errorf("Config.Restarts is %d", limit))
 	}
 	former.kill(&Error{Kind: ErrStopped}, false)
-	p, err := w.launch(ctx, former.started.Name)
+	p, err := w.launch(ctx)
 	if err != nil {
 		return Recovery{}, err
 	}

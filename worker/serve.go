@@ -157,31 +157,20 @@ func (s *server) start(m *startMessage) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.group, started.Name, err = s.join(m, module); err != nil {
+	if s.group, err = s.join(m); err != nil {
 		return nil, err
 	}
 	started.Rank, started.Size, started.Backend = s.group.Rank(), s.group.Size(), s.group.Backend()
 	return &message{Started: started}, nil
 }
 
-func (s *server) join(m *startMessage, module *pyhook.Object) (*pyhook.TorchGroup, string, error) {
-	met, err := module.Call("meet", m.InitMethod, m.Rank, m.Size, m.Timeout.Seconds(), m.Former)
-	if err != nil {
-		return nil, "", err
+func (s *server) join(m *startMessage) (*pyhook.TorchGroup, error) {
+	method := m.InitMethod
+	if m.Size == 1 {
+		method = "" // there is nobody to meet
 	}
-	defer met.Close()
-	object, err := met.Call("__getitem__", 0)
-	if err != nil {
-		return nil, "", err
-	}
-	store := s.rt.WrapStore(object)
-	defer store.Close()
-	name, err := met.CallValue("__getitem__", 1)
-	if err != nil {
-		return nil, "", err
-	}
-	group, err := s.rt.InitProcessGroup(context.Background(), pyhook.GroupConfig{Backend: m.Backend, Store: store, Rank: m.Rank, Size: m.Size, Timeout: m.Timeout})
-	return group, fmt.Sprint(name), err
+	return s.rt.InitProcessGroup(context.Background(), pyhook.GroupConfig{
+		Backend: m.Backend, InitMethod: method, Rank: m.Rank, Size: m.Size, Timeout: m.Timeout})
 }
 
 func (s *server) newHook(m *hookMessage) (*message, error) {

@@ -42,7 +42,7 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, buckets: map[*pyhook.GradBucket]*sharedBucket{}, params: map[*pyhook.Parameter]*sharedParameter{}}
 	w.cfg.setDefaults()
-	p, err := w.launch(ctx, "")
+	p, err := w.launch(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +52,8 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// launch starts a process and has it join; former is the name of the group before.
-func (w *Worker) launch(ctx context.Context, former string) (*process, error) {
+// launch starts a process and has it join.
+func (w *Worker) launch(ctx context.Context) (*process, error) {
 	fail := func(err error) (*process, error) {
 		e := &Error{Rank: w.cfg.rank, Bucket: -1, Kind: ErrStart, ExitCode: -1, Err: err, Detail: err.Error()}
 		var ended *Error
@@ -73,7 +73,7 @@ func (w *Worker) launch(ctx context.Context, former string) (*process, error) {
 	}
 	answer, err := p.ask(ctx, "the start", w.cfg.StartTimeout, &message{Kind: kindStart, Start: &startMessage{
 		Python: w.cfg.Python, Library: w.cfg.Library, Path: w.cfg.Path, Backend: w.cfg.Backend, InitMethod: w.cfg.InitMethod,
-		Rank: rank, Size: size, Timeout: w.cfg.groupTimeout(), Former: former,
+		Rank: rank, Size: size, Timeout: w.cfg.groupTimeout(),
 	}}, nil)
 	if err != nil {
 		p.kill(&Error{Kind: ErrStopped}, false)

@@ -29,6 +29,7 @@ from ._group import (
     libuv_disabled,
     libuv_works,
     probe_allreduce_dtypes,
+    stop_joining,
     torch_version,
 )
 from ._load import build_state, check_hook, hook_name, load_hook
@@ -64,6 +65,7 @@ __all__ = [
     "run_sparse_hook",
     "sparse_layout",
     "sparse_parts",
+    "stop_joining",
 ]
 
 install()

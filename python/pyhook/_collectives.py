@@ -67,3 +67,18 @@ def tcp_store(host: str, port: int, world_size: int, master: bool, timeout_secon
 def file_store(path: str, world_size: int) -> Any:
     """A FileStore."""
     return dist.FileStore(path, world_size)
+
+
+def abort(group: Optional[Any] = None) -> bool:
+    """End a group's collectives at once. False: its backend cannot.
+
+    ``abort`` is there from torch 2.6 on, for every backend, but gloo's does nothing:
+    c10d::Backend::abort (torch/csrc/distributed/c10d/Backend.hpp) is empty, and gloo
+    does not override it.
+    """
+    group = group if group is not None else dist.group.WORLD
+    end = getattr(group, "abort", None)
+    if end is None or "nccl" not in str(dist.get_backend(group)):
+        return False
+    end()
+    return True

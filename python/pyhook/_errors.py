@@ -49,7 +49,9 @@ class GroupError(HookError, RuntimeError):
     """The process group could not be made or used.
 
     Codes: ``no_distributed``, ``no_backend``, ``already_initialized``,
-    ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``.
+    ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``; and of ranks that
+    meet: ``rank``, ``world_size``, ``address``, ``port_in_use``, ``not_a_store``,
+    ``peer``.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -44,12 +45,11 @@ def init_process_group(
     Raises:
         GroupError: see the codes there.
 
-    Where torch's TCPStore has no libuv (Debian's build) while its rendezvous
-    asks for it (torch >= 2.4), USE_LIBUV=0 is put into ``os.environ`` first:
-    ``libuv_disabled()`` says so.
-
-    Under torchrun "env://" is ``_rendezvous.agent_store``, where torch's own
-    does not always survive a restart.
+    Ranks meet as ``_rendezvous`` says, so all of them must come through here. A method
+    with a query ("env://?") or of another kind is left to torch, as is a store: ranks
+    in plain Python can then be among them. Where torch's TCPStore has no libuv
+    (Debian's build) while its rendezvous asks for it (torch >= 2.4), USE_LIBUV=0 is
+    put into ``os.environ`` first: ``libuv_disabled()`` says so.
     """
     if dist.is_initialized():
         raise GroupError(
@@ -59,45 +59,105 @@ def init_process_group(
         )
     chosen = backend or ("nccl" if torch.cuda.is_available() else "gloo")
     _require_backend(chosen)
-    options: dict[str, Any] = {"backend": chosen, "rank": rank, "world_size": world_size}
+    options: dict[str, Any] = {"backend": chosen}
     if timeout_seconds > 0:
         options["timeout"] = datetime.timedelta(seconds=timeout_seconds)
     if store is None and not init_method and world_size == 1:
         store = dist.HashStore()
-    if store is not None:
-        options["store"] = store
-    else:
-        options["init_method"] = init_method or "env://"
-        _avoid_missing_libuv()
+    method = "" if store is not None else init_method or "env://"
+    where = method or "the given store"
     try:
-        dist.init_process_group(**_with_agent_store(options))
+        if "?" not in method:
+            rank, world_size = _whoami(rank, world_size)
+        options.update(rank=rank, world_size=world_size)
+        if store is not None:
+            dist.init_process_group(store=store, **options)
+        elif _OURS.fullmatch(method):
+            seconds = timeout_seconds or default_pg_timeout.total_seconds()
+            _meet_and_init(method, rank, world_size, seconds, options)
+        else:
+            _avoid_missing_libuv()
+            dist.init_process_group(init_method=method, **options)
+    except GroupError:
+        raise
     except Exception as error:
-        raise _init_error(error, options, timeout_seconds) from error
+        raise _init_error(
+            error, f"rank {rank} of {world_size}", where, chosen, timeout_seconds
+        ) from error
     return dist.group.WORLD
 
 
-def _with_agent_store(options: dict[str, Any]) -> dict[str, Any]:
-    if options.get("init_method") != "env://" or not _rendezvous.agent_serves():
-        return options
-    changed = dict(options)
-    del changed["init_method"]
-    for name in ("rank", "world_size"):
-        if changed[name] < 0:
-            changed[name] = int(os.environ[name.upper()])
-    timeout = changed.get("timeout", default_pg_timeout)
-    changed["store"] = _rendezvous.agent_store(changed["rank"], changed["world_size"], timeout)
-    return changed
+_OURS = re.compile(r"(env|tcp|file)://[^?]*")
+
+_meeting: Optional[_rendezvous.Meeting] = None
 
 
-def _init_error(error: Exception, options: dict[str, Any], timeout: float) -> GroupError:
-    text = f"{type(error).__name__}: {error}"
-    where = options.get("init_method", "the given store")
-    # -1: init_process_group read them from the environment, or would have.
+def _meet_and_init(
+    method: str, rank: int, size: int, seconds: float, options: dict[str, Any]
+) -> None:
+    global _meeting
+    with _rendezvous.Meeting(method, rank, size, seconds) as _meeting:
+        meeting = _meeting
+        try:
+            dist.init_process_group(store=meeting.store(), **options)
+        except Exception as error:
+            if isinstance(error, GroupError):
+                raise
+            low = str(error).lower()
+            if not meeting.over() and "connect" not in low and "broken pipe" not in low:
+                raise
+            raise GroupError(
+                "timeout" if meeting.over() else "peer",
+                f"rank {rank} of {size} could not join at {meeting.place}, for {seconds:g} s: "
+                f"{type(error).__name__}: {error}",
+                "all ranks met there, but one did not answer then: look at their own errors",
+            ) from error
+        finally:
+            _meeting = None
+
+
+def stop_joining() -> None:
+    """End an ``init_process_group`` that waits, on another thread, for other ranks.
+
+    It raises soon after, but for one that is inside the backend's own start, which
+    ends by the timeout.
+    """
+    meeting = _meeting
+    if meeting is not None:
+        meeting.stop()
+
+
+def _whoami(rank: int, size: int) -> tuple[int, int]:
+    """The rank and the world's size, from the environment where they are negative."""
     rank, size = (
-        given if given >= 0 else os.environ.get(name, "?")
-        for given, name in ((options["rank"], "RANK"), (options["world_size"], "WORLD_SIZE"))
+        given if given >= 0 or size > 0 else _from_environment(name)
+        for given, name in ((rank, "RANK"), (size, "WORLD_SIZE"))
     )
-    who = f"rank {rank} of {size}"
+    if size < 1:
+        raise GroupError("world_size", f"a world of {size}", "WORLD_SIZE is the number of ranks")
+    if not 0 <= rank < size:
+        raise GroupError(
+            "rank",
+            f"rank {rank} of {size}",
+            f"RANK goes from 0 to WORLD_SIZE - 1, which is {size - 1}",
+        )
+    return rank, size
+
+
+def _from_environment(name: str) -> int:
+    text = os.environ.get(name, "")
+    try:
+        return int(text)
+    except ValueError:
+        raise GroupError(
+            "rendezvous",
+            f"{name} is {text!r}, and no number" if text else f"{name} is not set",
+            "set it, start the program by a launcher, or give rank and size",
+        ) from None
+
+
+def _init_error(error: Exception, who: str, where: str, backend: str, timeout: float) -> GroupError:
+    text = f"{type(error).__name__}: {error}"
     limit = f" in {timeout:g} s" if timeout > 0 else ""
     low = text.lower()
     if "timed out" in low or "timeout" in low:
@@ -109,7 +169,7 @@ def _init_error(error: Exception, options: dict[str, Any], timeout: float) -> Gr
         )
     if isinstance(error, ValueError) or "address already in use" in low or "eaddrinuse" in low:
         return GroupError("rendezvous", f"{who} could not join by {where}: {text}")
-    return GroupError("init_failed", f"{who} could not start {options['backend']}: {text}")
+    return GroupError("init_failed", f"{who} could not start {backend}: {text}")
 
 
 def backends() -> dict[str, bool]:

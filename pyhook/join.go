@@ -1,0 +1,119 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// torchTimeout is torch's default_pg_timeout (torch/distributed/constants.py).
+const torchTimeout = 30 * time.Minute
+
+// joinGrace is how long torch may take, past the timeout, to say what it waited for.
+const joinGrace = 1250 * time.Millisecond
+
+// InitProcessGroup joins the default group, so that unmodified hooks (which use
+// torch.distributed's default group) find it. It waits for all ranks, at most a
+// second longer than the timeout, or until ctx ends.
+//
+// The error wraps ErrGroup, and tells apart ErrJoinTimeout, ErrRank, ErrWorldSize,
+// ErrAddress, ErrPortInUse and ErrNotAStore; it comes to all ranks that have met.
+// After one the group may be joined anew, but not where it says that torch still
+// waits: inside the backend's own start torch cannot be called back, and ends by its
+// timeout.
+//
+// Rank 0 serves the store at MASTER_ADDR, or PYHOOK_STORE_LISTEN, and at no other
+// address, on torch 2.0 and later. All ranks must join through pyhook: where some are
+// plain Python, the InitMethod "env://?" leaves the meeting to torch's own (see
+// python/pyhook/_rendezvous.py).
+func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*TorchGroup, error) {
+	object, err := rt.join(ctx, cfg)
+	if err != nil {
+		rank := rt.Rank()
+		if cfg.Size != 0 {
+			rank = cfg.Rank
+		}
+		return nil, groupError("joining", rank, err)
+	}
+	group, err := rt.newGroup(object)
+	if err != nil {
+		return nil, err
+	}
+	rt.rank.Store(int64(group.rank))
+	return group, nil
+}
+
+// join waits on a goroutine of its own: for another rank it may take minutes,
+// and a launcher that stops the job kills what has not ended in half of one.
+func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rank, size := cfg.Rank, cfg.Size
+	if size < 0 {
+		return nil, fmt.Errorf("%w: a world of %d\nhint: Size is the number of ranks", ErrWorldSize, size)
+	}
+	if size == 0 {
+		rank, size = -1, -1
+	}
+	var store any
+	if cfg.Store != nil {
+		store = cfg.Store.object
+	}
+	done := make(chan joined, 1)
+	go func() {
+		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
+		done <- joined{group, err}
+	}()
+	limit := cfg.Timeout
+	if limit <= 0 {
+		limit = torchTimeout
+	}
+	late := time.NewTimer(limit + joinGrace)
+	defer late.Stop()
+	var why error
+	select {
+	case r := <-done:
+		return r.group, r.err
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+	case <-late.C:
+		why = fmt.Errorf("%w: torch still waits, by %s, %s after the timeout of %s\nhint: a rank does not answer, frozen or cut off perhaps: "+
+			"look at the other ranks' own errors, and end this process", ErrJoinTimeout, "InitMethod "+strconv.Quote(cfg.InitMethod), joinGrace, limit)
+	}
+	rt.leave(done)
+	return nil, why
+}
+
+type joined struct {
+	group *Object
+	err   error
+}
+
+// leave gives up a join that goes on. What it holds goes when it ends.
+func (rt *Runtime) leave(done <-chan joined) {
+	rt.joining.Add(1)
+	go func() {
+		// On a goroutine: torch 1.13 may hold the GIL while it waits.
+		_, _ = rt.bridge.CallValue("stop_joining")
+	}()
+	go func() {
+		r := <-done
+		if r.err == nil {
+			r.group.Close()
+		}
+		rt.joining.Add(-1)
+	}()
+}
+
+// joins waits for those that were given up, a moment: most end as soon as told.
+func (rt *Runtime) joins() error {
+	for end := time.Now().Add(joinGrace); rt.joining.Load() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			return groupError("closing", rt.Rank(), errors.New("torch still waits for the other ranks: end the process"))
+		}
+	}
+	return nil
+}
