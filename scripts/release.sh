@@ -16,7 +16,7 @@ read -ra arches <<<"${ARCHES:-amd64 arm64}"
 compilers=$("$scripts/setup-cross.sh" "${arches[@]}")
 mapfile -t compilers <<<"$compilers"
 commit=$(git rev-parse HEAD) || die "a release is built from a git clone"
-version=${VERSION:-$(git describe --tags --always)}
+version=${VERSION:-$(git describe --tags --always --abbrev=12)}
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 [[ -z $(git status --porcelain) ]] || say "note: what is not committed is not in the release"
@@ -40,7 +40,7 @@ wheel_version() {
 		printf '%s' "${BASH_REMATCH[1]}${BASH_REMATCH[6]:+.post${BASH_REMATCH[6]}+${BASH_REMATCH[7]}}"
 	else
 		own=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$source/python/pyhook/__init__.py")
-		printf '%s' "$own.dev0+g${commit:0:7}"
+		printf '%s' "$own.dev0+g${commit:0:12}"
 	fi
 }
 
