@@ -104,7 +104,7 @@ check_release() {
 	run env PYHOOK_RELEASE="$root/out/release" go test -count=1 -timeout "$timeout" ./tests/release
 }
 
-# The arm64 command of the release that is in out/release, in an emulator: an hour, the first time.
+# The arm64 command of the release that is in out/release, in an emulator: slow.
 check_arm64() {
 	local folder
 	[[ -e out/release/SHA256SUMS ]] || die "no release in out/release: run make release"

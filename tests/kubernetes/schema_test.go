@@ -117,7 +117,7 @@ func TestABrokenManifestIsRefused(t *testing.T) {
 		"no container":               {"pytorchjob.yaml", "containers:", "initContainers:", "spec.containers: Required value"},
 		"no replicas specification":  {"pytorchjob.yaml", "pytorchReplicaSpecs:", "replicaSpecs:", "spec.pytorchReplicaSpecs: Required value"},
 		"a container without a name": {"trainer-runtime.yaml", "- name: node\n                      image", "- image", "name: Required value"},
-		"a rule in CEL": {"trainer-runtime.yaml", "torch: {}", "torch: {}\n    mpi: {}", "Only one of the policy can be configured"},
+		"a rule in CEL":              {"trainer-runtime.yaml", "torch: {}", "torch: {}\n    mpi: {}", "Only one of the policy can be configured"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := string(manifest(t, test.file))
