@@ -14,7 +14,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image clean
+.PHONY: help build demo test test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,12 @@ bench-start: ## a cold start against python -c 'import torch, torch.distributed'
 
 image: ## build the container image
 	docker build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .
+
+release: ## archives for linux/amd64 and arm64, a wheel, a bill of materials and checksums in out/release
+	@VERSION='$(if $(filter file,$(origin VERSION)),,$(VERSION))' scripts/release.sh
+
+test-release: ## build a release twice, compare the bytes, install and run it
+	@scripts/test.sh release
 
 clean: ## remove what was built here (not the caches outside the clone)
 	rm -rf bin out

@@ -39,6 +39,12 @@ check_staticcheck() { run "$tools/staticcheck" ./...; }
 check_ruff() { ruff check; }
 check_mypy() { cd python && run "$tools/mypy"; }
 check_pytest() { run env PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
+# The manifests of deploy/kubernetes; a module of its own, with Kubernetes in it.
+check_kubernetes() {
+	cd tests/kubernetes
+	run go vet ./...
+	run go test -count=1 -timeout "$timeout" ./...
+}
 # -count=1: Go's test cache does not know of the interpreter that a test starts.
 check_go() { run go test -count=1 -timeout "$timeout" ./...; }
 check_race() { run go test -race -count=1 -timeout "$timeout" ./...; }
@@ -82,11 +88,39 @@ check_fuzz() {
 	((${#bad[@]} == 0)) || die "what failed: ${bad[*]}"
 }
 
+# A release built twice, the second time in another folder, with other settings and nothing cached:
+# the same bytes. Then what is in it.
+check_release() {
+	local work
+	run go -C scripts/sbom vet ./...
+	work=$(mktemp -d)
+	(
+		trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+		git clone -q . "$work/clone"
+		run scripts/release.sh
+		(cd "$work/clone" && umask 077 && run env TZ=Asia/Tokyo LANG=C.UTF-8 GOCACHE="$work/cache" scripts/release.sh "$work/again")
+		run diff out/release/SHA256SUMS "$work/again/SHA256SUMS"
+	)
+	run env PYHOOK_RELEASE="$root/out/release" go test -count=1 -timeout "$timeout" ./tests/release
+}
+
+# The arm64 command of the release that is in out/release, in an emulator: slow.
+check_arm64() {
+	local folder
+	[[ -e out/release/SHA256SUMS ]] || die "no release in out/release: run make release"
+	folder=$("$scripts/setup-arm64.sh")
+	run env PYHOOK_RELEASE="$root/out/release" PYHOOK_ARM64_ROOT="$folder" \
+		go test -count=1 -timeout "$timeout" -v -run Arm64 ./tests/release
+}
+
+# The sbatch script, in a Slurm that is started for it.
+check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -run Slurm ./tests/launchers; }
+
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy)
-all=("${lint[@]}" pytest race cgocheck asan)
-deep=(race cgocheck deepasan valgrind debuggc soak fuzz)
+all=("${lint[@]}" pytest kubernetes race cgocheck asan)
+deep=(race cgocheck deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
 all) checks=("${all[@]}") ;;
@@ -95,12 +129,13 @@ deep) checks=("${deep[@]}") ;;
 *) checks=("$@") ;;
 esac
 for check in "${checks[@]}"; do
-	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go ${deep[*]:2}"
+	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go slurm arm64 ${deep[*]:2}"
 done
 
 "$scripts/check-build.sh"
 PYHOOK_PYTHON=$("$scripts/setup-python.sh")
 export PYHOOK_PYTHON
+[[ " ${checks[*]} " != *" go "* && " ${checks[*]} " != *" race "* ]] || "$scripts/setup-mpirun.sh"
 tools=$("$scripts/setup-tools.sh" "$PYHOOK_PYTHON")
 
 failed=() lines=()

@@ -10,8 +10,12 @@ import (
 	"pyhook/internal/report"
 )
 
-// version is stamped by the build: -ldflags "-X main.version=v1.2.3".
-var version = "dev"
+// version and commit are stamped by the build: -ldflags "-X main.version=v1.2.3".
+// Without the stamp the commit is Go's own, if it put one in.
+var (
+	version = "dev"
+	commit  = ""
+)
 
 type versionReport struct {
 	Version string `json:"version"`
@@ -46,8 +50,8 @@ func newVersionCommand() *cobra.Command {
 }
 
 func currentVersion() versionReport {
-	v := versionReport{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	v := versionReport{Version: version, Commit: commit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
 		for _, setting := range info.Settings {
 			if setting.Key == "vcs.revision" {
 				v.Commit = setting.Value
