@@ -187,11 +187,12 @@ class _Host:
 
     def _aloof(self) -> str:
         """What to add where ranks of other hosts cannot come."""
-        if self.meeting.place.host != "localhost" and not self.meeting.place.host.startswith("127."):
+        host = self.meeting.place.host
+        if host != "localhost" and not host.startswith("127."):
             return ""
         return (
-            f" Rank 0 listens at {self.meeting.place.host} alone: with ranks on other hosts "
-            f"set {_store.LISTEN}=0.0.0.0"
+            f" Rank 0 listens at {host} alone: with ranks on other hosts set "
+            f"{_store.LISTEN}=0.0.0.0"
         )
 
     def _answer(self) -> None:

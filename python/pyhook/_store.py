@@ -72,7 +72,11 @@ def serve(place: Place, timeout: datetime.timedelta) -> Any:
     newer ones too, unless they are handed a socket that listens already.
     """
     listening, address = _listen(place)
-    options: dict[str, Any] = {"timeout": timeout, "wait_for_workers": False}
+    # In whole seconds, on 1.13, and no more than a moment: it is this process's own.
+    options: dict[str, Any] = {
+        "timeout": max(timeout, datetime.timedelta(seconds=2)),
+        "wait_for_workers": False,
+    }
     if "use_libuv" in _TAKES:
         options["use_libuv"] = False  # which not every build of torch has
     if "master_listen_fd" in _TAKES:
@@ -80,11 +84,13 @@ def serve(place: Place, timeout: datetime.timedelta) -> Any:
     else:
         listening.close()
     try:
-        return dist.TCPStore(address, place.port, None, True, **options)
+        store = dist.TCPStore(address, place.port, None, True, **options)
     except RuntimeError as error:
         if "already in use" in str(error).lower() or "eaddrinuse" in str(error).lower():
             raise _in_use(place) from error
         raise
+    store.set_timeout(timeout)
+    return store
 
 
 def _listen(place: Place) -> tuple[socket.socket, str]:
