@@ -101,6 +101,13 @@ func (r *Reducer) endWait(s *step, layout [][]int) error {
 		}
 	}
 	for i, old := range r.buckets {
+		if r.apart() {
+			if err := r.renewWork(i); err != nil {
+				r.broken = fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err)
+				return r.broken
+			}
+			continue
+		}
 		if old.busy == nil {
 			continue
 		}
@@ -169,11 +176,15 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 		} else {
 			reduced[i], err = r.parse(res.value, b)
 		}
+		if err == nil {
+			err = r.guardResult(i, res, reduced[i])
+		}
 		if err != nil {
 			return nil, r.stepError(i, err)
 		}
 	}
 	for i, t := range reduced {
+		r.buckets[i].dirty = false
 		start := time.Now()
 		if b := r.buckets[i]; b.sparse {
 			r.take(s.results[i], b)
