@@ -97,6 +97,9 @@ func (h *Hook) load(ctx context.Context, p *process) error {
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)
 	}
+	if m.Hook == nil {
+		return h.fail(nil, pyhook.ErrLoad, errors.New("the worker answered without the hook"))
+	}
 	name := m.Hook.Name
 	h.name.Store(&name)
 	return nil
