@@ -93,7 +93,7 @@ type Options struct {
 	// Timeline, if given, is drawn on: each bucket's compute (its first to its last
 	// gradient), in flight (the hook's return to its future's completion) and
 	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python
-	// hooks (pyhook.PythonCommHook.Observe).
+	// hooks, also of those in workers (pyhook.PythonCommHook.Observe).
 	Timeline *timeline.Recorder
 	// Rollback: a Wait that fails leaves every gradient as the trainer wrote it, also
 	// in the bucket's memory (Gradient), whatever the hooks did to their buckets or

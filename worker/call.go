@@ -136,6 +136,8 @@ func (p *process) receive() {
 			}
 		}
 		switch m.Kind {
+		case kindObserve:
+			p.observed(m.Observed)
 		case kindAnswer:
 			p.mu.Lock()
 			c := p.calls[m.ID]

@@ -116,7 +116,7 @@ func composed(data []byte) (list []*message) {
 	}
 	for len(data) > 0 && len(list) < 8 {
 		m := &message{Kind: kind(next()), ID: uint64(next()), Object: uint64(next())}
-		set := next()
+		set := next() | next()<<3
 		if set&1 != 0 {
 			m.Result = &resultMessage{Call: uint64(next()), Outcome: uint32(next()), Tensor: tensor(), Region: &regionMessage{Bytes: int(next())}}
 		}
@@ -126,6 +126,9 @@ func composed(data []byte) (list []*message) {
 		if set&4 != 0 {
 			m.Bucket = &bucketMessage{ID: uint64(next()), Index: int(next()), Count: int(next()), Buffer: tensor(), Indices: tensor(), Offsets: some(), Lengths: some(), Sizes: [][]int64{some()}}
 			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensorconv.DType(next()), Data: tensor()}}
+		}
+		if set&32 != 0 {
+			m.Observed = &observation{Hook: uint64(next()), On: next()&1 != 0, Collective: &pyhook.Collective{Bucket: int(next())}}
 		}
 		if set&8 != 0 {
 			m.Group = &groupMessage{Op: []string{"all_reduce", "broadcast", "all_gather", "barrier", "?"}[uint64(next())%5], Root: int(next())}
@@ -184,7 +187,7 @@ var ended = func() *exec.Cmd {
 func feedTrainer(t *testing.T, data []byte, files int) {
 	cfg := &Config{}
 	cfg.setDefaults()
-	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
+	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{7: {onCollective: func(pyhook.Collective) {}}}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
 	var err error
 	p.page, err = newRegion(0, mailboxBytes)
 	require.NoError(t, err)

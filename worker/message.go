@@ -24,6 +24,7 @@ type message struct {
 	Run      *runMessage
 	Result   *resultMessage
 	Group    *groupMessage
+	Observed *observation
 	Object   uint64 // what is closed, advanced, saved
 	Bytes    []byte // a state
 	More     bool   // of Chain.Advance
@@ -51,6 +52,8 @@ const (
 	kindRestore          // Object, a hook, and Bytes
 	kindCollective       // Group
 	kindStop             // end orderly
+	kindObserve          // Observed
+	numKinds             // how many there are
 )
 
 // startMessage is what a worker needs to start Python and to join the others.
@@ -142,7 +145,7 @@ type groupMessage struct {
 // check says whether a message has what its kind needs: it comes from another
 // process, where a hook may have done anything to memory.
 func (m *message) check() error {
-	ok := m.Kind <= kindStop
+	ok := m.Kind < numKinds
 	switch m.Kind {
 	case kindStart:
 		ok = m.Start != nil
@@ -160,6 +163,8 @@ func (m *message) check() error {
 		ok = m.Result != nil
 	case kindCollective:
 		ok = m.Group != nil
+	case kindObserve:
+		ok = m.Observed != nil
 	}
 	if m.Result != nil && m.Result.Outcome == outcomeOther {
 		ok = ok && m.Result.Tensor != nil && m.Result.Region != nil

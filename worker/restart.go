@@ -163,6 +163,9 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		if err = h.recover(ctx, p, &r); err != nil {
 			break
 		}
+		if err = h.observe(ctx, p); err != nil {
+			break
+		}
 	}
 	if err != nil {
 		p.kill(&Error{Kind: ErrStopped, Detail: "its restart failed", Err: err}, false)

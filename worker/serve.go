@@ -110,6 +110,8 @@ func (s *server) handle(m *message) {
 		answer, err = s.advance(m.Object)
 	case kindCloseChain:
 		s.closeChain(m.Object)
+	case kindObserve:
+		err = s.observe(m.Observed)
 	case kindSave, kindRestore:
 		answer, err = s.state(m)
 	default:
