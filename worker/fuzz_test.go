@@ -31,6 +31,16 @@ func FuzzMessages(f *testing.F) {
 	f.Add(false, false, uint8(1), encoded(&message{Kind: kindAnswer, ID: 1, Result: other}, &message{Kind: kindAnswer, ID: 2, Hook: &hookMessage{Name: "h"}}))
 	f.Add(false, false, uint8(2), encoded(&message{Kind: kindDone, Result: other}, &message{Kind: kindAnswer, ID: 2, Err: remote(pyhook.ErrShort)}))
 	f.Add(false, false, uint8(0), encoded(&message{Kind: kindDone, Result: &resultMessage{Call: 1, Outcome: outcomeFailed}, Err: remote(pyhook.ErrShort)}))
+	// What would crash the trainer, or have it wait for ever, if nobody looked at it.
+	for _, m := range []*message{
+		{Kind: kindDone},
+		{Kind: kindDone, Result: &resultMessage{Call: 2}}, // of what is no call
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther}},
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Tensor: place, Region: &regionMessage{Bytes: 1 << 30}}}, // the memory has 64
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &tensorMessage{DType: tensorconv.Float64, Shape: []int64{1}, Room: 1 << 61}}},
+	} {
+		f.Add(false, false, uint8(1), encoded(m))
+	}
 	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensorconv.Float32, Data: place}}}},
 		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindUnmap, Object: 1}))
 	f.Add(true, false, uint8(0), encoded(&message{Kind: kindCollective, ID: 1, Group: &groupMessage{Op: "all_gather"}}, &message{Kind: kindAdvance, ID: 2, Object: 1},

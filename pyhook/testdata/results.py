@@ -4,7 +4,6 @@ import torch
 from sample import done
 
 
-
 class Plain(torch.Tensor):
     """A subclass that changes nothing."""
 
