@@ -2,6 +2,7 @@ package ddp
 
 import (
 	"math"
+	"sync/atomic"
 
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
@@ -10,8 +11,12 @@ import (
 // bucket is gradients that are reduced together.
 type bucket struct {
 	grad   *pyhook.GradBucket
-	buffer *tensorconv.Tensor
-	params []int // their indices
+	buffer *tensorconv.Tensor // of the gradients
+	// work is what the hook is given: buffer, or with Options.Rollback other memory.
+	work   *tensorconv.Tensor
+	dirty  bool                         // a hook was called, and the step has not succeeded
+	watch  atomic.Pointer[writeWatcher] // of the last hook call; nil: there was none, or nobody looks
+	params []int                        // their indices
 	names  []string
 	views  []*tensorconv.Tensor // of each parameter's gradient in buffer
 	// sparse: of one sparse parameter. It has no grad and no buffer, and its view is
@@ -80,6 +85,38 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 			b.close()
 		}
 	}()
+	cfg := r.bucketConfig(index, count, indices)
+	for _, i := range indices {
+		b.names = append(b.names, r.params[i].Name)
+	}
+	dtype := r.params[indices[0]].DType
+	if b.sparse = r.params[indices[0]].Sparse; b.sparse {
+		b.views = []*tensorconv.Tensor{nil}
+		return b, nil
+	}
+	if b.work, err = r.opts.newBuffer(dtype, lengthOf(cfg)); err != nil {
+		return nil, err
+	}
+	b.buffer = b.work
+	if r.apart() {
+		if b.buffer, err = tensorconv.New(dtype, lengthOf(cfg)); err != nil {
+			return nil, err
+		}
+	}
+	for k, i := range indices {
+		view, err := b.buffer.View(cfg.Offsets[k], r.params[i].Shape, nil)
+		if err != nil {
+			return nil, err
+		}
+		b.views = append(b.views, view)
+	}
+	cfg.Buffer = b.work
+	b.grad, err = pyhook.NewGradBucket(cfg)
+	return b, err
+}
+
+// bucketConfig is that of the parameters with these indices, without the buffer.
+func (r *Reducer) bucketConfig(index, count int, indices []int) pyhook.BucketConfig {
 	cfg := pyhook.BucketConfig{Index: index, Count: count}
 	total := int64(0)
 	for _, i := range indices {
@@ -89,26 +126,14 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		cfg.Lengths = append(cfg.Lengths, n)
 		cfg.Sizes = append(cfg.Sizes, p.Shape)
 		cfg.Parameters = append(cfg.Parameters, p)
-		b.names = append(b.names, p.Name)
 		total += n
 	}
-	if b.sparse = r.params[indices[0]].Sparse; b.sparse {
-		b.views = []*tensorconv.Tensor{nil}
-		return b, nil
-	}
-	if b.buffer, err = r.opts.newBuffer(r.params[indices[0]].DType, total); err != nil {
-		return nil, err
-	}
-	cfg.Buffer = b.buffer
-	for k, i := range indices {
-		view, err := b.buffer.View(cfg.Offsets[k], r.params[i].Shape, nil)
-		if err != nil {
-			return nil, err
-		}
-		b.views = append(b.views, view)
-	}
-	b.grad, err = pyhook.NewGradBucket(cfg)
-	return b, err
+	return cfg
+}
+
+func lengthOf(cfg pyhook.BucketConfig) int64 {
+	last := len(cfg.Offsets) - 1
+	return cfg.Offsets[last] + cfg.Lengths[last]
 }
 
 // newBuffer allocates a bucket's memory where the hook, or else the group, wants it.
@@ -140,6 +165,7 @@ func (b *bucket) close() {
 		view.Close()
 	}
 	b.buffer.Close()
+	b.work.Close()
 }
 
 // whenDone calls free when f is done: now, or on a goroutine of its own.

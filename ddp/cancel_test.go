@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/debuggc"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
@@ -36,6 +37,9 @@ func within(t *testing.T, what string, f func()) {
 }
 
 func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
+	if debuggc.On {
+		t.Skip("the tag gives hooks other memory, and the gradients stay where they are: see TestRollbackLeavesTheGradientsAsTheyWere")
+	}
 	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 		noLeaks(t, func() {
 			g := newGate()

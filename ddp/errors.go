@@ -19,6 +19,8 @@ var (
 	// ErrSparse: a sparse parameter was marked as a dense one or the other way round,
 	// or the hook cannot reduce sparse gradients.
 	ErrSparse = errors.New("sparse and dense gradients do not fit each other")
+	// ErrLateWrite: a hook wrote to its bucket after its future was done.
+	ErrLateWrite = errors.New("the hook wrote to its bucket after its future was done")
 	// ErrMismatch: the ranks have different parameter lists.
 	ErrMismatch = errors.New("the ranks' parameter lists differ")
 )
@@ -53,9 +55,9 @@ func (e *ParameterError) Unwrap() error { return e.Kind }
 
 // StepError says that a step's reduction failed, and at which bucket first. The
 // gradients of the step are not reduced: where the trainer's own memory holds
-// them (ReadyFrom) it is untouched; in the bucket's memory (Gradient) a hook
-// that works in place may have changed them, and one that raised after it had
-// started a collective may still do so. The reducer is ready for the next
+// them (ReadyFrom) it is untouched, as with Options.Rollback; else in the
+// bucket's memory (Gradient) a hook that works in place may have changed them,
+// and one that raised after it had started a collective may still do so. The reducer is ready for the next
 // step, which every rank must take or not take alike.
 type StepError struct {
 	Rank   int

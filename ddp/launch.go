@@ -135,6 +135,9 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	start := time.Now()
 	res := &result{timing: Timing{Bucket: index, Bytes: b.bytes()}, start: start}
 	var chain pyhook.Chain
+	if res.err = r.lend(index); res.err != nil {
+		return res, nil
+	}
 	if r.sum && !b.sparse {
 		// Its marks are done, so nobody writes scaled for this bucket.
 		if res.err = r.divide(s, b); res.err != nil {
@@ -151,7 +154,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	}
 	res.timing.Call = time.Since(start)
 	r.trace.called(start, index)
-	returned := time.Now()
+	returned, watch := time.Now(), b.watch.Load()
 	switch {
 	case res.err != nil:
 		return res, nil
@@ -162,10 +165,12 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	res.timed = res.future
 	if isDone(res.future) {
 		res.timing.Total = time.Since(start)
+		watch.begin()
 		r.trace.reduced(returned, index)
 	} else {
 		res.timed = res.future.Then(func(v pyhook.Value) (pyhook.Value, error) {
 			res.timing.Total = time.Since(start)
+			watch.begin()
 			r.trace.reduced(returned, index)
 			return v, nil
 		})

@@ -93,8 +93,23 @@ type Options struct {
 	// Timeline, if given, is drawn on: each bucket's compute (its first to its last
 	// gradient), in flight (the hook's return to its future's completion) and
 	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python
-	// hooks (pyhook.PythonCommHook.Observe).
+	// hooks, also of those in workers (pyhook.PythonCommHook.Observe).
 	Timeline *timeline.Recorder
+	// Rollback: a Wait that fails leaves every gradient as the trainer wrote it, also
+	// in the bucket's memory (Gradient), whatever the hooks did to their buckets or
+	// still do. Hooks then work on a copy of each bucket: twice the memory, and two
+	// copies a step.
+	Rollback bool
+	// CheckFinite: a NaN or an infinity in a bucket's result is pyhook.ErrNonFinite,
+	// which names the first. Every result is read once more. A rank whose result
+	// differs from the others' may be the only one that fails.
+	CheckFinite bool
+	// LateWrites looks for hooks that write to their bucket after its future was done,
+	// when the result may be read already: ErrLateWrite, of Wait in that step or in
+	// the next one, or of Reducer.LateWrites. As Rollback, and two checksums a step.
+	// Always on in programs that are built with the tag pyhookdebug. Not for sparse
+	// buckets.
+	LateWrites bool
 	// SkipVerify leaves out the comparison of the ranks' parameter lists.
 	SkipVerify bool
 }

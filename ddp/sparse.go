@@ -1,9 +1,11 @@
 package ddp
 
 import (
+	"errors"
 	"fmt"
 
 	"pyhook/pyhook"
+	"pyhook/tensorconv"
 )
 
 // ReadySparse is Ready for a sparse parameter (pyhook.Parameter.Sparse): g is this
@@ -116,6 +118,13 @@ func (r *Reducer) callSparse(s *step, res *result, b *bucket) (*pyhook.Future, p
 		}
 		defer empty.Close()
 		g = empty
+	} else if r.opts.Rollback {
+		copied, err := r.copyOf(i, g)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer copied.Close()
+		g = copied
 	}
 	var err error
 	// It looks at the indices again: they are the trainer's memory.
@@ -137,6 +146,19 @@ func (r *Reducer) noRows(i int) (*pyhook.SparseGradient, error) {
 		dims = int(before.Indices.Shape()[0])
 	}
 	return pyhook.NewSparseGradient(r.params[i], dims, 0)
+}
+
+// copyOf is parameter i's gradient in memory of its own.
+func (r *Reducer) copyOf(i int, g *pyhook.SparseGradient) (*pyhook.SparseGradient, error) {
+	c, err := pyhook.NewSparseGradient(r.params[i], int(g.Indices.Shape()[0]), g.NNZ())
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(tensorconv.Copy(c.Indices, g.Indices), tensorconv.Copy(c.Values, g.Values)); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // fillSparse is fill for a sparse parameter.

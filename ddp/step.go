@@ -101,6 +101,13 @@ func (r *Reducer) endWait(s *step, layout [][]int) error {
 		}
 	}
 	for i, old := range r.buckets {
+		if r.apart() {
+			if err := r.renewWork(i); err != nil {
+				r.broken = fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err)
+				return r.broken
+			}
+			continue
+		}
 		if old.busy == nil {
 			continue
 		}
@@ -168,6 +175,9 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 			err = r.parseSparse(res, b)
 		} else {
 			reduced[i], err = r.parse(res.value, b)
+		}
+		if err == nil {
+			err = r.guardResult(i, res, reduced[i])
 		}
 		if err != nil {
 			return nil, r.stepError(i, err)

@@ -59,13 +59,19 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 		}
 	}
 	if scaled == 0 {
-		return tensorconv.Divide(b.buffer, size)
+		return tensorconv.Divide(b.work, size)
 	}
 	for k, i := range b.params {
 		if s.scaled[i] {
 			continue
 		}
-		if err := tensorconv.Divide(b.views[k], size); err != nil {
+		part, err := b.work.View(b.grad.Offsets()[k], []int64{b.grad.Lengths()[k]}, nil)
+		if err != nil {
+			return err
+		}
+		err = tensorconv.Divide(part, size)
+		part.Close()
+		if err != nil {
 			return err
 		}
 	}

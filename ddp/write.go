@@ -32,6 +32,7 @@ func (r *Reducer) writeResults(s *step, reduced []*tensorconv.Tensor) error {
 func (r *Reducer) writeBucket(s *step, index int, reduced *tensorconv.Tensor) error {
 	defer r.trace.copied(time.Now(), index)
 	b := r.buckets[index]
+	b.dirty = false
 	if b.sparse {
 		r.take(s.results[index], b)
 		return nil

@@ -3,6 +3,7 @@ package pyhook
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,29 @@ var badHooks = map[string]struct {
 	"future_of_future":       {ErrNotTensor, "", "a `then` callback returned a Future"},
 	"future_of_exception":    {ErrFutureFailed, "ValueError", "boom as a value"},
 
+	"future_of_text":          {ErrNotTensor, "", "completed with builtins.str"},
+	"future_of_dict":          {ErrNotTensor, "", "completed with builtins.dict"},
+	"future_of_bytes":         {ErrNotTensor, "", "completed with builtins.bytes"},
+	"future_of_numpy_scalar":  {ErrNotTensor, "", "completed with numpy.float32"},
+	"future_of_storage":       {ErrNotTensor, "", "torage"},
+	"future_of_the_class":     {ErrNotTensor, "", ""},
+	"future_of_work":          {ErrNotTensor, "", "Work"},
+	"future_of_liar":          {ErrBadResult, "", ""},
+	"future_of_dead_proxy":    {ErrBadResult, "", ""},
+	"future_of_scalar":        {ErrShort, "", "1 elements"},
+	"future_of_empty":         {ErrShort, "", "0 elements"},
+	"future_of_csr":           {ErrSparse, "", "hint: use .to_dense()"},
+	"future_of_hybrid_sparse": {ErrSparse, "", "hint: use .to_dense()"},
+	"future_of_mkldnn":        {ErrLayout, "", "mkldnn"},
+	"future_of_quantized":     {ErrLayout, "", "dequantize"},
+	"future_of_nested":        {ErrLayout, "", ""},
+	"future_of_fake":          {ErrLayout, "", ""},
+	"future_of_escaped":       {ErrBadResult, "", ""},
+	"future_of_freed":         {ErrLayout, "", ""},
+	"future_of_raising":       {ErrBadResult, "", ""},
+	"future_of_wrapper":       {ErrLayout, "", ""},
+	"future_of_uninitialized": {ErrBadResult, "", ""},
+
 	"raises":                      {ErrRaised, "ValueError", "ValueError: boom in the hook"},
 	"raises_system_exit":          {ErrRaised, "SystemExit", "SystemExit: 3"},
 	"raises_keyboard_interrupt":   {ErrRaised, "KeyboardInterrupt", "KeyboardInterrupt"},
@@ -60,6 +84,20 @@ var badHooks = map[string]struct {
 	"resizes_and_raises":          {ErrRaised, "ValueError", "boom"},
 	"swaps_data_and_returns_none": {ErrNoneResult, "", wording + "builtins.NoneType"},
 	"resizes_and_fails":           {ErrFutureFailed, "ValueError", "boom"},
+}
+
+// The table above is what docs/faults.md counts.
+func TestTheMalformedResultsAreMany(t *testing.T) {
+	results := 0
+	for name := range badHooks {
+		if strings.HasPrefix(name, "returns_") || strings.HasPrefix(name, "future_of_") {
+			results++
+		}
+	}
+	t.Logf("%d malformed results, %d other bad hooks, %d guests", results, len(badHooks)-results, len(guests))
+	assert.GreaterOrEqual(t, results, 46)
+	assert.GreaterOrEqual(t, len(badHooks)-results, 15)
+	assert.GreaterOrEqual(t, len(guests), 38)
 }
 
 // saysAll asserts that err is a *HookError that says all a user needs.

@@ -110,5 +110,7 @@ int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *sr
              int src_type, const int64_t *src_strides, int ndim, const int64_t *shape);
 int pyh_divide(void *data, int type, int64_t n, double divisor);
 int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor);
+// finite.c. The index of the first element that is NaN or infinite; -1: none is.
+int64_t pyh_first_nonfinite(const void *data, int type, int64_t n);
 
 #endif

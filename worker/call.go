@@ -2,9 +2,14 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pyhook/tensorconv"
 )
@@ -95,6 +100,7 @@ func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *
 	}
 	select {
 	case a := <-c.answered:
+		a.tensor.Close() // it is no hook's
 		return a.message, a.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -113,9 +119,14 @@ func (p *process) post(m *message, file *os.File) error {
 // receive handles what the worker sends, until its end.
 func (p *process) receive() {
 	defer close(p.read)
+	defer p.wire.drop()
 	for {
 		m, err := p.wire.receive()
 		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
+				// Not here, as the end of the process waits for this function's.
+				go p.kill(&Error{Kind: ErrProtocol, Detail: err.Error(), Err: err}, true)
+			}
 			return
 		}
 		a := answer{message: m, err: m.Err.local()}
@@ -125,6 +136,8 @@ func (p *process) receive() {
 			}
 		}
 		switch m.Kind {
+		case kindObserve:
+			p.observed(m.Observed)
 		case kindAnswer:
 			p.mu.Lock()
 			c := p.calls[m.ID]
@@ -139,13 +152,18 @@ func (p *process) receive() {
 			select {
 			case c.answered <- a:
 			default: // it was in the mailbox, too
+				a.tensor.Close()
 			}
 		case kindDone:
 			p.mu.Lock()
 			c := p.calls[m.Result.Call]
-			delete(p.calls, m.Result.Call)
+			if c != nil && c.done == nil {
+				c = nil // a question, which waits for its answer
+			} else {
+				delete(p.calls, m.Result.Call)
+			}
 			p.mu.Unlock()
-			if c == nil || c.done == nil {
+			if c == nil {
 				a.tensor.Close()
 				continue
 			}

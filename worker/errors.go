@@ -28,6 +28,9 @@ var (
 	ErrFrozen = errors.New("the worker is frozen")
 	// ErrMemory: it used more than Config.MemoryLimit.
 	ErrMemory = errors.New("the worker used too much memory")
+	// ErrProtocol: what it sent is no message of this package: a hook has written to
+	// memory or descriptors that are not its own.
+	ErrProtocol = errors.New("the worker sent what is no message")
 	// ErrStopped: Restart or Close ended it.
 	ErrStopped = errors.New("the worker was stopped")
 	// ErrNoRestart: Config.Restarts are used up.

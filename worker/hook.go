@@ -49,8 +49,10 @@ type Hook struct {
 	reduced   int   // buckets of the step that is under way
 	underway  int   // calls
 	touched   []*rollback
-	snapshots []snapshot // the last two
-	saving    *saving    // of the last snapshot; nil: none was made
+	// onCollective is told of each; nil: nobody asked.
+	onCollective func(pyhook.Collective)
+	snapshots    []snapshot // the last two
+	saving       *saving    // of the last snapshot; nil: none was made
 }
 
 // rollback is a bucket of the last step, with what it held.
@@ -97,6 +99,9 @@ func (h *Hook) load(ctx context.Context, p *process) error {
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)
 	}
+	if m.Hook == nil {
+		return h.fail(nil, pyhook.ErrLoad, errors.New("the worker answered without the hook"))
+	}
 	name := m.Hook.Name
 	h.name.Store(&name)
 	return nil
@@ -129,6 +134,9 @@ func (h *Hook) Close() {
 	}
 	p := w.proc
 	w.mu.Unlock()
+	p.mu.Lock()
+	delete(p.observers, h.id)
+	p.mu.Unlock()
 	go func() { _ = p.wire.send(&message{Kind: kindCloseHook, Object: h.id}, nil) }()
 }
 

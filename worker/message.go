@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/gob"
+	"fmt"
 	"time"
 
 	"pyhook/pyhook"
@@ -23,6 +24,7 @@ type message struct {
 	Run      *runMessage
 	Result   *resultMessage
 	Group    *groupMessage
+	Observed *observation
 	Object   uint64 // what is closed, advanced, saved
 	Bytes    []byte // a state
 	More     bool   // of Chain.Advance
@@ -50,6 +52,8 @@ const (
 	kindRestore          // Object, a hook, and Bytes
 	kindCollective       // Group
 	kindStop             // end orderly
+	kindObserve          // Observed
+	numKinds             // how many there are
 )
 
 // startMessage is what a worker needs to start Python and to join the others.
@@ -134,6 +138,39 @@ type groupMessage struct {
 	Reduce  pyhook.ReduceOp
 	Root    int
 	Tensors []tensorMessage // of all_gather: the outputs, then the input
+}
+
+// check says whether a message has what its kind needs: it comes from another
+// process, where a hook may have done anything to memory.
+func (m *message) check() error {
+	ok := m.Kind < numKinds
+	switch m.Kind {
+	case kindStart:
+		ok = m.Start != nil
+	case kindMap:
+		ok = m.Region != nil
+	case kindParameter:
+		ok = m.Bucket != nil && len(m.Bucket.Params) == 1
+	case kindBucket:
+		ok = m.Bucket != nil && m.Bucket.Buffer != nil
+	case kindHook:
+		ok = m.Hook != nil
+	case kindRun:
+		ok = m.Run != nil
+	case kindDone:
+		ok = m.Result != nil
+	case kindCollective:
+		ok = m.Group != nil
+	case kindObserve:
+		ok = m.Observed != nil
+	}
+	if m.Result != nil && m.Result.Outcome == outcomeOther {
+		ok = ok && m.Result.Tensor != nil && m.Result.Region != nil
+	}
+	if !ok {
+		return fmt.Errorf("a message of kind %d is incomplete, or not known", m.Kind)
+	}
+	return nil
 }
 
 func init() {

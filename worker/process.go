@@ -38,8 +38,10 @@ type process struct {
 	calls  map[uint64]*call
 	next   uint64
 	mapped map[uint64]bool // regions that it has
-	why    *Error          // what was found wrong first; nil: nothing
-	gone   bool            // dead is closed
+	// observers are the hooks whose collectives it may tell of, by their ids.
+	observers map[uint64]*Hook
+	why       *Error // what was found wrong first; nil: nothing
+	gone      bool   // dead is closed
 
 	endOnce sync.Once
 	failure *Error        // set before dead is closed
@@ -49,7 +51,7 @@ type process struct {
 
 // startProcess starts a worker process, which waits for kindStart.
 func startProcess(cfg *Config) (_ *process, err error) {
-	p := &process{cfg: cfg, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{Size: tailBytes}}
+	p := &process{cfg: cfg, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{Size: tailBytes}}
 	defer func() {
 		if err != nil {
 			p.release()

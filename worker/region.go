@@ -30,7 +30,7 @@ type region struct {
 // newRegion makes memory of that many bytes, with one reference for the caller,
 // and keeps its descriptor.
 func newRegion(id uint64, bytes int) (*region, error) {
-	fd, err := unix.MemfdCreate("pyhook", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("pyhook", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
@@ -38,6 +38,10 @@ func newRegion(id uint64, bytes int) (*region, error) {
 	if err := unix.Ftruncate(fd, int64(bytes)); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("shared memory of %d bytes: %w", bytes, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("shared memory: %w", err)
 	}
 	r, err := mapRegion(id, file, bytes)
 	if err != nil {
@@ -49,8 +53,17 @@ func newRegion(id uint64, bytes int) (*region, error) {
 }
 
 // mapRegion maps a descriptor, which stays the caller's. It is huge pages' choice
-// where the kernel allows that for shared memory.
+// where the kernel allows that for shared memory. Memory that is smaller, or may
+// become so, is refused: to touch what is not there ends the process.
 func mapRegion(id uint64, file *os.File, bytes int) (*region, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil || seals&unix.F_SEAL_SHRINK == 0 || bytes <= 0 || int64(bytes) > info.Size() {
+		return nil, fmt.Errorf("no shared memory of %d bytes: it has %d, and the seals %#x (%v)", bytes, info.Size(), seals, err)
+	}
 	memory, err := unix.Mmap(int(file.Fd()), 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes of shared memory: %w", bytes, err)
@@ -81,13 +94,18 @@ func (r *region) base() unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(
 // tensor makes a tensor in the region, which it holds until it is closed. The
 // caller holds the region meanwhile.
 func (r *region) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
+	limit := (int64(len(r.memory)) - m.Offset) / int64(max(m.DType.Size(), 1))
 	n := int64(1)
 	for _, size := range m.Shape {
+		if size < 0 || size > 0 && n > limit/size {
+			limit = -1
+			break
+		}
 		n *= size
 	}
 	room := max(n, m.Room)
-	if m.Offset < 0 || m.Offset+room*int64(m.DType.Size()) > int64(len(r.memory)) {
-		return nil, fmt.Errorf("a tensor of %d elements of %s at %d is beyond the shared memory of %d bytes", room, m.DType, m.Offset, len(r.memory))
+	if m.Offset < 0 || room > limit {
+		return nil, fmt.Errorf("a tensor of shape %v, and room for %d elements, of %s at %d is beyond the shared memory of %d bytes", m.Shape, m.Room, m.DType, m.Offset, len(r.memory))
 	}
 	r.refs.Add(1)
 	data := unsafe.Add(r.base(), m.Offset)

@@ -18,7 +18,9 @@ type Recovery struct {
 	// ddp.BroadcastParametersFrom the rank that is ahead makes one model of them.
 	Completed [][]int64
 	// Restored is, for each hook, how many steps its state has seen that was
-	// restored; 0: it begins anew.
+	// restored; 0: it begins anew. The hook counts on from there. A trainer that
+	// keeps its weights of the last SnapshotEvery+1 steps can go back to them: the
+	// run is then bit by bit the one in which nothing happened.
 	Restored []int64
 }
 
@@ -161,6 +163,9 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		if err = h.recover(ctx, p, &r); err != nil {
 			break
 		}
+		if err = h.observe(ctx, p); err != nil {
+			break
+		}
 	}
 	if err != nil {
 		p.kill(&Error{Kind: ErrStopped, Detail: "its restart failed", Err: err}, false)
@@ -195,7 +200,7 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 		return h.worker.restartError(ErrSnapshot, fmt.Errorf("hook %s: the ranks have snapshots of different steps: %v", h.Name(), all))
 	}
 	h.mu.Lock()
-	h.completed, h.reduced = slices.Max(completed), 0
+	h.completed, h.reduced = common, 0
 	h.snapshots = slices.DeleteFunc(h.snapshots, func(s snapshot) bool { return s.steps > common })
 	data := h.snapshots[len(h.snapshots)-1].data
 	h.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"pyhook/pyhook"
@@ -19,8 +20,9 @@ type server struct {
 	stacks *os.File
 	wake   chan struct{} // the mailbox may hold a call
 
-	rt    *pyhook.Runtime
-	group *pyhook.TorchGroup
+	started bool // it was asked to; serve's
+	rt      *pyhook.Runtime
+	group   *pyhook.TorchGroup
 
 	mu      sync.Mutex
 	regions map[uint64]*region
@@ -47,6 +49,10 @@ func (s *server) serve() error {
 		if err != nil {
 			return fmt.Errorf("the trainer is gone: %w", err)
 		}
+		if m.Kind == kindStart == s.started && m.Kind != kindStop {
+			return fmt.Errorf("a message of kind %d; the start was asked for before: %t", m.Kind, s.started)
+		}
+		s.started = s.started || m.Kind == kindStart
 		switch m.Kind {
 		case kindStop:
 			if s.rt != nil {
@@ -104,6 +110,8 @@ func (s *server) handle(m *message) {
 		answer, err = s.advance(m.Object)
 	case kindCloseChain:
 		s.closeChain(m.Object)
+	case kindObserve:
+		err = s.observe(m.Observed)
 	case kindSave, kindRestore:
 		answer, err = s.state(m)
 	default:
@@ -174,6 +182,9 @@ func (s *server) join(m *startMessage) (*pyhook.TorchGroup, error) {
 }
 
 func (s *server) newHook(m *hookMessage) (*message, error) {
+	if s.rt == nil {
+		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, pyhook.ErrLoad)
+	}
 	cfg := pyhook.HookConfig{}
 	switch state := m.State.(type) {
 	case stateMessage:
@@ -226,7 +237,7 @@ func (s *server) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
 	if m == nil {
 		return nil, nil
 	}
-	if m.Region == 0 { // of no elements
+	if m.Region == 0 && slices.Contains(m.Shape, 0) {
 		return tensorconv.New(m.DType, m.Shape...)
 	}
 	r := find(s, s.regions, m.Region)

@@ -60,6 +60,12 @@ func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensorconv.Tensor, e
 		}
 		tensors = append(tensors, t)
 	}
+	if s.group == nil {
+		return nil, tensors, fmt.Errorf("%s before the start: %w", m.Op, pyhook.ErrGroup)
+	}
+	if len(tensors) == 0 && m.Op != "barrier" {
+		return nil, tensors, fmt.Errorf("%s of no tensor: %w", m.Op, pyhook.ErrGroup)
+	}
 	ctx := context.Background()
 	var future *pyhook.Future
 	var err error

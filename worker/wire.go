@@ -68,7 +68,10 @@ func (w *wire) send(m *message, file *os.File) error {
 // receive reads a message. Its descriptors are in files, in the order of sending.
 func (w *wire) receive() (*message, error) {
 	m := &message{}
-	return m, w.decoder.Decode(m)
+	if err := w.decoder.Decode(m); err != nil {
+		return nil, err
+	}
+	return m, m.check()
 }
 
 // Read is the decoder's: descriptors arrive with, or before, the bytes that they
@@ -102,6 +105,9 @@ func (w *wire) keep(control []byte) error {
 			w.files = append(w.files, os.NewFile(uintptr(fd), "shared memory"))
 		}
 	}
+	if len(w.files) > filesAtMost {
+		return fmt.Errorf("%d descriptors came, and no message for them", len(w.files))
+	}
 	return nil
 }
 
@@ -119,3 +125,15 @@ func (w *wire) file() (*os.File, error) {
 func (w *wire) close() {
 	w.conn.Close()
 }
+
+// drop closes the descriptors that nobody asked for. By whoever called receive.
+func (w *wire) drop() {
+	for _, f := range w.files {
+		f.Close()
+	}
+	w.files = nil
+}
+
+// filesAtMost is how many descriptors may be ahead of their messages: a read takes
+// several messages.
+const filesAtMost = 256

@@ -79,6 +79,10 @@ func (w *Worker) launch(ctx context.Context) (*process, error) {
 		p.kill(&Error{Kind: ErrStopped}, false)
 		return fail(err)
 	}
+	if s := answer.Started; s == nil || s.Rank != rank || s.Size != size {
+		p.kill(&Error{Kind: ErrProtocol}, false)
+		return fail(fmt.Errorf("rank %d of %d was asked to start and answered %+v", rank, size, s))
+	}
 	p.started = answer.Started
 	p.info.Store(int64(answer.Started.Thread))
 	return p, nil

@@ -3,10 +3,12 @@
 import concurrent.futures
 import functools
 import threading
+import weakref
 
 import torch
 import torch.distributed as dist
 from sample import done, doubled
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 mended = False
 
@@ -114,6 +116,82 @@ gives(
     lambda b: on_thread(lambda f: f.set_result(b)).then(lambda f: 1 / 0),
 )
 gives("none_on_a_thread", lambda b: on_thread(lambda f: f.set_result(None)))
+
+
+def nested(buffer):
+    make = torch.nested.nested_tensor if hasattr(torch, "nested") else torch.nested_tensor
+    return make([buffer[:2].clone(), buffer[2:].clone()])
+
+
+def escaped(buffer):
+    """A tensor of a vmap that is over."""
+    vmap = torch.vmap if hasattr(torch, "vmap") else torch._vmap_internals.vmap
+    out = []
+    vmap(lambda row: out.append(row) or row)(buffer.clone().view(1, -1))
+    return out[0]
+
+
+def freed(buffer):
+    """A tensor whose memory was given back, as FSDP does."""
+    tensor = buffer.clone()
+    storage = getattr(tensor, "untyped_storage", tensor.storage)()
+    storage.resize_(0)
+    return tensor
+
+
+def fake(buffer):
+    return FakeTensorMode().from_tensor(buffer.clone())
+
+
+class Raising(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, *args, **kwargs):
+        raise ValueError("boom in __torch_function__")
+
+
+class Wrapper(torch.Tensor):
+    @staticmethod
+    def __new__(cls, size):
+        return torch.Tensor._make_wrapper_subclass(cls, (size,))
+
+    @classmethod
+    def __torch_dispatch__(cls, *args, **kwargs):
+        raise ValueError("boom in __torch_dispatch__")
+
+
+class Liar:
+    __class__ = torch.Tensor
+
+
+gives("future_of_text", lambda b: done("reduced"))
+gives("future_of_dict", lambda b: done({"result": b}))
+gives("future_of_bytes", lambda b: done(b.numpy().tobytes()))
+gives("future_of_numpy_scalar", lambda b: done(b.numpy()[0]))
+gives("future_of_storage", lambda b: done(b.storage()))
+gives("future_of_the_class", lambda b: done(torch.Tensor))
+gives("future_of_work", lambda b: done(dist.all_reduce(b.clone(), async_op=True)))
+gives("future_of_liar", lambda b: done(Liar()))
+gives("future_of_dead_proxy", lambda b: done(weakref.proxy(b.clone())))
+gives("future_of_scalar", lambda b: done(torch.tensor(1.0)))
+gives("future_of_empty", lambda b: done(torch.empty(0)))
+gives("future_of_csr", lambda b: done(b.view(1, -1).to_sparse_csr()))
+gives("future_of_hybrid_sparse", lambda b: done(b.view(5, 1).to_sparse(1)))
+gives("future_of_mkldnn", lambda b: done(b.view(1, -1).to_mkldnn()))
+gives("future_of_quantized", lambda b: done(quantized(b)))
+gives("future_of_nested", lambda b: done(nested(b)))
+gives("future_of_fake", lambda b: done(fake(b)))
+gives("future_of_escaped", lambda b: done(escaped(b)))
+gives("future_of_freed", lambda b: done(freed(b)))
+gives("future_of_raising", lambda b: done(b.clone().as_subclass(Raising)))
+gives("future_of_wrapper", lambda b: done(Wrapper(5)))
+gives(
+    "future_of_uninitialized",
+    lambda b: done(torch.nn.parameter.UninitializedParameter()),
+)
+
+
+def quantized(buffer):
+    return torch.quantize_per_tensor(buffer, 0.5, 0, torch.qint8)
 
 
 def resizes_and_raises(state, bucket):

@@ -3,6 +3,16 @@
 import torch
 from sample import done
 
+
+class Plain(torch.Tensor):
+    """A subclass that changes nothing."""
+
+
+def inferred(b):
+    with torch.inference_mode():
+        return b * 2
+
+
 RESULTS = {
     "the buffer": lambda b: b,
     "the buffer, written in place": lambda b: b.mul_(3),
@@ -39,6 +49,9 @@ RESULTS = {
     "a parameter": lambda b: torch.nn.Parameter(b * 2),
     "the buffer, requiring grad": lambda b: b.clone().requires_grad_(),
     "a lazily negated tensor": lambda b: torch._neg_view(b * 2),
+    "an inference tensor": lambda b: inferred(b),
+    "float16, negated lazily": lambda b: torch._neg_view((b * 2).half()),
+    "a subclass of the tensor": lambda b: (b * 2).as_subclass(Plain),
     "a list of the tensor": lambda b: [b * 2],
     "a tuple of the buffer": lambda b: (b,),
 }

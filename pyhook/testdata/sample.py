@@ -65,13 +65,6 @@ def reduced(state, bucket):
     return work.get_future().then(lambda future: future.value()[0])
 
 
-def fails_at_times(state, bucket):
-    state["calls"] += 1
-    if state["calls"] % 100 == 0:
-        raise ValueError("boom")
-    return done(bucket.buffer())
-
-
 def scaled_in_place(state, bucket):
     future = torch.futures.Future()
     future.set_result(bucket.buffer().mul_(state["factor"]))

@@ -32,6 +32,15 @@ def divided(t, by):
     return raw(t.clone().div_(by))
 
 
+def first_nonfinite(t):
+    if not (t.dtype.is_floating_point or t.dtype.is_complex):
+        return -1
+    if t.element_size() == 1:  # torch asks fp8 for nothing
+        t = t.float()
+    bad = torch.isfinite(t).logical_not().nonzero()
+    return int(bad[0]) if len(bad) else -1
+
+
 def scaled(t, by):
     return raw(torch.mul(t, 1.0 / by, out=torch.empty_like(t)))
 

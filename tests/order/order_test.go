@@ -2,30 +2,15 @@ package order_test
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/tests/deep"
 	"pyhook/tests/ranks"
 )
-
-// deep is how many times as much is run: PYHOOK_DEEP=50 makes the 2,000 steps
-// and 100 schedules that the claims in docs/decisions/0006 rest on.
-func deep(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("PYHOOK_DEEP")
-	if text == "" {
-		return 1
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(t, err, "PYHOOK_DEEP")
-	return n
-}
 
 func powerSGD(steps int) run {
 	return run{Hook: "powersgd", State: "powersgd", Args: map[string]any{"start_powerSGD_iter": 2}, Layers: 8, Size: 512, CapMB: 2, Steps: steps}
@@ -35,7 +20,7 @@ func powerSGD(steps int) run {
 // checking that the ranks agree.
 func all(t *testing.T, n int, runs []run) []outcome {
 	t.Helper()
-	job := ranks.RunOptions(t, ranks.Options{N: n, Case: "train", Args: runs, Timeout: time.Duration(2+deep(t)) * time.Minute})
+	job := ranks.RunOptions(t, ranks.Options{N: n, Case: "train", Args: runs, Timeout: time.Duration(deep.Times(t, 1)+2) * time.Minute})
 	first := ranks.Result[[]outcome](t, job, 0)
 	for rank := 1; rank < n; rank++ {
 		for i, o := range ranks.Result[[]outcome](t, job, rank) {
@@ -49,7 +34,7 @@ func all(t *testing.T, n int, runs []run) []outcome {
 func TestPowerSGDOverManyBucketsIsTheSerialRunBitForBit(t *testing.T) {
 	for _, n := range []int{2, 4} {
 		t.Run(fmt.Sprint(n, " ranks"), func(t *testing.T) {
-			steps := 40 * deep(t)
+			steps := deep.Times(t, 40)
 			if n == 4 {
 				steps /= 4
 			}
@@ -66,7 +51,7 @@ func TestPowerSGDOverManyBucketsIsTheSerialRunBitForBit(t *testing.T) {
 }
 
 func TestRandomDelaysChangeNoBit(t *testing.T) {
-	schedules := min(4*deep(t), 100)
+	schedules := min(deep.Times(t, 4), 100)
 	var runs []run
 	for _, hook := range []run{powerSGD(6), {Hook: "testdata/hooks.py:chained", Layers: 8, Size: 64, CapMB: 0.01, Steps: 6}} {
 		hook.Size, hook.CapMB = 64, 0.01

@@ -1,0 +1,150 @@
+package ddp
+
+import (
+	"fmt"
+	"hash/maphash"
+
+	"pyhook/internal/debuggc"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// apart says whether hooks work on other memory than the gradients'.
+func (r *Reducer) apart() bool { return r.opts.Rollback || r.watching() }
+
+func (r *Reducer) watching() bool { return r.opts.LateWrites || debuggc.On }
+
+// lend, before a hook call, gives the bucket's gradients to the hook.
+func (r *Reducer) lend(index int) error {
+	b := r.buckets[index]
+	b.dirty = true
+	if !r.apart() || b.sparse {
+		return nil
+	}
+	if err := r.lateWrite(index); err != nil {
+		return err
+	}
+	if r.watching() {
+		b.watch.Store(&writeWatcher{work: b.work})
+	}
+	return tensorconv.Copy(b.work, b.buffer)
+}
+
+// renewWork, with the mutex held and after a failed step, gives the next hook call
+// memory that nothing of the former one can still write to.
+func (r *Reducer) renewWork(index int) error {
+	b := r.buckets[index]
+	if !b.dirty || b.sparse {
+		return nil
+	}
+	cfg := r.bucketConfig(index, len(r.buckets), b.params)
+	work, err := r.opts.newBuffer(b.work.DType(), b.work.Len())
+	if err != nil {
+		return err
+	}
+	cfg.Buffer = work
+	grad, err := pyhook.NewGradBucket(cfg)
+	if err != nil {
+		work.Close()
+		return err
+	}
+	former := &bucket{grad: b.grad, work: b.work, busy: b.busy}
+	b.grad, b.work, b.busy, b.dirty = grad, work, nil, false
+	b.watch.Store(nil)
+	former.free()
+	return nil
+}
+
+// guardResult says what is wrong with a result that can be read.
+func (r *Reducer) guardResult(index int, res *result, t *tensorconv.Tensor) error {
+	if err := r.lateWrite(index); err != nil || !r.opts.CheckFinite {
+		return err
+	}
+	if res.reduced != nil {
+		t = res.reduced.Values
+	}
+	at, err := tensorconv.FirstNonFinite(t)
+	if err != nil || at < 0 {
+		return err
+	}
+	i, of := r.parameterAt(index, at)
+	if res.reduced != nil {
+		of = at // of its values
+	}
+	return r.hookError(index, pyhook.ErrNonFinite,
+		fmt.Sprintf("element %d of the result's %d is NaN or infinite, the first of them: element %d of parameter %s", at, t.Len(), of, r.params[i].Name),
+		"look for a division by zero or an overflow, in fp16 perhaps, in the hook and before it")
+}
+
+// parameterAt returns whose element is at an offset of a bucket, and which of its.
+func (r *Reducer) parameterAt(index int, at int64) (i int, k int64) {
+	for _, i = range r.buckets[index].params {
+		n := elements(r.params[i])
+		if at < n {
+			break
+		}
+		at -= n
+	}
+	return i, at
+}
+
+func (r *Reducer) hookError(index int, kind error, detail, hint string) error {
+	name := fmt.Sprintf("%T", r.opts.Hook)
+	if named, ok := r.opts.Hook.(interface{ Name() string }); ok {
+		name = named.Name()
+	}
+	return &pyhook.HookError{Hook: name, Rank: r.opts.Group.Rank(), Bucket: index, Kind: kind, Detail: detail, Hint: hint}
+}
+
+// writeWatcher is of one hook call: what its bucket held as its future was done.
+type writeWatcher struct {
+	work *tensorconv.Tensor
+	sum  uint64
+	done bool // sum is set
+}
+
+var seed = maphash.MakeSeed()
+
+func (w *writeWatcher) now() (uint64, error) {
+	bytes, err := tensorconv.RawBytes(w.work)
+	return maphash.Bytes(seed, bytes), err
+}
+
+// begin is called as the future is done, on whichever thread that is; w may be nil.
+func (w *writeWatcher) begin() {
+	if w == nil {
+		return
+	}
+	sum, err := w.now()
+	w.sum, w.done = sum, err == nil
+}
+
+// lateWrite says whether a bucket has changed since its future was done.
+func (r *Reducer) lateWrite(index int) error {
+	w := r.buckets[index].watch.Load()
+	if w == nil || !w.done {
+		return nil
+	}
+	if now, err := w.now(); err != nil || now == w.sum {
+		return err
+	}
+	return r.hookError(index, ErrLateWrite, "its memory is not what it was then",
+		"complete the future after the last write: return the future of the last `then`, and wait for threads and collectives that write to the bucket")
+}
+
+// LateWrites says, between two steps, whether a hook has written to its bucket since
+// its future was done: as the next Wait would. Ask before Close. The error is a
+// *StepError that is ErrLateWrite; nil without Options.LateWrites.
+func (r *Reducer) LateWrites() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
+	for i := range r.buckets {
+		if err := r.lateWrite(i); err != nil {
+			return r.stepError(i, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/gob"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"pyhook/internal/lines"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// FuzzMessages gives a trainer, or a worker, anything in place of messages: bytes, or
+// messages with any content. Descriptors of shared memory come with the first bytes.
+// Nothing may crash or hang, allocate without measure, or be left; calls that wait
+// end with an answer or a typed error.
+func FuzzMessages(f *testing.F) {
+	place := &tensorMessage{Region: 1, DType: tensorconv.Float32, Shape: []int64{4}, Room: 4}
+	region := &regionMessage{ID: 1, Bytes: 64}
+	other := &resultMessage{Call: 1, Outcome: outcomeOther, Tensor: place, Region: region}
+	bucket := &bucketMessage{ID: 5, Count: 1, Buffer: place, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}, Params: []parameterMessage{{ID: 3}}}
+	f.Add(false, false, uint8(1), encoded(&message{Kind: kindAnswer, ID: 1, Result: other}, &message{Kind: kindAnswer, ID: 2, Hook: &hookMessage{Name: "h"}}))
+	f.Add(false, false, uint8(2), encoded(&message{Kind: kindDone, Result: other}, &message{Kind: kindAnswer, ID: 2, Err: remote(pyhook.ErrShort)}))
+	f.Add(false, false, uint8(0), encoded(&message{Kind: kindDone, Result: &resultMessage{Call: 1, Outcome: outcomeFailed}, Err: remote(pyhook.ErrShort)}))
+	// What would crash the trainer, or have it wait for ever, if nobody looked at it.
+	for _, m := range []*message{
+		{Kind: kindDone},
+		{Kind: kindDone, Result: &resultMessage{Call: 2}}, // of what is no call
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther}},
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Tensor: place, Region: &regionMessage{Bytes: 1 << 30}}}, // the memory has 64
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &tensorMessage{DType: tensorconv.Float64, Shape: []int64{1}, Room: 1 << 61}}},
+	} {
+		f.Add(false, false, uint8(1), encoded(m))
+	}
+	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensorconv.Float32, Data: place}}}},
+		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindUnmap, Object: 1}))
+	f.Add(true, false, uint8(0), encoded(&message{Kind: kindCollective, ID: 1, Group: &groupMessage{Op: "all_gather"}}, &message{Kind: kindAdvance, ID: 2, Object: 1},
+		&message{Kind: kindCloseChain, ID: 3}, &message{Kind: kindSave, ID: 4}, &message{Kind: kindHook, ID: 5, Hook: &hookMessage{Spec: "noop"}}, &message{Kind: kindStop}))
+	f.Add(false, true, uint8(1), []byte("\x0b\x01\x01\x03\x04\x04\x00\x02\x04"))
+	f.Add(true, true, uint8(1), []byte("\x02\x01\x01\x03\x04\x04\x00\x02\x04\x05\x01\x01\x03"))
+	f.Fuzz(func(t *testing.T, toWorker, structured bool, files uint8, data []byte) {
+		if structured {
+			data = encoded(composed(data)...)
+		}
+		regions, before := live.Load(), allocated()
+		within(t, func() {
+			if toWorker {
+				feedWorker(t, data, int(files%4))
+			} else {
+				feedTrainer(t, data, int(files%4))
+			}
+		})
+		require.Less(t, allocated()-before, uint64(100<<20)+100*uint64(len(data)))
+		for end := time.Now().Add(5 * time.Second); live.Load() > regions && time.Now().Before(end); {
+			time.Sleep(100 * time.Microsecond)
+		}
+		require.LessOrEqual(t, live.Load(), regions, "mapped memory")
+	})
+}
+
+func allocated() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.TotalAlloc
+}
+
+func within(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		text := make([]byte, 1<<20)
+		t.Fatalf("it hangs:\n%s", text[:runtime.Stack(text, true)])
+	}
+}
+
+// encoded is what a wire sends.
+func encoded(messages ...*message) []byte {
+	var b bytes.Buffer
+	e := gob.NewEncoder(&b)
+	for _, m := range messages {
+		if err := e.Encode(m); err != nil {
+			panic(err)
+		}
+	}
+	return b.Bytes()
+}
+
+// composed makes messages whose numbers are those of data, most of them small.
+func composed(data []byte) (list []*message) {
+	next := func() int64 {
+		if len(data) == 0 {
+			return 0
+		}
+		b := data[0]
+		data = data[1:]
+		if b < 224 || len(data) < 8 {
+			return int64(b % 32)
+		}
+		n := int64(binary.LittleEndian.Uint64(data))
+		data = data[8:]
+		return n
+	}
+	some := func() (s []int64) {
+		for range next() % 5 {
+			s = append(s, next())
+		}
+		return s
+	}
+	tensor := func() *tensorMessage {
+		if next() == 0 {
+			return nil
+		}
+		return &tensorMessage{Region: uint64(next()), Offset: next(), DType: tensorconv.DType(next()), Shape: some(), Room: next()}
+	}
+	for len(data) > 0 && len(list) < 8 {
+		m := &message{Kind: kind(next()), ID: uint64(next()), Object: uint64(next())}
+		set := next() | next()<<3
+		if set&1 != 0 {
+			m.Result = &resultMessage{Call: uint64(next()), Outcome: uint32(next()), Tensor: tensor(), Region: &regionMessage{Bytes: int(next())}}
+		}
+		if set&2 != 0 {
+			m.Region = &regionMessage{ID: uint64(next()), Bytes: int(next())}
+		}
+		if set&4 != 0 {
+			m.Bucket = &bucketMessage{ID: uint64(next()), Index: int(next()), Count: int(next()), Buffer: tensor(), Indices: tensor(), Offsets: some(), Lengths: some(), Sizes: [][]int64{some()}}
+			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensorconv.DType(next()), Data: tensor()}}
+		}
+		if set&32 != 0 {
+			m.Observed = &observation{Hook: uint64(next()), On: next()&1 != 0, Collective: &pyhook.Collective{Bucket: int(next())}}
+		}
+		if set&8 != 0 {
+			m.Group = &groupMessage{Op: []string{"all_reduce", "broadcast", "all_gather", "barrier", "?"}[uint64(next())%5], Root: int(next())}
+			if at := tensor(); at != nil {
+				m.Group.Tensors = append(m.Group.Tensors, *at)
+			}
+			m.Run = &runMessage{Call: uint64(next()), Hook: uint64(next()), Bucket: uint64(next())}
+		}
+		if set&16 != 0 {
+			m.Err = &remoteError{Text: "text", Kinds: []string{"?"}, Hook: &remoteHookError{Bucket: int(next())}}
+			m.Hook, m.Started = &hookMessage{Spec: "noop"}, &startedMessage{Rank: int(next())}
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+// connected makes the two ends of a socket, and sends data on the other end, with
+// descriptors of 64 bytes of shared memory, to its end.
+func connected(t *testing.T, data []byte, files int) *wire {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	mine, err := newWire(os.NewFile(uintptr(pair[0]), "read"))
+	require.NoError(t, err)
+	theirs, err := newWire(os.NewFile(uintptr(pair[1]), "fed"))
+	require.NoError(t, err)
+	go func() { _, _ = io.Copy(io.Discard, theirs.conn) }() // the answers
+	go func() {
+		defer theirs.conn.CloseWrite()
+		var fds []int
+		for range files {
+			r, err := newRegion(9, 64)
+			if err != nil {
+				return
+			}
+			defer r.close()
+			fds = append(fds, int(r.file.Fd()))
+		}
+		first := min(len(data), 1)
+		_, _, _ = theirs.conn.WriteMsgUnix(data[:first], unix.UnixRights(fds...), nil)
+		_, _ = theirs.conn.Write(data[first:])
+	}()
+	t.Cleanup(func() { mine.close(); theirs.close() })
+	return mine
+}
+
+// ended is a process that has.
+var ended = func() *exec.Cmd {
+	cmd := exec.Command("true")
+	_ = cmd.Run()
+	return cmd
+}()
+
+// feedTrainer has the trainer's side read data, while a hook call and a question
+// wait.
+func feedTrainer(t *testing.T, data []byte, files int) {
+	cfg := &Config{}
+	cfg.setDefaults()
+	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{7: {onCollective: func(pyhook.Collective) {}}}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
+	var err error
+	p.page, err = newRegion(0, mailboxBytes)
+	require.NoError(t, err)
+	p.wire = connected(t, data, files)
+	answers := make(chan answer, 100)
+	called, asked := &call{hook: "h", bucket: 0, done: func(a answer) { answers <- a }}, &call{hook: "a question", bucket: -1}
+	for _, c := range []*call{called, asked} {
+		free, err := p.open(c)
+		require.NoError(t, err)
+		defer free()
+	}
+	go p.receive()
+	<-p.read
+	p.fail()
+	for _, c := range []*call{called, asked} {
+		answers <- <-c.answered
+	}
+	for len(answers) > 0 {
+		a := <-answers
+		if a.tensor != nil {
+			read, err := tensorconv.RawBytes(a.tensor)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(bytes.Clone(read)), 4096)
+			a.tensor.Close()
+		}
+	}
+}
+
+// feedWorker has the worker's side read data, as one that has been asked to start.
+func feedWorker(t *testing.T, data []byte, files int) {
+	page, err := newRegion(0, mailboxBytes)
+	require.NoError(t, err)
+	defer page.close()
+	s := newServer(connected(t, data, files), mailboxIn(page), nil)
+	s.started = true
+	_ = s.serve()
+	s.wire.drop()
+	for _, b := range s.buckets {
+		if b.buffer.Len() > 0 {
+			read, err := tensorconv.RawBytes(b.buffer)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(bytes.Clone(read)), 4096)
+		}
+		b.close()
+	}
+	for _, p := range s.params {
+		p.Data.Close()
+	}
+	for _, r := range s.regions {
+		r.close()
+	}
+}
