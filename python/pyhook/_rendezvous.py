@@ -163,6 +163,7 @@ class _Host:
         self.unread: set[int] = set()
         self.asked: dict[str, dict[str, Any]] = {}  # by word; dead or alive
         self.known: dict[int, dict[str, Any]] = {}  # by rank; alive
+        self.living = 0  # processes: two may say that they are one rank
 
     def gather(self) -> str:
         """Wait for all ranks. Returns the attempt's name."""
@@ -209,6 +210,7 @@ class _Host:
 
     def _admit(self, ask: dict[str, Any]) -> None:
         rank, size = ask["rank"], self.meeting.size
+        self.living += 1
         other = self.known.setdefault(rank, ask)
         if ask["size"] != size:
             self._refuse(
@@ -227,7 +229,7 @@ class _Host:
     def _refuse(self, *why: str) -> None:
         self.store.set(f"verdict/{self.name}", json.dumps(why))
         limit = time.monotonic() + _HEAR_SECONDS
-        while self.store.add(f"heard/{self.name}", 0) < len(self.known):
+        while self.store.add(f"heard/{self.name}", 0) < self.living:
             if time.monotonic() > limit:
                 break
             time.sleep(_POLL_SECONDS)
