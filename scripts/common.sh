@@ -16,3 +16,14 @@ die() {
 
 # key TEXT prints a short name for a cache entry made from TEXT.
 key() { printf '%s' "$*" | cksum | tr -s ' \t' '-'; }
+
+# as_root prints the prefix that makes a command run as root, or fails.
+as_root() {
+	if [[ $(id -u) -eq 0 ]]; then
+		echo env
+	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+		echo "sudo -n env"
+	else
+		return 1
+	fi
+}

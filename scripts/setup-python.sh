@@ -23,17 +23,6 @@ find_and_exit() {
 	esac
 }
 
-# as_root prints the prefix that makes a command run as root, or fails.
-as_root() {
-	if [[ $(id -u) -eq 0 ]]; then
-		echo env
-	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-		echo "sudo -n env"
-	else
-		return 1
-	fi
-}
-
 install_packages() {
 	local prefix version
 	[[ -z ${PYHOOK_NO_APT:-} && -e /etc/debian_version ]] || return 1
