@@ -7,9 +7,9 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
-# shellcheck source=../tests/docker/engine.sh
+# shellcheck source-path=SCRIPTDIR/.. source=tests/docker/engine.sh
 source "$root/tests/docker/engine.sh"
-# shellcheck source=../tests/docker/images.sh
+# shellcheck source-path=SCRIPTDIR/.. source=tests/docker/images.sh
 source "$root/tests/docker/images.sh"
 cd "$root"
 

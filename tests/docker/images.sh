@@ -60,13 +60,16 @@ make_go() {
 	rm -rf "$folder"
 }
 
-# make_images builds the images under test.
+# make_images builds the images under test, of one version, so that the program is built once.
 make_images() {
-	local variant
+	local variant version
+	version=$(git describe --tags --always --dirty 2>/dev/null || echo test)
 	for variant in none cpu; do
 		say "make image VARIANT=$variant"
-		make --no-print-directory -C "$root" image IMAGE="pyhook-test:$variant" VARIANT="$variant" \
+		make --no-print-directory -C "$root" image IMAGE="pyhook-test:$variant" VARIANT="$variant" VERSION="$version" \
 			BASE_IMAGE="$BASE_IMAGE" GO_IMAGE="$GO_IMAGE" >"$log" 2>&1 ||
 			die "the image cannot be built:"$'\n'"$(tail -n 40 "$log")"
 	done
+	# Each version that was built leaves an image without a name. The cache is for the last days'.
+	[[ -z ${dockerd:-} ]] || docker image prune -f --filter until=72h >/dev/null
 }
