@@ -51,10 +51,8 @@ func TestARollingRestartCostsNothingButTime(t *testing.T) {
 	for _, tr := range []training{{2, "fp16", 40}, {4, "powersgd", 30}} {
 		t.Run(tr.String(), func(t *testing.T) {
 			j := start(t, tr)
-			step := 0
 			for host := range j.ids {
-				step = j.saved(step)
-				t.Logf("host %d after step %d", host, step)
+				t.Logf("host %d after step %d", host, j.saved(j.latest()))
 				docker(t, "restart", "-t", "20", j.ids[host])
 			}
 			j.wait()

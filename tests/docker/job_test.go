@@ -103,17 +103,24 @@ func (j *job) wait() {
 	}
 }
 
+// latest is the step of the last checkpoint, or 0.
+func (j *job) latest() int {
+	begin := filepath.Join(j.folder, "digits.ckpt.step")
+	files, _ := filepath.Glob(begin + "*.hook0")
+	last := 0
+	for _, file := range files {
+		step, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(file, begin), ".hook0"))
+		last = max(last, step)
+	}
+	return last
+}
+
 // saved waits for a checkpoint of a step after the given one.
 func (j *job) saved(after int) int {
 	j.t.Helper()
-	begin := filepath.Join(j.folder, "digits.ckpt.step")
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		files, _ := filepath.Glob(begin + "*.hook0")
-		for _, file := range files {
-			step, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(file, begin), ".hook0"))
-			if err == nil && step > after {
-				return step
-			}
+		if step := j.latest(); step > after {
+			return step
 		}
 	}
 	require.Fail(j.t, "no further checkpoint", "after step %d", after)

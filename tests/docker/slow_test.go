@@ -45,7 +45,7 @@ func (j *job) hold(host int, s shape) (release func()) {
 // pace is how long an epoch takes now.
 func (j *job) pace() time.Duration {
 	j.t.Helper()
-	step := j.saved(j.saved(0))
+	step := j.saved(j.latest())
 	start := time.Now()
 	j.saved(step)
 	return time.Since(start)
