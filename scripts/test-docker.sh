@@ -49,8 +49,9 @@ else
 	export PYHOOK_TEST_COMPOSE=docker-compose
 fi
 say "images are there after $SECONDS s"
+# Two jobs at once: they wait for timeouts most of the time.
 set -m # the tests get a process group of their own, to be ended as one
-go test -count=1 -timeout "${PYHOOK_TEST_TIMEOUT:-30m}" -v "$@" ./tests/docker </dev/null 9>&- &
+go test -count=1 -parallel 2 -timeout "${PYHOOK_TEST_TIMEOUT:-30m}" -v "$@" ./tests/docker </dev/null 9>&- &
 tests=$!
 set +m
 wait "$tests"

@@ -32,6 +32,7 @@ func TestAFaultOfOneContainerCostsNothingButTime(t *testing.T) {
 	for _, f := range faults {
 		for _, tr := range []training{{2, "allreduce", 40}, {2, "fp16", 40}, {4, "powersgd", 30}} {
 			t.Run(fmt.Sprintf("%s/%s", f.name, tr), func(t *testing.T) {
+				t.Parallel()
 				j := start(t, tr)
 				step := j.saved(stepsAnEpoch)
 				delay := time.Duration(rand.IntN(500)) * time.Millisecond
@@ -50,6 +51,7 @@ func TestAFaultOfOneContainerCostsNothingButTime(t *testing.T) {
 func TestARollingRestartCostsNothingButTime(t *testing.T) {
 	for _, tr := range []training{{2, "fp16", 40}, {4, "powersgd", 30}} {
 		t.Run(tr.String(), func(t *testing.T) {
+			t.Parallel()
 			j := start(t, tr)
 			for host := range j.ids {
 				t.Logf("host %d after step %d", host, j.saved(j.latest()))

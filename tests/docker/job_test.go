@@ -5,12 +5,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,11 +47,14 @@ type job struct {
 	ids     []string // of the hosts' containers
 }
 
+// jobs counts them: each has a network of its own.
+var jobs atomic.Int64
+
 // start brings up the containers.
 func start(t *testing.T, tr training) *job {
 	t.Helper()
-	n := rand.IntN(256)
-	j := &job{t: t, training: tr, project: fmt.Sprintf("pyhook-test-%d-%d", os.Getpid(), n), folder: shared(t)}
+	n := (os.Getpid() + int(jobs.Add(1))) % 256
+	j := &job{t: t, training: tr, project: fmt.Sprintf("pyhook-test-%d", n), folder: shared(t)}
 	env := []string{"HOSTS=" + strconv.Itoa(tr.hosts), "PYHOOK_IMAGE=" + image + ":cpu", "DATA=" + j.folder, "JOB=" + j.project,
 		"SUBNET=" + fmt.Sprintf("172.28.%d.0/24", n), "COMMAND=pyhook " + tr.arguments(), "OMP_NUM_THREADS=1"}
 	call := func(args ...string) (string, error) {
@@ -184,10 +188,15 @@ type reference struct {
 	files  map[string]string
 }
 
-var references = map[training]reference{}
+var (
+	referencesMu sync.Mutex
+	references   = map[training]reference{}
+)
 
 func (tr training) reference(t *testing.T) reference {
 	t.Helper()
+	referencesMu.Lock()
+	defer referencesMu.Unlock()
 	if r, ok := references[tr]; ok {
 		return r
 	}

@@ -15,6 +15,7 @@ func TestContainersTrainAsRanksOfOneMachineDo(t *testing.T) {
 		for _, hook := range hooks {
 			tr := training{hosts, hook, 5}
 			t.Run(tr.String(), func(t *testing.T) {
+				t.Parallel()
 				j := start(t, tr)
 				addresses := map[string]bool{}
 				for host := range hosts {
