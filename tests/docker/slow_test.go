@@ -58,7 +58,7 @@ func (j *job) slow(victim int) {
 	during := j.pace()
 	release()
 	j.t.Logf("an epoch took %.2f s, and then %.2f s", before.Seconds(), during.Seconds())
-	assert.Greater(j.t, during, before*3/2)
+	assert.Greater(j.t, during, stepsAnEpoch*60*time.Millisecond, "a step takes the delay at least; unhindered an epoch is well under a second")
 	for host := range j.ids {
 		assert.NotRegexp(j.t, rankFailed, docker(j.t, "logs", "-t", j.ids[host]), "host %d", host)
 	}
