@@ -24,7 +24,7 @@ clean() {
 		docker volume ls -q --filter label=pyhook.test | xargs -r docker volume rm >/dev/null 2>&1 || true
 	fi
 	stop_engine
-	rm -f "${log:-}"
+	[[ -z ${tmp:-} ]] || rm -rf "$tmp"
 	exit "$status"
 }
 trap clean EXIT
@@ -36,7 +36,8 @@ trap 'exit 143' TERM
 mkdir -p "$cache/docker"
 exec 9>"$cache/docker/lock"
 flock -n 9 || { say "waiting for another run" && flock 9; }
-log=$(mktemp)
+tmp=$(mktemp -d)
+log=$tmp/log
 
 install_missing
 start_engine
@@ -51,7 +52,7 @@ fi
 say "images are there after $SECONDS s"
 # Two jobs at once: they wait for timeouts most of the time.
 set -m # the tests get a process group of their own, to be ended as one
-go test -count=1 -parallel 2 -timeout "${PYHOOK_TEST_TIMEOUT:-30m}" -v "$@" ./tests/docker </dev/null 9>&- &
+TMPDIR=$tmp go test -count=1 -parallel 2 -timeout "${PYHOOK_TEST_TIMEOUT:-30m}" -v "$@" ./tests/docker </dev/null 9>&- &
 tests=$!
 set +m
 wait "$tests"
