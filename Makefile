@@ -2,9 +2,11 @@
 #
 # PYHOOK_PYTHON=/path/to/python  use this interpreter (else one is found, or set up)
 # VERSION=v1.2.3                 the version to stamp (else git describe)
+# VARIANT=cuda, BASE_IMAGE=...   of the container image
 # FUZZTIME=10m, MINUTES=5         how long each fuzz target and the soak run
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BENCH ?= .
 IMAGE ?= pyhook
 FUZZTIME ?= 10m
@@ -14,7 +16,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image release test-release clean
+.PHONY: help build demo test test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,8 +76,12 @@ bench-start: ## a cold start against python -c 'import torch, torch.distributed'
 	@scripts/check-build.sh
 	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/start
 
-image: ## build the container image
-	docker build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .
+image: ## build the container image; VARIANT=cpu|cuda|none BASE_IMAGE=... GO_IMAGE=...: docs/docker.md
+	docker build --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' \
+		$(foreach v,VARIANT BASE_IMAGE GO_IMAGE TORCH TORCH_INDEX,$(if $($(v)),--build-arg $(v)='$($(v))')) -t '$(IMAGE)' .
+
+test-docker: ## build images and test them as jobs of 2 and 4 containers; as root it installs what it needs
+	@scripts/test-docker.sh
 
 release: ## archives for linux/amd64 and arm64, a wheel, a bill of materials and checksums in out/release
 	@VERSION='$(if $(filter file,$(origin VERSION)),,$(VERSION))' scripts/release.sh
