@@ -16,7 +16,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
+.PHONY: help build demo test test-kubernetes matrix test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,13 @@ image: ## build the container image; VARIANT=cpu|cuda|none BASE_IMAGE=... GO_IMA
 
 test-docker: ## build images and test them as jobs of 2 and 4 containers; as root it installs what it needs
 	@scripts/test-docker.sh
+
+test-kubernetes: ## the manifests against the operators' published schemas and code (a Go module of its own)
+	@scripts/test.sh kubernetes
+
+matrix: ## the tests under every Python and torch; writes docs/compatibility.md (as root; environments of 3 GB each)
+	@scripts/check-build.sh
+	go run -buildvcs=false ./tests/matrix
 
 release: ## archives for linux/amd64 and arm64, a wheel, a bill of materials and checksums in out/release
 	@VERSION='$(if $(filter file,$(origin VERSION)),,$(VERSION))' scripts/release.sh

@@ -120,7 +120,7 @@ check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy)
-all=("${lint[@]}" pytest kubernetes race cgocheck asan)
+all=("${lint[@]}" pytest race cgocheck asan)
 deep=(race cgocheck deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
