@@ -107,7 +107,7 @@ exec chroot "$root" /bin/sh -c 'cd "$0" || exit; "$@"; exit $?' "$folder" "$@"`
 		argv = append([]string{"--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "/bin/sh", "-c", enter, "sh", p.root, p.clone, folder}, argv...)
 		cmd = exec.Command("unshare", argv...)
 	}
-	cmd.Env = []string{"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "LANG=C.UTF-8",
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "LANG=C.UTF-8", "GLOO_SOCKET_IFNAME=lo",
 		"PYHOOK_PYTHON=" + p.python, "CI=" + os.Getenv("CI")}
 	return cmd
 }

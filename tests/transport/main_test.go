@@ -264,7 +264,8 @@ func many(ctx context.Context, r *ranks.Rank) error {
 	if grown := residentKiB() - memory; grown > 6<<10 && !raceDetector {
 		return fmt.Errorf("the process has grown by %d KiB", grown)
 	}
-	if more := threadCount() - threads; more > 20 {
+	// A leak is a thread for each of thousands; on a busy machine Go starts some for its own.
+	if more := threadCount() - threads; more > 200 {
 		return fmt.Errorf("%d more threads", more)
 	}
 	if err := r.Report(true); err != nil {
