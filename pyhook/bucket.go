@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -38,7 +39,8 @@ type GradBucket struct {
 }
 
 // NewGradBucket checks the description and makes the bucket. The buffer is
-// shared: it must stay open until the bucket is closed.
+// shared: it must stay open until the bucket is closed. One on a GPU is refused,
+// as errors.ErrUnsupported.
 func NewGradBucket(cfg BucketConfig) (*GradBucket, error) {
 	bad := func(format string, args ...any) (*GradBucket, error) {
 		return nil, fmt.Errorf("bucket %d of %d: "+format, append([]any{cfg.Index, cfg.Count}, args...)...)
@@ -111,6 +113,9 @@ func checkBuffer(t *tensorconv.Tensor) error {
 	}
 	if isClosed(t) {
 		return fmt.Errorf("the buffer: %w", ErrClosed)
+	}
+	if !t.Device().IsCPU() {
+		return fmt.Errorf("the buffer is on %s: %w: nothing here waits for a GPU's streams yet\nhint: copy the gradients to CPU memory", t.Device(), errors.ErrUnsupported)
 	}
 	if len(t.Shape()) != 1 || !t.IsContiguous() {
 		return fmt.Errorf("the buffer must be flat and contiguous, not of shape %v with strides %v", t.Shape(), t.Strides())
