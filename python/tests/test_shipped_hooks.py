@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from pyhook import load_hook, testing
 from pyhook._bucket import fresh
-from pyhook._group import _version, probe_allreduce_dtypes
+from pyhook._group import torch_version, probe_allreduce_dtypes
 from pyhook._load import build_state
 
 
@@ -75,7 +75,7 @@ def test_quantization_runs_on_gloo_from_torch_2_15_on_and_fails_clearly_before(
     # flat list), and torch 1.13 calls .cuda().
     bucket = testing.bucket(gradients)
     expected = bucket.buffer().clone()
-    if _version() >= (2, 15):
+    if torch_version() >= (2, 15):
         result = testing.run(load_hook(name), group, bucket)
         assert torch.allclose(result, expected, atol=0.05)
         return
