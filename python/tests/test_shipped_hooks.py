@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from pyhook import load_hook, testing
 from pyhook._bucket import fresh
-from pyhook._group import torch_version, probe_allreduce_dtypes
+from pyhook._group import probe_allreduce_dtypes, torch_version
 from pyhook._load import build_state
 
 
