@@ -100,6 +100,8 @@ mount --bind "$2" "$1$2"
 mount --rbind /dev "$1/dev"
 mount --bind /sys "$1/sys"
 mount -t proc proc "$1/proc"
+touch "$1/etc/hosts" # of debootstrap there is none
+mount --bind /etc/hosts "$1/etc/hosts"
 root=$1 folder=$3
 shift 3
 # Not exec at the end: as process 1 of its namespace the command would have no parent.
