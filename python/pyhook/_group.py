@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import re
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -258,24 +261,46 @@ def describe_group(group: Optional[Any] = None) -> dict[str, Any]:
     return {"rank": int(group.rank()), "size": int(group.size()), "backend": backend}
 
 
-_destroyed: list[Any] = []
+_kept: list[Any] = []  # until the process ends
+_leaving: list[Any] = []  # until nothing else refers to them
 
 
 def destroy(keep: bool = False) -> None:
     """Destroy the default group and all others. Nothing happens if there is none.
 
+    The last reference to a group may sit in a hook's closure, which is dropped on a
+    thread of gloo's own. That thread then joins itself, and the process is gone (seen
+    on torch 1.13: "terminate called", and 2.14: std::system_error). So the group's
+    object is let go of here, later: when nothing else refers to it, or at exit.
+
     Args:
-        keep: keep the default group's object until the process ends. The last
-            reference to one may sit in a hook's closure and be dropped on
-            gloo's own thread, which then joins itself (seen on torch 2.14:
-            std::system_error, and the process is gone). For the Go side, whose
-            interpreter is never finalised; where it is, a kept group aborts the
-            process as its threads are torn down (seen on torch 1.13).
+        keep: keep the object for good. For the Go side, whose interpreter is never
+            finalised; where it is, a group that is kept aborts the process as its
+            threads are torn down (seen on torch 1.13).
     """
     if dist.is_initialized():
-        if keep:
-            _destroyed.append(dist.group.WORLD)
+        (_kept if keep else _leaving).append(dist.group.WORLD)
         dist.destroy_process_group()
+    _let_go()
+
+
+def _let_go() -> bool:
+    """Drop the groups that only ``_leaving`` refers to. Whether there are none left."""
+    for i in reversed(range(len(_leaving))):
+        if sys.getrefcount(_leaving[i]) <= _ALONE:
+            del _leaving[i]
+    return not _leaving
+
+
+_ALONE = 2  # the list's reference, and the argument
+
+
+@atexit.register
+def _let_go_of_all() -> None:
+    limit = time.monotonic() + 1
+    while not _let_go() and time.monotonic() < limit:
+        time.sleep(0.01)
+    _leaving.clear()
 
 
 PROBED = (
