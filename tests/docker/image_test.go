@@ -124,9 +124,9 @@ func TestTorchMayBeMounted(t *testing.T) {
 func TestTheContainerIsNoRootAndSaysWhatItIs(t *testing.T) {
 	for _, tag := range []string{"cpu", "none"} {
 		t.Run(tag, func(t *testing.T) {
-			out, err := run("--entrypoint", "sh", image+":"+tag, "-c", "id -u; touch /data/mine && echo writable; touch /usr/mine || echo kept")
+			out, err := run("--entrypoint", "sh", image+":"+tag, "-c", "id -u; touch /data/mine && echo writable; touch /usr/mine 2>/dev/null || echo kept")
 			require.NoError(t, err, "%s", out)
-			assert.Regexp(t, `(?s)^10001\nwritable\n.*kept\n$`, out)
+			assert.Regexp(t, `^10001\nwritable\nkept\n$`, out)
 			var labels map[string]string
 			require.NoError(t, json.Unmarshal([]byte(docker(t, "image", "inspect", "--format", "{{json .Config.Labels}}", image+":"+tag)), &labels))
 			assert.Equal(t, "pyhook", labels["org.opencontainers.image.title"])
