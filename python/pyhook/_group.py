@@ -107,7 +107,8 @@ def _meet_and_init(
             if isinstance(error, GroupError):
                 raise
             low = str(error).lower()
-            if not meeting.over() and "connect" not in low and "broken pipe" not in low:
+            gone = ("connect", "broken pipe", "failed to recv")
+            if not meeting.over() and not any(words in low for words in gone):
                 raise
             raise GroupError(
                 "timeout" if meeting.over() else "peer",

@@ -164,7 +164,8 @@ def connect(place: Place, timeout: datetime.timedelta, seconds: float) -> Any:
     try:
         store = dist.TCPStore(address, place.port, None, False, **options)
     except RuntimeError as error:
-        if "invalid value returned from server" in str(error):
+        # torch 2.15's word for it, and 2.6's
+        if "invalid value returned" in str(error) or "returnedNonce" in str(error):
             raise _foreign(place) from error
         raise NotYet(f"what listens there gave no answer of a store: {error}") from error
     store.set_timeout(timeout)
