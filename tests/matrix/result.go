@@ -61,6 +61,9 @@ func (r *result) save(root string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(filepath.Join(root, resultsFolder), 0o755); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(root, resultsFolder, r.Name+".json"), append(data, '\n'), 0o644)
 }
 
