@@ -96,8 +96,10 @@ func enduring(t *testing.T, workers []*worker.Worker, steps int, k *killer) []st
 	}
 	if k != nil {
 		t.Logf("%d kills: %v; %d restarts, %d tries of one that failed", k.kills, k.counts(), restarts, trainers[0].failed+trainers[1].failed)
-		for phase, n := range k.hits {
-			assert.Positive(t, n, phases[phase])
+		if k.kills >= 50 { // of a few, none may fall between two steps
+			for phase, n := range k.hits {
+				assert.Positive(t, n, phases[phase])
+			}
 		}
 	}
 	return digests
