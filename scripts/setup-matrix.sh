@@ -21,18 +21,18 @@ cannot() {
 	exit 3
 }
 
-# in_root ROOT COMMAND... runs a command in a root, whose own /proc it can see.
+# in_root ROOT COMMAND... runs a command in a root, with a /proc that goes when it ends: one that
+# stayed would be in the way of whoever removes the root.
 in_root() {
-	local place=$1
-	shift
-	mountpoint -q "$place/proc" || mount -t proc proc "$place/proc"
-	# An old copy of sid is as good for this as a new one.
-	chroot "$place" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "$@"
+	# shellcheck disable=SC2016  # expanded by the inner shell
+	unshare --mount --propagation private /bin/sh -c 'mount -t proc proc "$1/proc" && exec chroot "$@"' sh \
+		"$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "${@:2}"
 }
 
 apt_install() {
 	local place=$1
 	shift
+	# An old copy of sid is as good for this as a new one.
 	local apt=(apt-get -qq -o Dpkg::Use-Pty=0 -o Acquire::Check-Valid-Until=false)
 	in_root "$place" "${apt[@]}" update >&2
 	in_root "$place" "${apt[@]}" install -y --no-install-recommends "$@" >&2
@@ -45,6 +45,7 @@ debian() {
 	[[ $(id -u) -eq 0 ]] || cannot "debootstrap and chroot need root"
 	if [[ ! -e $place.made ]]; then
 		command -v debootstrap >/dev/null || {
+			[[ -z ${PYHOOK_NO_APT:-} ]] || cannot "debootstrap is not installed, and PYHOOK_NO_APT is set"
 			say "apt-get install debootstrap"
 			apt-get update -qq >&2 && apt-get install -y -qq debootstrap >&2 ||
 				cannot "debootstrap is not installed; on Debian: apt-get install debootstrap"
@@ -54,7 +55,7 @@ debian() {
 		# Older releases' debootstrap has no script for newer suites, which are all like sid.
 		local script=/usr/share/debootstrap/scripts/$suite
 		[[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid
-		rm -rf "$place"
+		rm -rf --one-file-system "$place"
 		debootstrap --variant=minbase "$suite" "$place" "$mirror" "$script" >&2 ||
 			cannot "debootstrap $suite failed"
 		touch "$place.made"

@@ -1,6 +1,7 @@
 package tensorconv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -288,6 +289,48 @@ func TestOverlappingMemoryIsCopiedAsIfByWayOfAClone(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, test.want, values)
 		})
+	}
+}
+
+// From a mebibyte on the C code writes past the cache, 64 bytes at a time from an
+// aligned address on: no byte beside the copy may change.
+func TestLargeCopiesAreOfAllTheirBytesAndNoOther(t *testing.T) {
+	noLeaks(t)
+	const past, margin = 1 << 20, 128
+	from, to := newClosed(t, UInt8, past+2*margin), newClosed(t, UInt8, past+2*margin)
+	source, err := RawBytes(from)
+	require.NoError(t, err)
+	target, err := RawBytes(to)
+	require.NoError(t, err)
+	random := rand.New(rand.NewPCG(5, 6))
+	for i := range source {
+		source[i] = byte(random.Uint32())
+	}
+	part := func(x *Tensor, offset, n int64) *Tensor {
+		v, err := x.View(offset, []int64{n}, nil)
+		require.NoError(t, err)
+		return v
+	}
+	for _, n := range []int64{past - 1, past, past + 1, past + 15, past + 63, past + 64} {
+		for _, at := range [][2]int64{{0, 0}, {1, 0}, {0, 1}, {15, 3}, {16, 17}, {63, 64}} {
+			clear(target)
+			dst, src := part(to, at[0], n), part(from, at[1], n)
+			require.NoError(t, Copy(dst, src))
+			dst.Close()
+			src.Close()
+			want := make([]byte, len(target))
+			copy(want[at[0]:at[0]+n], source[at[1]:])
+			require.True(t, bytes.Equal(want, target), "%d bytes to %d from %d", n, at[0], at[1])
+		}
+	}
+	for _, at := range [][2]int64{{1, 0}, {0, 1}, {64, 0}, {0, 64}} { // memory that overlaps
+		want := bytes.Clone(source)
+		copy(want[at[0]:at[0]+past], source[at[1]:at[1]+past])
+		dst, src := part(from, at[0], past), part(from, at[1], past)
+		require.NoError(t, Copy(dst, src))
+		dst.Close()
+		src.Close()
+		require.True(t, bytes.Equal(want, source), "overlapping, to %d from %d", at[0], at[1])
 	}
 }
 
