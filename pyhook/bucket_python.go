@@ -42,6 +42,9 @@ type pythonBucket struct {
 	dtype  *Object            // tensor's
 	buffer *tensorconv.Tensor // the trainer's handle
 	refs   atomic.Int32
+	// same is the future of every call that was done at return with the
+	// buffer: nothing tells one of those from another.
+	same *Future
 
 	call    sync.Mutex    // guards c's streak and result: a call and the reading of it
 	c       *C.pyh_bucket // C memory, as long as this struct; layout, tensor and dtype hold its references
@@ -123,6 +126,7 @@ func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBuck
 	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer, c: (*C.pyh_bucket)(C.calloc(1, C.sizeof_pyh_bucket))}
 	runtime.AddCleanup(python, func(c *C.pyh_bucket) { C.free(unsafe.Pointer(c)) }, python.c)
 	python.refs.Store(2)
+	python.same = CompletedFuture(Value{tensor: buffer, bucket: b}, nil)
 	python.c.data, python.c.len = C.uintptr_t(uintptr(buffer.Data())), C.int64_t(buffer.Len())
 	hold := func(o *Object, slot **C.PyObject) error {
 		return o.Pointer(func(p unsafe.Pointer) error {

@@ -152,7 +152,9 @@ func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
 
 // RunHook calls hook(state, bucket) and returns its future without waiting
 // (PythonCommHook::runHook). Every call gets a bucket object of its own, so
-// what the hook does to that (set_buffer) does not show in the next. After an
+// what the hook does to that (set_buffer) does not show in the next. The future
+// of a hook that is done at once, with the bucket's own buffer, is the same
+// *Future at each call: it costs nothing. After an
 // error the bucket and the hook may be used again. The error is a *HookError:
 // ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's. When ctx
 // ends during the call the hook gets the exception pyhook.Interrupted, again if
@@ -183,7 +185,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 		return nil, h.fail(b, ErrClosed, err)
 	}
 	if result.outcome == C.PYH_SAME { // nothing of Python is left to look at
-		future := CompletedFuture(Value{tensor: python.buffer, bucket: b}, nil)
+		future := python.same
 		python.release()
 		return future, nil
 	}
