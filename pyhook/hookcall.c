@@ -56,7 +56,7 @@ static void learn_form(const pyh_tools *t, pyh_bucket *b) {
   b->form = seen.dtype;
 }
 
-// same_memory: the kept tensor is flat, of its length and dtype, and where it was.
+// same_memory: the kept tensor's elements are those of the bucket, in order.
 static int same_memory(const pyh_tools *t, const pyh_bucket *b) {
   DLTensor seen;
   if (b->described == 1) {
@@ -71,30 +71,29 @@ static int same_memory(const pyh_tools *t, const pyh_bucket *b) {
   }
   // Not PyObject_Size: len() of a tensor is Python code.
   // An empty tensor has no address to compare.
-  return number(t, t->numel, b) == b->len && number(t, t->dim, b) == 1 &&
+  return number(t, t->numel, b) == b->len &&
          (b->len == 0 || number(t, t->data_ptr, b) == (int64_t)b->data) &&
          answers(t, call1(t->py, t->is_contiguous, b->tensor), t->py->True) &&
          answers(t, t->py->PyObject_GetAttr(b->tensor, t->dtype), b->dtype);
 }
 
-// same_flags: what is no part of a result, but shows in the next step.
-static int same_flags(const pyh_tools *t, const pyh_bucket *b) {
+// same_manner: what is no part of a result, but shows in the next step.
+static int same_manner(const pyh_tools *t, const pyh_bucket *b) {
   const pyh_api *py = t->py;
-  return (t->has_names == NULL || answers(t, call1(py, t->has_names, b->tensor), py->False)) &&
+  return answers(t, py->PyObject_Type(b->tensor), t->tensor_class) && number(t, t->dim, b) == 1 &&
+         (t->has_names == NULL || answers(t, call1(py, t->has_names, b->tensor), py->False)) &&
          answers(t, py->PyObject_GetAttr(b->tensor, t->requires_grad), py->False);
 }
 
-enum { FLAGS_EACH = 64 }; // calls between two looks at the flags of a steady hook
+enum { MANNER_EACH = 64 }; // calls between two looks at it, of a steady hook
 
 // untouched: the hook did not give the kept tensor other memory, or another form
 // of it, in place (resize_, set_, .data=, unsqueeze_, as_strided_,
-// requires_grad_, rename_, .__class__=). A hook that has left the flags alone in
-// its first calls is not asked for them each time.
+// requires_grad_, rename_, .__class__=). A hook that has left alone in its first
+// calls what does not change the result is not looked at for it each time.
 static int untouched(const pyh_tools *t, const pyh_bucket *b) {
-  const pyh_api *py = t->py;
-  int look = b->calls < FLAGS_EACH || b->calls % FLAGS_EACH == 0;
-  return answers(t, py->PyObject_Type(b->tensor), t->tensor_class) &&
-         same_memory(t, b) && (!look || same_flags(t, b));
+  int look = b->calls < MANNER_EACH || b->calls % MANNER_EACH == 0;
+  return same_memory(t, b) && (!look || same_manner(t, b));
 }
 
 static int is_future(const pyh_tools *t, PyObject *o) {

@@ -16,6 +16,10 @@ static const pyh_api *py;
 static PyObject *type;   // this type
 static PyObject *class;  // Bucket
 static Py_ssize_t before; // bytes of an object before its fields
+// The memory of the last object that went, for the next one: most calls need no
+// other. Guarded by the GIL; without one there is none.
+static PyObject *spare;
+static int spares;
 
 static fields *of(PyObject *o) { return (fields *)((char *)o + before); }
 
@@ -64,8 +68,12 @@ static void dealloc(PyObject *self) {
   if (of(self)->weakrefs != NULL) {
     py->PyObject_ClearWeakRefs(self);
   }
-  clear(self);
-  py->PyObject_GC_Del(self);
+  clear(self); // may run any code, and that make and drop a bucket
+  if (spares && spare == NULL) {
+    spare = self;
+  } else {
+    py->PyObject_GC_Del(self);
+  }
   py->Py_DecRef(type); // the object's reference
 }
 
@@ -100,6 +108,7 @@ PyObject *pyh_shell_type(const pyh_api *api, PyObject *methods, PyObject *bucket
   // Without a GIL, reading a field beside a thread that sets it needs what only
   // CPython's own members do: buffer() stays BucketMethods' there.
   int free_threaded = strstr(py->Py_GetVersion(), "free-threading") != NULL;
+  spares = !free_threaded;
   PyType_Slot slots[] = {
       {PYH_TP_DEALLOC, (void *)dealloc},
       {PYH_TP_TRAVERSE, (void *)traverse},
@@ -124,9 +133,17 @@ PyObject *pyh_shell_type(const pyh_api *api, PyObject *methods, PyObject *bucket
 }
 
 PyObject *pyh_shell(PyObject *layout, PyObject *buffer) {
-  PyObject *o = py->PyType_GenericAlloc(type, 0);
-  if (o != NULL) {
-    *of(o) = (fields){held(layout), held(buffer), NULL};
+  PyObject *o = spare;
+  if (o == NULL) {
+    o = py->PyType_GenericAlloc(type, 0);
+    if (o != NULL) {
+      *of(o) = (fields){held(layout), held(buffer), NULL};
+    }
+    return o;
   }
+  spare = NULL;
+  py->PyObject_Init(o, type);
+  *of(o) = (fields){held(layout), held(buffer), NULL};
+  py->PyObject_GC_Track(o);
   return o;
 }

@@ -1,6 +1,6 @@
 package pyhook
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0x6e9f18c42210
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0x2317dbbf6231
 // #include <stdlib.h>
 // #include "hookcall.h"
 import "C"

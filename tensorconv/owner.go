@@ -1,6 +1,6 @@
 package tensorconv
 
-// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0x6e9f18c42210
+// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0x2317dbbf6231
 // #include "memory.h"
 import "C"
 

@@ -1,6 +1,6 @@
 package hookbench
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x6e9f18c42210
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x2317dbbf6231
 // #include <stdbool.h>
 // #include "../../cbridge/pyapi.h"
 //
