@@ -19,6 +19,8 @@ type BucketConfig struct {
 	Parameters   []*Parameter       // of each gradient; nil entries and nil are allowed
 	// SparseIndices of a sparse gradient, or nil (torch >= 2).
 	SparseIndices *tensorconv.Tensor
+	// Stream of a Buffer on a GPU: see Stream.
+	Stream Stream
 }
 
 // GradBucket is c10d::GradBucket: gradients that are reduced together. Its
@@ -39,8 +41,8 @@ type GradBucket struct {
 }
 
 // NewGradBucket checks the description and makes the bucket. The buffer is
-// shared: it must stay open until the bucket is closed. One on a GPU is refused,
-// as errors.ErrUnsupported.
+// shared: it must stay open until the bucket is closed. One on a GPU works by
+// cfg.Stream; see Stream.
 func NewGradBucket(cfg BucketConfig) (*GradBucket, error) {
 	bad := func(format string, args ...any) (*GradBucket, error) {
 		return nil, fmt.Errorf("bucket %d of %d: "+format, append([]any{cfg.Index, cfg.Count}, args...)...)
@@ -114,8 +116,8 @@ func checkBuffer(t *tensorconv.Tensor) error {
 	if isClosed(t) {
 		return fmt.Errorf("the buffer: %w", ErrClosed)
 	}
-	if !t.Device().IsCPU() {
-		return fmt.Errorf("the buffer is on %s: %w: nothing here waits for a GPU's streams yet\nhint: copy the gradients to CPU memory", t.Device(), errors.ErrUnsupported)
+	if d := t.Device(); !d.IsCPU() && d.Type != tensorconv.CUDA && d.Type != tensorconv.ROCM {
+		return fmt.Errorf("the buffer is on %s: %w\nhint: copy the gradients to the CPU's memory, or a GPU's", d, errors.ErrUnsupported)
 	}
 	if len(t.Shape()) != 1 || !t.IsContiguous() {
 		return fmt.Errorf("the buffer must be flat and contiguous, not of shape %v with strides %v", t.Shape(), t.Strides())

@@ -41,13 +41,14 @@ type pythonBucket struct {
 	tensor *Object            // the flat torch tensor over buffer
 	dtype  *Object            // tensor's
 	buffer *tensorconv.Tensor // the trainer's handle
+	stream *onStream          // of a buffer on a GPU; else nil
 	refs   atomic.Int32
 	// same is the future of every call that was done at return with the
 	// buffer: nothing tells one of those from another.
 	same *Future
 
 	call    sync.Mutex    // guards c's streak and result: a call and the reading of it
-	c       *C.pyh_bucket // C memory, as long as this struct; layout, tensor and dtype hold its references
+	c       *C.pyh_bucket // C memory, as long as this struct; layout, tensor, dtype and stream hold its references
 	address C.uintptr_t   // of c
 }
 
@@ -56,6 +57,7 @@ func (p *pythonBucket) release() {
 		p.layout.Close()
 		p.tensor.Close()
 		p.dtype.Close()
+		p.stream.close()
 	}
 }
 
@@ -128,18 +130,32 @@ func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBuck
 	python.refs.Store(2)
 	python.same = CompletedFuture(Value{tensor: buffer, bucket: b}, nil)
 	python.c.data, python.c.len = C.uintptr_t(uintptr(buffer.Data())), C.int64_t(buffer.Len())
-	hold := func(o *Object, slot **C.PyObject) error {
-		return o.Pointer(func(p unsafe.Pointer) error {
-			*slot = (*C.PyObject)(p)
-			return nil
-		})
+	err = errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor), hold(dtype, &python.c.dtype))
+	if err == nil && !buffer.Device().IsCPU() {
+		var stream *onStream
+		if stream, err = newOnStream(t, buffer.Device(), b.cfg.Stream); err == nil {
+			err = python.orderBy(stream)
+		}
 	}
-	if err := errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor), hold(dtype, &python.c.dtype)); err != nil {
+	if err != nil {
 		python.refs.Store(1)
 		python.release()
 		return nil, err
 	}
 	return python, nil
+}
+
+// orderBy has hooks called and futures asked by stream, which it takes over.
+func (p *pythonBucket) orderBy(stream *onStream) error {
+	p.stream = stream
+	return hold(stream.value, &p.c.value)
+}
+
+func hold(o *Object, slot **C.PyObject) error {
+	return o.Pointer(func(p unsafe.Pointer) error {
+		*slot = (*C.PyObject)(p)
+		return nil
+	})
 }
 
 // resizable makes the torch tensor of a buffer, in a storage with the room that

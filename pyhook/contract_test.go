@@ -1,7 +1,6 @@
 package pyhook
 
 import (
-	"errors"
 	"slices"
 	"testing"
 
@@ -245,17 +244,4 @@ func TestAHookMayMakeASquareOfItsBuffer(t *testing.T) {
 		require.ErrorContains(t, err, "hint: "+resizeHint)
 		memory.Close()
 	})
-}
-
-// Nothing here waits for a GPU's streams, so that a result would be read too early.
-func TestABucketOnAGPUIsRefused(t *testing.T) {
-	memory, err := tensorconv.New(tensorconv.Float32, 4)
-	require.NoError(t, err)
-	defer memory.Close()
-	onGPU, err := tensorconv.FromPointer(memory.Data(), tensorconv.Float32, []int64{4}, nil, tensorconv.Device{Type: tensorconv.CUDA}, nil)
-	require.NoError(t, err)
-	defer onGPU.Close()
-	_, err = NewGradBucket(BucketConfig{Count: 1, Buffer: onGPU, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}})
-	require.ErrorIs(t, err, errors.ErrUnsupported)
-	assert.ErrorContains(t, err, "cuda:0")
 }

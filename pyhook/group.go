@@ -143,6 +143,9 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 	if err := ctx.Err(); err != nil {
 		return nil, groupError(name, g.rank, err)
 	}
+	if d := result.Device(); !d.IsCPU() { // on which stream?
+		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory", d, errors.ErrUnsupported))
+	}
 	future, err := g.bridge.Call(name, args...)
 	if err != nil {
 		return nil, groupError(name, g.rank, err)

@@ -173,12 +173,22 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	if err != nil {
 		return nil, h.fail(b, ErrBucket, err)
 	}
+	callable := hook
+	if python.stream != nil {
+		if callable, err = python.stream.around(hook); err != nil {
+			python.release()
+			return nil, h.fail(b, ErrBucket, err)
+		}
+	}
 	var result C.pyh_result
 	stacks, interrupted := "", false
 	if ctx.Done() == nil {
-		err = h.call(python, hook, nil, &result)
+		err = h.call(python, callable, nil, &result)
 	} else {
-		stacks, interrupted, err = h.callUntil(ctx, python, hook, &result)
+		stacks, interrupted, err = h.callUntil(ctx, python, callable, &result)
+	}
+	if callable != hook {
+		callable.Close()
 	}
 	if err != nil {
 		python.release()
@@ -211,7 +221,7 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
 		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
-		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, dtype: python.c.dtype, data: python.c.data, len: python.c.len,
+		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, dtype: python.c.dtype, value: python.c.value, data: python.c.data, len: python.c.len,
 			described: python.c.described, form: python.c.form}
 	}
 	w.enter(c)
@@ -281,7 +291,11 @@ func (h *PythonCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
 		return nil, h.fail(nil, ErrBadResult, errors.New("not the value of a future of a hook"))
 	}
 	python := v.held.python
-	flat, err := h.rt.tools.parseValue.Invoke([]any{v.held.object, python.layout}, nil)
+	parse := h.rt.tools.parseValue
+	if python.stream != nil {
+		parse = python.stream.parse
+	}
+	flat, err := parse.Invoke([]any{v.held.object, python.layout}, nil)
 	if err != nil {
 		return nil, h.fail(v.bucket, kindOf(v.held.object), err)
 	}

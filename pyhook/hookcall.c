@@ -122,9 +122,13 @@ static void sort_value(const pyh_tools *t, PyObject *value, const pyh_bucket *b,
   }
 }
 
+static PyObject *value_of(const pyh_tools *t, PyObject *future, const pyh_bucket *b) {
+  return call1(t->py, b != NULL && b->value != NULL ? b->value : t->value, future);
+}
+
 static void take_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
                        pyh_result *out) {
-  PyObject *value = call1(t->py, t->value, future);
+  PyObject *value = value_of(t, future, b);
   if (value == NULL) {
     out->error = t->py->raised();
   }
@@ -172,7 +176,7 @@ static void guess(const pyh_tools *t, PyObject *future, pyh_bucket *b) {
     b->streak = out->outcome == PYH_PENDING && b->streak > 0 ? 0 : b->streak + 1;
     return;
   }
-  PyObject *value = call1(py, t->value, future);
+  PyObject *value = value_of(t, future, b);
   if (value == NULL) {
     // Not done, or failed; and what was not done may be by now. Ask.
     py->PyErr_Clear();

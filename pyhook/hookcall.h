@@ -51,6 +51,7 @@ typedef struct {
   PyObject *layout;
   PyObject *tensor;
   PyObject *dtype; // tensor's
+  PyObject *value; // asks a future that is done; NULL: tools->value does
   uintptr_t data; // where tensor's memory is
   int64_t len;    // its elements
   int streak;     // calls in a row whose future was done at return

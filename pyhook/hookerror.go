@@ -113,7 +113,7 @@ func hintFor(kind error, detail string) string {
 		{ErrLayout, "return a plain tensor: .contiguous() or .clone() makes one"},
 		{ErrBadResult, "the value must be the reduced flat tensor"},
 		{ErrNotFuture, "a hook returns a torch.futures.Future of the reduced flat tensor"},
-		{ErrBucket, "give the bucket a dtype that this torch has, and parts that fit each other"},
+		{ErrBucket, "give the bucket a dtype and a device that this torch has (`pyhook doctor` lists them), and parts that fit each other"},
 		{ErrGroup, "run `pyhook doctor`, which tries what torch.distributed can do here"},
 		{ErrLoad, "the error's PythonError has the traceback"},
 	} {

@@ -25,6 +25,7 @@ type tools struct {
 	parseValue    *Object
 	requireFuture *Object
 	newChain      *Object // pyhook._ordered.Chain
+	onStream      *Object // pyhook._device.on_stream
 	addCallback   *Object // torch._C.Future.add_done_callback, unbound
 	none          *Object
 }
@@ -89,6 +90,7 @@ func newTools(bridge *Object) (*tools, error) {
 		{&t.parseValue, bridge, "parse_value"},
 		{&t.requireFuture, bridge, "require_future"},
 		{&t.newChain, bridge, "Chain"},
+		{&t.onStream, bridge, "on_stream"},
 		{&t.addCallback, future, "add_done_callback"},
 	} {
 		if *f.slot, err = f.of.Attr(f.name); err != nil {

@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 from ._bucket import Bucket, BucketLayout, BucketMethods, fresh, new_layout
 from ._contract import callback_origin, future_value, parse_value, require_future
+from ._device import on_stream
 from ._errors import GroupError, HookContractError, HookError, HookLoadError
 from ._group import (
     backends,
@@ -59,6 +60,7 @@ __all__ = [
     "libuv_disabled",
     "load_hook",
     "new_layout",
+    "on_stream",
     "parse_value",
     "probe_allreduce_dtypes",
     "require_future",
