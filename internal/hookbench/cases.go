@@ -24,6 +24,8 @@ type Case struct {
 	Callers int
 	// Busy: a Python thread computes meanwhile, and a millisecond lies between calls.
 	Busy bool
+	// GPU: the buffer is in the GPU's memory, and the group is nccl's.
+	GPU bool
 }
 
 // noop says that the hook does nothing: its calls are a few microseconds.
@@ -33,7 +35,8 @@ func (c Case) noop() bool { return c.Spec.Hook == "noop" }
 func (c Case) alone() bool { return c.Callers < 2 && !c.Busy }
 
 // Name is hook/size/parameters, with /2ranks where two processes take part,
-// /2callers where two threads call at once, /busy where another holds the GIL.
+// /2callers where two threads call at once, /busy where another holds the GIL, /gpu
+// on a GPU.
 func (c Case) Name() string {
 	name := fmt.Sprintf("%s/%s/%d", c.Spec.Hook, size(c.Bytes), c.Params)
 	if c.World > 1 {
@@ -44,6 +47,9 @@ func (c Case) Name() string {
 	}
 	if c.Busy {
 		name += "/busy"
+	}
+	if c.GPU {
+		name += "/gpu"
 	}
 	return name
 }
@@ -89,6 +95,18 @@ func Suite() []Case {
 	}
 	noop.Callers, noop.Busy = 0, true
 	return append(cases, noop)
+}
+
+// GPUSuite is the cases of Suite that one GPU can run.
+func GPUSuite() []Case {
+	var cases []Case
+	for _, c := range Suite() {
+		if c.World == 1 && c.alone() {
+			c.GPU = true
+			cases = append(cases, c)
+		}
+	}
+	return cases
 }
 
 // blocks returns how many blocks of how many calls each side runs. It is fixed,

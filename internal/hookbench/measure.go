@@ -33,7 +33,11 @@ func measure(ctx context.Context, j *job) error {
 		return err
 	}
 	defer rt.Close()
-	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	backend := "gloo"
+	if len(j.Cases) > 0 && j.Cases[0].GPU {
+		backend = "nccl"
+	}
+	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: backend})
 	if err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, 
 	if err := b.goSide.account(&r); err != nil {
 		return Row{}, err
 	}
-	if c.noop() && c.alone() && c.Bytes == 4*kib && j.Cpp {
+	if c.noop() && c.alone() && c.Bytes == 4*kib && j.Cpp && !c.GPU {
 		err = b.forScale(j, &r)
 	}
 	return r, err
@@ -200,6 +204,23 @@ func newBench(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (*bench, 
 }
 
 func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
+	if b.loops, err = b.keep(rt.Import("loops")); err != nil {
+		return err
+	}
+	if err := b.fill(); err != nil {
+		return err
+	}
+	if b.hook, err = b.keep(rt.LoadHook(b.c.Spec.Hook)); err != nil {
+		return err
+	}
+	if b.goSide, err = b.newGoSide(ctx, rt); err != nil {
+		return err
+	}
+	return b.openPeers(rt)
+}
+
+// fill makes the buffer.
+func (b *bench) fill() (err error) {
 	if b.buffer, err = tensorconv.New(tensorconv.Float32, b.c.Bytes/4); err != nil {
 		return err
 	}
@@ -211,16 +232,18 @@ func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
 	for i := range values {
 		values[i] = float32(i%1000)*1e-3 - 0.5
 	}
-	if b.hook, err = b.keep(rt.LoadHook(b.c.Spec.Hook)); err != nil {
+	if !b.c.GPU {
+		return nil
+	}
+	there, err := b.keep(b.loops.Call("on_gpu", b.buffer))
+	if err != nil {
 		return err
 	}
-	if b.loops, err = b.keep(rt.Import("loops")); err != nil {
+	if b.buffer, err = tensorconv.FromPython(there); err != nil {
 		return err
 	}
-	if b.goSide, err = b.newGoSide(ctx, rt); err != nil {
-		return err
-	}
-	return b.openPeers(rt)
+	b.closers = append(b.closers, b.buffer.Close)
+	return nil
 }
 
 func (b *bench) openPeers(rt *pyhook.Runtime) error {

@@ -41,6 +41,7 @@ func parent() error {
 	scale := flag.Float64("scale", 1, "times as many blocks of calls")
 	out := flag.String("out", "out/bench", "folder of summary.json and of the built peer")
 	profile := flag.String("cpuprofile", "", "write rank 0's Go CPU profile here")
+	gpu := flag.Bool("gpu", false, "measure on the GPU's memory instead, over nccl (the default stream on both sides)")
 	only := flag.String("only", "", "run one side alone, go, cpp or python, for a profiler; writes no summary")
 	flag.Parse()
 	selected, err := regexp.Compile(*pattern)
@@ -48,13 +49,17 @@ func parent() error {
 		return err
 	}
 	options := hookbench.Options{Scale: *scale, Folder: *out, NeedCpp: true, Only: *only, Profile: *profile}
-	for _, c := range hookbench.Suite() {
+	suite, workerSuite := hookbench.Suite(), hookbench.WorkerCases()
+	if *gpu {
+		suite, workerSuite = hookbench.GPUSuite(), nil
+	}
+	for _, c := range suite {
 		if selected.MatchString(c.Name()) {
 			options.Cases = append(options.Cases, c)
 		}
 	}
 	workers := hookbench.Options{Scale: *scale, Folder: *out}
-	for _, c := range hookbench.WorkerCases() {
+	for _, c := range workerSuite {
 		if selected.MatchString("worker/" + c.Name()) {
 			workers.Cases = append(workers.Cases, c)
 		}

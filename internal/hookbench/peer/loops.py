@@ -20,6 +20,10 @@ def parameters(sizes: Sequence[Sequence[int]]) -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.zeros(tuple(size))) for size in sizes]
 
 
+def on_gpu(buffer: torch.Tensor) -> torch.Tensor:
+    return buffer.cuda()
+
+
 def testing_bucket(buffer: torch.Tensor, sizes: Sequence[Sequence[int]]) -> Any:
     """A bucket where there is no C++ peer to make PyTorch's own."""
     from pyhook._bucket import fresh, new_layout
