@@ -16,8 +16,9 @@ type shape struct{ netem, bucket string }
 var (
 	// A step exchanges 7 to 70 KB a rank.
 	slower = shape{"netem delay 60ms", "tbf rate 1mbit burst 16kb latency 1s"}
-	// Nothing comes in time, although connections stand.
-	stalled = shape{"netem delay 60s", "tbf rate 80bit burst 2kb latency 600s"}
+	// Nothing comes in time, although connections stand. mpu: a small packet costs as
+	// much as a large one, or some would come through every few seconds.
+	stalled = shape{"netem delay 60s", "tbf rate 80bit burst 2kb mpu 2000 latency 600s"}
 )
 
 // hold shapes what the host sends until the function that it returns is called.
