@@ -77,7 +77,7 @@ func writePackages(page *strings.Builder, columns []*result) {
 	page.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(names)) + "\n")
 	for _, c := range columns {
 		if c.Missing != "" {
-			fmt.Fprintf(page, "| %s | not to be had: %s | |%s\n", c.Title, c.Missing, strings.Repeat(" - |", len(names)))
+			fmt.Fprintf(page, "| %s | not to be had: %s | - |%s\n", c.Title, c.Missing, strings.Repeat(" - |", len(names)))
 			continue
 		}
 		torch := c.Torch
