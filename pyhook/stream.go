@@ -19,6 +19,8 @@ import (
 //
 // Only a Python hook takes such a bucket: Go's own hooks, package ddp and
 // package worker have theirs on the CPU.
+//
+// Experimental: not yet run on a GPU. tests/gpu/run.sh of the repository does.
 type Stream uintptr
 
 // onStream is python/pyhook/_device.py's OnStream.
