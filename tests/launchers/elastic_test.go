@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,11 +18,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// torchrun is a job of two ranks under torch's own launcher.
+// torchrun is a process of torch's own launcher: an agent, which starts ranks.
 type torchrun struct {
-	cmd    *exec.Cmd
-	output bytes.Buffer
-	done   chan error
+	cmd  *exec.Cmd
+	file string // what it and its ranks wrote
+	done chan error
+}
+
+// output is what the agent and its ranks have written.
+func (r *torchrun) output() string {
+	text, _ := os.ReadFile(r.file)
+	return torchrunPrefix.ReplaceAllString(string(text), "")
 }
 
 // unable says why this torch's torchrun cannot start anything, or is empty:
@@ -35,34 +42,47 @@ var unable = sync.OnceValue(func() string {
 	return ""
 })
 
-// start runs pyhook with these arguments on two ranks.
+// start runs pyhook with these arguments on two ranks of one machine.
 func start(t *testing.T, args ...string) *torchrun {
+	t.Helper()
+	return agent(t, "--standalone --nnodes 1 --nproc_per_node 2", args...)
+}
+
+// agent runs pyhook with these arguments as torchrun's options say.
+func agent(t *testing.T, options string, args ...string) *torchrun {
 	t.Helper()
 	if why := unable(); why != "" {
 		t.Skip(why)
 	}
+	folder := t.TempDir()
 	// -r 1 -t 1 is what Debian 12's torchrun needs, and does no harm elsewhere.
-	job := append([]string{"-m", "torch.distributed.run", "-r", "1", "-t", "1", "--max_restarts", "5", "--monitor_interval", "0.2",
-		"--standalone", "--nnodes", "1", "--nproc_per_node", "2",
-		"--log_dir", t.TempDir(), "--no_python", binary}, args...)
-	r := &torchrun{cmd: exec.Command(python, job...), done: make(chan error, 1)}
-	r.cmd.Stdout, r.cmd.Stderr = &r.output, &r.output
-	r.cmd.Env = append(environment(), "USE_LIBUV=0") // Debian's torch is built without
+	job := strings.Fields("-m torch.distributed.run -r 1 -t 1 --max_restarts 5 --monitor_interval 0.2 --log_dir " + folder + " " + options)
+	job = append(append(job, "--no_python", binary), args...)
+	r := &torchrun{cmd: exec.Command(python, job...), file: filepath.Join(folder, "output"), done: make(chan error, 1)}
+	file, err := os.Create(r.file)
+	require.NoError(t, err)
+	defer file.Close()
+	r.cmd.Stdout, r.cmd.Stderr = file, file
+	r.cmd.Env = append(environment(), "USE_LIBUV=0", // Debian's torch is built without
+		"TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") // else a machine that joins later ends the job, from torch 2.4 on
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, r.cmd.Start())
-	t.Cleanup(func() { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) })
+	t.Cleanup(r.kill)
 	go func() { r.done <- r.cmd.Wait() }()
 	return r
 }
+
+// kill ends the agent at once; its ranks die with it.
+func (r *torchrun) kill() { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) }
 
 func (r *torchrun) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case err := <-r.done:
-		require.NoError(t, err, "%s", r.output.String())
+		require.NoError(t, err, "%s", r.output())
 	case <-time.After(3 * time.Minute):
-		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
-		require.Fail(t, "torchrun did not end", "%s", r.output.String())
+		r.kill()
+		require.Fail(t, "torchrun did not end", "%s", r.output())
 	}
 }
 
@@ -114,7 +134,7 @@ func saved(t *testing.T, r *torchrun, checkpoint string, after int) int {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	require.Fail(t, "no further checkpoint", "after step %d\n%s", after, r.output.String())
+	require.Fail(t, "no further checkpoint", "after step %d\n%s", after, r.output())
 	return 0
 }
 
@@ -163,4 +183,34 @@ func TestAKilledRankCostsNothingButTime(t *testing.T) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	job.wait(t)
 	assert.Equal(t, digest(t, undisturbed), digest(t, disturbed), "weights, momentum and step of the last checkpoint")
+}
+
+// TestTheNumberOfMachinesMayChange: with a range of sizes, a second machine joins
+// as the first one trains, and dies. The job starts anew with those that there are.
+func TestTheNumberOfMachinesMayChange(t *testing.T) {
+	options := "--nnodes 1:2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id job --rdzv_conf last_call_timeout=1 --rdzv_endpoint 127.0.0.1:" +
+		strconv.Itoa(port(t))
+	// Both save their hook's state, which nobody reads: a state is for one number of ranks.
+	saves := filepath.Join(t.TempDir(), "digits")
+	machine := func() *torchrun {
+		return agent(t, options, "train", "--hook", "powersgd", "--epochs", "250", "--save", saves, "--timeout", "10s", "--json")
+	}
+	saved := func(r *torchrun, rank string) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			files, _ := filepath.Glob(saves + ".step*.hook" + rank)
+			return len(files) > 0
+		}, time.Minute, 10*time.Millisecond, "rank %s does not train\n%s", rank, r.output())
+	}
+	first := machine()
+	saved(first, "0")
+	second := machine()
+	saved(first, "1")
+	second.kill()
+	first.wait(t)
+	sizes := regexp.MustCompile(`rank 0 of (\d) \(`).FindAllStringSubmatch(first.output(), -1)
+	require.Len(t, sizes, 3, "%s", first.output())
+	assert.Equal(t, [3]string{"1", "2", "1"}, [3]string{sizes[0][1], sizes[1][1], sizes[2][1]})
+	got := parsed(t, first.output())
+	assert.Equal(t, report{"env", 0, 1, 250 * 22, true, got.WeightsSHA}, got)
 }

@@ -208,8 +208,20 @@ func TestOneBinaryTrainsAlikeUnderEveryLauncher(t *testing.T) {
 		checkpoint := filepath.Join(t.TempDir(), "checkpoint")
 		job := start(t, arguments(checkpoint)...)
 		job.wait(t)
-		out := torchrunPrefix.ReplaceAllString(job.output.String(), "")
-		alike(t, checkpoint, "env", parsed(t, out))
-		assert.Regexp(t, `rank 0 of 2 \(local 0 of 2\) from torchrun's RANK/WORLD_SIZE, master `, out)
+		alike(t, checkpoint, "env", parsed(t, job.output()))
+		assert.Regexp(t, `rank 0 of 2 \(local 0 of 2\) from torchrun's RANK/WORLD_SIZE, master `, job.output())
+	})
+	t.Run("torchrun on two machines", func(t *testing.T) {
+		checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+		var jobs [2]*torchrun
+		options := "--nnodes 2 --nproc_per_node 1 --master_addr 127.0.0.1 --master_port " + strconv.Itoa(port(t)) + " --node_rank "
+		for i := range jobs {
+			jobs[i] = agent(t, options+strconv.Itoa(i), arguments(checkpoint)...)
+		}
+		for _, job := range jobs {
+			job.wait(t)
+		}
+		alike(t, checkpoint, "env", parsed(t, jobs[0].output()))
+		assert.Regexp(t, `rank 0 of 2 \(local 0 of 1\) from torchrun's RANK/WORLD_SIZE, master 127\.0\.0\.1:`, jobs[0].output())
 	})
 }
