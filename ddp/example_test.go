@@ -10,11 +10,11 @@ import (
 	"pyhook/tensorconv"
 )
 
-// A training loop around PyTorch's own fp16 hook. world is of
-// Runtime.InitProcessGroup and rt of pyhook.Start.
+// A training loop around PyTorch's own allreduce hook; "fp16" or "my_hooks.py:mine"
+// would be as good. world is of Runtime.InitProcessGroup and rt of pyhook.Start.
 func Example() {
 	ctx := context.Background()
-	hook, err := rt.NewHook("fp16", pyhook.HookConfig{})
+	hook, err := rt.NewHook("allreduce", pyhook.HookConfig{})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -132,7 +132,7 @@ func TestCheckShowsAFailureWithItsTraceback(t *testing.T) {
 	r := command(t, nil, "check", "hooks.py:raises")
 	assert.Equal(t, exitFailed, r.code)
 	assert.Empty(t, r.stdout)
-	assert.Regexp(t, `^error: hook hooks.py:raises, rank \d, bucket 0: the hook raised an exception: ValueError: boom in the hook\n`+
+	assert.Regexp(t, `(?m)^error: hook hooks.py:raises, rank \d, bucket 0: the hook raised an exception: ValueError: boom in the hook\n`+
 		`    Traceback \(most recent call last\):\n      File ".*hooks.py", line \d+, in raises\n        raise ValueError`, r.stderr)
 }
 

@@ -125,12 +125,15 @@ func (p modelParam) elements() int {
 	return n
 }
 
-// writePlan makes the cases and their inputs.
-func writePlan(t *testing.T, folder string, models int) plan {
+// writePlan makes the cases and their inputs; halves says that fp16 is among the hooks.
+func writePlan(t *testing.T, folder string, models int, halves bool) plan {
 	t.Helper()
 	cases := plan{}
 	for _, world := range []int{2, 3, 4} {
-		hooks := []string{"none", "allreduce", "fp16", "powersgd"}
+		hooks := []string{"none", "allreduce", "powersgd"}
+		if halves {
+			hooks = append(hooks, "fp16")
+		}
 		if world == 3 {
 			hooks = hooks[:1] // where 1/size is rounded
 		}

@@ -8,6 +8,7 @@ logging data.
 """
 
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -147,4 +148,5 @@ def main():
 
 if __name__ == "__main__":
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    faulthandler.enable()
     main()

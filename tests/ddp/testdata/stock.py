@@ -7,6 +7,7 @@ gradients became ready and the sizes of the buckets.
 """
 
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -159,4 +160,5 @@ def main():
 
 if __name__ == "__main__":
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    faulthandler.enable()
     main()
