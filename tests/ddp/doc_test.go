@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -44,10 +45,7 @@ func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {
 	folder := t.TempDir()
 	cases := writePlan(t, folder, models, reducesHalves(t, python))
 	start := time.Now()
-	stock := exec.CommandContext(t.Context(), python, "-B", filepath.Join("testdata", "stock.py"), folder)
-	stock.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
-	output, err := stock.CombinedOutput()
-	require.NoError(t, err, "%s", output)
+	runStock(t, python, "stock.py", folder)
 	t.Logf("%d models; stock DDP: %s", models, time.Since(start).Round(time.Second))
 	for world, list := range cases {
 		start := time.Now()
@@ -87,6 +85,26 @@ func compare(t *testing.T, folder string, c *modelCase, world int) {
 				offset = end
 			}
 		}
+	}
+}
+
+// crashed is what stock.py and sparse.py say of ranks of which a signal ended one.
+var crashed = regexp.MustCompile(`exit codes \[.*-(6|7|11)\b`)
+
+// runStock has PyTorch's side do its part. On Debian sid one in some 15 runs of
+// torch 2.14 ends in a segmentation fault, with nothing of pyhook in the process:
+// after a crash it is run again, twice.
+func runStock(t *testing.T, python, program, folder string) {
+	t.Helper()
+	for try := range 3 {
+		stock := exec.CommandContext(t.Context(), python, "-B", filepath.Join("testdata", program), folder)
+		stock.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
+		output, err := stock.CombinedOutput()
+		if err == nil {
+			return
+		}
+		require.True(t, try < 2 && crashed.Match(output), "%v\n%s", err, output)
+		t.Logf("stock DDP crashed, and is run again:\n%s", output)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,10 +25,7 @@ func TestSparseGradientsAreStockDDPsBitForBit(t *testing.T) {
 	require.NoError(t, err)
 	folder := t.TempDir()
 	cases := writeSparsePlan(t, folder)
-	stock := exec.CommandContext(t.Context(), interpreter.Executable, "-B", filepath.Join("testdata", "sparse.py"), folder)
-	stock.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
-	output, err := stock.CombinedOutput()
-	require.NoError(t, err, "%s", output)
+	runStock(t, interpreter.Executable, "sparse.py", folder)
 	for world, list := range cases {
 		ranks.RunOptions(t, ranks.Options{N: world, Case: "sparse", Args: sparseBatch{interpreter.Executable, folder, list}, Timeout: 5 * time.Minute})
 		for _, c := range list {
