@@ -3,6 +3,7 @@
 //
 //	make matrix                              # everything; the first run makes the environments
 //	go run ./tests/matrix -run 'trixie|3.15' # some: the page keeps what it knows of the others
+//	go run ./tests/matrix -run sid -packages 'tests/ddp$'
 //
 // scripts/setup-matrix.sh makes the environments. It needs root for Debian's.
 package main
@@ -28,7 +29,7 @@ func main() {
 
 func run() error {
 	pattern := flag.String("run", ".", "environments to run: a regular expression on their names")
-	packages := flag.String("packages", ".", "packages to test: a regular expression; other than . nothing is written")
+	packages := flag.String("packages", ".", "packages to test: a regular expression; the page keeps what it knows of the others")
 	flag.Parse()
 	chosen, err := regexp.Compile(*pattern)
 	if err != nil {
@@ -55,18 +56,19 @@ func run() error {
 		r := e.run(b)
 		failed = failed || r.failed()
 		say("%s: %s in %s", e.Name, r.verdict(), time.Since(began).Round(time.Second))
-		if *packages == "." {
-			if err := r.save(root); err != nil {
+		if *packages != "." {
+			if err := r.merge(root); err != nil {
 				return err
 			}
 		}
-	}
-	if *packages == "." {
-		if err := writePage(root); err != nil {
+		if err := r.save(root); err != nil {
 			return err
 		}
-		say("wrote %s", pagePath)
 	}
+	if err := writePage(root); err != nil {
+		return err
+	}
+	say("wrote %s", pagePath)
 	if failed {
 		return errors.New("not everything passed")
 	}

@@ -68,27 +68,31 @@ func readJSON(path string, into any) error {
 	return json.Unmarshal(data, into)
 }
 
+// writePackages has a column for each environment.
 func writePackages(page *strings.Builder, columns []*result) {
-	page.WriteString("| system | Python | torch |")
-	names := packageNames(columns)
-	for _, name := range names {
-		fmt.Fprintf(page, " %s |", strings.TrimPrefix(name, "pyhook/"))
-	}
-	page.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(names)) + "\n")
-	for _, c := range columns {
-		if c.Missing != "" {
-			fmt.Fprintf(page, "| %s | not to be had: %s | - |%s\n", c.Title, c.Missing, strings.Repeat(" - |", len(names)))
-			continue
-		}
-		torch := c.Torch
-		if torch == "" {
-			torch = "none"
-		}
-		fmt.Fprintf(page, "| %s | %s | %s |", c.Title, c.Python, torch)
-		for _, name := range names {
-			fmt.Fprintf(page, " %s |", c.cell(name))
+	row := func(name string, cell func(*result) string) {
+		fmt.Fprintf(page, "| %s |", name)
+		for _, c := range columns {
+			fmt.Fprintf(page, " %s |", cell(c))
 		}
 		page.WriteString("\n")
+	}
+	row("", func(c *result) string { return c.Title })
+	page.WriteString("|---|" + strings.Repeat("---|", len(columns)) + "\n")
+	row("Python", func(c *result) string {
+		if c.Missing != "" {
+			return "not to be had: " + c.Missing
+		}
+		return c.Python
+	})
+	row("torch", func(c *result) string {
+		if c.Torch == "" {
+			return "none"
+		}
+		return c.Torch
+	})
+	for _, name := range packageNames(columns) {
+		row("`"+strings.TrimPrefix(name, "pyhook/")+"`", func(c *result) string { return c.cell(name) })
 	}
 }
 
@@ -107,6 +111,9 @@ func (r *result) cell(name string) string {
 		if t.Package == name {
 			return t.cell()
 		}
+	}
+	if r.Missing != "" {
+		return "-"
 	}
 	return "needs torch"
 }

@@ -56,6 +56,22 @@ func (t tested) cell() string {
 	}
 }
 
+// merge puts r's packages in place of the same ones of the saved result, and keeps
+// the others.
+func (r *result) merge(root string) error {
+	former := &result{}
+	if err := readJSON(filepath.Join(root, resultsFolder, r.Name+".json"), former); err != nil {
+		return fmt.Errorf("%s: run all of its packages first: %w", r.Name, err)
+	}
+	for _, t := range former.Packages {
+		if !slices.ContainsFunc(r.Packages, func(now tested) bool { return now.Package == t.Package }) {
+			r.Packages = append(r.Packages, t)
+		}
+	}
+	slices.SortFunc(r.Packages, func(a, b tested) int { return strings.Compare(a.Package, b.Package) })
+	return nil
+}
+
 func (r *result) save(root string) error {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {

@@ -10,9 +10,9 @@ _streams = []  # a handle is good for as long as its stream is kept
 def why_not():
     """Why there is no GPU, or ""."""
     if not torch.cuda.is_available():
-        return f"torch {torch.__version__} finds no GPU"
+        return "there is no GPU that torch can use"
     if not dist.is_nccl_available():
-        return f"torch {torch.__version__} has no nccl"
+        return "this torch has no nccl"
     return ""
 
 
