@@ -239,3 +239,42 @@ func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 		}
 	}
 }
+
+// A hook that is done at return, with the bucket's own buffer, has the same
+// future at each call, and a step with it allocates nothing of Go's.
+func TestASteadyCallMakesNothing(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		h, b := load(t, "noop", HookConfig{}), bucket(t, []float32{1, 2, 3})
+		ctx := context.Background()
+		step := func() *Future {
+			future, err := h.RunHook(ctx, b)
+			require.NoError(t, err)
+			value, err := future.Wait(ctx)
+			require.NoError(t, err)
+			result, err := h.ParseHookResult(value)
+			require.NoError(t, err)
+			result.Close()
+			future.Close()
+			return future
+		}
+		first := step()
+		assert.Same(t, first, step())
+		if soakScale == 1 { // not what a checked build adds
+			assert.Zero(t, testing.AllocsPerRun(1000, func() { step() }))
+		}
+		// Closed as often as there were calls, it is as good as a new one.
+		seen := make(chan Value, 1)
+		next := first.Then(func(v Value) (Value, error) { seen <- v; return v, nil })
+		defer next.Close()
+		_, err := next.Wait(soon(t))
+		require.NoError(t, err)
+		assert.Same(t, b.Buffer(), (<-seen).Tensor())
+
+		memory := tensor(t, tensorconv.Float32, []float32{4, 5, 6})
+		require.NoError(t, b.SetBuffer(memory))
+		assert.NotSame(t, first, step(), "of another buffer")
+		value, err := first.Wait(ctx)
+		require.NoError(t, err)
+		assert.NotSame(t, memory, value.Tensor())
+	})
+}
