@@ -59,7 +59,7 @@ check_cgocheck() {
 asan() {
 	local preload
 	preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so.6)"
-	run env ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
+	run env ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
 		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
 }
 check_asan() { asan ./cbridge ./tensorconv; }
