@@ -3,6 +3,7 @@ package ddp_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -50,18 +51,28 @@ func TestTheReducersOwnCollectivesMayFail(t *testing.T) {
 	}
 }
 
+// Whether Close comes before the collective or while it waits for another rank.
 func TestCloseEndsTheReducersOwnCollectives(t *testing.T) {
 	for _, opts := range []ddp.Options{{Unused: ddp.UnusedFind}, {Join: true}, {Layout: ddp.LayoutRebuilt}} {
-		opts.Group, opts.Hook, opts.SkipVerify = memoryGroups(2)[0], hook{run: identity}, true // the other rank never comes
-		r, err := ddp.NewReducer(soon(t), scalars(2), opts)
-		require.NoError(t, err)
-		setAll(t, r, 2)
-		done := make(chan error)
-		go func() {
-			_, err := r.Wait(soon(t))
-			done <- err
-		}()
-		r.Close()
-		require.ErrorIs(t, <-done, ddp.ErrClosed)
+		for _, begun := range []bool{false, true} {
+			noLeaks(t, func() {
+				group := memoryGroups(2)[0] // the other rank never comes
+				opts.Group, opts.Hook, opts.SkipVerify = group, hook{run: identity}, true
+				r, err := ddp.NewReducer(soon(t), scalars(2), opts)
+				require.NoError(t, err)
+				setAll(t, r, 2)
+				done := make(chan error)
+				go func() {
+					_, err := r.Wait(soon(t))
+					done <- err
+				}()
+				if begun {
+					require.Eventually(t, func() bool { return group.waiting() > 0 }, 10*time.Second, time.Millisecond)
+				}
+				r.Close()
+				require.ErrorIs(t, <-done, ddp.ErrClosed)
+				group.abandon() // until then the collective may write to its memory, which stays
+			})
+		}
 	}
 }

@@ -2,6 +2,7 @@ package ddp_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -99,6 +100,26 @@ func (op *operation) run(wait time.Duration) {
 	}
 	for i, complete := range op.done {
 		complete(op.values[i], nil)
+	}
+}
+
+// waiting is how many collectives wait for a rank.
+func (h *hub) waiting() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ops)
+}
+
+// abandon fails the collectives that wait for a rank.
+func (h *hub) abandon() {
+	h.mu.Lock()
+	ops := h.ops
+	h.ops = map[int]*operation{}
+	h.mu.Unlock()
+	for _, op := range ops {
+		for _, complete := range op.done {
+			complete(pyhook.Value{}, errors.New("a rank never came"))
+		}
 	}
 }
 

@@ -153,7 +153,9 @@ func counters() [4]int64 {
 func noLeaks(t *testing.T, f func()) {
 	t.Helper()
 	// What earlier tests let go of is freed by a goroutine, a little later.
-	require.Eventually(t, func() bool { return counters()[3] == 0 }, 10*time.Second, time.Millisecond)
+	if !assert.Eventually(t, func() bool { return counters()[3] == 0 }, 10*time.Second, time.Millisecond) {
+		require.Fail(t, "an earlier test left something", "objects, funcs, tensors, memory: %v", counters())
+	}
 	before, goroutines := counters(), len(goStacks())
 	f()
 	ok := assert.Eventually(t, func() bool {
