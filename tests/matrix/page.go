@@ -77,7 +77,7 @@ func writePackages(page *strings.Builder, columns []*result) {
 		}
 		page.WriteString("\n")
 	}
-	row("", func(c *result) string { return c.Title })
+	row("package", func(c *result) string { return c.Title })
 	page.WriteString("|---|" + strings.Repeat("---|", len(columns)) + "\n")
 	row("Python", func(c *result) string {
 		if c.Missing != "" {
