@@ -23,6 +23,9 @@ DTYPES = [
 ]
 
 
+MOST = 1 << 16
+"""Elements of a tensor: a program that doubles it 30 times only costs time."""
+
 NOTHING = object()
 """In place of a value that must be refused."""
 
@@ -239,6 +242,8 @@ def hook(state, bucket):
     try:
         while r.rest:
             step.t = OPERATIONS[r(len(OPERATIONS))](step)
+            if isinstance(step.t, torch.Tensor) and step.t.numel() > MOST:
+                raise OverflowError(f"{step.t.numel()} elements")
         value = counts(step.t)
         expected["why"] = "it raised in the end"
         future = end(step.t)
