@@ -47,9 +47,8 @@ type pythonBucket struct {
 	// buffer: nothing tells one of those from another.
 	same *Future
 
-	call    sync.Mutex    // guards c's streak and result: a call and the reading of it
-	c       *C.pyh_bucket // C memory, as long as this struct; layout, tensor, dtype and stream hold its references
-	address C.uintptr_t   // of c
+	call sync.Mutex    // guards c's streak and result: a call and the reading of it
+	c    *C.pyh_bucket // C memory, as long as this struct; layout, tensor, dtype and stream hold its references
 }
 
 func (p *pythonBucket) release() {

@@ -144,7 +144,7 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 		return nil, groupError(name, g.rank, err)
 	}
 	if d := result.Device(); !d.IsCPU() { // on which stream?
-		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory", d, errors.ErrUnsupported))
+		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory\nhint: copy it there, or give a Python hook (\"allreduce\") a bucket with BucketConfig.Stream", d, errors.ErrUnsupported))
 	}
 	future, err := g.bridge.Call(name, args...)
 	if err != nil {

@@ -64,3 +64,33 @@ func TestCppRefusesABucketThatItDidNotMake(t *testing.T) {
 		assert.Equal(t, []float32{1, 2}, got)
 	})
 }
+
+// The memory of one serves the next, and nothing else of it.
+func TestAWeakReferenceToABucketEndsWithItsCall(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		h, b := load(t, "shells:weakly", HookConfig{}), bucket(t, []float32{1, 2})
+		for range 5 {
+			_, err := run(t, h, b)
+			require.NoError(t, err)
+		}
+		assert.Equal(t, []any{false, int64(5)}, python(t, "shells.weakly_alive"))
+	})
+}
+
+// What does not change a result is looked at now and then only: the results are
+// right all the same, and the bucket is soon as it was.
+func TestABufferThatASteadyHookReshapesIsMadeAnew(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		h, b := load(t, "shells:unsqueezed_late", HookConfig{}), bucket(t, []float32{1, 2, 3})
+		for range 200 {
+			got, err := run(t, h, b)
+			require.NoError(t, err)
+			require.Equal(t, []float32{1, 2, 3}, got)
+		}
+		seen := python(t, "shells.dimensions").([]any)
+		assert.Equal(t, int64(1), seen[69], "before")
+		for call, dim := range seen[128:] {
+			require.Equal(t, int64(1), dim, "call %d", call+128)
+		}
+	})
+}

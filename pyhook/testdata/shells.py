@@ -162,3 +162,36 @@ def to_cpp(state, bucket):
     assert raised(lambda: dist.GradBucket.index(bucket)) == "TypeError"
     assert raised(lambda: setattr(bucket, "__class__", dict)) in ("AttributeError", "TypeError")
     return done(bucket.buffer())
+
+
+refs = []
+
+
+def weakly(state, bucket):
+    refs.append(weakref.ref(bucket))
+    return done(bucket.buffer())
+
+
+def weakly_alive():
+    """Which of the buckets of weakly are still there, and how many there were."""
+    out = [ref() is not None for ref in refs]
+    refs.clear()
+    return any(out), len(out)
+
+
+calls = []
+
+
+def unsqueezed_late(state, bucket):
+    """Gives the buffer a dimension more, in place, in its 70th call; tells of its dimensions."""
+    tensor = bucket.buffer()
+    calls.append(tensor.dim())
+    if len(calls) == 70:
+        tensor.unsqueeze_(0)
+    return done(tensor)
+
+
+def dimensions():
+    out = list(calls)
+    calls.clear()
+    return out

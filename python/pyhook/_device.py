@@ -5,7 +5,7 @@ PyTorch's reducer calls hooks with its own stream current, so that what they enq
 comes after the gradients, and waits for their futures with it current
 (torch/csrc/distributed/c10d/reducer.cpp, finalize_backward): ``Future.wait`` then has
 the stream, not the CPU, wait for the events that the future recorded
-(ATen/core/ivalue_inl.h, synchronizeWithCurrentDevices). The trainer's stream is the
+(ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). The trainer's stream is the
 same here.
 """
 

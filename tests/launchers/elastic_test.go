@@ -64,7 +64,7 @@ func agent(t *testing.T, options string, args ...string) *torchrun {
 	defer file.Close()
 	r.cmd.Stdout, r.cmd.Stderr = file, file
 	r.cmd.Env = append(environment(), "USE_LIBUV=0", // Debian's torch is built without
-		"TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") // else a machine that joins later ends the job, from torch 2.4 on
+		"TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") // else a machine that joins later ends the job, on torch 2.15
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, r.cmd.Start())
 	t.Cleanup(r.kill)

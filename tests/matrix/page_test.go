@@ -125,9 +125,11 @@ func TestAPageWithHolesIsNotWritten(t *testing.T) {
 
 func TestSomePackagesLeaveWhatIsKnownOfTheOthers(t *testing.T) {
 	root := clone(t)
-	again := &result{Name: "sid", Title: "Debian sid", Python: "3.14", Torch: "2.14", Packages: []tested{
+	again := &result{Name: "sid", Title: "Debian sid", Python: "3.11.2", Torch: "1.13.0", Packages: []tested{
 		{Package: "pyhook/ddp", Passed: 6}, {Package: "pyhook/worker", Passed: 1}}}
 	require.NoError(t, again.merge(root))
 	assert.Equal(t, []tested{{Package: "pyhook/cbridge", Passed: 3}, {Package: "pyhook/ddp", Passed: 6}, {Package: "pyhook/worker", Passed: 1}}, again.Packages)
+	other := &result{Name: "sid", Python: "3.11.2", Torch: "2.15"}
+	assert.ErrorContains(t, other.merge(root), `was Python 3.11.2 with torch "1.13.0", and is 3.11.2 with "2.15"`)
 	assert.ErrorContains(t, (&result{Name: "none"}).merge(root), "run all of its packages first")
 }

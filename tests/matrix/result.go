@@ -57,11 +57,14 @@ func (t tested) cell() string {
 }
 
 // merge puts r's packages in place of the same ones of the saved result, and keeps
-// the others.
+// the others, which must be of the same Python and torch.
 func (r *result) merge(root string) error {
 	former := &result{}
 	if err := readJSON(filepath.Join(root, resultsFolder, r.Name+".json"), former); err != nil {
 		return fmt.Errorf("%s: run all of its packages first: %w", r.Name, err)
+	}
+	if r.Missing != "" || r.Python != former.Python || r.Torch != former.Torch {
+		return fmt.Errorf("%s: was Python %s with torch %q, and is %s with %q %s: run all of its packages", r.Name, former.Python, former.Torch, r.Python, r.Torch, r.Missing)
 	}
 	for _, t := range former.Packages {
 		if !slices.ContainsFunc(r.Packages, func(now tested) bool { return now.Package == t.Package }) {
