@@ -91,8 +91,8 @@ func compare(t *testing.T, folder string, c *modelCase, world int) {
 // crashed is what stock.py and sparse.py say of ranks of which a signal ended one.
 var crashed = regexp.MustCompile(`exit codes \[.*-(6|7|11)\b`)
 
-// runStock has PyTorch's side do its part. On Debian sid one in some 15 runs of
-// torch 2.14 ends in a segmentation fault, with nothing of pyhook in the process:
+// runStock has PyTorch's side do its part. On Debian sid a rank of torch 2.14 ended in
+// a segmentation fault, once in some 15 runs, with nothing of pyhook in the process:
 // after a crash it is run again, twice.
 func runStock(t *testing.T, python, program, folder string) {
 	t.Helper()
