@@ -51,10 +51,21 @@ else
 fi
 say "images are there after $SECONDS s"
 # Two jobs at once: they wait for timeouts most of the time.
+: >"$tmp/tests.log"
 set -m # the tests get a process group of their own, to be ended as one
-TMPDIR=$tmp go test -count=1 -parallel 2 -timeout "${PYHOOK_TEST_TIMEOUT:-30m}" -v "$@" ./tests/docker </dev/null 9>&- &
+TMPDIR=$tmp go test -count=1 -parallel 2 -timeout "${PYHOOK_TEST_TIMEOUT:-30m}" -v "$@" ./tests/docker </dev/null >"$tmp/tests.log" 2>&1 9>&- &
 tests=$!
 set +m
-wait "$tests"
+tail -n +1 -f --pid="$tests" "$tmp/tests.log" 9>&- &
+shown=$!
+status=0
+wait "$tests" || status=$?
 tests=
+wait "$shown"
+if ((status != 0)); then
+	# What failed is far above, between the logs of the containers: said again, shortened.
+	say "what failed:"
+	awk '/Error Trace:/ { left = 30 } !/^ *\t/ { left = 0 } left > 0 { print substr($0, 1, 300); left-- }' "$tmp/tests.log" >&2
+	exit "$status"
+fi
 say "done after $SECONDS s"

@@ -25,8 +25,9 @@ var (
 func (j *job) hold(host int, s shape) (release func()) {
 	j.t.Helper()
 	require.Zero(j.t, os.Geteuid(), "tc in another's network takes root")
+	pid := j.inspect(host, "{{.State.Pid}}")
 	tc := func(args string) (string, error) {
-		return command(nil, "nsenter", strings.Fields("-t "+j.inspect(host, "{{.State.Pid}}")+" -n tc qdisc "+args)...)
+		return command(nil, "nsenter", strings.Fields("-t "+pid+" -n tc qdisc "+args)...)
 	}
 	kind := s.netem
 	out, err := tc("add dev eth0 root " + kind)
@@ -38,8 +39,19 @@ func (j *job) hold(host int, s shape) (release func()) {
 	require.NoError(j.t, err, "%s", out)
 	j.t.Logf("host %d: %s", host, kind)
 	return func() {
-		out, err := tc("del dev eth0 root")
-		require.NoError(j.t, err, "%s", out)
+		// A host whose torchrun gave up is started again with a new network, which
+		// nothing holds back. The engine notices an end a moment later.
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			out, err := tc("del dev eth0 root")
+			if err == nil {
+				return
+			}
+			if now := j.inspect(host, "{{.State.Pid}}"); now != pid {
+				j.t.Logf("host %d has ended by itself: it was process %s and is %s", host, pid, now)
+				return
+			}
+			require.True(j.t, time.Now().Before(deadline), "%v\n%s", err, out)
+		}
 	}
 }
 
