@@ -26,7 +26,7 @@ void pyh_leave(void);
 void pyh_adopt_main_thread(void);
 bool pyh_on_main_thread(void);
 bool pyh_thread_is_ending(void);
-void pyh_callback_enter(void);
+int pyh_callback_enter(void);
 void pyh_callback_leave(void);
 void pyh_defer_decref(PyObject *obj);
 void pyh_defer_call(void (*fn)(void *), void *arg);

@@ -20,15 +20,9 @@ typedef struct {
 
 static PyObject *trampoline(PyObject *self, PyObject *args) {
   go_function *f = pyh.PyCapsule_GetPointer(self, capsule_name);
-  if (f == NULL) {
+  if (f == NULL || !pyh_callback_enter()) {
     return NULL;
   }
-  if (pyh_thread_is_ending()) {
-    // A thread-local's destructor, on an OS thread that Go has let go already.
-    pyh.PyErr_SetString(pyh.RuntimeError, "no Go function can run on a thread that is ending");
-    return NULL;
-  }
-  pyh_callback_enter();
   PyObject *result = pyhookGoCall(f->id, args);
   pyh_callback_leave();
   return result;

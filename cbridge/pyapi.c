@@ -48,6 +48,8 @@ static char *fill(void *lib, const char *path) {
   pyh.leave = pyh_leave;
   pyh.defer_decref = pyh_defer_decref;
   pyh.defer_call = pyh_defer_call;
+  pyh.callback_enter = pyh_callback_enter;
+  pyh.callback_leave = pyh_callback_leave;
   return NULL;
 }
 

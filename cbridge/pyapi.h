@@ -36,7 +36,7 @@ typedef struct {
   int flags;
   const char *doc;
 } PyMethodDef;
-enum { PYH_METH_VARARGS = 0x0001, PYH_METH_NOARGS = 0x0004 };
+enum { PYH_METH_VARARGS = 0x0001, PYH_METH_NOARGS = 0x0004, PYH_METH_O = 0x0008 };
 
 // What a type is made of by PyType_FromSpecWithBases: also stable ABI.
 typedef struct {
@@ -216,6 +216,11 @@ typedef struct {
   void (*defer_decref)(PyObject *);
   // defer_call calls fn(arg) attached, at the next enter.
   void (*defer_call)(void (*fn)(void *), void *arg);
+  // callback_enter and callback_leave go around Go code that Python calls, on a
+  // thread that need not be Go's. 0: the thread is ending, no Go can run on it
+  // any more, and a RuntimeError is set.
+  int (*callback_enter)(void);
+  void (*callback_leave)(void);
 } pyh_api;
 
 #endif

@@ -158,5 +158,12 @@ bool pyh_thread_is_ending(void) { return ending; }
 
 // Python calls Go attached, perhaps on a thread that is not ours (gloo's): an
 // enter inside must not attach it a second time.
-void pyh_callback_enter(void) { depth++; }
+int pyh_callback_enter(void) {
+  if (ending) { // a thread-local's destructor, on an OS thread that Go has let go already
+    pyh.PyErr_SetString(pyh.RuntimeError, "no Go function can run on a thread that is ending");
+    return 0;
+  }
+  depth++;
+  return 1;
+}
 void pyh_callback_leave(void) { depth--; }

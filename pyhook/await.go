@@ -1,11 +1,13 @@
 package pyhook
 
 // #include "hookcall.h"
+// #cgo noescape pyh_arm
+// #cgo nocallback pyh_arm
 import "C"
 
 import (
 	"fmt"
-	"sync/atomic"
+	"sync"
 	"unsafe"
 
 	"pyhook/cbridge"
@@ -18,56 +20,63 @@ import (
 // PythonFutureWrapper::add_done_callback). Closing the Go future, or the
 // Runtime, frees all that hangs on it here.
 type awaited struct {
-	rt       *Runtime
-	future   *Object
-	bucket   *GradBucket   // of the hook call; nil for other futures
-	python   *pythonBucket // a reference, or nil
-	place    func(error) error
-	result   *Future
-	finished atomic.Bool
-	self     *atomic.Pointer[awaited] // what the callback holds; nil when finished
+	id     uintptr
+	rt     *Runtime
+	c      *C.pyh_pending // a reference
+	bucket *GradBucket    // of the hook call; nil for other futures
+	python *pythonBucket  // a reference, or nil
+	place  func(error) error
+	result Future
 }
 
-// await makes the Go future of a torch future that is pending: a callback on
-// it, run by whatever thread of torch completes it, takes the value and wakes
-// Go. It takes future over, and python, which may be nil. place says where an
-// error was.
-func (rt *Runtime) await(future *Object, b *GradBucket, python *pythonBucket, place func(error) error) (*Future, error) {
-	a := &awaited{rt: rt, future: future, bucket: b, python: python, place: place, self: &atomic.Pointer[awaited]{}}
-	a.self.Store(a)
-	a.result = &Future{place: place, abandon: a.abandon}
-	rt.pending.Store(a, nil)
-	if err := a.listen(); err != nil {
-		a.finish()
-		return nil, place(err)
+// awaiting finds them by what C knows them by. A thread of torch takes the lock
+// while it holds the GIL: who holds it must not wait for Python.
+var awaiting = struct {
+	sync.Mutex
+	last uintptr
+	all  map[uintptr]*awaited
+}{all: map[uintptr]*awaited{}}
+
+// pendings counts what torch or Go still holds of pending futures, for tests.
+func pendings() int64 { return int64(C.pyh_pendings()) }
+
+// await makes the Go future of a torch future that is pending. It takes over the
+// reference c, and python, which may be nil. place says where an error was.
+func (rt *Runtime) await(c *C.pyh_pending, b *GradBucket, python *pythonBucket, place func(error) error) *Future {
+	a := &awaited{rt: rt, c: c, bucket: b, python: python, place: place}
+	a.result.place, a.result.abandon = place, a.abandon
+	var result C.pyh_result
+	awaiting.Lock()
+	awaiting.last++
+	a.id = awaiting.last
+	done := C.pyh_arm(c, C.uintptr_t(a.id), &result) == 1
+	if !done {
+		awaiting.all[a.id] = a
 	}
-	if rt.closed.Load() {
+	awaiting.Unlock()
+	if done {
+		a.complete(result)
+	} else if rt.closed.Load() {
 		a.abandon() // Close may have gone through the pending ones before
 	}
-	return a.result, nil
+	return &a.result
 }
 
-func (a *awaited) listen() error {
-	self := a.self
-	callback, err := cbridge.NewFunc("pyhook_done", func([]*Object) (any, error) {
-		if a := self.Load(); a != nil {
-			a.complete()
-		}
-		return nil, nil
-	})
-	if err != nil {
-		return err
-	}
-	defer callback.Close()
-	none, err := a.rt.tools.addCallback.Invoke([]any{a.future, callback}, nil)
-	none.Close()
-	return err
+// pyhookFutureDone runs on a thread of torch, which holds the GIL: it must not
+// wait for a lock that somebody holds who waits for the GIL.
+//
+//export pyhookFutureDone
+func pyhookFutureDone(id C.uintptr_t, result *C.pyh_result) {
+	awaiting.Lock()
+	a := awaiting.all[uintptr(id)]
+	delete(awaiting.all, uintptr(id))
+	awaiting.Unlock()
+	a.complete(*result)
 }
 
-// complete runs on a thread of torch, which holds the GIL: it must not wait
-// for a lock that somebody holds who waits for the GIL.
-func (a *awaited) complete() {
-	value, err := a.value()
+// complete is for a that is in the table no more.
+func (a *awaited) complete(result C.pyh_result) {
+	value, err := valueOf(result, a.bucket, a.python, a.place)
 	if !a.result.complete(value, err) {
 		value.close()
 	}
@@ -77,35 +86,36 @@ func (a *awaited) complete() {
 // abandon is for a result that nobody will read.
 func (a *awaited) abandon() {
 	a.result.complete(Value{}, a.place(fmt.Errorf("the future: %w", ErrClosed)))
-	a.finish()
+	awaiting.Lock()
+	_, waits := awaiting.all[a.id]
+	won := waits && C.pyh_abandon(a.c) == 1
+	if won {
+		delete(awaiting.all, a.id)
+	}
+	awaiting.Unlock()
+	if won {
+		a.finish()
+	}
 }
 
 func (a *awaited) finish() {
-	if a.finished.CompareAndSwap(false, true) {
-		a.self.Store(nil)
-		a.rt.pending.Delete(a)
-		a.future.Close()
-		a.python.release()
-	}
+	a.python.release()
+	C.pyh_pending_release(a.c)
 }
 
-// value takes the value from the returned future itself and not from the
-// callback's argument: an exception given to set_exception is unwrapped only
-// through that one.
-func (a *awaited) value() (Value, error) {
-	var result C.pyh_result
-	var bucket *C.pyh_bucket
-	if a.python != nil {
-		bucket = a.python.c
+// abandonAll is for what is pending when the Runtime ends.
+func (rt *Runtime) abandonAll() {
+	var all []*awaited
+	awaiting.Lock()
+	for _, a := range awaiting.all {
+		if a.rt == rt {
+			all = append(all, a)
+		}
 	}
-	err := a.future.Pointer(func(p unsafe.Pointer) error {
-		C.pyh_future_value(a.rt.tools.c, (*C.PyObject)(p), bucket, &result)
-		return nil
-	})
-	if err != nil {
-		return Value{}, a.place(err)
+	awaiting.Unlock()
+	for _, a := range all {
+		a.abandon()
 	}
-	return valueOf(result, a.bucket, a.python, a.place)
 }
 
 // valueOf makes the value, or the error, of a future that is done. A value that

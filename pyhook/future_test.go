@@ -150,7 +150,7 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 	t.Run("of a future that never comes", func(t *testing.T) {
 		python(t, "gc.collect")
 		before := settled()
-		before[1] += 10 // torch keeps such a future, and its callback, for ever
+		before[4] += 10 // torch keeps such a future, and its callback, for ever
 		t.Run("", func(t *testing.T) {
 			for range 10 {
 				hookFuture(t, "sample:lost", bucket(t, []float32{1})).Close()

@@ -34,7 +34,7 @@ func FuzzLoadState(f *testing.F) {
 		f.Add(uint8(i), true, []byte{})
 	}
 	rounds := 0
-	var before [4]int64
+	var before [5]int64
 	f.Fuzz(func(t *testing.T, which uint8, byNode bool, edits []byte) {
 		if len(edits) > 64 {
 			return

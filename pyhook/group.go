@@ -164,15 +164,15 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 func (rt *Runtime) watch(future *Object, place func(error) error) (*Future, error) {
 	var result C.pyh_result
 	err := future.Pointer(func(p unsafe.Pointer) error {
-		C.pyh_watch(rt.tools.c, (*C.PyObject)(p), nil, &result)
+		C.pyh_watch(rt.tools.c, (*C.PyObject)(p), &result)
 		return nil
 	})
-	if err == nil && result.outcome == C.PYH_PENDING {
-		return rt.await(future, nil, nil, place)
-	}
 	future.Close()
 	if err != nil {
 		return nil, place(err)
+	}
+	if result.outcome == C.PYH_PENDING {
+		return rt.await(result.pending, nil, nil, place), nil
 	}
 	return CompletedFuture(valueOf(result, nil, nil, place)), nil
 }

@@ -243,7 +243,7 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 func (h *PythonCommHook) settle(b *GradBucket, python *pythonBucket, result C.pyh_result) (*Future, error) {
 	place := func(err error) error { return h.fail(b, ErrFutureFailed, err) }
 	if result.outcome == C.PYH_PENDING {
-		return h.rt.await(cbridge.Own(unsafe.Pointer(result.object)), b, python, place)
+		return h.rt.await(result.pending, b, python, place), nil
 	}
 	defer python.release()
 	if result.outcome != C.PYH_RAISED && result.outcome != C.PYH_NOT_FUTURE {

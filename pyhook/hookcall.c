@@ -126,8 +126,8 @@ static PyObject *value_of(const pyh_tools *t, PyObject *future, const pyh_bucket
   return call1(t->py, b != NULL && b->value != NULL ? b->value : t->value, future);
 }
 
-static void take_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
-                       pyh_result *out) {
+void pyh_take_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
+                    pyh_result *out) {
   PyObject *value = value_of(t, future, b);
   if (value == NULL) {
     out->error = t->py->raised();
@@ -150,15 +150,18 @@ static void watch(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
                   pyh_result *out) {
   switch (ask(t, future)) {
   case 0:
-    out->outcome = PYH_PENDING;
+    out->pending = pyh_listen(t, future, b);
+    if (out->pending != NULL) {
+      out->outcome = PYH_PENDING;
+      return;
+    }
     break;
   case 1:
-    take_value(t, future, b, out);
-    break;
-  default:
-    out->outcome = PYH_FAILED;
-    out->error = t->py->raised();
+    pyh_take_value(t, future, b, out);
+    return;
   }
+  out->outcome = PYH_FAILED;
+  out->error = t->py->raised();
 }
 
 enum {
@@ -216,11 +219,7 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
     out->touched = !untouched(t, b);
   } else {
     guess(t, future, b);
-    if (out->outcome == PYH_PENDING) {
-      out->object = future;
-    } else {
-      py->Py_DecRef(future);
-    }
+    py->Py_DecRef(future);
   }
   if (b->interrupted) { // too late perhaps: not for the next call
     b->interrupted = 0;
@@ -239,17 +238,9 @@ int pyh_interrupt(const pyh_tools *t, pyh_bucket *b, uintptr_t exception) {
   return 1;
 }
 
-void pyh_future_value(const pyh_tools *t, PyObject *future, const pyh_bucket *b,
-                      pyh_result *out) {
+void pyh_watch(const pyh_tools *t, PyObject *future, pyh_result *out) {
   memset(out, 0, sizeof *out);
   t->py->enter();
-  take_value(t, future, b, out);
-  t->py->leave();
-}
-
-void pyh_watch(const pyh_tools *t, PyObject *future, const pyh_bucket *b, pyh_result *out) {
-  memset(out, 0, sizeof *out);
-  t->py->enter();
-  watch(t, future, b, out);
+  watch(t, future, NULL, out);
   t->py->leave();
 }

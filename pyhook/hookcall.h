@@ -5,6 +5,8 @@
 #include "../cbridge/pyapi.h"
 #include "../tensorconv/memory.h"
 
+struct pyh_result;
+
 // What every call needs, looked up once. All references are owned.
 typedef struct {
   const pyh_api *py;
@@ -12,6 +14,9 @@ typedef struct {
   PyObject *python_future; // torch.futures.Future, which subclasses it
   PyObject *done;         // torch._C.Future.done, unbound
   PyObject *value;        // torch._C.Future.value, unbound
+  PyObject *add_done_callback; // torch._C.Future.add_done_callback, unbound
+  // Tells Go of a pending future that is done; attached, on any thread.
+  void (*tell)(uintptr_t id, struct pyh_result *);
   PyObject *data_ptr;     // torch.Tensor.data_ptr, unbound
   PyObject *numel;        // torch.Tensor.numel, unbound
   PyObject *dim;          // torch.Tensor.dim, unbound
@@ -31,18 +36,22 @@ typedef struct {
 enum pyh_outcome {
   PYH_SAME,       // done: the bucket's own buffer, untouched in shape
   PYH_VALUE,      // done: object is the value
-  PYH_PENDING,    // object is the future
+  PYH_PENDING,    // pending is what waits for the future
   PYH_NOT_FUTURE, // object is what the hook returned
   PYH_RAISED,     // error: the hook raised
   PYH_FAILED      // error: the future's
 };
 
+// A future that is pending, and whom to tell: pending.c.
+typedef struct pyh_pending pyh_pending;
+
 // object and error are new references for the caller, or NULL.
-typedef struct {
+typedef struct pyh_result {
   int outcome;
   int touched; // the hook changed the bucket's kept tensor itself, in place
   PyObject *object;
   PyObject *error;
+  pyh_pending *pending;
 } pyh_result;
 
 // A bucket's kept Python objects, borrowed, and what came of the last call. It
@@ -73,10 +82,25 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
 // Raises the exception class in the call of that bucket, if one is inside: 1.
 // Attached, which with a GIL means that the call is not in Python just now.
 int pyh_interrupt(const pyh_tools *, pyh_bucket *, uintptr_t exception);
-// The value of a future that is done, attached or not.
-void pyh_future_value(const pyh_tools *, PyObject *future, const pyh_bucket *, pyh_result *out);
-// pyh_watch looks at any future: pyh_future_value if it is done, else PENDING
-// (object NULL).
-void pyh_watch(const pyh_tools *, PyObject *future, const pyh_bucket *, pyh_result *out);
+// The same for any future, which stays the caller's; attached or not.
+void pyh_watch(const pyh_tools *, PyObject *future, pyh_result *out);
+
+// Takes the value of a future that is done; attached.
+void pyh_take_value(const pyh_tools *, PyObject *future, const pyh_bucket *, pyh_result *out);
+// Has pending made of a future and hung on it as a callback; attached. NULL:
+// exception set. The bucket's objects must stay until it is done or abandoned;
+// NULL: the future is no hook's.
+pyh_pending *pyh_listen(const pyh_tools *, PyObject *future, const pyh_bucket *);
+// From now on tools->tell(id, result) is called when the future is done. 1: it is
+// done already, out is the result, and nobody will be told. Once, and it calls
+// nothing of Python.
+int pyh_arm(pyh_pending *, uintptr_t id, pyh_result *out);
+// Nobody will be told, and the bucket's objects may go: 1. 0: too late, the
+// value has been or is being taken. Needs no attached thread.
+int pyh_abandon(pyh_pending *);
+// Drops the reference that pyh_listen returned.
+void pyh_pending_release(pyh_pending *);
+// How many there are. torch keeps the callback of a future that never completes.
+int64_t pyh_pendings(void);
 
 #endif

@@ -211,13 +211,13 @@ func floats(v any) []float32 {
 }
 
 // counters of everything that must come back to its start.
-func counters() [4]int64 {
+func counters() [5]int64 {
 	_ = cbridge.Attached(func() {})
-	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory(), pendings()}
 }
 
 // settled waits for the memory of Go slices that goes on a goroutine.
-func settled() [4]int64 {
+func settled() [5]int64 {
 	before := counters()
 	for range 20 {
 		time.Sleep(100 * time.Microsecond)
@@ -244,7 +244,7 @@ func noLeaks(t *testing.T, f func()) {
 	// Tracebacks make rings, which only Python's collector undoes.
 	collect := func() bool { _, err := callPython("gc.collect"); return err == nil && clean() }
 	if !clean() && !assert.Eventually(t, collect, 10*time.Second, 5*time.Millisecond) {
-		t.Errorf("objects, funcs, tensors, memory: %v before, %v after", before, counters())
+		t.Errorf("objects, funcs, tensors, memory, pending futures: %v before, %v after", before, counters())
 	}
 }
 

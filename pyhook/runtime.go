@@ -37,7 +37,6 @@ type Runtime struct {
 	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
-	pending     sync.Map     // *awaited
 	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
 	closed      atomic.Bool
 	closeOnce   sync.Once
@@ -221,9 +220,7 @@ func (rt *Runtime) Close() error {
 			return
 		}
 		_, err := rt.bridge.CallValue("destroy", true)
-		for a := range rt.pending.Range {
-			a.(*awaited).abandon()
-		}
+		rt.abandonAll()
 		rt.tools.close()
 		rt.bridge.Close()
 		rt.closeErr = firstError(err, rt.interpreter.Close())

@@ -1,8 +1,9 @@
 package pyhook
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0x2317dbbf6231
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0xa8729a26636b
 // #include <stdlib.h>
 // #include "hookcall.h"
+// extern void pyhookFutureDone(uintptr_t id, pyh_result *result);
 import "C"
 
 import (
@@ -26,7 +27,6 @@ type tools struct {
 	requireFuture *Object
 	newChain      *Object // pyhook._ordered.Chain
 	onStream      *Object // pyhook._device.on_stream
-	addCallback   *Object // torch._C.Future.add_done_callback, unbound
 	none          *Object
 }
 
@@ -64,11 +64,13 @@ func newTools(bridge *Object) (*tools, error) {
 		return nil, err
 	}
 	t.c.describe = (*[0]byte)(describe)
+	t.c.tell = (*[0]byte)(C.pyhookFutureDone)
 	err = firstError(
 		t.keep(&t.c.future_class, future, ""),
 		t.keepTensor(tensor),
 		t.keep(&t.c.done, future, "done"),
 		t.keep(&t.c.value, future, "value"),
+		t.keep(&t.c.add_done_callback, future, "add_done_callback"),
 		t.keep(&t.c.python_future, futures, "Future"),
 		t.keep(&t.c.bucket_methods, bridge, "BucketMethods"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
@@ -91,7 +93,6 @@ func newTools(bridge *Object) (*tools, error) {
 		{&t.requireFuture, bridge, "require_future"},
 		{&t.newChain, bridge, "Chain"},
 		{&t.onStream, bridge, "on_stream"},
-		{&t.addCallback, future, "add_done_callback"},
 	} {
 		if *f.slot, err = f.of.Attr(f.name); err != nil {
 			return nil, err

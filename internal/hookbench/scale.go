@@ -1,6 +1,6 @@
 package hookbench
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0x2317dbbf6231
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0xa8729a26636b
 // #include <stdbool.h>
 // #include "../../cbridge/pyapi.h"
 //

@@ -3,7 +3,7 @@
 // a foreign C library would do. The api is cbridge.API's table.
 package ctest
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -I${SRCDIR}/../.. -DPYHOOK_PYAPI=0x2317dbbf6231
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -I${SRCDIR}/../.. -DPYHOOK_PYAPI=0xa8729a26636b
 // #include "ctest.h"
 import "C"
 
