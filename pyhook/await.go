@@ -3,11 +3,16 @@ package pyhook
 // #include "hookcall.h"
 // #cgo noescape pyh_arm
 // #cgo nocallback pyh_arm
+// #cgo noescape pyh_block
+// #cgo nocallback pyh_block
 import "C"
 
 import (
+	"context"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"pyhook/cbridge"
@@ -27,6 +32,8 @@ type awaited struct {
 	python *pythonBucket  // a reference, or nil
 	place  func(error) error
 	result Future
+
+	blocked atomic.Bool // a goroutine is in block
 }
 
 // awaiting finds them by what C knows them by. A thread of torch takes the lock
@@ -44,7 +51,7 @@ func pendings() int64 { return int64(C.pyh_pendings()) }
 // reference c, and python, which may be nil. place says where an error was.
 func (rt *Runtime) await(c *C.pyh_pending, b *GradBucket, python *pythonBucket, place func(error) error) *Future {
 	a := &awaited{rt: rt, c: c, bucket: b, python: python, place: place}
-	a.result.place, a.result.abandon = place, a.abandon
+	a.result.place, a.result.abandon, a.result.block = place, a.abandon, a.block
 	var result C.pyh_result
 	awaiting.Lock()
 	awaiting.last++
@@ -67,11 +74,57 @@ func (rt *Runtime) await(c *C.pyh_pending, b *GradBucket, python *pythonBucket, 
 //
 //export pyhookFutureDone
 func pyhookFutureDone(id C.uintptr_t, result *C.pyh_result) {
+	if a := takeAwaited(uintptr(id)); a != nil {
+		a.complete(*result)
+	}
+}
+
+// takeAwaited takes it out of the table: whoever gets it finishes it. nil:
+// somebody else did.
+func takeAwaited(id uintptr) *awaited {
 	awaiting.Lock()
-	a := awaiting.all[uintptr(id)]
-	delete(awaiting.all, uintptr(id))
-	awaiting.Unlock()
-	a.complete(*result)
+	defer awaiting.Unlock()
+	a := awaiting.all[id]
+	delete(awaiting.all, id)
+	return a
+}
+
+// waits runs f while a is in the table, and so its C part is there.
+func (a *awaited) waits(f func()) bool {
+	awaiting.Lock()
+	defer awaiting.Unlock()
+	_, waits := awaiting.all[a.id]
+	if waits {
+		f()
+	}
+	return waits
+}
+
+// blocking counts the threads that are in block.
+var blocking atomic.Int32
+
+// block waits in C for a's future or ctx, as C++ does on a condition variable:
+// whoever completes the future then wakes this thread and need not enter Go,
+// and Go's scheduler need not find a thread for this goroutine. It returns at
+// once where that would take the last processor from Go.
+func (a *awaited) block(ctx context.Context) {
+	if blocking.Add(1) < int32(runtime.GOMAXPROCS(0)) && a.blocked.CompareAndSwap(false, true) {
+		if a.waits(func() { C.pyh_pending_retain(a.c) }) {
+			stop := func() bool { return true }
+			if ctx.Done() != nil {
+				stop = context.AfterFunc(ctx, func() { a.waits(func() { C.pyh_wake(a.c) }) })
+			}
+			var result C.pyh_result
+			done := C.pyh_block(a.c, &result) == 1
+			stop()
+			if done && takeAwaited(a.id) != nil {
+				a.complete(result)
+			}
+			C.pyh_pending_release(a.c)
+		}
+		a.blocked.Store(false)
+	}
+	blocking.Add(-1)
 }
 
 // complete is for a that is in the table no more.
@@ -86,13 +139,12 @@ func (a *awaited) complete(result C.pyh_result) {
 // abandon is for a result that nobody will read.
 func (a *awaited) abandon() {
 	a.result.complete(Value{}, a.place(fmt.Errorf("the future: %w", ErrClosed)))
-	awaiting.Lock()
-	_, waits := awaiting.all[a.id]
-	won := waits && C.pyh_abandon(a.c) == 1
-	if won {
-		delete(awaiting.all, a.id)
-	}
-	awaiting.Unlock()
+	won := false
+	a.waits(func() {
+		if won = C.pyh_abandon(a.c) == 1; won {
+			delete(awaiting.all, a.id)
+		}
+	})
 	if won {
 		a.finish()
 	}

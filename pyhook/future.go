@@ -9,8 +9,7 @@ import (
 )
 
 // Future is a value that is there later: torch.futures.Future in Go's manner.
-// It may be used from any goroutine. Nothing of Python is held, and no thread
-// blocked, while one waits.
+// It may be used from any goroutine. Nothing of Python is held while one waits.
 type Future struct {
 	mu        sync.Mutex  // never held while Python is called: see GradBucket
 	completed atomic.Bool // set once value and err are
@@ -25,6 +24,9 @@ type Future struct {
 	relabel func(error) error // of the error that it completes with; may be nil
 	// abandon lets go of what would complete a pending future; may be nil.
 	abandon func()
+	// block may wait for it better than a channel does: until it is done, ctx
+	// ends, or at once. nil: it does not.
+	block func(ctx context.Context)
 }
 
 var closedChannel = func() chan struct{} {
@@ -129,6 +131,9 @@ func (f *Future) Done() <-chan struct{} {
 func (f *Future) Wait(ctx context.Context) (Value, error) {
 	if f.completed.Load() {
 		return f.value, f.err
+	}
+	if f.block != nil {
+		f.block(ctx)
 	}
 	select {
 	case <-f.Done():

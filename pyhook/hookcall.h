@@ -95,10 +95,16 @@ pyh_pending *pyh_listen(const pyh_tools *, PyObject *future, const pyh_bucket *)
 // done already, out is the result, and nobody will be told. Once, and it calls
 // nothing of Python.
 int pyh_arm(pyh_pending *, uintptr_t id, pyh_result *out);
+// Blocks the calling thread, detached, until the armed future is done: 1, out is
+// the result, and Go is not told if it was done after this call began. 0: it was
+// abandoned, or pyh_wake was called, perhaps before. One thread at a time.
+int pyh_block(pyh_pending *, pyh_result *out);
+void pyh_wake(pyh_pending *);
 // Nobody will be told, and the bucket's objects may go: 1. 0: too late, the
 // value has been or is being taken. Needs no attached thread.
 int pyh_abandon(pyh_pending *);
-// Drops the reference that pyh_listen returned.
+// One more reference; and one less, of this or of pyh_listen.
+void pyh_pending_retain(pyh_pending *);
 void pyh_pending_release(pyh_pending *);
 // How many there are. torch keeps the callback of a future that never completes.
 int64_t pyh_pendings(void);

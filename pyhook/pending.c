@@ -3,10 +3,11 @@
 
 #include "hookcall.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum stage { UNTOLD, ARMED, DONE };
+enum stage { UNTOLD, ARMED, DONE, ABANDONED };
 
 struct pyh_pending {
   const pyh_tools *tools;
@@ -15,9 +16,13 @@ struct pyh_pending {
   int of_hook;       // the bucket counts
   uintptr_t id;      // once armed
   pyh_result result; // once done
-  _Atomic int stage;
   _Atomic int claimed; // by the callback, which takes the value, or by pyh_abandon
   _Atomic int refs;    // the callback's and the caller's
+  pthread_mutex_t lock; // of what follows; nobody calls Python inside
+  pthread_cond_t change;
+  enum stage stage;
+  int blocked; // a thread is in pyh_block
+  int woken;   // it shall leave
 };
 
 static _Atomic int64_t live;
@@ -28,15 +33,30 @@ static const char capsule_name[] = "pyhook.pending";
 
 void pyh_pending_release(pyh_pending *p) {
   if (atomic_fetch_sub(&p->refs, 1) == 1) {
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->change);
     free(p);
     atomic_fetch_sub(&live, 1);
   }
 }
 
+void pyh_pending_retain(pyh_pending *p) { atomic_fetch_add(&p->refs, 1); }
+
 int64_t pyh_pendings(void) { return atomic_load(&live); }
 
 static void drop(PyObject *capsule) {
   pyh_pending_release(py->PyCapsule_GetPointer(capsule, capsule_name));
+}
+
+// become sets the last stage. 1: Go is to be told, since it was armed and nobody
+// is blocked who sees it.
+static int become(pyh_pending *p, enum stage last) {
+  pthread_mutex_lock(&p->lock);
+  int tell = p->stage == ARMED && !p->blocked;
+  p->stage = last;
+  pthread_cond_signal(&p->change);
+  pthread_mutex_unlock(&p->lock);
+  return tell;
 }
 
 // done takes the value from the future itself and not from its argument: an
@@ -49,7 +69,7 @@ static PyObject *done(PyObject *self, PyObject *argument) {
   if (!atomic_exchange(&p->claimed, 1)) {
     pyh_take_value(p->tools, p->future, p->of_hook ? &p->bucket : NULL, &p->result);
     py->Py_DecRef(p->future);
-    if (atomic_exchange(&p->stage, DONE) == ARMED) {
+    if (become(p, DONE)) {
       if (!py->callback_enter()) {
         return NULL;
       }
@@ -85,6 +105,8 @@ pyh_pending *pyh_listen(const pyh_tools *t, PyObject *future, const pyh_bucket *
     p->of_hook = 1;
   }
   p->refs = 2;
+  pthread_mutex_init(&p->lock, NULL);
+  pthread_cond_init(&p->change, NULL);
   PyObject *args[] = {future, callback(p)};
   PyObject *none = args[1] == NULL ? NULL : py->vectorcall(t->add_done_callback, args, 2, NULL);
   if (args[1] != NULL) {
@@ -103,13 +125,38 @@ pyh_pending *pyh_listen(const pyh_tools *t, PyObject *future, const pyh_bucket *
 }
 
 int pyh_arm(pyh_pending *p, uintptr_t id, pyh_result *out) {
-  p->id = id;
-  int stage = UNTOLD;
-  if (atomic_compare_exchange_strong(&p->stage, &stage, ARMED)) {
-    return 0;
+  pthread_mutex_lock(&p->lock);
+  int is_done = p->stage == DONE;
+  if (is_done) {
+    *out = p->result;
+  } else {
+    p->id = id;
+    p->stage = ARMED;
   }
-  *out = p->result;
-  return 1;
+  pthread_mutex_unlock(&p->lock);
+  return is_done;
+}
+
+int pyh_block(pyh_pending *p, pyh_result *out) {
+  pthread_mutex_lock(&p->lock);
+  p->blocked = 1;
+  while (p->stage == ARMED && !p->woken) {
+    pthread_cond_wait(&p->change, &p->lock);
+  }
+  p->blocked = p->woken = 0;
+  int is_done = p->stage == DONE;
+  if (is_done) {
+    *out = p->result;
+  }
+  pthread_mutex_unlock(&p->lock);
+  return is_done;
+}
+
+void pyh_wake(pyh_pending *p) {
+  pthread_mutex_lock(&p->lock);
+  p->woken = 1;
+  pthread_cond_signal(&p->change);
+  pthread_mutex_unlock(&p->lock);
 }
 
 int pyh_abandon(pyh_pending *p) {
@@ -117,5 +164,6 @@ int pyh_abandon(pyh_pending *p) {
     return 0;
   }
   py->defer_decref(p->future);
+  become(p, ABANDONED);
   return 1;
 }
