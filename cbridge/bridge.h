@@ -23,6 +23,7 @@ char *pyh_initialize(const char *executable);
 void pyh_make_exit_key(void); // before Python starts
 void pyh_enter(void);
 void pyh_leave(void);
+void pyh_keep_state(void);
 void pyh_adopt_main_thread(void);
 bool pyh_on_main_thread(void);
 bool pyh_thread_is_ending(void);

@@ -41,11 +41,13 @@ static char *fill(void *lib, const char *path) {
   if (pyh.RuntimeError == NULL || pyh.TypeError == NULL) {
     return message("%s has no symbol %s", path, "PyExc_RuntimeError");
   }
+  pyh.free_threaded = strstr(pyh.Py_GetVersion(), "free-threading") != NULL;
   pyh.vectorcall = pyh.PyObject_Vectorcall ? pyh.PyObject_Vectorcall
                                            : pyh.PyObject_VectorcallDict;
   pyh.raised = pyh_raised;
   pyh.enter = pyh_enter;
   pyh.leave = pyh_leave;
+  pyh.keep_state = pyh_keep_state;
   pyh.defer_decref = pyh_defer_decref;
   pyh.defer_call = pyh_defer_call;
   pyh.callback_enter = pyh_callback_enter;

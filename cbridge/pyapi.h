@@ -90,6 +90,7 @@ enum { PYH_FILE_INPUT = 257 };
   X(void, PyGILState_Release, (int))                                           \
   X(PyThreadState *, PyGILState_GetThisThreadState, (void))                    \
   X(void, PyThreadState_Clear, (PyThreadState *))                              \
+  X(void, PyThreadState_Delete, (PyThreadState *))                             \
   X(void, PyThreadState_DeleteCurrent, (void))                                 \
   X(void, Py_IncRef, (PyObject *))                                             \
   X(void, Py_DecRef, (PyObject *))                                             \
@@ -201,6 +202,7 @@ typedef struct {
   // Borrowed for the process's life.
   PyObject *RuntimeError;
   PyObject *TypeError;
+  int free_threaded; // this Python has no GIL
   // PyObject_Vectorcall, or PyObject_VectorcallDict before 3.11; the last
   // argument must be NULL.
   PyObject *(*vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
@@ -211,6 +213,9 @@ typedef struct {
   // thread still attached, as Python's own calls leave it. See threadstate.c.
   void (*enter)(void);
   void (*leave)(void);
+  // keep_state has the calling thread, which is attached and perhaps not Go's,
+  // keep its thread state until it ends.
+  void (*keep_state)(void);
   // defer_decref drops a reference from any thread, attached or not: the next
   // enter does it.
   void (*defer_decref)(PyObject *);

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -163,6 +164,56 @@ func TestThreadsThatPythonOwnsMayEnterTheBridge(t *testing.T) {
 	before := ThreadStates()
 	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignEnter(API()), 20))
 	assert.LessOrEqual(t, ThreadStates(), before+1)
+	assert.Equal(t, int64(2), value(t, "1 + 1"))
+}
+
+// One of torch's threads: each of its calls finds the state of the one before, and
+// nothing of that is left when it has ended.
+func TestAGuestKeepsItsStateUntilItEnds(t *testing.T) {
+	m := module(t, "import threading, weakref\nlocal, refs, seen = threading.local(), [], []\n"+
+		"class C: pass\n"+
+		"def f():\n"+
+		"    if not hasattr(local, 'c'):\n"+
+		"        local.c, local.n = C(), 0\n"+
+		"        refs.append(weakref.ref(local.c))\n"+
+		"    local.n += 1\n"+
+		"    seen.append(local.n)\n"+
+		"def end():\n    out = seen[:]\n    seen.clear()\n    return out\n"+
+		"def alive(): return sum(r() is not None for r in refs)\n")
+	want := []any{int64(1), int64(2), int64(3)}
+	if value(t, "__import__('sysconfig').get_config_var('Py_GIL_DISABLED')") == int64(1) {
+		want = []any{int64(1), int64(1), int64(1)} // see pyh_keep_state
+	}
+	noLeaks(t, func() {
+		f, err := m.Attr("f")
+		require.NoError(t, err)
+		defer f.Close()
+		call(t, m, "alive")
+		before := ThreadStates()
+		for range 20 {
+			assert.NoError(t, f.Pointer(func(p unsafe.Pointer) error { ctest.Guest(API(), p, 3); return nil }))
+			assert.Equal(t, want, call(t, m, "end"))
+		}
+		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
+			10*time.Second, time.Millisecond)
+	})
+}
+
+// A thread of Python's may be asked to keep its state: Python deletes it all the same.
+func TestAThreadOfPythonsMayBeAGuest(t *testing.T) {
+	if ignore(python.Import("ctypes")) != nil {
+		t.Skip("this Python has no ctypes")
+	}
+	m := module(t, "import ctypes, threading\n"+
+		"def run(address, threads):\n"+
+		"    keep = ctypes.PYFUNCTYPE(None)(address)\n"+
+		"    for _ in range(threads):\n"+
+		"        t = threading.Thread(target=keep); t.start(); t.join()\n"+
+		"    keep()\n"+
+		"    return threads\n")
+	before := ThreadStates()
+	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignKeep(API()), 20))
+	assert.Eventually(t, func() bool { return ThreadStates() <= before+1 }, 10*time.Second, time.Millisecond)
 	assert.Equal(t, int64(2), value(t, "1 + 1"))
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static __thread PyThreadState *kept; // this thread's state, when detached too
+static __thread PyThreadState *guest; // its owner's, kept by pyh_keep_state
 static __thread int depth;           // > 0: this thread is attached
 static __thread bool borrowed;       // attached by the state of another owner
 static __thread int ensured;         // what Ensure answered, while borrowed
@@ -62,12 +63,41 @@ static void drain(void) {
   }
 }
 
+// reap deletes the state of a guest that ended: PyThreadState_Delete for another
+// thread's state, which since CPython 3.12 also makes the calling thread forget
+// its own. So this is a thread of its own.
+static void *reap(void *state) {
+  pyh.PyGILState_Ensure();
+  PyThreadState *own = pyh.PyGILState_GetThisThreadState();
+  pyh.PyThreadState_Clear(state);
+  pyh.PyThreadState_Delete(state);
+  pyh.PyThreadState_Clear(own);
+  pyh.PyThreadState_DeleteCurrent();
+  atomic_fetch_sub(&states, 1);
+  return NULL;
+}
+
+// guest_exit runs when a thread of torch ends. It must not wait for the GIL:
+// whoever joins the thread may hold that.
+static void guest_exit(void) {
+  pthread_t thread;
+  if (pyh.PyGILState_GetThisThreadState() != guest) { // its owner deleted it
+    atomic_fetch_sub(&states, 1);
+  } else if (pthread_create(&thread, NULL, reap, guest) == 0) {
+    pthread_detach(thread);
+  }
+}
+
 // thread_exit runs when an OS thread that kept a state ends: Go ends a thread
 // whose goroutine returns while locked to it. Clear and DeleteCurrent, not
 // PyGILState_Release: what Clear destroys may itself Ensure and Release, which
 // before gh-119585 deleted the state twice.
 static void thread_exit(void *state) {
   ending = true;
+  if (guest != NULL) {
+    guest_exit();
+    return;
+  }
   depth = 1;
   pyh.PyEval_RestoreThread(state);
   pyh.PyThreadState_Clear(state);
@@ -144,6 +174,20 @@ void pyh_leave(void) {
   } else {
     pyh.PyEval_SaveThread();
   }
+}
+
+// pybind11's gil_scoped_acquire, by which torch's threads call Python, makes a
+// state for each call and deletes it after. One more user keeps it, and the next
+// call finds it. In a Python without GIL a state must be cleared by its own
+// thread, which cannot wait: none is kept there.
+void pyh_keep_state(void) {
+  if (kept != NULL || guest != NULL || pyh.free_threaded) {
+    return;
+  }
+  pyh.PyGILState_Ensure();
+  guest = pyh.PyGILState_GetThisThreadState();
+  pthread_setspecific(exit_key, guest);
+  atomic_fetch_add(&states, 1);
 }
 
 // The thread that initialised Python keeps the main state and never ends.

@@ -66,6 +66,7 @@ static PyObject *done(PyObject *self, PyObject *argument) {
   if (p == NULL) {
     return NULL;
   }
+  py->keep_state(); // a thread of torch completes many
   if (!atomic_exchange(&p->claimed, 1)) {
     pyh_take_value(p->tools, p->future, p->of_hook ? &p->bucket : NULL, &p->result);
     py->Py_DecRef(p->future);

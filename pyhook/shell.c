@@ -107,13 +107,12 @@ PyObject *pyh_shell_type(const pyh_api *api, PyObject *methods, PyObject *bucket
                              before + offsetof(fields, weakrefs), PYH_READONLY, NULL};
   // Without a GIL, reading a field beside a thread that sets it needs what only
   // CPython's own members do: buffer() stays BucketMethods' there.
-  int free_threaded = strstr(py->Py_GetVersion(), "free-threading") != NULL;
-  spares = !free_threaded;
+  spares = !py->free_threaded;
   PyType_Slot slots[] = {
       {PYH_TP_DEALLOC, (void *)dealloc},
       {PYH_TP_TRAVERSE, (void *)traverse},
       {PYH_TP_CLEAR, (void *)clear},
-      {PYH_TP_METHODS, free_threaded ? no_methods : methods_with_gil},
+      {PYH_TP_METHODS, py->free_threaded ? no_methods : methods_with_gil},
       {PYH_TP_MEMBERS, members},
       {PYH_TP_GETSET, getset},
       {0},

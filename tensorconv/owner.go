@@ -1,6 +1,6 @@
 package tensorconv
 
-// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0xa8729a26636b
+// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0xd2955c06060a
 // #include "memory.h"
 import "C"
 

@@ -1,6 +1,7 @@
 #include "ctest.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 
 void ctest_plain(pyh_api *api, PyObject *fn) {
   PyObject *result = api->vectorcall(fn, NULL, 0, NULL);
@@ -49,6 +50,47 @@ static void foreign_enter(void) {
 uintptr_t ctest_foreign_enter(pyh_api *api) {
   foreign_api = api;
   return (uintptr_t)foreign_enter;
+}
+
+static void foreign_keep(void) { foreign_api->keep_state(); }
+
+uintptr_t ctest_foreign_keep(pyh_api *api) {
+  foreign_api = api;
+  return (uintptr_t)foreign_keep;
+}
+
+typedef struct {
+  pyh_api *api;
+  PyObject *fn;
+  int n;
+  sem_t called, end;
+} guest;
+
+static void *be_guest(void *arg) {
+  guest *g = arg;
+  for (int i = 0; i < g->n; i++) {
+    int state = g->api->PyGILState_Ensure();
+    g->api->keep_state();
+    ctest_plain(g->api, g->fn);
+    g->api->PyGILState_Release(state);
+  }
+  sem_post(&g->called);
+  sem_wait(&g->end);
+  return NULL;
+}
+
+void ctest_guest(pyh_api *api, PyObject *fn, int n) {
+  guest g = {.api = api, .fn = fn, .n = n};
+  sem_init(&g.called, 0, 0);
+  sem_init(&g.end, 0, 0);
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, be_guest, &g) == 0) {
+    sem_wait(&g.called);
+    api->enter();
+    sem_post(&g.end);
+    pthread_join(thread, NULL);
+    api->leave();
+  }
 }
 
 typedef struct {

@@ -3,7 +3,7 @@
 // a foreign C library would do. The api is cbridge.API's table.
 package ctest
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -I${SRCDIR}/../.. -DPYHOOK_PYAPI=0xa8729a26636b
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -I${SRCDIR}/../.. -DPYHOOK_PYAPI=0xd2955c06060a
 // #include "ctest.h"
 import "C"
 
@@ -37,6 +37,15 @@ func Raise(table unsafe.Pointer) { C.ctest_raise(api(table)) }
 // ForeignEnter returns the address of a void(*)(void) that enters and leaves
 // the bridge three times, as the callback of a C library would.
 func ForeignEnter(table unsafe.Pointer) uintptr { return uintptr(C.ctest_foreign_enter(api(table))) }
+
+// ForeignKeep returns the address of a void(*)(void) that has the calling thread
+// keep its state. Attached.
+func ForeignKeep(table unsafe.Pointer) uintptr { return uintptr(C.ctest_foreign_keep(api(table))) }
+
+// Guest calls fn() n times on a new thread, each between PyGILState_Ensure and
+// PyGILState_Release, as torch's threads do, and has it keep its state. The thread
+// ends while the caller holds the GIL and waits for that.
+func Guest(table, fn unsafe.Pointer, n int) { C.ctest_guest(api(table), object(fn), C.int(n)) }
 
 // DeferFromThread defers n decrefs of ptr from an OS thread that is never
 // attached, and returns when it has.

@@ -12,6 +12,8 @@ bool ctest_has_state(pyh_api *api);
 PyObject *ctest_new_reference(pyh_api *api, PyObject *obj); // new
 void ctest_raise(pyh_api *api);
 uintptr_t ctest_foreign_enter(pyh_api *api);
+uintptr_t ctest_foreign_keep(pyh_api *api);
+void ctest_guest(pyh_api *api, PyObject *fn, int n);
 void ctest_defer_from_thread(pyh_api *api, PyObject *obj, int n);
 
 #endif

@@ -23,6 +23,7 @@ void check_objects(void); // object.c, callback.c
 void check_threads(void); // threadstate.c
 void check_dlpack(void);  // dlpack.c
 void check_hooks(void);   // hookcall.c
+void check_pending(void); // pending.c
 
 int live_funcs(void); // Go functions that Python holds
 PyObject *new_func(uintptr_t id); // new reference: of pyh_func

@@ -89,6 +89,7 @@ int main(int argc, char **argv) {
   check_threads();
   check_dlpack();
   check_hooks();
+  check_pending();
   CHECK(pyh_owners() == 0);
   CHECK(pyh_deferred() == 0);
   CHECK(funcs == 0);

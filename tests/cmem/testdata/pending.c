@@ -1,0 +1,183 @@
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "../../../pyhook/hookcall.h"
+#include "cmem.h"
+
+// A future as torch's: it calls back once it has a value, and a callback that is
+// added later at once.
+static const char source[] =
+    "class Future:\n"
+    " def __init__(self): self.callbacks, self.got = [], False\n"
+    " def done(self): return self.got\n"
+    " def value(self):\n"
+    "  if isinstance(self.v, Exception): raise self.v\n"
+    "  return self.v\n"
+    " def add_done_callback(self, f):\n"
+    "  if self.fails: raise OSError('no callback')\n"
+    "  self.callbacks.append(f)\n"
+    " fails = False\n"
+    " def finish(self, v):\n"
+    "  self.v, self.got = v, True\n"
+    "  while self.callbacks: self.callbacks.pop()(self)\n"
+    "def fail(f): f.fails = True\n"
+    "one, error = ['value'], ValueError('v')\n";
+
+static pyh_tools *tools;
+static PyObject *dict;
+
+static uintptr_t told_id;
+static pyh_result told;
+
+static void tell(uintptr_t id, pyh_result *result) {
+  CHECK(told_id == 0);
+  told_id = id;
+  told = *result;
+}
+
+static void drop(PyObject *o) {
+  if (o != NULL) {
+    pyh.Py_DecRef(o);
+  }
+}
+
+static PyObject *called(const char *function, PyObject **args, size_t n) {
+  PyObject *f = from(dict, function), *result = pyh.vectorcall(f, args, n, NULL);
+  CHECK(result != NULL);
+  pyh.Py_DecRef(f);
+  return result;
+}
+
+static void finish(PyObject *future, const char *with) {
+  PyObject *value = from(dict, with), *method = pyh.PyObject_GetAttrString(future, "finish");
+  drop(pyh.vectorcall(method, &value, 1, NULL));
+  pyh.Py_DecRef(method);
+  pyh.Py_DecRef(value);
+}
+
+static pyh_pending *watch(PyObject *future) {
+  pyh_result out;
+  pyh_watch(tools, future, &out);
+  CHECK(out.outcome == PYH_PENDING && out.pending != NULL);
+  return out.pending;
+}
+
+static void gives(pyh_result *result, int outcome) {
+  CHECK(result->outcome == outcome);
+  CHECK((result->object != NULL) == (outcome == PYH_VALUE));
+  CHECK((result->error != NULL) == (outcome == PYH_FAILED));
+  drop(result->object);
+  drop(result->error);
+}
+
+typedef struct {
+  pyh_pending *pending;
+  pyh_result result;
+  int done;
+} blocked;
+
+static void *block(void *arg) {
+  blocked *b = arg;
+  b->done = pyh_block(b->pending, &b->result);
+  return NULL;
+}
+
+// ended starts a thread that blocks, does one of three things to it, and returns
+// what pyh_block returned.
+static int ended(PyObject *future, const char *by, int soon) {
+  blocked b = {.pending = watch(future)};
+  pthread_t thread;
+  CHECK(pyh_arm(b.pending, 7, &b.result) == 0);
+  CHECK(pthread_create(&thread, NULL, block, &b) == 0);
+  if (!soon) {
+    usleep(20000); // most likely it waits by now
+  }
+  if (*by == 'f') {
+    finish(future, "one");
+  } else if (*by == 'a') {
+    CHECK(pyh_abandon(b.pending) == 1);
+  } else {
+    pyh_wake(b.pending);
+  }
+  pthread_join(thread, NULL);
+  if (b.done) {
+    // Go takes the result once, from the thread or from who was told.
+    gives(&b.result, PYH_VALUE);
+    told_id = 0;
+  }
+  if (*by == 'w') {
+    CHECK(pyh_abandon(b.pending) == 1);
+  }
+  pyh_pending_release(b.pending);
+  return b.done;
+}
+
+void check_pending(void) {
+  pyh_enter();
+  dict = python(source);
+  tools = calloc(1, sizeof *tools);
+  tools->py = &pyh;
+  tools->tell = tell;
+  PyObject *class = tools->future_class = tools->python_future = from(dict, "Future");
+  tools->done = pyh.PyObject_GetAttrString(class, "done");
+  tools->value = pyh.PyObject_GetAttrString(class, "value");
+  tools->add_done_callback = pyh.PyObject_GetAttrString(class, "add_done_callback");
+  pyh_result out;
+  PyObject *future;
+
+  const struct { const char *with; int outcome; } ends[] = {{"one", PYH_VALUE}, {"error", PYH_FAILED}};
+  for (int i = 0; i < 2; i++) {
+    future = called("Future", NULL, 0); // armed, then done
+    pyh_pending *p = watch(future);
+    CHECK(pyh_arm(p, 5, &out) == 0);
+    finish(future, ends[i].with);
+    CHECK(told_id == 5 && pyh_abandon(p) == 0);
+    gives(&told, ends[i].outcome);
+    told_id = 0;
+    CHECK(pyh_block(p, &out) == 1); // too late: it is done
+    pyh_pending_release(p);
+    pyh.Py_DecRef(future);
+
+    future = called("Future", NULL, 0); // done, then armed
+    p = watch(future);
+    finish(future, ends[i].with);
+    CHECK(pyh_arm(p, 6, &out) == 1 && told_id == 0);
+    gives(&out, ends[i].outcome);
+    pyh_pending_release(p);
+    pyh.Py_DecRef(future);
+  }
+
+  future = called("Future", NULL, 0); // abandoned, then done
+  pyh_pending *p = watch(future);
+  CHECK(pyh_arm(p, 5, &out) == 0 && pyh_abandon(p) == 1 && pyh_abandon(p) == 0);
+  pyh_pending_release(p);
+  finish(future, "one");
+  CHECK(told_id == 0);
+  pyh.Py_DecRef(future);
+
+  future = called("Future", NULL, 0); // refuses the callback
+  drop(called("fail", &future, 1));
+  pyh_watch(tools, future, &out);
+  gives(&out, PYH_FAILED);
+  pyh.Py_DecRef(future);
+
+  for (int soon = 0; soon < 2; soon++) {
+    const char *by[] = {"finished", "abandoned", "woken"};
+    for (int i = 0; i < 3; i++) {
+      future = called("Future", NULL, 0);
+      CHECK(ended(future, by[i], soon) == (i == 0));
+      pyh.Py_DecRef(future);
+    }
+  }
+
+  PyObject *all[] = {class, tools->done, tools->value, tools->add_done_callback, dict};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    pyh.Py_DecRef(all[i]);
+  }
+  free(tools);
+  pyh_leave();
+  pyh_enter(); // does what was deferred
+  pyh_leave();
+  CHECK(pyh_pendings() == 0);
+}
