@@ -51,7 +51,7 @@ func pendings() int64 { return int64(C.pyh_pendings()) }
 // reference c, and python, which may be nil. place says where an error was.
 func (rt *Runtime) await(c *C.pyh_pending, b *GradBucket, python *pythonBucket, place func(error) error) *Future {
 	a := &awaited{rt: rt, c: c, bucket: b, python: python, place: place}
-	a.result.place, a.result.abandon, a.result.block = place, a.abandon, a.block
+	a.result.place, a.result.source = place, a
 	var result C.pyh_result
 	awaiting.Lock()
 	awaiting.last++

@@ -22,11 +22,16 @@ type Future struct {
 
 	place   func(error) error // says where in Wait's own errors; may be nil
 	relabel func(error) error // of the error that it completes with; may be nil
-	// abandon lets go of what would complete a pending future; may be nil.
-	abandon func()
-	// block may wait for it better than a channel does: until it is done, ctx
-	// ends, or at once. nil: it does not.
-	block func(ctx context.Context)
+	source  source            // set before others see it; may be nil
+}
+
+// source is what completes a future that is pending.
+type source interface {
+	// abandon lets go of it: nobody will read the result.
+	abandon()
+	// block may wait better than a channel does. It returns when the future is
+	// done, when ctx has ended, or at once.
+	block(ctx context.Context)
 }
 
 var closedChannel = func() chan struct{} {
@@ -73,7 +78,7 @@ func (f *Future) complete(v Value, err error) bool {
 	f.value, f.err = v, err
 	f.completed.Store(true)
 	done, callbacks := f.done, f.callbacks
-	f.callbacks, f.abandon, f.reading = nil, nil, len(f.callbacks)
+	f.callbacks, f.reading = nil, len(f.callbacks)
 	drop := f.closed && f.reading == 0
 	f.mu.Unlock()
 	if done != nil {
@@ -132,8 +137,8 @@ func (f *Future) Wait(ctx context.Context) (Value, error) {
 	if f.completed.Load() {
 		return f.value, f.err
 	}
-	if f.block != nil {
-		f.block(ctx)
+	if f.source != nil {
+		f.source.block(ctx)
 	}
 	select {
 	case <-f.Done():
@@ -184,15 +189,12 @@ func (f *Future) Close() {
 	}
 	f.closed = true
 	drop := f.completed.Load() && f.reading == 0
-	abandon := f.abandon
-	if f.completed.Load() || len(f.callbacks) > 0 {
-		abandon = nil
-	}
+	abandon := f.source != nil && !f.completed.Load() && len(f.callbacks) == 0
 	f.mu.Unlock()
 	switch {
 	case drop:
 		f.value.close()
-	case abandon != nil:
-		abandon()
+	case abandon:
+		f.source.abandon()
 	}
 }

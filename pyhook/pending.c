@@ -54,8 +54,8 @@ static int become(pyh_pending *p, enum stage last) {
   pthread_mutex_lock(&p->lock);
   int tell = p->stage == ARMED && !p->blocked;
   p->stage = last;
-  pthread_cond_signal(&p->change);
   pthread_mutex_unlock(&p->lock);
+  pthread_cond_signal(&p->change); // who wakes finds the lock free
   return tell;
 }
 

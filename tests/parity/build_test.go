@@ -109,7 +109,7 @@ func (t *trial) state() (any, error) {
 		case "group":
 			return t.group, nil
 		case "group:nccl_futures": // gloo, with NCCL's form of all_gather's future
-			return t.keep(t.rt.NewState("oracle:NcclShapedGroup", map[string]any{"group": t.group.Object()}, nil))
+			return t.keep(t.rt.NewState("oracle_state:NcclShapedGroup", map[string]any{"group": t.group.Object()}, nil))
 		}
 	case map[string]any:
 		given, _ := spec["kwargs"].(map[string]any)

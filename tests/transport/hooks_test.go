@@ -83,9 +83,9 @@ var hookCases = []struct {
 	{hook: "quantize_pertensor", torchFails: true},
 	{hook: "quantize_perchannel", torchFails: true},
 	{hook: "post_localsgd", state: "post_localsgd", differs: true},
-	{hook: "collectives:all_gather_hook"},
-	{hook: "collectives:reduce_scatter_hook"},
-	{hook: "collectives:all_to_all_hook"},
+	{hook: "group_uses:all_gather_hook"},
+	{hook: "group_uses:reduce_scatter_hook"},
+	{hook: "group_uses:all_to_all_hook"},
 }
 
 // hooks runs each hook for some steps, several buckets a step, and reports the
@@ -108,7 +108,7 @@ func hooks(ctx context.Context, r *ranks.Rank) error {
 			defer state.Close()
 			cfg.State = state
 		case "post_localsgd":
-			module := must(rt.Import("collectives"))
+			module := must(rt.Import("group_uses"))
 			state := must(module.Call("local_sgd_state"))
 			defer state.Close()
 			cfg.State = state

@@ -33,8 +33,10 @@ func job(t *testing.T, n int, name string, args any) *ranks.Job {
 	for _, name := range []string{"PYHOOK_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"} {
 		_ = os.Getenv(name)
 	}
-	_, err := os.ReadFile("testdata/collectives.py")
-	require.NoError(t, err)
+	for _, file := range []string{"testdata/collectives.py", "testdata/group_uses.py"} {
+		_, err := os.ReadFile(file)
+		require.NoError(t, err)
+	}
 	return ranks.Run(t, n, name, args)
 }
 
@@ -57,8 +59,8 @@ func join(ctx context.Context, r *ranks.Rank, backend string, cfg pyhook.Transpo
 	return
 }
 
-// cases runs the functions of testdata/collectives.py and reports each one's
-// failure, "" for none.
+// cases runs the cases of testdata/collectives.py and testdata/group_uses.py and
+// reports each one's failure, "" for none.
 func cases(ctx context.Context, r *ranks.Rank) error {
 	var backend string
 	if err := r.Args(&backend); err != nil {
@@ -66,6 +68,9 @@ func cases(ctx context.Context, r *ranks.Rank) error {
 	}
 	rt, world, g, _, err := join(ctx, r, backend, pyhook.TransportConfig{Timeout: 20 * time.Second})
 	if err != nil {
+		return err
+	}
+	if _, err := rt.Import("group_uses"); err != nil { // it adds its cases to the other file's
 		return err
 	}
 	module, err := rt.Import("collectives")
@@ -114,7 +119,7 @@ func mismatch(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	module, err := rt.Import("collectives")
+	module, err := rt.Import("group_uses")
 	if err != nil {
 		return err
 	}
@@ -188,7 +193,7 @@ func slow(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	module, err := rt.Import("collectives")
+	module, err := rt.Import("group_uses")
 	if err != nil {
 		return err
 	}
@@ -230,7 +235,7 @@ func many(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	module, err := rt.Import("collectives")
+	module, err := rt.Import("group_uses")
 	if err != nil {
 		return err
 	}

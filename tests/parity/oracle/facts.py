@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import oracle
+from oracle_case import DDP_MODES, load_case
+from oracle_torch import torch
 
 HERE = Path(__file__).resolve().parent
 WAYS = ("reducer", "ddp", "direct")
@@ -57,12 +59,12 @@ def run_all(paths: list[Path], root: Path) -> list[dict[str, Any]]:
     """Every case by every way that makes sense for it."""
     rows = []
     for path in paths:
-        case = oracle.load_case(path)
-        row: dict[str, Any] = {"case": case["name"], "torch": oracle.torch.__version__}
+        case = load_case(path)
+        row: dict[str, Any] = {"case": case["name"], "torch": torch.__version__}
         hook = case["hook"]
         python_hook = hook is not None and not hook.startswith("builtin:")
         for way in WAYS:
-            needs_ddp = case["mode"] in oracle.DDP_SETUPS
+            needs_ddp = case["mode"] in DDP_MODES
             if (way == "direct" and not python_hook) or (needs_ddp and way != "ddp"):
                 continue
             out = root / way / case["name"]
@@ -126,7 +128,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", type=Path)
     args = parser.parse_args()
     paths = args.cases or sorted((HERE / "cases").glob("*.json"))
-    print(f"torch {oracle.torch.__version__}, Python {sys.version.split()[0]}")
+    print(f"torch {torch.__version__}, Python {sys.version.split()[0]}")
     print("| case | Reducer | DDP | direct call | direct = Reducer |\n|---|---|---|---|---|")
     rows = run_all(paths, args.root)
     (args.root / "rows.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import oracle
-import torch
+from oracle_case import OracleError, load_case
+from oracle_rank import RUNNERS
+from oracle_torch import dist, torch
 
 HERE = Path(__file__).resolve().parent
 HOOKS = "torch.distributed.algorithms.ddp_comm_hooks"
@@ -39,7 +41,7 @@ def hanging_hook(state: Any, bucket: Any) -> Any:
 
 def crashing_hook(state: Any, bucket: Any) -> Any:
     """A hook that takes its process down on one rank."""
-    if oracle.dist.get_rank() == 1:
+    if dist.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGABRT)
     return torch.futures.Future()
 
@@ -65,7 +67,7 @@ class OracleTest(unittest.TestCase):
         keys.setdefault("buckets", [[2, 0], [1]])
         path = self.root / f"{name}.json"
         path.write_text(json.dumps(keys))
-        return oracle.load_case(path)
+        return load_case(path)
 
     def run_case(self, via: str = "reducer", **keys: Any) -> tuple[int, Path]:
         out = self.root / f"out-{len(list(self.root.iterdir()))}"
@@ -77,7 +79,7 @@ class OracleTest(unittest.TestCase):
 
     def test_allreduce_is_the_mean_bit_for_bit(self) -> None:
         """Halving and one addition are exact enough to be predicted on two ranks."""
-        for via in oracle.RUNNERS:
+        for via in RUNNERS:
             with self.subTest(via=via):
                 code, out = self.run_case(via, hook=f"{HOOKS}.default_hooks:allreduce_hook")
                 self.assertEqual(code, 0)
@@ -175,7 +177,7 @@ class OracleTest(unittest.TestCase):
             {"params": []},
         ]
         for keys in bad:
-            with self.subTest(keys=keys), self.assertRaises(oracle.OracleError):
+            with self.subTest(keys=keys), self.assertRaises(OracleError):
                 self.case(**keys)
         code, _ = self.run_case(hook="no colon")
         self.assertEqual(code, oracle.EXIT_BAD_CASE)
@@ -183,7 +185,7 @@ class OracleTest(unittest.TestCase):
     def test_every_case_file_loads_and_is_listed_right(self) -> None:
         names = set()
         for path in (HERE / "cases").glob("*.json"):
-            names.add(oracle.load_case(path)["name"])
+            names.add(load_case(path)["name"])
         listed = json.loads((HERE / "upstream_failures.json").read_text())
         self.assertLessEqual(set(listed), names)
 
