@@ -3,6 +3,7 @@ package hookbench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -24,7 +25,7 @@ type side interface {
 }
 
 // measure is what each rank does.
-func measure(ctx context.Context, j *job) error {
+func measure(ctx context.Context, j *job) (err error) {
 	if err := launch.DieWithParent(); err != nil {
 		return err
 	}
@@ -55,12 +56,19 @@ func measure(ctx context.Context, j *job) error {
 	if len(j.WorkerCases) > 0 {
 		return measureWorkers(ctx, rt, group, j)
 	}
+	var other *apart
+	if j.Cpp && j.Only == "" && slices.ContainsFunc(j.Cases, Case.apart) {
+		if other, err = startApart(j, group); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, other.close()) }()
+	}
 	var rows []Row
-	for _, c := range j.Cases {
+	for i, c := range j.Cases {
 		if group.Rank() == 0 {
 			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
 		}
-		r, err := measureCase(ctx, rt, j, c)
+		r, err := measureCase(ctx, rt, j, c, apartSide{other, i})
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.Name(), err)
 		}
@@ -76,7 +84,7 @@ func measure(ctx context.Context, j *job) error {
 	return os.WriteFile(j.Rows, data, 0o644)
 }
 
-func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, error) {
+func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case, other apartSide) (Row, error) {
 	runtime.GC() // the buffer of the case before
 	b, err := newBench(ctx, rt, j, c)
 	if err != nil {
@@ -87,6 +95,9 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, 
 	sides := []side{b.goSide, b.floor}
 	if j.Cpp {
 		sides = append(sides, b.cpp)
+		if c.apart() {
+			sides = append(sides, other)
+		}
 		if c.noop() && c.alone() { // else the bucket's making is lost in what the hook does
 			sides = append(sides, b.newBucket)
 		}
@@ -109,7 +120,9 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (Row, 
 	if len(samples) > 2 {
 		r.addCpp(samples[0], samples[2], calls)
 	}
-	if len(samples) > 3 {
+	if len(samples) > 3 && c.apart() {
+		r.addApart(samples[0], samples[3], calls)
+	} else if len(samples) > 3 {
 		r.CppNewBucketUS = micro(samples[3], 0.5)
 	}
 	r.describe(rt)
@@ -181,6 +194,9 @@ type bench struct {
 }
 
 func (b *bench) close() {
+	if b == nil {
+		return
+	}
 	for _, f := range slices.Backward(b.closers) {
 		f()
 	}

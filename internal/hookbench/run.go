@@ -43,6 +43,10 @@ type job struct {
 	Only    string
 	Rows    string // rank 0 writes its rows here
 
+	RankArgs    []string
+	Apart       bool // this is the process of apart.go, of this rank and world
+	Rank, World int
+
 	WorkerCases []Case // in place of Cases: see RunWorkers
 }
 
@@ -89,6 +93,7 @@ func (j *job) spawn(ctx context.Context, world int, args []string, rows any) err
 	if len(j.Cases)+len(j.WorkerCases) == 0 {
 		return nil
 	}
+	j.RankArgs = args
 	text, err := json.Marshal(j)
 	if err != nil {
 		return err
@@ -111,6 +116,7 @@ func (j *job) spawn(ctx context.Context, world int, args []string, rows any) err
 	if err != nil {
 		return err
 	}
+	_ = os.Remove(j.Rows + ".store") // of apart.go, if there was one
 	return errors.Join(json.Unmarshal(data, rows), os.Remove(j.Rows))
 }
 
@@ -122,6 +128,9 @@ func Rank(ctx context.Context) error {
 	var j job
 	if err := json.Unmarshal([]byte(os.Getenv(jobVariable)), &j); err != nil {
 		return fmt.Errorf("%s: %w", jobVariable, err)
+	}
+	if j.Apart {
+		return serve(ctx, &j)
 	}
 	return measure(ctx, &j)
 }

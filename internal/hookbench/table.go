@@ -28,6 +28,12 @@ type Row struct {
 	Ratio     float64 `json:"ratio"`
 	RatioLow  float64 `json:"ratio_low"`
 	RatioHigh float64 `json:"ratio_high"`
+	// CppApartUS is C++ in a process of its own, in turns too, and RatioApart Go's
+	// time over that; with hooks that issue collectives.
+	CppApartUS     float64 `json:"cpp_apart_us,omitempty"`
+	RatioApart     float64 `json:"ratio_apart,omitempty"`
+	RatioApartLow  float64 `json:"ratio_apart_low,omitempty"`
+	RatioApartHigh float64 `json:"ratio_apart_high,omitempty"`
 	// PythonRatio is Go's time over Python's own call.
 	PythonRatio float64 `json:"python_ratio"`
 	GoP99US     float64 `json:"go_p99_us"`
@@ -66,6 +72,13 @@ func (r *Row) addCpp(goNS, cppNS []int64, calls int) {
 	r.CppUS, r.CppP99US = micro(cppNS, 0.5), micro(cppNS, 0.99)
 }
 
+// addApart adds those of the C++ side in its own process.
+func (r *Row) addApart(goNS, cppNS []int64, calls int) {
+	ratios := pairwise(goNS, cppNS, calls)
+	r.RatioApart, r.RatioApartLow, r.RatioApartHigh = quantile(ratios, 0.5), quantile(ratios, 0.25), quantile(ratios, 0.75)
+	r.CppApartUS = micro(cppNS, 0.5)
+}
+
 func (r *Row) describe(rt *pyhook.Runtime) {
 	info := rt.Info()
 	r.Torch, r.Python, r.Go = info.Torch, info.Version, runtime.Version()
@@ -101,9 +114,9 @@ func PrintTable(w io.Writer, rows []Row) {
 	}
 	r := rows[0]
 	fmt.Fprintf(w, "\ntorch %s, Python %s, %s, %d x %s\n", r.Torch, r.Python, r.Go, r.Cores, r.CPU)
-	fmt.Fprint(w, "ratio: Go over C++ (c10d::PythonCommHook), median of neighbouring blocks; times in us a call\n\n")
+	fmt.Fprint(w, "ratio: Go over C++ (c10d::PythonCommHook), median of neighbouring blocks; apart: C++ in a process of its own; times in us a call\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "ratio\thalf lie in\tto python\tgo\tc++\tnew bucket\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
+	fmt.Fprint(t, "ratio\thalf lie in\tapart\thalf lie in\tto python\tgo\tc++\tapart\tnew bucket\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
 	for _, r := range rows {
 		copied := "0"
 		if !r.SameMemory {
@@ -113,8 +126,12 @@ func PrintTable(w io.Writer, rows []Row) {
 		if r.CppUS > 0 {
 			ratio, half = fmt.Sprintf("%.3f", r.Ratio), fmt.Sprintf("%.2f..%.2f", r.RatioLow, r.RatioHigh)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", ratio, half, r.PythonRatio,
-			us(r.GoUS), us(r.CppUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
+		apart, apartHalf := "-", "-"
+		if r.CppApartUS > 0 {
+			apart, apartHalf = fmt.Sprintf("%.3f", r.RatioApart), fmt.Sprintf("%.2f..%.2f", r.RatioApartLow, r.RatioApartHigh)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", ratio, half, apart, apartHalf, r.PythonRatio,
+			us(r.GoUS), us(r.CppUS), us(r.CppApartUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
 	}
 	t.Flush()
 	for _, r := range rows {
