@@ -214,6 +214,26 @@ static int by_f16c(void *dst, int dst_type, const void *src, int src_type, int64
 static int by_f16c(void *dst, int dst_type, const void *src, int src_type, int64_t n) { return 0; }
 #endif
 
+static void convert(void *dst, int dst_type, const void *src, int src_type, int64_t n) {
+  if (!by_f16c(dst, dst_type, src, src_type, n)) {
+    stores[dst_type](src_type, dst, sizes[dst_type], src, sizes[src_type], n);
+  }
+}
+
+// halves divides or multiplies by way of float, a row at a time: to convert rows is
+// five times as fast as to convert numbers. dst may be src.
+static void halves(half *dst, const half *src, int64_t n, float f, int divide) {
+  float row[512];
+  for (int64_t m; n > 0; n -= m, dst += m, src += m) {
+    m = n < 512 ? n : 512;
+    convert(row, T_F32, src, T_F16, m);
+    for (int64_t i = 0; i < m; i++) {
+      row[i] = divide ? row[i] / f : row[i] * f;
+    }
+    convert(dst, T_F16, row, T_F32, m);
+  }
+}
+
 int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *src,
              int src_type, const int64_t *src_strides, int ndim, const int64_t *shape) {
   if (dst_type != src_type && (dst_type > T_C128 || src_type > T_C128)) {
@@ -233,8 +253,10 @@ int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *sr
   int64_t ss = ndim == 0 ? ssize : src_strides[0] * ssize;
   if (dst_type == src_type) {
     same_type(dst, ds, src, ss, n, dsize);
-  } else if (ds != dsize || ss != ssize || !by_f16c(dst, dst_type, src, src_type, n)) {
+  } else if (ds != dsize || ss != ssize) {
     stores[dst_type](src_type, dst, ds, src, ss, n);
+  } else {
+    convert(dst, dst_type, src, src_type, n);
   }
   return 0;
 }
@@ -247,7 +269,7 @@ int pyh_divide(void *data, int type, int64_t n, double divisor) {
   switch (type) {
   case T_F64: { double *p = data; for (int64_t i = 0; i < n; i++) p[i] /= divisor; } return 0;
   case T_F32: { float *p = data; for (int64_t i = 0; i < n; i++) p[i] /= f; } return 0;
-  case T_F16: { half *p = data; for (int64_t i = 0; i < n; i++) p[i] = to_half(from_half(p[i]) / f); } return 0;
+  case T_F16: halves(data, data, n, f, 1); return 0;
   case T_BF16: { bfloat *p = data; for (int64_t i = 0; i < n; i++) p[i] = to_bfloat(from_bfloat(p[i]) / f); } return 0;
   case T_C64: { float *p = data, r = 1 / f; for (int64_t i = 0; i < 2 * n; i++) p[i] *= r; } return 0;
   case T_C128: { double *p = data, r = 1 / divisor; for (int64_t i = 0; i < 2 * n; i++) p[i] *= r; } return 0;
@@ -262,7 +284,7 @@ int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor) {
   switch (type) {
   case T_F64: { double *d = dst; const double *p = src; for (int64_t i = 0; i < n; i++) d[i] = p[i] * factor; } return 0;
   case T_F32: { float *d = dst; const float *p = src; for (int64_t i = 0; i < n; i++) d[i] = p[i] * f; } return 0;
-  case T_F16: { half *d = dst; const half *p = src; for (int64_t i = 0; i < n; i++) d[i] = to_half(from_half(p[i]) * f); } return 0;
+  case T_F16: halves(dst, src, n, f, 0); return 0;
   case T_BF16: { bfloat *d = dst; const bfloat *p = src; for (int64_t i = 0; i < n; i++) d[i] = to_bfloat(from_bfloat(p[i]) * f); } return 0;
   case T_C64: { float *d = dst; const float *p = src; for (int64_t i = 0; i < 2 * n; i++) d[i] = p[i] * f; } return 0;
   case T_C128: { double *d = dst; const double *p = src; for (int64_t i = 0; i < 2 * n; i++) d[i] = p[i] * factor; } return 0;
