@@ -59,6 +59,20 @@ static int become(pyh_pending *p, enum stage last) {
   return tell;
 }
 
+// tell tells Go, now or, from a thread that is ending and cannot enter Go, in the
+// next call that another makes.
+static void tell(void *pending) {
+  pyh_pending *p = pending;
+  if (py->callback_enter()) {
+    p->tools->tell(p->id, &p->result);
+    py->callback_leave();
+    pyh_pending_release(p);
+  } else {
+    py->PyErr_Clear();
+    py->defer_call(tell, p);
+  }
+}
+
 // done takes the value from the future itself and not from its argument: an
 // exception given to set_exception is unwrapped only through that one.
 static PyObject *done(PyObject *self, PyObject *argument) {
@@ -71,11 +85,8 @@ static PyObject *done(PyObject *self, PyObject *argument) {
     pyh_take_value(p->tools, p->future, p->of_hook ? &p->bucket : NULL, &p->result);
     py->Py_DecRef(p->future);
     if (become(p, DONE)) {
-      if (!py->callback_enter()) {
-        return NULL;
-      }
-      p->tools->tell(p->id, &p->result);
-      py->callback_leave();
+      pyh_pending_retain(p);
+      tell(p);
     }
   }
   py->Py_IncRef(py->None);

@@ -21,6 +21,12 @@ static const char source[] =
     " def finish(self, v):\n"
     "  self.v, self.got = v, True\n"
     "  while self.callbacks: self.callbacks.pop()(self)\n"
+    "class Bell:\n"
+    " def __init__(self, f): self.f = f\n"
+    " def __del__(self): self.f.finish(one)\n"
+    "import threading\n"
+    "local = threading.local()\n"
+    "def finish_at_the_end(f): local.bell = Bell(f)\n"
     "def fail(f): f.fails = True\n"
     "one, error = ['value'], ValueError('v')\n";
 
@@ -80,6 +86,15 @@ typedef struct {
 static void *block(void *arg) {
   blocked *b = arg;
   b->done = pyh_block(b->pending, &b->result);
+  return NULL;
+}
+
+// A thread-local's destructor finishes the future on a thread that is ending.
+static void *finish_at_the_end(void *future) {
+  pyh_enter();
+  PyObject *args[] = {future};
+  drop(called("finish_at_the_end", args, 1));
+  pyh_leave();
   return NULL;
 }
 
@@ -154,6 +169,21 @@ void check_pending(void) {
   pyh_pending_release(p);
   finish(future, "one");
   CHECK(told_id == 0);
+  pyh.Py_DecRef(future);
+
+  future = called("Future", NULL, 0); // done where Go cannot be entered
+  p = watch(future);
+  CHECK(pyh_arm(p, 8, &out) == 0);
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, finish_at_the_end, future) == 0);
+  pyh_leave();
+  pthread_join(thread, NULL);
+  CHECK(told_id == 0);
+  pyh_enter();
+  CHECK(told_id == 8);
+  gives(&told, PYH_VALUE);
+  told_id = 0;
+  pyh_pending_release(p);
   pyh.Py_DecRef(future);
 
   future = called("Future", NULL, 0); // refuses the callback

@@ -8,13 +8,7 @@ logging data.
 """
 
 import contextlib
-import faulthandler
 import json
-import multiprocessing
-import os
-import sys
-import tempfile
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -115,38 +109,14 @@ def run_case(case, folder, rank):
     (folder / f"stock.{case['name']}.rank{rank}.json").write_text(json.dumps(facts))
 
 
-def run_rank(cases, folder, rank, world, scratch):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=world
-    )
+def run_cases(cases, folder, rank):
     for case in cases:
         run_case(case, folder, rank)
         if case["hook"] != "fp16":  # gloo's barrier raises what a collective before it did
             dist.barrier()
-    dist.destroy_process_group()
-
-
-def main():
-    folder = Path(sys.argv[1])
-    fork = multiprocessing.get_context("fork")  # torch is imported once
-    for world, cases in json.loads((folder / "sparse.json").read_text()).items():
-        with tempfile.TemporaryDirectory() as scratch:
-            ranks = [
-                fork.Process(
-                    target=run_rank, args=(cases, folder, r, int(world), scratch), daemon=True
-                )
-                for r in range(int(world))
-            ]
-            for p in ranks:
-                p.start()
-            for p in ranks:
-                p.join()
-            if any(p.exitcode for p in ranks):
-                sys.exit(f"world {world}: exit codes {[p.exitcode for p in ranks]}")
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    faulthandler.enable()
-    main()
+    import worlds
+
+    worlds.run("sparse.json", run_cases)
