@@ -72,8 +72,10 @@ type Interpreter struct {
 
 // Start chooses an interpreter, loads its library and starts it on an OS
 // thread of its own, which Python takes for its main thread. It installs no
-// signal handlers. A second Start is ErrRunning; a failed one may be tried
-// again. The error for a missing interpreter or library is a *DiscoveryError.
+// signal handlers of Python's. From then on a write to a closed pipe is an error
+// (EPIPE) on every thread and file, stdout too, and does not end the process; an
+// os/signal.Reset of SIGPIPE undoes that. A second Start is ErrRunning; a failed
+// one may be tried again. The error for a missing interpreter or library is a *DiscoveryError.
 func Start(ctx context.Context, cfg Config) (*Interpreter, error) {
 	if !state.CompareAndSwap(stateNone, stateStarting) {
 		return nil, ErrRunning
@@ -92,6 +94,7 @@ func start(ctx context.Context, cfg Config) (*Interpreter, error) {
 		return nil, err
 	}
 	in := &Interpreter{Python: *python, Refused: refused, main: make(chan func())}
+	keepAlive()
 	if err := in.load(cfg.Library); err != nil {
 		return nil, err
 	}

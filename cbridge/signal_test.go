@@ -3,6 +3,7 @@ package cbridge
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"regexp"
 	"syscall"
@@ -13,7 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func init() { children["signals"] = childSignals }
+func init() {
+	children["signals"] = childSignals
+	children["closed pipes"] = childClosedPipes
+}
 
 // SigBlk is not asked: it is the first thread's alone, and Go blocks all signals
 // there for a moment whenever that thread starts another.
@@ -83,4 +87,45 @@ func childSignals(is *require.Assertions) {
 
 func TestSignalsStayGos(t *testing.T) {
 	assert.Equal(t, "signals are Go's\n", runChild(t, "signals"))
+}
+
+// On a thread that is not Go's, as torch's are not, SIGPIPE and SIGXFSZ ended the process.
+func TestAWriteToAClosedPipeIsAnErrorOnEveryThread(t *testing.T) { runChild(t, "closed pipes") }
+
+func childClosedPipes(is *require.Assertions) {
+	in := mustStart(is, Config{})
+	defer in.Close()
+	run(is, in, `import os, resource, socket, tempfile, threading
+caught = []
+def write(fd):
+    try:
+        while True:
+            os.write(fd, b"x" * 4096)
+    except OSError as error:
+        caught.append(type(error).__name__ + " " + os.strerror(error.errno))
+ours, theirs = socket.socketpair()
+theirs.close()
+reading, writing = os.pipe()
+os.close(reading)
+file, _ = tempfile.mkstemp()
+os.unlink(_)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+for fd in (ours.fileno(), writing, file):
+    thread = threading.Thread(target=write, args=(fd,))
+    thread.start()
+    thread.join()
+    write(fd)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+assert caught == 4 * ["BrokenPipeError Broken pipe"] + 2 * ["OSError File too large"], caught
+`)
+	// And of Go's own files. A program that is started does not ignore SIGPIPE.
+	r, w, err := os.Pipe()
+	is.NoError(err)
+	is.NoError(r.Close())
+	_, err = w.WriteString("x")
+	is.ErrorIs(err, syscall.EPIPE)
+	err = exec.Command("sh", "-c", "kill -PIPE $$").Run()
+	var exit *exec.ExitError
+	is.ErrorAs(err, &exit)
+	is.Equal(syscall.SIGPIPE, exit.Sys().(syscall.WaitStatus).Signal())
 }
