@@ -182,7 +182,8 @@ class _Collector:
 def _blame(failure: _Failure) -> tuple[bool, float]:
     """The earliest failure, but one that only saw another rank go away comes last."""
     text = failure.text
-    return ("Connection closed by peer" in text or "Connection reset by peer" in text), failure.time
+    gone = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return any(words in text for words in gone), failure.time
 
 
 def _failed(first: _Failure, failures: list[_Failure], silent: list[int]) -> RankError:
