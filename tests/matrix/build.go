@@ -50,6 +50,9 @@ func buildTests(root string, only *regexp.Regexp) (*build, error) {
 		}
 		b.packages = append(b.packages, testPackage{name, folder, binary})
 	}
+	if len(b.packages) == 0 {
+		return nil, fmt.Errorf("no package matches %q: write pyhook/ddp$", only)
+	}
 	b.command = filepath.Join(into, "pyhook")
 	_, err = goCommand(root, "build", "-buildvcs=false", "-ldflags", "-X main.version=v0.0.0-test", "-o", b.command, "./cmd/pyhook")
 	return b, err
