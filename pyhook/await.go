@@ -103,10 +103,11 @@ func (a *awaited) waits(f func()) bool {
 // blocking counts the threads that are in block.
 var blocking atomic.Int32
 
-// block waits in C for a's future or ctx, as C++ does on a condition variable:
-// whoever completes the future then wakes this thread and need not enter Go,
-// and Go's scheduler need not find a thread for this goroutine. It returns at
-// once where that would take the last processor from Go.
+// block returns when a's future is done, when ctx has ended, or at once. It waits
+// in C, as C++ does on a condition variable: whoever completes the future then
+// wakes this thread and need not enter Go, and Go's scheduler need not find a
+// thread for this goroutine. Where that would take the last processor from Go, or
+// another goroutine waits so already, it does not wait.
 func (a *awaited) block(ctx context.Context) {
 	if blocking.Add(1) < int32(runtime.GOMAXPROCS(0)) && a.blocked.CompareAndSwap(false, true) {
 		if a.waits(func() { C.pyh_pending_retain(a.c) }) {

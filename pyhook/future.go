@@ -22,16 +22,7 @@ type Future struct {
 
 	place   func(error) error // says where in Wait's own errors; may be nil
 	relabel func(error) error // of the error that it completes with; may be nil
-	source  source            // set before others see it; may be nil
-}
-
-// source is what completes a future that is pending.
-type source interface {
-	// abandon lets go of it: nobody will read the result.
-	abandon()
-	// block may wait better than a channel does. It returns when the future is
-	// done, when ctx has ended, or at once.
-	block(ctx context.Context)
+	source  *awaited          // what completes it, set before others see it; nil: Go does
 }
 
 var closedChannel = func() chan struct{} {
