@@ -27,6 +27,7 @@ type step struct {
 	pending  []int         // by bucket: gradients not ready yet
 	stop     error         // why no more buckets are launched
 	over     bool          // settled
+	reduced  bool          // every hook's result is there and valid: no collective is under way
 	results  []*result     // of the buckets launched, in order
 	finished chan struct{} // closed when no more will be launched
 

@@ -190,7 +190,10 @@ func (r *Reducer) usable() error {
 	if r.closed {
 		return ErrClosed
 	}
-	return r.broken
+	if r.broken != nil {
+		return r.broken
+	}
+	return r.inStepLocked()
 }
 
 func (r *Reducer) mark(s *step, i int) {

@@ -29,7 +29,7 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	}
 	var layout [][]int
 	defer func() {
-		if broken := r.endWait(s, layout); broken != nil {
+		if broken := r.endWait(s, layout, err); broken != nil {
 			err = errors.Join(err, broken)
 		}
 	}()
@@ -82,12 +82,13 @@ func (r *Reducer) beginWait() (*step, error) {
 }
 
 // endWait ends the step and begins the next, with new buckets if there is a
-// layout. The error is that none can begin.
-func (r *Reducer) endWait(s *step, layout [][]int) error {
+// layout. failed is why the step is not reduced, or nil. The error is that none can begin.
+func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	r.settle(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting = false
+	r.leaveStepLocked(s, failed)
 	r.dropCarried()
 	defer r.wake.Broadcast()
 	if r.closed {
@@ -176,10 +177,13 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 		} else {
 			reduced[i], err = r.parse(res.value, b)
 		}
-		if err == nil {
-			err = r.guardResult(i, res, reduced[i])
-		}
 		if err != nil {
+			return nil, r.stepError(i, err)
+		}
+	}
+	s.reduced = true
+	for i, res := range s.results {
+		if err := r.guardResult(i, res, reduced[i]); err != nil {
 			return nil, r.stepError(i, err)
 		}
 	}

@@ -68,6 +68,10 @@ var (
 	ErrPortInUse   = fmt.Errorf("%w: the store's port is in use", ErrGroup)
 	ErrNotAStore   = fmt.Errorf("%w: what listens at the store's port is none", ErrGroup)
 
+	// ErrOutOfStep: a step failed on this rank, so other ranks may be in that step still, and no
+	// later one can begin: see ddp.OutOfStepError.
+	ErrOutOfStep = errors.New("this rank is out of step with the others")
+
 	// ErrClosed: used after Close.
 	ErrClosed = errors.New("used after Close")
 	// ErrRunning: the process has a Runtime already; share it.

@@ -51,7 +51,8 @@ type Config struct {
 	// os.Stderr. It is called from goroutines of this package, one at a time.
 	Output io.Writer
 
-	rank       int // as far as it is known
+	rank       int    // as far as it is known
+	title      string // of the process, for ps
 	outputLock *sync.Mutex
 }
 

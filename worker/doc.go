@@ -8,13 +8,18 @@
 //		w, _ := worker.Start(ctx, worker.Config{Timeout: time.Minute})
 //		hook, _ := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd"}, SnapshotEvery: 100})
 //		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook})
-//		for step := range steps {
+//		for step := 0; step < steps; step++ {
 //			...
-//			if _, err := reducer.Wait(ctx); errors.As(err, &failed) { // *worker.Error
-//				w.Restart(ctx) // on every rank
+//			if _, err := reducer.Wait(ctx); worker.NeedsRestart(err) { // true on every rank
+//				recovery, err := w.Restart(ctx)
+//				step = int(recovery.Restored[0]) - 1 // with the weights of that many steps
 //			}
 //		}
 //	}
+//
+// Only the rank whose worker failed sees an *Error. The others see that they lost a peer, a
+// *pyhook.HookError that is pyhook.ErrPeer; NeedsRestart is true for both. The example has the
+// whole loop, which every rank runs.
 //
 //	trainer                            worker: this program again
 //	Hook, Group  ── messages, socket ──▶  pyhook.Runtime, the group, the hooks

@@ -84,13 +84,13 @@ func (e *Error) hint() string {
 	case e.Kind == ErrStart:
 		return "the cause is above; `pyhook doctor` tells what Python and torch can do here"
 	case e.Kind == ErrCrashed && e.Signal == syscall.SIGKILL:
-		return "the kernel kills so when memory runs out: look at its log. Restart it on every rank"
+		return "the kernel kills so when memory runs out: look at its log. Restart it on every rank (worker.NeedsRestart is true on all of them)"
 	case e.Kind == ErrHung:
 		return "did all ranks call the hook? The stack shows where it waited. Restart it on every rank"
 	case e.Kind == ErrStopped:
 		return "use it again after Restart has returned, on every rank"
 	}
-	return "Restart it on every rank; then all-reduce the gradients natively, skip the step, or stop: on all ranks alike"
+	return "Restart it on every rank (worker.NeedsRestart is true on all of them), and go back to the step that Restart returns"
 }
 
 // Unwrap returns the kind and the cause.

@@ -2,9 +2,9 @@ package worker_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
+	"slices"
 	"time"
 
 	"pyhook/ddp"
@@ -13,8 +13,59 @@ import (
 	"pyhook/worker"
 )
 
-// A trainer whose hook runs in a worker. Its main calls worker.Main first; here
-// TestMain does.
+// train is the loop of every rank. It returns the weights, which are those of a run in which
+// nothing happened, also where workers died on the way.
+func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) {
+	hook, err := w.NewHook("allreduce", worker.HookConfig{SnapshotEvery: 1})
+	if err != nil {
+		return nil, err
+	}
+	defer hook.Close()
+	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{4}, DType: tensorconv.Float32}}
+	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: hook})
+	if err != nil {
+		return nil, err
+	}
+	defer reducer.Close()
+
+	weights := make([]float32, 4)
+	kept := map[int][]float32{} // the weights after the last steps: Restart may go back two
+	for step := 0; step < steps; step++ {
+		kept[step] = slices.Clone(weights)
+		delete(kept, step-3)
+		gradient, err := tensorconv.Slice[float32](reducer.Gradient(0))
+		if err != nil {
+			return nil, err
+		}
+		for i := range gradient { // the backward pass
+			gradient[i] = weights[i] - float32(i+step)
+		}
+		if err = reducer.Ready(0); err == nil {
+			_, err = reducer.Wait(ctx)
+		}
+		if worker.NeedsRestart(err) { // on every rank
+			recovery, err := w.Restart(ctx)
+			if err != nil {
+				return nil, err
+			}
+			step = int(recovery.Restored[0]) - 1
+			weights = slices.Clone(kept[step+1])
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if gradient, err = tensorconv.Slice[float32](reducer.Gradient(0)); err != nil {
+			return nil, err
+		}
+		for i := range weights { // the optimiser
+			weights[i] -= 0.5 * gradient[i]
+		}
+	}
+	return weights, nil
+}
+
+// A trainer whose hook runs in a worker. Its main calls worker.Main first; here TestMain does.
 func Example() {
 	ctx := context.Background()
 	w, err := worker.Start(ctx, worker.Config{Size: 1, Timeout: time.Minute}) // a job of one rank
@@ -22,33 +73,10 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer w.Close()
-	hook, err := w.NewHook("allreduce", worker.HookConfig{SnapshotEvery: 100})
+	weights, err := train(ctx, w, 2)
 	if err != nil {
 		log.Fatal(err)
 	}
-	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{4}, DType: tensorconv.Float32}}
-	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: hook})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer reducer.Close()
-
-	gradient, err := tensorconv.Slice[float32](reducer.Gradient(0))
-	if err != nil {
-		log.Fatal(err)
-	}
-	copy(gradient, []float32{1, 2, 3, 4})
-	if err := reducer.Ready(0); err != nil {
-		log.Fatal(err)
-	}
-	_, err = reducer.Wait(ctx)
-	var failed *worker.Error
-	if errors.As(err, &failed) {
-		_, err = w.Restart(ctx) // on every rank; then the step is taken again, or skipped
-	}
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(gradient)
-	// Output: [1 2 3 4]
+	fmt.Println(weights)
+	// Output: [0.5 1.25 2 2.75]
 }

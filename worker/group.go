@@ -25,6 +25,9 @@ func (g *Group) Rank() int { return g.rank }
 // Size returns the number of ranks.
 func (g *Group) Size() int { return g.size }
 
+// Generation counts the Restarts that succeeded: ddp.RenewableGroup.
+func (g *Group) Generation() int { return int(g.worker.generation.Load()) }
+
 // Backend returns torch's name of the backend: "gloo".
 func (g *Group) Backend() string { return g.backend }
 

@@ -51,6 +51,8 @@ func beWorker() error {
 	if err := launch.DieWithParent(); err != nil {
 		return err
 	}
+	// The name that top and ps show without arguments; it is "exe" else. Only for people.
+	_ = os.WriteFile("/proc/self/comm", []byte("pyhook-worker"), 0)
 	var files [3]*os.File
 	for i, fd := range []int{socketFD, mailboxFD, stacksFD} {
 		unix.CloseOnExec(fd)

@@ -85,7 +85,7 @@ func startProcess(cfg *Config) (_ *process, err error) {
 func (p *process) command(socket *os.File) {
 	// Not by its path, where another program may be by now.
 	p.cmd = exec.Command("/proc/self/exe")
-	p.cmd.Args = []string{os.Args[0]}
+	p.cmd.Args = []string{p.cfg.title} // what ps shows
 	p.cmd.Env = append(os.Environ(), "PYTHONUNBUFFERED=1")
 	if p.cfg.Size > 0 {
 		p.cmd.Env = append(p.cmd.Env, "RANK="+strconv.Itoa(p.cfg.Rank), "WORLD_SIZE="+strconv.Itoa(p.cfg.Size))

@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -171,7 +172,22 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		p.kill(&Error{Kind: ErrStopped, Detail: "its restart failed", Err: err}, false)
 		return Recovery{}, err
 	}
+	w.generation.Add(1)
 	return r, nil
+}
+
+// NeedsRestart says whether err, of a hook call, a collective or ddp.Reducer's Wait, left the
+// workers' group unusable, so that every rank must call Restart: this rank's worker failed (an
+// *Error), another rank or the way to it is gone (pyhook.ErrPeer), or a step failed here while
+// others may be in it still (pyhook.ErrOutOfStep). It is false for what Restart cannot mend: a
+// worker that does not start (ErrStart, ErrNotArmed), ErrNoRestart, ErrSnapshot, and an exception
+// of the hook's own, which the next step may raise again.
+func NeedsRestart(err error) bool {
+	var failed *Error
+	if errors.As(err, &failed) {
+		return !slices.Contains([]error{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, failed.Kind)
+	}
+	return errors.Is(err, pyhook.ErrPeer) || errors.Is(err, pyhook.ErrOutOfStep)
 }
 
 func (w *Worker) restartError(kind, err error) error {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pyhook/pyhook"
@@ -31,6 +34,8 @@ type Worker struct {
 	lastID   uint64 // of regions, buckets, parameters and hooks
 	restarts int
 	closed   bool
+
+	generation atomic.Int64 // Restarts that succeeded
 }
 
 // Start starts a worker: this program again (see Main), with Python, torch and a
@@ -67,6 +72,7 @@ func (w *Worker) launch(ctx context.Context) (*process, error) {
 	if err != nil {
 		return fail(err)
 	}
+	w.cfg.title = fmt.Sprintf("%s: pyhook worker, rank %d of %d", filepath.Base(os.Args[0]), rank, size)
 	p, err := startProcess(&w.cfg)
 	if err != nil {
 		return fail(err)
