@@ -1,0 +1,92 @@
+package ddp_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+)
+
+// renewable is one rank of two, whose hooks here issue no collectives.
+type renewable struct {
+	*memoryGroup
+	generation int
+}
+
+func (g *renewable) Generation() int { return g.generation }
+
+func TestReducer_OutOfStep(t *testing.T) {
+	for _, how := range []string{"call", "no future", "future", "late future", "parse", "short", "shape", "nil"} {
+		t.Run("a hook fails: "+how, func(t *testing.T) {
+			group := &renewable{memoryGroup: memoryGroups(2)[0]}
+			r := reducer(t, scalars(3), ddp.Options{Group: group, Hook: failing(t, how), BucketCapMB: tiny, SkipVerify: true})
+			setAll(t, r, 3)
+			_, failed := r.Wait(soon(t))
+			require.Error(t, failed)
+			refused(t, r, failed)
+			group.generation++ // all ranks made their group anew
+			setAll(t, r, 3)
+			_, err := r.Wait(soon(t))
+			require.NoError(t, err)
+		})
+	}
+	t.Run("a parameter was not marked", func(t *testing.T) {
+		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: hook{run: identity}, BucketCapMB: tiny, SkipVerify: true})
+		require.NoError(t, r.Ready(1)) // the first bucket is launched
+		_, failed := r.Wait(soon(t))
+		require.ErrorIs(t, failed, ddp.ErrNotReady)
+		refused(t, r, failed)
+	})
+	t.Run("the context of Wait ended", func(t *testing.T) {
+		g := newGate()
+		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: g, BucketCapMB: tiny, Order: ddp.Overlapped, SkipVerify: true})
+		setAll(t, r, 2)
+		g.called(t, 0)
+		g.called(t, 1)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, failed := r.Wait(ended)
+		require.ErrorIs(t, failed, context.Canceled)
+		refused(t, r, failed)
+	})
+	t.Run("but all ranks left the step alike where a valid result is refused", func(t *testing.T) {
+		bad := true
+		h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+			if bad {
+				floats(b.Buffer())[0] = float32(math.NaN())
+			}
+			return identity(ctx, b)
+		}}
+		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: h, BucketCapMB: tiny, SkipVerify: true, CheckFinite: true})
+		setAll(t, r, 2)
+		_, err := r.Wait(soon(t))
+		require.ErrorIs(t, err, pyhook.ErrNonFinite)
+		bad = false
+		setAll(t, r, 2)
+		_, err = r.Wait(soon(t))
+		require.NoError(t, err)
+	})
+}
+
+// refused sees that every way into the next step is closed, and says why.
+func refused(t *testing.T, r *ddp.Reducer, cause error) {
+	t.Helper()
+	_, wait := r.Wait(soon(t))
+	for _, err := range []error{r.Ready(0), r.ReadyFrom(0, tensor(t, 1)), r.MarkUnused(0), wait, r.NoSync(func() error { return nil })} {
+		require.ErrorIs(t, err, pyhook.ErrOutOfStep)
+		var out *ddp.OutOfStepError
+		require.ErrorAs(t, err, &out)
+		assert.Equal(t, cause, out.Cause)
+		assert.Contains(t, err.Error(), cause.Error())
+		assert.False(t, errors.Is(err, cause), "whoever skips a step that failed so must not skip this")
+		assert.NotNil(t, r.Gradient(0))
+	}
+}
+
+var _ ddp.RenewableGroup = (*renewable)(nil)

@@ -1,0 +1,135 @@
+package ddp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+)
+
+type outOfStepArgs struct {
+	Python string
+	Sizes  []int64 // of the parameters, each in a bucket of its own
+}
+
+// outOfStepReport is what each step ended with on a rank.
+type outOfStepReport struct {
+	Kinds []string // "right", "wrong", or the error's
+	Texts []string
+}
+
+// outOfStepRanks goes on after a failed step, as no trainer should: rank 1's hook raises in
+// bucket 1 of the second step.
+func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
+	var args outOfStepArgs
+	if err := rank.Args(&args); err != nil {
+		return err
+	}
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: args.Python})
+	if err != nil {
+		return err
+	}
+	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: 20 * time.Second})
+	if err != nil {
+		return err
+	}
+	state, err := rt.NewState("testdata/raises.py:State", map[string]any{"rank": 1, "bucket": 1, "step": 2}, nil)
+	if err != nil {
+		return err
+	}
+	hook, err := rt.NewHook("testdata/raises.py:hook", pyhook.HookConfig{State: state})
+	if err != nil {
+		return err
+	}
+	var params []*pyhook.Parameter
+	for i, n := range args.Sizes {
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{n}, DType: tensorconv.Float32})
+	}
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
+	if err != nil {
+		return err
+	}
+	var report outOfStepReport
+	for step := range 5 {
+		kind, text := outOfStepStep(ctx, r, rank.Rank, step, len(params))
+		report.Kinds, report.Texts = append(report.Kinds, kind), append(report.Texts, text)
+		if kind == "peer" {
+			break // the other rank has gone
+		}
+	}
+	r.Close()
+	hook.Close()
+	world.Close() // rank 0 still waits in bucket 1 of the second step: now it sees that
+	return rank.Report(report)
+}
+
+// outOfStepStep is a step in which parameter i's gradients sum up to 100*step + 3*i + 1.
+func outOfStepStep(ctx context.Context, r *ddp.Reducer, rank, step, params int) (kind, text string) {
+	err := func() error {
+		for i := params - 1; i >= 0; i-- {
+			g, err := tensorconv.Slice[float32](r.Gradient(i))
+			if err != nil {
+				return err
+			}
+			for k := range g {
+				g[k] = float32(50*step + i + rank*(i+1))
+			}
+			if err := r.Ready(i); err != nil {
+				return err
+			}
+		}
+		_, err := r.Wait(ctx)
+		return err
+	}()
+	switch {
+	case errors.Is(err, pyhook.ErrOutOfStep):
+		return "out of step", err.Error()
+	case errors.Is(err, pyhook.ErrPeer):
+		return "peer", err.Error()
+	case errors.Is(err, pyhook.ErrRaised):
+		return "raised", err.Error()
+	case err != nil:
+		return "error", err.Error()
+	}
+	for i := range params {
+		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		if err != nil {
+			return "error", err.Error()
+		}
+		for _, x := range g {
+			if x != float32(100*step+3*i+1) {
+				return "wrong", fmt.Sprintf("parameter %d is %v", i, g)
+			}
+		}
+	}
+	return "right", ""
+}
+
+// TestReducer_OutOfStep: after a hook that raised on one rank only, no later step gives a
+// number: its collectives would meet those of the failed step.
+func TestReducer_OutOfStep(t *testing.T) {
+	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
+	require.NoError(t, err)
+	for name, sizes := range map[string][]int64{"equal buckets": {3, 3, 3}, "unequal buckets": {2, 3, 5}} {
+		t.Run(name, func(t *testing.T) {
+			job := ranks.Run(t, 2, "out-of-step", outOfStepArgs{interpreter.Executable, sizes})
+			peer, failed := ranks.Result[outOfStepReport](t, job, 0), ranks.Result[outOfStepReport](t, job, 1)
+			assert.Equal(t, []string{"right", "raised", "out of step", "out of step", "out of step"}, failed.Kinds)
+			assert.Equal(t, []string{"right", "peer"}, peer.Kinds, "%v", peer.Texts)
+			assert.Contains(t, failed.Texts[2], "ddp, rank 1: this rank is out of step with the others: its last step failed, and other "+
+				"ranks may still wait in that step's collectives: rank 1: reducing bucket 1 (1 parameters, from p1) failed: hook ")
+			assert.Contains(t, failed.Texts[2], "ValueError: only here")
+			assert.Contains(t, failed.Texts[2], "\nhint: end all ranks and start them again from a checkpoint")
+		})
+	}
+}
