@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"pyhook/internal/verbose"
 )
 
 var (
@@ -53,12 +55,15 @@ func (e *ParameterError) Error() string {
 // Unwrap returns the kind.
 func (e *ParameterError) Unwrap() error { return e.Kind }
 
-// StepError says that a step's reduction failed, and at which bucket first. The
-// gradients of the step are not reduced: where the trainer's own memory holds
-// them (ReadyFrom) it is untouched, as with Options.Rollback; else in the
-// bucket's memory (Gradient) a hook that works in place may have changed them,
-// and one that raised after it had started a collective may still do so. The reducer is ready for the next
-// step, which every rank must take or not take alike.
+// StepError says that a step's reduction failed, and at which bucket first. The gradients of the
+// step are not reduced: where the trainer's own memory holds them (ReadyFrom) it is untouched, as
+// with Options.Rollback; else in the bucket's memory (Gradient) a hook that works in place may
+// have changed them, and one that raised after it had started a collective may still do so.
+//
+// On a group of several ranks the Reducer then refuses the next step with an *OutOfStepError,
+// since other ranks may be in this one still. Only an error of Options.CheckFinite or LateWrites
+// leaves it ready: these are found when all collectives are over. On a group of one rank the next
+// step may always begin.
 type StepError struct {
 	Rank   int
 	Bucket int
@@ -66,8 +71,22 @@ type StepError struct {
 	Err    error    // the hook's, a *pyhook.HookError, or a context's
 }
 
-func (e *StepError) Error() string {
-	return fmt.Sprintf("rank %d: reducing bucket %d (%d parameters, from %s) failed: %v", e.Rank, e.Bucket, len(e.Names), first(e.Names), e.Err)
+func (e *StepError) Error() string { return fmt.Sprintf("%s%v", e.text(), e.Err) }
+
+// text is what stands before the cause.
+func (e *StepError) text() string {
+	return fmt.Sprintf("rank %d: reducing bucket %d (%d parameters, from %s) failed: ", e.Rank, e.Bucket, len(e.Names), first(e.Names))
+}
+
+// Format implements fmt.Formatter: %+v adds what the %+v of the hook's error shows beside its
+// text, the Python traceback.
+func (e *StepError) Format(s fmt.State, verb rune) {
+	text := e.text()
+	if verb == 'v' && s.Flag('+') {
+		fmt.Fprintf(s, "%s%+v", text, e.Err)
+		return
+	}
+	verbose.Format(s, verb, e.Error())
 }
 
 // Unwrap returns the cause.

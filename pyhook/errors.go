@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pyhook/cbridge"
+	"pyhook/internal/verbose"
 )
 
 // The kinds of hook errors, for errors.Is.
@@ -119,6 +120,18 @@ func (e *HookError) Error() string {
 		b.WriteString("\nhint: " + e.Hint)
 	}
 	return b.String()
+}
+
+// Format implements fmt.Formatter: %+v adds the Python traceback of the cause, as python prints
+// it, and Stacks.
+func (e *HookError) Format(s fmt.State, verb rune) {
+	var python *PythonError
+	traceback := ""
+	if errors.As(e.Err, &python) {
+		traceback = python.FullTraceback()
+	}
+	verbose.Format(s, verb, e.Error(), verbose.Detail{Title: "traceback:", Text: traceback},
+		verbose.Detail{Title: "where every Python thread was:", Text: e.Stacks})
 }
 
 // Unwrap returns the kind and the cause.

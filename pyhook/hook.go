@@ -50,7 +50,8 @@ type PythonCommHook struct {
 	watching sync.Mutex // a call is inside that watcher watches
 	watcher  atomic.Pointer[watcher]
 
-	legacy legacyNames
+	legacy  legacyNames
+	buckets hookBuckets
 }
 
 // LoadHook finds a hook by "package.module:name", "path/file.py:name", a short
@@ -168,6 +169,11 @@ func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, e
 func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, h.fail(b, err, fmt.Errorf("not called: %w", context.Cause(ctx)))
+	}
+	if err := h.buckets.check(b); err != nil {
+		e := hookError(h.name, h.rt.Rank(), b.Index(), ErrStateBuckets, err)
+		e.Hint = bucketsHint
+		return nil, e
 	}
 	python, err := b.forPython(h.rt.tools)
 	if err != nil {

@@ -91,6 +91,10 @@ const notResizable = "resize storage that is not resizable"
 const resizeHint = "the hook makes its buffer larger, and torch cannot resize memory that is not its own: " +
 	"give the bucket a buffer of tensorconv.New, which has some room, or let the hook work on a clone"
 
+// usableAgain says what a failed call leaves. That the next step would work too holds on one rank
+// only: others may wait in the collectives of this one.
+const usableAgain = "the hook can be called again where every rank failed alike: others may wait in its collectives"
+
 // hintFor is for errors that come without a hint.
 func hintFor(kind error, detail string) string {
 	if strings.Contains(detail, invalidScalarType) {
@@ -103,8 +107,8 @@ func hintFor(kind error, detail string) string {
 		kind error
 		hint string
 	}{
-		{ErrRaised, "the error's PythonError has the traceback; hook and bucket can be used again"},
-		{ErrFutureFailed, "look at the hook's callbacks; hook and bucket can be used again"},
+		{ErrRaised, "%+v of the error prints the traceback; " + usableAgain},
+		{ErrFutureFailed, "look at the hook's callbacks (%+v of the error prints the traceback); " + usableAgain},
 		{ErrClosed, "close it after the last future of its calls is done"},
 		{context.Canceled, "what was started goes on; the future can be waited for again"},
 		{context.DeadlineExceeded, "did all ranks call the hook? What was started goes on; the future can be waited for again"},

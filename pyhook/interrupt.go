@@ -139,5 +139,5 @@ func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks str
 	cause := context.Cause(ctx)
 	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: fmt.Errorf("%w: %w", ErrInterrupted, ctx.Err()),
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
-		Hint: "Stacks says where it was; hook and bucket can be used again, and what it had started goes on"}
+		Hint: "Stacks says where it was; what it had started goes on; " + usableAgain}
 }

@@ -24,6 +24,9 @@ var (
 	ErrStateClass = fmt.Errorf("%w: another class", ErrState)
 	// ErrStateRank: it is another rank's, or that of a group of another size.
 	ErrStateRank = fmt.Errorf("%w: another rank", ErrState)
+	// ErrStateBuckets, of a hook call: the state that was loaded holds tensors, and it was saved
+	// with other buckets than the hook is called with.
+	ErrStateBuckets = fmt.Errorf("%w: other buckets", ErrState)
 )
 
 // stateCodes are those of StateError in python/pyhook/_errors.py; the others
@@ -37,8 +40,8 @@ var stateCodes = map[string]error{
 type StateOption func(*stateOptions)
 
 type stateOptions struct {
-	trusted, anyRank bool
-	device           string
+	trusted, anyRank, anyBuckets bool
+	device                       string
 }
 
 // TrustState lets SaveState pickle what it could not write otherwise, and
@@ -49,6 +52,10 @@ func TrustState() StateOption { return func(o *stateOptions) { o.trusted = true 
 // AnyRank lets LoadState take another rank's state, or that of a group of
 // another size. The run is then not quite the one that was stopped.
 func AnyRank() StateOption { return func(o *stateOptions) { o.anyRank = true } }
+
+// AnyBuckets lets the hook be called with other buckets than its state was saved with. Only for
+// a state that does not depend on them.
+func AnyBuckets() StateOption { return func(o *stateOptions) { o.anyBuckets = true } }
 
 // StateDevice puts the state's tensors on a device ("cpu", "cuda:1"); without
 // it they go where they were.
@@ -92,7 +99,7 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 		return nil, err
 	}
 	defer bridge.Close()
-	value, err := bridge.CallValue("save_hook", h.hook, h.state, o.trusted)
+	value, err := bridge.CallValue("save_hook", h.hook, h.state, o.trusted, h.buckets.forms())
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +113,9 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 // LoadState restores what SaveState wrote into this hook, which must have been
 // made as the saved one was; it keeps its process groups. What the file says
 // wins, hyper-parameters too. It reads r to its end. Call it between steps.
+//
+// A state that holds tensors belongs to the buckets of the run that saved it: a call with others
+// is ErrStateBuckets, unless AnyBuckets is given.
 //
 // No file can make this program run anything, unless TrustState is given.
 //
@@ -122,7 +132,14 @@ func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
 		return h.stateError(err)
 	}
 	defer bridge.Close()
-	if _, err := bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device); err != nil {
+	buckets, err := bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device)
+	if err != nil {
+		return h.stateError(err)
+	}
+	if o.anyBuckets {
+		buckets = nil
+	}
+	if err := h.buckets.expect(buckets); err != nil {
 		return h.stateError(err)
 	}
 	return nil

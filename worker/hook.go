@@ -161,7 +161,7 @@ func (h *Hook) fail(b *pyhook.GradBucket, kind, err error) error {
 			kind = ended
 		}
 	}
-	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; the hook and the bucket can be used again")
+	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; the hook can be called again where every rank failed alike, or after Restart on every rank")
 }
 
 // RunHook calls hook(state, bucket) in the worker, and returns when the hook has:

@@ -115,11 +115,11 @@ func (h *Hook) LoadState(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return h.restore(context.Background(), h.worker.process(), data)
+	return h.restore(context.Background(), h.worker.process(), data, false)
 }
 
-func (h *Hook) restore(ctx context.Context, p *process, data []byte) error {
-	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted}
+func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {
+	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted, Own: own}
 	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
 		return h.fail(nil, pyhook.ErrState, err)
 	}
@@ -224,7 +224,7 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 	if data == nil {
 		return nil
 	}
-	return h.restore(ctx, p, data)
+	return h.restore(ctx, p, data, true)
 }
 
 // commonSnapshot returns the latest that all ranks have, or -1.

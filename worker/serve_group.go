@@ -19,6 +19,9 @@ func (s *server) state(m *message) (*message, error) {
 	if m.TrustAny {
 		options = append(options, pyhook.TrustState())
 	}
+	if m.Own {
+		options = append(options, pyhook.AnyBuckets())
+	}
 	if m.Kind == kindRestore {
 		return nil, hook.LoadState(bytes.NewReader(m.Bytes), options...)
 	}

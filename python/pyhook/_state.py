@@ -121,20 +121,29 @@ def load_state(
     return _restore(data, target, [], trusted=trusted, any_rank=any_rank, device=device)
 
 
-def save_hook(hook: Any, state: Any, trusted: bool = False) -> bytes:
+def save_hook(
+    hook: Any, state: Any, trusted: bool = False, buckets: Optional[list[Any]] = None
+) -> bytes:
     """``save_state`` of a hook's state and of what the hook itself holds.
 
     A bound method or a callable object carries its object, a ``partial`` its
-    arguments.
+    arguments. ``buckets`` describes the buckets of the last step, for ``restore_hook``.
     """
-    return _save(state, _carried(hook), trusted)
+    return _save(state, _carried(hook), trusted, buckets)
 
 
 def restore_hook(
     data: bytes, hook: Any, state: Any, trusted: bool, any_rank: bool, device: str
-) -> None:
-    """The reverse of ``save_hook``, in place."""
+) -> Optional[list[Any]]:
+    """The reverse of ``save_hook``, in place.
+
+    Returns:
+        The ``buckets`` that the state depends on: None if it holds no tensor.
+    """
     _restore(data, state, _carried(hook), trusted=trusted, any_rank=any_rank, device=device or None)
+    header, _ = _open(data)
+    buckets = header.get("buckets")
+    return buckets if header["storages"] and isinstance(buckets, list) else None
 
 
 def state_info(data: bytes) -> dict[str, Any]:
@@ -161,7 +170,9 @@ def _carried(hook: Any) -> list[Any]:
     return parts
 
 
-def _save(state: Any, carried: list[Any], trusted: bool) -> bytes:
+def _save(
+    state: Any, carried: list[Any], trusted: bool, buckets: Optional[list[Any]] = None
+) -> bytes:
     encoder = Encoder(trusted)
     root = encoder.encode(state, "state")
     parts = [encoder.encode(part, "hook") for part in carried]
@@ -178,6 +189,7 @@ def _save(state: Any, carried: list[Any], trusted: bool) -> bytes:
         "state": root,
         "hook": parts,
         "storages": encoder.storages,
+        "buckets": buckets,
     }
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     chunks = [_FIXED.pack(VERSION, len(text)), text, *encoder.blobs]

@@ -1,0 +1,137 @@
+package pyhook
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// bucketForm is what a state may depend on of a bucket: PowerSGD, say, keeps its error by the
+// bucket's index, in a tensor of the bucket's size.
+type bucketForm struct {
+	elements int64
+	dtype    string
+	digest   string // of dtype, and of each parameter's name, place and shape
+}
+
+func formOf(b *GradBucket) bucketForm {
+	form := bucketForm{elements: b.Buffer().Len(), dtype: b.Buffer().DType().String()}
+	sum := sha256.New()
+	fmt.Fprintln(sum, form.elements, form.dtype)
+	for i, p := range b.params {
+		fmt.Fprintf(sum, "%q %d %v\n", p.Name, b.cfg.Offsets[i], b.cfg.Sizes[i])
+	}
+	form.digest = hex.EncodeToString(sum.Sum(nil)[:8])
+	return form
+}
+
+func (f bucketForm) String() string { return fmt.Sprintf("%d elements of %s", f.elements, f.dtype) }
+
+// knownBucket is one that a hook was called with.
+type knownBucket struct {
+	bucket *GradBucket
+	form   bucketForm
+}
+
+// hookBuckets is which buckets a hook was called with last, and which ones its restored state
+// knows. A call whose bucket is the former one of its index costs a look at a slice.
+type hookBuckets struct {
+	last atomic.Pointer[[]knownBucket] // by index
+
+	mu    sync.Mutex
+	saved []bucketForm // of the state that was loaded, until a step has passed; nil: any will do
+}
+
+// check notes that b is about to be reduced. The error is that the hook's state is one of other
+// buckets.
+func (h *hookBuckets) check(b *GradBucket) error {
+	if last := h.last.Load(); last != nil && b.Index() < len(*last) && (*last)[b.Index()].bucket == b {
+		return nil
+	}
+	return h.note(b)
+}
+
+func (h *hookBuckets) note(b *GradBucket) error {
+	form := formOf(b)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.saved != nil {
+		if err := stateFits(b, form, h.saved); err != nil {
+			return err
+		}
+		if b.IsLast() { // the Reducer may rebuild its buckets now, as in the run that was stopped
+			h.saved = nil
+		}
+	}
+	next := make([]knownBucket, b.Count())
+	if last := h.last.Load(); last != nil {
+		copy(next, *last)
+	}
+	next[b.Index()] = knownBucket{b, form}
+	h.last.Store(&next)
+	return nil
+}
+
+// stateFits says what is wrong with bucket b for a state that was saved with others.
+func stateFits(b *GradBucket, form bucketForm, saved []bucketForm) error {
+	if b.Count() != len(saved) {
+		return fmt.Errorf("its state was saved with %d buckets, and now there are %d", len(saved), b.Count())
+	}
+	switch was := saved[b.Index()]; {
+	case form == was:
+		return nil
+	case form.String() == was.String():
+		return fmt.Errorf("its state was saved with a bucket of other parameters, or of these in another order, of %v too", form)
+	default:
+		return fmt.Errorf("its state was saved with a bucket of %v, and this one has %v", was, form)
+	}
+}
+
+// forms are those of the buckets of the last step, for a file; nil if one of them is not known,
+// as a sparse one.
+func (h *hookBuckets) forms() []any {
+	last := h.last.Load()
+	if last == nil {
+		return nil
+	}
+	list := make([]any, len(*last))
+	for i, known := range *last {
+		if known.bucket == nil {
+			return nil
+		}
+		list[i] = []any{known.form.elements, known.form.dtype, known.form.digest}
+	}
+	return list
+}
+
+// expect takes the forms that a file has. nil: it has none, or they do not matter.
+func (h *hookBuckets) expect(value any) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.saved = nil
+	h.last.Store(nil) // the next call of each bucket is checked
+	list, _ := value.([]any)
+	for _, item := range list {
+		parts, _ := item.([]any)
+		if len(parts) != 3 {
+			return errors.New("the saved state's list of buckets cannot be read")
+		}
+		var form bucketForm
+		var ok [3]bool
+		form.elements, ok[0] = parts[0].(int64)
+		form.dtype, ok[1] = parts[1].(string)
+		form.digest, ok[2] = parts[2].(string)
+		if ok != [3]bool{true, true, true} {
+			return errors.New("the saved state's list of buckets cannot be read")
+		}
+		h.saved = append(h.saved, form)
+	}
+	return nil
+}
+
+const bucketsHint = "resume with the parameters, BucketCapMB, FirstBucketMB and Layout of the run that saved it. " +
+	"With ddp.LayoutRebuilt the first step has other buckets than the later ones: take LayoutFixed, or, for a state " +
+	"that does not depend on buckets, LoadState with pyhook.AnyBuckets()"

@@ -1,0 +1,118 @@
+package pyhook
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/tensorconv"
+)
+
+// namedBucket is one of float32 parameters in a row.
+func namedBucket(t *testing.T, index, count int, names []string, sizes ...[]int64) *GradBucket {
+	t.Helper()
+	cfg := BucketConfig{Index: index, Count: count}
+	total := int64(0)
+	for i, size := range sizes {
+		n := size[0] * size[1]
+		cfg.Offsets, cfg.Lengths, cfg.Sizes = append(cfg.Offsets, total), append(cfg.Lengths, n), append(cfg.Sizes, size)
+		cfg.Parameters = append(cfg.Parameters, &Parameter{Name: names[i], Shape: size, DType: tensorconv.Float32})
+		total += n
+	}
+	var err error
+	cfg.Buffer, err = tensorconv.New(tensorconv.Float32, total)
+	require.NoError(t, err)
+	b, err := NewGradBucket(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		b.Close()
+		for _, p := range cfg.Parameters {
+			p.Close()
+		}
+	})
+	return b
+}
+
+func runOnce(t *testing.T, h *PythonCommHook, b *GradBucket) error {
+	t.Helper()
+	future, err := h.RunHook(context.Background(), b)
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	_, err = future.Wait(context.Background())
+	return err
+}
+
+// TestPythonCommHook_LoadState: a PowerSGD state goes on with the buckets it was saved with, and
+// names what differs of others; torch says "The size of tensor a must match ..." or nothing.
+func TestPythonCommHook_LoadState(t *testing.T) {
+	names, sizes := []string{"a", "b"}, [][]int64{{12, 9}, {9, 12}}
+	saving := powerHook(t)
+	defer saving.Close()
+	for range 4 {
+		require.NoError(t, runOnce(t, saving, namedBucket(t, 0, 1, names, sizes...)))
+	}
+	var file bytes.Buffer
+	require.NoError(t, saving.SaveState(&file))
+
+	for name, c := range map[string]struct {
+		bucket *GradBucket
+		want   string
+	}{
+		"the same":            {namedBucket(t, 0, 1, names, sizes...), ""},
+		"another size":        {namedBucket(t, 0, 1, names[:1], sizes[:1]...), "its state was saved with a bucket of 216 elements of float32, and this one has 108 elements of float32"},
+		"another order":       {namedBucket(t, 0, 1, []string{"b", "a"}, sizes...), "of other parameters, or of these in another order, of 216 elements"},
+		"another shape":       {namedBucket(t, 0, 1, names, []int64{27, 4}, sizes[1]), "of other parameters, or of these in another order, of 216 elements"},
+		"more buckets":        {namedBucket(t, 0, 2, names, sizes...), "its state was saved with 1 buckets, and now there are 2"},
+		"more buckets, later": {namedBucket(t, 1, 2, names, sizes...), "its state was saved with 1 buckets, and now there are 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := powerHook(t)
+			defer h.Close()
+			require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes())))
+			err := runOnce(t, h, c.bucket)
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, ErrStateBuckets)
+			assert.Contains(t, err.Error(), fmt.Sprintf("hook %s, rank 0, bucket %d: ", h.Name(), c.bucket.Index()))
+			require.ErrorIs(t, err, ErrState)
+			assert.Contains(t, err.Error(), c.want)
+			assert.Contains(t, err.Error(), "\nhint: resume with the parameters, BucketCapMB, FirstBucketMB and Layout")
+			require.Error(t, runOnce(t, h, c.bucket), "and again")
+			require.NoError(t, runOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
+		})
+	}
+	t.Run("after a step the buckets may be rebuilt, as in the run that was stopped", func(t *testing.T) {
+		h := load(t, "sample:doubled_in_place", HookConfig{State: map[string]any{"seen": []any{}}})
+		b := namedBucket(t, 0, 1, names, sizes...)
+		require.NoError(t, runOnce(t, h, b))
+		h.buckets.saved = []bucketForm{formOf(b)}
+		h.buckets.last.Store(nil)
+		require.NoError(t, runOnce(t, h, b))
+		require.NoError(t, runOnce(t, h, namedBucket(t, 0, 2, names, sizes...)))
+	})
+	t.Run("a state without tensors goes with any bucket", func(t *testing.T) {
+		h, err := rt.NewHook("sample:doubled_in_place", HookConfig{State: map[string]any{"steps": 3}})
+		require.NoError(t, err)
+		defer h.Close()
+		require.NoError(t, runOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
+		var file bytes.Buffer
+		require.NoError(t, h.SaveState(&file))
+		require.NoError(t, h.LoadState(&file))
+		require.NoError(t, runOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...)))
+	})
+	t.Run("and so does one that is loaded with AnyBuckets", func(t *testing.T) {
+		h := powerHook(t)
+		defer h.Close()
+		require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes()), AnyBuckets()))
+		err := runOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...))
+		require.ErrorIs(t, err, ErrRaised, "PowerSGD's own error")
+	})
+}
