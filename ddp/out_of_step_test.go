@@ -54,6 +54,8 @@ func TestReducer_OutOfStep(t *testing.T) {
 		_, failed := r.Wait(ended)
 		require.ErrorIs(t, failed, context.Canceled)
 		refused(t, r, failed)
+		g.complete(0, nil, errBoom) // so that the memory of both buckets is let go of
+		g.complete(1, nil, errBoom)
 	})
 	t.Run("but all ranks left the step alike where a valid result is refused", func(t *testing.T) {
 		bad := true
