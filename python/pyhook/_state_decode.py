@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import importlib
 import pickle
 import random
 import struct
@@ -23,6 +22,7 @@ import torch
 
 from . import _state_arrays
 from ._errors import StateError
+from ._modules import find_stable
 from ._state_parts import (
     FACTORIES,
     GROUP,
@@ -331,7 +331,7 @@ def _new(name: Any) -> Any:
     found: Any
     for i in range(len(words) - 1, 0, -1):
         try:
-            found = importlib.import_module(".".join(words[:i]))
+            found = find_stable(".".join(words[:i]))
             for word in words[i:]:
                 found = getattr(found, word)
         except (ImportError, AttributeError):
