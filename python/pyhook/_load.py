@@ -70,7 +70,7 @@ def _hook(spec: Spec, trainer: Trainer) -> Callable[..., Any]:
     if not callable(hook) or not _takes_buckets(hook):
         method = trainer.registering_method(hook)
         if method is not None:
-            return trainer.attach(hook, method)
+            hook = trainer.attach(hook, method)
     check_hook(hook)
     return hook  # type: ignore[no-any-return]
 

@@ -7,13 +7,13 @@ spawned finds what was pickled. Its folder goes to the end of ``sys.path``, whic
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ def _import(name: str, path: str, where: str) -> ModuleType:
 def _import_privately(path: str, where: str) -> ModuleType:
     """For a file whose name another module has, or none can have."""
     global _private
-    stem = _stem(path)
+    stem = re.sub(r"\W", "_", _stem(path))
     name = f"_pyhook_file_{_private + 1}_{stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
@@ -227,27 +227,19 @@ def given_name(module: str) -> Optional[str]:
 
 
 def stable_name(module: str) -> str:
-    """A module's name as its file has it, whichever folder and ``sys.path`` it was found by.
+    """A module's name without the folder that its file was found in: for saved states.
 
-    The file's name inside its package, where packages are folders with an ``__init__.py``. This
-    is what saved states compare classes by.
+    A file that the user named by its path has its own name, whatever its module is called.
     """
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return module if module == "__main__" or not file else _name_of_file(file) or module
-
-
-@functools.cache
-def _name_of_file(file: str) -> str:
-    return _package(os.path.abspath(file))[1] if os.path.isfile(file) else ""
+    given = _given.get(module)
+    return module if given is None else _stem(given)
 
 
 def find_stable(name: str) -> ModuleType:
     """The module whose ``stable_name`` this is, imported if need be. For trusted files only."""
-    with _lock:
-        for module in list(sys.modules.values()):
-            own = getattr(module, "__name__", None)
-            if isinstance(own, str) and sys.modules.get(own) is module and stable_name(own) == name:
-                return module
+    for module in _given:
+        if stable_name(module) == name and module in sys.modules:
+            return sys.modules[module]
     return importlib.import_module(name)
 
 

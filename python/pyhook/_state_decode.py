@@ -30,6 +30,7 @@ from ._state_parts import (
     class_name,
     kept,
     put_together,
+    same_name,
     take_apart,
 )
 
@@ -177,7 +178,11 @@ class Decoder:
     def _object(self, node: Any, old: Any, path: str) -> Any:
         name, how = node["class"], node["how"]
         parts: tuple[str, Any]
-        if old is MISSING or class_name(type(old)) != name or not self._claim(old, True):
+        if (
+            old is MISSING
+            or not same_name(name, class_name(type(old)))
+            or not self._claim(old, True)
+        ):
             if not self._trusted:
                 there: Any = "nothing" if old is MISSING else f"a {class_name(type(old))}"
                 if id(old) in self._claimed:
@@ -230,7 +235,7 @@ class Decoder:
         wanted = node["v"]
         if old is None and wanted == GROUP:
             return None  # the default group, or one that the hook makes when it needs it
-        if old is MISSING or kept(old) != wanted:
+        if old is MISSING or not same_name(wanted, kept(old)):
             raise StateError(
                 "class",
                 f"{path}: the saved state had a {_short(wanted)} here, which is not in the "

@@ -44,6 +44,19 @@ def class_name(kind: type) -> str:
     return f"{stable_name(kind.__module__)}.{kind.__qualname__}"
 
 
+def same_name(saved: Any, here: Optional[str]) -> bool:
+    """Whether two full names of a class or function may be the same one's.
+
+    ``pkg/hooks.py`` is ``hooks`` where it was named by its path, and ``pkg.hooks`` where the
+    module was.
+    """
+    if saved == here:
+        return True
+    if not isinstance(saved, str) or not here or "." not in saved or "." not in here:
+        return False
+    return saved.endswith(f".{here}") or here.endswith(f".{saved}")
+
+
 def kept(value: Any) -> Optional[str]:
     """A description of ``value`` if it is no state but part of the program; else None.
 

@@ -148,7 +148,10 @@ class _Named(torch.nn.Module):  # type: ignore[misc]  # torch has no stubs for a
         raise RuntimeError(f"the stand-in for the model has no forward pass: {_NOT_CALLED}")
 
 
-class Model(DistributedDataParallel):
+_DDP: Any = DistributedDataParallel  # which mypy knows with some versions of torch only
+
+
+class Model(_DDP):  # type: ignore[misc]
     """A stand-in for the DistributedDataParallel model: it takes a hook, and shows parameters.
 
     ``module`` has the trainer's parameters under their names; ``named_parameters()`` gives them
