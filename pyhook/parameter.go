@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -94,6 +95,8 @@ func (p *Parameter) forPython(device tensorconv.Device) (*Object, error) {
 	var data any
 	if p.Data != nil {
 		data = p.Data
+	} else if p.DType.Size() == 0 {
+		return nil, errors.New("it has no DType")
 	}
 	attributes := p.Attributes
 	if attributes == nil {

@@ -37,6 +37,9 @@ def hook_name(hook: Any) -> str:
 
     What is in a file that the user named by its path is shown so: ``path/hooks.py:hook``.
     """
+    registered = getattr(hook, "registered_hook", None)  # of a pyhook.capture.Registered
+    if registered is not None:
+        return hook_name(registered)
     if isinstance(hook, functools.partial):
         return f"functools.partial({hook_name(hook.func)})"
     module = getattr(hook, "__module__", None) or type(hook).__module__

@@ -51,6 +51,11 @@ class Registered:
         self.hook = hook
         self.state = state
 
+    @property
+    def registered_hook(self) -> Callable[..., Any]:
+        """What ``hook_name`` shows."""
+        return self.hook
+
     def __call__(self, state: Any, bucket: Any) -> Any:
         """Call the hook with its own state.
 
