@@ -238,7 +238,7 @@ func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 	})
 	check(t, "others are errors", func(t *testing.T) {
 		for name, args := range map[string]map[string]any{
-			"whole=2.5 is not a whole number":               {"whole": 2.5},
+			"also=2.5 is not a whole number":                {"also": 2.5},
 			"also=inf is not a whole number":                {"also": json.Number("1e308").String() + "0"},
 			`"x" is not a number`:                           {"whole": json.Number("x")},
 			"100000000000000000000 does not fit in 64 bits": {"whole": json.Number("100000000000000000000")},

@@ -160,7 +160,7 @@ def call_factory(
                 f"{name} cannot be called with {what}: {error}",
                 f"its parameters are {signature}",
             ) from None
-        arguments, keywords = _whole(signature, name, arguments, keywords)
+        arguments, keywords = _whole(signature, factory, arguments, keywords)
     return factory(*arguments, **keywords), call.made
 
 
@@ -190,7 +190,7 @@ def construct(
         if "parameters" in parameters and "parameters" not in keywords:
             hint = f"{hint}. The trainer's parameters: {_UNKNOWN}"
         raise HookLoadError("bad_arguments", f"{name}: {error}", hint) from None
-    arguments, keywords = _whole(signature, name, arguments, keywords)
+    arguments, keywords = _whole(signature, factory, arguments, keywords)
     state = factory(*arguments, **keywords)
     if call.made is not None and call.made.registered is not None:
         raise HookLoadError(
@@ -209,7 +209,7 @@ def _signature(factory: Any) -> Optional[inspect.Signature]:
 
 
 def _whole(
-    signature: inspect.Signature, name: str, arguments: list[Any], keywords: dict[str, Any]
+    signature: inspect.Signature, factory: Any, arguments: list[Any], keywords: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments with whole floats made ints where ints are meant.
 
@@ -221,10 +221,10 @@ def _whole(
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     arguments = [
-        _whole_argument(p, value, name) for p, value in zip(positional, arguments)
+        _whole_argument(p, value, factory) for p, value in zip(positional, arguments)
     ] + arguments[len(positional) :]
     named = {
-        key: _whole_argument(signature.parameters[key], value, name)
+        key: _whole_argument(signature.parameters[key], value, factory)
         if key in signature.parameters
         else value
         for key, value in keywords.items()
@@ -232,27 +232,49 @@ def _whole(
     return arguments, named
 
 
-def _whole_argument(parameter: inspect.Parameter, value: Any, name: str) -> Any:
-    if type(value) is not float or not _is_int(parameter):
+def _whole_argument(parameter: inspect.Parameter, value: Any, factory: Any) -> Any:
+    if type(value) is not float:
         return value
-    if value.is_integer():
+    must = _must_be_int(parameter, factory)
+    if value.is_integer() and (must or (type(parameter.default) is int and _is_plain(parameter))):
         return int(value)
+    if not must:
+        return value
     raise HookLoadError(
         "bad_arguments",
-        f"{name}: {parameter.name}={value!r} is not a whole number",
+        f"{hook_name(factory)}: {parameter.name}={value!r} is not a whole number",
         f"it accepts {parameter}",
     )
 
 
-def _is_int(parameter: inspect.Parameter) -> bool:
-    """Whether a parameter takes ints: its annotation says so, or without one its default is."""
-    if parameter.annotation is inspect.Parameter.empty:
-        return type(parameter.default) is int
+def _is_plain(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is inspect.Parameter.empty
+
+
+def _must_be_int(parameter: inspect.Parameter, factory: Any) -> bool:
+    """Whether a parameter takes ints only: its annotation says so, or PyTorch's documentation.
+
+    A default that is an int does not say it: PowerSGDState's ``min_compression_rate=2`` and
+    ``orthogonalization_epsilon=0`` take fractions.
+    """
+    if _is_plain(parameter):
+        own = str(getattr(factory, "__module__", "")).startswith(f"{DDP_HOOKS}.")
+        return own and parameter.name in _INTS
     annotation = parameter.annotation
     if annotation in (int, Optional[int]):
         return True
     text = annotation if isinstance(annotation, str) else str(annotation)
     return text.replace(" ", "") in ("int", "Optional[int]", "typing.Optional[int]", "int|None")
+
+
+_INTS = (
+    "matrix_approximation_rank",
+    "start_powerSGD_iter",
+    "random_seed",
+    "compression_stats_logging_frequency",
+    "start_localSGD_iter",
+)
+"""Parameters of PyTorch's own states that are ints; they have no annotations."""
 
 
 _DEFAULT_STATES = {
