@@ -6,10 +6,13 @@ import "C"
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"unsafe"
 )
 
@@ -34,7 +37,7 @@ type Tuple []any
 const maxDepth = 64
 
 // Convert makes a Python object of a Go value: nil, bool, all ints and floats,
-// string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in
+// json.Number (int or float), string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in
 // key order), *Object (itself) and Pythoner. The caller owns the result.
 // Anything else is a *ConvertError.
 func Convert(value any) (*Object, error) {
@@ -93,6 +96,9 @@ func fromReflect(v reflect.Value, depth int) (*C.PyObject, error) {
 	case reflect.Float32, reflect.Float64:
 		return checked(C.pyhFloat(C.double(v.Float())))
 	case reflect.String:
+		if v.Type() == numberType {
+			return fromNumber(json.Number(v.String()))
+		}
 		s := v.String()
 		return checked(C.pyh_string((*C.char)(unsafe.Pointer(unsafe.StringData(s))), C.size_t(len(s))))
 	case reflect.Interface, reflect.Pointer:
@@ -132,7 +138,28 @@ func checked(ref *C.PyObject) (*C.PyObject, error) {
 	return ref, nil
 }
 
-var tupleType = reflect.TypeFor[Tuple]()
+var (
+	tupleType  = reflect.TypeFor[Tuple]()
+	numberType = reflect.TypeFor[json.Number]()
+)
+
+// fromNumber makes an int of what is written as a whole number, else a float.
+func fromNumber(n json.Number) (*C.PyObject, error) {
+	if i, err := strconv.ParseInt(n.String(), 10, 64); err == nil {
+		return checked(C.pyhInt(C.int64_t(i)))
+	}
+	if u, err := strconv.ParseUint(n.String(), 10, 64); err == nil {
+		return checked(C.pyhUint(C.uint64_t(u)))
+	}
+	f, err := n.Float64()
+	switch {
+	case err != nil:
+		return nil, &ConvertError{"json.Number", fmt.Sprintf("%q is not a number, or too large", n.String())}
+	case !strings.ContainsAny(n.String(), ".eE"):
+		return nil, &ConvertError{"json.Number", n.String() + " does not fit in 64 bits"}
+	}
+	return checked(C.pyhFloat(C.double(f)))
+}
 
 func fromSlice(v reflect.Value, depth int) (*C.PyObject, error) {
 	n := C.Py_ssize_t(v.Len())

@@ -12,26 +12,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"pyhook/cbridge"
 	"pyhook/tensorconv"
 )
-
-// Parameter is a trainable parameter of the model, as hooks see it in
-// bucket.parameters(): one object for the life of the model, whichever bucket
-// it is in.
-type Parameter struct {
-	Name  string
-	Shape []int64
-	DType tensorconv.DType
-	// Sparse: its gradient is a SparseGradient, as of nn.Embedding(sparse=True).
-	Sparse bool
-	// Data is the parameter's values, for hooks that read or update weights.
-	// Optional: without it hooks see the right shape and dtype, and NaN.
-	Data *tensorconv.Tensor
-
-	mu     sync.Mutex // as GradBucket.mu: never held while Python is called
-	python *Object    // torch.nn.Parameter over Data
-}
 
 // pythonBucket is what persists of a bucket on Python's side while its memory
 // is the same. The bucket holds it, and so do the calls and values that came
@@ -193,46 +175,4 @@ func (b *GradBucket) layout(t *tools, tensor *Object, device tensorconv.Device) 
 		kwargs["sparse_indices"] = b.cfg.SparseIndices
 	}
 	return t.newLayout.Invoke([]any{tensor, b.cfg.Index, b.cfg.Count, b.cfg.Offsets, b.cfg.Lengths, b.cfg.Sizes}, kwargs)
-}
-
-// forPython returns the parameter's one Python object.
-func (p *Parameter) forPython(device tensorconv.Device) (*Object, error) {
-	p.mu.Lock()
-	python := p.python
-	p.mu.Unlock()
-	if python != nil {
-		return python, nil
-	}
-	module, err := cbridge.Import("pyhook._parameters")
-	if err != nil {
-		return nil, err
-	}
-	defer module.Close()
-	var data any
-	if p.Data != nil {
-		data = p.Data
-	}
-	made, err := module.Call("make_parameter", data, p.Shape, p.DType.String(), device.String())
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	if p.python == nil {
-		p.python = made
-	}
-	python = p.python
-	p.mu.Unlock()
-	if python != made { // another bucket's call was first
-		made.Close()
-	}
-	return python, nil
-}
-
-// Close drops the parameter's Python object. Idempotent.
-func (p *Parameter) Close() {
-	p.mu.Lock()
-	python := p.python
-	p.python = nil
-	p.mu.Unlock()
-	python.Close()
 }

@@ -31,10 +31,18 @@ type CommHook interface {
 
 // HookConfig is what a hook is made with.
 type HookConfig struct {
-	// State is the hook's first argument: a Go value (see cbridge.Convert), an
-	// *Object such as NewState returns, or a *TorchGroup. nil is None, which
-	// PyTorch's stateless hooks take for the default group.
+	// State is the hook's first argument: a StateSpec, which says how to make it, a
+	// Go value (see cbridge.Convert), an *Object such as NewState returns, or a
+	// *TorchGroup. nil is None, which PyTorch's stateless hooks take for the default
+	// group; PyTorch's PowerSGD then gets its state with PyTorch's defaults, and a
+	// hook that an object registers the state that it is registered with.
 	State any
+	// Group is given as process_group to states and hooks that are made here and
+	// take one. nil: the default group.
+	Group *TorchGroup
+	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
+	// and hooks that are made here and take parameters: see Runtime.Parameters.
+	Parameters []*Parameter
 }
 
 // PythonCommHook is a Python hook and its state: c10d::PythonCommHook
@@ -58,71 +66,47 @@ type PythonCommHook struct {
 // name of PyTorch's own (allreduce, fp16, bf16, powersgd, batched_powersgd,
 // noop, quantize_pertensor, quantize_perchannel, post_localsgd) or a wrapper
 // around others, "fp16_wrapper(powersgd)". It may be any callable that takes
-// (state, bucket). The caller closes the result. The error is a *HookError.
-func (rt *Runtime) LoadHook(spec string) (*Object, error) {
-	hook, err := rt.bridge.Call("load_hook", spec)
-	if err != nil {
-		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
-	}
-	return hook, nil
-}
+// (state, bucket). Arguments are Python literals and specs, also with keywords:
+// "my_hooks.py:make(rank=2, inner=fp16)". An object or a class that registers a hook
+// with a DDP model, "gns.py:Stats(ddp)", gives that hook: see Capture. The caller
+// closes the result. The error is a *HookError.
+func (rt *Runtime) LoadHook(spec string) (*Object, error) { return rt.loadHook(spec, ofTrainer{}) }
 
 // NewState makes a hook's state from a class (a spec as LoadHook's, or the
 // short names powersgd, post_localsgd) and keyword arguments. A parameter
 // process_group is filled with group (nil: the default group) unless kwargs
-// has it. The caller closes the result. The error is a *HookError.
+// has it, and a parameter `parameters` takes what Parameters returns, or a
+// *Parameter is any argument. The caller closes the result. The error is a
+// *HookError. A StateSpec in HookConfig.State does the same.
 func (rt *Runtime) NewState(spec string, kwargs map[string]any, group *TorchGroup) (*Object, error) {
-	if kwargs == nil {
-		kwargs = map[string]any{}
-	}
-	var g any
-	if group != nil {
-		g = group.object
-	}
-	state, err := rt.bridge.Call("build_state", spec, kwargs, g)
-	if err != nil {
-		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
-	}
-	return state, nil
+	return rt.newState(StateSpec{Spec: spec, Args: kwargs}, ofTrainer{group: group})
 }
 
-// NewHook loads a hook by its spec and puts it together with its state.
+// NewHook loads a hook by its spec, makes its state if cfg.State says how, and puts
+// both together.
 func (rt *Runtime) NewHook(spec string, cfg HookConfig) (*PythonCommHook, error) {
-	hook, err := rt.LoadHook(spec)
+	trainer, err := rt.ofTrainer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer trainer.close()
+	hook, err := rt.loadHook(spec, trainer)
 	if err != nil {
 		return nil, err
 	}
 	defer hook.Close()
-	return rt.WrapHook(hook, cfg)
+	return rt.wrapHook(hook, cfg.State, trainer)
 }
 
 // WrapHook makes a hook of any Python callable. hook and cfg.State stay the
 // caller's.
 func (rt *Runtime) WrapHook(hook *Object, cfg HookConfig) (*PythonCommHook, error) {
-	name, err := rt.bridge.CallValue("hook_name", hook)
+	trainer, err := rt.ofTrainer(cfg)
 	if err != nil {
-		return nil, hookError("without a name", rt.Rank(), -1, ErrLoad, err)
+		return nil, err
 	}
-	h := &PythonCommHook{rt: rt, name: fmt.Sprint(name)}
-	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
-		return nil, hookError(h.name, rt.Rank(), -1, ErrLoad, err)
-	}
-	if h.hook, err = hook.Clone(); err != nil {
-		return nil, hookError(h.name, rt.Rank(), -1, ErrLoad, err)
-	}
-	state := cfg.State
-	if group, ok := state.(*TorchGroup); ok {
-		if group == nil {
-			state = nil
-		} else {
-			state = group.object
-		}
-	}
-	if h.state, err = cbridge.Convert(state); err != nil {
-		h.hook.Close()
-		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
-	}
-	return h, nil
+	defer trainer.close()
+	return rt.wrapHook(hook, cfg.State, trainer)
 }
 
 // Name returns the hook's qualified Python name.

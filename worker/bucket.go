@@ -149,6 +149,26 @@ func (w *Worker) introduce(ctx context.Context, p *process, b *pyhook.GradBucket
 	return err
 }
 
+// introduceParameters tells the process of the model's parameters, with their values of
+// now, and returns their numbers.
+func (w *Worker) introduceParameters(ctx context.Context, p *process, params []*pyhook.Parameter) ([]uint64, error) {
+	var ids []uint64
+	for i, param := range params {
+		if param == nil {
+			return nil, fmt.Errorf("parameter %d is nil", i)
+		}
+		known, err := w.parameter(ctx, p, param)
+		if err == nil && known.stage != nil {
+			err = tensorconv.Copy(known.stage, param.Data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("parameter %s: %w", param.Name, err)
+		}
+		ids = append(ids, known.id)
+	}
+	return ids, nil
+}
+
 // parameter tells the process of a parameter, once.
 func (w *Worker) parameter(ctx context.Context, p *process, param *pyhook.Parameter) (*sharedParameter, error) {
 	w.mu.Lock()
@@ -167,7 +187,7 @@ func (w *Worker) parameter(ctx context.Context, p *process, param *pyhook.Parame
 	if known {
 		return s, nil
 	}
-	m := parameterMessage{ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType}
+	m := parameterMessage{ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType, Attributes: param.Attributes}
 	if param.Data != nil {
 		var err error
 		if m.Data, err = w.share(ctx, p, param.Data); err != nil {

@@ -20,7 +20,7 @@ type State struct {
 
 // HookConfig is what a hook is made with, also after a Restart.
 type HookConfig struct {
-	// State is the hook's first argument: a State, the worker's *Group, or a Go value
+	// State is the hook's first argument: a State (or pyhook.StateSpec), the worker's *Group, or a Go value
 	// of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
 	State any
 	// SnapshotEvery so many steps the state is saved, when the step's last bucket is
@@ -31,6 +31,11 @@ type HookConfig struct {
 	Trusted bool
 	// Rollback keeps a copy of each bucket as it was before its call.
 	Rollback bool
+	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
+	// and hooks that take parameters, by name, shape, dtype, attributes and, if they
+	// have Data, with their values: pyhook.HookConfig.Parameters. They must stay open
+	// as long as the hook.
+	Parameters []*pyhook.Parameter
 }
 
 // Hook is a Python hook in the worker: a pyhook.CommHook for package ddp, which runs
@@ -70,6 +75,8 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 		h.state = stateMessage(state)
 	case *State:
 		h.state = stateMessage(*state)
+	case pyhook.StateSpec:
+		h.state = stateMessage(state)
 	case *Group:
 		h.state = groupState{true}
 	default:
@@ -95,7 +102,12 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 }
 
 func (h *Hook) load(ctx context.Context, p *process) error {
-	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: &hookMessage{ID: h.id, Spec: h.spec, State: h.state}}, nil)
+	params, err := h.worker.introduceParameters(ctx, p, h.cfg.Parameters)
+	if err != nil {
+		return h.fail(nil, pyhook.ErrLoad, err)
+	}
+	hook := &hookMessage{ID: h.id, Spec: h.spec, State: h.state, Params: params}
+	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: hook}, nil)
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/gob"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -93,6 +94,8 @@ type parameterMessage struct {
 	Shape []int64
 	DType tensorconv.DType
 	Data  *tensorMessage
+	// Attributes hold what HookConfig.State may.
+	Attributes map[string]any
 }
 
 type bucketMessage struct {
@@ -109,6 +112,8 @@ type hookMessage struct {
 	Name  string // in the answer
 	Spec  string
 	State any // a value of HookConfig.State
+	// Params are the model's, in order; the hook was made with none where it is nil.
+	Params []uint64
 }
 
 type runMessage struct {
@@ -176,7 +181,7 @@ func (m *message) check() error {
 
 func init() {
 	// What a state's arguments may hold: see HookConfig.
-	for _, v := range []any{map[string]any{}, []any{}, stateMessage{}, groupState{}} {
+	for _, v := range []any{map[string]any{}, []any{}, stateMessage{}, groupState{}, json.Number("")} {
 		gob.Register(v)
 	}
 }

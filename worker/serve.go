@@ -185,15 +185,13 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	if s.rt == nil {
 		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, pyhook.ErrLoad)
 	}
-	cfg := pyhook.HookConfig{}
+	cfg := pyhook.HookConfig{Group: s.group}
+	for _, id := range m.Params {
+		cfg.Parameters = append(cfg.Parameters, find(s, s.params, id))
+	}
 	switch state := m.State.(type) {
 	case stateMessage:
-		made, err := s.rt.NewState(state.Spec, state.Args, s.group)
-		if err != nil {
-			return nil, err
-		}
-		defer made.Close()
-		cfg.State = made
+		cfg.State = pyhook.StateSpec{Spec: state.Spec, Args: state.Args}
 	case groupState:
 		cfg.State = s.group
 	default:

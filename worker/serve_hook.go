@@ -43,7 +43,7 @@ func (s *server) newParameter(m *parameterMessage) error {
 	if err != nil {
 		return err
 	}
-	put(s, s.params, m.ID, &pyhook.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data})
+	put(s, s.params, m.ID, &pyhook.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data, Attributes: m.Attributes})
 	return nil
 }
 

@@ -78,17 +78,6 @@ func (f *checkFailure) unwrapCallback(err error) {
 	}
 }
 
-// nameHook calls the hook as the user did, where a file's hook is called by the
-// name of a made-up module.
-func (f *checkFailure) nameHook(name, spec string) {
-	if strings.HasPrefix(name, fileModule) {
-		f.Message = strings.ReplaceAll(f.Message, "hook "+name+",", "hook "+spec+",")
-	}
-}
-
-// fileModule begins the name of a module made of a file (python/pyhook/_load.py).
-const fileModule = "pyhook_file_"
-
 // brokenPeers are what gloo and the store say when another rank went away: the
 // rank that says so is not at fault.
 var brokenPeers = []string{"Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused",

@@ -108,7 +108,6 @@ func (r *rankRun) watch(ctx context.Context, python string) *rankReport {
 			defer r.mu.Unlock()
 			if err != nil {
 				r.report.Failure = newFailure(r.report.Rank, r.step, r.bucket, err)
-				r.report.Failure.nameHook(r.report.HookName, r.plan.Hook)
 				r.markStopped(ctx, err)
 			}
 			return &r.report

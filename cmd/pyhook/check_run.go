@@ -112,8 +112,17 @@ func (r *rankRun) work(ctx context.Context, python string) error {
 // prepare loads the hook and makes its state and the buckets.
 func (r *rankRun) prepare() error {
 	r.enter("loading the hook", startLimit)
+	var params []*pyhook.Parameter
+	for i, shapes := range r.plan.Buckets {
+		b, err := newCheckBucket(r.plan, i, shapes)
+		if err != nil {
+			return err
+		}
+		r.buckets = append(r.buckets, b)
+		params = append(params, b.Parameters()...)
+	}
 	var err error
-	if r.hook, r.closeHook, err = r.plan.Make(r.rt, r.group); err != nil {
+	if r.hook, r.closeHook, err = r.plan.Make(r.rt, r.group, params); err != nil {
 		return err
 	}
 	name := strings.TrimPrefix(fmt.Sprintf("%T", r.hook), "*")
@@ -127,13 +136,6 @@ func (r *rankRun) prepare() error {
 			report.NoBytes = bytesErr.Error()
 		}
 	})
-	for i, shapes := range r.plan.Buckets {
-		b, err := newCheckBucket(r.plan, i, shapes)
-		if err != nil {
-			return err
-		}
-		r.buckets = append(r.buckets, b)
-	}
 	return nil
 }
 

@@ -39,7 +39,7 @@ func printCheck(out, failures *report.Printer, r *checkReport) {
 
 func printCheckHead(out *report.Printer, r *checkReport) {
 	name := r.HookName
-	if strings.HasPrefix(name, fileModule) {
+	if name == r.Hook { // of a file that was named by its path
 		name = ""
 	}
 	out.Printf("%s\n", strings.TrimRight(out.Bold(r.Hook)+"  "+out.Dim(name), " "))

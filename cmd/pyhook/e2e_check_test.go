@@ -93,6 +93,27 @@ func TestCheckStateOfAFile(t *testing.T) {
 	checked(t, exitFailed, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--max-error", "0.5")
 }
 
+func TestCheckHooksThatAreMade(t *testing.T) {
+	for name, args := range map[string][]string{
+		"a factory with keyword arguments": {`made.py:make(factor=0.5, name="mean")`},
+		"an object with attach(ddp)":       {`made.py:Stats(names=["a"])`},
+		"a class that takes the model":     {"made.py:InConstructor(ddp)"},
+		"inside a wrapper":                 {"made.py:through(made.py:Stats(), times=1)"},
+		"with the parameters":              {"made.py:by_id", "--state", "made.py:ById"},
+		"with the parameters, in brackets": {"made.py:by_id", "--state", "made.py:ById(parameters=parameters)"},
+		"a class of another file":          {"made.py:wants_its_own", "--state", "made_state.py:make"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := checked(t, exitOK, append(args, "--max-error", "1e-5", "--sizes", "30;20,7x3", "--steps", "2")...)
+			assert.True(t, strings.HasPrefix(r.HookName, "made.py:"), r.HookName)
+		})
+	}
+	r := checked(t, exitFailed, "made.py:make(factor=", "--steps", "1", "--sizes", "3")
+	assert.Equal(t, "load", r.Failure.Code)
+	r = checked(t, exitFailed, "allreduce", "--state", "powersgd", "--state-arg", "matrix_approximation_rank=1.5", "--steps", "1", "--sizes", "3")
+	assert.Contains(t, r.Failure.Message, "matrix_approximation_rank=1.5 is not a whole number")
+}
+
 func TestCheckResultOfAnotherDType(t *testing.T) {
 	r := checked(t, exitOK, "hooks.py:half", "--dtype", "float64")
 	assert.Equal(t, "bfloat16", r.Buckets[0].ResultDType)

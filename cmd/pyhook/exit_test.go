@@ -94,7 +94,7 @@ func TestCompletion(t *testing.T) {
 }
 
 func TestHookNamesAreThoseOfThePythonSide(t *testing.T) {
-	source, err := os.ReadFile("../../python/pyhook/_load.py")
+	source, err := os.ReadFile("../../python/pyhook/_names.py")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(source), "\nSHORT_NAMES = {")
 	require.True(t, found)

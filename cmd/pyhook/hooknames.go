@@ -9,7 +9,7 @@ import (
 )
 
 // hookNames are the short names of PyTorch's own hooks. A test keeps them in
-// step with SHORT_NAMES of python/pyhook/_load.py.
+// step with SHORT_NAMES of python/pyhook/_names.py.
 var hookNames = map[string]string{
 	"allreduce":           "the mean, as without a hook",
 	"fp16":                "all-reduce in float16",

@@ -18,6 +18,39 @@ def later(state, bucket):
     return future
 
 
+class Known:
+    """A state that is made with the parameters, before any bucket."""
+
+    def __init__(self, parameters):
+        self.names = {id(p): name for name, p in parameters.named_parameters()}
+        self.layouts = []
+
+
+def known(state, bucket):
+    names = [state.names[id(p)] for p in bucket.parameters()]
+    state.layouts.append([bucket.index(), names])
+    for name, gradient in zip(names, bucket.gradients()):
+        gradient.fill_(int(name[1:]))
+    return done(bucket.buffer())
+
+
+def layouts(state):
+    return state.layouts
+
+
+class ByName:
+    """A learning rate of its own for each parameter, by name: the guide's example."""
+
+    def __init__(self, parameters, scales):
+        self.scale = {id(p): scales.get(name, 1.0) for name, p in parameters.named_parameters()}
+
+
+def scaled_by_name(state, bucket):
+    for p, gradient in zip(bucket.parameters(), bucket.gradients()):
+        gradient.mul_(state.scale[id(p)])
+    return done(bucket.buffer())
+
+
 def watches(state, bucket):
     """Check that parameters and gradients stay themselves."""
     if not hasattr(state, "calls"):

@@ -143,8 +143,8 @@ func (c Case) shape() []int64 {
 }
 
 // bucket is the case's bucket over its buffer, which stays the caller's.
-func (c Case) bucket(buffer *tensorconv.Tensor) (*pyhook.GradBucket, error) {
-	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer}
+func (c Case) bucket(buffer *tensorconv.Tensor, params []*pyhook.Parameter) (*pyhook.GradBucket, error) {
+	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Parameters: params}
 	for i := range c.Params {
 		length := c.Bytes / 4 / int64(c.Params)
 		cfg.Offsets = append(cfg.Offsets, int64(i)*length)

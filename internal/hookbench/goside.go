@@ -3,6 +3,7 @@ package hookbench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -23,7 +24,11 @@ type goSide struct {
 }
 
 func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, error) {
-	state, err := b.newState()
+	params, parameters, err := b.parameters(rt)
+	if err != nil {
+		return nil, err
+	}
+	state, err := b.newState(parameters)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +39,7 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 	b.closers = append(b.closers, hook.Close)
 	var all []*goSide
 	for range max(1, b.c.Callers) {
-		bucket, err := b.c.bucket(b.buffer)
+		bucket, err := b.c.bucket(b.buffer, params)
 		if err != nil {
 			return nil, err
 		}
@@ -43,6 +48,21 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 	}
 	all[0].others, all[0].apart = all[1:], b.c.Busy
 	return all[0], nil
+}
+
+// parameters are those of the buckets and their Python list, for a state that is made
+// with them; nil where there is no state, or the buffer is on a GPU.
+func (b *bench) parameters(rt *pyhook.Runtime) ([]*pyhook.Parameter, *pyhook.Object, error) {
+	if b.c.Spec.State == "" || b.c.GPU {
+		return nil, nil, nil
+	}
+	params := make([]*pyhook.Parameter, b.c.Params)
+	for i := range params {
+		params[i] = &pyhook.Parameter{Name: fmt.Sprintf("parameter%d", i), Shape: b.c.shape(), DType: b.buffer.DType()}
+		b.closers = append(b.closers, params[i].Close)
+	}
+	list, err := b.keep(rt.Parameters(params...))
+	return params, list, err
 }
 
 var start = time.Now()

@@ -272,15 +272,23 @@ func (b *bench) openPeers(rt *pyhook.Runtime) error {
 			return err
 		}
 	}
-	state, err := b.newState()
-	if err != nil {
-		return err
-	}
 	bucket := b.bucket
 	if bucket == nil { // no C++ to make a real one
+		var err error
 		if bucket, err = b.keep(b.loops.Call("testing_bucket", b.buffer, sizes)); err != nil {
 			return err
 		}
+	}
+	var parameters *pyhook.Object
+	if b.c.Spec.State != "" {
+		var err error
+		if parameters, err = b.keep(bucket.Call("parameters")); err != nil {
+			return err
+		}
+	}
+	state, err := b.newState(parameters)
+	if err != nil {
+		return err
 	}
 	floor, err := b.keep(b.loops.Call("Floor", b.hook, state, bucket))
 	if err != nil {
@@ -299,7 +307,7 @@ func (b *bench) openCpp(rt *pyhook.Runtime, sizes [][]int64) error {
 	if err != nil {
 		return err
 	}
-	state, err := b.newState()
+	state, err := b.newState(parameters)
 	if err != nil {
 		return err
 	}
@@ -341,7 +349,8 @@ func (b *bench) busy() (stop func(), err error) {
 }
 
 // newState makes a state of its own for each side: None where the hook has none.
-func (b *bench) newState() (*pyhook.Object, error) {
+// parameters are those of the side's bucket; nil: not known.
+func (b *bench) newState(parameters *pyhook.Object) (*pyhook.Object, error) {
 	if b.c.Spec.State == "" {
 		return b.keep(cbridge.Convert(nil))
 	}
@@ -349,7 +358,15 @@ func (b *bench) newState() (*pyhook.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.keep(b.rt.NewState(b.c.Spec.State, args, nil))
+	module, err := b.keep(b.rt.Import("pyhook"))
+	if err != nil {
+		return nil, err
+	}
+	var known any
+	if parameters != nil {
+		known = parameters
+	}
+	return b.keep(module.Call("build_state", b.c.Spec.State, args, nil, known))
 }
 
 // pySide is a side in Python or C++: a method of n and an address, and of how

@@ -68,7 +68,7 @@ func timed(calls int, f func() error) ([]int64, error) {
 }
 
 func (b *bench) naive(calls int) (ns []int64, err error) {
-	state, err := b.keep(b.newState())
+	state, err := b.newState(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -176,7 +176,7 @@ func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate f
 	for i := range values {
 		values[i] = float32(i%1000)*1e-3 - 0.5
 	}
-	bucket, err := b.c.bucket(buffer)
+	bucket, err := b.c.bucket(buffer, nil)
 	if err != nil {
 		return nil, err
 	}

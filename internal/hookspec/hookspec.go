@@ -88,7 +88,8 @@ func (s Spec) WithDefaults() Spec {
 	if s.State != "" {
 		return s
 	}
-	inner := strings.Trim(s.Hook[strings.LastIndexByte(s.Hook, '(')+1:], ") ")
+	inner, _, _ := strings.Cut(strings.Trim(s.Hook[strings.LastIndexByte(s.Hook, '(')+1:], ") "), ",")
+	inner = strings.TrimSpace(inner)
 	_, name, _ := strings.Cut(inner, "ddp_comm_hooks.")
 	var arg string
 	switch {
@@ -110,8 +111,9 @@ func (s Spec) WithDefaults() Spec {
 }
 
 // Make makes the hook and its state; close drops both. A stateless hook gets
-// the state None, which stands for the default process group.
-func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup) (hook pyhook.CommHook, close func(), err error) {
+// the state None, which stands for the default process group. params are the model's,
+// for a state or hook that takes them.
+func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*pyhook.Parameter) (hook pyhook.CommHook, close func(), err error) {
 	switch s.Hook {
 	case "go:allreduce":
 		return &pyhook.AllReduceCommHook{Group: group}, func() {}, nil
@@ -123,14 +125,9 @@ func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup) (hook pyhook.Co
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg := pyhook.HookConfig{}
+	cfg := pyhook.HookConfig{Group: group, Parameters: params}
 	if s.State != "" {
-		state, err := rt.NewState(s.State, args, group)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer state.Close()
-		cfg.State = state
+		cfg.State = pyhook.StateSpec{Spec: s.State, Args: args}
 	} else if len(args) > 0 {
 		return nil, nil, fmt.Errorf("--state-arg is given and --state is not: the arguments are the state's")
 	}

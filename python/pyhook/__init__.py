@@ -4,6 +4,8 @@
     bucket = testing.bucket([torch.ones(2, 3), torch.ones(4)])
     result = testing.run(my_hook, None, bucket)
 
+``pyhook.capture`` takes hooks that an object registers with a DDP model.
+
 Importing pyhook does not import torch; using what needs it does, and then says
 clearly if torch is missing. Modules whose names start with an underscore are
 for pyhook's Go side.
@@ -25,11 +27,13 @@ from ._errors import (
 from ._load import SHORT_NAMES, build_state, check_hook, hook_name, load_hook
 
 if TYPE_CHECKING:
+    from . import capture as capture
     from . import testing as testing
     from ._bucket import Bucket as Bucket
     from ._contract import callback_origin as callback_origin
     from ._contract import parse_value as parse_value
     from ._contract import require_future as require_future
+    from ._parameters import Parameters as Parameters
     from ._state import load_state as load_state
     from ._state import save_state as save_state
     from ._state import state_info as state_info
@@ -43,11 +47,13 @@ __all__ = [
     "HookContractError",
     "HookError",
     "HookLoadError",
+    "Parameters",
     "RankError",
     "StateError",
     "__version__",
     "build_state",
     "callback_origin",
+    "capture",
     "check_hook",
     "hook_name",
     "load_hook",
@@ -61,6 +67,7 @@ __all__ = [
 
 _NEED_TORCH = {
     "Bucket": "._bucket",
+    "Parameters": "._parameters",
     "callback_origin": "._contract",
     "parse_value": "._contract",
     "require_future": "._contract",
@@ -71,8 +78,8 @@ _NEED_TORCH = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "testing":
-        return importlib.import_module(".testing", __name__)
+    if name in ("capture", "testing"):
+        return importlib.import_module(f".{name}", __name__)
     if name in _NEED_TORCH:
         return getattr(importlib.import_module(_NEED_TORCH[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,7 +35,9 @@ from ._group import (
 )
 from ._load import build_state, check_hook, hook_name, load_hook
 from ._ordered import Chain, Observed, install
+from ._parameters import name_parameters
 from ._sparse import run_sparse_hook, sparse_layout, sparse_parts
+from .capture import capture, hook_and_state
 
 __all__ = [
     "Bucket",
@@ -49,16 +51,19 @@ __all__ = [
     "Observed",
     "build_state",
     "callback_origin",
+    "capture",
     "check_hook",
     "describe_group",
     "destroy",
     "environment",
     "fresh",
     "future_value",
+    "hook_and_state",
     "hook_name",
     "init_process_group",
     "libuv_disabled",
     "load_hook",
+    "name_parameters",
     "new_layout",
     "on_stream",
     "parse_value",

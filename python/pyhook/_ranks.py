@@ -25,6 +25,8 @@ from ._bucket import fresh
 from ._contract import callback_origin
 from ._errors import RankError
 from ._load import build_state, construct_state, load_hook
+from ._parameters import Parameters
+from .capture import hook_and_state
 
 _GRACE_SECONDS = 2.0
 """How long the others may still report after the first rank failed."""
@@ -267,16 +269,19 @@ def _describe(error: BaseException) -> str:
 
 
 def _steps(job: _Job, group: Any) -> list[torch.Tensor]:
-    hook = load_hook(job.hook) if isinstance(job.hook, str) else job.hook
-    state = job.state
-    if isinstance(state, str):
-        state = build_state(state, job.state_kwargs, group)
-    elif isinstance(state, (type, types.FunctionType, types.MethodType, functools.partial)):
-        state = construct_state(state, job.state_kwargs, group)
     gradients = _load(job.gradients)
     ends = [len(gradients) * (i + 1) // job.buckets for i in range(job.buckets)]
     parts = [gradients[start:end] for start, end in zip([0, *ends], ends)]
     originals = [testing.bucket(part, index=i, count=len(parts)) for i, part in enumerate(parts)]
+    parameters = Parameters([p for original in originals for p in original.parameters()])
+    hook = load_hook(job.hook, group, parameters) if isinstance(job.hook, str) else job.hook
+    state = job.state
+    if isinstance(state, str):
+        state = build_state(state, job.state_kwargs, group, parameters)
+    elif isinstance(state, (type, types.FunctionType, types.MethodType, functools.partial)):
+        state = construct_state(state, job.state_kwargs, group, parameters)
+    if state is None:
+        hook, state = hook_and_state(hook, False, group, parameters)
     layouts = [original._layout for original in originals]
     values = [layout.tensor.clone() for layout in layouts]
     results = []

@@ -55,7 +55,7 @@ import torch.distributed as dist
 from ._errors import StateError
 from ._state_decode import MISSING, Decoder
 from ._state_encode import Encoder
-from ._state_parts import GROUP, class_name, kept
+from ._state_parts import GROUP, class_name, kept, same_name
 
 __all__ = [
     "StateError",
@@ -280,16 +280,21 @@ def _restore(
 
 def _check_class(header: dict[str, Any], into: Any, carried: list[Any]) -> None:
     saved, here = header.get("class"), MISSING if into is MISSING else _class(into)
-    if here is not MISSING and saved != here:
+    if here is not MISSING and not same_name(saved, here):
         raise StateError(
             "class",
             f"the file holds {_describe(saved)}, and the state to restore is {_describe(here)}",
             "make the hook with the state that it was saved with",
         )
-    if header.get("carried") != [_class(part) for part in carried]:
+    names = header.get("carried")
+    if not (
+        isinstance(names, list)
+        and len(names) == len(carried)
+        and all(same_name(name, _class(part)) for name, part in zip(names, carried))
+    ):
         raise StateError(
             "class",
-            f"the file was saved with a hook that holds {header.get('carried')!r:.200}, and this "
+            f"the file was saved with a hook that holds {names!r:.200}, and this "
             f"one holds {[_class(part) for part in carried]}",
             "load it into the hook that it was saved with",
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import importlib
 import pickle
 import random
 import struct
@@ -23,6 +22,7 @@ import torch
 
 from . import _state_arrays
 from ._errors import StateError
+from ._modules import find_stable
 from ._state_parts import (
     FACTORIES,
     GROUP,
@@ -30,6 +30,7 @@ from ._state_parts import (
     class_name,
     kept,
     put_together,
+    same_name,
     take_apart,
 )
 
@@ -177,7 +178,11 @@ class Decoder:
     def _object(self, node: Any, old: Any, path: str) -> Any:
         name, how = node["class"], node["how"]
         parts: tuple[str, Any]
-        if old is MISSING or class_name(type(old)) != name or not self._claim(old, True):
+        if (
+            old is MISSING
+            or not same_name(name, class_name(type(old)))
+            or not self._claim(old, True)
+        ):
             if not self._trusted:
                 there: Any = "nothing" if old is MISSING else f"a {class_name(type(old))}"
                 if id(old) in self._claimed:
@@ -230,7 +235,7 @@ class Decoder:
         wanted = node["v"]
         if old is None and wanted == GROUP:
             return None  # the default group, or one that the hook makes when it needs it
-        if old is MISSING or kept(old) != wanted:
+        if old is MISSING or not same_name(wanted, kept(old)):
             raise StateError(
                 "class",
                 f"{path}: the saved state had a {_short(wanted)} here, which is not in the "
@@ -331,7 +336,7 @@ def _new(name: Any) -> Any:
     found: Any
     for i in range(len(words) - 1, 0, -1):
         try:
-            found = importlib.import_module(".".join(words[:i]))
+            found = find_stable(".".join(words[:i]))
             for word in words[i:]:
                 found = getattr(found, word)
         except (ImportError, AttributeError):

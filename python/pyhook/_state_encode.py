@@ -16,6 +16,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 
 from ._errors import StateError
+from ._parameters import of_the_trainer
 from ._state_parts import BIT_GENERATORS, FACTORIES, MAX_DEPTH, class_name, kept, take_apart
 
 Node = Any
@@ -65,7 +66,7 @@ class Encoder:
 
     def _node(self, value: Any, path: str) -> Node:
         made = _ENCODERS.get(type(value))
-        if made is not None:
+        if made is not None and not of_the_trainer(value):
             return made(self, value, path)
         if isinstance(value, torch.dtype):
             return {"t": "dtype", "v": str(value).rpartition(".")[2]}

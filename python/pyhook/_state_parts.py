@@ -19,6 +19,9 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
+from ._modules import stable_name
+from ._parameters import Parameters, of_the_trainer
+
 MAX_DEPTH = 100
 """Of nesting: well below where Python's own recursion ends."""
 
@@ -34,8 +37,24 @@ GROUP = "process group"
 
 
 def class_name(kind: type) -> str:
-    """What classes are compared by. It is never looked up, unless the file is trusted."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """What classes are compared by. It is never looked up, unless the file is trusted.
+
+    It names no folder: see ``stable_name``.
+    """
+    return f"{stable_name(kind.__module__)}.{kind.__qualname__}"
+
+
+def same_name(saved: Any, here: Optional[str]) -> bool:
+    """Whether two full names of a class or function may be the same one's.
+
+    ``pkg/hooks.py`` is ``hooks`` where it was named by its path, and ``pkg.hooks`` where the
+    module was.
+    """
+    if saved == here:
+        return True
+    if not isinstance(saved, str) or not here or "." not in saved or "." not in here:
+        return False
+    return saved.endswith(f".{here}") or here.endswith(f".{saved}")
 
 
 def kept(value: Any) -> Optional[str]:
@@ -48,6 +67,10 @@ def kept(value: Any) -> Optional[str]:
         return GROUP
     if isinstance(value, dist.Store):
         return "store"
+    if isinstance(value, Parameters):
+        return "parameters of the model"
+    if of_the_trainer(value):  # its values are in the trainer's own checkpoint
+        return f"parameter of shape {tuple(value.shape)} of the model"
     if isinstance(value, _LOCKS):
         return "lock"
     if isinstance(value, weakref.ref):
@@ -57,7 +80,7 @@ def kept(value: Any) -> Optional[str]:
     if isinstance(value, logging.Logger):
         return f"logger {value.name}"
     if isinstance(value, types.ModuleType):
-        return f"module {value.__name__}"
+        return f"module {stable_name(value.__name__)}"
     if inspect.isroutine(value) or inspect.isclass(value):
         return _named(value)
     return None
@@ -74,7 +97,7 @@ def _named(value: Any) -> Optional[str]:
     found: Any = sys.modules.get(module or "")
     for part in name.split("."):
         found = getattr(found, part, None)
-    return f"{module}.{name}" if found is value else None
+    return f"{stable_name(module or '')}.{name}" if found is value else None
 
 
 def take_apart(value: Any) -> Optional[tuple[str, Any]]:

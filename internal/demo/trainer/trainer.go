@@ -60,7 +60,11 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 		return nil, err
 	}
 	defer r.group.Close()
-	hook, closeHook, err := cfg.Hook.Make(rt, r.group)
+	defer r.closeParameters()
+	if err := r.makeParameters(); err != nil {
+		return nil, err
+	}
+	hook, closeHook, err := cfg.Hook.Make(rt, r.group, r.params)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +76,7 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 	if err := r.makeReducer(ctx); err != nil {
 		return nil, err
 	}
-	defer r.close()
+	defer r.reducer.Close()
 	return r.measure(ctx, on)
 }
 
@@ -100,8 +104,8 @@ func (r *run) load() error {
 	return err
 }
 
-// makeReducer makes the reducer over the network's parameters.
-func (r *run) makeReducer(ctx context.Context) error {
+// makeParameters makes the network's parameters, which the hook may be made with.
+func (r *run) makeParameters() error {
 	for _, p := range r.network.Params() {
 		data, err := tensorconv.FromSlice(p.Value, p.Shape...)
 		if err != nil {
@@ -109,16 +113,20 @@ func (r *run) makeReducer(ctx context.Context) error {
 		}
 		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensorconv.Float32, Data: data})
 	}
+	return nil
+}
+
+// makeReducer makes the reducer over the network's parameters.
+func (r *run) makeReducer(ctx context.Context) error {
 	var err error
 	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Timeline: r.record})
 	if err != nil {
-		r.close()
 		return err
 	}
 	for i := range r.params {
 		grad, err := tensorconv.Slice[float32](r.reducer.Gradient(i))
 		if err != nil {
-			r.close()
+			r.reducer.Close()
 			return err
 		}
 		r.grads = append(r.grads, grad)
@@ -126,10 +134,7 @@ func (r *run) makeReducer(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) close() {
-	if r.reducer != nil {
-		r.reducer.Close()
-	}
+func (r *run) closeParameters() {
 	for _, p := range r.params {
 		p.Close()
 		p.Data.Close()

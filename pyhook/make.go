@@ -1,0 +1,149 @@
+package pyhook
+
+import (
+	"fmt"
+
+	"pyhook/cbridge"
+)
+
+// StateSpec says how a hook's state is made: Runtime.NewState's arguments. With
+// HookConfig.Parameters the class or function is given the model's parameters where
+// it takes them.
+type StateSpec struct {
+	Spec string         // "powersgd", "my_hooks.py:MyState", "my_hooks.py:make_state(rank=2)"
+	Args map[string]any // keyword arguments
+}
+
+// ofTrainer is what states and hooks may be made with.
+type ofTrainer struct {
+	group      *TorchGroup
+	parameters *Object // of Runtime.Parameters; nil: not known
+}
+
+func (rt *Runtime) ofTrainer(cfg HookConfig) (t ofTrainer, err error) {
+	t.group = cfg.Group
+	if cfg.Parameters != nil {
+		t.parameters, err = rt.Parameters(cfg.Parameters...)
+	}
+	return t, err
+}
+
+func (t ofTrainer) close() { t.parameters.Close() }
+
+// arguments are the group and the parameters as Python takes them.
+func (t ofTrainer) arguments() (group, parameters any) {
+	if t.group != nil {
+		group = t.group.object
+	}
+	if t.parameters != nil {
+		parameters = t.parameters
+	}
+	return group, parameters
+}
+
+func (rt *Runtime) loadHook(spec string, trainer ofTrainer) (*Object, error) {
+	group, parameters := trainer.arguments()
+	hook, err := rt.bridge.Call("load_hook", spec, group, parameters)
+	if err != nil {
+		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
+	}
+	return hook, nil
+}
+
+func (rt *Runtime) newState(s StateSpec, trainer ofTrainer) (*Object, error) {
+	args := s.Args
+	if args == nil {
+		args = map[string]any{}
+	}
+	group, parameters := trainer.arguments()
+	state, err := rt.bridge.Call("build_state", s.Spec, args, group, parameters)
+	if err != nil {
+		return nil, hookError(s.Spec, rt.Rank(), -1, ErrLoad, err)
+	}
+	return state, nil
+}
+
+// wrapHook puts a hook and its state together.
+func (rt *Runtime) wrapHook(hook *Object, state any, trainer ofTrainer) (*PythonCommHook, error) {
+	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
+	}
+	switch s := state.(type) {
+	case *TorchGroup:
+		state = nil
+		if s != nil {
+			state = s.object
+		}
+	case *StateSpec:
+		return rt.wrapHook(hook, *s, trainer)
+	case StateSpec:
+		made, err := rt.newState(s, trainer)
+		if err != nil {
+			return nil, err
+		}
+		defer made.Close()
+		state = made
+	}
+	return rt.joinState(hook, state, trainer)
+}
+
+// joinState makes the PythonCommHook, with the state that comes with the hook if none
+// is given.
+func (rt *Runtime) joinState(hook *Object, state any, trainer ofTrainer) (_ *PythonCommHook, err error) {
+	group, parameters := trainer.arguments()
+	both, err := rt.bridge.Call("hook_and_state", hook, state != nil, group, parameters)
+	if err != nil {
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
+	}
+	defer both.Close()
+	h := &PythonCommHook{rt: rt}
+	if h.hook, err = both.Call("__getitem__", 0); err != nil {
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
+	}
+	h.name = rt.nameOf(h.hook)
+	if state != nil {
+		h.state, err = cbridge.Convert(state)
+	} else {
+		h.state, err = both.Call("__getitem__", 1)
+	}
+	if err != nil {
+		h.hook.Close()
+		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
+	}
+	return h, nil
+}
+
+// nameOf is how a hook is shown.
+func (rt *Runtime) nameOf(hook *Object) string {
+	name, err := rt.bridge.CallValue("hook_name", hook)
+	if err != nil {
+		return "without a name"
+	}
+	return fmt.Sprint(name)
+}
+
+// Capture makes a hook of an object that registers one with a DDP model, by a method
+// attach(ddp), register(ddp) or the like that calls ddp.register_comm_hook(state,
+// hook), or of a function of the model that does. It is given a stand-in for the model
+// (python/pyhook/capture.py), with cfg.Parameters under their names and cfg.Group; the
+// hook has the state that was registered. object stays the caller's. The error is a
+// *HookError.
+func (rt *Runtime) Capture(object *Object, cfg HookConfig) (*PythonCommHook, error) {
+	trainer, err := rt.ofTrainer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer trainer.close()
+	group, parameters := trainer.arguments()
+	module, err := cbridge.Import("pyhook.capture")
+	if err != nil {
+		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, ErrLoad, err)
+	}
+	defer module.Close()
+	registered, err := module.Call("capture", object, parameters, group)
+	if err != nil {
+		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, ErrLoad, err)
+	}
+	defer registered.Close()
+	return rt.wrapHook(registered, cfg.State, trainer)
+}
