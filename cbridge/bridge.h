@@ -58,6 +58,12 @@ int pyh_int(PyObject *obj, int64_t *i, uint64_t *u);
 const char *pyh_utf8(PyObject *obj, Py_ssize_t *n, PyObject **tmp);
 PyObject *pyh_exec(const char *source, const char *filename, PyObject *globals); // new
 
+// interrupt.c
+// pyh_strike raises an exception class in a thread, if the frame of point (interrupt.py) is still
+// the innermost there: 1. Attached. current_frames is sys._current_frames.
+int pyh_strike(PyObject *point, PyObject *current_frames, unsigned long thread,
+               PyObject *exception);
+
 // callback.c
 // pyh_func makes a Python callable that runs the Go function with this id.
 PyObject *pyh_func(const char *name, uintptr_t id); // new

@@ -66,6 +66,7 @@ type Interpreter struct {
 	main      chan func() // runs on Python's main thread
 	bootstrap *Object
 	describe  *Object
+	striking  striking
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -189,6 +190,9 @@ func (in *Interpreter) boot(path []string) error {
 		return err
 	}
 	describer.Store(in.describe)
+	if err := in.striking.load(in); err != nil {
+		return err
+	}
 	if len(path) == 0 {
 		return nil
 	}
@@ -280,6 +284,7 @@ func (in *Interpreter) Close() error {
 		}
 		state.Store(stateClosed)
 		in.describe.Close()
+		in.striking.close()
 		in.bootstrap.Close()
 	})
 	return in.closeErr

@@ -6,27 +6,128 @@ package cbridge
 // // CPython knows a thread by this (PyThread_get_thread_ident).
 // static inline unsigned long pyh_this_thread(void) { return (unsigned long)pthread_self(); }
 //
-// static inline int pyh_raise_in(unsigned long thread, PyObject *exc) {
-//   return pyh.PyThreadState_SetAsyncExc(thread, exc);
+// static inline void pyh_take_back(unsigned long thread) {
+//   pyh.PyThreadState_SetAsyncExc(thread, NULL);
 // }
 import "C"
 
 import (
 	"context"
+	_ "embed"
 	"runtime"
 	"sync"
 	"time"
 )
 
-// RaiseAgain is after how long code that caught Interrupted gets it once more.
-const RaiseAgain = 100 * time.Millisecond
+//go:embed interrupt.py
+var pointSource string
 
-// interruption raises Interrupted in the Python code of one thread.
+const (
+	// RaiseAgain is after how long code that caught Interrupted gets it once more.
+	RaiseAgain = 100 * time.Millisecond
+	// tryAgain is after how long a thread is looked at again that could not be interrupted.
+	tryAgain = time.Millisecond
+)
+
+// Target is a call of Python code that is to be interrupted.
+type Target interface {
+	// Thread returns the thread that runs the call, as Python names it; 0: it has not come to
+	// Python yet. inside is false when the call is over.
+	Thread() (thread uint64, inside bool)
+	// Strike calls strike if that thread is still inside the call, and keeps it from leaving
+	// meanwhile. It is called attached and must not call Python itself. stacks is the stack of
+	// every Python thread just before, of the first Strike.
+	Strike(thread uint64, stacks string, strike func() bool) (struck bool)
+	// Pause returns after d, or sooner when the call is over.
+	Pause(d time.Duration)
+}
+
+// Interrupt raises pyhook.Interrupted in the Python code of a call, again as long as that catches
+// it, and returns when the call is over. Only the call's own thread gets it, and not where it
+// would leave a lock, or pyhook's own code, in the middle of something: interrupt.py.
+func (in *Interpreter) Interrupt(t Target) {
+	attempts, err := in.striking.attempts.Invoke(nil, nil)
+	if err != nil {
+		return
+	}
+	defer attempts.Close()
+	stacks := ""
+	for {
+		thread, inside := t.Thread()
+		if !inside {
+			return
+		}
+		struck := false
+		if thread != 0 {
+			if err := Attached(func() { struck = in.strike(t, thread, attempts, &stacks) }); err != nil {
+				return
+			}
+		}
+		if struck {
+			t.Pause(RaiseAgain)
+		} else {
+			t.Pause(tryAgain)
+		}
+	}
+}
+
+// strike tries once, attached.
+func (in *Interpreter) strike(t Target, thread uint64, attempts *Object, stacks *string) bool {
+	if *stacks == "" { // first, since the thread may go on meanwhile
+		*stacks, _ = in.Stacks()
+	}
+	point, err := attempts.Invoke([]any{thread}, nil)
+	if err != nil {
+		return false
+	}
+	defer point.Close()
+	if point.IsNone() {
+		return false
+	}
+	return t.Strike(thread, *stacks, func() bool {
+		return C.pyh_strike(point.ptr, in.striking.frames.ptr, C.ulong(thread), in.striking.class.ptr) == 1
+	})
+}
+
+// striking is the Python objects that an interruption needs.
+type striking struct {
+	attempts *Object // interrupt.py's Attempts
+	frames   *Object // sys._current_frames
+	class    *Object // pyhook.Interrupted
+}
+
+func (s *striking) load(in *Interpreter) error {
+	module, err := in.Module("_pyhook_interrupt", pointSource)
+	if err != nil {
+		return err
+	}
+	defer module.Close()
+	if s.attempts, err = module.Attr("Attempts"); err != nil {
+		return err
+	}
+	if s.class, err = in.bootstrap.Attr("Interrupted"); err != nil {
+		return err
+	}
+	sys, err := in.Import("sys")
+	if err != nil {
+		return err
+	}
+	defer sys.Close()
+	s.frames, err = sys.Attr("_current_frames")
+	return err
+}
+
+func (s *striking) close() {
+	s.attempts.Close()
+	s.frames.Close()
+	s.class.Close()
+}
+
+// interruption is the Target of Interruptible.
 type interruption struct {
-	in     *Interpreter
-	thread C.ulong
-	stop   func() bool // of the context's AfterFunc
-	gone   chan struct{}
+	thread uint64
+	done   chan struct{} // closed when the call has returned
+	gone   chan struct{} // closed when Interrupt has
 
 	mu     sync.Mutex // held with Python attached, or for a moment
 	over   bool       // the call has returned
@@ -47,73 +148,58 @@ func (in *Interpreter) Interruptible(ctx context.Context, f func()) (stacks stri
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	i := &interruption{in: in, thread: C.pyh_this_thread(), gone: make(chan struct{})}
-	i.stop = context.AfterFunc(ctx, i.run)
-	f()
-	return i.end()
-}
-
-// run is called when the context has ended.
-func (i *interruption) run() {
-	defer close(i.gone)
-	for i.raise() {
-		time.Sleep(RaiseAgain)
-	}
-}
-
-// raise returns whether the call is still inside.
-func (i *interruption) raise() (inside bool) {
-	i.mu.Lock()
-	first := !i.raised && !i.over
-	i.mu.Unlock()
-	var stacks string
-	if first {
-		stacks, _ = i.in.Stacks()
-	}
-	exc, err := i.in.InterruptedClass()
-	if err != nil {
-		return false
-	}
-	defer exc.Close()
-	class, err := exc.Hold()
-	if err != nil {
-		return false
-	}
-	defer exc.Release()
-	err = Attached(func() {
-		// Whoever runs Python there has to wait for us.
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		if inside = !i.over; !inside {
-			return
-		}
-		if first {
-			i.stacks = stacks
-		}
-		i.raised = true
-		C.pyh_raise_in(i.thread, (*C.PyObject)(class))
+	i := &interruption{thread: uint64(C.pyh_this_thread()), done: make(chan struct{}), gone: make(chan struct{})}
+	stop := context.AfterFunc(ctx, func() {
+		defer close(i.gone)
+		in.Interrupt(i)
 	})
-	return inside && err == nil
+	f()
+	return i.end(stop)
+}
+
+// Thread: see Target.
+func (i *interruption) Thread() (uint64, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.thread, !i.over
+}
+
+// Strike: see Target. Whoever runs Python on that thread has to wait for us.
+func (i *interruption) Strike(_ uint64, stacks string, strike func() bool) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.over || !strike() {
+		return false
+	}
+	if !i.raised {
+		i.raised, i.stacks = true, stacks
+	}
+	return true
+}
+
+// Pause: see Target.
+func (i *interruption) Pause(d time.Duration) {
+	select {
+	case <-i.done:
+	case <-time.After(d):
+	}
 }
 
 // end takes back an exception that came too late.
-func (i *interruption) end() (string, bool) {
+func (i *interruption) end(stop func() bool) (string, bool) {
 	i.mu.Lock()
 	i.over = true
 	i.mu.Unlock()
-	if i.stop() {
+	if stop() {
 		return "", false // it never ran
 	}
+	close(i.done)
 	<-i.gone
 	if i.raised {
-		_ = Attached(func() { C.pyh_raise_in(i.thread, nil) })
+		_ = Attached(func() { C.pyh_take_back(C.ulong(i.thread)) })
 	}
 	return i.stacks, i.raised
 }
-
-// InterruptedClass returns the exception class pyhook.Interrupted. The caller
-// closes it.
-func (in *Interpreter) InterruptedClass() (*Object, error) { return in.bootstrap.Attr("Interrupted") }
 
 // Stacks returns the stack of every Python thread but the caller's, as text.
 func (in *Interpreter) Stacks() (string, error) {

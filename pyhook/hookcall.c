@@ -197,7 +197,7 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
   const pyh_api *py = t->py;
   memset(out, 0, sizeof *out);
   py->enter();
-  b->thread = (unsigned long)pthread_self();
+  __atomic_store_n(&b->thread, (unsigned long)pthread_self(), __ATOMIC_RELAXED);
   b->calls++;
   if (b->described == 0) {
     learn_form(t, b);
@@ -225,17 +225,12 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
     b->interrupted = 0;
     py->PyThreadState_SetAsyncExc(b->thread, NULL);
   }
-  b->thread = 0;
+  __atomic_store_n(&b->thread, 0, __ATOMIC_RELAXED);
   py->leave();
 }
 
-int pyh_interrupt(const pyh_tools *t, pyh_bucket *b, uintptr_t exception) {
-  if (b->thread == 0) {
-    return 0;
-  }
-  b->interrupted = 1;
-  t->py->PyThreadState_SetAsyncExc(b->thread, (PyObject *)exception);
-  return 1;
+unsigned long pyh_thread_of(const pyh_bucket *b) {
+  return __atomic_load_n(&b->thread, __ATOMIC_RELAXED);
 }
 
 void pyh_watch(const pyh_tools *t, PyObject *future, pyh_result *out) {

@@ -68,7 +68,7 @@ typedef struct {
   int described;  // 1: form is tensor's dtype, as tools->describe tells it; -1: it cannot
   DLDataType form;
   unsigned long thread; // that runs the hook now, as Python names it; 0: none
-  int interrupted;      // pyh_interrupt raised something there
+  int interrupted; // something was raised there: set by Go, with the GIL
   pyh_result result;
 } pyh_bucket;
 
@@ -79,9 +79,8 @@ int pyh_tools_init(pyh_tools *);
 // addresses of a pyh_tools, two PyObjects and a pyh_bucket: as integers, Go
 // passes them without looking up whether they are Go's.
 void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bucket);
-// Raises the exception class in the call of that bucket, if one is inside: 1.
-// Attached, which with a GIL means that the call is not in Python just now.
-int pyh_interrupt(const pyh_tools *, pyh_bucket *, uintptr_t exception);
+// The thread that runs the hook of that bucket now; 0: none, or not yet.
+unsigned long pyh_thread_of(const pyh_bucket *);
 // The same for any future, which stays the caller's; attached or not.
 void pyh_watch(const pyh_tools *, PyObject *future, pyh_result *out);
 

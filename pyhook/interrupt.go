@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"pyhook/cbridge"
 )
 
 // interruptedType is what Python raises in a hook whose context ended.
@@ -26,6 +24,7 @@ type watcher struct {
 
 	mu          sync.Mutex    // taken without the GIL, or inside it for a moment
 	c           *C.pyh_bucket // of the call that is inside; nil: none
+	running     bool          // a goroutine is in run
 	interrupted bool
 	stacks      string
 }
@@ -81,43 +80,42 @@ func (w *watcher) leave() {
 	w.mu.Unlock()
 }
 
-func (w *watcher) inside() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.c != nil
-}
-
 // run is called when the context has ended.
 func (w *watcher) run() {
-	if !w.inside() {
-		return
-	}
-	in := w.h.rt.interpreter
-	class, err := in.InterruptedClass()
-	if err != nil {
-		return
-	}
-	defer class.Close()
-	exception, err := class.Hold()
-	if err != nil {
-		return
-	}
-	defer class.Release()
-	stacks, _ := in.Stacks()
-	for w.inside() {
-		err := cbridge.Attached(func() {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.c != nil && C.pyh_interrupt(w.h.rt.tools.c, w.c, C.uintptr_t(uintptr(exception))) != 0 {
-				w.interrupted, w.stacks = true, stacks
-			}
-		})
-		if err != nil {
-			return
-		}
-		time.Sleep(cbridge.RaiseAgain)
+	w.mu.Lock()
+	idle := !w.running && w.c != nil
+	w.running = w.running || idle
+	w.mu.Unlock()
+	if idle {
+		w.h.rt.interpreter.Interrupt(w)
 	}
 }
+
+// Thread: see cbridge.Target. pyh_run_hook sets the thread, which Strike looks at again.
+func (w *watcher) Thread() (uint64, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.c == nil {
+		w.running = false
+		return 0, false
+	}
+	return uint64(C.pyh_thread_of(w.c)), true
+}
+
+// Strike: see cbridge.Target.
+func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.c == nil || uint64(C.pyh_thread_of(w.c)) != thread || !strike() {
+		return false
+	}
+	w.c.interrupted = 1 // pyh_run_hook takes back what comes too late
+	w.interrupted, w.stacks = true, stacks
+	return true
+}
+
+// Pause: see cbridge.Target.
+func (w *watcher) Pause(d time.Duration) { time.Sleep(d) }
 
 // isInterrupted says whether a hook failed because it was interrupted.
 func isInterrupted(err error) bool {
