@@ -27,7 +27,7 @@ const elements = 2 << 20
 var kinds = map[string]error{
 	"ErrGroup": pyhook.ErrGroup, "ErrPeer": pyhook.ErrPeer, "ErrJoinTimeout": pyhook.ErrJoinTimeout, "ErrRank": pyhook.ErrRank,
 	"ErrWorldSize": pyhook.ErrWorldSize, "ErrAddress": pyhook.ErrAddress, "ErrPortInUse": pyhook.ErrPortInUse,
-	"ErrNotAStore": pyhook.ErrNotAStore, "ErrInterrupted": pyhook.ErrInterrupted, "ErrRaised": pyhook.ErrRaised, "ErrFutureFailed": pyhook.ErrFutureFailed,
+	"ErrNotAStore": pyhook.ErrNotAStore, "ErrTorchVersion": pyhook.ErrTorchVersion, "ErrInterrupted": pyhook.ErrInterrupted, "ErrRaised": pyhook.ErrRaised, "ErrFutureFailed": pyhook.ErrFutureFailed,
 	"ErrUnsupported": errors.ErrUnsupported, "DeadlineExceeded": context.DeadlineExceeded,
 }
 
