@@ -38,7 +38,7 @@ def of_this_process(rank: int, size: int, address: str) -> dict[str, Any]:
 
 def release(version: str) -> str:
     """Major and minor number: "2.15.1+cpu" is "2.15"."""
-    return ".".join(version.split("+")[0].split(".")[:2])
+    return ".".join(version.partition("+")[0].split(".")[:2])
 
 
 def unlike(mine: dict[str, Any], other: dict[str, Any]) -> Optional[tuple[str, str, str]]:

@@ -184,10 +184,7 @@ class Meeting:
 
     def _agree(self, store: Any) -> str:
         """The attempt's name."""
-        if self.rank == 0:
-            name = _Host(self, store).gather()
-        else:
-            name = self._ask(store)
+        name = _Host(self, store).gather() if self.rank == 0 else self._ask(store)
         others = json.loads(store.get(f"others/{name}").decode())
         if others is not None and not _interface.settle(self.place.host, self.place.port, others):
             raise GroupError(*_unreachable(self.me()))

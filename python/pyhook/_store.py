@@ -191,7 +191,10 @@ def connect(place: Place, timeout: datetime.timedelta, seconds: float) -> Any:
         OtherTorch: it is of a torch whose store's protocol is another.
         GroupError: something else listens there (``not_a_store``).
     """
-    address = _reach(place, min(max(seconds, 0.1), _ATTEMPT_SECONDS))
+    limit = min(max(seconds, 0.1), _ATTEMPT_SECONDS)
+    address = _reach(place, limit)
+    if "master_listen_fd" in _TAKES and not _wire.speaks(address, place.port, limit):
+        _refuse_other(address, place.port)  # before torch tries, and logs, for two seconds
     options: dict[str, Any] = {"wait_for_workers": False}
     if "use_libuv" in _TAKES:
         options["use_libuv"] = False
@@ -204,7 +207,6 @@ def connect(place: Place, timeout: datetime.timedelta, seconds: float) -> Any:
         # torch 2.15's word for it, and 2.6's
         if "invalid value returned" in str(error) or "returnedNonce" in str(error):
             raise _foreign(place) from error
-        _refuse_other(address, place.port)
         raise NotYet(f"what listens there gave no answer of a store: {error}") from error
     store.set_timeout(timeout)
     return store

@@ -137,18 +137,24 @@ def own_dialect() -> Optional[int]:
     return None
 
 
+def speaks(host: str, port: int, seconds: float) -> bool:
+    """Whether a store of this torch's dialect answers there."""
+    mine = own_dialect()
+    store = None if mine is None else greet(host, port, mine, seconds)
+    if store is None:
+        return False
+    store.close()
+    return True
+
+
 def other_dialect(host: str, port: int, seconds: float) -> Optional[Store]:
     """A connection to a store of a torch with which this one's cannot speak, or None."""
     mine = own_dialect()
     if mine is None:
         return None
     store = greet(host, port, OLD if mine == NEW else NEW, seconds)
-    if store is None:
+    # Only a server that does not know this torch's own dialect is of another.
+    if store is not None and speaks(host, port, seconds):
+        store.close()
         return None
-    # Only a server that refuses this torch's own dialect is of another.
-    own = greet(host, port, mine, seconds)
-    if own is None:
-        return store
-    own.close()
-    store.close()
-    return None
+    return store
