@@ -72,7 +72,8 @@ type candidate struct {
 	chosen bool // named for this purpose: unusable is an error, not "try the next"
 }
 
-// candidates in the order of DESIGN D1. The last one serves the common machine
+// candidates in the order of DESIGN D1, behind the Python of torchrun's agent where there
+// is one. The last one serves the common machine
 // whose first python3 on PATH is a bare one from a version manager.
 func candidates(explicit string) []candidate {
 	if explicit != "" {
@@ -82,6 +83,9 @@ func candidates(explicit string) []candidate {
 		return []candidate{{p, "PYHOOK_PYTHON", true}}
 	}
 	var list []candidate
+	if c, ok := launcherPython(); ok {
+		list = append(list, c)
+	}
 	for _, name := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
 		if dir := os.Getenv(name); dir != "" {
 			list = append(list, candidate{filepath.Join(dir, "bin", "python"), name, false})
@@ -91,8 +95,8 @@ func candidates(explicit string) []candidate {
 	return append(list, candidate{"/usr/bin/python3", "the system's python3", false})
 }
 
-// Discover chooses an interpreter: explicit, or PYHOOK_PYTHON, VIRTUAL_ENV,
-// CONDA_PREFIX, python3 on PATH, /usr/bin/python3. The first that runs and can
+// Discover chooses an interpreter: explicit, or PYHOOK_PYTHON, that of the torchrun which
+// started this process, VIRTUAL_ENV, CONDA_PREFIX, python3 on PATH, /usr/bin/python3. The first that runs and can
 // find the given modules (top-level names; they are not imported) wins; one
 // named by explicit or PYHOOK_PYTHON is used or refused, never replaced. The
 // attempts are those refused on the way. The error is a *DiscoveryError.

@@ -55,7 +55,7 @@ func badAddress(addr string) string {
 	switch {
 	case addr == "":
 		return "is empty"
-	case strings.ContainsAny(addr, " \t\r\n\x00=/"):
+	case strings.ContainsAny(addr, " \t\r\n\x00=/[]"):
 		return "is not a host name or an IP address"
 	}
 	if host, port, ok := strings.Cut(addr, ":"); ok && !strings.Contains(port, ":") {

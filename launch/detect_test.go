@@ -158,6 +158,12 @@ func TestDetectFindsTheWorld(t *testing.T) {
 				"MV2_COMM_WORLD_LOCAL_SIZE": "3", "MASTER_PORT": "5"}),
 			want: World{Rank: 0, WorldSize: 3, LocalWorldSize: 3, Nodes: 1, MasterAddr: "127.0.0.1", MasterPort: 5, Source: SourcePMI},
 		},
+		{
+			name: "an IPv6 address in brackets, as in a URL",
+			env:  torchrunVars.with(vars{"MASTER_ADDR": "[fd00::1]"}),
+			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "fd00::1",
+				MasterPort: 29500, Source: SourceEnv, RestartCount: 2, RunID: "job", ErrorFile: "error.json"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := Detect(Options{Flags: test.flags, Getenv: test.env.getenv})
@@ -226,6 +232,8 @@ func TestDetectNamesTheVariableAtFault(t *testing.T) {
 		{name: "a port that is no integer", env: torchrunVars.with(vars{"MASTER_PORT": "http"}), source: SourceEnv, variable: "MASTER_PORT", reason: "not an integer"},
 		{name: "a port inside the address", env: torchrunVars.with(vars{"MASTER_ADDR": "host:29500"}), source: SourceEnv, variable: "MASTER_ADDR", reason: "has a port"},
 		{name: "a URL for an address", env: torchrunVars.with(vars{"MASTER_ADDR": "tcp://host"}), source: SourceEnv, variable: "MASTER_ADDR", reason: "not a host name"},
+		{name: "a bracket that is not closed", env: torchrunVars.with(vars{"MASTER_ADDR": "[::1"}), source: SourceEnv, variable: "MASTER_ADDR", reason: "not a host name"},
+		{name: "a port of Kubernetes", env: torchrunVars.with(vars{"MASTER_PORT": "tcp://10.96.3.1:29500"}), source: SourceEnv, variable: "MASTER_PORT", reason: "not an integer"},
 		{name: "a malformed restart count", env: torchrunVars.with(vars{"TORCHELASTIC_RESTART_COUNT": "x"}), source: SourceEnv, variable: "TORCHELASTIC_RESTART_COUNT", reason: "not an integer"},
 		{name: "a PyTorchJob pod with several processes", env: torchrunVars.without("LOCAL_RANK", "LOCAL_WORLD_SIZE").with(vars{"PET_NPROC_PER_NODE": "4"}), source: SourceEnv, variable: "PET_NPROC_PER_NODE", reason: "several processes"},
 		{name: "LOCAL_RANK alone", env: vars{"LOCAL_RANK": "1"}, source: SourceSingle, variable: "RANK", reason: "not set although LOCAL_RANK is 1"},
@@ -333,4 +341,16 @@ func ExampleError() {
 	// Output:
 	// WORLD_SIZE is not set although RANK is
 	// hint: RANK and WORLD_SIZE go together: set both, or start with torchrun
+}
+
+func TestThePortOfAServiceSaysWhoSetsIt(t *testing.T) {
+	for name, service := range map[string]string{"MASTER_PORT": "master", "PET_MASTER_PORT": "pet_master"} {
+		env := petVars.without("PET_MASTER_PORT").with(vars{name: "tcp://10.96.3.1:29500"})
+		_, err := Detect(Options{Getenv: env.getenv})
+		var e *Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, name, e.Variable)
+		assert.Contains(t, e.Hint, "Kubernetes sets it so for a Service that is called "+service+":")
+		assert.Contains(t, e.Hint, "enableServiceLinks: false")
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -52,24 +53,36 @@ func Fail(err error) int {
 	return code
 }
 
+// SignalEcho is how long after a signal another one counts as the same request to stop:
+// GNU timeout, for one, sends SIGTERM to the process and then to its process group.
+const SignalEcho = 500 * time.Millisecond
+
 // WithSIGTERM returns a context that SIGTERM cancels with the cause
 // ErrTerminated, so that a training loop can stop at a safe point within the
-// launcher's grace period (30 s for torchrun and Spawn). Call stop when done:
-// from then on SIGTERM kills the process as usual. stop may be called more than
-// once.
+// launcher's grace period (30 s for torchrun and Spawn). Further SIGTERMs change
+// nothing. Call stop when done: from then on SIGTERM kills the process as usual,
+// but for one within SignalEcho of the first, which is not to cut off what the
+// trainer still says and cleans up. stop may be called more than once.
 func WithSIGTERM(parent context.Context) (ctx context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
+	var first atomic.Pointer[time.Time]
 	go func() {
 		select {
 		case <-signals:
+			now := time.Now()
+			first.Store(&now)
 			cancel(ErrTerminated)
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, sync.OnceFunc(func() {
-		signal.Stop(signals)
 		cancel(context.Canceled)
+		if at := first.Load(); at != nil {
+			time.AfterFunc(SignalEcho-time.Since(*at), func() { signal.Stop(signals) })
+			return
+		}
+		signal.Stop(signals)
 	})
 }

@@ -3,6 +3,7 @@ package launch
 import (
 	"fmt"
 	"net"
+	"strings"
 )
 
 const (
@@ -23,6 +24,7 @@ func (r *reader) explicitMaster(w *World, source Source) {
 		addr, port = append(addr, "MASTER_ADDR"), append(port, "MASTER_PORT")
 	}
 	r.vars.masterAddr, w.MasterAddr = r.first(addr...)
+	w.MasterAddr = unbracketed(w.MasterAddr)
 	r.vars.masterPort, _ = r.first(port...)
 	if r.vars.masterPort == "" {
 		return
@@ -32,6 +34,15 @@ func (r *reader) explicitMaster(w *World, source Source) {
 		r.fail(r.vars.masterPort, fmt.Sprint(w.MasterPort), "is not a port (1..65535)",
 			"every rank must be given the same free port")
 	}
+}
+
+// unbracketed takes the brackets off an IPv6 address, as it stands in a URL: no resolver
+// knows an address with them.
+func unbracketed(addr string) string {
+	if inner, ok := strings.CutPrefix(addr, "["); ok && strings.HasSuffix(inner, "]") {
+		return strings.TrimSuffix(inner, "]")
+	}
+	return addr
 }
 
 // masterLoopback completes a world of one rank: nobody else needs to know the

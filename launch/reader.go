@@ -91,7 +91,18 @@ func (r *reader) integer(name string) (int, bool) {
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {
-		r.fail(name, text, "is not an integer", "set it to a plain decimal number")
+		r.fail(name, text, "is not an integer", integerHint(name, text))
 	}
 	return int(n), true
+}
+
+// integerHint knows where Kubernetes' URLs come from: for each Service it gives a pod
+// variables in the way of Docker's links, such as MASTER_PORT=tcp://10.96.3.1:29500.
+func integerHint(name, text string) string {
+	service, isPort := strings.CutSuffix(name, "_PORT")
+	if !isPort || !strings.Contains(text, "://") {
+		return "set it to a plain decimal number"
+	}
+	return fmt.Sprintf("Kubernetes sets it so for a Service that is called %s: set enableServiceLinks: false in the pod's spec, "+
+		"give the Service another name, or set %s to the port's number in the container", strings.ToLower(service), name)
 }

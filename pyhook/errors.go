@@ -68,6 +68,8 @@ var (
 	ErrAddress     = fmt.Errorf("%w: the store's address is none of this host", ErrGroup)
 	ErrPortInUse   = fmt.Errorf("%w: the store's port is in use", ErrGroup)
 	ErrNotAStore   = fmt.Errorf("%w: what listens at the store's port is none", ErrGroup)
+	// ErrTorchVersion: the ranks, or a rank and torchrun's agent, have different torch.
+	ErrTorchVersion = fmt.Errorf("%w: the ranks' torch differs", ErrGroup)
 
 	// ErrOutOfStep: a step failed on this rank, so other ranks may be in that step still, and no
 	// later one can begin: see ddp.OutOfStepError.

@@ -53,8 +53,11 @@ type GroupConfig struct {
 	InitMethod string // "env://" (the default), "tcp://host:port", "file://path"
 	Store      *Store // an explicit store, and no InitMethod
 	Rank, Size int    // Size 0: from RANK and WORLD_SIZE
-	// Timeout of the rendezvous and of each collective; 0: PyTorch's 30 minutes.
+	// Timeout of each collective; 0: PyTorch's 30 minutes.
 	Timeout time.Duration
+	// JoinTimeout is how long the ranks wait for each other to come; 0: Timeout, and 5
+	// minutes where that is 0 too. After 10 s they say on stderr who is missing.
+	JoinTimeout time.Duration
 }
 
 // TorchGroup is a torch.distributed process group.

@@ -41,7 +41,7 @@ func groupError(doing string, rank int, err error) error {
 // their own.
 var groupCodes = map[string]error{
 	"timeout": ErrJoinTimeout, "rank": ErrRank, "world_size": ErrWorldSize, "address": ErrAddress,
-	"peer": ErrPeer, "port_in_use": ErrPortInUse, "not_a_store": ErrNotAStore,
+	"peer": ErrPeer, "port_in_use": ErrPortInUse, "not_a_store": ErrNotAStore, "torch_version": ErrTorchVersion,
 }
 
 func groupKind(err error) error {

@@ -5,21 +5,49 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// torchTimeout is torch's default_pg_timeout (torch/distributed/constants.py).
-const torchTimeout = 30 * time.Minute
+// meetingTimeout is python/pyhook/_rendezvous.py's MEETING_SECONDS; torchTimeout is torch's
+// default_pg_timeout (torch/distributed/constants.py).
+const (
+	meetingTimeout = 5 * time.Minute
+	torchTimeout   = 30 * time.Minute
+)
+
+// joinLimit is how long the ranks wait for each other. Where the meeting is torch's own
+// (a store, "env://?") it has one timeout for everything.
+func (cfg *GroupConfig) joinLimit() time.Duration {
+	switch {
+	case cfg.Store != nil || strings.Contains(cfg.InitMethod, "?"):
+		if cfg.Timeout > 0 {
+			return cfg.Timeout
+		}
+		return torchTimeout
+	case cfg.JoinTimeout > 0:
+		return cfg.JoinTimeout
+	case cfg.Timeout > 0:
+		return cfg.Timeout
+	}
+	return meetingTimeout
+}
 
 // joinGrace is how long torch may take, past the timeout, to say what it waited for.
 const joinGrace = 1250 * time.Millisecond
 
 // InitProcessGroup joins the default group, so that unmodified hooks (which use
 // torch.distributed's default group) find it. It waits for all ranks, at most a
-// second longer than the timeout, or until ctx ends.
+// second longer than JoinTimeout, or until ctx ends. After 10 s each host says on stderr
+// for whom.
+//
+// Where gloo by itself would listen on loopback, as it does on hosts whose name is
+// 127.0.1.1 in /etc/hosts, and ranks are on other hosts, GLOO_SOCKET_IFNAME is set in
+// Python's environment to the interface of the way to them, if it is not set.
 //
 // The error wraps ErrGroup, and tells apart ErrJoinTimeout, ErrRank, ErrWorldSize,
-// ErrAddress, ErrPortInUse and ErrNotAStore; it comes to all ranks that have met.
+// ErrAddress, ErrPortInUse, ErrNotAStore and ErrTorchVersion (the ranks' torch must be of
+// one release); it comes to all ranks that have met.
 // After one the group may be joined anew, but not where it says that torch still
 // waits: inside the backend's own start torch cannot be called back, and ends by its
 // timeout.
@@ -64,13 +92,10 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 	}
 	done := make(chan joined, 1)
 	go func() {
-		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store)
+		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store, cfg.JoinTimeout.Seconds())
 		done <- joined{group, err}
 	}()
-	limit := cfg.Timeout
-	if limit <= 0 {
-		limit = torchTimeout
-	}
+	limit := cfg.joinLimit()
 	late := time.NewTimer(limit + joinGrace)
 	defer late.Stop()
 	var why error

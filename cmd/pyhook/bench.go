@@ -97,6 +97,7 @@ func (f *benchFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	stderr := cmd.ErrOrStderr()
+	defer afterAStop("the ranks to end, at most 3 s (%s)", inC)()
 	rows, noCpp, err := hookbench.Run(cmd.Context(), hookbench.Options{
 		Cases: cases, Python: pythonFlag(cmd), Path: []string{cwd}, Scale: f.scale, Folder: folder,
 		RankArgs: []string{benchRankCommand},

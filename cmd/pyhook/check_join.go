@@ -22,6 +22,7 @@ func joinCheck(cmd *cobra.Command, f *checkFlags, world launch.World) error {
 		return err
 	}
 	ctx := cmd.Context()
+	defer afterAStop("the hook call to end (%s)", inC)()
 	run := newRankRun(&f.plan, world.Rank, world.WorldSize)
 	mine := run.watch(ctx, pythonFlag(cmd))
 	if mine.Failure != nil {

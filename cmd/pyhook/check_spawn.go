@@ -54,6 +54,7 @@ func spawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error 
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
+	defer afterAStop("the ranks to end, at most %s (%s)", stopGrace, inC)()
 	return launch.Spawn(ctx, launch.SpawnConfig{
 		Command: append([]string{self}, args...), N: n, Env: quietEnvironment(os.Environ()),
 		GracePeriod: stopGrace, Stdout: out, Stderr: out,

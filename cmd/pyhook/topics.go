@@ -22,8 +22,9 @@ const exitCodesText = `Exit codes:
   130  stopped by SIGINT (Ctrl-C)
   143  stopped by SIGTERM
 
-Warnings of doctor do not change the code. A second SIGINT or SIGTERM ends the
-command at once, without waiting for the ranks.`
+Warnings of doctor do not change the code. A second SIGINT or SIGTERM, half a
+second or more after the first, ends the command at once, without waiting for
+the ranks.`
 
 const jsonText = `With --json a command prints one JSON object on standard output, also when it
 fails for a reason that the object tells; everything else goes to standard error.

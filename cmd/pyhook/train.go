@@ -127,6 +127,7 @@ func (o *trainOptions) local(ctx context.Context) (*trainer.Report, error) {
 	}
 	show := newProgress(os.Stderr, o.Hook.Hook)
 	defer show.close()
+	defer afterAStop("the %d ranks to end, at most 30 s (%s)", o.ranks, inC)()
 	return o.spawn(ctx, show)
 }
 
@@ -146,6 +147,7 @@ func (o *trainOptions) rank(ctx context.Context, world launch.World, out io.Writ
 	}
 	events := eventSink(world, o.Hook.Hook)
 	defer events.close()
+	defer afterAStop("this step's hook calls to end (%s)", inC)()
 	rt, err := startRuntime(ctx, o.python)
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ class GroupError(HookError, RuntimeError):
     Codes: ``no_distributed``, ``no_backend``, ``already_initialized``,
     ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``; and of ranks that
     meet: ``rank``, ``world_size``, ``address``, ``port_in_use``, ``not_a_store``,
-    ``peer``.
+    ``peer``, ``torch_version``, ``protocol`` (they have different versions of pyhook).
     """
 
 

@@ -32,6 +32,7 @@ def init_process_group(
     world_size: int,
     timeout_seconds: float,
     store: Optional[Any] = None,
+    meeting_seconds: float = 0,
 ) -> Any:
     """Join the default process group and return it.
 
@@ -41,9 +42,10 @@ def init_process_group(
         init_method: "env://", "tcp://host:port", "file://path". None with a
             store, or with a world of one, which needs no rendezvous.
         rank, world_size: of this process; -1 to read RANK and WORLD_SIZE.
-        timeout_seconds: for the rendezvous and each collective; 0 for
-            PyTorch's default (30 minutes).
+        timeout_seconds: for each collective; 0 for PyTorch's default (30 minutes).
         store: a torch.distributed Store to use and not an init_method.
+        meeting_seconds: until all ranks have come; 0 for timeout_seconds, and for 5
+            minutes where that is 0 too.
 
     Raises:
         GroupError: see the codes there.
@@ -76,7 +78,7 @@ def init_process_group(
         if store is not None:
             dist.init_process_group(store=store, **options)
         elif _OURS.fullmatch(method):
-            seconds = timeout_seconds or default_pg_timeout.total_seconds()
+            seconds = meeting_seconds or timeout_seconds or _rendezvous.MEETING_SECONDS
             _meet_and_init(method, rank, world_size, seconds, options)
         else:
             _avoid_missing_libuv()
@@ -99,10 +101,14 @@ def _meet_and_init(
     method: str, rank: int, size: int, seconds: float, options: dict[str, Any]
 ) -> None:
     global _meeting
-    with _rendezvous.Meeting(method, rank, size, seconds) as _meeting:
+    gloo = "gloo" in options["backend"]
+    with _rendezvous.Meeting(method, rank, size, seconds, gloo) as _meeting:
         meeting = _meeting
         try:
-            dist.init_process_group(store=meeting.store(), **options)
+            store = meeting.store()
+            dist.init_process_group(store=store, **options)
+            # It had what was left of the meeting's time; from here on it serves the group.
+            store.set_timeout(options.get("timeout", default_pg_timeout))
         except Exception as error:
             if isinstance(error, GroupError):
                 raise

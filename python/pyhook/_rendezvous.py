@@ -6,15 +6,17 @@ the addresses of the dead), a worker that is started anew may come before rank 0
 does, and a file stays. So rank 0 makes a name, and each other rank asks for it with a
 word of its own, which no answer to an earlier rank can bear. Rank 0 answers all words
 it finds, also those of the dead; the living say that they know the name. When all do,
-or one cannot belong to the job, rank 0 says so to all of them.
+or one cannot belong to the job, rank 0 says so to all of them. A rank whose torch does
+not speak with the store's asks by ``_wire``, so that rank 0 hears of it all the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
-import socket
+import sys
 import threading
 import time
 import uuid
@@ -25,7 +27,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 # isort: split
 import torch.distributed as dist
 
-from . import _store
+from . import _identity, _interface, _store, _wire
 from ._errors import GroupError
 
 _POLL_SECONDS = 0.01
@@ -33,6 +35,15 @@ _HEAR_SECONDS = 0.5
 """How long, past the timeout, ranks may hear from rank 0 what it waited for in vain."""
 _SEVER_SECONDS = 0.75
 """How long past the timeout it takes until connections are shut down."""
+_TELL_SECONDS = 5.0
+"""How long a rank of another torch waits until rank 0 has told all ranks of it."""
+_NOTICE_SECONDS = (10.0, 60.0)
+"""After how long a rank says what it waits for: first, and from then on."""
+_SHOWN = 8
+"""So many of the ranks that are missing are named."""
+
+MEETING_SECONDS = 300.0
+"""The timeout of a meeting where none is given."""
 
 
 class Meeting:
@@ -44,11 +55,17 @@ class Meeting:
     where the process that serves it is frozen.
     """
 
-    def __init__(self, method: str, rank: int, size: int, seconds: float) -> None:
-        self.rank, self.size, self.seconds = rank, size, seconds
+    def __init__(
+        self, method: str, rank: int, size: int, seconds: float, gloo: bool = True
+    ) -> None:
+        """``gloo``: whether the group's backend is gloo, so that others must reach it."""
+        self.rank, self.size, self.seconds, self.gloo = rank, size, seconds, gloo
         self.place = _store.Place.of(method)
         self.stopped = False
-        self._deadline = time.monotonic() + seconds
+        self.waits = ""
+        """For what, in words; empty where another rank says it."""
+        self._begin = time.monotonic()
+        self._deadline = self._begin + seconds
         if rank != 0:
             self._deadline += _HEAR_SECONDS
         self._sever_at = time.monotonic() + seconds + _SEVER_SECONDS
@@ -74,10 +91,26 @@ class Meeting:
         return self.stopped or time.monotonic() >= self._deadline
 
     def _watch(self) -> None:
-        self._wake.wait(self._sever_at - time.monotonic())
+        notice = self._begin + _NOTICE_SECONDS[0]
+        while not self._wake.wait(min(notice, self._sever_at) - time.monotonic()):
+            if time.monotonic() >= self._sever_at:
+                break
+            self._notice()
+            notice += _NOTICE_SECONDS[1]
         while not self._done:
             _store.sever(self.place.port, self._before)
             time.sleep(0.1)
+
+    def _notice(self) -> None:
+        if not self.waits or sys.stderr is None:
+            return
+        waited = time.monotonic() - self._begin
+        with contextlib.suppress(Exception):  # a stream that is closed
+            sys.stderr.write(
+                f"pyhook: rank {self.rank} of {self.size} has waited {waited:.0f} s "
+                f"{self.waits}; it gives up after {self.seconds:g} s\n"
+            )
+            sys.stderr.flush()
 
     def _left(self) -> float:
         return max(self._deadline - time.monotonic(), 0)
@@ -88,14 +121,18 @@ class Meeting:
         Raises:
             GroupError: ``timeout`` (naming the ranks that did not come, where rank 0
                 still could), ``rank``, ``world_size``, ``address``, ``port_in_use``,
-                ``not_a_store``.
+                ``not_a_store``, ``torch_version``, ``protocol``.
         """
+        self.waits = f"for rank 0 at {self.place}"
         while True:
             last: Exception
             try:
                 store = self._open()
                 name = self._agree(dist.PrefixStore("pyhook", store))
+                self.waits = "for the backend to connect the ranks, which have all met"
                 return dist.PrefixStore(f"pyhook/{name}", store)
+            except _store.OtherTorch as error:
+                raise self._other_torch(error) from None
             except _store.NotYet as error:
                 last = error
             except (RuntimeError, OSError) as error:
@@ -105,10 +142,12 @@ class Meeting:
                 last = error
             if self.over():
                 raise self._late(last) from last
+            if self.rank != 0:
+                self.waits = f"for rank 0 at {self.place}: {_first_line(last)}"
             time.sleep(5 * _POLL_SECONDS)
 
     def _late(self, last: Exception) -> GroupError:
-        said = str(last).strip().splitlines()[0] if str(last) else type(last).__name__
+        said = _first_line(last)
         if self._serves() and isinstance(last, _store.NotYet):
             return GroupError(
                 "address",
@@ -136,21 +175,74 @@ class Meeting:
             return _store.serve(self.place, left)
         return _store.connect(self.place, left, self._left())
 
+    def me(self) -> dict[str, Any]:
+        """What this rank says of itself."""
+        address = ""
+        if self.gloo and not _store.one_host():
+            address = _interface.announced(self.place.host, self.place.port)
+        return _identity.of_this_process(self.rank, self.size, address)
+
     def _agree(self, store: Any) -> str:
         """The attempt's name."""
-        if self.rank == 0:
-            return _Host(self, store).gather()
+        name = _Host(self, store).gather() if self.rank == 0 else self._ask(store)
+        others = json.loads(store.get(f"others/{name}").decode())
+        if others is not None and not _interface.settle(self.place.host, self.place.port, others):
+            raise GroupError(*_unreachable(self.me()))
+        return name
+
+    def _ask(self, store: Any) -> str:
         word = uuid.uuid4().hex
-        me = {"word": word, "rank": self.rank, "size": self.size, "who": _who()}
         number = store.add("asks", 1)
-        store.set(f"ask/{number}", json.dumps(me))
+        store.set(f"ask/{number}", json.dumps({"word": word, **self.me()}))
+        self.waits = (
+            f"for an answer of rank 0 at {self.place}, where a store is, perhaps another job's"
+        )
         name = str(store.get(f"answer/{word}").decode())
         store.add(f"knows/{name}/{word}", 1)
+        # Rank 0 names who is missing. One rank of each other host says that it waits.
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        self.waits = f"with rank 0 at {self.place} for other ranks" if first else ""
         verdict = json.loads(store.get(f"verdict/{name}").decode())
         store.add(f"heard/{name}", 1)
         if verdict:
             raise GroupError(*verdict)
         return name
+
+    def _other_torch(self, found: _store.OtherTorch) -> GroupError:
+        """Ask rank 0 all the same, so that it tells all ranks; else say it here."""
+        me = self.me()
+        store = found.store
+        try:
+            if self.rank != 0:
+                store.limit(max(min(_TELL_SECONDS, self._left()), 0.1))
+                word = uuid.uuid4().hex
+                number = store.add("pyhook/asks", 1)
+                store.set(f"pyhook/ask/{number}", json.dumps({"word": word, **me}))
+                name = store.get(f"pyhook/answer/{word}")
+                store.add(f"pyhook/knows/{name}/{word}", 1)
+                verdict = json.loads(store.get(f"pyhook/verdict/{name}"))
+                store.add(f"pyhook/heard/{name}", 1)
+                if verdict:
+                    return GroupError(*verdict)
+        except (OSError, ValueError):
+            pass  # rank 0 has another torch than the store, too, or is not there yet
+        finally:
+            store.close()
+        serves = "torchrun's agent" if self.place.agent else "rank 0"
+        return GroupError(
+            "torch_version",
+            f"the store at {self.place}, which {serves} serves, is of a torch "
+            f"{_wire.ABOUT[store.dialect]}, and rank {self.rank} ({me['who']}) has torch "
+            f"{me['torch']} in {me['python']}: they cannot speak with each other",
+            "start the ranks by the torchrun of their own environment, or set PYHOOK_PYTHON to "
+            "the Python that torchrun has"
+            if self.place.agent
+            else "have one torch on all hosts; PYHOOK_PYTHON chooses the interpreter",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error) else type(error).__name__
 
 
 class _Host:
@@ -164,9 +256,11 @@ class _Host:
         self.asked: dict[str, dict[str, Any]] = {}  # by word; dead or alive
         self.known: dict[int, dict[str, Any]] = {}  # by rank; alive
         self.living = 0  # processes: two may say that they are one rank
+        self.me = meeting.me()
 
     def gather(self) -> str:
         """Wait for all ranks. Returns the attempt's name."""
+        waiting_for = 0
         while True:
             self._answer()
             for word in list(self.asked):
@@ -174,13 +268,18 @@ class _Host:
                     self._admit(self.asked.pop(word))
             missing = set(range(1, self.meeting.size)) - set(self.known)
             if not missing:
+                others = self._others()
+                self.store.set(f"others/{self.name}", json.dumps(others))
                 self.store.set(f"verdict/{self.name}", "null")
                 return self.name
+            if len(missing) != waiting_for:
+                waiting_for = len(missing)
+                self.meeting.waits = f"at {self.meeting.place} for ranks {_listed(missing)}"
             if self.meeting.over():
                 self._refuse(
                     "timeout",
                     f"rank 0 of {self.meeting.size} timed out waiting for ranks "
-                    f"{sorted(missing)} at {self.meeting.place}, for {self.meeting.seconds:g} s",
+                    f"{_listed(missing)} at {self.meeting.place}, for {self.meeting.seconds:g} s",
                     "were all ranks started, with one MASTER_ADDR, MASTER_PORT and "
                     "WORLD_SIZE, and is the port open between them?" + self._aloof(),
                 )
@@ -212,19 +311,35 @@ class _Host:
         rank, size = ask["rank"], self.meeting.size
         self.living += 1
         other = self.known.setdefault(rank, ask)
-        if ask["size"] != size:
-            self._refuse(
-                "world_size",
-                f"rank {rank} ({ask['who']}) has a world of {ask['size']}, "
-                f"and rank 0 ({_who()}) one of {size}",
-                "give all ranks one WORLD_SIZE; are these two jobs at one MASTER_PORT?",
-            )
+        why = _identity.unlike(self.me, ask)
+        if why is not None:
+            self._refuse(*why)
         if other is not ask:
             self._refuse(
                 "rank",
                 f"two processes are rank {rank} of {size}: {other['who']}, and {ask['who']}",
                 "give each process a RANK of its own; are these two jobs at one MASTER_PORT?",
             )
+
+    def _others(self) -> Optional[list[str]]:
+        """Addresses of ranks on other hosts, for those here to choose gloo's by the way there.
+
+        None where all are on one host. Refuses ranks that others could not reach.
+        """
+        ranks = [self.me, *self.known.values()]
+        here = self.me["machine"]
+        elsewhere = [rank for rank in ranks if rank["machine"] != here]
+        if not self.meeting.gloo or not elsewhere:
+            return None
+        found = dict.fromkeys(rank["address"] for rank in elsewhere if rank["address"])
+        others = [address for address in found if not _interface.is_loopback(address)][:_SHOWN]
+        for rank in ranks:
+            lost = _interface.is_loopback(rank["address"])
+            if lost and not rank["chosen"] and rank["machine"] == here:
+                lost = not _interface.settle("", 0, others)
+            if lost:
+                self._refuse(*_unreachable(rank))
+        return others
 
     def _refuse(self, *why: str) -> None:
         self.store.set(f"verdict/{self.name}", json.dumps(why))
@@ -236,8 +351,21 @@ class _Host:
         raise GroupError(*why)
 
 
-def _who() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
+def _unreachable(rank: dict[str, Any]) -> tuple[str, str, str]:
+    by = f", by {_interface.VARIABLE}={rank['chosen']}" if rank["chosen"] else ""
+    return (
+        "address",
+        f"rank {rank['rank']} ({rank['who']}) would have gloo listen at "
+        f"{rank['address'] or 'loopback'}{by}, where ranks on other hosts cannot reach it",
+        f"set {_interface.VARIABLE} there to the interface between the hosts, such as eth0 "
+        "(`ip route` shows them)",
+    )
+
+
+def _listed(ranks: set[int]) -> str:
+    named = [str(rank) for rank in sorted(ranks)[:_SHOWN]]
+    more = len(ranks) - len(named)
+    return f"[{', '.join(named)}]" + (f" and {more} more" if more else "")
 
 
 def _peek(store: Any, key: str) -> Optional[str]:

@@ -16,6 +16,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 # isort: split
 import torch.distributed as dist
 
+from . import _wire
 from ._errors import GroupError
 
 LISTEN = "PYHOOK_STORE_LISTEN"
@@ -29,6 +30,14 @@ class NotYet(Exception):
     """Nobody serves the store, or nobody can be reached there."""
 
 
+class OtherTorch(Exception):
+    """The store is of a torch with which this one's client cannot speak."""
+
+    def __init__(self, store: _wire.Store) -> None:
+        super().__init__(f"the store is of a torch {_wire.ABOUT[store.dialect]}")
+        self.store = store  # a connection that can
+
+
 class Place(NamedTuple):
     """Where the store is: a host and a port, or a file."""
 
@@ -38,7 +47,8 @@ class Place(NamedTuple):
     agent: bool = False  # torchrun's agent serves it, and not rank 0
 
     def __str__(self) -> str:
-        return self.path or f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.path or f"{host}:{self.port}"
 
     @classmethod
     def of(cls, method: str) -> Place:
@@ -53,7 +63,7 @@ class Place(NamedTuple):
             agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         else:
             host, _, port = where.rpartition(":")
-            host = host.strip("[]")
+        host = _unbracketed(host)
         if not host or not port:
             raise GroupError(
                 "rendezvous",
@@ -61,8 +71,29 @@ class Place(NamedTuple):
                 "set MASTER_ADDR and MASTER_PORT, or give an InitMethod tcp://host:port",
             )
         if not port.isdecimal() or not 0 < int(port) < 1 << 16:
-            raise GroupError("address", f"the port {port!r} is none", "give one from 1 to 65535")
+            raise GroupError("address", f"the port {port!r} is none", _port_hint(port))
         return cls(host=host, port=int(port), agent=agent)
+
+
+def _unbracketed(host: str) -> str:
+    """An IPv6 address without the brackets that it has in a URL, which no resolver takes."""
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1]
+    if "[" in host or "]" in host:
+        raise GroupError(
+            "address", f"the host {host!r} is none", "write an IPv6 address as ::1, or as [::1]"
+        )
+    return host
+
+
+def _port_hint(port: str) -> str:
+    if "://" not in port:
+        return "give one from 1 to 65535"
+    return (
+        "Kubernetes sets MASTER_PORT so for a Service that is called master: set "
+        "enableServiceLinks: false in the pod's spec, give the Service another name, or set "
+        "MASTER_PORT to the port's number in the container"
+    )
 
 
 def serve(place: Place, timeout: datetime.timedelta) -> Any:
@@ -132,7 +163,12 @@ def _is_nickname(host: str, address: str) -> bool:
     """
     if host in ("localhost", address) or not address.startswith("127."):
         return False
-    return os.environ.get("LOCAL_WORLD_SIZE", "") != os.environ.get("WORLD_SIZE", "-")
+    return not one_host()
+
+
+def one_host() -> bool:
+    """Whether the launcher says that all ranks are on this host."""
+    return os.environ.get("LOCAL_WORLD_SIZE", "") == os.environ.get("WORLD_SIZE", "-")
 
 
 def _in_use(place: Place) -> GroupError:
@@ -152,9 +188,13 @@ def connect(place: Place, timeout: datetime.timedelta, seconds: float) -> Any:
 
     Raises:
         NotYet: there is none.
+        OtherTorch: it is of a torch whose store's protocol is another.
         GroupError: something else listens there (``not_a_store``).
     """
-    address = _reach(place, min(max(seconds, 0.1), _ATTEMPT_SECONDS))
+    limit = min(max(seconds, 0.1), _ATTEMPT_SECONDS)
+    address = _reach(place, limit)
+    if "master_listen_fd" in _TAKES and not _wire.speaks(address, place.port, limit):
+        _refuse_other(address, place.port)  # before torch tries, and logs, for two seconds
     options: dict[str, Any] = {"wait_for_workers": False}
     if "use_libuv" in _TAKES:
         options["use_libuv"] = False
@@ -172,6 +212,12 @@ def connect(place: Place, timeout: datetime.timedelta, seconds: float) -> Any:
     return store
 
 
+def _refuse_other(address: str, port: int) -> None:
+    other = _wire.other_dialect(address, port, _ATTEMPT_SECONDS)
+    if other is not None:
+        raise OtherTorch(other)
+
+
 def _foreign(place: Place) -> GroupError:
     return GroupError(
         "not_a_store",
@@ -180,7 +226,7 @@ def _foreign(place: Place) -> GroupError:
     )
 
 
-def _greet(place: Place, connection: socket.socket) -> None:
+def _greet(place: Place, address: str, connection: socket.socket) -> None:
     """Try whether a store listens, for torch that does not (before 2.0).
 
     torch 1.13 believes whatever it reads: it ends the process when another server
@@ -189,11 +235,17 @@ def _greet(place: Place, connection: socket.socket) -> None:
     """
     key = b"/pyhook/counter"
     connection.sendall(b"\x03" + struct.pack("=Q", len(key)) + key + struct.pack("=q", 0))
-    answer = connection.recv(8, socket.MSG_WAITALL)
+    try:
+        answer = connection.recv(8, socket.MSG_WAITALL)
+    except OSError as error:  # as a store of torch 2.1 and later does: closed, or no answer
+        answer, failed = b"", error
+    else:
+        failed = ConnectionError("what listens there closed the connection")
     if answer.strip(b"\0"):
         raise _foreign(place)
     if not answer:
-        raise NotYet("what listens there closed the connection")
+        _refuse_other(address, place.port)
+        raise NotYet(str(failed)) from failed
 
 
 def _reach(place: Place, seconds: float) -> str:
@@ -202,7 +254,7 @@ def _reach(place: Place, seconds: float) -> str:
         try:
             with socket.create_connection((address, place.port), timeout=seconds) as connection:
                 if "master_listen_fd" not in _TAKES:
-                    _greet(place, connection)
+                    _greet(place, address, connection)
             return address
         except OSError as error:
             failed = error

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,6 +63,7 @@ type place struct {
 	Port       int
 	Timeout    time.Duration
 	Hook       string
+	Name       string // of the host, which is 127.0.1.1 in its /etc/hosts; empty: not changed
 }
 
 // rank is a rank's process, seen from the test.
@@ -104,11 +106,18 @@ func startRank(t *testing.T, w *wire, at place, env ...string) *rank {
 	require.NoError(t, err)
 	r := &rank{t: t, talk: conn.(*net.UnixConn), read: json.NewDecoder(conn), ended: make(chan struct{})}
 	r.cmd = exec.Command(os.Args[0])
-	r.cmd.Env = append(os.Environ(), append([]string{rankVariable + "=" + string(text), "GLOO_SOCKET_IFNAME=" + device,
+	r.cmd.Env = append(os.Environ(), append([]string{rankVariable + "=" + string(text),
 		"OMP_NUM_THREADS=1", "PYTHONPATH=" + hooks, "RANK=" + strconv.Itoa(at.Rank), "TORCH_CPP_LOG_LEVEL=ERROR"}, env...)...)
+	flags := uintptr(syscall.CLONE_NEWNET)
+	if at.Name == "" {
+		r.cmd.Env = append(r.cmd.Env, "GLOO_SOCKET_IFNAME="+device)
+	} else {
+		flags |= syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS
+		r.cmd.Env = slices.DeleteFunc(r.cmd.Env, func(kv string) bool { return strings.HasPrefix(kv, "GLOO_SOCKET_IFNAME=") })
+	}
 	r.cmd.ExtraFiles = []*os.File{theirs}
 	r.cmd.Stdout, r.cmd.Stderr = &r.said, &r.said
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	go r.live(started)
 	require.NoError(t, <-started)

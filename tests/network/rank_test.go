@@ -27,7 +27,7 @@ const elements = 2 << 20
 var kinds = map[string]error{
 	"ErrGroup": pyhook.ErrGroup, "ErrPeer": pyhook.ErrPeer, "ErrJoinTimeout": pyhook.ErrJoinTimeout, "ErrRank": pyhook.ErrRank,
 	"ErrWorldSize": pyhook.ErrWorldSize, "ErrAddress": pyhook.ErrAddress, "ErrPortInUse": pyhook.ErrPortInUse,
-	"ErrNotAStore": pyhook.ErrNotAStore, "ErrInterrupted": pyhook.ErrInterrupted, "ErrRaised": pyhook.ErrRaised, "ErrFutureFailed": pyhook.ErrFutureFailed,
+	"ErrNotAStore": pyhook.ErrNotAStore, "ErrTorchVersion": pyhook.ErrTorchVersion, "ErrInterrupted": pyhook.ErrInterrupted, "ErrRaised": pyhook.ErrRaised, "ErrFutureFailed": pyhook.ErrFutureFailed,
 	"ErrUnsupported": errors.ErrUnsupported, "DeadlineExceeded": context.DeadlineExceeded,
 }
 
@@ -59,6 +59,9 @@ func serve(text string) error {
 		return err
 	}
 	file.Close()
+	if err := rename(t.place); err != nil {
+		return err
+	}
 	tun, err := plug(t.Machine)
 	if err != nil {
 		return err
@@ -122,6 +125,8 @@ func (t *trainer) do(command string) (bool, error) {
 		return t.step(ctx)
 	case "occupy":
 		return true, occupy(rest)
+	case "interface":
+		return true, t.setenv("GLOO_SOCKET_IFNAME", rest)
 	case "abort":
 		return true, t.group.Abort()
 	case "close":
@@ -147,6 +152,22 @@ func (t *trainer) join(ctx context.Context, as string) error {
 	}
 	t.group = group
 	t.hook, err = t.rt.NewHook("wire_hooks:"+t.Hook, pyhook.HookConfig{})
+	return err
+}
+
+// setenv changes Python's environment, which is read at its start.
+func (t *trainer) setenv(name, value string) error {
+	module, err := t.rt.Import("os")
+	if err != nil {
+		return err
+	}
+	defer module.Close()
+	environ, err := module.Attr("environ")
+	if err != nil {
+		return err
+	}
+	defer environ.Close()
+	_, err = environ.CallValue("__setitem__", name, value)
 	return err
 }
 

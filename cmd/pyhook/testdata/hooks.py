@@ -103,3 +103,8 @@ def prints_and_sleeps(state, bucket):
 
     print("about to sleep", file=sys.stderr, flush=True)
     time.sleep(3600)
+
+
+def sleeps_a_while(state, bucket):
+    time.sleep(0.2)
+    return dist.all_reduce(bucket.buffer().div_(2), async_op=True).get_future()

@@ -1,0 +1,149 @@
+"""Which address gloo listens on, and a better one where that is loopback by mistake.
+
+gloo takes the first address of the host's own name that it can bind to
+(torch/csrc/distributed/c10d/ProcessGroupGloo.cpp, ``createDefaultDevice``). Debian's
+installer writes 127.0.1.1 for that name into /etc/hosts, which no other host can reach:
+all ranks meet, and then wait for each other until the timeout. The way to another rank
+tells the right address; ``GLOO_SOCKET_IFNAME`` hands its interface to gloo.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Optional
+
+VARIABLE = "GLOO_SOCKET_IFNAME"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this host can reach the address."""
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
+
+
+def machine() -> str:
+    """What all processes that share this one's loopback, and no others, have in common."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/net')}"
+    except OSError:  # not Linux, or no /proc
+        return socket.gethostname()
+
+
+def default_address() -> str:
+    """The address that gloo takes by itself."""
+    return _first_own(socket.gethostname())
+
+
+@functools.cache  # a resolver that does not answer takes seconds
+def _first_own(hostname: str) -> str:
+    try:
+        found = socket.getaddrinfo(hostname, None, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as bound:
+                bound.bind(address)
+            return str(address[0])
+        except OSError:
+            continue
+    return "127.0.0.1"
+
+
+def towards(host: str, port: int) -> str:
+    """This host's address on the way to another, or "". Nothing is sent."""
+    try:
+        found = socket.getaddrinfo(host, port or 1, type=socket.SOCK_DGRAM)
+    except OSError:
+        return ""
+    for family, kind, protocol, _, address in sorted(found, key=lambda f: f[0]):  # IPv4 first
+        try:
+            with socket.socket(family, kind, protocol) as way:
+                way.connect(address)
+                return str(way.getsockname()[0])
+        except OSError:
+            continue
+    return ""
+
+
+def announced(host: str, port: int) -> str:
+    """The address where the other ranks will find this one's gloo; "" where it is not known.
+
+    ``host`` and ``port`` are the store's, or empty where that is a file.
+    """
+    chosen = os.environ.get(VARIABLE, "")
+    if chosen:
+        own = [address for name, address in _addresses() if name == chosen]
+        return own[0] if own else ""
+    address = default_address()
+    if not is_loopback(address) or not host:
+        return address
+    return towards(host, port) or address
+
+
+def settle(host: str, port: int, others: Iterable[str]) -> bool:
+    """See to it that gloo listens where other hosts can reach it.
+
+    Sets ``GLOO_SOCKET_IFNAME`` in ``os.environ`` where it is not set and gloo's own choice
+    is loopback, to the interface of the way to the store, or to one of ``others``.
+
+    Returns:
+        False where all of these ways stay on this host.
+    """
+    if os.environ.get(VARIABLE) or not is_loopback(default_address()):
+        return True
+    for target, number in [(host, port), *((other, 1) for other in others)]:
+        address = towards(target, number) if target else ""
+        name = _interface_of(address) if address and not is_loopback(address) else None
+        if name is not None:
+            os.environ[VARIABLE] = name
+            return True
+    return False
+
+
+def _interface_of(address: str) -> Optional[str]:
+    for name, found in _addresses():
+        if found == address:
+            return name
+    return None
+
+
+class _Entry(ctypes.Structure):
+    """getifaddrs(3)'s ``struct ifaddrs``, as far as it is read."""
+
+
+_Entry._fields_ = [
+    ("next", ctypes.POINTER(_Entry)),
+    ("name", ctypes.c_char_p),
+    ("flags", ctypes.c_uint),
+    ("address", ctypes.c_void_p),
+]
+
+
+def _addresses() -> list[tuple[str, str]]:
+    """Pairs of an interface's name and an address of it; IPv4 ones come first."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    first = ctypes.POINTER(_Entry)()
+    if libc.getifaddrs(ctypes.byref(first)) != 0:
+        return []
+    found: list[tuple[int, str, str]] = []
+    entry = first
+    while entry:
+        here = entry.contents
+        if here.address:
+            (family,) = struct.unpack("=H", ctypes.string_at(here.address, 2))
+            name = os.fsdecode(here.name)
+            if family == socket.AF_INET:
+                raw = ctypes.string_at(here.address + 4, 4)
+                found.append((4, name, socket.inet_ntop(socket.AF_INET, raw)))
+            elif family == socket.AF_INET6:
+                raw = ctypes.string_at(here.address + 8, 16)
+                found.append((6, name, socket.inet_ntop(socket.AF_INET6, raw)))
+        entry = here.next
+    libc.freeifaddrs(first)
+    return [(name, address) for _, name, address in sorted(found, key=lambda f: f[0])]
