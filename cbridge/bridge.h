@@ -43,8 +43,9 @@ void pyh_release_faults(void); // they need not stay any more
 void pyh_watch_forks(void);    // has forked children give up Go's handlers
 PyObject *pyh_guard(void);           // new: calls a function, which changes no signal
 PyObject *pyh_releases_faults(void); // new: says whether pyh_release_faults was called
-// pyh_trip has Python's handler of a signal run on its main thread: 1. 0: it cannot.
-int pyh_trip(int number);
+void pyh_deliver_by(PyObject *function); // what runs handlers; attached
+// pyh_trip has Python's handler of a signal run when its main thread next runs Python.
+void pyh_trip(int number);
 
 // object.c: each expects an attached thread. "new" results are owned by the
 // caller; NULL means that a Python error is set.

@@ -12,6 +12,21 @@ import sys
 import threading
 
 
+class _Guest(threading._DummyThread):
+    """A thread that Python did not start, as Go's: what it starts is no daemon.
+
+    threading takes such threads for daemons, and a new thread is one if its maker is. A
+    hook that is called on one would start daemons, whose work nobody waits for.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._daemonic = False
+
+
+threading._DummyThread = _Guest
+
+
 def finish_threads():
     """Run threading's exit functions, as executors have, and wait for non-daemon threads."""
     threading._shutdown()
@@ -96,7 +111,8 @@ def waiting():
     texts = [
         f"thread {thread.name}"
         for thread in threading.enumerate()
-        if not thread.daemon and thread not in (here, threading.main_thread())
+        if not (thread.daemon or isinstance(thread, _Guest))
+        and thread not in (here, threading.main_thread())
     ]
     children = getattr(sys.modules.get("multiprocessing.process"), "_children", ())
     for child in list(children):

@@ -303,7 +303,7 @@ func (in *Interpreter) Close() error {
 		state.Store(stateClosed)
 		close(in.over)
 		in.relay.stop()
-		for _, o := range []*Object{in.relay.arrived, in.relay.module, in.describe, in.ending, in.bootstrap} {
+		for _, o := range []*Object{in.relay.settle, in.relay.module, in.describe, in.ending, in.bootstrap} {
 			o.Close()
 		}
 	})

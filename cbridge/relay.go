@@ -18,9 +18,9 @@ var signalsSource string
 // relay tells Python of the signals that its code has handlers for. The kernel's
 // handlers stay Go's: os/signal delivers to each who asked, Go's code and Python's.
 type relay struct {
-	in      *Interpreter
-	module  *Object // signals.py
-	arrived *Object // its function
+	in     *Interpreter
+	module *Object // signals.py
+	settle *Object // its function
 
 	mu    sync.Mutex // not held while Python is waited for
 	told  map[int]chan os.Signal
@@ -36,7 +36,13 @@ func (in *Interpreter) installSignals() error {
 	}
 	r := &relay{in: in, module: module, told: map[int]chan os.Signal{}}
 	in.relay = r
-	if r.arrived, err = module.Attr("arrived"); err != nil {
+	if r.settle, err = module.Attr("settle"); err != nil {
+		return err
+	}
+	err = module.With("deliver", func(deliver *Object) error {
+		return Attached(func() { C.pyh_deliver_by(deliver.ptr) })
+	})
+	if err != nil {
 		return err
 	}
 	guard, err := Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_guard()) })
@@ -91,12 +97,9 @@ func (r *relay) set(args []*Object) (any, error) {
 // thread does, as ever, or by itself if that does nothing.
 func (r *relay) tell(number int, told <-chan os.Signal) {
 	for range told {
-		left := number
-		if C.pyh_trip(C.int(number)) == 1 {
-			left = 0
-		}
+		C.pyh_trip(C.int(number))
 		_ = r.in.RunOnMain(func() {
-			if o, err := r.arrived.Invoke([]any{left}, nil); err == nil {
+			if o, err := r.settle.Invoke(nil, nil); err == nil {
 				o.Close()
 			}
 		})

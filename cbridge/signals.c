@@ -101,13 +101,38 @@ PyObject *pyh_releases_faults(void) {
   return pyh.PyCFunction_NewEx(&def, NULL, NULL);
 }
 
-// PyErr_SetInterruptEx came with CPython 3.10. It may be called from anywhere.
-int pyh_trip(int number) {
-  static int (*set_interrupt)(int);
-  if (set_interrupt == NULL) {
-    *(void **)&set_interrupt = dlsym(RTLD_DEFAULT, "PyErr_SetInterruptEx");
+static PyObject *deliver; // signals.py's: runs a signal's handler
+
+void pyh_deliver_by(PyObject *function) {
+  pyh.Py_IncRef(function); // for good: a call may be pending
+  deliver = function;
+}
+
+static int run_handler(void *number) {
+  PyObject *arg = pyh.PyLong_FromLongLong((intptr_t)number);
+  PyObject *result = pyh.vectorcall(deliver, &arg, 1, NULL);
+  pyh.Py_DecRef(arg);
+  if (result == NULL) {
+    return -1; // what the handler raised is raised where the thread is
   }
-  return set_interrupt != NULL && set_interrupt(number) == 0;
+  pyh.Py_DecRef(result);
+  return 0;
+}
+
+// Both functions may be called from any thread, attached or not. PyErr_SetInterruptEx
+// came with CPython 3.10.
+void pyh_trip(int number) {
+  static int (*set_interrupt)(int);
+  static int (*add_call)(int (*)(void *), void *);
+  if (add_call == NULL) {
+    *(void **)&set_interrupt = dlsym(RTLD_DEFAULT, "PyErr_SetInterruptEx");
+    *(void **)&add_call = dlsym(RTLD_DEFAULT, "Py_AddPendingCall");
+  }
+  if (set_interrupt != NULL) {
+    set_interrupt(number);
+  } else {
+    add_call(run_handler, (void *)(intptr_t)number);
+  }
 }
 
 // A child of os.fork has Go's handlers and no Go to tell: a SIGTERM would be noted for

@@ -25,7 +25,7 @@ def install(guard, releases_faults, relay):
     """Have Python's ways to take signals leave Go's handlers in place.
 
     guard(f, args, kwargs) calls f so that no signal is changed by it, but in a forked
-    child. relay(number, on) has Go tell of a signal by ``arrived``, or no more.
+    child. relay(number, on) has Go tell of a signal, or no more.
     releases_faults() says that faulthandler may have the faults.
     """
     take = _signal.signal
@@ -59,16 +59,16 @@ def stop():
     _relays.clear()
 
 
-def arrived(number):
-    """Run a signal's handler on the calling thread, Python's main one.
+def deliver(number):
+    """Run a signal's handler, where CPython has no function for that (3.9)."""
+    handler = _signal.getsignal(number)
+    if callable(handler):
+        handler(number, sys._getframe())
 
-    Where Python was told of the signal already (number 0), it does so as soon as any
-    Python code runs here.
-    """
+
+def settle():
+    """Have the handlers of signals that came run now, on the calling thread."""
     try:
-        handler = _signal.getsignal(number) if number else None
-        if callable(handler):
-            handler(number, None)
         for _ in range(100):
             pass
     except BaseException:  # there is nobody to raise it to
