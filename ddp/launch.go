@@ -75,6 +75,7 @@ func newStep(r *Reducer) *step {
 // in it already.
 func (r *Reducer) launch() {
 	defer close(r.ended)
+	defer r.unbind()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -144,14 +145,16 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 			return res, nil
 		}
 	}
-	switch {
-	case b.sparse:
-		res.future, chain, res.err = r.callSparse(s, res, b)
-	case r.order == Ordered:
-		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
-	default:
-		res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
-	}
+	r.onThread(func() {
+		switch {
+		case b.sparse:
+			res.future, chain, res.err = r.callSparse(s, res, b)
+		case r.order == Ordered:
+			res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
+		default:
+			res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
+		}
+	})
 	res.timing.Call = time.Since(start)
 	r.trace.called(start, index)
 	returned, watch := time.Now(), b.watch.Load()

@@ -44,6 +44,9 @@ type Reducer struct {
 	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
 	log     log
 
+	onThread func(f func()) // runs the hook's calls and callbacks: see bindThread
+	unbind   func()
+
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
 }
@@ -96,6 +99,7 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	}
 	r.log.sizes = r.bucketSizes()
 	r.step = newStep(r)
+	r.onThread, r.unbind = bindThread(opts.Hook)
 	go r.launch()
 	return r, nil
 }

@@ -57,9 +57,10 @@ type PythonCommHook struct {
 // name of PyTorch's own (allreduce, fp16, bf16, powersgd, batched_powersgd,
 // noop, quantize_pertensor, quantize_perchannel, post_localsgd) or a wrapper
 // around others, "fp16_wrapper(powersgd)". It may be any callable that takes
-// (state, bucket). The caller closes the result. The error is a *HookError.
+// (state, bucket). Its module is imported on Python's main thread. The caller closes the
+// result. The error is a *HookError.
 func (rt *Runtime) LoadHook(spec string) (*Object, error) {
-	hook, err := rt.bridge.Call("load_hook", spec)
+	hook, err := rt.callOnMain("load_hook", spec)
 	if err != nil {
 		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
 	}
@@ -67,7 +68,7 @@ func (rt *Runtime) LoadHook(spec string) (*Object, error) {
 }
 
 // NewState makes a hook's state from a class (a spec as LoadHook's, or the
-// short names powersgd, post_localsgd) and keyword arguments. A parameter
+// short names powersgd, post_localsgd) and keyword arguments, on Python's main thread. A parameter
 // process_group is filled with group (nil: the default group) unless kwargs
 // has it. The caller closes the result. The error is a *HookError.
 func (rt *Runtime) NewState(spec string, kwargs map[string]any, group *TorchGroup) (*Object, error) {
@@ -78,7 +79,7 @@ func (rt *Runtime) NewState(spec string, kwargs map[string]any, group *TorchGrou
 	if group != nil {
 		g = group.object
 	}
-	state, err := rt.bridge.Call("build_state", spec, kwargs, g)
+	state, err := rt.callOnMain("build_state", spec, kwargs, g)
 	if err != nil {
 		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
 	}
@@ -206,6 +207,10 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	return future, err
 }
 
+// faultsEach: after so many calls with a bucket, and after each of the first ones, it is
+// looked at whether a library of C that the hook uses has taken Go's signals.
+const faultsEach = 64
+
 // call is the one crossing into C.
 func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *C.pyh_result) error {
 	hook, err := callable.Hold()
@@ -227,6 +232,9 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 	w.enter(c)
 	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
 	w.leave()
+	if calls := python.c.calls; calls < faultsEach || calls%faultsEach == 0 {
+		cbridge.KeepFaults()
+	}
 	*result = c.result
 	if alone {
 		python.call.Unlock()

@@ -92,8 +92,9 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 		return nil, err
 	}
 	defer bridge.Close()
-	value, err := bridge.CallValue("save_hook", h.hook, h.state, o.trusted)
-	if err != nil {
+	var value any
+	closed := h.rt.RunOnMain(func() { value, err = bridge.CallValue("save_hook", h.hook, h.state, o.trusted) })
+	if err := firstError(closed, err); err != nil {
 		return nil, err
 	}
 	data, ok := value.([]byte)
@@ -122,7 +123,10 @@ func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
 		return h.stateError(err)
 	}
 	defer bridge.Close()
-	if _, err := bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device); err != nil {
+	closed := h.rt.RunOnMain(func() {
+		_, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device)
+	})
+	if err := firstError(closed, err); err != nil {
 		return h.stateError(err)
 	}
 	return nil
