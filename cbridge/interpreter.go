@@ -67,7 +67,7 @@ type Interpreter struct {
 	Version string    // as the library says, "3.11.2 (main, ...)"
 	Refused []Attempt // candidates passed over on the way
 
-	main      chan func()   // runs on Python's main thread
+	main      *mainQueue    // runs on Python's main thread
 	over      chan struct{} // closed when nothing more runs there
 	exitWait  time.Duration
 	bootstrap *Object
@@ -101,7 +101,7 @@ func start(ctx context.Context, cfg Config) (*Interpreter, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &Interpreter{Python: *python, Refused: refused, main: make(chan func()), over: make(chan struct{}), exitWait: cfg.ExitWait}
+	in := &Interpreter{Python: *python, Refused: refused, main: newMainQueue(), over: make(chan struct{}), exitWait: cfg.ExitWait}
 	keepAlive()
 	if err := in.load(cfg.Library); err != nil {
 		return nil, err
@@ -160,36 +160,9 @@ func (in *Interpreter) mainThread(started chan<- error) {
 		return
 	}
 	started <- nil
-	for f := range in.main {
-		f()
+	for range in.main.come {
+		in.main.serve()
 	}
-}
-
-// RunOnMain runs f on the OS thread that Python takes for its main thread and
-// returns when f has; a panic of f is the caller's. Imports, and what is bound to the
-// thread that made it (sqlite3's connections, asyncio's loops), belong there. f waits
-// until what runs there before it is done.
-func (in *Interpreter) RunOnMain(f func()) error {
-	if err := running(); err != nil {
-		return err
-	}
-	if C.pyh_on_main_thread() {
-		f() // a Go function that Python's main thread called
-		return nil
-	}
-	panicked := make(chan any, 1)
-	select {
-	case in.main <- func() {
-		defer func() { panicked <- recover() }()
-		f()
-	}:
-	case <-in.over:
-		return ErrClosed
-	}
-	if p := <-panicked; p != nil {
-		panic(p)
-	}
-	return nil
 }
 
 func (in *Interpreter) boot(path []string) error {

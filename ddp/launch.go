@@ -70,12 +70,10 @@ func newStep(r *Reducer) *step {
 	return s
 }
 
-// launch runs on a goroutine of its own for the reducer's life, one step after
+// launch runs on its thread (thread.go) for the reducer's life, one step after
 // another. Every step that begins is finished, be it by Close: a Wait may be
 // in it already.
 func (r *Reducer) launch() {
-	defer close(r.ended)
-	defer r.unbind()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -86,7 +84,7 @@ func (r *Reducer) launch() {
 			if r.closed {
 				return
 			}
-			r.wake.Wait()
+			r.idle()
 		}
 	}
 }
@@ -98,7 +96,7 @@ func (r *Reducer) launchStep(s *step) {
 	defer r.abandon(s, &chains)
 	for next := range r.buckets {
 		for s.pending[next] > 0 && s.stop == nil {
-			r.wake.Wait()
+			r.idle()
 		}
 		if s.stop != nil {
 			return
@@ -145,16 +143,14 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 			return res, nil
 		}
 	}
-	r.onThread(func() {
-		switch {
-		case b.sparse:
-			res.future, chain, res.err = r.callSparse(s, res, b)
-		case r.order == Ordered:
-			res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
-		default:
-			res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
-		}
-	})
+	switch {
+	case b.sparse:
+		res.future, chain, res.err = r.callSparse(s, res, b)
+	case r.order == Ordered:
+		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
+	default:
+		res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
+	}
 	res.timing.Call = time.Since(start)
 	r.trace.called(start, index)
 	returned, watch := time.Now(), b.watch.Load()

@@ -50,9 +50,7 @@ func (r *Reducer) advance(s *step, c *chains) bool {
 	var open chains
 	for i, b := range *c {
 		start := time.Now()
-		var more bool
-		var err error
-		r.onThread(func() { more, err = b.chain.Advance(s.ctx) })
+		more, err := b.chain.Advance(s.ctx)
 		r.trace.advanced(start, b.bucket)
 		res := s.results[b.bucket]
 		if err == nil && isDone(res.future) {

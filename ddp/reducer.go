@@ -44,8 +44,7 @@ type Reducer struct {
 	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
 	log     log
 
-	onThread func(f func()) // runs the hook's calls and callbacks: see bindThread
-	unbind   func()
+	thread pyhook.BoundThread // the launcher's
 
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
@@ -99,8 +98,8 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	}
 	r.log.sizes = r.bucketSizes()
 	r.step = newStep(r)
-	r.onThread, r.unbind = bindThread(opts.Hook)
-	go r.launch()
+	r.thread = bindThread(opts.Hook)
+	go r.launchOnThread()
 	return r, nil
 }
 

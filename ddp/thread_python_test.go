@@ -1,6 +1,7 @@
 package ddp_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -74,6 +75,37 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 	assert.Equal(t, []any{main}, threads[0])
 }
 
+// A reducer that is closed leaves Python's main thread to the next.
+func TestTheNextReducerHasPythonsMainThread(t *testing.T) {
+	for range 20 {
+		h := boundHook(t, "hook", "State")
+		params := scalars(1)
+		r := must(ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h}))
+		setAll(t, r, 1)
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+		r.Close()
+		closeParameters(params)
+	}
+}
+
+// Others get Python's main thread between buckets, in the midst of a step.
+func TestAStepLeavesPythonsMainThreadToOthers(t *testing.T) {
+	h := boundHook(t, "hook", "State")
+	params := scalars(3)
+	t.Cleanup(func() { closeParameters(params) })
+	r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
+	for range 3 {
+		for i := 2; i >= 0; i-- {
+			set(t, r, i, 1)
+			require.NoError(t, rt.RunOnMain(func() {}))
+			python(t, "../pyhook/testdata/bound.py:where", nil)
+		}
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+	}
+}
+
 // While one reducer's hook blocks on Python's main thread, another's goes on.
 func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
 	blocks := python(t, "../pyhook/testdata/bound.py:sleeps", nil)
@@ -91,4 +123,32 @@ func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
 	_, err = r.Wait(soon(t))
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, time.Since(start), time.Second)
+}
+
+// unbound hides that a hook belongs on a thread.
+type unbound struct{ pyhook.ChainedHook }
+
+// BenchmarkThread is what the hand-over to Python's main thread costs a step of eight
+// buckets of one number, whose hooks do nothing, or whose collectives are of one rank.
+func BenchmarkThread(b *testing.B) {
+	for _, spec := range []string{"noop", "allreduce"} {
+		h := must(rt.NewHook(spec, pyhook.HookConfig{}))
+		defer h.Close()
+		for name, hook := range map[string]pyhook.CommHook{"main": h, "any": unbound{h}} {
+			b.Run(spec+"/"+name, func(b *testing.B) {
+				params := scalars(8)
+				defer closeParameters(params)
+				r := must(ddp.NewReducer(context.Background(), params, ddp.Options{Group: world, Hook: hook, BucketCapMB: tiny, Order: ddp.Ordered}))
+				defer r.Close()
+				for b.Loop() {
+					for i := range params {
+						if err := r.Ready(i); err != nil {
+							b.Fatal(err)
+						}
+					}
+					must(r.Wait(context.Background()))
+				}
+			})
+		}
+	}
 }

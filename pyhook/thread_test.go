@@ -60,7 +60,7 @@ func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
 			return err
 		}) == nil && seen
 	}, 10*time.Second, time.Millisecond, "the module's own signal handler")
-	require.NoError(t, rt.RunOnMain(func() { python(t, "signal.signal", int(syscall.SIGUSR2), 0) }))
+	require.NoError(t, rt.RunOnMain(func() { python(t, "bound.forget_signals") }))
 }
 
 func TestFaultsStayGosAfterAHookCall(t *testing.T) {
@@ -80,25 +80,34 @@ func TestFaultsStayGosAfterAHookCall(t *testing.T) {
 
 func TestTheFirstHasPythonsMainThreadAndOthersOnesOfTheirOwn(t *testing.T) {
 	h := load(t, "noop", HookConfig{})
-	run1, release1 := h.BindThread()
-	run2, release2 := h.BindThread()
-	const ident = "threading.get_ident"
-	at := func(run func(func())) (id any) {
-		run(func() { id = python(t, ident) })
-		return id
-	}
+	ident := func() any { return python(t, "threading.get_ident") }
 	var main any
-	require.NoError(t, rt.RunOnMain(func() { main = python(t, ident) }))
-	second := at(run2)
-	for range 5 {
-		assert.Equal(t, main, at(run1))
-		assert.Equal(t, second, at(run2))
+	require.NoError(t, rt.RunOnMain(func() {
+		main = ident()
+		assert.False(t, h.BindThread().Waiting()) // else it would wait for itself
+	}))
+	first, second := h.BindThread(), h.BindThread()
+	done := make(chan any)
+	work := make(chan struct{}, 100)
+	go func() {
+		first.Run(func() { work <- struct{}{} }, func() {
+			done <- ident()
+			for range work {
+				for first.Waiting() {
+					first.Serve()
+				}
+			}
+		})
+		done <- nil
+	}()
+	assert.Equal(t, main, <-done)
+	for range 5 { // others get a turn while it has nothing to do
+		require.NoError(t, rt.RunOnMain(func() { assert.Equal(t, main, ident()) }))
 	}
-	assert.NotEqual(t, main, second)
-	release2()
-	release1()
-	release1()
-	run3, release3 := h.BindThread()
-	assert.Equal(t, main, at(run3), "it is free again")
-	release3()
+	second.Run(nil, func() { assert.NotEqual(t, main, ident()) })
+	assert.False(t, second.Waiting())
+	close(work)
+	assert.Nil(t, <-done)
+	h.BindThread().Run(func() {}, func() { assert.Equal(t, main, ident(), "it is free again") })
+	require.NoError(t, rt.RunOnMain(func() {}))
 }

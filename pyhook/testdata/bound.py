@@ -61,6 +61,10 @@ def calls(state):
     return [first, second, state.local.calls]
 
 
+def forget_signals():
+    signal.signal(signal.SIGUSR2, FORMER or signal.SIG_DFL)
+
+
 def where(state, bucket):
     """Notes the thread that it is called on, and in a callback."""
     state.append(threading.get_ident())
