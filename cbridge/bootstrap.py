@@ -1,6 +1,5 @@
 """Helpers that cbridge runs inside the interpreter it has started."""
 
-import contextlib
 import importlib.abc
 import importlib.util
 import sys
@@ -110,18 +109,6 @@ class _EmbeddedLoader(importlib.abc.ExecutionLoader):
 def install_package(package, sources):
     """Makes `import package` load the given sources, before any installed copy."""
     sys.meta_path.insert(0, _EmbeddedLoader(package, sources, f"<embedded {package}>"))
-
-
-def shut_down():
-    """What python does at exit, short of taking the interpreter down."""
-    import atexit
-
-    try:
-        atexit._run_exitfuncs()  # before 3.10 it raises what the last one raised
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.flush()
 
 
 class Interrupted(BaseException):

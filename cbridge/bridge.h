@@ -34,6 +34,19 @@ void pyh_defer_call(void (*fn)(void *), void *arg);
 int64_t pyh_deferred(void);
 int64_t pyh_thread_states(void);
 
+bool pyh_is_forked(void); // this process is a child of os.fork
+
+// signals.c
+void pyh_note_faults(void);    // before Python starts: the handlers that stay
+void pyh_keep_faults(void);    // puts them back
+void pyh_release_faults(void); // they need not stay any more
+void pyh_watch_forks(void);    // has forked children give up Go's handlers
+PyObject *pyh_guard(void);           // new: calls a function, which changes no signal
+PyObject *pyh_releases_faults(void); // new: says whether pyh_release_faults was called
+void pyh_deliver_by(PyObject *function); // what runs handlers; attached
+// pyh_trip has Python's handler of a signal run when its main thread next runs Python.
+void pyh_trip(int number);
+
 // object.c: each expects an attached thread. "new" results are owned by the
 // caller; NULL means that a Python error is set.
 PyObject *pyh_string(const char *s, size_t n);            // new

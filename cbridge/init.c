@@ -1,5 +1,6 @@
 #include "bridge.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,11 +79,17 @@ char *pyh_initialize(const char *executable) {
   if (pyh.Py_IsInitialized()) {
     return copy("Python is already running in this process");
   }
+  pyh_note_faults();
+  stack_t stack;
+  sigaltstack(NULL, &stack);
   char *text = preinitialize();
   if (text == NULL) {
     text = pyh.PyInitConfig_Create != NULL ? initialize_pep741(executable)
                                            : initialize_legacy(executable);
   }
+  // PYTHONFAULTHANDLER and PYTHONDEVMODE have put handlers, and a stack for them.
+  pyh_keep_faults();
+  sigaltstack(&stack, NULL);
   if (text != NULL) {
     return text;
   }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -54,6 +55,9 @@ type Config struct {
 	Library string   // libpython's path; empty: asked of the interpreter
 	Modules []string // top-level modules that the interpreter must have
 	Path    []string // put before sys.path, first one first
+	// ExitWait is how long Close waits for Python's threads, executors and exit
+	// functions: 30 seconds if it is 0, without an end if it is negative.
+	ExitWait time.Duration
 }
 
 // Interpreter is the process's one Python.
@@ -63,8 +67,12 @@ type Interpreter struct {
 	Version string    // as the library says, "3.11.2 (main, ...)"
 	Refused []Attempt // candidates passed over on the way
 
-	main      chan func() // runs on Python's main thread
+	main      *mainQueue    // runs on Python's main thread
+	over      chan struct{} // closed when nothing more runs there
+	exitWait  time.Duration
 	bootstrap *Object
+	ending    *Object // ending.py
+	relay     *relay
 	describe  *Object
 	striking  striking
 	closeOnce sync.Once
@@ -94,7 +102,7 @@ func start(ctx context.Context, cfg Config) (*Interpreter, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &Interpreter{Python: *python, Refused: refused, main: make(chan func())}
+	in := &Interpreter{Python: *python, Refused: refused, main: newMainQueue(), over: make(chan struct{}), exitWait: cfg.ExitWait}
 	keepAlive()
 	if err := in.load(cfg.Library); err != nil {
 		return nil, err
@@ -153,31 +161,9 @@ func (in *Interpreter) mainThread(started chan<- error) {
 		return
 	}
 	started <- nil
-	for f := range in.main {
-		f()
+	for range in.main.come {
+		in.main.serve()
 	}
-}
-
-// RunOnMain runs f on the OS thread that Python takes for its main thread and
-// returns when f has; a panic of f is the caller's. Imports that start threads
-// (torch) belong there.
-func (in *Interpreter) RunOnMain(f func()) error {
-	if err := running(); err != nil {
-		return err
-	}
-	if C.pyh_on_main_thread() {
-		f() // a Go function that Python's main thread called
-		return nil
-	}
-	panicked := make(chan any)
-	in.main <- func() {
-		defer func() { panicked <- recover() }()
-		f()
-	}
-	if p := <-panicked; p != nil {
-		panic(p)
-	}
-	return nil
 }
 
 func (in *Interpreter) boot(path []string) error {
@@ -191,6 +177,12 @@ func (in *Interpreter) boot(path []string) error {
 	}
 	describer.Store(in.describe)
 	if err := in.striking.load(in); err != nil {
+		return err
+	}
+	if in.ending, err = in.Module("_pyhook_ending", endingSource); err != nil {
+		return err
+	}
+	if err := in.installSignals(); err != nil {
 		return err
 	}
 	if len(path) == 0 {
@@ -258,8 +250,8 @@ func (in *Interpreter) InstallPackage(name string, sources map[string]string) er
 // Import imports a module. The caller owns the result.
 func (in *Interpreter) Import(name string) (*Object, error) { return Import(name) }
 
-// Import imports a module into the running interpreter. The caller owns the
-// result.
+// Import imports a module into the running interpreter, on the calling thread. The
+// caller owns the result.
 func Import(name string) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err
@@ -272,20 +264,26 @@ func Import(name string) (*Object, error) {
 	return obj, err
 }
 
-// Close runs Python's atexit functions, flushes its streams and drops what the
-// bridge holds. The interpreter is not taken down (torch does not survive it);
-// its memory goes with the process. Idempotent; later calls to Python give
+// Close does what python does at its end: it runs threading's exit functions (which
+// shut executors down), waits for threads that are no daemons, runs the atexit functions
+// and writes out what open files hold back. Then it drops what the bridge holds. The
+// interpreter is not taken down (torch does not survive it), so finalisers of objects do
+// not run; its memory goes with the process. What takes longer than Config.ExitWait is
+// left behind: the error is an *ExitError. Idempotent; later calls to Python give
 // ErrClosed.
 func (in *Interpreter) Close() error {
 	in.closeOnce.Do(func() {
-		err := in.RunOnMain(func() { _, in.closeErr = in.bootstrap.CallValue("shut_down") })
-		if err != nil {
-			in.closeErr = err
+		if in.closeErr = running(); in.closeErr != nil {
+			return
 		}
+		in.closeErr = in.end(in.exitWait)
 		state.Store(stateClosed)
-		in.describe.Close()
 		in.striking.close()
-		in.bootstrap.Close()
+		close(in.over)
+		in.relay.stop()
+		for _, o := range []*Object{in.relay.settle, in.relay.module, in.describe, in.ending, in.bootstrap} {
+			o.Close()
+		}
 	})
 	return in.closeErr
 }

@@ -62,15 +62,22 @@ func (childT) FailNow()                          { os.Exit(1) }
 // unless env says otherwise, and returns what it wrote to its stdout.
 func runChild(t *testing.T, name string, env ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^ExampleStart$")
-	cmd.Env = append(os.Environ(), childCase+"="+name, "PYHOOK_PYTHON="+python.Python.Executable)
-	cmd.Env = append(cmd.Env, env...)
+	cmd := childCommand(t, name, env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	require.NoError(t, err, "the child said:\n%s", out)
 	return string(out)
+}
+
+// childCommand is runChild's command.
+func childCommand(t *testing.T, name string, env ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^ExampleStart$")
+	cmd.Env = append(os.Environ(), childCase+"="+name, "PYHOOK_PYTHON="+python.Python.Executable)
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
 }
 
 // eval runs an expression and returns the result.

@@ -113,6 +113,7 @@ static void thread_exit(void *state) {
 static volatile bool forked;
 
 static void in_child(void) { forked = true; }
+bool pyh_is_forked(void) { return forked; }
 
 static void end_forked_child(void) {
   static const char why[] =
@@ -126,6 +127,7 @@ static void end_forked_child(void) {
 static void make_exit_key(void) {
   pthread_key_create(&exit_key, thread_exit);
   pthread_atfork(NULL, NULL, in_child);
+  pyh_watch_forks();
 }
 
 // A thread's keys are cleared in the order in which they were made, those

@@ -71,11 +71,10 @@ func newStep(r *Reducer) *step {
 	return s
 }
 
-// launch runs on a goroutine of its own for the reducer's life, one step after
+// launch runs on its thread (thread.go) for the reducer's life, one step after
 // another. Every step that begins is finished, be it by Close: a Wait may be
 // in it already.
 func (r *Reducer) launch() {
-	defer close(r.ended)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -86,7 +85,7 @@ func (r *Reducer) launch() {
 			if r.closed {
 				return
 			}
-			r.wake.Wait()
+			r.idle()
 		}
 	}
 }
@@ -98,7 +97,7 @@ func (r *Reducer) launchStep(s *step) {
 	defer r.abandon(s, &chains)
 	for next := range r.buckets {
 		for s.pending[next] > 0 && s.stop == nil {
-			r.wake.Wait()
+			r.idle()
 		}
 		if s.stop != nil {
 			return

@@ -46,6 +46,8 @@ type Reducer struct {
 	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
 	log     log
 
+	thread pyhook.BoundThread // the launcher's
+
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
 }
@@ -98,7 +100,8 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	}
 	r.log.sizes = r.bucketSizes()
 	r.step = newStep(r)
-	go r.launch()
+	r.thread = bindThread(opts.Hook)
+	go r.launchOnThread()
 	return r, nil
 }
 

@@ -79,7 +79,13 @@ var (
 	ErrClosed = errors.New("used after Close")
 	// ErrRunning: the process has a Runtime already; share it.
 	ErrRunning = cbridge.ErrRunning
+	// ErrExitTimeout: Python's end took longer than Config.ExitWait: see ExitError.
+	ErrExitTimeout = cbridge.ErrExitTimeout
 )
+
+// ExitError is Runtime.Close's error when Python did not come to its end in time: it
+// names what was waited for.
+type ExitError = cbridge.ExitError
 
 // codes are those of python/pyhook/_errors.py's HookContractError and
 // HookLoadError, which tests keep in step; GroupError's are groupCodes.

@@ -68,12 +68,12 @@ type PythonCommHook struct {
 // around others, "fp16_wrapper(powersgd)". It may be any callable that takes
 // (state, bucket). Arguments are Python literals and specs, also with keywords:
 // "my_hooks.py:make(rank=2, inner=fp16)". An object or a class that registers a hook
-// with a DDP model, "gns.py:Stats(ddp)", gives that hook: see Capture. The caller
-// closes the result. The error is a *HookError.
+// with a DDP model, "gns.py:Stats(ddp)", gives that hook: see Capture. Its module is
+// imported on Python's main thread. The caller closes the result. The error is a *HookError.
 func (rt *Runtime) LoadHook(spec string) (*Object, error) { return rt.loadHook(spec, ofTrainer{}) }
 
 // NewState makes a hook's state from a class (a spec as LoadHook's, or the
-// short names powersgd, post_localsgd) and keyword arguments. A parameter
+// short names powersgd, post_localsgd) and keyword arguments, on Python's main thread. A parameter
 // process_group is filled with group (nil: the default group) unless kwargs
 // has it, and a parameter `parameters` takes what Parameters returns, or a
 // *Parameter is any argument. The caller closes the result. The error is a
@@ -196,6 +196,10 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	return future, err
 }
 
+// faultsEach: after so many calls with a bucket, and after each of the first ones, it is
+// looked at whether a library of C that the hook uses has taken Go's signals.
+const faultsEach = 64
+
 // call is the one crossing into C.
 func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *C.pyh_result) error {
 	hook, err := callable.Hold()
@@ -217,6 +221,9 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 	w.enter(c)
 	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
 	w.leave()
+	if calls := python.c.calls; calls < faultsEach || calls%faultsEach == 0 {
+		cbridge.KeepFaults()
+	}
 	*result = c.result
 	if alone {
 		python.call.Unlock()

@@ -43,7 +43,7 @@ func (t ofTrainer) arguments() (group, parameters any) {
 
 func (rt *Runtime) loadHook(spec string, trainer ofTrainer) (*Object, error) {
 	group, parameters := trainer.arguments()
-	hook, err := rt.bridge.Call("load_hook", spec, group, parameters)
+	hook, err := rt.callOnMain("load_hook", spec, group, parameters)
 	if err != nil {
 		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
 	}
@@ -56,7 +56,7 @@ func (rt *Runtime) newState(s StateSpec, trainer ofTrainer) (*Object, error) {
 		args = map[string]any{}
 	}
 	group, parameters := trainer.arguments()
-	state, err := rt.bridge.Call("build_state", s.Spec, args, group, parameters)
+	state, err := rt.callOnMain("build_state", s.Spec, args, group, parameters)
 	if err != nil {
 		return nil, hookError(s.Spec, rt.Rank(), -1, ErrLoad, err)
 	}
@@ -91,7 +91,7 @@ func (rt *Runtime) wrapHook(hook *Object, state any, trainer ofTrainer) (*Python
 // is given.
 func (rt *Runtime) joinState(hook *Object, state any, trainer ofTrainer) (_ *PythonCommHook, err error) {
 	group, parameters := trainer.arguments()
-	both, err := rt.bridge.Call("hook_and_state", hook, state != nil, group, parameters)
+	both, err := rt.callOnMain("hook_and_state", hook, state != nil, group, parameters)
 	if err != nil {
 		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
 	}
@@ -135,12 +135,12 @@ func (rt *Runtime) Capture(object *Object, cfg HookConfig) (*PythonCommHook, err
 	}
 	defer trainer.close()
 	group, parameters := trainer.arguments()
-	module, err := cbridge.Import("pyhook.capture")
+	module, err := rt.Import("pyhook.capture")
 	if err != nil {
 		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, ErrLoad, err)
 	}
 	defer module.Close()
-	registered, err := module.Call("capture", object, parameters, group)
+	registered, err := rt.getOnMain(func() (*Object, error) { return module.Call("capture", object, parameters, group) })
 	if err != nil {
 		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, ErrLoad, err)
 	}

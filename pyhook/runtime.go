@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pyhook/cbridge"
 	pysource "pyhook/python"
@@ -24,6 +25,9 @@ type Config struct {
 	Library string   // libpython's path, where it cannot be found
 	Path    []string // put before sys.path: where hooks' modules are
 	Output  Output   // where what Python prints and logs goes
+	// ExitWait is how long Close waits for what Python waits for at its end: threads,
+	// executors, exit functions. 30 seconds if it is 0, without an end if it is negative.
+	ExitWait time.Duration
 }
 
 // Object is a handle on a Python object: a state, a hook, a group.
@@ -37,6 +41,7 @@ type Runtime struct {
 	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
+	bound       atomic.Bool  // somebody has Python's main thread for the calls of a hook
 	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
 	closed      atomic.Bool
 	closeOnce   sync.Once
@@ -49,7 +54,7 @@ type Runtime struct {
 // launcher's variables (RANK, MASTER_ADDR, ...) must be in the environment
 // before: Python copies it as it starts.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
-	in, err := cbridge.Start(ctx, cbridge.Config{Python: cfg.Python, Library: cfg.Library, Modules: []string{"torch"}, Path: cfg.Path})
+	in, err := cbridge.Start(ctx, cbridge.Config{Python: cfg.Python, Library: cfg.Library, Modules: []string{"torch"}, Path: cfg.Path, ExitWait: cfg.ExitWait})
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +103,7 @@ func (rt *Runtime) boot(output Output) error {
 	// of it fail.
 	var importErr error
 	err = rt.interpreter.RunOnMain(func() { rt.bridge, importErr = importUncollected("pyhook._bridge") })
+	cbridge.KeepFaults()
 	if err != nil || importErr != nil {
 		return firstError(err, importErr)
 	}
@@ -203,13 +209,19 @@ func (rt *Runtime) Environment() (map[string]any, error) {
 	return out, nil
 }
 
-// Import imports a Python module, for what this package has no function for.
-// The caller closes the result.
-func (rt *Runtime) Import(module string) (*Object, error) { return cbridge.Import(module) }
+// Import imports a Python module, on Python's main thread, for what this package has no
+// function for. The caller closes the result.
+func (rt *Runtime) Import(module string) (*Object, error) {
+	return rt.getOnMain(func() (*Object, error) { return cbridge.Import(module) })
+}
 
-// Close destroys the process groups, runs Python's exit functions and drops
-// what the runtime holds. Futures that are pending then fail with ErrClosed.
-// Python cannot be started again in this process. Idempotent.
+// Close destroys the process groups, does what python does at its end, and drops what
+// the runtime holds. Futures that are pending then fail with ErrClosed. Python cannot be
+// started again in this process. Idempotent.
+//
+// Python's end is: executors are shut down, threads that are no daemons are waited for,
+// atexit functions run, and open files are written out. What is not done within
+// Config.ExitWait is left behind, and the error is an *ExitError that names it.
 //
 // While an InitProcessGroup that was given up still waits for other ranks, Close
 // leaves Python as it is and returns an error: torch 1.13 waits with the GIL held.

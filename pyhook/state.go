@@ -99,8 +99,10 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 		return nil, err
 	}
 	defer bridge.Close()
-	value, err := bridge.CallValue("save_hook", h.hook, h.state, o.trusted, h.buckets.forms())
-	if err != nil {
+	var value any
+	buckets := h.buckets.forms()
+	closed := h.rt.RunOnMain(func() { value, err = bridge.CallValue("save_hook", h.hook, h.state, o.trusted, buckets) })
+	if err := firstError(closed, err); err != nil {
 		return nil, err
 	}
 	data, ok := value.([]byte)
@@ -132,8 +134,11 @@ func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
 		return h.stateError(err)
 	}
 	defer bridge.Close()
-	buckets, err := bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device)
-	if err != nil {
+	var buckets any
+	closed := h.rt.RunOnMain(func() {
+		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device)
+	})
+	if err := firstError(closed, err); err != nil {
 		return h.stateError(err)
 	}
 	if o.anyBuckets {

@@ -1,0 +1,139 @@
+package cbridge
+
+// #include "shim.h"
+import "C"
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// mainQueue is what is to be run on Python's main thread, in the order it came.
+type mainQueue struct {
+	length atomic.Int64 // of calls
+
+	mu    sync.Mutex
+	calls []*mainCall
+	wake  func()        // tells whoever has the thread that calls came
+	come  chan struct{} // the thread itself waits for it while nobody has it
+}
+
+type mainCall struct {
+	f       func()
+	claimed atomic.Bool // it runs, or never will
+	done    chan any    // what it panicked with, or nil
+}
+
+func newMainQueue() *mainQueue {
+	q := &mainQueue{come: make(chan struct{}, 1)}
+	q.wake = q.ring
+	return q
+}
+
+func (q *mainQueue) ring() {
+	select {
+	case q.come <- struct{}{}:
+	default: // it will look in any case
+	}
+}
+
+func (q *mainQueue) push(c *mainCall) {
+	q.mu.Lock()
+	q.calls = append(q.calls, c)
+	q.length.Add(1)
+	wake := q.wake
+	q.mu.Unlock()
+	wake()
+}
+
+// serve runs what is there now, on the calling thread.
+func (q *mainQueue) serve() {
+	for {
+		q.mu.Lock()
+		if len(q.calls) == 0 {
+			q.mu.Unlock()
+			return
+		}
+		c := q.calls[0]
+		q.calls = q.calls[1:]
+		q.length.Add(-1)
+		q.mu.Unlock()
+		if c.claimed.CompareAndSwap(false, true) {
+			c.run()
+		}
+	}
+}
+
+func (c *mainCall) run() {
+	defer func() { c.done <- recover() }()
+	c.f()
+}
+
+// has gives the thread to somebody: wake is called when calls come. nil: to nobody.
+func (q *mainQueue) has(wake func()) {
+	if wake == nil {
+		wake = q.ring
+	}
+	q.mu.Lock()
+	q.wake = wake
+	waiting := len(q.calls) > 0
+	q.mu.Unlock()
+	if waiting {
+		wake()
+	}
+}
+
+// RunOnMain runs f on the OS thread that Python takes for its main thread and
+// returns when f has; a panic of f is the caller's. Imports, and what is bound to the
+// thread that made it (sqlite3's connections, asyncio's loops), belong there. f waits
+// until what runs there before it is done. The error is ErrClosed or ErrNotRunning, and
+// f did not run.
+func (in *Interpreter) RunOnMain(f func()) error {
+	if err := running(); err != nil {
+		return err
+	}
+	if C.pyh_on_main_thread() {
+		f() // a Go function that Python's main thread called
+		return nil
+	}
+	c := &mainCall{f: f, done: make(chan any, 1)}
+	in.main.push(c)
+	select {
+	case p := <-c.done:
+		return c.end(p)
+	case <-in.over:
+	}
+	if c.claimed.CompareAndSwap(false, true) {
+		return ErrClosed
+	}
+	return c.end(<-c.done)
+}
+
+func (c *mainCall) end(p any) error {
+	if p != nil {
+		panic(p)
+	}
+	return nil
+}
+
+// OnMain says whether the calling goroutine is on Python's main thread.
+func (in *Interpreter) OnMain() bool { return running() == nil && bool(C.pyh_on_main_thread()) }
+
+// HaveMain runs loop on Python's main thread, for as long as it likes: what then is
+// called there costs no hand-over to another thread. What others give RunOnMain waits
+// meanwhile, until loop calls ServeMain, which it does when it has nothing to do and
+// MainWaiting is true; wake is called, on any goroutine, when that may have become so.
+// The error is RunOnMain's.
+func (in *Interpreter) HaveMain(wake, loop func()) error {
+	return in.RunOnMain(func() {
+		in.main.has(wake)
+		defer in.main.has(nil)
+		loop()
+	})
+}
+
+// MainWaiting says whether somebody has something to run on Python's main thread.
+func (in *Interpreter) MainWaiting() bool { return in.main.length.Load() > 0 }
+
+// ServeMain, by HaveMain's loop, runs that.
+func (in *Interpreter) ServeMain() { in.main.serve() }

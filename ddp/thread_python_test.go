@@ -1,0 +1,154 @@
+package ddp_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+)
+
+// boundHook makes a hook of pyhook/testdata/bound.py with a state of its own.
+func boundHook(t *testing.T, hook, state string) *pyhook.PythonCommHook {
+	t.Helper()
+	const file = "../pyhook/testdata/bound.py:"
+	made, err := rt.NewState(file+state, nil, nil)
+	require.NoError(t, err)
+	t.Cleanup(made.Close)
+	return python(t, file+hook, made)
+}
+
+// sqlite3, asyncio and threading.local at import and in the state, in calls and in
+// callbacks, on gloo.
+func TestWhatBelongsToAThreadWorksInAReducersHooks(t *testing.T) {
+	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
+		t.Run(order.String(), func(t *testing.T) {
+			h := boundHook(t, "hook", "State")
+			params := scalars(4)
+			t.Cleanup(func() { closeParameters(params) })
+			r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: order})
+			for range 3 {
+				setAll(t, r, len(params))
+				_, err := r.Wait(soon(t))
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+// All calls and callbacks of a reducer are on one thread, another's on another.
+func TestEachReducersHooksHaveAThread(t *testing.T) {
+	var threads [][]any
+	var hooks []*pyhook.PythonCommHook
+	for range 3 {
+		h := boundHook(t, "where", "new_list")
+		params := scalars(3)
+		t.Cleanup(func() { closeParameters(params) })
+		r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: ddp.Ordered})
+		hooks = append(hooks, h)
+		for range 2 { // one after another: the group is one
+			setAll(t, r, len(params))
+			_, err := r.Wait(soon(t))
+			require.NoError(t, err)
+		}
+	}
+	for _, h := range hooks {
+		list, err := h.State().Value()
+		require.NoError(t, err)
+		seen := list.([]any)
+		assert.Len(t, seen, 12)
+		threads = append(threads, slices.Compact(seen))
+	}
+	for i, one := range threads {
+		require.Len(t, one, 1, "%v", one)
+		for _, other := range threads[:i] {
+			assert.NotEqual(t, other, one)
+		}
+	}
+	var main any
+	require.NoError(t, rt.RunOnMain(func() { main = must(must(rt.Import("threading")).CallValue("get_ident")) }))
+	assert.Equal(t, []any{main}, threads[0])
+}
+
+// A reducer that is closed leaves Python's main thread to the next.
+func TestTheNextReducerHasPythonsMainThread(t *testing.T) {
+	for range 20 {
+		h := boundHook(t, "hook", "State")
+		params := scalars(1)
+		r := must(ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h}))
+		setAll(t, r, 1)
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+		r.Close()
+		closeParameters(params)
+	}
+}
+
+// Others get Python's main thread between buckets, in the midst of a step.
+func TestAStepLeavesPythonsMainThreadToOthers(t *testing.T) {
+	h := boundHook(t, "hook", "State")
+	params := scalars(3)
+	t.Cleanup(func() { closeParameters(params) })
+	r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
+	for range 3 {
+		for i := 2; i >= 0; i-- {
+			set(t, r, i, 1)
+			require.NoError(t, rt.RunOnMain(func() {}))
+			python(t, "../pyhook/testdata/bound.py:where", nil)
+		}
+		_, err := r.Wait(soon(t))
+		require.NoError(t, err)
+	}
+}
+
+// While one reducer's hook blocks on Python's main thread, another's goes on.
+func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
+	blocks := python(t, "../pyhook/testdata/bound.py:sleeps", nil)
+	quick := boundHook(t, "where", "new_list")
+	params, others := scalars(1), scalars(1)
+	t.Cleanup(func() { closeParameters(params); closeParameters(others) })
+	r := reducer(t, params, ddp.Options{Group: world, Hook: blocks})
+	q := reducer(t, others, ddp.Options{Group: world, Hook: quick})
+	setAll(t, r, 1)
+	start := time.Now()
+	setAll(t, q, 1)
+	_, err := q.Wait(soon(t))
+	require.NoError(t, err)
+	assert.Less(t, time.Since(start), 900*time.Millisecond)
+	_, err = r.Wait(soon(t))
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, time.Since(start), time.Second)
+}
+
+// unbound hides that a hook belongs on a thread.
+type unbound struct{ pyhook.ChainedHook }
+
+// BenchmarkThread is what the hand-over to Python's main thread costs a step of eight
+// buckets of one number, whose hooks do nothing, or whose collectives are of one rank.
+func BenchmarkThread(b *testing.B) {
+	for _, spec := range []string{"noop", "allreduce"} {
+		h := must(rt.NewHook(spec, pyhook.HookConfig{}))
+		defer h.Close()
+		for name, hook := range map[string]pyhook.CommHook{"main": h, "any": unbound{h}} {
+			b.Run(spec+"/"+name, func(b *testing.B) {
+				params := scalars(8)
+				defer closeParameters(params)
+				r := must(ddp.NewReducer(context.Background(), params, ddp.Options{Group: world, Hook: hook, BucketCapMB: tiny, Order: ddp.Ordered}))
+				defer r.Close()
+				for b.Loop() {
+					for i := range params {
+						if err := r.Ready(i); err != nil {
+							b.Fatal(err)
+						}
+					}
+					must(r.Wait(context.Background()))
+				}
+			})
+		}
+	}
+}

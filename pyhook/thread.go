@@ -1,0 +1,92 @@
+package pyhook
+
+import (
+	"runtime"
+
+	"pyhook/cbridge"
+)
+
+// ThreadBound is a hook whose calls belong on one OS thread: what its code made there
+// (a sqlite3 connection, an asyncio loop, a threading.local's values) is of use on that
+// thread only. ddp.Reducer calls such a hook and its chains there.
+type ThreadBound interface {
+	// BindThread chooses the thread for one caller.
+	BindThread() BoundThread
+}
+
+// BoundThread is an OS thread for one caller's hook calls. The thread may have more to
+// do than that: when the caller has nothing to do and Waiting is true, it calls Serve.
+type BoundThread interface {
+	// Run, once, runs loop on the thread, and lets go of that when loop returns. wake is
+	// called, on any goroutine, when Waiting may have become true.
+	Run(wake, loop func())
+	// Waiting says whether there is other work for the thread.
+	Waiting() bool
+	// Serve does that work. By loop.
+	Serve()
+}
+
+// BindThread gives the first caller Python's main thread, on which modules are imported
+// and states are made, as in a plain Python trainer. Who comes while another has it
+// gets a thread of its own: if the calls of two reducers shared one, a hook that waits
+// for another rank in the one could keep that rank's turn in the other from coming. So
+// does who is on the main thread itself, by RunOnMain, and would wait for itself.
+func (h *PythonCommHook) BindThread() BoundThread { return h.rt.BindThread() }
+
+// BindThread is that of every hook of the runtime.
+func (rt *Runtime) BindThread() BoundThread {
+	if rt.interpreter.OnMain() || !rt.bound.CompareAndSwap(false, true) {
+		return ownThread{}
+	}
+	return mainThread{rt}
+}
+
+type mainThread struct{ rt *Runtime }
+
+func (m mainThread) Run(wake, loop func()) {
+	defer m.rt.bound.Store(false)
+	if m.rt.interpreter.HaveMain(wake, loop) != nil {
+		loop() // Python is closed, and whatever it calls says so
+	}
+}
+
+func (m mainThread) Waiting() bool { return m.rt.interpreter.MainWaiting() }
+func (m mainThread) Serve()        { m.rt.interpreter.ServeMain() }
+
+// ownThread is that of the goroutine that calls Run. Its state of Python's goes when the
+// thread ends, which Go lets it do later.
+type ownThread struct{}
+
+func (ownThread) Run(_, loop func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	loop()
+}
+
+func (ownThread) Waiting() bool { return false }
+func (ownThread) Serve()        {}
+
+// RunOnMain runs f on Python's main thread, an OS thread of its own, and returns when f
+// has. LoadHook, NewState, Import and SaveState do so themselves, and ddp.Reducer calls
+// hooks there. Whoever calls RunHook, or functions of an Object, directly does it on the
+// calling thread: put such calls in f where they need what is bound to a thread. f waits
+// while a hook's call is inside there, and must not wait for a Reducer itself. The error
+// is ErrClosed, and f did not run.
+func (rt *Runtime) RunOnMain(f func()) error { return rt.interpreter.RunOnMain(f) }
+
+// callOnMain calls a function of _bridge.py on Python's main thread.
+func (rt *Runtime) callOnMain(function string, args ...any) (o *Object, err error) {
+	return rt.getOnMain(func() (*Object, error) { return rt.bridge.Call(function, args...) })
+}
+
+// getOnMain has f make an object on Python's main thread. Its code may have loaded
+// libraries that took Go's signals.
+func (rt *Runtime) getOnMain(f func() (*Object, error)) (o *Object, err error) {
+	if closed := rt.RunOnMain(func() { o, err = f() }); closed != nil {
+		return nil, closed
+	}
+	cbridge.KeepFaults()
+	return o, err
+}
+
+var _ ThreadBound = (*PythonCommHook)(nil)
