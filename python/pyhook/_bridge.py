@@ -33,7 +33,9 @@ from ._group import (
     stop_joining,
     torch_version,
 )
+from ._issued import Watched
 from ._load import build_state, check_hook, hook_name, load_hook
+from ._order import hook_order
 from ._ordered import Chain, Observed, install
 from ._sparse import run_sparse_hook, sparse_layout, sparse_parts
 
@@ -47,6 +49,7 @@ __all__ = [
     "HookError",
     "HookLoadError",
     "Observed",
+    "Watched",
     "build_state",
     "callback_origin",
     "check_hook",
@@ -56,6 +59,7 @@ __all__ = [
     "fresh",
     "future_value",
     "hook_name",
+    "hook_order",
     "init_process_group",
     "libuv_disabled",
     "load_hook",
