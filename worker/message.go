@@ -105,9 +105,12 @@ type bucketMessage struct {
 
 type hookMessage struct {
 	ID    uint64
-	Name  string // in the answer
 	Spec  string
 	State any // a value of HookConfig.State
+	// In the answer:
+	Name        string
+	Independent bool         // pyhook.IndependentHook's
+	Order       *remoteError // why that is not known
 }
 
 type runMessage struct {

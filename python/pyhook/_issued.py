@@ -75,11 +75,12 @@ _real_get_future = WORK.get_future  # before anything wraps it
 class Issued:
     """One collective: its name, its real future, and whether the hook has looked at it."""
 
-    __slots__ = ("_work", "future", "name", "seen")
+    __slots__ = ("_work", "future", "hook", "name", "seen")
 
-    def __init__(self, name: str, work: Any, future: Any) -> None:
+    def __init__(self, name: str, work: Any, future: Any, hook: Any) -> None:
         self.name = name
         self.future = future
+        self.hook = hook  # whose call issued it
         self.seen = False
         self._work = weakref.ref(work, functools.partial(_forget, id(work), self))
 
@@ -120,9 +121,10 @@ def issued_as(work: Any) -> Optional[Issued]:
 class Issues:
     """What one hook call issued."""
 
-    __slots__ = ("_issues",)
+    __slots__ = ("_hook", "_issues")
 
-    def __init__(self) -> None:
+    def __init__(self, hook: Any) -> None:
+        self._hook = hook
         self._issues: Optional[list[Issued]] = None  # made by the first
 
     def issued(self, name: str, work: Any) -> None:
@@ -131,7 +133,7 @@ class Issues:
             future = _future_of(work)
         except Exception:
             return  # a backend without futures: its works can only be waited for
-        one = Issued(name, work, future)
+        one = Issued(name, work, future, self._hook)
         _by_work[id(work)] = one
         if self._issues is None:
             self._issues = []
@@ -153,15 +155,13 @@ class Issues:
         if self._issues is None and not _later:
             return
         mine, self._issues = self.unseen(), None
-        earlier, _later[:] = list(_later), []
+        earlier, _later[:] = [one for one in _later if not one.seen], []
         error: Optional[HookContractError] = None
-        for one, where in [(one, "") for one in mine] + [
-            (one, " in an earlier call") for one in earlier if not one.seen
-        ]:
-            if not one.future.done():
+        for one in mine + earlier:
+            if one.hook is not self._hook or not one.future.done():
                 _later.append(one)
             elif error is None:
-                error = _failure(one, where)
+                error = _failure(one, "" if one in mine else " in an earlier call")
         if error is not None:
             raise error
 
@@ -187,24 +187,23 @@ def _future_of(work: Any) -> Any:
     return own(work)
 
 
-class Watched(Issues):
+class Watched:
     """A hook whose futures are the real ones: calling it calls the hook.
 
     If a collective of the call itself is unseen when that returns, the future that
-    it gives is done when that collective is too, and fails if it did. What callbacks
-    issue, on the backend's threads, is not noted.
+    it gives fails if that did; it is done when the works that the hook has let go of
+    are too. What callbacks issue, on the backend's threads, is not noted.
     """
 
     __slots__ = ("_hook",)
 
     def __init__(self, hook: Callable[[Any, Any], Any]) -> None:
-        super().__init__()
         self._hook = hook
 
     def __call__(self, state: Any, bucket: Any) -> Any:
         if getattr(_scope, "log", None) is not None:  # inside a chain, which does it
             return self._hook(state, bucket)
-        call = Issues()
+        call = Issues(self._hook)
         _scope.log = call
         try:
             future = self._hook(state, bucket)
@@ -213,14 +212,22 @@ class Watched(Issues):
         unseen = call.unseen()
         if not unseen or not isinstance(future, torch._C.Future):
             return future
-        return _joined(future, [one.future for one in unseen], call)
+        return _joined(future, [one.future for one in unseen if one.dropped()], call)
 
 
 def _joined(future: Any, others: list[Any], call: Issues) -> Any:
     """The hook's future, done when the others are too."""
     whole = torch.futures.Future()
+    # Not torch's collect_all: that is done as soon as one has failed.
+    left = len(others) + 1
+    lock = threading.Lock()
 
-    def all_done(_: Any) -> None:
+    def one_done(_: Any) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left > 0:
+                return
         try:
             value = torch._C.Future.value(future)
             call.check()
@@ -229,7 +236,8 @@ def _joined(future: Any, others: list[Any], call: Issues) -> Any:
         else:
             whole.set_result(value)
 
-    torch._C.Future.add_done_callback(torch._C._collect_all([future, *others]), all_done)
+    for one in (future, *others):
+        torch._C.Future.add_done_callback(one, one_done)
     return whole
 
 

@@ -67,11 +67,10 @@ class Chain(Issues):
     Used by one thread at a time: the Reducer's launcher.
     """
 
-    __slots__ = ("_futures", "_hook", "_level", "_observer")
+    __slots__ = ("_futures", "_level", "_observer")
 
     def __init__(self, hook: Callable[[Any, Any], Any]) -> None:
-        super().__init__()
-        self._hook = hook
+        super().__init__(hook)
         self._observer: Optional[Callable[[Any], None]] = None  # the call's, for its callbacks
         self._level: deque[OrderedFuture] = deque()  # what advance has still to complete
         self._futures: deque[OrderedFuture] = deque()  # made since it began
