@@ -91,7 +91,7 @@ func (r *Reducer) launch() {
 }
 
 // launchStep calls the hooks, in bucket order, as buckets become ready, and in
-// Ordered also runs their callbacks.
+// Serial and Ordered also runs their callbacks.
 func (r *Reducer) launchStep(s *step) {
 	var chains chains
 	defer r.abandon(s, &chains)
@@ -113,14 +113,15 @@ func (r *Reducer) launchStep(s *step) {
 		if chain != nil {
 			chains = append(chains, bucketChain{next, chain})
 		}
+		if ok && r.order == Serial {
+			ok = r.drain(s, &chains)
+		}
 		if !ok {
 			return
 		}
 	}
-	for len(chains) > 0 {
-		if !r.advance(s, &chains) {
-			return
-		}
+	if !r.drain(s, &chains) {
+		return
 	}
 	if r.findUnused {
 		r.reduceUsed(s)
@@ -144,14 +145,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 			return res, nil
 		}
 	}
-	switch {
-	case b.sparse:
-		res.future, chain, res.err = r.callSparse(s, res, b)
-	case r.order == Ordered:
-		res.future, chain, res.err = r.opts.Hook.(pyhook.ChainedHook).RunHookChained(s.ctx, b.grad)
-	default:
-		res.future, res.err = r.opts.Hook.RunHook(s.ctx, b.grad)
-	}
+	res.future, chain, res.err = r.call(s, res, b)
 	res.timing.Call = time.Since(start)
 	r.trace.called(start, index)
 	returned, watch := time.Now(), b.watch.Load()
@@ -175,10 +169,22 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 			return v, nil
 		})
 	}
-	if r.order == Serial {
+	if r.order == Serial && chain == nil {
 		res.value, res.err = res.timed.Wait(s.ctx)
 	}
 	return res, chain
+}
+
+// call, with the mutex free, calls the hook, chained where it and the order can be.
+func (r *Reducer) call(s *step, res *result, b *bucket) (*pyhook.Future, pyhook.Chain, error) {
+	if b.sparse {
+		return r.callSparse(s, res, b)
+	}
+	if h, ok := r.opts.Hook.(pyhook.ChainedHook); ok && r.chained() {
+		return h.RunHookChained(s.ctx, b.grad)
+	}
+	future, err := r.opts.Hook.RunHook(s.ctx, b.grad)
+	return future, nil, err
 }
 
 // stop, with the mutex held, keeps further buckets from being launched and

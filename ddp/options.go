@@ -13,17 +13,25 @@ type Order int
 const (
 	// Auto is Overlapped where that is safe: on nccl, whose callbacks run in one
 	// order on every rank, and for hooks that issue collectives only when they
-	// are called. Else it is Ordered for hooks that can be (Python's), and
-	// Serial for the others. On gloo, stock DDP hangs or aborts with hooks such
-	// as PowerSGD, which issue collectives in callbacks.
+	// are called. Else it is Ordered for hooks that say that they bear it
+	// (pyhook.IndependentHook: those of PyTorch's that were proven to, and those
+	// whose attribute pyhook_order is "ordered"), and Serial for the others.
 	Auto Order = iota
-	// Serial waits for a bucket's future before the next hook call. The
-	// backward pass goes on meanwhile.
+	// Serial is NCCL's order, for which most hooks are written: all callbacks of
+	// a bucket's hook call have run, in order, on one thread, before the next
+	// bucket's hook is called. So a hook may keep in its state what its callbacks
+	// need. The call's future need not be done by then: a hook may complete all
+	// of them in the last bucket's call. The future of a hook that is no
+	// pyhook.ChainedHook is waited for. The backward pass goes on meanwhile.
 	Serial
-	// Overlapped never waits, and callbacks run when they will.
+	// Overlapped never waits, and callbacks run when they will: on gloo, on its
+	// threads, in an order of each rank's own. Hooks that issue collectives in
+	// callbacks, as PowerSGD does, hang or abort there, as in stock DDP.
 	Overlapped
 	// Ordered overlaps buckets and runs their callbacks in an order fixed by
-	// level and bucket, the same on every rank: see pyhook.ChainedHook.
+	// level and bucket, the same on every rank: see pyhook.ChainedHook. A hook
+	// whose callbacks use what a later bucket's call changes gives wrong
+	// gradients, alike on all ranks and without an error.
 	Ordered
 )
 

@@ -3,10 +3,58 @@ package ddp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"pyhook/pyhook"
 )
+
+// setOrder makes Options.Order what it comes to.
+func (r *Reducer) setOrder() error {
+	independent := false
+	if h, ok := r.opts.Hook.(pyhook.IndependentHook); ok {
+		var err error
+		if independent, err = h.Independent(); err != nil {
+			return err
+		}
+	}
+	if r.order = r.opts.Order; r.order == Auto {
+		r.order = chooseOrder(r.opts, independent)
+	}
+	if _, ok := r.opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
+		return fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", r.opts.Group.Rank())
+	}
+	// nccl ends the process, or the wait, when a collective fails.
+	if h, ok := r.opts.Hook.(watchable); ok && r.order == Overlapped && r.opts.Group.Backend() != "nccl" {
+		return h.WatchCollectives()
+	}
+	return nil
+}
+
+// watchable is a hook that can note the collectives that it issues outside chains, so
+// that none fails unseen.
+type watchable interface {
+	WatchCollectives() error
+}
+
+// chooseOrder is Auto's rule. A hook may say that it issues collectives only
+// when it is called. A backend of several ("cpu:gloo,cuda:nccl") reduces our
+// CPU memory by another one than nccl.
+func chooseOrder(opts Options, independent bool) Order {
+	if opts.Group.Backend() == "nccl" {
+		return Overlapped
+	}
+	if h, ok := opts.Hook.(interface{ CollectivesOnlyInCall() bool }); ok && h.CollectivesOnlyInCall() {
+		return Overlapped
+	}
+	if independent {
+		return Ordered
+	}
+	return Serial
+}
+
+// chained says whether the reducer runs the hooks' callbacks.
+func (r *Reducer) chained() bool { return r.order == Serial || r.order == Ordered }
 
 // bucketChain is the callbacks that a bucket still has to come.
 type bucketChain struct {
@@ -34,9 +82,20 @@ func (r *Reducer) abandon(s *step, c *chains) {
 	}
 }
 
+// drain runs the open chains to their end, and returns whether the step may go on.
+// In Serial that is one chain, after each bucket's hook.
+func (r *Reducer) drain(s *step, c *chains) bool {
+	for len(*c) > 0 {
+		if !r.advance(s, c) {
+			return false
+		}
+	}
+	return true
+}
+
 // advance moves every open chain one level on, first bucket first, with the
-// mutex free. It is called once after each bucket's hook, and then until no
-// chain is left: when bucket t has been called, bucket t-1 gets its first
+// mutex free. In Ordered it is called once after each bucket's hook, and then until
+// no chain is left: when bucket t has been called, bucket t-1 gets its first
 // callbacks, bucket t-2 its second ones, and so on. That order depends on
 // nothing but the hooks, so every rank issues every collective in the same one;
 // the newest bucket's collective is under way meanwhile. It returns whether the
@@ -53,9 +112,12 @@ func (r *Reducer) advance(s *step, c *chains) bool {
 		more, err := b.chain.Advance(s.ctx)
 		r.trace.advanced(start, b.bucket)
 		res := s.results[b.bucket]
-		if err == nil && isDone(res.future) {
-			// A failed callback: on the other ranks the chain may go on.
-			_, err = res.future.Wait(context.Background())
+		if (err == nil || errors.Is(err, pyhook.ErrCollective)) && isDone(res.future) {
+			// A failed callback: on the other ranks the chain may go on. It says more
+			// than that nobody looked at the cause.
+			if _, failed := res.future.Wait(context.Background()); failed != nil {
+				err = failed
+			}
 		}
 		if err != nil {
 			res.err = err

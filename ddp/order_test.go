@@ -78,19 +78,28 @@ func (l *level) Close() {
 	l.complete(pyhook.Value{}, pyhook.ErrClosed)
 }
 
-func runChained(t *testing.T, c chained) ([]string, error) {
+// independent says whether it bears Ordered.
+type independent struct {
+	chained
+	says bool
+	err  error
+}
+
+func (i independent) Independent() (bool, error) { return i.says, i.err }
+
+func runChained(t *testing.T, c chained, order ddp.Order) ([]string, error) {
 	t.Helper()
 	var log []string
 	c.log, c.mu = &log, &sync.Mutex{}
 	n := len(c.levels)
-	r := reducer(t, scalars(n), ddp.Options{Hook: c, BucketCapMB: tiny})
+	r := reducer(t, scalars(n), ddp.Options{Hook: c, BucketCapMB: tiny, Order: order})
 	setAll(t, r, n)
 	_, err := r.Wait(soon(t))
 	return log, err
 }
 
 func TestOrderedRunsCallbacksByLevelAndBucket(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 1, 3}})
+	log, err := runChained(t, chained{levels: []int{2, 1, 3}}, ddp.Ordered)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
 		"call 0",
@@ -101,7 +110,7 @@ func TestOrderedRunsCallbacksByLevelAndBucket(t *testing.T) {
 }
 
 func TestOrderedEndsTheStepAtAFailedCallbackAndClosesEveryChain(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "0.2"})
+	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "0.2"}, ddp.Ordered)
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
 	assert.Equal(t, 0, step.Bucket)
@@ -110,7 +119,63 @@ func TestOrderedEndsTheStepAtAFailedCallbackAndClosesEveryChain(t *testing.T) {
 }
 
 func TestOrderedEndsTheStepAtAFailedCall(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "call 1"})
+	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "call 1"}, ddp.Ordered)
 	require.ErrorContains(t, err, "failed at call 1")
 	assert.Equal(t, []string{"call 0", "call 1", "close 0"}, log)
+}
+
+func TestReducerWaitSerialRunsACallsCallbacksBeforeTheNextCall(t *testing.T) {
+	log, err := runChained(t, chained{levels: []int{2, 1, 3}}, ddp.Auto)
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"call 0", "0.1", "0.2", "close 0",
+		"call 1", "1.1", "close 1",
+		"call 2", "2.1", "2.2", "2.3", "close 2",
+	}, log)
+}
+
+func TestReducerWaitSerialEndsTheStepAtAFailedCallback(t *testing.T) {
+	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "1.1"}, ddp.Serial)
+	var step *ddp.StepError
+	require.ErrorAs(t, err, &step)
+	assert.Equal(t, 1, step.Bucket)
+	assert.Equal(t, []string{"call 0", "0.1", "0.2", "close 0", "call 1", "1.1", "close 1"}, log)
+}
+
+// withLast completes the futures of all buckets in the call of the last one.
+type withLast struct {
+	chained
+	n       int
+	waiting *[]func()
+}
+
+func (w withLast) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, pyhook.Chain, error) {
+	future, complete := pyhook.NewFuture()
+	*w.waiting = append(*w.waiting, func() { complete(pyhook.TensorValue(b.Buffer()), nil) })
+	if b.Index() == w.n-1 {
+		for _, f := range *w.waiting {
+			f()
+		}
+		*w.waiting = nil
+	}
+	return future, endedChain{}, nil
+}
+
+type endedChain struct{}
+
+func (endedChain) Advance(context.Context) (bool, error) { return false, nil }
+func (endedChain) Close()                                {}
+
+func TestReducerWaitSerialDoesNotWaitForAFutureThatTheLastCallCompletes(t *testing.T) {
+	var waiting []func()
+	r := reducer(t, scalars(3), ddp.Options{Hook: withLast{n: 3, waiting: &waiting}, BucketCapMB: tiny})
+	assert.Equal(t, ddp.Serial, r.Order())
+	for range 2 {
+		stepWorks(t, r, 3)
+	}
+}
+
+func TestNewReducerRefusesAHookWhoseOrderIsNotKnown(t *testing.T) {
+	_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: independent{err: pyhook.ErrOrder}})
+	require.ErrorIs(t, err, pyhook.ErrOrder)
 }

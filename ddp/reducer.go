@@ -82,14 +82,11 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	find := opts.Unused == UnusedFind && !opts.StaticGraph
 	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*pyhook.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
-	if r.order = opts.Order; r.order == Auto {
-		r.order = chooseOrder(opts)
-	}
-	if _, ok := opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
-		return nil, fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", opts.Group.Rank())
-	}
-	err := r.checkSparse()
+	err := r.setOrder()
 	if err != nil {
+		return nil, err
+	}
+	if err := r.checkSparse(); err != nil {
 		return nil, err
 	}
 	if r.trace, err = newTrace(opts); err != nil {
@@ -103,22 +100,6 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	r.thread = bindThread(opts.Hook)
 	go r.launchOnThread()
 	return r, nil
-}
-
-// chooseOrder is Auto's rule. A hook may say that it issues collectives only
-// when it is called. A backend of several ("cpu:gloo,cuda:nccl") reduces our
-// CPU memory by another one than nccl.
-func chooseOrder(opts Options) Order {
-	if opts.Group.Backend() == "nccl" {
-		return Overlapped
-	}
-	if h, ok := opts.Hook.(interface{ CollectivesOnlyInCall() bool }); ok && h.CollectivesOnlyInCall() {
-		return Overlapped
-	}
-	if _, ok := opts.Hook.(pyhook.ChainedHook); ok {
-		return Ordered
-	}
-	return Serial
 }
 
 // Gradient returns parameter i's gradient: a view of its bucket, of the

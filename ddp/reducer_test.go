@@ -214,8 +214,11 @@ func TestAutoOverlapsWhereItIsSafe(t *testing.T) {
 		{"gloo", hook{run: identity}, ddp.Serial},
 		{"gloo", nil, ddp.Overlapped}, // the default hook says so itself
 		{"gloo", &pyhook.FP16CompressCommHook{}, ddp.Overlapped},
-		{"gloo", chained{}, ddp.Ordered},
+		{"gloo", chained{}, ddp.Serial},
+		{"gloo", independent{says: true}, ddp.Ordered},
+		{"gloo", independent{}, ddp.Serial},
 		{"nccl", chained{}, ddp.Overlapped},
+		{"nccl", independent{says: true}, ddp.Overlapped},
 		{"nccl", hook{run: identity}, ddp.Overlapped},
 		{"cpu:gloo,cuda:nccl", hook{run: identity}, ddp.Serial}, // our buckets are the CPU's
 	} {

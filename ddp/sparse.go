@@ -132,8 +132,8 @@ func (r *Reducer) callSparse(s *step, res *result, b *bucket) (*pyhook.Future, p
 		return nil, nil, err
 	}
 	res.timing.Bytes = g.Indices.Bytes() + g.Values.Bytes()
-	if r.order == Ordered {
-		return r.opts.Hook.(pyhook.ChainedSparseHook).RunSparseHookChained(s.ctx, res.sparse)
+	if h, ok := r.opts.Hook.(pyhook.ChainedSparseHook); ok && r.chained() {
+		return h.RunSparseHookChained(s.ctx, res.sparse)
 	}
 	future, err := r.opts.Hook.(pyhook.SparseCommHook).RunSparseHook(s.ctx, res.sparse)
 	return future, nil, err

@@ -7,14 +7,23 @@ import (
 	"pyhook/cbridge"
 )
 
-// ChainedHook is a hook whose callbacks may issue collectives. Its futures can
-// be completed in an order that the caller chooses, the same on every rank, so
+// ChainedHook is a hook whose callbacks run when its caller says so: a call's before
+// the next call, as on NCCL, or in another order that is the same on every rank, so
 // that buckets overlap where callbacks in gloo's order would mix up the ranks.
 type ChainedHook interface {
 	CommHook
 	// RunHookChained is RunHook, but nothing of the call's futures completes
 	// before the Chain is advanced (or the hook itself waits for it).
 	RunHookChained(ctx context.Context, b *GradBucket) (*Future, Chain, error)
+}
+
+// IndependentHook is a ChainedHook that knows whether it bears the latter.
+type IndependentHook interface {
+	ChainedHook
+	// Independent says whether callbacks of the hook use nothing that its call for
+	// another bucket changes, so that this may come before them. An error is that the
+	// hook says it in a way that is not known.
+	Independent() (bool, error)
 }
 
 // Chain is the collectives of one hook call, level by level: level 0 are those
@@ -24,7 +33,7 @@ type Chain interface {
 	// Advance waits for the collectives of the current level and runs their
 	// callbacks, in order, on the calling goroutine. It returns whether those
 	// issued more. Failures go to the hook's future; the error is the
-	// context's, or ErrClosed.
+	// context's, ErrClosed, or, when there are no more, ErrCollective.
 	Advance(ctx context.Context) (more bool, err error)
 	// Close drops the chain. Idempotent.
 	Close()
@@ -51,19 +60,34 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 	return future, &chain{hook: h, object: object, bucket: b.Index()}, nil
 }
 
+// Independent says so of those of PyTorch's hooks that were proven to be
+// (python/pyhook/_order.py has the list), of PyTorch's compression wrappers around one,
+// and of a hook whose attribute pyhook_order is "ordered". The error is ErrOrder.
+func (h *PythonCommHook) Independent() (bool, error) {
+	order, err := h.rt.bridge.CallValue("hook_order", h.hook)
+	if err != nil {
+		return false, h.failAt(-1, ErrOrder, err)
+	}
+	return order == "ordered", nil
+}
+
 // Drain waits for the collectives of the current level, and runs no callbacks:
 // after it, and Close, none of the call's writes to its bucket any more. While they
 // are under way nothing of Python is held, so that ctx can end the wait.
 func (c *chain) Drain(ctx context.Context) error {
-	unfinished, err := c.object.Call("unfinished")
-	if err != nil {
-		return c.fail(err)
+	for { // one that fails ends the wait before the others are done
+		unfinished, err := c.object.Call("unfinished")
+		if err != nil {
+			return c.fail(err)
+		}
+		if unfinished.IsNone() {
+			unfinished.Close()
+			return nil
+		}
+		if err := c.wait(ctx, unfinished); err != nil {
+			return err
+		}
 	}
-	if unfinished.IsNone() {
-		unfinished.Close()
-		return nil
-	}
-	return c.wait(ctx, unfinished)
 }
 
 // Advance: see Chain.
@@ -104,4 +128,4 @@ func (c *chain) fail(err error) error {
 // Close: see Chain.
 func (c *chain) Close() { c.object.Close() }
 
-var _ ChainedHook = (*PythonCommHook)(nil)
+var _ IndependentHook = (*PythonCommHook)(nil)

@@ -24,6 +24,9 @@ var (
 	// ErrFutureFailed: the hook's future completed with an exception, raised
 	// in a callback or given to set_exception.
 	ErrFutureFailed = errors.New("the hook's future failed")
+	// ErrCollective: a collective that the hook issued failed, and the hook did not
+	// look at it: neither the hook nor its future says so.
+	ErrCollective = errors.New("a collective of the hook failed unseen")
 	// ErrBadResult: the future's value cannot be a reduced bucket. The kinds
 	// below are ErrBadResult too.
 	ErrBadResult = errors.New("the hook's result is not valid")
@@ -52,6 +55,8 @@ var (
 	ErrArity        = fmt.Errorf("%w: it does not take (state, bucket)", ErrLoad)
 	ErrImportFailed = fmt.Errorf("%w: its module fails to import", ErrLoad)
 	ErrBadArguments = fmt.Errorf("%w: the state's arguments do not fit", ErrLoad)
+	// ErrOrder: its attribute pyhook_order is neither "ordered" nor "serial".
+	ErrOrder = fmt.Errorf("%w: its pyhook_order is not known", ErrLoad)
 	// ErrNeverFuture: an `async def` or a generator, so that each call would be
 	// an ErrNotFuture, which it is too.
 	ErrNeverFuture = fmt.Errorf("%w: calling it gives no future (%w)", ErrLoad, ErrNotFuture)
@@ -97,6 +102,7 @@ var codes = map[string]error{
 	"no_attribute": ErrNoAttribute, "not_callable": ErrNotCallable, "arity": ErrArity,
 	"async": ErrNeverFuture, "generator": ErrNeverFuture, "import_failed": ErrImportFailed,
 	"bad_arguments": ErrBadArguments, "not_done": ErrBadResult, "timeout": ErrFutureFailed,
+	"collective": ErrCollective, "order": ErrOrder,
 }
 
 // HookError says what went wrong with a hook, where, and what to do.

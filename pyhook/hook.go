@@ -54,6 +54,8 @@ type PythonCommHook struct {
 	state *Object
 	// observed is hook, watched for its collectives; nil: nobody does.
 	observed *Object
+	// watched is hook, or observed, with its collectives noted: see WatchCollectives.
+	watched *Object
 
 	watching sync.Mutex // a call is inside that watcher watches
 	watcher  atomic.Pointer[watcher]
@@ -120,6 +122,7 @@ func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
 	h.observed.Close()
+	h.watched.Close()
 	h.unwatch()
 }
 
@@ -145,6 +148,10 @@ func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
 // ends during the call the hook gets the exception pyhook.Interrupted, again if
 // it catches it, and the error is ErrInterrupted and the context's. What blocks
 // in C, a collective that is waited for perhaps, gets it when it returns.
+//
+// Its callbacks run as PyTorch runs them: on gloo on gloo's threads, as soon as a
+// collective is done. A callback that waits there for the work whose callback it is
+// (work.wait()) waits for itself, in PyTorch too. RunHookChained has neither.
 func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
 	return h.run(ctx, b, h.callable())
 }

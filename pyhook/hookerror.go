@@ -22,6 +22,9 @@ func hookError(hook string, rank, bucket int, kind error, err error) *HookError 
 	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":
 		e.Kind = codeKind(python, kind)
 		e.Detail, e.Hint = python.Fields["message"], python.Fields["hint"]
+		if errors.Is(e.Kind, ErrCollective) && isPeer(python) {
+			e.Kind, e.Hint = fmt.Errorf("%w: %w", e.Kind, ErrPeer), peerHint
+		}
 	default:
 		e.Detail = python.Error()
 		nameOrigin(python)
@@ -109,6 +112,8 @@ func hintFor(kind error, detail string) string {
 	}{
 		{ErrRaised, "%+v of the error prints the traceback; " + usableAgain},
 		{ErrFutureFailed, "look at the hook's callbacks (%+v of the error prints the traceback); " + usableAgain},
+		{ErrCollective, "let the hook see it: wait() for the work, or read fut.value() in each callback of its future"},
+		{ErrOrder, "set it to \"ordered\" where callbacks use nothing that a call for another bucket changes, else leave it out"},
 		{ErrClosed, "close it after the last future of its calls is done"},
 		{context.Canceled, "what was started goes on; the future can be waited for again"},
 		{context.DeadlineExceeded, "did all ranks call the hook? What was started goes on; the future can be waited for again"},

@@ -44,7 +44,7 @@ type Hook struct {
 	worker *Worker
 	id     uint64
 	spec   string
-	name   atomic.Pointer[string] // set at each load; nil: spec, before the first
+	loaded atomic.Pointer[loaded] // set at each load; nil: before the first
 	state  any                    // as it travels
 	cfg    HookConfig
 
@@ -58,6 +58,13 @@ type Hook struct {
 	onCollective func(pyhook.Collective)
 	snapshots    []snapshot // the last two
 	saving       *saving    // of the last snapshot; nil: none was made
+}
+
+// loaded is what the worker says of a hook.
+type loaded struct {
+	name        string
+	independent bool
+	order       error
 }
 
 // rollback is a bucket of the last step, with what it held.
@@ -114,17 +121,25 @@ func (h *Hook) load(ctx context.Context, p *process) error {
 	if m.Hook == nil {
 		return h.fail(nil, pyhook.ErrLoad, errors.New("the worker answered without the hook"))
 	}
-	name := m.Hook.Name
-	h.name.Store(&name)
+	h.loaded.Store(&loaded{m.Hook.Name, m.Hook.Independent, m.Hook.Order.local()})
 	return nil
 }
 
 // Name returns the hook's qualified Python name.
 func (h *Hook) Name() string {
-	if name := h.name.Load(); name != nil {
-		return *name
+	if l := h.loaded.Load(); l != nil {
+		return l.name
 	}
 	return h.spec
+}
+
+// Independent: see pyhook.IndependentHook.
+func (h *Hook) Independent() (bool, error) {
+	l := h.loaded.Load()
+	if l == nil {
+		return false, nil
+	}
+	return l.independent, l.order
 }
 
 // Close drops the hook. Idempotent.
@@ -272,6 +287,6 @@ func (h *Hook) Rollback() error {
 }
 
 var (
-	_ pyhook.ChainedHook     = (*Hook)(nil)
+	_ pyhook.IndependentHook = (*Hook)(nil)
 	_ pyhook.BufferAllocator = (*Hook)(nil)
 )

@@ -109,11 +109,14 @@ type bucketMessage struct {
 
 type hookMessage struct {
 	ID    uint64
-	Name  string // in the answer
 	Spec  string
 	State any // a value of HookConfig.State
 	// Params are the model's, in order; the hook was made with none where it is nil.
 	Params []uint64
+	// In the answer:
+	Name        string
+	Independent bool         // pyhook.IndependentHook's
+	Order       *remoteError // why that is not known
 }
 
 type runMessage struct {

@@ -30,7 +30,7 @@ var kinds = []error{
 	pyhook.ErrNotTensor, pyhook.ErrShort, pyhook.ErrSparse, pyhook.ErrMeta, pyhook.ErrDevice, pyhook.ErrLayout,
 	pyhook.ErrComplex, pyhook.ErrNonFinite, pyhook.ErrBucket, pyhook.ErrLoad, pyhook.ErrBadSpec, pyhook.ErrNoModule,
 	pyhook.ErrNoAttribute, pyhook.ErrNotCallable, pyhook.ErrArity, pyhook.ErrImportFailed, pyhook.ErrBadArguments,
-	pyhook.ErrNeverFuture, pyhook.ErrGroup, pyhook.ErrPeer, pyhook.ErrJoinTimeout, pyhook.ErrRank, pyhook.ErrWorldSize,
+	pyhook.ErrNeverFuture, pyhook.ErrCollective, pyhook.ErrOrder, pyhook.ErrGroup, pyhook.ErrPeer, pyhook.ErrJoinTimeout, pyhook.ErrRank, pyhook.ErrWorldSize,
 	pyhook.ErrAddress, pyhook.ErrPortInUse, pyhook.ErrNotAStore, pyhook.ErrOutOfStep, pyhook.ErrTorchVersion, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrState, pyhook.ErrStateUnsafe,
 	pyhook.ErrStateCorrupt, pyhook.ErrStateVersion, pyhook.ErrStateClass, pyhook.ErrStateRank, pyhook.ErrStateBuckets, tensorconv.ErrClosed,
 	context.Canceled, context.DeadlineExceeded,

@@ -201,8 +201,14 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The trainer may run it outside chains (ddp.Overlapped).
+	if err := hook.WatchCollectives(); err != nil {
+		hook.Close()
+		return nil, err
+	}
 	put(s, s.hooks, m.ID, hook)
-	return &message{Hook: &hookMessage{Name: hook.Name()}}, nil
+	independent, err := hook.Independent()
+	return &message{Hook: &hookMessage{Name: hook.Name(), Independent: independent, Order: remote(err)}}, nil
 }
 
 // memory keeps the tables of what the trainer shares.

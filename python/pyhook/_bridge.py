@@ -33,7 +33,9 @@ from ._group import (
     stop_joining,
     torch_version,
 )
+from ._issued import Watched
 from ._load import build_state, check_hook, hook_name, load_hook
+from ._order import hook_order
 from ._ordered import Chain, Observed, install
 from ._parameters import name_parameters
 from ._sparse import run_sparse_hook, sparse_layout, sparse_parts
@@ -49,6 +51,7 @@ __all__ = [
     "HookError",
     "HookLoadError",
     "Observed",
+    "Watched",
     "build_state",
     "callback_origin",
     "capture",
@@ -60,6 +63,7 @@ __all__ = [
     "future_value",
     "hook_and_state",
     "hook_name",
+    "hook_order",
     "init_process_group",
     "libuv_disabled",
     "load_hook",

@@ -32,7 +32,8 @@ class HookContractError(HookError, RuntimeError):
 
     Codes: ``none_result``, ``not_future``, ``not_done``, ``timeout``,
     ``none_value``, ``not_tensor``, ``list_value``, ``short``, ``sparse``,
-    ``layout``, ``meta``, ``device``, ``complex``, ``nonfinite``.
+    ``layout``, ``meta``, ``device``, ``complex``, ``nonfinite``, ``collective``
+    (one that the hook issued failed, and the hook did not look at it).
     """
 
 
@@ -41,7 +42,7 @@ class HookLoadError(HookError, ValueError):
 
     Codes: ``bad_spec``, ``no_module``, ``no_file``, ``no_attribute``,
     ``not_callable``, ``arity``, ``import_failed``, ``async``, ``generator``,
-    ``bad_arguments``.
+    ``bad_arguments``, ``order`` (the hook's ``pyhook_order`` is none).
     """
 
 

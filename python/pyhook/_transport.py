@@ -20,6 +20,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
+from . import _issued, _ordered
 from ._errors import GroupError
 from ._transport_store import TransportStore
 
@@ -111,6 +112,7 @@ class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here
         self._result = result
         self._copies = copies
         self._error: Optional[GroupError] = None
+        self._pyhook_held = True  # by the Go side: see _issued.Issued.dropped
 
     def _finish(self, error: Optional[str]) -> None:
         """Called once, by Go."""
@@ -122,7 +124,7 @@ class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here
                     torch.cuda.synchronize()
             except Exception as problem:
                 error = f"copying the result: {problem}"
-        self._copies = []
+        self._copies, self._pyhook_held = [], False
         if error is None:
             self._future.set_result(self._result)
         else:
@@ -369,3 +371,8 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
     reduce_scatter_single_coalesced = reduce_scatter_tensor_coalesced
     all_to_all_single = alltoall_base
     gather_into_tensor = gather_single
+
+
+# Hooks over a Go transport have the same order, and no failure of theirs is unseen.
+_ordered.watch_work(TransportWork)
+_issued.watch_group(TransportProcessGroup)

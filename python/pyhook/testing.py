@@ -21,6 +21,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional, Union
 
@@ -30,7 +31,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
-from . import _group
+from . import _group, _ordered
 from ._bucket import Bucket, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import GroupError, HookContractError, RankError
@@ -115,7 +116,8 @@ def run(
 ) -> torch.Tensor:
     """Call a hook as DDP does, hold it to the contract, and wait for its result.
 
-    Without a default process group there is one (``process_group``) for the
+    The call's ``then`` callbacks run on this thread, in order, when what they wait for
+    is done. Without a default process group there is one (``process_group``) for the
     time of the call. For a state that holds the group, open it yourself around
     both.
 
@@ -134,19 +136,43 @@ def run(
     with contextlib.ExitStack() as stack:
         if not dist.is_initialized():
             stack.enter_context(process_group())
-        future = require_future(hook(state, bucket))
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(timeout):
+        _ordered.install()
+        chain = _ordered.Chain(hook)
+        end = time.monotonic() + timeout
+        future = require_future(chain(state, bucket))
+        _finish(chain, future, end)
+        if not _done_before(end, future):
             raise HookContractError(
                 "timeout",
                 f"the future that {hook_name(hook)} returned was not done after {timeout:g} s",
                 "does something complete it on every path (set_result or set_exception)?",
             )
         # wait and not value: on CUDA it makes this stream wait for the result.
-        result = parse_value(future.wait(), bucket._layout)
+        result = parse_value(torch._C.Future.wait(future), bucket._layout)
     wanted = bucket._layout.tensor.dtype
     return result if result.dtype == wanted else result.to(wanted)
+
+
+def _finish(chain: _ordered.Chain, future: Any, end: float) -> None:
+    """Run the call's callbacks here, in order, as the Reducer does."""
+    more = True
+    while more:
+        pending = chain.unfinished()
+        if pending is not None and not _done_before(end, pending):
+            return
+        try:
+            more = chain.advance()
+        except HookContractError:
+            # The future's own error says more than that nobody looked at its cause.
+            if torch._C.Future.done(future):
+                torch._C.Future.wait(future)
+            raise
+
+
+def _done_before(end: float, future: Any) -> bool:
+    done = threading.Event()
+    torch._C.Future.add_done_callback(future, lambda _: done.set())
+    return done.wait(max(0.0, end - time.monotonic()))
 
 
 def split(result: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:

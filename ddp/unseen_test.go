@@ -1,0 +1,145 @@
+package ddp_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+)
+
+// pythonList is a state that a hook may append to.
+func pythonList(t *testing.T) *pyhook.Object {
+	t.Helper()
+	builtins, err := rt.Import("builtins")
+	require.NoError(t, err)
+	defer builtins.Close()
+	list, err := builtins.Call("list")
+	require.NoError(t, err)
+	t.Cleanup(list.Close)
+	return list
+}
+
+// unseen asserts that the step fails with what nobody looked at, in bucket 1, and that
+// the next step works.
+func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
+	t.Helper()
+	params := scalars(3)
+	defer closeParameters(params)
+	h := python(t, spec, pythonList(t))
+	r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: order})
+	setAll(t, r, 3)
+	_, err := r.Wait(soon(t))
+	require.ErrorIs(t, err, kind)
+	var step *ddp.StepError
+	require.ErrorAs(t, err, &step)
+	assert.Equal(t, 1, step.Bucket)
+	var of *pyhook.HookError
+	require.ErrorAs(t, err, &of)
+	assert.Equal(t, 1, of.Bucket)
+	assert.Equal(t, h.Name(), of.Hook)
+	assert.Equal(t, world.Rank(), of.Rank)
+	assert.Contains(t, err.Error(), "Invalid scalar type")
+	if kind == pyhook.ErrCollective {
+		assert.Contains(t, err.Error(), "all_reduce, which the hook issued and did not look at, failed")
+		assert.NotEmpty(t, of.Hint)
+	}
+	stepWorks(t, r, 3)
+}
+
+func TestReducerWaitFailsWhereACollectiveFailsUnseen(t *testing.T) {
+	for _, hook := range []string{"drops_work", "reads_no_value", "drops_future", "drops_in_callback", "collects_without_a_look"} {
+		for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
+			t.Run(hook+" "+order.String(), func(t *testing.T) { unseen(t, "order_hooks:"+hook, order, pyhook.ErrCollective) })
+		}
+	}
+	// Of real futures nobody can tell who looks at them, nor what gloo's threads issue.
+	t.Run("drops_work overlapped", func(t *testing.T) {
+		unseen(t, "order_hooks:drops_work", ddp.Overlapped, pyhook.ErrCollective)
+	})
+}
+
+// A work that the hook keeps may be looked at later, so it is not waited for.
+func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
+	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+		t.Run(order.String(), func(t *testing.T) {
+			params := scalars(3)
+			defer closeParameters(params)
+			r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:keeps_work", pythonList(t)), BucketCapMB: tiny, Order: order})
+			failures := 0
+			for range 20 {
+				setAll(t, r, 3)
+				if _, err := r.Wait(soon(t)); err != nil {
+					require.ErrorIs(t, err, pyhook.ErrCollective)
+					failures++
+				}
+				time.Sleep(time.Millisecond)
+			}
+			assert.Equal(t, 1, failures, "told once")
+		})
+	}
+}
+
+func TestReducerWaitTellsTheFuturesOwnErrorFirst(t *testing.T) {
+	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+		t.Run(order.String(), func(t *testing.T) { unseen(t, "order_hooks:returns_failed", order, pyhook.ErrFutureFailed) })
+	}
+}
+
+func TestReducerWaitLeavesAFailureToAHookThatLooksAtIt(t *testing.T) {
+	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+		params := scalars(3)
+		defer closeParameters(params)
+		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:handles", pythonList(t)), BucketCapMB: tiny, Order: order})
+		for range 2 {
+			stepWorks(t, r, 3)
+		}
+	}
+}
+
+// The case of the issue: gloo of torch 1.13 has no AVG and says so on its own thread.
+func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
+	old := strings.HasPrefix(rt.Info().Torch, "1.")
+	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+		params := scalars(3)
+		defer closeParameters(params)
+		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:drops_average", nil), BucketCapMB: tiny, Order: order})
+		for range 2 {
+			setAll(t, r, 3)
+			_, err := r.Wait(soon(t))
+			if !old {
+				require.NoError(t, err, "gloo of torch 2 has AVG")
+				continue
+			}
+			require.ErrorIs(t, err, pyhook.ErrCollective)
+			require.ErrorContains(t, err, "bucket 1")
+			require.ErrorContains(t, err, "Cannot use ReduceOp.AVG with Gloo")
+		}
+	}
+}
+
+func TestPythonCommHookIndependentIsOfWhatIsProvenOrSaysSo(t *testing.T) {
+	for spec, want := range map[string]ddp.Order{
+		"allreduce": ddp.Ordered, "fp16": ddp.Ordered, "bf16": ddp.Ordered, "noop": ddp.Ordered,
+		"quantize_pertensor": ddp.Ordered, "quantize_perchannel": ddp.Ordered, "post_localsgd": ddp.Ordered,
+		"fp16_wrapper(allreduce)": ddp.Ordered, "bf16_wrapper(fp16_wrapper(noop))": ddp.Ordered,
+		"powersgd": ddp.Serial, "batched_powersgd": ddp.Serial, "fp16_wrapper(powersgd)": ddp.Serial,
+		"order_hooks:mean": ddp.Serial, "order_hooks:copied": ddp.Serial, "order_hooks:ordered": ddp.Ordered,
+		"fp16_wrapper(order_hooks:ordered)": ddp.Ordered, "fp16_wrapper(order_hooks:mean)": ddp.Serial,
+	} {
+		params := scalars(1)
+		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, nil)})
+		assert.Equal(t, want, r.Order(), spec)
+		closeParameters(params)
+	}
+	for _, spec := range []string{"order_hooks:sideways", "fp16_wrapper(order_hooks:sideways)"} {
+		_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: world, Hook: python(t, spec, nil)})
+		require.ErrorIs(t, err, pyhook.ErrOrder)
+		require.ErrorIs(t, err, pyhook.ErrLoad)
+		require.ErrorContains(t, err, "'sideways'")
+	}
+}
