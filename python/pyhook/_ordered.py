@@ -32,6 +32,8 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
+from ._grad import GradOff
+
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
 _scope = threading.local()
@@ -87,7 +89,8 @@ class Chain:
         _scope.chain, _scope.observer = self, self._observer
         try:
             for future in futures:
-                future._settle()
+                with GradOff():  # for each: a callback may leave it on
+                    future._settle()
         finally:
             _scope.chain, _scope.observer = outer
         return bool(self._futures)

@@ -31,9 +31,10 @@ import torch
 import torch.distributed as dist
 
 from . import _group
-from ._bucket import Bucket, fresh, new_layout
+from ._bucket import Bucket, BucketLayout, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import GroupError, HookContractError, RankError
+from ._grad import GradOff
 from ._load import check_hook, hook_name
 
 __all__ = ["RankError", "assert_mean", "bucket", "process_group", "run", "run_ranks", "split"]
@@ -134,7 +135,9 @@ def run(
     with contextlib.ExitStack() as stack:
         if not dist.is_initialized():
             stack.enter_context(process_group())
-        future = require_future(hook(state, bucket))
+        stack.callback(_let_go_of_graph, bucket._layout)
+        with GradOff():
+            future = require_future(hook(state, bucket))
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         if not done.wait(timeout):
@@ -147,6 +150,12 @@ def run(
         result = parse_value(future.wait(), bucket._layout)
     wanted = bucket._layout.tensor.dtype
     return result if result.dtype == wanted else result.to(wanted)
+
+
+def _let_go_of_graph(layout: BucketLayout) -> None:
+    """A buffer that a hook made require grad does not in the next call."""
+    if layout.tensor.requires_grad:
+        layout.tensor.detach_()
 
 
 def split(result: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
