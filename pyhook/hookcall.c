@@ -197,6 +197,7 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
   const pyh_api *py = t->py;
   memset(out, 0, sizeof *out);
   py->enter();
+  bool grad = pyh_grad_off(py, &t->grad);
   __atomic_store_n(&b->thread, (unsigned long)pthread_self(), __ATOMIC_RELAXED);
   b->calls++;
   if (b->described == 0) {
@@ -226,6 +227,7 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
     py->PyThreadState_SetAsyncExc(b->thread, NULL);
   }
   __atomic_store_n(&b->thread, 0, __ATOMIC_RELAXED);
+  pyh_grad_back(py, &t->grad, grad);
   py->leave();
 }
 

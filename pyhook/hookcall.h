@@ -4,6 +4,7 @@
 
 #include "../cbridge/pyapi.h"
 #include "../tensorconv/memory.h"
+#include "gradmode.h"
 
 struct pyh_result;
 
@@ -31,6 +32,7 @@ typedef struct {
   PyObject *shell_type;     // of shell.c
   PyObject *dtype;          // "dtype", interned
   PyObject *requires_grad;  // "requires_grad", interned
+  pyh_grad_mode grad;
 } pyh_tools;
 
 enum pyh_outcome {

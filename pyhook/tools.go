@@ -75,6 +75,7 @@ func newTools(bridge *Object) (*tools, error) {
 		t.keep(&t.c.bucket_methods, bridge, "BucketMethods"),
 		t.keep(&t.c.bucket_class, bridge, "Bucket"),
 		cbridge.Check(func() bool { return C.pyh_tools_init(t.c) == 1 }),
+		t.keepGradMode(torch, torchC),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("looking up torch's future: %w", err)
@@ -117,6 +118,26 @@ func (t *tools) keepTensor(tensor *Object) error {
 	}
 	defer names.Close()
 	return t.keep(&t.c.has_names, tensor, "has_names")
+}
+
+// keepGradMode keeps what tells autograd's mode.
+func (t *tools) keepGradMode(torch, torchC *Object) error {
+	file, err := torchC.Attr("__file__")
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	path, err := file.Str()
+	if err != nil {
+		return err
+	}
+	text := C.CString(path)
+	defer C.free(unsafe.Pointer(text))
+	return firstError(
+		t.keep(&t.c.grad.py_enabled, torch, "is_grad_enabled"),
+		t.keep(&t.c.grad.py_set, torchC, "_set_grad_enabled"),
+		cbridge.Check(func() bool { return bool(C.pyh_grad_mode_find(t.c.py, &t.c.grad, text)) }),
+	)
 }
 
 // keep puts attribute name of o (o itself for "") into a slot of the C struct.

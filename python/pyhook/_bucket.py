@@ -13,7 +13,7 @@ that somebody else, the Go side, owns. Two objects share the work:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional, cast
 
 from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 
@@ -265,6 +265,10 @@ class BucketMethods:
         self._layout.legacy_names.add("set_tensor")
         self._buffer = tensor
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse copies and pickles, as PyTorch's bucket does."""
+        raise TypeError("cannot pickle 'pyhook.Bucket' object")
+
     def __repr__(self) -> str:
         layout, buffer = self._layout, self._buffer
         other = "" if buffer is layout.tensor else ", set_buffer was called"
@@ -278,23 +282,41 @@ class BucketMethods:
 class Bucket(BucketMethods, GradBucket):  # type: ignore[misc]  # torch has no stubs for all versions
     """One bucket of one step, as a hook sees it: ``torch.distributed.GradBucket``.
 
-    PyTorch's class has no constructor, so instances are made by
-    ``Bucket.__new__(Bucket)`` and the two slots are then set (``fresh`` does
-    it). The C++ half stays unconstructed and is never reached, since every
-    method is overridden. Handing a Bucket back to C++
-    (``reducer._run_allreduce_hook(bucket)``) is the one thing that does not
-    work.
+    What hooks get says that this is its class, for ``isinstance`` and
+    ``__class__``, and is no instance of it. PyTorch's class has no constructor:
+    of an instance by ``__new__`` the C++ half would be missing, and C++'s own
+    methods (``dist.GradBucket.buffer(bucket)``) would read memory that nobody
+    set. So they refuse a bucket of pyhook's with a TypeError, and handing one
+    back to C++ (``reducer._run_allreduce_hook(bucket)``) does not work.
     """
 
     __slots__ = ("_buffer", "_layout")
 
+    def __new__(cls) -> Bucket:
+        """Refuse: a bucket is made by the trainer, or by ``pyhook.testing.bucket``."""
+        raise TypeError(f"{cls.__module__}.{cls.__qualname__}: No constructor defined!")
+
+
+class _Shell(BucketMethods):
+    """What ``fresh`` makes; the Go side has the same in C (pyhook/shell.c)."""
+
+    __slots__ = ("__weakref__", "_buffer", "_layout")
+
+    @property
+    def __class__(self) -> type[Bucket]:  # type: ignore[override]
+        """Bucket, which this stands for."""
+        return Bucket
+
+
+_Shell.__name__ = _Shell.__qualname__ = "Bucket"
+
 
 def fresh(layout: BucketLayout) -> Bucket:
     """A new shell over ``layout``, for one hook call."""
-    bucket = Bucket.__new__(Bucket)
+    bucket = _Shell()
     bucket._layout = layout
     bucket._buffer = layout.tensor
-    return bucket
+    return cast(Bucket, bucket)
 
 
 def new_layout(

@@ -44,6 +44,7 @@ import torch
 import torch.distributed as dist
 
 from . import _issued
+from ._grad import GradOff
 from ._issued import Issued, Issues
 
 # .chain: the Chain whose hook or callback runs on this thread
@@ -126,7 +127,8 @@ class Chain(Issues):
             _scope.observer = self._observer
             try:
                 while self._level:
-                    self._level.popleft()._settle()
+                    with GradOff():  # for each: a callback may leave it on
+                        self._level.popleft()._settle()
             finally:
                 _scope.observer = observer
                 _leave(outer)

@@ -19,6 +19,7 @@ import torch
 from ._bucket import BucketLayout, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import HookContractError
+from ._grad import GradOff
 from ._issued import Watched
 from ._ordered import Chain, Observed
 
@@ -71,7 +72,8 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
                 "use a hook that does (allreduce, post_localsgd), wrap this one in a hook that "
                 "all-reduces buckets whose buffer is sparse, or make the gradient dense",
             )
-    return require_future(hook(state, fresh(layout)))
+    with GradOff():
+        return require_future(hook(state, fresh(layout)))
 
 
 def _is_torchs(hook: Any) -> bool:

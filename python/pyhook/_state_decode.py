@@ -342,6 +342,9 @@ def _new(name: Any) -> Any:
         except (ImportError, AttributeError):
             continue
         if isinstance(found, type):
+            if any(kind.__name__ == "pybind11_type" for kind in type(found).__mro__):
+                # Of an instance without its constructor C++'s methods read what nobody set.
+                raise StateError("class", f"{_short(name)} is C++'s, made by its constructor only")
             return found.__new__(found)  # type: ignore[call-overload]
     raise StateError("class", f"there is no class {_short(name)} here")
 

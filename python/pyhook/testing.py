@@ -32,9 +32,10 @@ import torch
 import torch.distributed as dist
 
 from . import _group, _ordered
-from ._bucket import Bucket, fresh, new_layout
+from ._bucket import Bucket, BucketLayout, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import GroupError, HookContractError, RankError
+from ._grad import GradOff
 from ._load import check_hook, hook_name
 
 __all__ = ["RankError", "assert_mean", "bucket", "process_group", "run", "run_ranks", "split"]
@@ -136,10 +137,12 @@ def run(
     with contextlib.ExitStack() as stack:
         if not dist.is_initialized():
             stack.enter_context(process_group())
+        stack.callback(_let_go_of_graph, bucket._layout)
         _ordered.install()
         chain = _ordered.Chain(hook)
         end = time.monotonic() + timeout
-        future = require_future(chain(state, bucket))
+        with GradOff():
+            future = require_future(chain(state, bucket))
         _finish(chain, future, end)
         if not _done_before(end, future):
             raise HookContractError(
@@ -173,6 +176,12 @@ def _done_before(end: float, future: Any) -> bool:
     done = threading.Event()
     torch._C.Future.add_done_callback(future, lambda _: done.set())
     return done.wait(max(0.0, end - time.monotonic()))
+
+
+def _let_go_of_graph(layout: BucketLayout) -> None:
+    """A buffer that a hook made require grad does not in the next call."""
+    if layout.tensor.requires_grad:
+        layout.tensor.detach_()
 
 
 def split(result: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:

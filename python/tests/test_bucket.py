@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from pyhook import testing
 from pyhook._bucket import Bucket, fresh, new_layout
+from pyhook._sparse import sparse_layout
 
 
 @pytest.fixture
@@ -17,16 +18,44 @@ def layout():
 def test_a_bucket_is_a_real_grad_bucket(layout):
     bucket = fresh(layout)
     assert isinstance(bucket, dist.GradBucket)
-    assert type(bucket) is Bucket
+    assert isinstance(bucket, Bucket)
+    assert bucket.__class__ is Bucket
     assert not hasattr(bucket, "__dict__")
     assert (bucket.index(), bucket.is_last()) == (1, False)
     assert "2 of 3" in repr(bucket)
 
 
-def test_the_go_side_can_make_one_without_init(layout):
-    bucket = Bucket.__new__(Bucket)
-    bucket._layout, bucket._buffer = layout, layout.tensor
-    assert bucket.buffer() is bucket.buffer() is layout.tensor
+def sparse_bucket():
+    indices, values = torch.tensor([[0, 2]]), torch.ones(2, 3)
+    return fresh(sparse_layout(indices, values, (4, 3), 0, 1, "w", torch.zeros(4, 3)))
+
+
+METHODS = [
+    name
+    for name, method in vars(dist.GradBucket).items()
+    if callable(method) and not name.startswith("_")
+]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("make", ["dense", "sparse"])
+def test_cpps_own_methods_refuse_a_bucket_that_cpp_did_not_make(make, name):
+    bucket = testing.bucket([torch.ones(2, 3)]) if make == "dense" else sparse_bucket()
+    method = getattr(dist.GradBucket, name)
+    arguments = [torch.ones(6)] if name == "set_buffer" else []
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        method(bucket, *arguments)
+    assert isinstance(bucket, dist.GradBucket)
+
+
+def test_cpps_methods_are_all_of_them():
+    assert {"buffer", "gradients", "index", "is_last", "parameters", "set_buffer"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("make", [Bucket, lambda: Bucket.__new__(Bucket)])
+def test_nobody_makes_a_bucket_whose_cpp_half_is_missing(make):
+    with pytest.raises(TypeError, match="No constructor"):
+        make()
 
 
 def test_making_buckets_leaks_nothing(layout):
