@@ -88,6 +88,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if err != nil {
 		return nil, err
 	}
+	if err := r.checkGiven(); err != nil {
+		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
+	}
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
 	}
