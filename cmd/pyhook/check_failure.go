@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pyhook/ddp"
 	"pyhook/internal/report"
 	"pyhook/pyhook"
 )
@@ -131,6 +132,16 @@ func (f *checkFailure) onlySawAnother() bool {
 		}
 	}
 	return false
+}
+
+// hintOrder says, of a hook that failed while buckets overlapped, how to see whether
+// that is why.
+func (f *checkFailure) hintOrder(p *checkPlan, order string) {
+	if order == "" || order == ddp.Serial.String() || len(p.Buckets) == 1 || f.Step < 0 || p.Rebuild && f.Step == 0 || f.Code == codeAfterStep {
+		return
+	}
+	f.Hint = strings.TrimPrefix(f.Hint+"\n"+fmt.Sprintf("the buckets are reduced in %s order, where they overlap: "+
+		"--order serial, which is NCCL's order, tells whether that is why", order), "\n")
 }
 
 // blame orders failures: a rank's own first, then deaths, then what only came

@@ -181,28 +181,34 @@ func printOrder(out *report.Printer, r *checkReport) {
 	case o.Compared == "":
 		out.Printf("\norder: %s; the hook knows no other\n", name)
 	case o.SameBits == nil:
-		out.Printf("\n%s order: %s; whether %s is safe cannot be told: %s\n", out.Doubtful("note:"), name, o.Compared, o.Why)
+		out.Printf("\n%s whether %s is safe cannot be told: %s\n", out.Doubtful("note:"), o.Compared, o.Why)
 	case *o.SameBits:
-		out.Printf("\norder: %s. %s gives the same bits%s\n", name, upper(o.Compared), stepTimes(o))
-	case o.Failure != nil:
-		out.Printf("\n%s order: %s. %s is not safe for this hook: %s\n", out.Doubtful("note:"), name, upper(o.Compared), o.Why)
+		out.Printf("\norder: %s. %s gives the same bits%s\n", name, upper(o.Compared), o.gain(r))
+	case o.Failure != nil && o.Compared == ddp.Serial.String():
+		out.Printf("\n%s serial, which is NCCL's order, does not work for this hook, and %s does: %s\n", out.Doubtful("note:"), o.Judged, o.Why)
 	case len(o.problems()) == 0:
-		out.Printf("\n%s order: %s. %s is not safe for this hook: %s\n", out.Doubtful("note:"), name, upper(o.Compared), o.Why)
+		out.Printf("\n%s %s, which overlaps more, is not safe for this hook: %s\n", out.Doubtful("note:"), o.Compared, o.Why)
 		out.Hint("", betweenHint)
 	}
 }
 
-// stepTimes says what overlapping buckets gains.
-func stepTimes(o *orderReport) string {
+// gain says which order is safe, and what overlapping buckets gains.
+func (o *orderReport) gain(r *checkReport) string {
+	safe := o.Judged
+	if safe == ddp.Serial.String() {
+		safe = o.Compared
+	}
+	text := fmt.Sprintf(", so %s is safe for this hook", safe)
 	if o.StepSeconds == nil || o.OtherStep == nil {
-		return ""
+		return text
 	}
-	judged, other := report.Duration(time.Duration(*o.StepSeconds*1e9)), report.Duration(time.Duration(*o.OtherStep*1e9))
-	text := fmt.Sprintf(": a step takes %s in %s order and %s in %s order", judged, o.Judged, other, o.Compared)
-	if o.Judged == ddp.Serial.String() {
-		text += ", which is safe for this hook"
+	steps := r.Steps
+	if r.First != nil {
+		steps--
 	}
-	return text
+	took := func(seconds float64) string { return report.Duration(time.Duration(seconds * 1e9)) }
+	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s)", took(*o.StepSeconds), o.Judged,
+		took(*o.OtherStep), o.Compared, report.Count(steps, "step"))
 }
 
 func upper(name string) string {

@@ -78,6 +78,11 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 		return nil, err
 	}
 	p.record.Order = p.reducer.Order().String()
+	r.note(func(report *rankReport) {
+		if r.phase == 0 {
+			report.Order = p.record.Order
+		}
+	})
 	return p, nil
 }
 

@@ -123,9 +123,13 @@ func aggregate(p *checkPlan, ranks []*rankReport) *checkReport {
 	}
 	slices.Sort(r.Legacy)
 	if r.Failure = rootFailure(ranks); r.Failure != nil {
+		r.Failure.hintOrder(p, ranks[r.Failure.Rank].Order)
 		return r
 	}
-	counted := countedCalls(ranks)
+	var counted [][][]callRecord
+	if r.NoBytes == "" {
+		counted = countedCalls(ranks)
+	}
 	if counted == nil && r.NoBytes == "" {
 		r.NoBytes = "bytes are counted by bucket where one bucket is reduced after the other: in serial order, which did not run to its end"
 	}

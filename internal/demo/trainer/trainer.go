@@ -110,7 +110,7 @@ func (r *run) makeReducer(ctx context.Context) error {
 		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensorconv.Float32, Data: data})
 	}
 	var err error
-	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Timeline: r.record})
+	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Order: r.cfg.Order, Timeline: r.record})
 	if err != nil {
 		r.close()
 		return err
