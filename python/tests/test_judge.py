@@ -71,6 +71,35 @@ def ddp(tmp_path):
     dist.destroy_process_group()
 
 
+def test_stock_ddp_makes_its_buckets_anew(tmp_path):
+    """As `pyhook check --rebuild` has it: one bucket in the first step, several after it."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = torch.nn.Sequential(*[torch.nn.Linear(600, 600) for _ in range(3)])
+        wrapped = DistributedDataParallel(model, bucket_cap_mb=1)
+        kept, seen = {}, []
+
+        def by_index(state, bucket):
+            buffer = bucket.buffer()
+            seen[-1].append((bucket.index(), buffer.numel()))
+            if bucket.index() in kept:
+                buffer.add_(kept[bucket.index()])
+            kept[bucket.index()] = torch.zeros_like(buffer)
+            work = dist.all_reduce(buffer, async_op=True)
+            return work.get_future().then(lambda f: f.value()[0])
+
+        wrapped.register_comm_hook(None, by_index)
+        seen.append([])
+        wrapped(torch.ones(2, 600)).sum().backward()
+        assert seen[0] == [(0, 3 * 360600)]
+        seen.append([])
+        with pytest.raises(RuntimeError, match="must match the size"):
+            wrapped(torch.ones(2, 600)).sum().backward()
+        assert seen[1][0] == (0, 360600)
+    finally:
+        dist.destroy_process_group()
+
+
 def test_after_step_gets_what_it_takes(tmp_path):
     file = tmp_path / "after.py"
     file.write_text(
