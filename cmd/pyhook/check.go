@@ -17,9 +17,10 @@ const checkLong = `Run a hook on real ranks and judge whether it keeps DDP's con
   - it returns a future of a tensor with all elements of the bucket, finite;
   - all ranks get the same result, bit by bit.
 
-Only these decide the exit code, and --max-error if given. The relative error
-against the exact mean of the ranks' gradients is reported beside them, with the
-bytes that went over the wire and the time.
+Only these decide the exit code, --max-error if given, and results that depend on
+how buckets overlap (see below). The relative error against the exact mean of the
+ranks' gradients is reported beside them, with the bytes that went over the wire
+and the time.
 
 The ranks are processes on this machine. Started by torchrun, srun or mpirun,
 check joins those ranks. Gradients are seeded. Random ones are the worst case for
