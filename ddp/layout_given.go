@@ -3,6 +3,8 @@ package ddp
 import (
 	"errors"
 	"fmt"
+
+	"pyhook/pyhook"
 )
 
 // givenLayout is Options.Buckets, as lists of its own; nil: none is given.
@@ -15,13 +17,13 @@ func (r *Reducer) givenLayout() [][]int {
 }
 
 // checkGiven says what is wrong with Options.Buckets, or nil.
-func (r *Reducer) checkGiven() error {
-	if r.opts.Buckets == nil {
+func checkGiven(params []*pyhook.Parameter, buckets [][]int) error {
+	if buckets == nil {
 		return nil
 	}
-	seen := make([]bool, len(r.params))
+	seen := make([]bool, len(params))
 	count := 0
-	for b, indices := range r.opts.Buckets {
+	for b, indices := range buckets {
 		if len(indices) == 0 {
 			return fmt.Errorf("Options.Buckets: bucket %d has no parameters", b)
 		}
@@ -29,7 +31,7 @@ func (r *Reducer) checkGiven() error {
 			if i < 0 || i >= len(seen) {
 				return fmt.Errorf("Options.Buckets: bucket %d names parameter %d of %d", b, i, len(seen))
 			}
-			p, first := r.params[i], r.params[indices[0]]
+			p, first := params[i], params[indices[0]]
 			switch {
 			case seen[i]:
 				return fmt.Errorf("Options.Buckets: %s is there twice", p.Name)

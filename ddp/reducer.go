@@ -68,6 +68,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if i := slices.Index(params, nil); i >= 0 {
 		return nil, fmt.Errorf("ddp, rank %d: parameter %d is nil", rank, i)
 	}
+	if err := checkGiven(params, opts.Buckets); err != nil {
+		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
+	}
 	sum := opts.Hook == nil
 	if sum {
 		opts.Hook = sumHook{opts.Group}
@@ -87,9 +90,6 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	err := r.checkSparse()
 	if err != nil {
 		return nil, err
-	}
-	if err := r.checkGiven(); err != nil {
-		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
