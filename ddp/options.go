@@ -85,8 +85,8 @@ type Options struct {
 	// rank. With LayoutRebuilt they are those of the steps after the first.
 	Buckets [][]int
 	Order   Order
-	Layout        Layout
-	Unused        Unused
+	Layout  Layout
+	Unused  Unused
 	// StaticGraph: every step uses every parameter as often as the first one did.
 	// A parameter may then be marked several times a step, as one that layers
 	// share; the first step counts the marks and is reduced at its end. Parameters
