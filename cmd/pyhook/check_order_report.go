@@ -194,11 +194,11 @@ func printOrder(out *report.Printer, r *checkReport) {
 
 // gain says which order is safe, and what overlapping buckets gains.
 func (o *orderReport) gain(r *checkReport) string {
-	safe := o.Judged
+	safe, how := o.Judged, ""
 	if safe == ddp.Serial.String() {
-		safe = o.Compared
+		safe, how = o.Compared, fmt.Sprintf(" (ddp.Options.Order: %s)", upper(o.Compared))
 	}
-	text := fmt.Sprintf(", so %s is safe for this hook", safe)
+	text := fmt.Sprintf(" in %s, so %s is safe for this hook%s", report.Count(r.Steps, "step"), safe, how)
 	if o.StepSeconds == nil || o.OtherStep == nil {
 		return text
 	}
@@ -207,9 +207,16 @@ func (o *orderReport) gain(r *checkReport) string {
 		steps--
 	}
 	took := func(seconds float64) string { return report.Duration(time.Duration(seconds * 1e9)) }
-	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s)", took(*o.StepSeconds), o.Judged,
-		took(*o.OtherStep), o.Compared, report.Count(steps, "step"))
+	more := ""
+	if steps < manySteps {
+		more = "; --steps 20 tells more"
+	}
+	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s%s)", took(*o.StepSeconds), o.Judged,
+		took(*o.OtherStep), o.Compared, report.Count(steps, "step"), more)
 }
+
+// manySteps are enough for a median that says something.
+const manySteps = 10
 
 func upper(name string) string {
 	if name == "" {
