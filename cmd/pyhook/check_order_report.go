@@ -186,24 +186,28 @@ func printOrder(out *report.Printer, r *checkReport) {
 		out.Printf("\norder: %s. %s gives the same bits%s\n", name, upper(o.Compared), o.gain(r))
 	case o.Failure != nil && o.Compared == ddp.Serial.String():
 		out.Printf("\n%s serial, which is NCCL's order, does not work for this hook, and %s does: %s\n", out.Doubtful("note:"), o.Judged, o.Why)
+		out.Printf("%s", report.Indent(o.Failure.Traceback, "    "))
 	case len(o.problems()) == 0:
 		out.Printf("\n%s %s, which overlaps more, is not safe for this hook: %s\n", out.Doubtful("note:"), o.Compared, o.Why)
+		if o.Failure != nil {
+			out.Printf("%s", report.Indent(o.Failure.Traceback, "    "))
+		}
 		out.Hint("", betweenHint)
 	}
 }
 
 // gain says which order is safe, and what overlapping buckets gains.
-func (o *orderReport) gain(r *checkReport) string {
-	safe, how := o.Judged, ""
+func (r *orderReport) gain(whole *checkReport) string {
+	safe, how := r.Judged, ""
 	if safe == ddp.Serial.String() {
-		safe, how = o.Compared, fmt.Sprintf(" (ddp.Options.Order: %s)", upper(o.Compared))
+		safe, how = r.Compared, fmt.Sprintf(" (ddp.Options.Order: %s)", upper(r.Compared))
 	}
-	text := fmt.Sprintf(" in %s, so %s is safe for this hook%s", report.Count(r.Steps, "step"), safe, how)
-	if o.StepSeconds == nil || o.OtherStep == nil {
+	text := fmt.Sprintf(" in %s, so %s is safe for this hook%s", report.Count(whole.Steps, "step"), safe, how)
+	if r.StepSeconds == nil || r.OtherStep == nil {
 		return text
 	}
-	steps := r.Steps
-	if r.First != nil {
+	steps := whole.Steps
+	if whole.First != nil {
 		steps--
 	}
 	took := func(seconds float64) string { return report.Duration(time.Duration(seconds * 1e9)) }
@@ -211,8 +215,8 @@ func (o *orderReport) gain(r *checkReport) string {
 	if steps < manySteps {
 		more = "; --steps 20 tells more"
 	}
-	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s%s)", took(*o.StepSeconds), o.Judged,
-		took(*o.OtherStep), o.Compared, report.Count(steps, "step"), more)
+	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s%s)", took(*r.StepSeconds), r.Judged,
+		took(*r.OtherStep), r.Compared, report.Count(steps, "step"), more)
 }
 
 // manySteps are enough for a median that says something.

@@ -163,8 +163,8 @@ type rebuiltError struct{ error }
 func (e *rebuiltError) Unwrap() error { return e.error }
 
 const rebuiltHint = "this is the first step whose buckets are not those of the step before: as in DistributedDataParallel the first step has " +
-	"one bucket, and then they are made anew. What the hook keeps by bucket.index() is of other parameters, and of another size, then: " +
-	"keep it by parameter, or begin to keep it in the second step, as PowerSGD does. --rebuild=false leaves the buckets as they are, which DDP does not"
+	"one bucket, and then they are made anew.\nWhat the hook keeps by bucket.index() is of other parameters, and of another size, then: " +
+	"keep it by parameter, or begin to keep it in the second step, as PowerSGD does.\n--rebuild=false leaves the buckets as they are, which DDP does not"
 
 // planned is which bucket of the plan the Reducer's bucket is, or -1.
 func (p *phase) planned(index int) int {

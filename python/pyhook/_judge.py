@@ -42,7 +42,7 @@ def stock_refusal(hook: Any) -> str:
     except KeyError as error:
         if error.args != ("bucket",):
             raise
-        return f"its second parameter must be called bucket: {_parameters(hook)} (KeyError: 'bucket')"
+        return f"its parameter must be called bucket (KeyError: 'bucket'): {_parameters(hook)}"
     except AttributeError as error:
         return f"it has no name: a function has one, {type(hook).__name__} objects do not ({error})"
     except Exception as error:

@@ -40,7 +40,7 @@ def test_hooks_that_stock_takes():
     ("hook", "said"),
     [
         (annotated, "return annotation should be torch.futures.Future[torch.Tensor]"),
-        (other_name, "must be called bucket: its parameters are (state, gradients)"),
+        (other_name, "its parameters are (state, gradients)"),
         (Instance(), "it has no name"),
         (functools.partial(plain), "it has no name"),
         (types.MethodType(lambda self, state, bucket: None, 1), ""),
