@@ -22,11 +22,17 @@ func (r *Reducer) firstLayout() [][]int {
 		// without a limit if they are to be made anew, and then the list reversed.
 		var limits []int64
 		if r.findUnused {
+			if given := r.givenLayout(); given != nil {
+				return given
+			}
 			limits = r.opts.limits()
 		}
 		layout := r.assignBuckets(order, limits, true)
 		slices.Reverse(layout)
 		return layout
+	}
+	if given := r.givenLayout(); given != nil {
+		return given
 	}
 	// Gradients become ready from the last parameter to the first.
 	slices.Reverse(order)
@@ -59,7 +65,10 @@ func (r *Reducer) agreeOnLayout(s *step) ([][]int, error) {
 		r.mu.Unlock()
 		return nil, nil
 	}
-	mine := r.assignBuckets(s.order, r.opts.limits(), false)
+	mine := r.givenLayout()
+	if mine == nil {
+		mine = r.assignBuckets(s.order, r.opts.limits(), false)
+	}
 	r.mu.Unlock()
 
 	indices, sizes := make([]int32, 0, n+1), make([]int32, 0, n)

@@ -88,9 +88,13 @@ type Options struct {
 	// FirstBucketMB is that of the first bucket of each dtype, small so that
 	// communication starts early; 0: 1, or BucketCapMB if that is smaller.
 	FirstBucketMB float64
-	Order         Order
-	Layout        Layout
-	Unused        Unused
+	// Buckets, if given, are the buckets themselves, in place of those two: the
+	// indices of the parameters that share one, first bucket first, the same on every
+	// rank. With LayoutRebuilt they are those of the steps after the first.
+	Buckets [][]int
+	Order   Order
+	Layout  Layout
+	Unused  Unused
 	// StaticGraph: every step uses every parameter as often as the first one did.
 	// A parameter may then be marked several times a step, as one that layers
 	// share; the first step counts the marks and is reduced at its end. Parameters

@@ -72,6 +72,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if i := slices.Index(params, nil); i >= 0 {
 		return nil, fmt.Errorf("ddp, rank %d: parameter %d is nil", rank, i)
 	}
+	if err := checkGiven(params, opts.Buckets); err != nil {
+		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
+	}
 	sum := opts.Hook == nil
 	if sum {
 		opts.Hook = sumHook{opts.Group}

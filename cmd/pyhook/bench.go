@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pyhook/ddp"
 	"pyhook/internal/hookbench"
 	"pyhook/internal/hookspec"
 )
@@ -24,6 +25,11 @@ speed changes it for all:
            torch's headers are there (pip's torch has them; Debian's needs
            libtorch-dev pybind11-dev python3-dev)
   python   hook(state, bucket).wait() in a Python loop
+
+With --order serial or ordered the Go side calls the hook as ddp.Reducer does in
+that order: the hook's futures are a chain, which is drained, callbacks and all, on
+the calling thread. For one bucket these two are the same. Torch's own futures are
+for --order overlapped, which is as C++ does it.
 
 ratio is Go over C++, the median of neighbouring blocks of calls. With -n 2 and
 more the hook really communicates, over gloo on this machine.
@@ -39,6 +45,7 @@ type benchFlags struct {
 	sizes  []string
 	params []int
 	scale  float64
+	order  ddp.Order
 	cache  string
 	json   bool
 }
@@ -70,6 +77,8 @@ func newBenchCommand() *cobra.Command {
 	flags.StringSliceVar(&f.sizes, "sizes", []string{"4KiB", "1MiB", "25MiB"}, "`sizes` of the bucket: bytes, or with KiB, MiB")
 	flags.IntSliceVar(&f.params, "params", []int{1, 64}, "`numbers` of parameters in the bucket")
 	flags.Float64Var(&f.scale, "scale", 1, "times as many calls")
+	f.order = ddp.Overlapped
+	addOrderFlag(cmd, &f.order, "how the Go side calls the hook, as ddp.Reducer does in this `order` of buckets")
 	flags.StringVar(&f.cache, "cache", "", "`folder` where the C++ side is built and kept (default: pyhook/bench in the user's cache)")
 	flags.BoolVar(&f.json, "json", false, "print the rows as JSON")
 	_ = cmd.RegisterFlagCompletionFunc("state", completeState)
@@ -132,6 +141,9 @@ func (f *benchFlags) cases() ([]hookbench.Case, error) {
 	if f.ranks < 1 {
 		return nil, usageError("-n %d: at least 1", f.ranks)
 	}
+	if f.order == ddp.Auto {
+		return nil, usageError("--order auto: it is the Reducer's to choose; bench times serial and ordered calls, or overlapped ones")
+	}
 	if f.scale <= 0 {
 		return nil, usageError("--scale %g: must be above 0", f.scale)
 	}
@@ -155,7 +167,11 @@ func (f *benchFlags) cases() ([]hookbench.Case, error) {
 			return nil, usageError("--params %d: at least 1", n)
 		}
 	}
-	return hookbench.Cases(spec, sizes, f.params, f.ranks), nil
+	cases := hookbench.Cases(spec, sizes, f.params, f.ranks)
+	for i := range cases {
+		cases[i].Chained = f.order == ddp.Serial || f.order == ddp.Ordered
+	}
+	return cases, nil
 }
 
 // parseBytes reads 4096, 4KiB, 25MiB.

@@ -30,6 +30,7 @@ func TestBenchRefusesWhatItCannotTime(t *testing.T) {
 		"takes no state of its own":  {"noop", "--state-arg", "k=1"},
 		"bench takes one hook":       {},
 		"--scale 0: must be above 0": {"noop", "--scale", "0"},
+		"the Reducer's to choose":    {"noop", "--order", "auto"},
 	} {
 		r := command(t, nil, append([]string{"bench"}, args...)...)
 		assert.Equal(t, exitUsage, r.code, args)
@@ -49,4 +50,11 @@ func TestBenchWithoutACompiler(t *testing.T) {
 	assert.Positive(t, rows[0].PythonUS)
 	assert.Positive(t, rows[0].PythonRatio)
 	assert.Zero(t, rows[0].CppUS)
+
+	chained := command(t, []string{"CXX=/nowhere/g++"}, "bench", "allreduce", "-n", "2", "--scale", "0.02", "--sizes", "4KiB", "--params", "2", "--cache", t.TempDir(), "--json", "--order", "serial")
+	require.Equal(t, exitOK, chained.code, "%s%s", chained.stdout, chained.stderr)
+	rows = parse[[]hookbench.Row](t, chained.stdout)
+	require.Len(t, rows, 1)
+	assert.Equal(t, "allreduce/4KiB/2/2ranks/chained", rows[0].Case)
+	assert.Positive(t, rows[0].GoUS)
 }

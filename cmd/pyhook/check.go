@@ -17,14 +17,27 @@ const checkLong = `Run a hook on real ranks and judge whether it keeps DDP's con
   - it returns a future of a tensor with all elements of the bucket, finite;
   - all ranks get the same result, bit by bit.
 
-Only these decide the exit code, and --max-error if given. The relative error
-against the exact mean of the ranks' gradients is reported beside them, with the
-bytes that went over the wire and the time.
+Only these decide the exit code, --max-error if given, and results that depend on
+how buckets overlap (see below). The relative error against the exact mean of the
+ranks' gradients is reported beside them, with the bytes that went over the wire
+and the time.
 
 The ranks are processes on this machine. Started by torchrun, srun or mpirun,
-check joins those ranks. Gradients are seeded, and hooks run one bucket after the
-other. Random gradients are the worst case for hooks that compress by low rank:
-judge powersgd's error by training.
+check joins those ranks. Gradients are seeded. Random ones are the worst case for
+hooks that compress by low rank: judge powersgd's error by training.
+
+Buckets are reduced as in training, by a ddp.Reducer in the --order given: all
+gradients are ready at once, so as many buckets overlap as that order lets. Then
+all steps are run again in another order, with a new state, and the results are
+compared bit by bit: in serial order, which is NCCL's, if that is not the one that
+is judged, and else in ordered, which overlaps more. An order that gives other
+results than NCCL's is a failure where it is the one that is judged, and a note
+else.
+
+As in DistributedDataParallel the first step has one bucket, and then the buckets
+are made anew, as --sizes describes them: hooks that keep something by
+bucket.index() break in PyTorch, and so here. --rebuild=false, or one step, leaves
+that out.
 
 HOOK is package.module:name, path/file.py:name, a short name of PyTorch's own, or
 a wrapper around others: fp16_wrapper(powersgd). Where PyTorch's hook cannot do
@@ -54,7 +67,7 @@ func newCheckCommand() *cobra.Command {
 		ValidArgsFunction: completeHook,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.plan.Hook = args[0]
-			if err := f.finish(); err != nil {
+			if err := f.finish(cmd.Flags().Changed("rebuild")); err != nil {
 				return err
 			}
 			return runCheck(cmd, &f)
@@ -71,9 +84,20 @@ func newCheckCommand() *cobra.Command {
 	flags.DurationVar(&f.plan.Timeout, "timeout", time.Minute, "`time` for each hook call")
 	flags.Float64Var(&f.plan.MaxError, "max-error", 0, "fail when the largest relative error is more than `X`")
 	flags.StringVar(&f.plan.Backend, "backend", "gloo", "torch.distributed's `backend`")
+	f.addMoreFlags(cmd)
 	flags.BoolVar(&f.json, "json", false, "print one JSON object (see pyhook help json)")
 	registerCompletions(cmd)
 	return cmd
+}
+
+// addMoreFlags adds those that change what is judged.
+func (f *checkFlags) addMoreFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	addOrderFlag(cmd, &f.plan.Order, "the `order` of the buckets that is judged, as ddp.Options has it")
+	flags.BoolVar(&f.plan.Rebuild, "rebuild", true, "one bucket in the first step, and the buckets made anew after it, as DDP's")
+	flags.StringVar(&f.plan.AfterStep, "after-step", "", "`function` to call after each step, with as much of (state, step) as it takes:\n"+
+		"package.module:function, file.py:function; for hooks that need a call after the optimiser's")
+	flags.BoolVar(&f.plan.RanksMayDiffer, "ranks-may-differ", false, "do not judge whether the ranks' results are alike: local SGD's differ by design")
 }
 
 func oneHook(_ *cobra.Command, args []string) error {
@@ -91,8 +115,14 @@ func registerCompletions(cmd *cobra.Command) {
 }
 
 // finish makes the plan of the flags.
-func (f *checkFlags) finish() error {
+func (f *checkFlags) finish(rebuildGiven bool) error {
 	p := &f.plan
+	if p.Rebuild && p.Steps == 1 {
+		if rebuildGiven {
+			return usageError("--rebuild with --steps 1: the buckets are made anew after the first step")
+		}
+		p.Rebuild = false
+	}
 	var err error
 	if f.buckets < 0 {
 		return usageError("--buckets %d: at least 1 is needed", f.buckets)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pyhook/ddp"
 	"pyhook/internal/report"
 	"pyhook/pyhook"
 )
@@ -17,6 +18,8 @@ const (
 	codeTimeout  = "timeout"
 	codeStopped  = "stopped"
 	codeOther    = "failed"
+	// codeAfterStep is of --after-step's function.
+	codeAfterStep = "after_step"
 )
 
 // failureCodes name pyhook's errors for --json, the special before the general.
@@ -35,6 +38,26 @@ var failureCodes = []struct {
 	{pyhook.ErrGroup, "group"},
 }
 
+// fail notes a failure: of the phase that is judged, or of the comparison.
+func (r *rankReport) fail(f *checkFailure, stopped bool) {
+	if stopped {
+		f.Code = codeStopped
+	}
+	if r.Compared != nil && r.Compared.Running {
+		r.Compared.Failure, r.Compared.Running = f, false
+		return
+	}
+	r.Failure, r.Stopped, r.phaseRecord = f, stopped, phaseRecord{Order: r.Order, Calls: [][]callRecord{}}
+}
+
+// failure is the one that ended the rank's run, or nil.
+func (r *rankReport) failure() *checkFailure {
+	if r.Failure == nil && r.Compared != nil {
+		return r.Compared.Failure
+	}
+	return r.Failure
+}
+
 // newFailure describes err as of now.
 func newFailure(rank, step, bucket int, err error) *checkFailure {
 	f := &checkFailure{Code: codeOther, Rank: rank, Step: step, Bucket: bucket, At: time.Now().UnixNano()}
@@ -48,6 +71,10 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 			break
 		}
 	}
+	var after *afterError
+	if errors.As(err, &after) {
+		f.Code = codeAfterStep
+	}
 	message, hints := report.SplitHints(err.Error())
 	f.Message, f.Hint, f.Traceback = message, strings.Join(hints, "\n"), pythonTraceback(err)
 	if f.Traceback != "" {
@@ -56,6 +83,10 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 	f.unwrapCallback(err)
 	if f.Traceback != "" && (f.Code == "raised" || f.Code == "future_failed") {
 		f.Hint = "" // it is for Go programs: where the traceback is, and that one may go on
+	}
+	var rebuilt *rebuiltError
+	if errors.As(err, &rebuilt) {
+		f.Hint = strings.TrimPrefix(f.Hint+"\n"+rebuiltHint, "\n")
 	}
 	return f
 }
@@ -92,6 +123,16 @@ func (f *checkFailure) onlySawAnother() bool {
 	return false
 }
 
+// hintOrder says, of a hook that failed while buckets overlapped, how to see whether
+// that is why.
+func (f *checkFailure) hintOrder(p *checkPlan, order string) {
+	if order == "" || order == ddp.Serial.String() || len(p.Buckets) == 1 || f.Step < 0 || p.Rebuild && f.Step == 0 || f.Code == codeAfterStep {
+		return
+	}
+	f.Hint = strings.TrimPrefix(f.Hint+"\n"+fmt.Sprintf("the buckets are reduced in %s order, where they overlap: "+
+		"--order serial, which is NCCL's order, tells whether that is why", order), "\n")
+}
+
 // blame orders failures: a rank's own first, then deaths, then what only came
 // of another's end.
 func (f *checkFailure) blame() int {
@@ -109,9 +150,14 @@ func (f *checkFailure) blame() int {
 // rootFailure picks the failure to report, the earliest of those to blame, and
 // tells what the other ranks were doing; nil where none failed.
 func rootFailure(ranks []*rankReport) *checkFailure {
+	return rootOf(ranks, func(r *rankReport) *checkFailure { return r.Failure })
+}
+
+// rootOf is rootFailure for the failures that of gives.
+func rootOf(ranks []*rankReport, of func(*rankReport) *checkFailure) *checkFailure {
 	var root *checkFailure
 	for _, rank := range ranks {
-		f := rank.Failure
+		f := of(rank)
 		if f != nil && (root == nil || f.blame() < root.blame() || f.blame() == root.blame() && f.At < root.At) {
 			root = f
 		}
@@ -121,17 +167,17 @@ func rootFailure(ranks []*rankReport) *checkFailure {
 	}
 	chosen := *root
 	if chosen.Code == codeTimeout {
-		chosen.Others = othersAt(ranks, root)
+		chosen.Others = othersAt(ranks, root, of)
 	}
 	return &chosen
 }
 
 // othersAt is where the other ranks were when one hung: the one to mend is
 // often not the one that noticed.
-func othersAt(ranks []*rankReport, root *checkFailure) string {
+func othersAt(ranks []*rankReport, root *checkFailure, of func(*rankReport) *checkFailure) string {
 	var parts []string
 	for _, rank := range ranks {
-		f := rank.Failure
+		f := of(rank)
 		if f == nil || f == root {
 			continue
 		}

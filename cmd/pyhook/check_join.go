@@ -24,20 +24,29 @@ func joinCheck(cmd *cobra.Command, f *checkFlags, world launch.World) error {
 	ctx := cmd.Context()
 	defer afterAStop("the hook call to end (%s)", inC)()
 	run := newRankRun(&f.plan, world.Rank, world.WorldSize)
+	var ranks []*rankReport
+	run.judged = func(ctx context.Context) (err error) {
+		ranks, err = run.gather(ctx)
+		return err
+	}
 	mine := run.watch(ctx, pythonFlag(cmd))
-	if mine.Failure != nil {
+	if mine.failure() != nil {
 		if err := stoppedBy(ctx); err != nil {
 			return err
 		}
+	}
+	if mine.Failure != nil {
 		return failJoined(cmd, f, mine)
 	}
-	ranks, err := run.gather(ctx)
+	ranks, whole, err := run.gatherAll(ctx, ranks, mine)
 	if err != nil {
 		return err
 	}
 	r := aggregate(&f.plan, ranks)
-	if err := run.close(); err != nil {
-		return err
+	if whole {
+		if err := run.close(); err != nil {
+			return err
+		}
 	}
 	if world.Rank == 0 {
 		return finishCheck(cmd, f, r)
@@ -65,10 +74,32 @@ func failJoined(cmd *cobra.Command, f *checkFlags, mine *rankReport) error {
 	return &exitError{code: r.exitCode()}
 }
 
+// gatherAll exchanges the reports with the comparison. Where that broke the group
+// this rank has the others' reports of before, and whole is false: Python is left
+// as it is.
+func (r *rankRun) gatherAll(ctx context.Context, judged []*rankReport, mine *rankReport) (ranks []*rankReport, whole bool, err error) {
+	if mine.failure() == nil {
+		ranks, err = r.gather(ctx)
+		if err == nil || mine.Compared == nil {
+			return ranks, true, err
+		}
+		mine.Compared.Running = true
+		mine.fail(newFailure(mine.Rank, -1, -1, err), false)
+	}
+	for _, rank := range judged {
+		rank.Compared = nil // as it was before it ran
+	}
+	ranks = append([]*rankReport{}, judged...)
+	ranks[mine.Rank] = mine
+	return ranks, false, nil
+}
+
 // gather exchanges the reports over the group: first their lengths.
 func (r *rankRun) gather(ctx context.Context) ([]*rankReport, error) {
 	r.enter("gathering the reports", startLimit)
-	text, err := json.Marshal(rankFile{rankReport: r.report})
+	r.mu.Lock()
+	text, err := json.Marshal(newRankFile(&r.report))
+	r.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}

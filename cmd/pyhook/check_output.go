@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -110,13 +109,14 @@ func (o *rankOutput) follow(path string, p *checkPlan) (stop func()) {
 }
 
 func progressText(path string, p *checkPlan) string {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() == 0 {
+	marks := readMarks(path)
+	if len(marks) == 0 {
 		return "starting Python and torch on each rank ..."
 	}
-	calls, buckets := int(info.Size()/2), len(p.Buckets)
-	if calls >= p.Steps*buckets {
-		return "finishing ..."
+	last := marks[len(marks)-1]
+	text := fmt.Sprintf("step %d of %d, bucket %d", last.step+1, p.Steps, last.bucket+1)
+	if last.phase > 0 {
+		text = "in another order of buckets, to compare: " + text
 	}
-	return fmt.Sprintf("step %d of %d, bucket %d of %d", calls/buckets+1, p.Steps, calls%buckets+1, buckets)
+	return text
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pyhook/ddp"
 	"pyhook/internal/hookspec"
 	"pyhook/tensorconv"
 )
@@ -24,6 +25,13 @@ type checkPlan struct {
 	Backend  string
 	MaxError float64  // 0: not judged
 	Path     []string // put before sys.path
+
+	Order ddp.Order // that is judged
+	// Rebuild: the first step has one bucket, as DDP's.
+	Rebuild bool
+	// AfterStep is called after each step: package.module:function, file.py:function.
+	AfterStep      string
+	RanksMayDiffer bool // whether the ranks are alike is not judged
 }
 
 // defaultSizes go round the buckets, the last layer first as DDP does it: a

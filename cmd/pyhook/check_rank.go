@@ -15,12 +15,7 @@ import (
 )
 
 // The files by which a check's ranks speak with the process that started them.
-const (
-	planFile = "plan.json"
-	// In a rank's progress file each hook call has a byte when it begins and
-	// one when it is over.
-	begun, over = 'b', 'o'
-)
+const planFile = "plan.json"
 
 func progressFileName(dir string, rank int) string {
 	return filepath.Join(dir, fmt.Sprintf("progress-%d", rank))
@@ -35,6 +30,14 @@ func rankFileName(dir string, rank int) string {
 type rankFile struct {
 	rankReport
 	FailedAt int64 `json:"failed_at,omitempty"`
+}
+
+func newRankFile(report *rankReport) rankFile {
+	file := rankFile{rankReport: *report}
+	if f := report.failure(); f != nil {
+		file.FailedAt = f.At
+	}
+	return file
 }
 
 // newCheckRankCommand is one rank, started by spawnCheck.
@@ -68,29 +71,24 @@ func checkRank(ctx context.Context, dir, python string) error {
 	if run.progress, err = progressTo(progressFileName(dir, world.Rank)); err != nil {
 		return err
 	}
-	report := run.watch(ctx, python)
-	file := rankFile{rankReport: *report}
-	if report.Failure != nil {
-		file.FailedAt = report.Failure.At
+	write := func(report *rankReport) error {
+		return writeJSON(rankFileName(dir, world.Rank), newRankFile(report))
 	}
-	if err := writeJSON(rankFileName(dir, world.Rank), file); err != nil {
+	run.judged = func(context.Context) error {
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		return write(&run.report)
+	}
+	report := run.watch(ctx, python)
+	if err := write(report); err != nil {
 		return err
 	}
-	if report.Failure != nil {
+	if report.failure() != nil {
 		// Python is left as it is: destroying a group with a failed
 		// collective can hang.
 		return &exitError{code: exitFailed}
 	}
 	return run.close()
-}
-
-func progressTo(path string) (func(byte), error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	// For a live line: nothing is lost where a byte is.
-	return func(mark byte) { _, _ = f.Write([]byte{mark}) }, nil
 }
 
 // watch runs work and returns the report when that is done, when a hook call
@@ -107,8 +105,7 @@ func (r *rankRun) watch(ctx context.Context, python string) *rankReport {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if err != nil {
-				r.report.Failure = newFailure(r.report.Rank, r.step, r.bucket, err)
-				r.markStopped(ctx, err)
+				r.report.fail(newFailure(r.report.Rank, r.step, r.bucket, err), stoppedAs(ctx, err))
 			}
 			return &r.report
 		case <-ctx.Done():
@@ -124,18 +121,15 @@ func (r *rankRun) watch(ctx context.Context, python string) *rankReport {
 	}
 }
 
-// markStopped: an error that came of the cancelled context is no failure of
-// its own.
-func (r *rankRun) markStopped(ctx context.Context, err error) {
-	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
-		r.report.Failure.Code, r.report.Stopped = codeStopped, true
-	}
+// stoppedAs: an error that came of the cancelled context is no failure of its own.
+func stoppedAs(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
 }
 
 func (r *rankRun) activity() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.doing == "in the hook" {
+	if r.doing == inHook {
 		return fmt.Sprintf("in the hook, step %d, bucket %d", r.step, r.bucket)
 	}
 	return r.doing
@@ -144,10 +138,10 @@ func (r *rankRun) activity() string {
 func (r *rankRun) lateMessage() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.doing == "in the hook" {
+	if r.doing == inHook {
 		return fmt.Sprintf("hook %s, rank %d, bucket %d: not done after %s (step %d)", r.plan.Hook, r.report.Rank, r.bucket, r.plan.Timeout, r.step)
 	}
-	return fmt.Sprintf("rank %d: %s took more than %s", r.report.Rank, r.doing, startLimit)
+	return fmt.Sprintf("rank %d: %s took more than %s", r.report.Rank, r.doing, r.limit)
 }
 
 func readJSON(path string, into any) error {

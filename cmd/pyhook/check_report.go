@@ -16,21 +16,29 @@ type callRecord struct {
 	NonFinite int64     `json:"non_finite"`
 	Error     deviation `json:"error"`
 	OwnMemory bool      `json:"own_memory"`
+	Counted   bool      `json:"counted"` // Bytes was counted
+	// Shared: the step had this bucket in one with others: bytes and time are not
+	// this bucket's.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // rankReport is what one rank did: in the end it is whole, or has a Failure.
 type rankReport struct {
-	Rank     int            `json:"rank"`
-	Size     int            `json:"size"`
-	Python   string         `json:"python"`
-	Torch    string         `json:"torch"`
-	HookName string         `json:"hook_name"`
-	Backend  string         `json:"backend"`
-	NoBytes  string         `json:"no_bytes,omitempty"` // why bytes were not counted
-	Calls    [][]callRecord `json:"calls"`              // by step, then bucket
-	Legacy   []string       `json:"legacy"`
-	Failure  *checkFailure  `json:"failure,omitempty"`
-	Stopped  bool           `json:"stopped,omitempty"` // the failure is that it was told to stop
+	Rank     int           `json:"rank"`
+	Size     int           `json:"size"`
+	Python   string        `json:"python"`
+	Torch    string        `json:"torch"`
+	HookName string        `json:"hook_name"`
+	Backend  string        `json:"backend"`
+	NoBytes  string        `json:"no_bytes,omitempty"` // why bytes were not counted
+	Legacy   []string      `json:"legacy"`
+	Failure  *checkFailure `json:"failure,omitempty"`
+	Stopped  bool          `json:"stopped,omitempty"` // the failure is that it was told to stop
+	// StockRefuses says why DistributedDataParallel would not take the hook.
+	StockRefuses string `json:"stock_refuses,omitempty"`
+	phaseRecord         // of the order that is judged
+	// Compared is the other order's; nil: there is none to compare with.
+	Compared *comparison `json:"compared,omitempty"`
 }
 
 // checkFailure says why a rank could not go on.
@@ -66,36 +74,40 @@ type bucketReport struct {
 
 // checkReport is the whole result; `pyhook help json` describes it.
 type checkReport struct {
-	OK       bool           `json:"ok"`
-	Hook     string         `json:"hook"`
-	HookName string         `json:"hook_name"`
-	State    string         `json:"state"`
-	Args     []string       `json:"state_args"`
-	Ranks    int            `json:"ranks"`
-	Steps    int            `json:"steps"`
-	DType    string         `json:"dtype"`
-	Seed     uint64         `json:"seed"`
-	Backend  string         `json:"backend"`
-	Python   string         `json:"python"`
-	Torch    string         `json:"torch"`
-	Buckets  []bucketReport `json:"buckets"`
-	Legacy   []string       `json:"legacy_names"`
-	Problems []string       `json:"problems"` // why it is not ok, where nothing failed
-	Hint     string         `json:"hint,omitempty"`
-	NoBytes  string         `json:"no_bytes,omitempty"`
-	Failure  *checkFailure  `json:"failure"`
+	OK        bool           `json:"ok"`
+	Hook      string         `json:"hook"`
+	HookName  string         `json:"hook_name"`
+	State     string         `json:"state"`
+	Args      []string       `json:"state_args"`
+	Ranks     int            `json:"ranks"`
+	Steps     int            `json:"steps"`
+	DType     string         `json:"dtype"`
+	Seed      uint64         `json:"seed"`
+	Backend   string         `json:"backend"`
+	Python    string         `json:"python"`
+	Torch     string         `json:"torch"`
+	Buckets   []bucketReport `json:"buckets"`
+	First     *firstReport   `json:"first_step"` // null: its buckets are those above
+	Order     *orderReport   `json:"order"`      // null where the run failed
+	Stock     string         `json:"stock_refuses,omitempty"`
+	MayDiffer bool           `json:"ranks_may_differ"`
+	Legacy    []string       `json:"legacy_names"`
+	Problems  []string       `json:"problems"` // why it is not ok, where nothing failed
+	Hint      string         `json:"hint,omitempty"`
+	NoBytes   string         `json:"no_bytes,omitempty"`
+	Failure   *checkFailure  `json:"failure"`
 }
 
 func newCheckReport(p *checkPlan, ranks int) *checkReport {
 	return &checkReport{Hook: p.Hook, State: p.State, Args: append([]string{}, p.StateArgs...), Ranks: ranks, Steps: p.Steps, DType: p.DType,
-		Seed: p.Seed, Backend: p.Backend, Buckets: []bucketReport{}, Legacy: []string{}, Problems: []string{}}
+		Seed: p.Seed, MayDiffer: p.RanksMayDiffer, Backend: p.Backend, Buckets: []bucketReport{}, Legacy: []string{}, Problems: []string{}}
 }
 
 // aggregate makes the report of what all ranks, in their order, have done.
 func aggregate(p *checkPlan, ranks []*rankReport) *checkReport {
 	r := newCheckReport(p, len(ranks))
 	first := ranks[0]
-	r.HookName, r.Python, r.Torch = first.HookName, first.Python, first.Torch
+	r.HookName, r.Python, r.Torch, r.Stock = first.HookName, first.Python, first.Torch, first.StockRefuses
 	if first.Backend != "" {
 		r.Backend = first.Backend
 	}
@@ -111,22 +123,33 @@ func aggregate(p *checkPlan, ranks []*rankReport) *checkReport {
 	}
 	slices.Sort(r.Legacy)
 	if r.Failure = rootFailure(ranks); r.Failure != nil {
+		r.Failure.hintOrder(p, ranks[r.Failure.Rank].Order)
 		return r
 	}
+	var counted [][][]callRecord
+	if r.NoBytes == "" {
+		counted = countedCalls(ranks)
+	}
+	if counted == nil && r.NoBytes == "" {
+		r.NoBytes = "bytes are counted by bucket where one bucket is reduced after the other: in serial order, which did not run to its end"
+	}
 	for bucket, shapes := range p.Buckets {
-		b := aggregateBucket(p, bucket, ranks, r.NoBytes == "")
+		b := aggregateBucket(p, bucket, ranks, counted)
 		b.Bucket, b.Shapes, b.Elements = bucket, shapes, elementsOf(shapes)
 		if b.Problem != "" {
 			r.Problems = append(r.Problems, fmt.Sprintf("bucket %d: %s", bucket, b.Problem))
 		}
 		r.Buckets = append(r.Buckets, b)
 	}
+	r.First = aggregateFirst(ranks)
+	r.Order = aggregateOrder(ranks)
+	r.Problems = append(r.Problems, r.Order.problems()...)
 	r.OK = len(r.Problems) == 0
 	r.Hint = r.hint()
 	return r
 }
 
-func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted bool) bucketReport {
+func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted [][][]callRecord) bucketReport {
 	b := bucketReport{Valid: true, Alike: true, FirstUnlike: -1, OwnMemory: true}
 	var last, total uint64
 	var worst, lastError deviation
@@ -135,8 +158,12 @@ func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted bool
 		stepBytes, stepError := uint64(0), deviation{}
 		for rank, of := range ranks {
 			call := of.Calls[step][bucket]
-			times = append(times, call.Nanos)
-			stepBytes += call.Bytes
+			if !call.Shared {
+				times = append(times, call.Nanos)
+			}
+			if counted != nil {
+				stepBytes += counted[rank][step][bucket].Bytes
+			}
 			stepError = stepError.worse(call.Error)
 			b.OwnMemory = b.OwnMemory && call.OwnMemory
 			b.ResultDType = call.DType
@@ -153,7 +180,7 @@ func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted bool
 		lastError, worst = stepError, worst.worse(stepError)
 	}
 	b.MedianSeconds = median(times) / 1e9
-	if counted {
+	if counted != nil {
 		b.BytesLast, b.BytesTotal = &last, &total
 	}
 	if b.Valid {
@@ -161,7 +188,7 @@ func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted bool
 	}
 	switch {
 	case b.Problem != "":
-	case !b.Alike:
+	case !b.Alike && !p.RanksMayDiffer:
 		b.Problem = fmt.Sprintf("ranks differ, from step %d on", b.FirstUnlike)
 	case p.MaxError > 0 && worst.Max > p.MaxError:
 		b.Problem = fmt.Sprintf("relative error %.2g is more than --max-error %g", worst.Max, p.MaxError)
@@ -185,8 +212,8 @@ func median(values []int64) float64 {
 func (r *checkReport) hint() string {
 	differ := slices.ContainsFunc(r.Buckets, func(b bucketReport) bool { return !b.Alike })
 	switch {
-	case !differ:
-		return ""
+	case !differ || r.MayDiffer:
+		return r.Order.hint()
 	case strings.HasSuffix(r.HookName, ".noop_hook"):
 		return "noop_hook does not communicate: it is for measuring what communication costs, not for training"
 	default:

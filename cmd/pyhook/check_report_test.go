@@ -25,13 +25,23 @@ func sampleRanks() []*rankReport {
 		r := &rankReport{Rank: rank, Size: 2, Python: "3.11.2", Torch: "2.15.0", HookName: "pkg.sample_hook", Backend: "gloo"}
 		for step := range 2 {
 			r.Calls = append(r.Calls, []callRecord{
-				{Bytes: 3200 / uint64(step+1), Nanos: int64(1e6 + 1e5*float64(step+rank)), Digest: "a", DType: "float32", Error: deviation{3e-8 / float64(step+1), 2e-8 / float64(step+1)}, OwnMemory: true},
-				{Bytes: 4400, Nanos: 123e3, Digest: "b", DType: "float16", Error: deviation{5e-4, 3e-4}},
+				{Bytes: 3200 / uint64(step+1), Counted: true, Nanos: int64(1e6 + 1e5*float64(step+rank)), Digest: "a", DType: "float32", Error: deviation{3e-8 / float64(step+1), 2e-8 / float64(step+1)}, OwnMemory: true},
+				{Bytes: 4400, Counted: true, Nanos: 123e3, Digest: "b", DType: "float16", Error: deviation{5e-4, 3e-4}},
 			})
 		}
+		r.Order, r.Nanos = "serial", []int64{1.5e6, 1.7e6}
+		r.Compared = &comparison{phaseRecord: phaseRecord{Order: "ordered", Calls: cloneCalls(r.Calls), Nanos: []int64{1.2e6, 1.1e6}}}
 		ranks = append(ranks, r)
 	}
 	return ranks
+}
+
+func cloneCalls(calls [][]callRecord) [][]callRecord {
+	var all [][]callRecord
+	for _, step := range calls {
+		all = append(all, append([]callRecord{}, step...))
+	}
+	return all
 }
 
 func checkText(r *checkReport) string {

@@ -81,10 +81,11 @@ func collect(dir string, n int, rankErr *launch.RankError, out *rankOutput) []*r
 		switch {
 		case err != nil:
 			file.rankReport = rankReport{Rank: rank, Size: n, Failure: died(dir, rank, rankErr, out)}
-		case file.Failure != nil:
-			file.Failure.At = file.FailedAt
-		case rankErr != nil && rankErr.Rank == rank: // after its report: as Python ended
-			file.Failure = died(dir, rank, rankErr, out)
+		case file.failure() != nil:
+			file.failure().At = file.FailedAt
+		case file.Compared != nil && file.Compared.Running, // it was to go on
+			rankErr != nil && rankErr.Rank == rank: // after its report: as Python ended
+			file.fail(died(dir, rank, rankErr, out), false)
 		}
 		ranks = append(ranks, &file.rankReport)
 	}
@@ -104,14 +105,12 @@ func died(dir string, rank int, rankErr *launch.RankError, out *rankOutput) *che
 		how = "crashed: " + crash
 	}
 	f.Message = fmt.Sprintf("rank %d %s", rank, how)
-	marks, err := os.ReadFile(progressFileName(dir, rank))
-	if err != nil || len(marks) == 0 || marks[len(marks)-1] != begun {
-		return f
+	var open openCalls
+	for _, m := range readMarks(progressFileName(dir, rank)) {
+		open.add(m)
 	}
-	var plan checkPlan
-	if err := readJSON(filepath.Join(dir, planFile), &plan); err == nil {
-		calls := len(marks) / 2
-		f.Step, f.Bucket = calls/len(plan.Buckets), calls%len(plan.Buckets)
+	if at, ok := open.first(); ok {
+		f.Step, f.Bucket = at.step, at.bucket
 		f.Message += fmt.Sprintf(", in the hook (step %d, bucket %d)", f.Step, f.Bucket)
 		f.Hint = "the hook, or C code that it calls, ended the whole process"
 	}

@@ -18,15 +18,15 @@ func (r *rankRun) stuck(code, message string) *rankReport {
 	defer r.mu.Unlock()
 	// The work goes on and may write to the report: leave it a copy.
 	report := r.report
-	report.Calls = nil
-	report.Stopped = code == codeStopped
-	report.Failure = &checkFailure{Code: code, Rank: report.Rank, Step: r.step, Bucket: r.bucket, Message: message, Traceback: stacks, At: at}
-	if code == codeTimeout && r.doing == "in the hook" {
-		report.Failure.Hint = "do all ranks call the same collectives in the same order? --timeout allows more time"
+	report.Compared = report.Compared.clone()
+	f := &checkFailure{Code: code, Rank: report.Rank, Step: r.step, Bucket: r.bucket, Message: message, Traceback: stacks, At: at}
+	if code == codeTimeout && r.doing == inHook {
+		f.Hint = "do all ranks call the same collectives in the same order? --timeout allows more time"
 		if stacks == "" {
-			report.Failure.Hint = fmt.Sprintf("no Python code runs on rank %d: it waits for the future that the hook returned.\n", report.Rank) + report.Failure.Hint
+			f.Hint = fmt.Sprintf("no Python code runs on rank %d: it waits for the future that the hook returned.\n", report.Rank) + f.Hint
 		}
 	}
+	report.fail(f, code == codeStopped)
 	return &report
 }
 

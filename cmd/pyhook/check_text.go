@@ -16,6 +16,10 @@ func printCheck(out, failures *report.Printer, r *checkReport) {
 	}
 	printCheckHead(out, r)
 	printBuckets(out, r)
+	printOrder(out, r)
+	if r.Stock != "" {
+		out.Printf("\n%s DistributedDataParallel of torch %s refuses this hook, which runs here: %s\n", out.Doubtful("note:"), r.Torch, r.Stock)
+	}
 	if len(r.Legacy) > 0 {
 		out.Printf("\n%s old-style hook: torch 1.7 to 1.9 names: %s: works here, not on current PyTorch\n",
 			out.Doubtful("note:"), strings.Join(r.Legacy, ", "))
@@ -25,7 +29,11 @@ func printCheck(out, failures *report.Printer, r *checkReport) {
 	}
 	out.Printf("\n")
 	if r.OK {
-		out.Printf("%s %s keeps the contract: results are valid, and alike on %s\n", out.Good("ok:"), r.Hook, report.Count(r.Ranks, "rank"))
+		alike := "and alike on " + report.Count(r.Ranks, "rank")
+		if r.MayDiffer {
+			alike = fmt.Sprintf("on %s; whether they are alike was not judged (--ranks-may-differ)", report.Count(r.Ranks, "rank"))
+		}
+		out.Printf("%s %s keeps the contract: results are valid, %s\n", out.Good("ok:"), r.Hook, alike)
 		return
 	}
 	out.Printf("%s %s breaks the contract\n", out.Bad("failed:"), r.Hook)
@@ -70,6 +78,9 @@ func printBuckets(out *report.Printer, r *checkReport) {
 		}
 		if !b.Alike {
 			alike = report.Cell{Text: "DIFFER", Style: out.Bad}
+			if r.MayDiffer {
+				alike = report.Text("differ")
+			}
 		}
 		maxError, rmsError, rmsLast := "-", "-", "-"
 		if b.ErrorWorst != nil {
@@ -84,6 +95,10 @@ func printBuckets(out *report.Printer, r *checkReport) {
 	}
 	out.Table("  ", "rrllrrrrrll", rows)
 	out.Printf("\n  %s\n", out.Dim("errors: relative to the exact mean, in the worst step and the last; sent: by all ranks in the last step; time: median"))
+	if r.First != nil {
+		out.Printf("  %s\n", out.Dim(fmt.Sprintf("step 0, as DDP's first one, has one bucket of %d elements: sent %s, time %s",
+			r.First.Elements, bytesText(r.First.Bytes), report.Duration(time.Duration(r.First.Seconds*1e9)))))
+	}
 }
 
 func errorText(v float64) string {

@@ -128,7 +128,7 @@ func TestCheckBrokenHooks(t *testing.T) {
 		"hooks.py:rank_one_raises": {"raised", "rank 1, bucket 1: the hook raised an exception: KeyError: 'only rank one'", "in rank_one_raises", exitFailed},
 		"hooks.py:fails_later":     {"future_failed", "boom in the callback", "explode", exitFailed},
 		"hooks.py:returns_none":    {"returned_none", "it returned None", "", exitFailed},
-		"hooks.py:too_short":       {"short", "649 elements", "", exitFailed},
+		"hooks.py:too_short":       {"short", "20707 elements", "", exitFailed},
 		"hooks.py:nothing_there":   {"load", "has no 'nothing_there'", "", exitFailed},
 		"no_such_module:hook":      {"load", "there is no module 'no_such_module'", "", exitFailed},
 		"not_importable.py:hook":   {"load", "a_module_that_nobody_has", "line 1, in <module>", exitFailed},
@@ -227,7 +227,7 @@ type joinedResult struct {
 	errorFile string
 }
 
-func joined(t *testing.T, hook string) []joinedResult {
+func joined(t *testing.T, args ...string) []joinedResult {
 	t.Helper()
 	needTorch(t) // here: the goroutines below must not end the test
 	port := freePort(t)
@@ -238,7 +238,7 @@ func joined(t *testing.T, hook string) []joinedResult {
 		env := []string{"RANK=" + string(rune('0'+rank)), "WORLD_SIZE=2", "LOCAL_RANK=" + string(rune('0'+rank)), "LOCAL_WORLD_SIZE=2",
 			"MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + port, "TORCHELASTIC_ERROR_FILE=" + file, "TORCHELASTIC_RESTART_COUNT=0", "OMP_NUM_THREADS=1"}
 		go func() {
-			results[rank].result = command(t, env, "check", hook, "--timeout", "60s")
+			results[rank].result = command(t, env, append([]string{"check", "--timeout", "60s"}, args...)...)
 			text, _ := os.ReadFile(file) // none where nothing failed
 			results[rank].errorFile = string(text)
 			done <- rank
@@ -253,7 +253,8 @@ func joined(t *testing.T, hook string) []joinedResult {
 func TestJSONFieldsAreThoseOfTheHelp(t *testing.T) {
 	bucket := bucketReport{BytesLast: new(uint64), Problem: "x"}
 	failure := &checkFailure{Traceback: "x", Hint: "x", Others: "x"}
-	full := checkReport{Hint: "x", NoBytes: "x", Buckets: []bucketReport{bucket}, Failure: failure}
+	full := checkReport{Hint: "x", NoBytes: "x", Stock: "x", Buckets: []bucketReport{bucket}, Failure: failure,
+		First: &firstReport{}, Order: &orderReport{Why: "x", Failure: failure}}
 	for _, value := range []any{full, doctorReport{Python: &doctorPython{}, Torch: &doctorTorch{}, Backends: map[string]*doctorBackend{"g": {Error: "x"}},
 		Checks: []doctorCheck{{Hint: "x"}}}, versionReport{Commit: "x"}} {
 		text, err := json.Marshal(value)

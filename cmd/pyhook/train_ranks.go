@@ -68,7 +68,7 @@ func quiet(env []string) []string {
 func (o *trainOptions) arguments() []string {
 	args := []string{"train", "--hook", o.Hook.Hook, "--epochs", strconv.Itoa(o.Epochs), "--batch", strconv.Itoa(o.Batch),
 		"--lr", fmt.Sprint(o.LR), "--momentum", fmt.Sprint(o.Momentum), "--seed", fmt.Sprint(o.Seed),
-		"--bucket-cap-mb", fmt.Sprint(o.BucketCapMB), "--backend", o.Backend, "--timeout", o.Timeout.String(),
+		"--bucket-cap-mb", fmt.Sprint(o.BucketCapMB), "--order", o.Order.String(), "--backend", o.Backend, "--timeout", o.Timeout.String(),
 		"--hidden", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Hidden), " ", ","), "[]")}
 	optional := [][2]string{{"--state", o.Hook.State}, {"--data", o.Data}, {"--save", o.Save}, {"--resume", o.Resume}, {"--trace", o.Trace}, {"--python", o.python}}
 	for _, arg := range o.Hook.StateArgs {

@@ -24,6 +24,9 @@ type Case struct {
 	Callers int
 	// Busy: a Python thread computes meanwhile, and a millisecond lies between calls.
 	Busy bool
+	// Chained: the Go side calls the hook as package ddp does in the orders serial and
+	// ordered, by RunHookChained.
+	Chained bool
 	// GPU: the buffer is in the GPU's memory, and the group is nccl's.
 	GPU bool
 }
@@ -35,8 +38,8 @@ func (c Case) noop() bool { return c.Spec.Hook == "noop" }
 func (c Case) alone() bool { return c.Callers < 2 && !c.Busy }
 
 // Name is hook/size/parameters, with /2ranks where two processes take part,
-// /2callers where two threads call at once, /busy where another holds the GIL, /gpu
-// on a GPU.
+// /2callers where two threads call at once, /busy where another holds the GIL, /chained
+// where the Go side drains a chain, /gpu on a GPU.
 func (c Case) Name() string {
 	name := fmt.Sprintf("%s/%s/%d", c.Spec.Hook, size(c.Bytes), c.Params)
 	if c.World > 1 {
@@ -47,6 +50,9 @@ func (c Case) Name() string {
 	}
 	if c.Busy {
 		name += "/busy"
+	}
+	if c.Chained {
+		name += "/chained"
 	}
 	if c.GPU {
 		name += "/gpu"

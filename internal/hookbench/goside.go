@@ -19,6 +19,7 @@ type goSide struct {
 	bucket *pyhook.GradBucket
 	buffer *tensorconv.Tensor
 	moved  bool      // a result was not the buffer's own memory
+	chain  bool      // calls are chained, and the chain drained
 	apart  bool      // sleep a millisecond before each call, which is not counted
 	others []*goSide // that call at the same time, with buckets of their own
 }
@@ -46,7 +47,7 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 		b.closers = append(b.closers, bucket.Close)
 		all = append(all, &goSide{ctx: ctx, hook: hook, bucket: bucket, buffer: b.buffer})
 	}
-	all[0].others, all[0].apart = all[1:], b.c.Busy
+	all[0].others, all[0].apart, all[0].chain = all[1:], b.c.Busy, b.c.Chained
 	return all[0], nil
 }
 
@@ -104,7 +105,7 @@ func (g *goSide) calls(ns []int64) error {
 }
 
 func (g *goSide) call() error {
-	future, err := g.hook.RunHook(g.ctx, g.bucket)
+	future, err := g.runHook()
 	if err != nil {
 		return err
 	}
@@ -123,6 +124,25 @@ func (g *goSide) call() error {
 	result.Close()
 	future.Close()
 	return nil
+}
+
+// runHook calls the hook; in a chain also its callbacks.
+func (g *goSide) runHook() (*pyhook.Future, error) {
+	if !g.chain {
+		return g.hook.RunHook(g.ctx, g.bucket)
+	}
+	future, chain, err := g.hook.RunHookChained(g.ctx, g.bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer chain.Close()
+	for more := true; more; {
+		if more, err = chain.Advance(g.ctx); err != nil {
+			future.Close()
+			return nil, err
+		}
+	}
+	return future, nil
 }
 
 // account counts the Go allocations of a call, and notes whether its result

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"pyhook/ddp"
 	"pyhook/internal/hookspec"
 )
 
@@ -16,6 +17,7 @@ type Config struct {
 	Hidden       []int   // sizes of the hidden layers
 	Seed         uint64  // of the weights, the split and the batches
 	BucketCapMB  float64 // of ddp.Options
+	Order        ddp.Order
 	Backend      string
 	Timeout      time.Duration // of the rendezvous and each collective
 	Data         string        // a CSV file like the embedded digits; empty: those

@@ -119,7 +119,7 @@ func (r *run) makeParameters() error {
 // makeReducer makes the reducer over the network's parameters.
 func (r *run) makeReducer(ctx context.Context) error {
 	var err error
-	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Timeline: r.record})
+	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Order: r.cfg.Order, Timeline: r.record})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+)
+
+// checkModel is the parameters of a phase, and what their gradients are made in.
+// Every phase has its own: hooks may change weights, and hang things on the
+// parameters.
+type checkModel struct {
+	params  []*pyhook.Parameter // as a model has them: the last one is ready first
+	buckets []*plannedBucket
+}
+
+// plannedBucket is a bucket of the plan.
+type plannedBucket struct {
+	params  []int   // indices, in their order in the bucket
+	offsets []int64 // of each, in elements
+	wide    *tensorconv.Tensor
+	values  []float64 // wide's memory
+	weights *tensorconv.Tensor
+}
+
+func newCheckModel(p *checkPlan) (*checkModel, error) {
+	dtype, err := tensorconv.ParseDType(p.DType)
+	if err != nil {
+		return nil, err
+	}
+	m := &checkModel{}
+	total := 0
+	for _, shapes := range p.Buckets {
+		total += len(shapes)
+	}
+	m.params = make([]*pyhook.Parameter, total)
+	next := total
+	for index, shapes := range p.Buckets {
+		b := &plannedBucket{}
+		m.buckets = append(m.buckets, b)
+		elements := elementsOf(shapes)
+		if b.wide, err = tensorconv.New(tensorconv.Float64, elements); err != nil {
+			return nil, err
+		}
+		if b.values, err = tensorconv.Slice[float64](b.wide); err != nil {
+			return nil, err
+		}
+		// Weights are the same on all ranks, as a model's are.
+		if b.weights, err = tensorconv.New(dtype, elements); err != nil {
+			return nil, err
+		}
+		fillGradients(b.values, p.Seed, -1, index, -1)
+		if err := tensorconv.Copy(b.weights, b.wide); err != nil {
+			return nil, err
+		}
+		offset := int64(0)
+		for i, shape := range shapes {
+			data, err := b.weights.View(offset, shape, nil)
+			if err != nil {
+				return nil, err
+			}
+			next--
+			m.params[next] = &pyhook.Parameter{Name: fmt.Sprintf("bucket%d.parameter%d", index, i), Shape: shape, DType: dtype, Data: data}
+			b.params, b.offsets = append(b.params, next), append(b.offsets, offset)
+			offset += elementsOf([][]int64{shape})
+		}
+	}
+	return m, nil
+}
+
+// layout is the plan's buckets, for ddp.Options.
+func (m *checkModel) layout() [][]int {
+	layout := make([][]int, len(m.buckets))
+	for i, b := range m.buckets {
+		layout[i] = b.params
+	}
+	return layout
+}
+
+// length is how many elements parameter i has.
+func (m *checkModel) length(i int) int64 { return elementsOf([][]int64{m.params[i].Shape}) }
+
+func (m *checkModel) close() {
+	for _, p := range m.params {
+		p.Close()
+		p.Data.Close()
+	}
+	for _, b := range m.buckets {
+		b.wide.Close()
+		b.weights.Close()
+	}
+}
