@@ -87,6 +87,7 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 	g := &TorchGroup{rt: rt, object: object, bridge: bridge}
 	g.rank, g.size = int(table["rank"].(int64)), int(table["size"].(int64))
 	g.backend, _ = table["backend"].(string)
+	rt.backend.CompareAndSwap(nil, g.backend)
 	return g, nil
 }
 

@@ -35,6 +35,8 @@ type HookConfig struct {
 	// *Object such as NewState returns, or a *TorchGroup. nil is None, which
 	// PyTorch's stateless hooks take for the default group.
 	State any
+	// Futures: NCCL for a hook that indexes futures as NCCL gives them.
+	Futures FutureForms
 }
 
 // PythonCommHook is a Python hook and its state: c10d::PythonCommHook
@@ -44,8 +46,13 @@ type PythonCommHook struct {
 	name  string
 	hook  *Object
 	state *Object
-	// observed is hook, watched for its collectives; nil: nobody does.
+	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
+	formed *Object
+	// observed is hook or formed, watched for its collectives; nil: nobody does.
 	observed *Object
+
+	stateless bool // the state is None
+	usesForms bool // it did not ask for NCCL's forms, and names collectives that have others
 
 	watching sync.Mutex // a call is inside that watcher watches
 	watcher  atomic.Pointer[watcher]
@@ -121,6 +128,11 @@ func (rt *Runtime) WrapHook(hook *Object, cfg HookConfig) (*PythonCommHook, erro
 		h.hook.Close()
 		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
 	}
+	h.stateless = state == nil || h.state.IsNone()
+	if err := h.presentFutures(cfg.Futures); err != nil {
+		h.Close()
+		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
+	}
 	return h, nil
 }
 
@@ -134,6 +146,7 @@ func (h *PythonCommHook) State() *Object { return h.state }
 func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
+	h.formed.Close()
 	h.observed.Close()
 	h.unwatch()
 }
@@ -147,7 +160,7 @@ func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
 }
 
 func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
-	return hookError(h.name, h.rt.Rank(), bucket, kind, err)
+	return h.advise(hookError(h.name, h.rt.Rank(), bucket, kind, err))
 }
 
 // RunHook calls hook(state, bucket) and returns its future without waiting

@@ -38,7 +38,7 @@ func (h *PythonCommHook) Observe(on func(Collective)) error {
 		return h.fail(nil, ErrClosed, err)
 	}
 	defer report.Close()
-	observed, err := h.rt.bridge.Call("Observed", h.hook, report)
+	observed, err := h.rt.bridge.Call("Observed", h.presented(), report)
 	if err != nil {
 		return h.fail(nil, ErrClosed, err)
 	}
@@ -71,6 +71,14 @@ func collective(args []*Object) (Collective, error) {
 func (h *PythonCommHook) callable() *Object {
 	if h.observed != nil {
 		return h.observed
+	}
+	return h.presented()
+}
+
+// presented is the hook, or what gives it NCCL's forms of futures.
+func (h *PythonCommHook) presented() *Object {
+	if h.formed != nil {
+		return h.formed
 	}
 	return h.hook
 }

@@ -37,6 +37,7 @@ type Runtime struct {
 	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
+	backend     atomic.Value // string: of the first group that was made, the default one
 	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
 	closed      atomic.Bool
 	closeOnce   sync.Once

@@ -23,6 +23,8 @@ type HookConfig struct {
 	// State is the hook's first argument: a State, the worker's *Group, or a Go value
 	// of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
 	State any
+	// Futures: see pyhook.HookConfig.
+	Futures pyhook.FutureForms
 	// SnapshotEvery so many steps the state is saved, when the step's last bucket is
 	// reduced and while the trainer goes on, to be restored by Restart. 0: never;
 	// Restart then begins with a new state.
@@ -95,7 +97,7 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 }
 
 func (h *Hook) load(ctx context.Context, p *process) error {
-	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: &hookMessage{ID: h.id, Spec: h.spec, State: h.state}}, nil)
+	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: &hookMessage{ID: h.id, Spec: h.spec, State: h.state, Futures: h.cfg.Futures}}, nil)
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)
 	}

@@ -108,6 +108,8 @@ type hookMessage struct {
 	Name  string // in the answer
 	Spec  string
 	State any // a value of HookConfig.State
+
+	Futures pyhook.FutureForms
 }
 
 type runMessage struct {

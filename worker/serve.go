@@ -185,7 +185,7 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	if s.rt == nil {
 		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, pyhook.ErrLoad)
 	}
-	cfg := pyhook.HookConfig{}
+	cfg := pyhook.HookConfig{Futures: m.Futures}
 	switch state := m.State.(type) {
 	case stateMessage:
 		made, err := s.rt.NewState(state.Spec, state.Args, s.group)

@@ -23,6 +23,9 @@ func printCheck(out, failures *report.Printer, r *checkReport) {
 	if r.NoBytes != "" {
 		out.Printf("\n%s %s\n", out.Doubtful("note:"), r.NoBytes)
 	}
+	for _, warning := range r.Warnings {
+		out.Printf("\n%s %s\n", out.Doubtful("warning:"), warning)
+	}
 	out.Printf("\n")
 	if r.OK {
 		out.Printf("%s %s keeps the contract: results are valid, and alike on %s\n", out.Good("ok:"), r.Hook, report.Count(r.Ranks, "rank"))

@@ -24,6 +24,7 @@ import threading
 from types import ModuleType
 from typing import Any, Callable, Optional
 
+from ._absent import advice, is_here
 from ._errors import HookLoadError
 
 _DDP = "torch.distributed.algorithms.ddp_comm_hooks"
@@ -145,7 +146,9 @@ def _import_module(name: str) -> ModuleType:
             "no_module",
             f"there is no module {missing!r}",
             "put its folder on PYTHONPATH, install it into this interpreter "
-            f"({sys.executable or sys.prefix}), or write path/to/file.py:name",
+            f"({sys.executable or sys.prefix}), or write path/to/file.py:name"
+            if "." not in missing or not is_here(missing.partition(".")[0])
+            else advice(error),
         ) from error
     except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
@@ -182,8 +185,8 @@ def _import_failed(where: str, error: BaseException) -> HookLoadError:
     hint = ""
     if isinstance(error, SystemExit):
         hint = 'put the script part under `if __name__ == "__main__":`'
-    elif isinstance(error, ModuleNotFoundError):
-        hint = f"install {error.name} into {sys.executable or sys.prefix}"
+    elif isinstance(error, ImportError):
+        hint = advice(error)
     return HookLoadError(
         "import_failed", f"importing {where} failed: {type(error).__name__}: {error}", hint
     )

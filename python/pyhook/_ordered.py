@@ -32,6 +32,8 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
+from . import _forms
+
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
 _scope = threading.local()
@@ -240,7 +242,7 @@ def install() -> None:
     @functools.wraps(real_get_future)
     def get_future(self: Any) -> Any:
         chain, observer = _current(), _observer()
-        future = real_get_future(self)
+        future = _forms.real_future(self)
         if observer is not None:
             observer(future)
         return future if chain is None else chain.follow(future)

@@ -19,7 +19,8 @@ import torch
 from ._bucket import BucketLayout, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import HookContractError
-from ._ordered import Chain
+from ._forms import NCCLForms
+from ._ordered import Chain, Observed
 
 _DENSE_ONLY = ("powerSGD_hook", "batched_powerSGD_hook")
 """Hooks of PyTorch's that take ``bucket.gradients()``, which is empty here, for the
@@ -58,7 +59,10 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
         HookContractError: as ``require_future``, or ``sparse``: the hook is known
             not to reduce sparse gradients.
     """
-    for inner in _inside(hook._hook if isinstance(hook, Chain) else hook):
+    around = hook
+    while isinstance(around, (Chain, Observed, NCCLForms)):
+        around = around._hook
+    for inner in _inside(around):
         if getattr(inner, "__name__", "") in _DENSE_ONLY and _is_torchs(inner):
             raise HookContractError(
                 "sparse",

@@ -34,6 +34,7 @@ from . import _group
 from ._bucket import Bucket, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import GroupError, HookContractError, RankError
+from ._forms import NCCLForms
 from ._load import check_hook, hook_name
 
 __all__ = ["RankError", "assert_mean", "bucket", "process_group", "run", "run_ranks", "split"]
@@ -111,13 +112,19 @@ def _loopback() -> Iterator[None]:
 
 
 def run(
-    hook: Callable[..., Any], state: Any, bucket: Bucket, timeout: float = 60.0
+    hook: Callable[..., Any],
+    state: Any,
+    bucket: Bucket,
+    timeout: float = 60.0,
+    *,
+    nccl_futures: bool = False,
 ) -> torch.Tensor:
     """Call a hook as DDP does, hold it to the contract, and wait for its result.
 
     Without a default process group there is one (``process_group``) for the
     time of the call. For a state that holds the group, open it yourself around
-    both.
+    both. ``nccl_futures`` is for a hook that indexes the futures of collectives as
+    NCCL gives them.
 
     Returns:
         The reduced gradients: flat, detached, of the bucket's length and dtype.
@@ -134,7 +141,7 @@ def run(
     with contextlib.ExitStack() as stack:
         if not dist.is_initialized():
             stack.enter_context(process_group())
-        future = require_future(hook(state, bucket))
+        future = require_future((NCCLForms(hook) if nccl_futures else hook)(state, bucket))
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         if not done.wait(timeout):
@@ -164,6 +171,7 @@ def run_ranks(
     steps: int = 1,
     buckets: int = 1,
     timeout: float = 120.0,
+    nccl_futures: bool = False,
 ) -> Results:
     """Run a hook on real ranks: one process each, joined by gloo on this machine.
 
@@ -183,6 +191,8 @@ def run_ranks(
         buckets: into how many buckets to cut the gradients, in order.
         timeout: seconds for all steps, from when the processes have started; then
             they are killed, and the error shows where each was.
+        nccl_futures: give the hook NCCL's forms of futures, as
+            ``HookConfig.Futures`` does.
 
     Returns:
         ``results[rank][step]``: flat, the buckets one after the other.
@@ -205,6 +215,7 @@ def run_ranks(
         steps=steps,
         buckets=buckets,
         timeout=timeout,
+        nccl_futures=nccl_futures,
     )
 
 

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// farOff is the relative rms error from which on a result has little to do with the mean:
+// at 1 it is as good as no gradient at all.
+const farOff = 0.5
+
+// farFromTheMean warns of results that keep the contract and are nowhere near the mean,
+// where nobody asked for a bound: what a hook makes of a future in another form than it
+// expects is alike on all ranks, and wrong.
+func farFromTheMean(p *checkPlan, r *checkReport) string {
+	if !r.OK || p.MaxError > 0 || strings.Contains(r.HookName, ".powerSGD_hook.") {
+		return "" // random gradients have no low rank: check's help says so
+	}
+	worst, bucket := 0.0, -1
+	for i, b := range r.Buckets {
+		if b.ErrorWorst != nil && b.ErrorWorst.RMS > max(farOff, worst) {
+			worst, bucket = b.ErrorWorst.RMS, i
+		}
+	}
+	if bucket < 0 {
+		return ""
+	}
+	forms := ", does it index the future of an all_gather as NCCL gives it (--nccl-futures)"
+	if p.NCCLFutures {
+		forms = ""
+	}
+	return fmt.Sprintf("bucket %d is nowhere near the exact mean: its relative rms error is %.2g. If the hook does not mean to compress so strongly: "+
+		"does it divide by the number of ranks%s? --max-error 0.1 makes such a result a failure", bucket, worst, forms)
+}
