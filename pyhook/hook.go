@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 	"pyhook/tensorconv"
 )
 
@@ -160,6 +161,10 @@ func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
 }
 
 func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
+	var known *HookError
+	if errors.As(err, &known) {
+		return err
+	}
 	return h.advise(hookError(h.name, h.rt.Rank(), bucket, kind, err))
 }
 
@@ -180,7 +185,7 @@ func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, e
 // run calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, h.fail(b, err, fmt.Errorf("not called: %w", context.Cause(ctx)))
+		return nil, h.fail(b, err, ctxerr.While(ctx, "not called"))
 	}
 	python, err := b.forPython(h.rt.tools)
 	if err != nil {
