@@ -20,9 +20,37 @@ def _qualified(cls):
     return name if module in (None, "builtins") else f"{module}.{name}"
 
 
+def _large(value):
+    """Whether value is a tensor, or an array with dimensions."""
+    if isinstance(value, type) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
+        return False
+    return hasattr(value, "dim") or getattr(value, "ndim", 0) > 0
+
+
+def _holds_large(value):
+    return _large(value) or (isinstance(value, tuple) and any(map(_holds_large, value)))
+
+
+def _form(value):
+    """repr(value), but of a tensor or an array what it is, and not what is in it."""
+    if isinstance(value, tuple) and _holds_large(value):
+        return f"({', '.join(map(_form, value))}{',' if len(value) == 1 else ''})"
+    if _large(value):
+        return f"<{_qualified(type(value))} of shape {tuple(value.shape)}, {value.dtype}>"
+    return repr(value)
+
+
+def _text(exc):
+    """str(exc); of one that was given tensors, a KeyError's key say, without their elements."""
+    plain = type(exc).__str__ in (BaseException.__str__, KeyError.__str__)
+    if plain and any(map(_holds_large, exc.args)):
+        return _form(exc.args[0] if len(exc.args) == 1 else exc.args)
+    return str(exc)
+
+
 def _message(exc):
     try:
-        return _cut(str(exc))
+        return _cut(_text(exc))
     except BaseException as err:  # str() of an exception may raise anything
         return f"<str() of the exception raised {_qualified(type(err))}>"
 
@@ -30,7 +58,8 @@ def _message(exc):
 def _trace(exc):
     try:
         lines = traceback.format_exception(type(exc), exc, exc.__traceback__, chain=False)
-        return _cut("".join(lines))
+        text = _text(exc)
+        return _cut("".join(lines) if text == str(exc) else "".join(lines).replace(str(exc), text))
     except BaseException:
         return ""
 

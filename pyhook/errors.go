@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -126,7 +127,10 @@ func (e *HookError) Error() string {
 	if e.Bucket >= 0 {
 		fmt.Fprintf(&b, ", bucket %d", e.Bucket)
 	}
-	fmt.Fprintf(&b, ": %v", e.Kind)
+	// Of an ended context the detail says it all.
+	if e.Detail == "" || e.Kind != context.Canceled && e.Kind != context.DeadlineExceeded {
+		fmt.Fprintf(&b, ": %v", e.Kind)
+	}
 	if e.Detail != "" {
 		b.WriteString(": " + e.Detail)
 	}

@@ -2,10 +2,10 @@ package pyhook
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"pyhook/internal/ctxerr"
 )
 
 // Future is a value that is there later: torch.futures.Future in Go's manner.
@@ -140,10 +140,7 @@ func (f *Future) Wait(ctx context.Context) (Value, error) {
 }
 
 func (f *Future) stillPending(ctx context.Context) error {
-	err := fmt.Errorf("waiting for a future: %w", ctx.Err())
-	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
-		err = fmt.Errorf("%w: %w", err, cause)
-	}
+	err := error(ctxerr.While(ctx, "waiting for a future"))
 	if f.place != nil {
 		return f.place(err)
 	}

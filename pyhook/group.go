@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 	"pyhook/tensorconv"
 )
 
@@ -90,6 +91,7 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 	g := &TorchGroup{rt: rt, object: object, bridge: bridge}
 	g.rank, g.size = int(table["rank"].(int64)), int(table["size"].(int64))
 	g.backend, _ = table["backend"].(string)
+	rt.backend.CompareAndSwap(nil, g.backend)
 	return g, nil
 }
 
@@ -143,8 +145,8 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensorconv.Tensor, in
 // collective calls a function of _collectives.py, which returns the work's
 // future; result is the tensor that the Go future completes with.
 func (g *TorchGroup) collective(ctx context.Context, name string, result *tensorconv.Tensor, args ...any) (*Future, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, groupError(name, g.rank, err)
+	if ctx.Err() != nil {
+		return nil, groupError(name, g.rank, ctxerr.While(ctx, "not issued"))
 	}
 	if d := result.Device(); !d.IsCPU() { // on which stream?
 		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory\nhint: copy it there, or give a Python hook (\"allreduce\") a bucket with BucketConfig.Stream", d, errors.ErrUnsupported))
@@ -182,8 +184,8 @@ func (rt *Runtime) watch(future *Object, place func(error) error) (*Future, erro
 
 // Barrier: see ProcessGroup.
 func (g *TorchGroup) Barrier(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return groupError("barrier", g.rank, err)
+	if ctx.Err() != nil {
+		return groupError("barrier", g.rank, ctxerr.While(ctx, "not issued"))
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -197,7 +199,7 @@ func (g *TorchGroup) Barrier(ctx context.Context) error {
 		}
 		return nil
 	case <-ctx.Done():
-		return groupError("barrier", g.rank, context.Cause(ctx))
+		return groupError("barrier", g.rank, ctxerr.While(ctx, "waiting for the other ranks"))
 	}
 }
 

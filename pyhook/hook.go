@@ -7,13 +7,13 @@ import "C"
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 	"pyhook/tensorconv"
 )
 
@@ -43,6 +43,8 @@ type HookConfig struct {
 	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
 	// and hooks that are made here and take parameters: see Runtime.Parameters.
 	Parameters []*Parameter
+	// Futures: NCCL for a hook that indexes futures as NCCL gives them.
+	Futures FutureForms
 }
 
 // PythonCommHook is a Python hook and its state: c10d::PythonCommHook
@@ -52,10 +54,15 @@ type PythonCommHook struct {
 	name  string
 	hook  *Object
 	state *Object
-	// observed is hook, watched for its collectives; nil: nobody does.
+	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
+	formed *Object
+	// observed is hook or formed, watched for its collectives; nil: nobody does.
 	observed *Object
 	// watched is hook, or observed, with its collectives noted: see WatchCollectives.
 	watched *Object
+
+	stateless bool // the state is None
+	usesForms bool // it did not ask for NCCL's forms, and names collectives that have others
 
 	watching sync.Mutex // a call is inside that watcher watches
 	watcher  atomic.Pointer[watcher]
@@ -121,6 +128,7 @@ func (h *PythonCommHook) State() *Object { return h.state }
 func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
+	h.formed.Close()
 	h.observed.Close()
 	h.watched.Close()
 	h.unwatch()
@@ -135,7 +143,11 @@ func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
 }
 
 func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
-	return hookError(h.name, h.rt.Rank(), bucket, kind, err)
+	var known *HookError
+	if errors.As(err, &known) {
+		return err
+	}
+	return h.advise(hookError(h.name, h.rt.Rank(), bucket, kind, err))
 }
 
 // RunHook calls hook(state, bucket) and returns its future without waiting
@@ -159,7 +171,7 @@ func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, e
 // run calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, h.fail(b, err, fmt.Errorf("not called: %w", context.Cause(ctx)))
+		return nil, h.fail(b, err, ctxerr.While(ctx, "not called"))
 	}
 	if err := h.buckets.check(b); err != nil {
 		e := hookError(h.name, h.rt.Rank(), b.Index(), ErrStateBuckets, err)

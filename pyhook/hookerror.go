@@ -26,8 +26,8 @@ func hookError(hook string, rank, bucket int, kind error, err error) *HookError 
 			e.Kind, e.Hint = fmt.Errorf("%w: %w", e.Kind, ErrPeer), peerHint
 		}
 	default:
-		e.Detail = python.Error()
 		nameOrigin(python)
+		e.Detail = python.Error()
 		if isPeer(python) {
 			e.Kind, e.Hint = fmt.Errorf("%w: %w", kind, ErrPeer), peerHint
 		}
@@ -67,6 +67,34 @@ const callbackPrefix = "Got the following error when running the callback: "
 
 var callbackText = regexp.MustCompile(`(?s)^([A-Za-z_][\w.]*): ?(.*)$`)
 
+// keyErrorText is a KeyError, as PyTorch has printed it.
+var keyErrorText = regexp.MustCompile(`(?s)KeyError: .*?(\n\nAt:|$)`)
+
+// withoutTensors leaves out the elements of tensors that were keys and not found.
+func withoutTensors(text string) string {
+	return keyErrorText.ReplaceAllStringFunc(text, func(part string) string {
+		var b strings.Builder
+		for {
+			before, rest, found := strings.Cut(part, "tensor(")
+			b.WriteString(before)
+			if !found {
+				return b.String()
+			}
+			b.WriteString("<a tensor>")
+			open, end := 1, 0
+			for ; end < len(rest) && open > 0; end++ {
+				switch rest[end] {
+				case '(':
+					open++
+				case ')':
+					open--
+				}
+			}
+			part = rest[end:]
+		}
+	})
+}
+
 // nameOrigin makes the exception that was raised in a `then` callback the cause
 // of the RuntimeError that PyTorch makes of it: of the original only text is
 // left (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::then), once
@@ -75,6 +103,10 @@ func nameOrigin(e *PythonError) {
 	start := strings.LastIndex(e.Message, callbackPrefix)
 	if e.Type != "RuntimeError" || start < 0 || e.Cause != nil {
 		return
+	}
+	if brief := withoutTensors(e.Message); brief != e.Message {
+		e.Traceback = strings.ReplaceAll(e.Traceback, e.Message, brief)
+		e.Message, start = brief, strings.LastIndex(brief, callbackPrefix)
 	}
 	body, frames, _ := strings.Cut(e.Message[start+len(callbackPrefix):], "\n\nAt:\n")
 	if parts := callbackText.FindStringSubmatch(body); parts != nil {

@@ -6,9 +6,10 @@ import "C"
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
+
+	"pyhook/internal/ctxerr"
 )
 
 // interruptedType is what Python raises in a hook whose context ended.
@@ -135,7 +136,7 @@ func isInterrupted(err error) bool {
 // of it, stacks is where every Python thread was.
 func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks string, err error) error {
 	cause := context.Cause(ctx)
-	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: fmt.Errorf("%w: %w", ErrInterrupted, ctx.Err()),
+	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: ctxerr.As(ctx, ErrInterrupted),
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
 		Hint: "Stacks says where it was; what it had started goes on; " + usableAgain}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"pyhook/internal/ctxerr"
 )
 
 // meetingTimeout is python/pyhook/_rendezvous.py's MEETING_SECONDS; torchTimeout is torch's
@@ -76,8 +78,8 @@ func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*Torc
 // join waits on a goroutine of its own: for another rank it may take minutes,
 // and a launcher that stops the job kills what has not ended in half of one.
 func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, ctxerr.While(ctx, "not begun")
 	}
 	rank, size := cfg.Rank, cfg.Size
 	if size < 0 {
@@ -103,7 +105,7 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 	case r := <-done:
 		return r.group, r.err
 	case <-ctx.Done():
-		why = context.Cause(ctx)
+		why = ctxerr.While(ctx, "waiting for the other ranks")
 	case <-late.C:
 		why = fmt.Errorf("%w: torch still waits, by %s, %s after the timeout of %s\nhint: a rank does not answer, frozen or cut off perhaps: "+
 			"look at the other ranks' own errors, and end this process", ErrJoinTimeout, "InitMethod "+strconv.Quote(cfg.InitMethod), joinGrace, limit)

@@ -18,10 +18,11 @@ type StateSpec struct {
 type ofTrainer struct {
 	group      *TorchGroup
 	parameters *Object // of Runtime.Parameters; nil: not known
+	futures    FutureForms
 }
 
 func (rt *Runtime) ofTrainer(cfg HookConfig) (t ofTrainer, err error) {
-	t.group = cfg.Group
+	t.group, t.futures = cfg.Group, cfg.Futures
 	if cfg.Parameters != nil {
 		t.parameters, err = rt.Parameters(cfg.Parameters...)
 	}
@@ -108,6 +109,11 @@ func (rt *Runtime) joinState(hook *Object, state any, trainer ofTrainer) (_ *Pyt
 	}
 	if err != nil {
 		h.hook.Close()
+		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
+	}
+	h.stateless = h.state.IsNone()
+	if err := h.presentFutures(trainer.futures); err != nil {
+		h.Close()
 		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
 	}
 	return h, nil

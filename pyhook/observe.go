@@ -38,7 +38,7 @@ func (h *PythonCommHook) Observe(on func(Collective)) error {
 		return h.fail(nil, ErrClosed, err)
 	}
 	defer report.Close()
-	observed, err := h.rt.bridge.Call("Observed", h.hook, report)
+	observed, err := h.rt.bridge.Call("Observed", h.presented(), report)
 	if err != nil {
 		return h.fail(nil, ErrClosed, err)
 	}
@@ -104,6 +104,14 @@ func (h *PythonCommHook) callable() *Object {
 func (h *PythonCommHook) observable() *Object {
 	if h.observed != nil {
 		return h.observed
+	}
+	return h.presented()
+}
+
+// presented is the hook, or what gives it NCCL's forms of futures.
+func (h *PythonCommHook) presented() *Object {
+	if h.formed != nil {
+		return h.formed
 	}
 	return h.hook
 }

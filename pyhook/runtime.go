@@ -42,6 +42,7 @@ type Runtime struct {
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
 	bound       atomic.Bool  // somebody has Python's main thread for the calls of a hook
+	backend     atomic.Value // string: of the first group that was made, the default one
 	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
 	closed      atomic.Bool
 	closeOnce   sync.Once

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"pyhook/internal/ctxerr"
 	"pyhook/tensorconv"
 )
 
@@ -55,7 +56,7 @@ func (h *PythonCommHook) RunSparseHookChained(ctx context.Context, b *SparseGrad
 // runSparse calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) runSparse(ctx context.Context, b *SparseGradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, h.failAt(b.index, err, fmt.Errorf("not called: %w", context.Cause(ctx)))
+		return nil, h.failAt(b.index, err, ctxerr.While(ctx, "not called"))
 	}
 	if err := b.forPython(h.rt); err != nil {
 		return nil, h.failAt(b.index, ErrBucket, err)
@@ -87,7 +88,7 @@ func (b *SparseGradBucket) forPython(rt *Runtime) error {
 // failSparse gives errors that torch or the hook raised a hint about sparse
 // buckets, where they have none of their own.
 func (h *PythonCommHook) failSparse(b *SparseGradBucket, kind, err error) error {
-	e := hookError(h.name, h.rt.Rank(), b.index, kind, err)
+	e := h.advise(hookError(h.name, h.rt.Rank(), b.index, kind, err))
 	var python *PythonError
 	if (errors.Is(e.Kind, ErrRaised) || errors.Is(e.Kind, ErrFutureFailed)) && errors.As(err, &python) && strings.Contains(strings.ToLower(e.Detail), "sparse") {
 		e.Hint = sparseHint

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"pyhook/internal/ctxerr"
 	"pyhook/tensorconv"
 )
 
@@ -179,8 +180,8 @@ func (g *TransportGroup) run(op *operation, tag Tag) (err error) {
 
 // future starts op and returns the future of result.
 func (g *TransportGroup) future(ctx context.Context, op *operation, result *tensorconv.Tensor) (*Future, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, groupError(op.name, g.rank, err)
+	if ctx.Err() != nil {
+		return nil, groupError(op.name, g.rank, ctxerr.While(ctx, "not issued"))
 	}
 	future, complete := NewFuture()
 	err := g.start(op, func(err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"pyhook/internal/ctxerr"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
@@ -89,7 +90,7 @@ type groupCall struct {
 // result is the future's value.
 func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensorconv.Tensor, result, outputs int) (*pyhook.Future, error) {
 	if ctx.Err() != nil {
-		return nil, g.fail(m.Op, context.Cause(ctx))
+		return nil, g.fail(m.Op, ctxerr.While(ctx, "not issued"))
 	}
 	p := g.worker.process()
 	c := &groupCall{call: call{hook: m.Op, bucket: -1}, g: g, tensors: tensors, outputs: outputs}

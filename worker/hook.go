@@ -23,6 +23,8 @@ type HookConfig struct {
 	// State is the hook's first argument: a State (or pyhook.StateSpec), the worker's *Group, or a Go value
 	// of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
 	State any
+	// Futures: see pyhook.HookConfig.
+	Futures pyhook.FutureForms
 	// SnapshotEvery so many steps the state is saved, when the step's last bucket is
 	// reduced and while the trainer goes on, to be restored by Restart. 0: never;
 	// Restart then begins with a new state.
@@ -113,7 +115,7 @@ func (h *Hook) load(ctx context.Context, p *process) error {
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)
 	}
-	hook := &hookMessage{ID: h.id, Spec: h.spec, State: h.state, Params: params}
+	hook := &hookMessage{ID: h.id, Spec: h.spec, State: h.state, Params: params, Futures: h.cfg.Futures}
 	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: hook}, nil)
 	if err != nil {
 		return h.fail(nil, pyhook.ErrLoad, err)

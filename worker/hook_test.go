@@ -123,6 +123,21 @@ func TestStatesAreMadeSavedAndRestoredInTheWorker(t *testing.T) {
 	assert.Equal(t, []float32{5, 10}, got)
 }
 
+func TestAHookMayAskForNCCLsFormsOfFuturesAlsoAfterARestart(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	b := bucket(t, w, 3, 4)
+	_, err := reduce(soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
+	require.ErrorIs(t, err, pyhook.ErrShort, "gloo's form")
+	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.NCCL})
+	for range 2 {
+		got, err := reduce(soon(t), h, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{3, 4}, got)
+		_, err = w.Restart(soon(t))
+		require.NoError(t, err)
+	}
+}
+
 func TestHooksSeeTheParameters(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	for _, shared := range []bool{true, false} {

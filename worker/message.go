@@ -112,7 +112,8 @@ type hookMessage struct {
 	Spec  string
 	State any // a value of HookConfig.State
 	// Params are the model's, in order; the hook was made with none where it is nil.
-	Params []uint64
+	Params  []uint64
+	Futures pyhook.FutureForms
 	// In the answer:
 	Name        string
 	Independent bool         // pyhook.IndependentHook's

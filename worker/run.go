@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"pyhook/internal/ctxerr"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
@@ -27,7 +28,7 @@ type hookCall struct {
 // run calls the hook, and waits for the call but not for its future.
 func (h *Hook) run(ctx context.Context, b *pyhook.GradBucket, chained bool) (*pyhook.Future, *chain, error) {
 	if ctx.Err() != nil {
-		return nil, nil, h.fail(b, pyhook.ErrRaised, context.Cause(ctx))
+		return nil, nil, h.fail(b, pyhook.ErrRaised, ctxerr.While(ctx, "not called"))
 	}
 	w := h.worker
 	p := w.process()

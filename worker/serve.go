@@ -185,7 +185,7 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	if s.rt == nil {
 		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, pyhook.ErrLoad)
 	}
-	cfg := pyhook.HookConfig{Group: s.group}
+	cfg := pyhook.HookConfig{Group: s.group, Futures: m.Futures}
 	for _, id := range m.Params {
 		cfg.Parameters = append(cfg.Parameters, find(s, s.params, id))
 	}

@@ -81,8 +81,8 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 		f.Message, _, _ = strings.Cut(message, "\n") // the rest is at the traceback's end
 	}
 	f.unwrapCallback(err)
-	if f.Traceback != "" && (f.Code == "raised" || f.Code == "future_failed") {
-		f.Hint = "" // it is for Go programs: where the traceback is, and that one may go on
+	if f.Traceback != "" && (f.Code == "raised" || f.Code == "future_failed") && !strings.Contains(f.Hint, "--") {
+		f.Hint = "" // it names no flag, but is for Go programs: where the traceback is, and that one may go on
 	}
 	var rebuilt *rebuiltError
 	if errors.As(err, &rebuilt) {

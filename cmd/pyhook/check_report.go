@@ -93,6 +93,7 @@ type checkReport struct {
 	MayDiffer bool           `json:"ranks_may_differ"`
 	Legacy    []string       `json:"legacy_names"`
 	Problems  []string       `json:"problems"` // why it is not ok, where nothing failed
+	Warnings  []string       `json:"warnings"` // what the exit code does not show
 	Hint      string         `json:"hint,omitempty"`
 	NoBytes   string         `json:"no_bytes,omitempty"`
 	Failure   *checkFailure  `json:"failure"`
@@ -100,7 +101,7 @@ type checkReport struct {
 
 func newCheckReport(p *checkPlan, ranks int) *checkReport {
 	return &checkReport{Hook: p.Hook, State: p.State, Args: append([]string{}, p.StateArgs...), Ranks: ranks, Steps: p.Steps, DType: p.DType,
-		Seed: p.Seed, MayDiffer: p.RanksMayDiffer, Backend: p.Backend, Buckets: []bucketReport{}, Legacy: []string{}, Problems: []string{}}
+		Seed: p.Seed, MayDiffer: p.RanksMayDiffer, Backend: p.Backend, Buckets: []bucketReport{}, Legacy: []string{}, Problems: []string{}, Warnings: []string{}}
 }
 
 // aggregate makes the report of what all ranks, in their order, have done.
@@ -146,6 +147,9 @@ func aggregate(p *checkPlan, ranks []*rankReport) *checkReport {
 	r.Problems = append(r.Problems, r.Order.problems()...)
 	r.OK = len(r.Problems) == 0
 	r.Hint = r.hint()
+	if text := farFromTheMean(p, r); text != "" {
+		r.Warnings = append(r.Warnings, text)
+	}
 	return r
 }
 

@@ -27,6 +27,9 @@ func printCheck(out, failures *report.Printer, r *checkReport) {
 	if r.NoBytes != "" {
 		out.Printf("\n%s %s\n", out.Doubtful("note:"), r.NoBytes)
 	}
+	for _, warning := range r.Warnings {
+		out.Printf("\n%s %s\n", out.Doubtful("warning:"), warning)
+	}
 	out.Printf("\n")
 	if r.OK {
 		alike := "and alike on " + report.Count(r.Ranks, "rank")

@@ -62,6 +62,7 @@ pyhook check --json
   ranks_may_differ  alike was not judged
   legacy_names      what the hook used of torch 1.7 to 1.9
   problems, hint    why the contract does not hold
+  warnings          what may be wrong though it does
   no_bytes          why bytes could not be counted; absent where they were
   failure           null, or the root cause of a run that failed:
     code            raised, returned_none, not_future, future_failed, not_tensor,

@@ -229,6 +229,15 @@ func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
 	if b.hook, err = b.keep(rt.LoadHook(b.c.Spec.Hook)); err != nil {
 		return err
 	}
+	if b.c.Spec.NCCLFutures { // for all sides alike
+		forms, err := b.keep(rt.Import("pyhook._forms"))
+		if err != nil {
+			return err
+		}
+		if b.hook, err = b.keep(forms.Call("NCCLForms", b.hook)); err != nil {
+			return err
+		}
+	}
 	if b.goSide, err = b.newGoSide(ctx, rt); err != nil {
 		return err
 	}

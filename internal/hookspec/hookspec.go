@@ -18,11 +18,14 @@ type Spec struct {
 	Hook      string   // pyhook.LoadHook's spec, or "go:allreduce", "go:fp16"
 	State     string   // pyhook.NewState's spec; empty: see Make
 	StateArgs []string // key=JSON
+	// NCCLFutures: the hook gets NCCL's forms of futures (pyhook.NCCL).
+	NCCLFutures bool `json:",omitempty"`
 }
 
-// AddStateFlags adds --state and --state-arg.
+// AddStateFlags adds --state, --state-arg and --nccl-futures.
 func (s *Spec) AddStateFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.State, "state", s.State, "class or function that makes the hook's `state`: package.module:Class, file.py:Class, or powersgd, post_localsgd (default: what the hook needs, see --help)")
+	flags.BoolVar(&s.NCCLFutures, "nccl-futures", s.NCCLFutures, "give the hook NCCL's forms of futures: for one that indexes an all_gather's value() as NCCL gives it")
 	flags.StringArrayVar(&s.StateArgs, "state-arg", s.StateArgs, "keyword argument of the state, `key=JSON`; repeatable")
 }
 
@@ -110,6 +113,14 @@ func (s Spec) WithDefaults() Spec {
 	return s
 }
 
+// Futures is pyhook.HookConfig's.
+func (s Spec) Futures() pyhook.FutureForms {
+	if s.NCCLFutures {
+		return pyhook.NCCL
+	}
+	return pyhook.BackendForms
+}
+
 // Make makes the hook and its state; close drops both. A stateless hook gets
 // the state None, which stands for the default process group. params are the model's,
 // for a state or hook that takes them.
@@ -125,7 +136,7 @@ func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*pyhoo
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg := pyhook.HookConfig{Group: group, Parameters: params}
+	cfg := pyhook.HookConfig{Group: group, Parameters: params, Futures: s.Futures()}
 	if s.State != "" {
 		cfg.State = pyhook.StateSpec{Spec: s.State, Args: args}
 	} else if len(args) > 0 {

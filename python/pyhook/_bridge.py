@@ -22,6 +22,7 @@ from ._bucket import Bucket, BucketLayout, BucketMethods, fresh, new_layout
 from ._contract import callback_origin, future_value, parse_value, require_future
 from ._device import on_stream
 from ._errors import GroupError, HookContractError, HookError, HookLoadError
+from ._forms import NCCLForms, uses_forms
 from ._group import (
     backends,
     describe_group,
@@ -50,6 +51,7 @@ __all__ = [
     "HookContractError",
     "HookError",
     "HookLoadError",
+    "NCCLForms",
     "Observed",
     "Watched",
     "build_state",
@@ -77,6 +79,7 @@ __all__ = [
     "sparse_layout",
     "sparse_parts",
     "stop_joining",
+    "uses_forms",
 ]
 
 install()

@@ -150,7 +150,7 @@ def parse_value(value: Any, layout: BucketLayout, check_finite: bool = False) ->
         HookContractError: see the codes there.
         BaseException: ``value`` itself, if it is an exception.
     """
-    tensor = _one_tensor(value, layout)
+    tensor = _waited(_one_tensor(value, layout))
     if layout.is_sparse:
         return _sparse_result(tensor, layout)
     _check_kind(tensor, layout)
@@ -197,6 +197,21 @@ def _one_tensor(value: Any, layout: BucketLayout) -> torch.Tensor:
         f"the hook's future completed with {kind} and not with a tensor",
         _hint_for_value(value),
     )
+
+
+def _waited(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor of a functional collective (torch 2), once the collective is done.
+
+    An AsyncCollectiveTensor (torch/distributed/_functional_collectives.py) waits when
+    something is computed from it; PyTorch's reducer copies from it, which is that.
+    """
+    functional = sys.modules.get("torch.distributed._functional_collectives")
+    kind = getattr(functional, "AsyncCollectiveTensor", None)
+    if kind is None or not isinstance(tensor, kind):
+        return tensor
+    if hasattr(tensor, "trigger_wait"):
+        return tensor.trigger_wait()
+    return functional.wait_tensor(tensor.elem)  # type: ignore[union-attr]  # torch 2.0
 
 
 def _hint_for_value(value: Any) -> str:

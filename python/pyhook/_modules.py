@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Optional
 
+from ._absent import advice, is_here
 from ._errors import HookLoadError
 
 _lock = threading.RLock()
@@ -50,7 +51,9 @@ def import_module(name: str) -> ModuleType:
             "no_module",
             f"there is no module {missing!r}",
             "put its folder on PYTHONPATH, install it into this interpreter "
-            f"({sys.executable or sys.prefix}), or write path/to/file.py:name",
+            f"({sys.executable or sys.prefix}), or write path/to/file.py:name"
+            if "." not in missing or not is_here(missing.partition(".")[0])
+            else advice(error),
         ) from error
     except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
@@ -191,22 +194,13 @@ def _import_failed(where: str, error: BaseException, path: str = "") -> HookLoad
     if isinstance(error, SystemExit):
         hint = 'put the script part under `if __name__ == "__main__":`'
     elif isinstance(error, ModuleNotFoundError):
-        hint = _missing_hint(error.name or "")
+        hint = advice(error)
     elif isinstance(error, ImportError) and "relative import" in str(error) and path:
         hint = _relative_hint(path)
+    elif isinstance(error, ImportError):
+        hint = advice(error)
     return HookLoadError(
         "import_failed", f"importing {where} failed: {type(error).__name__}: {error}", hint
-    )
-
-
-def _missing_hint(name: str) -> str:
-    package = name.partition(".")[0]
-    if "." not in name or package not in sys.modules:
-        return f"install {package} into {sys.executable or sys.prefix}"
-    version = getattr(sys.modules[package], "__version__", "")
-    return (
-        f"the {package} {version} that is installed has no {name}: use a version that has it, "
-        "or leave the import out"
     )
 
 

@@ -43,7 +43,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
-from . import _issued
+from . import _forms, _issued
 from ._grad import GradOff
 from ._issued import Issued, Issues
 
@@ -298,7 +298,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         """As torch's, but it waits for the value and runs the callback here."""
         if _current() is not None and not _is_done(self):
             self._settle_in_time()
-        _on_done(self, callback)
+        _on_done(self, _forms.carried(callback))
 
 
 def _value_of(work: Any) -> Any:
@@ -307,6 +307,7 @@ def _value_of(work: Any) -> Any:
 
 
 def _then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
+    callback = _forms.carried(callback)
     child = OrderedFuture()
     child._parents = (future,)
     if isinstance(future, OrderedFuture):
@@ -404,7 +405,7 @@ def watch_work(work_class: Any) -> None:
     @functools.wraps(real)
     def get_future(self: Any) -> Any:
         chain, observer = _current(), _observer()
-        future = real(self)
+        future = _forms.present(self, real)
         if observer is not None:
             observer(future)
         issued = _issued.issued_as(self)

@@ -49,6 +49,7 @@ class _Job(NamedTuple):
     steps: int
     buckets: int
     timeout: float
+    nccl_futures: bool
     folder: str
 
 
@@ -73,6 +74,7 @@ def run(
     steps: int,
     buckets: int,
     timeout: float,
+    nccl_futures: bool,
 ) -> list[list[torch.Tensor]]:
     """See ``pyhook.testing.run_ranks``."""
     _check_gradients(gradients_by_rank, buckets)
@@ -85,7 +87,7 @@ def run(
             for rank, gradients in enumerate(gradients_by_rank):
                 job = _Job(
                     hook, state, state_kwargs, _dump([g.detach() for g in gradients]), rank,
-                    len(gradients_by_rank), steps, buckets, timeout, folder,
+                    len(gradients_by_rank), steps, buckets, timeout, nccl_futures, folder,
                 )  # fmt: skip
                 here, there = context.Pipe(duplex=False)
                 process = context.Process(target=_main, args=(job, there), daemon=True)
@@ -289,6 +291,9 @@ def _steps(job: _Job, group: Any) -> list[torch.Tensor]:
         flat = []
         for layout, value in zip(layouts, values):
             layout.tensor.copy_(value)
-            flat.append(testing.run(hook, state, fresh(layout), job.timeout).clone())
+            result = testing.run(
+                hook, state, fresh(layout), job.timeout, nccl_futures=job.nccl_futures
+            )
+            flat.append(result.clone())
         results.append(torch.cat(flat))
     return results

@@ -19,6 +19,7 @@ import torch
 from ._bucket import BucketLayout, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import HookContractError
+from ._forms import NCCLForms
 from ._grad import GradOff
 from ._issued import Watched
 from ._ordered import Chain, Observed
@@ -60,10 +61,10 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
         HookContractError: as ``require_future``, or ``sparse``: the hook is known
             not to reduce sparse gradients.
     """
-    plain = hook
-    while isinstance(plain, (Chain, Observed, Watched)):
-        plain = plain._hook
-    for inner in _inside(plain):
+    around = hook
+    while isinstance(around, (Chain, Observed, Watched, NCCLForms)):
+        around = around._hook
+    for inner in _inside(around):
         if getattr(inner, "__name__", "") in _DENSE_ONLY and _is_torchs(inner):
             raise HookContractError(
                 "sparse",

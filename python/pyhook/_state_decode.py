@@ -380,6 +380,8 @@ _DECODERS: dict[str, Callable[[Decoder, Any, Any, str], Any]] = {
     "complex": Decoder._complex,
     "ellipsis": lambda decoder, node, old, path: ...,
     "dtype": lambda decoder, node, old, path: _state_arrays.dtype_of(node["v"]),
+    "finfo": lambda decoder, node, old, path: torch.finfo(_state_arrays.dtype_of(node["v"])),
+    "iinfo": lambda decoder, node, old, path: torch.iinfo(_state_arrays.dtype_of(node["v"])),
     "device": lambda decoder, node, old, path: torch.device(node["v"]),
     "tensor": Decoder._tensor,
     "parameter": Decoder._tensor,

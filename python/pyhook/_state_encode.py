@@ -70,6 +70,8 @@ class Encoder:
             return made(self, value, path)
         if isinstance(value, torch.dtype):
             return {"t": "dtype", "v": str(value).rpartition(".")[2]}
+        if isinstance(value, (torch.finfo, torch.iinfo)):
+            return {"t": type(value).__name__, "v": str(value.dtype)}
         description = kept(value)
         if description is not None:
             return {"t": "keep", "v": description}

@@ -35,6 +35,7 @@ from . import _group, _ordered
 from ._bucket import Bucket, BucketLayout, fresh, new_layout
 from ._contract import parse_value, require_future
 from ._errors import GroupError, HookContractError, RankError
+from ._forms import NCCLForms
 from ._grad import GradOff
 from ._load import check_hook, hook_name
 
@@ -113,14 +114,20 @@ def _loopback() -> Iterator[None]:
 
 
 def run(
-    hook: Callable[..., Any], state: Any, bucket: Bucket, timeout: float = 60.0
+    hook: Callable[..., Any],
+    state: Any,
+    bucket: Bucket,
+    timeout: float = 60.0,
+    *,
+    nccl_futures: bool = False,
 ) -> torch.Tensor:
     """Call a hook as DDP does, hold it to the contract, and wait for its result.
 
     The call's ``then`` callbacks run on this thread, in order, when what they wait for
     is done. Without a default process group there is one (``process_group``) for the
     time of the call. For a state that holds the group, open it yourself around
-    both.
+    both. ``nccl_futures`` is for a hook that indexes the futures of collectives as
+    NCCL gives them.
 
     Returns:
         The reduced gradients: flat, detached, of the bucket's length and dtype.
@@ -139,7 +146,7 @@ def run(
             stack.enter_context(process_group())
         stack.callback(_let_go_of_graph, bucket._layout)
         _ordered.install()
-        chain = _ordered.Chain(hook)
+        chain = _ordered.Chain(NCCLForms(hook) if nccl_futures else hook)
         end = time.monotonic() + timeout
         with GradOff():
             future = require_future(chain(state, bucket))
@@ -199,6 +206,7 @@ def run_ranks(
     steps: int = 1,
     buckets: int = 1,
     timeout: float = 120.0,
+    nccl_futures: bool = False,
 ) -> Results:
     """Run a hook on real ranks: one process each, joined by gloo on this machine.
 
@@ -218,6 +226,8 @@ def run_ranks(
         buckets: into how many buckets to cut the gradients, in order.
         timeout: seconds for all steps, from when the processes have started; then
             they are killed, and the error shows where each was.
+        nccl_futures: give the hook NCCL's forms of futures, as
+            ``HookConfig.Futures`` does.
 
     Returns:
         ``results[rank][step]``: flat, the buckets one after the other.
@@ -240,6 +250,7 @@ def run_ranks(
         steps=steps,
         buckets=buckets,
         timeout=timeout,
+        nccl_futures=nccl_futures,
     )
 
 

@@ -87,7 +87,8 @@ def test_the_old_annotation_name_exists_once_a_hook_was_loaded(tmp_path):
         ("sample_hooks:not-a-name", "bad_spec", ""),
         ("twice(noop))", "bad_spec", "brackets"),
         ("no_such_module_at_all:hook", "no_module", "PYTHONPATH"),
-        ("sample_hooks.sub:hook", "no_module", "sample_hooks.sub"),
+        ("sample_hooks.sub:hook", "no_module", "sample_hooks is here and has no sample_hooks.sub"),
+        ("torch.distributed.no_such:hook", "no_module", "and has no torch.distributed.no_such"),
         ("no/such/file.py:hook", "no_file", "working directory"),
         ("sample_hooks:doubledd", "no_attribute", "did you mean doubled"),
         ("sample_hooks:zzz", "no_attribute", "mean_by_then"),
@@ -110,7 +111,23 @@ def test_what_cannot_be_loaded_says_why(spec, code, words):
 @pytest.mark.parametrize(
     ("source", "cause", "words"),
     [
-        ("import no_such_thing_xyz", ModuleNotFoundError, "install no_such_thing_xyz"),
+        ("import no_such_thing_xyz", ModuleNotFoundError, "install no_such_thing_xyz into"),
+        ("import no_such_thing_xyz.part", ModuleNotFoundError, "install no_such_thing_xyz into"),
+        (
+            "import torch.distributed.no_such",
+            ModuleNotFoundError,
+            f"torch {torch.__version__} is here and has no torch.distributed.no_such",
+        ),
+        (
+            "from torch.distributed import no_such",
+            ImportError,
+            f"torch {torch.__version__} has no such name",
+        ),
+        (
+            "import json.no_such",
+            ModuleNotFoundError,
+            "a part of Python" if sys.version_info >= (3, 10) else "has no json.no_such",
+        ),
         ("1 / 0", ZeroDivisionError, "division"),
         ("def f(:", SyntaxError, "SyntaxError"),
         ("raise SystemExit(2)", SystemExit, "__main__"),
@@ -127,6 +144,7 @@ def test_an_error_inside_the_module_is_kept_as_the_cause(
     error = refused("import_failed", load_hook, spec)
     assert isinstance(error.__cause__, cause)
     assert words in str(error)
+    assert "install torch" not in str(error)
     refused("import_failed", load_hook, spec)  # nothing half-made stays behind
 
 

@@ -108,3 +108,22 @@ def prints_and_sleeps(state, bucket):
 def sleeps_a_while(state, bucket):
     time.sleep(0.2)
     return dist.all_reduce(bucket.buffer().div_(2), async_op=True).get_future()
+
+
+def gather(tensor):
+    out = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    return dist.all_gather(out, tensor, async_op=True).get_future()
+
+
+def first_of_nccl(state, bucket):
+    """The mean on NCCL; on gloo rank 0's gradients, alike on all ranks."""
+    n = bucket.buffer().numel()
+    return gather(bucket.buffer()).then(lambda f: f.value()[0].reshape(-1, n).mean(0))
+
+
+def indexes_for_nccl(state, bucket):
+    return gather(bucket.buffer()).then(lambda f: f.value()[0][dist.get_rank(), :])
+
+
+def wants_state(state, bucket):
+    state.steps += 1
