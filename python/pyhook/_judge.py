@@ -15,7 +15,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ._errors import HookLoadError
-from ._load import _resolve
+from ._load import load_name
 
 
 class _Asker:
@@ -72,7 +72,7 @@ def after_step(spec: str) -> Callable[[Any, int], None]:
     Raises:
         HookLoadError: it cannot be found, or takes something else.
     """
-    function = _resolve(spec, {})
+    function = load_name(spec)
     if not callable(function):
         raise HookLoadError("not_callable", f"{spec} is a {type(function).__name__}")
     try:

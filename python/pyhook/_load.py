@@ -61,6 +61,11 @@ def load_hook(
     return _hook(parse(spec), Trainer(group, parameters))
 
 
+def load_name(spec: str) -> Any:
+    """What a spec without brackets names, as it is: a function that is no hook."""
+    return _find(parse(spec), {})
+
+
 def _hook(spec: Spec, trainer: Trainer) -> Callable[..., Any]:
     hook = _find(spec, SHORT_NAMES)
     if spec.called:
