@@ -137,7 +137,7 @@ def run(
         if not dist.is_initialized():
             stack.enter_context(process_group())
         _ordered.install()
-        chain = _ordered.Chain(hook)
+        chain = _ordered.Chain(hook, keep_tracebacks=True)
         end = time.monotonic() + timeout
         future = require_future(chain(state, bucket))
         _finish(chain, future, end)
