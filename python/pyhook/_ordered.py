@@ -44,7 +44,7 @@ import torch
 import torch.distributed as dist
 
 from . import _issued
-from ._issued import Issued, Issues
+from ._issued import Issued, Issues, cut
 
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
@@ -138,7 +138,7 @@ class Chain(Issues):
                 _leave(outer)
         if not self._keep:
             for error in self._errors:  # whoever waits for the future has taken it
-                _cut(error)
+                cut(error)
         if self._futures or self._unattended():
             return True
         self.check()
@@ -328,7 +328,7 @@ def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> 
 
     def run(_: Any) -> None:
         call, future, child = given
-        given.clear()  # the frame of this function is in the tracebacks: see _cut
+        given.clear()  # the frame of this function is in the tracebacks: see cut
         try:
             child.set_result(call(future))
         except Exception as error:
@@ -355,18 +355,6 @@ def _fail(future: OrderedFuture, error: Exception) -> None:
     if chain is not None:
         chain._errors.append(error)
     future.set_exception(error)
-
-
-def _cut(error: Optional[BaseException]) -> None:
-    """Take the tracebacks from an exception that a future failed with.
-
-    The future's C++ half holds the exception, that its traceback, and that the frames
-    and functions in which the future and the bucket are variables: a ring which no
-    garbage collector sees, with the bucket's memory in it.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _ask(future: Any) -> None:
