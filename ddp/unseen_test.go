@@ -24,7 +24,7 @@ func pythonList(t *testing.T) *pyhook.Object {
 	return list
 }
 
-// unseen asserts that the step fails with what nobody looked at, in bucket 1, and that
+// unseen asserts that the step fails with what nobody looked at, in the last bucket, and that
 // the next step works.
 func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 	t.Helper()
@@ -37,10 +37,10 @@ func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 	require.ErrorIs(t, err, kind)
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
-	assert.Equal(t, 1, step.Bucket)
+	assert.Equal(t, 2, step.Bucket)
 	var of *pyhook.HookError
 	require.ErrorAs(t, err, &of)
-	assert.Equal(t, 1, of.Bucket)
+	assert.Equal(t, 2, of.Bucket)
 	assert.Equal(t, h.Name(), of.Hook)
 	assert.Equal(t, world.Rank(), of.Rank)
 	assert.Contains(t, err.Error(), "Invalid scalar type")
@@ -65,7 +65,7 @@ func TestReducerWaitFailsWhereACollectiveFailsUnseen(t *testing.T) {
 
 // A work that the hook keeps may be looked at later, so it is not waited for.
 func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.Auto, ddp.Overlapped} {
 		t.Run(order.String(), func(t *testing.T) {
 			params := scalars(3)
 			defer closeParameters(params)
@@ -116,7 +116,7 @@ func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
 				continue
 			}
 			require.ErrorIs(t, err, pyhook.ErrCollective)
-			require.ErrorContains(t, err, "bucket 1")
+			require.ErrorContains(t, err, "bucket 2")
 			require.ErrorContains(t, err, "Cannot use ReduceOp.AVG with Gloo")
 		}
 	}

@@ -43,7 +43,8 @@ def average():
 
 
 def first_time(state, bucket):
-    if bucket.index() != 1 or state:
+    """Whether this is the last bucket's first call."""
+    if not bucket.is_last() or state:
         return False
     state.append(1)
     return True
@@ -56,7 +57,7 @@ def drops_work(state, bucket):
 
 
 def drops_average(state, bucket):
-    if bucket.index() == 1:
+    if bucket.is_last():
         average()
     return mean(None, bucket)
 

@@ -210,7 +210,8 @@ class Watched:
         finally:
             _scope.log = None
         unseen = call.unseen()
-        if not unseen or not isinstance(future, torch._C.Future):
+        earlier = any(one.hook is self._hook for one in _later)
+        if not (unseen or earlier) or not isinstance(future, torch._C.Future):
             return future
         return _joined(future, [one.future for one in unseen if one.dropped()], call)
 
@@ -232,6 +233,7 @@ def _joined(future: Any, others: list[Any], call: Issues) -> Any:
             value = torch._C.Future.value(future)
             call.check()
         except Exception as error:
+            cut(error)
             whole.set_exception(error)
         else:
             whole.set_result(value)
@@ -239,6 +241,18 @@ def _joined(future: Any, others: list[Any], call: Issues) -> Any:
     for one in (future, *others):
         torch._C.Future.add_done_callback(one, one_done)
     return whole
+
+
+def cut(error: Optional[BaseException]) -> None:
+    """Take the tracebacks from an exception that a future failed with.
+
+    The future's C++ half holds the exception, that its traceback, and that the frames
+    and functions in which the future and the bucket are variables: a ring which no
+    garbage collector sees, with the bucket's memory in it.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _looking(real: Callable[..., Any]) -> Callable[..., Any]:

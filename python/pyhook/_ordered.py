@@ -45,7 +45,7 @@ import torch.distributed as dist
 
 from . import _forms, _issued
 from ._grad import GradOff
-from ._issued import Issued, Issues
+from ._issued import Issued, Issues, cut
 
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
@@ -66,15 +66,21 @@ class Chain(Issues):
     """The ordered futures of one hook call. Calling it calls the hook.
 
     Used by one thread at a time: the Reducer's launcher.
+
+    Args:
+        keep_tracebacks: of exceptions that futures failed with, after ``advance``. They
+            may keep the bucket alive for ever.
     """
 
-    __slots__ = ("_futures", "_level", "_observer")
+    __slots__ = ("_errors", "_futures", "_keep", "_level", "_observer")
 
-    def __init__(self, hook: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, hook: Callable[[Any, Any], Any], keep_tracebacks: bool = False) -> None:
         super().__init__(hook)
+        self._keep = keep_tracebacks
         self._observer: Optional[Callable[[Any], None]] = None  # the call's, for its callbacks
         self._level: deque[OrderedFuture] = deque()  # what advance has still to complete
         self._futures: deque[OrderedFuture] = deque()  # made since it began
+        self._errors: list[BaseException] = []  # that its futures failed with
 
     def __call__(self, state: Any, bucket: Any) -> Any:
         outer = _enter(self)
@@ -132,6 +138,9 @@ class Chain(Issues):
             finally:
                 _scope.observer = observer
                 _leave(outer)
+        if not self._keep:
+            for error in self._errors:  # whoever waits for the future has taken it
+                cut(error)
         if self._futures or self._unattended():
             return True
         self.check()
@@ -235,7 +244,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         try:
             value = _value_of(work)
         except Exception as error:
-            self.set_exception(error)
+            _fail(self, error)
         else:
             self.set_result(value)
 
@@ -312,21 +321,43 @@ def _then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
     child._parents = (future,)
     if isinstance(future, OrderedFuture):
         future._watched = True
+    _on_done(future, _callback(callback, future, child))
+    return child
+
+
+def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
+    """What completes ``child`` by what ``call`` makes of ``future``."""
+    given: list[Any] = [call, future, child]
 
     def run(_: Any) -> None:
+        call, future, child = given
+        given.clear()  # the frame of this function is in the tracebacks: see cut
         try:
-            value = callback(future)
+            child.set_result(call(future))
         except Exception as error:
-            child.set_exception(error)
+            _fail(child, error)
         except BaseException as error:  # an exit, say: torch takes Exceptions only
-            raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
-            raised.__cause__ = error
-            child.set_exception(raised)
-        else:
-            child.set_result(value)
+            _fail(child, _told(error))
+        finally:
+            del call, future, child
 
-    _on_done(future, run)
-    return child
+    return run
+
+
+def _told(error: BaseException) -> RuntimeError:
+    raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
+    raised.__cause__ = error
+    return raised
+
+
+def _fail(future: OrderedFuture, error: Exception) -> None:
+    """Give a future an exception. The caller's own frame is left out of its traceback."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    chain = _current()
+    if chain is not None:
+        chain._errors.append(error)
+    future.set_exception(error)
 
 
 def _ask(future: Any) -> None:
@@ -382,7 +413,7 @@ def _collect_all(real: Callable[..., Any], futures: Sequence[Any]) -> Any:
         if failed is None:
             whole.set_result(members)
         else:
-            whole.set_exception(failed)
+            _fail(whole, failed)
 
     for member in members:
         if isinstance(member, OrderedFuture):

@@ -146,7 +146,8 @@ def run(
             stack.enter_context(process_group())
         stack.callback(_let_go_of_graph, bucket._layout)
         _ordered.install()
-        chain = _ordered.Chain(NCCLForms(hook) if nccl_futures else hook)
+        shown = NCCLForms(hook) if nccl_futures else hook
+        chain = _ordered.Chain(shown, keep_tracebacks=True)
         end = time.monotonic() + timeout
         with GradOff():
             future = require_future(chain(state, bucket))

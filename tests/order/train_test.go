@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -23,6 +24,13 @@ type run struct {
 	Size   int64
 	CapMB  float64
 	Order  ddp.Order
+	// Plain takes from the hook that its callbacks can be run by the caller: each
+	// bucket's future, a real one of gloo's, is waited for before the next call.
+	Plain bool
+	// List is a state: an empty Python list.
+	List bool
+	// Whole gives whole numbers, of which the mean of two ranks is exact in any order.
+	Whole bool
 	Steps  int
 	// Delays, if above zero, is the seed of the delays: before gradients are
 	// ready, different on each rank.
@@ -35,7 +43,11 @@ type outcome struct {
 	Order     string
 	Buckets   int
 	MsPerStep float64
+	Err       string // of the hook, if the run failed; without rank
 }
+
+// plain hides what else a hook is.
+type plain struct{ pyhook.CommHook }
 
 // train runs on every rank: several runs in one process, since starting torch
 // takes longer than they do.
@@ -57,6 +69,10 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	var outcomes []outcome
 	for i, one := range runs {
 		o, err := one.train(ctx, rt, group)
+		var failed *pyhook.HookError
+		if errors.As(err, &failed) {
+			o, err = &outcome{Err: fmt.Sprintf("bucket %d: %v: %s", failed.Bucket, failed.Kind, failed.Detail)}, nil
+		}
 		if err != nil {
 			return fmt.Errorf("run %d, %+v: %w", i, one, err)
 		}
@@ -78,11 +94,18 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 		defer state.Close()
 		cfg.State = state
 	}
-	hook, err := rt.NewHook(c.Hook, cfg)
+	if c.List {
+		cfg.State = []any{}
+	}
+	python, err := rt.NewHook(c.Hook, cfg)
 	if err != nil {
 		return nil, err
 	}
-	defer hook.Close()
+	defer python.Close()
+	var hook pyhook.CommHook = python
+	if c.Plain {
+		hook = plain{python}
+	}
 	var params []*pyhook.Parameter
 	for i := range c.Layers {
 		params = append(params,
@@ -106,6 +129,9 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 			}
 			for k := range grad {
 				grad[k] = random.Float32() - 0.5
+				if c.Whole {
+					grad[k] = float32(random.IntN(2000) - 1000)
+				}
 			}
 			if c.Delays > 0 && delays.IntN(3) == 0 {
 				time.Sleep(time.Duration(delays.IntN(4000)) * time.Microsecond)
