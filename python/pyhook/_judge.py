@@ -15,7 +15,6 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ._errors import HookLoadError
-from ._load import _resolve
 
 
 class _Asker:
@@ -72,7 +71,7 @@ def after_step(spec: str) -> Callable[[Any, int], None]:
     Raises:
         HookLoadError: it cannot be found, or takes something else.
     """
-    function = _resolve(spec, {})
+    function = _named(spec)
     if not callable(function):
         raise HookLoadError("not_callable", f"{spec} is a {type(function).__name__}")
     try:
@@ -90,6 +89,13 @@ def after_step(spec: str) -> Callable[[Any, int], None]:
         f"{spec} cannot be called with (state, step), (state) or ()",
         f"its parameters are {signature}",
     )
+
+
+def _named(spec: str) -> Any:
+    """What the text names, which need not be a hook."""
+    from ._load import _resolve
+
+    return _resolve(spec, {})
 
 
 def _call(function: Callable[..., Any], count: int, state: Any, step: int) -> None:
