@@ -78,7 +78,7 @@ func newBenchCommand() *cobra.Command {
 	flags.IntSliceVar(&f.params, "params", []int{1, 64}, "`numbers` of parameters in the bucket")
 	flags.Float64Var(&f.scale, "scale", 1, "times as many calls")
 	f.order = ddp.Overlapped
-	addOrderFlag(cmd, &f.order, "how the Go side calls the hook, as ddp.Reducer does in this `order` of buckets")
+	addOrderFlag(cmd, &f.order, "how the Go side calls the hook, as ddp.Reducer does in this `order` of buckets", []string{"serial", "ordered", "overlapped"})
 	flags.StringVar(&f.cache, "cache", "", "`folder` where the C++ side is built and kept (default: pyhook/bench in the user's cache)")
 	flags.BoolVar(&f.json, "json", false, "print the rows as JSON")
 	_ = cmd.RegisterFlagCompletionFunc("state", completeState)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pyhook/ddp"
 	"pyhook/internal/report"
 	"pyhook/launch"
 )
@@ -93,7 +94,7 @@ func newCheckCommand() *cobra.Command {
 // addMoreFlags adds those that change what is judged.
 func (f *checkFlags) addMoreFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	addOrderFlag(cmd, &f.plan.Order, "the `order` of the buckets that is judged, as ddp.Options has it")
+	addOrderFlag(cmd, &f.plan.Order, "the `order` of the buckets that is judged, as ddp.Options has it", ddp.OrderNames())
 	flags.BoolVar(&f.plan.Rebuild, "rebuild", true, "one bucket in the first step, and the buckets made anew after it, as DDP's")
 	flags.StringVar(&f.plan.AfterStep, "after-step", "", "`function` to call after each step, with as much of (state, step) as it takes:\n"+
 		"package.module:function, file.py:function; for hooks that need a call after the optimiser's")

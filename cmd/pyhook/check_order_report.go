@@ -100,6 +100,12 @@ func aggregateOrder(ranks []*rankReport) *orderReport {
 		r.SameBits = &no
 		return r
 	}
+	for _, rank := range ranks {
+		if rank.Compared == nil {
+			r.Why = fmt.Sprintf("rank %d has not said how it went there", rank.Rank)
+			return r
+		}
+	}
 	r.OtherStep = stepSeconds(ranks, func(rank *rankReport) *phaseRecord { return &rank.Compared.phaseRecord })
 	r.SameBits = &yes
 	for _, rank := range ranks {

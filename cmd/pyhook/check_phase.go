@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
@@ -56,8 +57,7 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 	if p.model, err = newCheckModel(r.plan); err != nil {
 		return nil, err
 	}
-	if p.hook, p.drop, err = r.makeHook(p.model.params); err != nil {
-		p.drop = func() {}
+	if err = p.makeHook(); err != nil {
 		return nil, err
 	}
 	if p.after, err = r.afterStep(); err != nil {
@@ -84,6 +84,30 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 		}
 	})
 	return p, nil
+}
+
+// makeHook loads the hook and makes its state, with the random generators as they
+// were for the first phase's.
+func (p *phase) makeHook() error {
+	r := p.run
+	r.enter("loading the hook", startLimit)
+	if err := r.random.before(r); err != nil {
+		return err
+	}
+	hook, drop, err := r.plan.Make(r.rt, r.group, p.model.params)
+	if err != nil {
+		return err
+	}
+	p.hook, p.drop = hook, drop
+	name, refused := strings.TrimPrefix(fmt.Sprintf("%T", hook), "*"), ""
+	if python, ok := hook.(*pyhook.PythonCommHook); ok {
+		name = python.Name()
+		if refused, err = python.StockRefusal(); err != nil {
+			refused = err.Error()
+		}
+	}
+	r.note(func(report *rankReport) { report.HookName, report.StockRefuses = name, refused })
+	return r.random.after(r)
 }
 
 // steps takes all steps.

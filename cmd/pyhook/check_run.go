@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -157,28 +155,6 @@ func (r *rankRun) begin(ctx context.Context, python string) error {
 	// Rank 0 serves the store: were it to fail at once, the others could not
 	// even join, and would blame that.
 	return r.group.Barrier(ctx)
-}
-
-// makeHook loads the hook and makes its state, with the random generators as they
-// were for the first phase's.
-func (r *rankRun) makeHook(params []*pyhook.Parameter) (pyhook.CommHook, func(), error) {
-	r.enter("loading the hook", startLimit)
-	if err := r.random.before(r); err != nil {
-		return nil, nil, err
-	}
-	hook, drop, err := r.plan.Make(r.rt, r.group, params)
-	if err != nil {
-		return nil, nil, err
-	}
-	name, refused := strings.TrimPrefix(fmt.Sprintf("%T", hook), "*"), ""
-	if python, ok := hook.(*pyhook.PythonCommHook); ok {
-		name = python.Name()
-		if refused, err = python.StockRefusal(); err != nil {
-			refused = err.Error()
-		}
-	}
-	r.note(func(report *rankReport) { report.HookName, report.StockRefuses = name, refused })
-	return hook, drop, r.random.after(r)
 }
 
 // close ends Python in good order.

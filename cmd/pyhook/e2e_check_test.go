@@ -104,7 +104,7 @@ func TestCheckHooksThatAreMade(t *testing.T) {
 		"a class of another file":          {"made.py:wants_its_own", "--state", "made_state.py:make"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := checked(t, exitOK, append(args, "--max-error", "1e-5", "--sizes", "30;20,7x3", "--steps", "2")...)
+			r := checked(t, exitOK, append(args, "--max-error", "1e-5", "--sizes", "30;20,7x3", "--steps", "2", "--rebuild=false")...)
 			assert.True(t, strings.HasPrefix(r.HookName, "made.py:"), r.HookName)
 		})
 	}

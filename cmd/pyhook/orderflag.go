@@ -25,8 +25,8 @@ func (f orderFlag) Set(text string) (err error) {
 
 func (f orderFlag) Type() string { return "order" }
 
-// addOrderFlag adds --order.
-func addOrderFlag(cmd *cobra.Command, order *ddp.Order, usage string) {
-	cmd.Flags().Var(orderFlag{order}, "order", usage+": "+strings.Join(ddp.OrderNames(), ", "))
-	_ = cmd.RegisterFlagCompletionFunc("order", cobra.FixedCompletions(ddp.OrderNames(), cobra.ShellCompDirectiveNoFileComp))
+// addOrderFlag adds --order, which lists the names.
+func addOrderFlag(cmd *cobra.Command, order *ddp.Order, usage string, names []string) {
+	cmd.Flags().Var(orderFlag{order}, "order", usage+": "+strings.Join(names, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("order", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 }

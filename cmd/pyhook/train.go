@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pyhook/ddp"
 	"pyhook/internal/demo/lossplot"
 	"pyhook/internal/demo/trainer"
 	"pyhook/launch"
@@ -82,7 +83,7 @@ func (o *trainOptions) addTrainingFlags(cmd *cobra.Command) {
 	flags.Float64Var(&o.Momentum, "momentum", o.Momentum, "momentum of SGD")
 	flags.IntSliceVar(&o.Hidden, "hidden", o.Hidden, "`sizes` of the hidden layers")
 	flags.Uint64Var(&o.Seed, "seed", o.Seed, "seed of the weights, the split and the batches")
-	addOrderFlag(cmd, &o.Order, "the `order` of the buckets, as ddp.Options has it")
+	addOrderFlag(cmd, &o.Order, "the `order` of the buckets, as ddp.Options has it", ddp.OrderNames())
 	flags.Float64Var(&o.BucketCapMB, "bucket-cap-mb", o.BucketCapMB, "bucket size in `MiB`, as DDP's bucket_cap_mb; small, as the network is")
 	flags.StringVar(&o.Backend, "backend", o.Backend, "process group `backend`: gloo, nccl, mpi, ucc")
 	flags.DurationVar(&o.Timeout, "timeout", o.Timeout, "of the rendezvous and of each collective")
