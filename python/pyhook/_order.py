@@ -26,7 +26,7 @@ ORDERED, SERIAL = "ordered", "serial"
 
 _PACKAGE = "torch.distributed.algorithms.ddp_comm_hooks."
 
-PROVEN = {
+PROVEN: dict[str, tuple[str, ...]] = {
     _PACKAGE + "default_hooks": ("allreduce_hook", "fp16_compress_hook", "bf16_compress_hook"),
     _PACKAGE + "debugging_hooks": ("noop_hook",),
     _PACKAGE + "quantization_hooks": (
@@ -39,7 +39,7 @@ PROVEN = {
 in torch 1.13 and 2.15. tests/order runs each one both ways. PowerSGD's are not of them:
 ``warm_start=False`` clears dictionaries of all buckets in the last callback of each."""
 
-WRAPPERS = {
+WRAPPERS: dict[str, tuple[str, ...]] = {
     _PACKAGE + "default_hooks": ("fp16_compress_wrapper_hook", "bf16_compress_wrapper_hook"),
 }
 """What PyTorch's wrappers return: as safe as the hook inside."""

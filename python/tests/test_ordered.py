@@ -1,14 +1,16 @@
 """Futures that complete in one order on every rank, over real gloo ranks."""
 
+import gc
 import multiprocessing
 import time
+import weakref
 
 import ordered_ranks
 import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import _ordered
+from pyhook import HookContractError, _ordered, testing
 
 
 def digests(tmp_path, name, mode, seed=0, world=2):
@@ -51,6 +53,16 @@ def chained(group):
 
 def started():
     return dist.all_reduce(torch.ones(3), async_op=True).get_future()
+
+
+def drain(chain):
+    more = True
+    while more:
+        unfinished = chain.unfinished()
+        if unfinished is not None:
+            # Its outcome is not asked for.
+            polled(unfinished.done)
+        more = chain.advance()
 
 
 def test_outside_a_chain_nothing_is_changed(group):
@@ -114,6 +126,144 @@ def test_done_and_value_tell_of_the_real_work(chained):
 
     _, value = chained(body)
     assert value.tolist() == [1, 1, 1]
+
+
+def polled(ask):
+    """Ends when ask() is true, as a hook's loop does, and not after five seconds."""
+    end = time.monotonic() + 5
+    while not ask():
+        assert time.monotonic() < end, "polled in vain"
+        time.sleep(0.001)
+
+
+def test_ordered_future_done_settles_what_has_callbacks(chained):
+    def body():
+        child = started().then(lambda f: f.value()[0])
+        polled(child.done)
+        return child.value()
+
+    assert chained(body)[1].tolist() == [1, 1, 1]
+
+
+def test_ordered_future_done_of_collect_all_settles(chained):
+    def body():
+        whole = torch.futures.collect_all([started().then(lambda f: 1), started()])
+        polled(whole.done)
+        return whole.value()[0].value()
+
+    assert chained(body)[1] == 1
+
+
+def test_ordered_future_add_done_callback_runs_at_once(chained):
+    def body():
+        flags = []
+        started().add_done_callback(flags.append)
+        polled(lambda: flags)
+        return len(flags)
+
+    assert chained(body)[1] == 1
+
+
+def test_ordered_future_value_waits_for_parents(chained):
+    def body():
+        return started().then(lambda f: 2).then(lambda f: f.value() + 1).value()
+
+    assert chained(body)[1] == 3
+
+
+def test_plain_future_asked_in_a_hook_settles_the_chain(chained):
+    def body():
+        own = torch.futures.Future()
+        started().then(lambda f: own.set_result(4))
+        doubled = own.then(lambda f: 2 * f.value())
+        polled(own.done)
+        torch.futures.wait_all([own])
+        return doubled.wait()
+
+    assert chained(body)[1] == 8
+
+
+def test_ordered_future_callbacks_run_in_the_order_in_which_they_were_given(chained):
+    order = []
+
+    def body():
+        parts = [started().then(lambda f, i=i: order.append(i)) for i in range(4)]
+        polled(lambda: sum(part.done() for part in parts) == 4)
+
+    chained(body)
+    assert order == [0, 1, 2, 3]
+
+
+def test_collect_all_fails_with_one_of_its_futures_as_torchs_does(chained):
+    def body():
+        return torch.futures.collect_all([started().then(lambda f: 1 / 0), started()])
+
+    chain, whole = chained(body)
+    chain.advance()
+    with pytest.raises(ZeroDivisionError):
+        whole.value()
+
+
+def test_chain_advance_tells_of_a_collective_that_failed_unseen(chained):
+    def body():
+        dist.all_reduce(torch.ones(3, dtype=torch.int16), async_op=True)
+        return started().then(lambda f: f.value())
+
+    chain, future = chained(body)
+    with pytest.raises(HookContractError, match="all_reduce, which the hook issued") as error:
+        drain(chain)
+    assert error.value.code == "collective"
+    assert torch._C.Future.done(future)
+
+
+def test_chain_advance_waits_for_a_work_that_was_dropped(chained):
+    tensor = torch.ones(1 << 20)
+
+    def body():
+        dist.all_reduce(tensor, async_op=True)
+
+    chain, _ = chained(body)
+    drain(chain)
+    assert chain.unfinished() is None
+
+
+def test_chain_keeps_nothing_alive_after_a_callback_failed(chained):
+    class Held:
+        pass
+
+    def body():
+        held = Held()
+        alive.append(weakref.ref(held))
+
+        def callback(future):
+            try:
+                future.value()
+            finally:
+                raise ValueError(held)
+
+        plain = torch.futures.Future()
+        plain.set_result(held)
+        return plain.then(callback)
+
+    alive = []
+    chain, future = chained(body)
+    assert chain.advance() is False
+    del chain, future
+    gc.collect()
+    assert alive[0]() is None
+
+
+def test_testing_run_lets_a_callback_wait_for_its_own_work(group):
+    def hook(state, bucket):
+        work = dist.all_reduce(bucket.buffer(), async_op=True)
+
+        def callback(future):
+            work.wait()
+            return future.value()[0]
+
+        return work.get_future().then(callback)
+
+    assert testing.run(hook, None, testing.bucket([torch.ones(2)]), timeout=20).tolist() == [1, 1]
 
 
 def test_unfinished_is_a_real_future_of_what_is_under_way(group):

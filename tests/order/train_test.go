@@ -31,7 +31,7 @@ type run struct {
 	List bool
 	// Whole gives whole numbers, of which the mean of two ranks is exact in any order.
 	Whole bool
-	Steps  int
+	Steps int
 	// Delays, if above zero, is the seed of the delays: before gradients are
 	// ready, different on each rank.
 	Delays uint64
