@@ -378,3 +378,27 @@ def test_copies_and_pickles_of_parameters_are_lists():
     known = weights()
     assert list(copy.copy(known)) == list(known)
     assert isinstance(pickle.loads(pickle.dumps(known)), list)
+
+
+class ByName:
+    """The guide's example."""
+
+    def __init__(self, parameters, scales):
+        self.scale = {id(p): scales.get(name, 1.0) for name, p in parameters.named_parameters()}
+
+
+def scaled_by_name(state, bucket):
+    for p, gradient in zip(bucket.parameters(), bucket.gradients()):
+        gradient.mul_(state.scale[id(p)] / dist.get_world_size())
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda f: f.value()[0])
+
+
+def test_the_guides_example():
+    gradients = [[torch.ones(2), torch.ones(3)], [torch.zeros(2), torch.ones(3)]]
+    results = testing.run_ranks(
+        "test_factories:scaled_by_name",
+        gradients,
+        "test_factories:ByName",
+        state_kwargs={"scales": {"parameter1": 10.0}},
+    )
+    assert results[0][0].tolist() == results[1][0].tolist() == [0.5, 0.5, 10, 10, 10]
