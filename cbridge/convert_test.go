@@ -1,6 +1,7 @@
 package cbridge
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"testing"
@@ -38,6 +39,7 @@ func TestGoValuesComeBackFromPythonAsTheyWent(t *testing.T) {
 		"named types":         {struct1(9), int64(9)},
 		"nil pointer":         {(*int)(nil), nil},
 		"nil slice is a list": {[]int(nil), []any{}},
+		"numbers of JSON":     {[]json.Number{"-2", "18446744073709551615", "2.0", "1e3"}, []any{int64(-2), uint64(math.MaxUint64), 2.0, 1000.0}},
 	}
 	for name, v := range values {
 		t.Run(name, func(t *testing.T) {

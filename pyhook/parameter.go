@@ -102,7 +102,7 @@ func (p *Parameter) forPython(device tensorconv.Device) (*Object, error) {
 	if attributes == nil {
 		attributes = map[string]any{}
 	}
-	made, err := module.Call("make_parameter", data, p.Shape, p.DType.String(), device.String(), attributes)
+	made, err := module.Call("make_parameter", data, p.Shape, p.DType.String(), device.String(), attributes, p.Name)
 	if err != nil {
 		return nil, err
 	}

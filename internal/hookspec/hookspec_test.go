@@ -34,10 +34,12 @@ func TestStatefulHooksOfPyTorchGetTheirStateUnlessOneIsNamed(t *testing.T) {
 		"powersgd":               {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
 		"fp16_wrapper(powersgd)": {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
 		shipped + "powerSGD_hook:batched_powerSGD_hook": {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
-		"post_localsgd":       {State: "post_localsgd", StateArgs: []string{"start_localSGD_iter=100"}},
-		"allreduce":           {},
-		"my.py:powersgd_like": {}, // a user's own hook has a state of its own
-		"mine:powersgd":       {},
+		"post_localsgd":               {State: "post_localsgd", StateArgs: []string{"start_localSGD_iter=100"}},
+		"allreduce":                   {},
+		"make.py:make(rank=2)":        {},
+		"mine:wrap(powersgd, rank=2)": {State: "powersgd", StateArgs: []string{"start_powerSGD_iter=2"}},
+		"my.py:powersgd_like":         {}, // a user's own hook has a state of its own
+		"mine:powersgd":               {},
 	} {
 		want.Hook = hook
 		assert.Equal(t, want, Spec{Hook: hook}.WithDefaults(), hook)

@@ -79,17 +79,23 @@ def import_file(where: str) -> ModuleType:
         )
     if not path.endswith(".py"):
         raise HookLoadError("bad_spec", f"{where!r} is not a .py file")
+    module = _loaded(path)
+    if module is None:
+        for folder in (os.path.dirname(path), os.path.dirname(os.path.realpath(path))):
+            if folder not in sys.path:
+                sys.path.append(folder)
+        name = importable_name(path)
+        # Without the lock: import has locks of its own, which another thread may hold.
+        module = _import_privately(path, where) if name is None else _import(name, path, where)
     with _lock:
-        module = _known.get(os.path.realpath(path))
-        if module is None or sys.modules.get(module.__name__) is not module:
-            for folder in (os.path.dirname(path), os.path.dirname(os.path.realpath(path))):
-                if folder not in sys.path:
-                    sys.path.append(folder)
-            name = importable_name(path)
-            module = _import_privately(path, where) if name is None else _import(name, path, where)
-            _keep(module, path)
+        _keep(module, path)
         _given.setdefault(module.__name__, where)
-        return module
+    return module
+
+
+def _loaded(path: str) -> Optional[ModuleType]:
+    module = _known.get(os.path.realpath(path))
+    return module if module and sys.modules.get(module.__name__) is module else None
 
 
 def _import(name: str, path: str, where: str) -> ModuleType:
@@ -101,6 +107,11 @@ def _import(name: str, path: str, where: str) -> ModuleType:
 
 def _import_privately(path: str, where: str) -> ModuleType:
     """For a file whose name another module has, or none can have."""
+    with _lock:
+        return _loaded(path) or _run_privately(path, where)
+
+
+def _run_privately(path: str, where: str) -> ModuleType:
     global _private
     stem = re.sub(r"\W", "_", _stem(path))
     name = f"_pyhook_file_{_private + 1}_{stem}"
@@ -115,6 +126,7 @@ def _import_privately(path: str, where: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise _import_failed(where, error, path) from error
+    _keep(module, path)
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Optional
 
@@ -13,6 +14,10 @@ import torch
 from ._errors import HookLoadError
 
 _MARK = "_pyhook_of_the_trainer"
+_LARGE = 1 << 16  # what is less is no object's address
+
+_live: weakref.WeakValueDictionary[int, torch.nn.Parameter] = weakref.WeakValueDictionary()
+"""What ``make_parameter`` made, by id."""
 
 
 def make_parameter(
@@ -21,25 +26,42 @@ def make_parameter(
     dtype: str,
     device: str = "cpu",
     attributes: Optional[dict[str, Any]] = None,
+    name: str = "",
 ) -> torch.nn.Parameter:
     """The one nn.Parameter of a trainer's parameter, for every layout that it is in.
 
     Over ``value``, sharing its memory; without a value as ``new_layout`` says. ``attributes``
-    are set on it.
+    are set on it. By ``name`` saved states find it again.
     """
     if value is not None:
         made = wrap_parameter(value)
     else:
         made = valueless_parameter(size, getattr(torch, dtype), torch.device(device))
-    setattr(made, _MARK, True)
-    for name, attribute in (attributes or {}).items():
-        setattr(made, name, attribute)
+    setattr(made, _MARK, name)
+    _live[id(made)] = made
+    for attribute, its_value in (attributes or {}).items():
+        setattr(made, attribute, its_value)
     return made
 
 
 def of_the_trainer(value: Any) -> bool:
     """Whether ``make_parameter`` made it: then its values are no part of a hook's state."""
     return isinstance(value, torch.nn.Parameter) and hasattr(value, _MARK)
+
+
+def trainers_name(value: Any) -> Optional[str]:
+    """The name of a parameter of the trainer's, or of one whose ``id()`` this is.
+
+    "": it has no name. None: it is no such value.
+    """
+    if type(value) is int:
+        value = _live.get(value) if value > _LARGE else None
+    return getattr(value, _MARK, None) if isinstance(value, torch.nn.Parameter) else None
+
+
+def by_trainers_name(name: str) -> list[torch.nn.Parameter]:
+    """The trainer's parameters of this name: one, unless it has several models or not this."""
+    return [parameter for parameter in list(_live.values()) if getattr(parameter, _MARK) == name]
 
 
 def wrap_parameter(value: torch.Tensor) -> torch.nn.Parameter:

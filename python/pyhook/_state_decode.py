@@ -23,6 +23,7 @@ import torch
 from . import _state_arrays
 from ._errors import StateError
 from ._modules import find_stable
+from ._parameters import by_trainers_name
 from ._state_parts import (
     FACTORIES,
     GROUP,
@@ -245,6 +246,19 @@ class Decoder:
             )
         return old
 
+    def _model_parameter(self, node: Any, old: Any, path: str) -> Any:
+        """One of the trainer's, which a state refers to by itself or its address."""
+        found = by_trainers_name(node["v"])
+        if len(found) != 1:
+            raise StateError(
+                "class",
+                f"{path}: the saved state refers to the model's parameter {_short(node['v'])}, and "
+                f"there are {len(found)} of this name here",
+                "load it into a state that was made with the parameters (HookConfig.Parameters), "
+                "each of which has a name of its own",
+            )
+        return found[0] if node["t"] == "model_parameter" else id(found[0])
+
     def _pickle(self, node: Any, old: Any, path: str) -> Any:
         if not self._trusted:
             raise StateError(
@@ -372,6 +386,8 @@ _DECODERS: dict[str, Callable[[Decoder, Any, Any, str], Any]] = {
     "Size": Decoder._tuple,
     "object": Decoder._object,
     "keep": Decoder._keep,
+    "model_parameter": Decoder._model_parameter,
+    "address": Decoder._model_parameter,
     "pickle": Decoder._pickle,
     "bytes": Decoder._bytes,
     "bytearray": Decoder._bytes,

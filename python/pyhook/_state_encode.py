@@ -16,7 +16,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 
 from ._errors import StateError
-from ._parameters import of_the_trainer
+from ._parameters import of_the_trainer, trainers_name
 from ._state_parts import BIT_GENERATORS, FACTORIES, MAX_DEPTH, class_name, kept, take_apart
 
 Node = Any
@@ -48,6 +48,11 @@ class Encoder:
         if value is None or kind in (bool, str):
             return value
         if kind is int:
+            name = trainers_name(value)
+            if name is not None:  # id(parameter) is another number in the next process
+                if not name:
+                    raise self._unsafe(path, value, "the id() of a parameter without a name")
+                return {"t": "address", "v": name}
             return value if abs(value) < 1 << 63 else {"t": "int", "v": hex(value)}
         if kind is float:
             return value if math.isfinite(value) else {"t": "float", "v": _hex(value)}
@@ -65,6 +70,9 @@ class Encoder:
         return {**node, "id": number}
 
     def _node(self, value: Any, path: str) -> Node:
+        name = trainers_name(value)
+        if name:
+            return {"t": "model_parameter", "v": name}
         made = _ENCODERS.get(type(value))
         if made is not None and not of_the_trainer(value):
             return made(self, value, path)
@@ -239,7 +247,7 @@ def _check_key(key: Any, path: str, encoder: Encoder) -> None:
     if isinstance(key, (tuple, frozenset)):
         for part in key:
             _check_key(part, path, encoder)
-    elif type(key) not in _KEYS and not isinstance(key, torch.dtype):
+    elif type(key) not in _KEYS and not isinstance(key, torch.dtype) and not trainers_name(key):
         raise encoder._unsafe(path, key, "as a key: use a number or a name")
 
 

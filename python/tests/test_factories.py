@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import pickle
 from typing import Optional
 
@@ -322,6 +323,39 @@ def test_parameters_of_the_trainer_are_no_part_of_a_saved_state():
             load_state(data, into=other)
 
 
+def test_tables_by_parameter_are_right_in_the_next_process():
+    """There id(parameter) is another number, and an error feedback would be lost in silence."""
+    from pyhook._parameters import make_parameter
+
+    def process():
+        made = [make_parameter(None, (2,), "float32", name=name) for name in ("a", "b", "")]
+        return {
+            "by id": {id(p): float(i) for i, p in enumerate(made[:2])},
+            "by parameter": {p: [i] for i, p in enumerate(made[:2])},
+            "of both": [(id(made[0]), made[1])],
+        }, made
+
+    state, made = process()
+    data = save_state(state)
+    with pytest.raises(RuntimeError, match="2 of this name"):
+        load_state(data, into=process()[0])
+    with pytest.raises(RuntimeError, match=r"state\[0\]: .* without a name"):
+        save_state([id(made[2])])
+    del state, made
+    gc.collect()
+    with pytest.raises(RuntimeError, match="0 of this name"):
+        load_state(data)
+    into, made = process()
+    into["by id"] = {}
+    load_state(data, into=into)
+    a, b = made[:2]
+    assert into == {
+        "by id": {id(a): 0.0, id(b): 1.0},
+        "by parameter": {a: [0], b: [1]},
+        "of both": [(id(a), b)],
+    }
+
+
 def test_default_states():
     from pyhook.capture import hook_and_state
 
@@ -344,3 +378,27 @@ def test_copies_and_pickles_of_parameters_are_lists():
     known = weights()
     assert list(copy.copy(known)) == list(known)
     assert isinstance(pickle.loads(pickle.dumps(known)), list)
+
+
+class ByName:
+    """The guide's example."""
+
+    def __init__(self, parameters, scales):
+        self.scale = {id(p): scales.get(name, 1.0) for name, p in parameters.named_parameters()}
+
+
+def scaled_by_name(state, bucket):
+    for p, gradient in zip(bucket.parameters(), bucket.gradients()):
+        gradient.mul_(state.scale[id(p)] / dist.get_world_size())
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda f: f.value()[0])
+
+
+def test_the_guides_example():
+    gradients = [[torch.ones(2), torch.ones(3)], [torch.zeros(2), torch.ones(3)]]
+    results = testing.run_ranks(
+        "test_factories:scaled_by_name",
+        gradients,
+        "test_factories:ByName",
+        state_kwargs={"scales": {"parameter1": 10.0}},
+    )
+    assert results[0][0].tolist() == results[1][0].tolist() == [0.5, 0.5, 10, 10, 10]

@@ -1,5 +1,6 @@
 """A hook's file is one module, under the name that `import` has for it."""
 
+import concurrent.futures
 import importlib
 import multiprocessing
 import os
@@ -120,6 +121,14 @@ def test_names_that_are_taken_or_odd(write, name):
     import json
 
     assert json.loads("1") == 1
+
+
+def test_threads_load_one_module(write):
+    write("slow_l.py", "import time; time.sleep(0.1)\n" + HOOKS)
+    write("json.py", "import time; time.sleep(0.1)\n" + HOOKS)
+    for spec in ("slow_l.py:hook", "json.py:hook"):
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            assert len(set(threads.map(load_hook, [spec] * 8))) == 1
 
 
 def test_a_link_and_its_file_are_one_module(write):
