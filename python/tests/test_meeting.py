@@ -154,6 +154,9 @@ def test_a_store_of_another_torch_is_named_at_once_by_all(monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(_rendezvous, "_TELL_SECONDS", 1)
+    with pytest.raises(GroupError, match="torchrun's agent serves") as failed:  # left to torch
+        _group.init_process_group("gloo", "env://?rank=1&world_size=2", 1, 2, 60)
+    assert failed.value.code == "torch_version"
     begin = time.monotonic()
     _, failed = attempt("env://", [(0, 0), (1, 0)], 60)
     assert time.monotonic() - begin < 15, "60 s would have been the timeout"
