@@ -185,7 +185,14 @@ class Meeting:
     def _agree(self, store: Any) -> str:
         """The attempt's name."""
         name = _Host(self, store).gather() if self.rank == 0 else self._ask(store)
-        others = json.loads(store.get(f"others/{name}").decode())
+        said = _peek(store, f"others/{name}")  # set before the verdict
+        if said is None:
+            raise GroupError(
+                "protocol",
+                f"rank 0 at {self.place} has an older pyhook",
+                "build all ranks' programs with one version of pyhook",
+            )
+        others = json.loads(said)
         if others is not None and not _interface.settle(self.place.host, self.place.port, others):
             raise GroupError(*_unreachable(self.me()))
         return name

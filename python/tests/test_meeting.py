@@ -318,3 +318,23 @@ def test_the_addresses_of_this_host_are_found():
         "127.0.1.1": True, "::1": True, "10.0.0.1": False, "fe80::1": False, "": False,
     }.items():  # fmt: skip
         assert _interface.is_loopback(address_) == loopback, address_
+
+
+def test_an_older_rank_0_is_named(address):  # noqa: F811
+    """It answers and gives its verdict, and knows nothing of hosts."""
+    place = _store.Place.of(address)
+    limit = {"use_libuv": False} if "use_libuv" in (dist.TCPStore.__init__.__doc__ or "") else {}
+    server = dist.TCPStore(place.host, place.port, None, True, wait_for_workers=False, **limit)
+    rank_0 = dist.PrefixStore("pyhook", server)
+
+    def answer():
+        ask = json.loads(rank_0.get("ask/1").decode())
+        rank_0.set(f"answer/{ask['word']}", "name")
+        rank_0.set("verdict/name", "null")
+
+    threading.Thread(target=answer, daemon=True).start()
+    begin = time.monotonic()
+    _, failed = attempt(address, [(1, 0)], 60, {1: 2})
+    assert time.monotonic() - begin < 20
+    assert codes(failed) == {0: "protocol"}
+    assert "rank 0 at 127.0.0.1:" in str(failed[0])
