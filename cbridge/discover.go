@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -124,6 +125,9 @@ func Discover(ctx context.Context, explicit string, modules ...string) (*Python,
 		tried = append(tried, Attempt{fmt.Sprintf("%s (%s)", path, c.source), err.Error()})
 	}
 	hint := "set PYHOOK_PYTHON to an interpreter"
+	if home := os.Getenv("PYTHONHOME"); home != "" {
+		hint = fmt.Sprintf("unset PYTHONHOME, which is %s and fits one installation of Python only; or %s", home, hint)
+	}
 	if len(modules) > 0 {
 		hint += " that has " + strings.Join(modules, ", ") +
 			" (a virtual environment: python3 -m venv env && env/bin/pip install " + strings.Join(modules, " ") + ")"
@@ -143,7 +147,7 @@ func probe(ctx context.Context, path string, modules []string) (*Python, error) 
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("did not answer: %w", ctx.Err())
 		}
-		return nil, fmt.Errorf("does not run: %w: %s", err, lastLine(stderr.String()))
+		return nil, fmt.Errorf("does not run: %w: %s", err, pythonsWords(stderr.String()))
 	}
 	// sitecustomize and .pth files may print first: the answer is the last line.
 	var python Python
@@ -166,6 +170,26 @@ func probe(ctx context.Context, path string, modules []string) (*Python, error) 
 func lastLine(text string) string {
 	text = strings.TrimSpace(text)
 	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
+// exceptionLine is the last line of a traceback.
+var exceptionLine = regexp.MustCompile(`(?m)^[A-Za-z_.]+: .+$`)
+
+// pythonsWords is why an interpreter did not run. A fatal error as it starts, of a
+// PYTHONHOME that does not fit say, comes with the path configuration before it, and ends
+// with a stack that has no frame.
+func pythonsWords(stderr string) string {
+	const fatal = "Fatal Python error: "
+	at := strings.Index(stderr, fatal)
+	if at < 0 {
+		return lastLine(stderr)
+	}
+	words, rest, _ := strings.Cut(stderr[at:], "\n")
+	_, rest, _ = strings.Cut(rest, "\n") // the runtime's state
+	if exception := exceptionLine.FindString(rest); exception != "" {
+		words += ": " + exception
+	}
+	return words
 }
 
 // minorVersion of "3.N.x"; -1 for anything that is not Python 3.

@@ -25,7 +25,8 @@ func launcherPython() (candidate, bool) {
 	if run == "" {
 		return candidate{}, false
 	}
-	for pid, depth := os.Getppid(), 0; pid > 1 && depth < 16; depth++ {
+	// In a container the agent may be process 1.
+	for pid, depth := os.Getppid(), 0; pid > 0 && depth < 16; depth++ {
 		p, err := readProcess(pid)
 		if err != nil {
 			return candidate{}, false

@@ -78,6 +78,24 @@ func TestTheLaunchersInterpreterIsTriedFirst(t *testing.T) {
 	}
 }
 
+// torchrun as a container's command is process 1 there.
+func TestALauncherThatIsAContainersFirstProcess(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("a process namespace takes root, which CI has to give")
+		}
+		t.Skip("SKIPPED, not tested: a process namespace takes root")
+	}
+	venv := makeVenv(t)
+	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", filepath.Join(venv, "bin", "python"), "-c", agentSource,
+		os.Args[0], "-test.run=^ExampleStart$")
+	cmd.Env = append(os.Environ(), childCase+"=discovers", "PYHOOK_PYTHON=", "VIRTUAL_ENV=", "CONDA_PREFIX=")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s", out)
+	assert.Equal(t, venv+"\ntorchrun's Python, process 1\n", string(out))
+}
+
 func TestALauncherThatIsNoPythonIsNotAsked(t *testing.T) {
 	environment(t, nil)
 	t.Setenv(runIDVariable, "job") // this process's parent is the go command

@@ -18,8 +18,8 @@ import (
 )
 
 // Config chooses the interpreter. The zero value takes the first of
-// PYHOOK_PYTHON, VIRTUAL_ENV, CONDA_PREFIX, python3 on PATH and
-// /usr/bin/python3 that has torch.
+// PYHOOK_PYTHON, the Python of the torchrun that started this process,
+// VIRTUAL_ENV, CONDA_PREFIX, python3 on PATH and /usr/bin/python3 that has torch.
 type Config struct {
 	Python  string   // the interpreter's path or name
 	Library string   // libpython's path, where it cannot be found

@@ -138,7 +138,7 @@ func newDoctorRankCommand() *cobra.Command {
 }
 
 func tryDTypes(ctx context.Context, world launch.World, backend, python string) (map[string]string, error) {
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python})
+	rt, err := startRuntime(ctx, python)
 	if err != nil {
 		return nil, err
 	}

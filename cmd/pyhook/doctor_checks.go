@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,17 +80,33 @@ func (r *doctorReport) checkHostname() {
 		return
 	}
 	name, err := os.Hostname()
+	var found []string
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_, err = net.DefaultResolver.LookupHost(ctx, name)
+		found, err = net.DefaultResolver.LookupHost(ctx, name)
 	}
-	if err != nil {
-		r.add("hostname", statusWarning, "on several machines, export GLOO_SOCKET_IFNAME=eth0 (the interface between them)",
-			"the hostname %s cannot be resolved: gloo falls back to loopback, which serves one machine only", name)
-		return
+	r.judgeHostname(name, found, err)
+}
+
+// judgeHostname is told what the host's own name resolves to.
+func (r *doctorReport) judgeHostname(name string, found []string, err error) {
+	const hint = "on several machines pyhook's ranks take the interface on the way to MASTER_ADDR; for ranks in plain Python, " +
+		"export GLOO_SOCKET_IFNAME=eth0 (the interface between the machines)"
+	elsewhere := func(address string) bool {
+		ip := net.ParseIP(address)
+		return ip != nil && !ip.IsLoopback()
 	}
-	r.add("hostname", statusOK, "", "the hostname %s can be resolved, as gloo needs it", name)
+	switch {
+	case err != nil:
+		r.add("hostname", statusWarning, hint,
+			"the hostname %s cannot be resolved: gloo by itself falls back to loopback, which serves one machine only", name)
+	case !slices.ContainsFunc(found, elsewhere):
+		r.add("hostname", statusWarning, hint+", or give the name an address of this machine in /etc/hosts",
+			"the hostname %s is %s here: gloo by itself listens there, which serves one machine only", name, strings.Join(found, ", "))
+	default:
+		r.add("hostname", statusOK, "", "the hostname %s can be resolved, as gloo needs it", name)
+	}
 }
 
 func (r *doctorReport) checkThreads(setting string, cpus int) {

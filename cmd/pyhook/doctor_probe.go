@@ -51,7 +51,7 @@ func newDoctorProbeCommand() *cobra.Command {
 }
 
 func probeHere(ctx context.Context, python string) *probeResult {
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python})
+	rt, err := startRuntime(ctx, python)
 	if err != nil {
 		return &probeResult{Error: err.Error(), Traceback: pythonTraceback(err)}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -95,6 +96,30 @@ func TestDoctorFindsTraps(t *testing.T) {
 	t.Setenv("GLOO_SOCKET_IFNAME", "eth7")
 	r.checkHostname()
 	assert.Equal(t, statusOK, status(r, "hostname"))
+}
+
+func TestDoctorWarnsOfAHostnameThatIsLoopback(t *testing.T) {
+	for text, c := range map[string]struct {
+		found []string
+		err   error
+		want  string
+	}{
+		"Debian's installer":          {[]string{"127.0.1.1"}, nil, statusWarning},
+		"both loopbacks":              {[]string{"127.0.0.1", "::1"}, nil, statusWarning},
+		"an address of the machine":   {[]string{"10.0.0.7"}, nil, statusOK},
+		"loopback and such a one":     {[]string{"127.0.1.1", "fe80::1", "10.0.0.7"}, nil, statusOK},
+		"a name that nobody resolves": {nil, errors.New("no such host"), statusWarning},
+	} {
+		r := sampleDoctor()
+		r.judgeHostname("debian", c.found, c.err)
+		assert.Equal(t, c.want, r.Checks[0].Status, text)
+		if c.want == statusWarning {
+			assert.Contains(t, r.Checks[0].Hint, "GLOO_SOCKET_IFNAME")
+		}
+		if len(c.found) == 1 && c.want == statusWarning {
+			assert.Contains(t, r.Checks[0].Message, "the hostname debian is 127.0.1.1 here")
+		}
+	}
 }
 
 func TestTorchVersions(t *testing.T) {

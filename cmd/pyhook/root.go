@@ -31,7 +31,7 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 		},
 	}
 	root.PersistentFlags().String("python", "", "`path` or name of the Python interpreter (default: $PYHOOK_PYTHON,\n"+
-		"$VIRTUAL_ENV, $CONDA_PREFIX, python3; the first that has torch)")
+		"torchrun's own under torchrun, $VIRTUAL_ENV, $CONDA_PREFIX, python3;\nthe first that has torch)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.AddGroup(&cobra.Group{ID: "use", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
 	root.SetHelpCommandGroupID("more")

@@ -46,6 +46,13 @@ class HookLoadError(HookError, ValueError):
     """
 
 
+class ShadowError(HookError, ImportError):
+    """A file of the trainer's is found in place of a module of torch's, numpy's or Python's.
+
+    Code: ``shadowed``.
+    """
+
+
 class GroupError(HookError, RuntimeError):
     """The process group could not be made or used.
 

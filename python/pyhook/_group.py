@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
-from . import _rendezvous
+from . import _ahead, _rendezvous
 from ._errors import GroupError
 
 _libuv: Optional[bool] = None
@@ -82,6 +82,7 @@ def init_process_group(
             _meet_and_init(method, rank, world_size, seconds, options)
         else:
             _avoid_missing_libuv()
+            _ahead.look_ahead(method, rank, world_size)
             dist.init_process_group(init_method=method, **options)
     except GroupError:
         raise

@@ -27,7 +27,7 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 # isort: split
 import torch.distributed as dist
 
-from . import _identity, _interface, _store, _wire
+from . import _ahead, _identity, _interface, _store
 from ._errors import GroupError
 
 _POLL_SECONDS = 0.01
@@ -185,7 +185,14 @@ class Meeting:
     def _agree(self, store: Any) -> str:
         """The attempt's name."""
         name = _Host(self, store).gather() if self.rank == 0 else self._ask(store)
-        others = json.loads(store.get(f"others/{name}").decode())
+        said = _peek(store, f"others/{name}")  # set before the verdict
+        if said is None:
+            raise GroupError(
+                "protocol",
+                f"rank 0 at {self.place} has an older pyhook",
+                "build all ranks' programs with one version of pyhook",
+            )
+        others = json.loads(said)
         if others is not None and not _interface.settle(self.place.host, self.place.port, others):
             raise GroupError(*_unreachable(self.me()))
         return name
@@ -228,17 +235,7 @@ class Meeting:
             pass  # rank 0 has another torch than the store, too, or is not there yet
         finally:
             store.close()
-        serves = "torchrun's agent" if self.place.agent else "rank 0"
-        return GroupError(
-            "torch_version",
-            f"the store at {self.place}, which {serves} serves, is of a torch "
-            f"{_wire.ABOUT[store.dialect]}, and rank {self.rank} ({me['who']}) has torch "
-            f"{me['torch']} in {me['python']}: they cannot speak with each other",
-            "start the ranks by the torchrun of their own environment, or set PYHOOK_PYTHON to "
-            "the Python that torchrun has"
-            if self.place.agent
-            else "have one torch on all hosts; PYHOOK_PYTHON chooses the interpreter",
-        )
+        return _ahead.no_common_words(self.place, me, store)
 
 
 def _first_line(error: Exception) -> str:

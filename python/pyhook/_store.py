@@ -126,7 +126,7 @@ def serve(place: Place, timeout: datetime.timedelta) -> Any:
 
 def _listen(place: Place) -> tuple[socket.socket, str]:
     """A listening socket, and the address by which this process reaches it."""
-    told = os.environ.get(LISTEN, "")
+    told = _unbracketed(os.environ.get(LISTEN, ""))
     found = _resolve(told or place.host, place.port)
     reach = found[0][1]
     if not told and _is_nickname(place.host, reach):

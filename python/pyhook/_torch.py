@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import sys
 
+from . import _shadow
+
+# isort: split
 try:
     import torch
     import torch.distributed as dist
-except ImportError as error:
+except Exception as error:
+    _shadows = _shadow.behind(error)
+    if _shadows:
+        raise _shadow.error(_shadows) from error
+    if not isinstance(error, ImportError):
+        raise
     if error.name is not None and error.name.split(".")[0] != "torch":
         raise  # torch is there; something that it needs is not
     raise ImportError(
@@ -20,6 +28,8 @@ except ImportError as error:
         "(PYHOOK_PYTHON, VIRTUAL_ENV, CONDA_PREFIX).",
         name="torch",
     ) from error
+
+_shadow.refuse("numpy")  # which torch may come to only in the middle of training
 
 if not dist.is_available():
     raise ImportError(

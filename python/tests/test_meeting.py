@@ -154,6 +154,9 @@ def test_a_store_of_another_torch_is_named_at_once_by_all(monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(_rendezvous, "_TELL_SECONDS", 1)
+    with pytest.raises(GroupError, match="torchrun's agent serves") as failed:  # left to torch
+        _group.init_process_group("gloo", "env://?rank=1&world_size=2", 1, 2, 60)
+    assert failed.value.code == "torch_version"
     begin = time.monotonic()
     _, failed = attempt("env://", [(0, 0), (1, 0)], 60)
     assert time.monotonic() - begin < 15, "60 s would have been the timeout"
@@ -315,3 +318,23 @@ def test_the_addresses_of_this_host_are_found():
         "127.0.1.1": True, "::1": True, "10.0.0.1": False, "fe80::1": False, "": False,
     }.items():  # fmt: skip
         assert _interface.is_loopback(address_) == loopback, address_
+
+
+def test_an_older_rank_0_is_named(address):  # noqa: F811
+    """It answers and gives its verdict, and knows nothing of hosts."""
+    place = _store.Place.of(address)
+    limit = {"use_libuv": False} if "use_libuv" in (dist.TCPStore.__init__.__doc__ or "") else {}
+    server = dist.TCPStore(place.host, place.port, None, True, wait_for_workers=False, **limit)
+    rank_0 = dist.PrefixStore("pyhook", server)
+
+    def answer():
+        ask = json.loads(rank_0.get("ask/1").decode())
+        rank_0.set(f"answer/{ask['word']}", "name")
+        rank_0.set("verdict/name", "null")
+
+    threading.Thread(target=answer, daemon=True).start()
+    begin = time.monotonic()
+    _, failed = attempt(address, [(1, 0)], 60, {1: 2})
+    assert time.monotonic() - begin < 20
+    assert codes(failed) == {0: "protocol"}
+    assert "rank 0 at 127.0.0.1:" in str(failed[0])

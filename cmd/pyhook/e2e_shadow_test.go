@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// in runs the command in a folder.
+func in(t *testing.T, folder string, env []string, args ...string) result {
+	t.Helper()
+	needTorch(t)
+	cmd := exec.Command(binary, args...)
+	cmd.Dir, cmd.Env = folder, append(cleanEnvironment(), env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	_ = cmd.Run() // the code is what matters
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// Python looks into the working folder first, as it does for a script there.
+func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
+	for _, name := range []string{"torch", "numpy"} {
+		folder, err := filepath.EvalSymlinks(t.TempDir())
+		require.NoError(t, err)
+		file := filepath.Join(folder, name+".py")
+		require.NoError(t, os.WriteFile(file, []byte("mine = 1\n"), 0o644))
+		for _, args := range [][]string{
+			{"doctor", "--quick"},
+			{"check", "allreduce", "-n", "1", "--steps", "1", "--sizes", "4"},
+			{"train", "-n", "1", "--hook", "allreduce", "--epochs", "1"},
+		} {
+			r := in(t, folder, nil, args...)
+			said := r.stdout + r.stderr
+			assert.NotEqual(t, exitOK, r.code, said)
+			assert.Contains(t, said, file+" is found as "+name+", in place of ", args[0])
+			assert.Contains(t, said, "rename the file", args[0])
+		}
+	}
+}
+
+func TestAPythonHomeThatDoesNotFitIsSaidInPythonsWords(t *testing.T) {
+	home := t.TempDir()
+	for _, args := range [][]string{{"doctor", "--quick"}, {"check", "allreduce"}} {
+		r := in(t, ".", []string{"PYTHONHOME=" + home}, args...)
+		said := r.stdout + r.stderr
+		assert.Equal(t, exitNoPython, r.code, said)
+		assert.Contains(t, said, "Fatal Python error: ", args[0])
+		assert.Contains(t, said, "ModuleNotFoundError: No module named 'encodings'", args[0])
+		assert.Contains(t, said, "unset PYTHONHOME, which is "+home, args[0])
+	}
+}
