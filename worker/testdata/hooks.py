@@ -1,5 +1,9 @@
 """Hooks for what is not a hook of PyTorch's own."""
 
+import os
+import threading
+import time
+
 import torch
 
 
@@ -70,3 +74,17 @@ def same_parameters(state, bucket):
     same = not _seen or all(i in _seen for i in ids)
     _seen.extend(ids)
     return _done(bucket.buffer().fill_(float(same)))
+
+
+def writes(state, bucket):
+    """Writes to a file that nobody closes, and leaves a thread that does, too."""
+    global LOG
+    LOG = open(os.path.join(os.environ["PYHOOK_TEST_OUT"], "log"), "w")
+    LOG.write("a call\n")
+
+    def late():
+        time.sleep(4)
+        LOG.write("of a thread\n")
+
+    threading.Thread(target=late).start()
+    return _done(bucket.buffer())
