@@ -180,11 +180,10 @@ func (s *server) start(m *startMessage) (*message, error) {
 	cbridge.ReleaseFaults() // to faulthandler
 	// faulthandler gives the calling thread a stack for signals, where Go has its own.
 	err = onThreadOfItsOwn(func() error {
-		thread, err := module.CallValue("watch", int(s.stacks.Fd()), stackSignal)
-		id, _ := thread.(int64)
-		started.Thread = int(id)
+		_, err := module.CallValue("watch", int(s.stacks.Fd()), stackSignal)
 		return err
 	})
+	started.Thread = startWatcher()
 	if err != nil {
 		return nil, err
 	}

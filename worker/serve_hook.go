@@ -127,7 +127,7 @@ func (s *server) runOnThread(m *runMessage) (outcome uint32, full *outgoing) {
 func (s *server) isBound(hook uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return hook == s.bound
+	return s.bound != 0 && hook == s.bound
 }
 
 func (s *server) unbind(hook uint64) {
