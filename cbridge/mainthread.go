@@ -14,7 +14,7 @@ type mainQueue struct {
 
 	mu    sync.Mutex
 	calls []*mainCall
-	wake  func()        // tells whoever has the thread that calls came
+	wake  func()        // tells whoever has the thread that calls came; nil: nobody has
 	come  chan struct{} // the thread itself waits for it while nobody has it
 }
 
@@ -25,16 +25,7 @@ type mainCall struct {
 }
 
 func newMainQueue() *mainQueue {
-	q := &mainQueue{come: make(chan struct{}, 1)}
-	q.wake = q.ring
-	return q
-}
-
-func (q *mainQueue) ring() {
-	select {
-	case q.come <- struct{}{}:
-	default: // it will look in any case
-	}
+	return &mainQueue{come: make(chan struct{}, 1)}
 }
 
 func (q *mainQueue) push(c *mainCall) {
@@ -43,7 +34,14 @@ func (q *mainQueue) push(c *mainCall) {
 	q.length.Add(1)
 	wake := q.wake
 	q.mu.Unlock()
-	wake()
+	if wake != nil {
+		wake()
+		return
+	}
+	select {
+	case q.come <- struct{}{}:
+	default: // it will look in any case
+	}
 }
 
 // serve runs what is there now, on the calling thread.
@@ -69,18 +67,17 @@ func (c *mainCall) run() {
 	c.f()
 }
 
-// has gives the thread to somebody: wake is called when calls come. nil: to nobody.
-func (q *mainQueue) has(wake func()) {
-	if wake == nil {
-		wake = q.ring
-	}
+// has gives the thread to somebody: wake is called when calls come. It returns who had
+// it. nil is nobody, and then the thread itself looks after what there is.
+func (q *mainQueue) has(wake func()) (former func()) {
 	q.mu.Lock()
-	q.wake = wake
+	former, q.wake = q.wake, wake
 	waiting := len(q.calls) > 0
 	q.mu.Unlock()
-	if waiting {
+	if waiting && wake != nil {
 		wake()
 	}
+	return former
 }
 
 // RunOnMain runs f on the OS thread that Python takes for its main thread and
@@ -125,11 +122,14 @@ func (in *Interpreter) OnMain() bool { return running() == nil && bool(C.pyh_on_
 // MainWaiting is true; wake is called, on any goroutine, when that may have become so.
 // The error is RunOnMain's.
 func (in *Interpreter) HaveMain(wake, loop func()) error {
-	return in.RunOnMain(func() {
-		in.main.has(wake)
-		defer in.main.has(nil)
-		loop()
-	})
+	return in.RunOnMain(func() { in.WhileMain(wake, loop) })
+}
+
+// WhileMain, on Python's main thread, is HaveMain for a loop inside another.
+func (in *Interpreter) WhileMain(wake, loop func()) {
+	former := in.main.has(wake)
+	defer func() { in.main.has(former) }()
+	loop()
 }
 
 // MainWaiting says whether somebody has something to run on Python's main thread.

@@ -170,7 +170,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 		})
 	}
 	if r.order == Serial && chain == nil {
-		res.value, res.err = res.timed.Wait(s.ctx)
+		res.value, res.err = r.thread.Wait(s.ctx, res.timed)
 	}
 	return res, chain
 }

@@ -1,6 +1,10 @@
 package ddp
 
-import "pyhook/pyhook"
+import (
+	"context"
+
+	"pyhook/pyhook"
+)
 
 // anyThread is for hooks that say nothing: the launcher's goroutine calls them on
 // whatever thread it has.
@@ -9,6 +13,10 @@ type anyThread struct{}
 func (anyThread) Run(_, loop func()) { loop() }
 func (anyThread) Waiting() bool      { return false }
 func (anyThread) Serve()             {}
+
+func (anyThread) Wait(ctx context.Context, f *pyhook.Future) (pyhook.Value, error) {
+	return f.Wait(ctx)
+}
 
 // bindThread chooses the thread that the launcher lives on.
 func bindThread(hook pyhook.CommHook) pyhook.BoundThread {

@@ -111,7 +111,7 @@ func (c *chain) wait(ctx context.Context, object *Object) error {
 		return err
 	}
 	defer future.Close()
-	_, err = future.Wait(ctx)
+	_, err = c.hook.rt.wait(ctx, future)
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		return c.fail(err)
 	}

@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"context"
 	"runtime"
 
 	"pyhook/cbridge"
@@ -24,6 +25,8 @@ type BoundThread interface {
 	Waiting() bool
 	// Serve does that work. By loop.
 	Serve()
+	// Wait is f.Wait(ctx), and does that work meanwhile. By loop.
+	Wait(ctx context.Context, f *Future) (Value, error)
 }
 
 // BindThread gives the first caller Python's main thread, on which modules are imported
@@ -53,6 +56,27 @@ func (m mainThread) Run(wake, loop func()) {
 func (m mainThread) Waiting() bool { return m.rt.interpreter.MainWaiting() }
 func (m mainThread) Serve()        { m.rt.interpreter.ServeMain() }
 
+func (m mainThread) Wait(ctx context.Context, f *Future) (Value, error) { return m.rt.wait(ctx, f) }
+
+// wait is f.Wait(ctx). On Python's main thread what others have to do there is done
+// meanwhile.
+func (rt *Runtime) wait(ctx context.Context, f *Future) (v Value, err error) {
+	in := rt.interpreter
+	if !in.OnMain() {
+		return f.Wait(ctx)
+	}
+	for {
+		here, wake := context.WithCancel(ctx)
+		in.WhileMain(wake, func() { v, err = f.Wait(here) })
+		woken := here.Err() != nil && ctx.Err() == nil
+		wake()
+		if !woken {
+			return v, err
+		}
+		in.ServeMain()
+	}
+}
+
 // ownThread is that of the goroutine that calls Run. Its state of Python's goes when the
 // thread ends, which Go lets it do later.
 type ownThread struct{}
@@ -65,6 +89,8 @@ func (ownThread) Run(_, loop func()) {
 
 func (ownThread) Waiting() bool { return false }
 func (ownThread) Serve()        {}
+
+func (ownThread) Wait(ctx context.Context, f *Future) (Value, error) { return f.Wait(ctx) }
 
 // RunOnMain runs f on Python's main thread, an OS thread of its own, and returns when f
 // has. LoadHook, NewState, Import and SaveState do so themselves, and ddp.Reducer calls

@@ -23,6 +23,7 @@ type mailbox struct {
 	parentAsleep line
 
 	heartbeat line // the worker counts it up
+	ending    flag // the worker's groups are destroyed, and Python comes to its end
 
 	// Written before request, by the parent.
 	call, hook, bucket uint64

@@ -69,7 +69,6 @@ func beWorker() error {
 	files[1].Close()
 	s := newServer(w, mailboxIn(page), files[2])
 	go s.beat()
-	go s.serveCalls()
 	return s.serve()
 }
 

@@ -203,7 +203,8 @@ func (p *process) kill(why *Error, dump bool) {
 	<-p.dead
 }
 
-// stop ends the process orderly: its groups are destroyed, or, after a while, not.
+// stop ends the process orderly: its groups are destroyed, or, after a while, not, and
+// Python comes to its end as python does.
 func (p *process) stop() {
 	p.mu.Lock()
 	if p.why == nil {
@@ -211,11 +212,24 @@ func (p *process) stop() {
 	}
 	p.mu.Unlock()
 	_ = p.wire.send(&message{Kind: kindStop}, nil)
-	select {
-	case <-p.dead:
-	case <-time.After(stopPatience):
-		p.kill(&Error{Kind: ErrStopped}, false)
+	for _, patience := range []time.Duration{stopPatience, exitPatience} {
+		select {
+		case <-p.dead:
+			return
+		case <-time.After(patience):
+		}
+		if !p.isEnding() {
+			break
+		}
 	}
+	p.kill(&Error{Kind: ErrStopped}, false)
+}
+
+// isEnding says whether Python is at its own end there: threads are waited for, say.
+func (p *process) isEnding() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.gone && p.box.ending.Load()
 }
 
 // dumpStacks has faulthandler write the stacks of all threads, which it does from
@@ -282,5 +296,6 @@ func runningThreads(dump string) string {
 const (
 	tailBytes     = 8 << 10
 	stopPatience  = 3 * time.Second
+	exitPatience  = 33 * time.Second // pyhook.Config.ExitWait and a little more
 	stackPatience = 500 * time.Millisecond
 )

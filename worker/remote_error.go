@@ -31,7 +31,7 @@ var kinds = []error{
 	pyhook.ErrComplex, pyhook.ErrNonFinite, pyhook.ErrBucket, pyhook.ErrLoad, pyhook.ErrBadSpec, pyhook.ErrNoModule,
 	pyhook.ErrNoAttribute, pyhook.ErrNotCallable, pyhook.ErrArity, pyhook.ErrImportFailed, pyhook.ErrBadArguments,
 	pyhook.ErrNeverFuture, pyhook.ErrCollective, pyhook.ErrOrder, pyhook.ErrGroup, pyhook.ErrPeer, pyhook.ErrJoinTimeout, pyhook.ErrRank, pyhook.ErrWorldSize,
-	pyhook.ErrAddress, pyhook.ErrPortInUse, pyhook.ErrNotAStore, pyhook.ErrOutOfStep, pyhook.ErrTorchVersion, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrState, pyhook.ErrStateUnsafe,
+	pyhook.ErrAddress, pyhook.ErrPortInUse, pyhook.ErrNotAStore, pyhook.ErrOutOfStep, pyhook.ErrTorchVersion, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrExitTimeout, pyhook.ErrState, pyhook.ErrStateUnsafe,
 	pyhook.ErrStateCorrupt, pyhook.ErrStateVersion, pyhook.ErrStateClass, pyhook.ErrStateRank, pyhook.ErrStateBuckets, tensorconv.ErrClosed,
 	context.Canceled, context.DeadlineExceeded,
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"pyhook/cbridge"
 	"pyhook/pyhook"
 	"pyhook/tensorconv"
 )
@@ -22,6 +23,7 @@ type server struct {
 
 	started bool // it was asked to; serve's
 	rt      *pyhook.Runtime
+	thread  pyhook.BoundThread // of serveCalls: Python's main one
 	group   *pyhook.TorchGroup
 
 	mu      sync.Mutex
@@ -29,6 +31,7 @@ type server struct {
 	params  map[uint64]*pyhook.Parameter
 	buckets map[uint64]*servedBucket
 	hooks   map[uint64]*pyhook.PythonCommHook
+	bound   uint64 // the hook that Python's main thread is for: the first; 0: none
 	calls   map[uint64]*servedCall
 }
 
@@ -55,15 +58,9 @@ func (s *server) serve() error {
 		s.started = s.started || m.Kind == kindStart
 		switch m.Kind {
 		case kindStop:
-			if s.rt != nil {
-				return s.rt.Close()
-			}
-			return nil
+			return s.stop()
 		case kindLook:
-			select {
-			case s.wake <- struct{}{}:
-			default:
-			}
+			s.look()
 		case kindCollective:
 			s.collective(m)
 		case kindMap, kindUnmap, kindParameter, kindBucket, kindCloseBucket:
@@ -71,6 +68,27 @@ func (s *server) serve() error {
 		default:
 			go s.handle(m)
 		}
+	}
+}
+
+// stop ends Python in good order.
+func (s *server) stop() error {
+	if s.rt == nil {
+		return nil
+	}
+	if bridge, err := s.rt.Import("pyhook._bridge"); err == nil {
+		_, _ = bridge.CallValue("destroy", true)
+		bridge.Close()
+	}
+	s.box.ending.Store(true)
+	return s.rt.Close()
+}
+
+// look wakes serveCalls.
+func (s *server) look() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -97,10 +115,13 @@ func (s *server) handle(m *message) {
 		answer, err = s.newHook(m.Hook)
 	case kindCloseHook:
 		if hook := take(s, s.hooks, m.Object); hook != nil {
+			s.unbind(m.Object)
 			hook.Close()
 		}
 	case kindRun:
-		outcome, full := s.run(m.Run)
+		var outcome uint32
+		var full *outgoing
+		s.onThreadOf(m.Run.Hook, func() { outcome, full = s.run(m.Run) })
 		if full == nil {
 			full = &outgoing{message: message{Result: &resultMessage{Call: m.ID, Outcome: outcome}}}
 		}
@@ -148,20 +169,21 @@ func (s *server) start(m *startMessage) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.rt = rt
+	s.rt, s.thread = rt, rt.BindThread()
+	go s.thread.Run(s.look, s.serveCalls)
 	module, err := rt.Import("pyhook._worker")
 	if err != nil {
 		return nil, err
 	}
 	defer module.Close()
 	started := &startedMessage{Info: rt.Info()}
+	cbridge.ReleaseFaults() // to faulthandler
 	// faulthandler gives the calling thread a stack for signals, where Go has its own.
 	err = onThreadOfItsOwn(func() error {
-		thread, err := module.CallValue("watch", int(s.stacks.Fd()), stackSignal)
-		id, _ := thread.(int64)
-		started.Thread = int(id)
+		_, err := module.CallValue("watch", int(s.stacks.Fd()), stackSignal)
 		return err
 	})
+	started.Thread = startWatcher()
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +228,12 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 		hook.Close()
 		return nil, err
 	}
-	put(s, s.hooks, m.ID, hook)
+	s.mu.Lock()
+	s.hooks[m.ID] = hook
+	if s.bound == 0 {
+		s.bound = m.ID
+	}
+	s.mu.Unlock()
 	independent, err := hook.Independent()
 	return &message{Hook: &hookMessage{Name: hook.Name(), Independent: independent, Order: remote(err)}}, nil
 }

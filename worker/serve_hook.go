@@ -25,6 +25,7 @@ func (b *servedBucket) close() {
 // servedCall is one that is not done, or whose chain the trainer has.
 type servedCall struct {
 	id     uint64
+	number uint64 // the hook's
 	hook   *pyhook.PythonCommHook
 	bucket *servedBucket
 	future *pyhook.Future
@@ -71,19 +72,24 @@ func (s *server) serveCalls() {
 	var spin spinner
 	var served uint64
 	asked := func() bool { return s.box.request.Load() != served }
+	ready := func() bool { return asked() || s.thread.Waiting() }
 	for {
-		for !spin.wait(asked) {
+		for !spin.wait(ready) {
 			s.box.workerAsleep.Store(true)
-			if asked() {
+			if ready() {
 				s.box.workerAsleep.Store(false)
 				break
 			}
 			<-s.wake
 			spin.slept()
 		}
+		s.thread.Serve()
+		if !asked() {
+			continue
+		}
 		served = s.box.request.Load()
 		call := s.box.call
-		outcome, full := s.run(&runMessage{Call: call, Hook: s.box.hook, Bucket: s.box.bucket, Chained: s.box.chained})
+		outcome, full := s.runOnThread(&runMessage{Call: call, Hook: s.box.hook, Bucket: s.box.bucket, Chained: s.box.chained})
 		s.box.outcome = outcome
 		s.box.reply.Store(served)
 		sleeps := s.box.parentAsleep.CompareAndSwap(served, 0)
@@ -96,6 +102,49 @@ func (s *server) serveCalls() {
 	}
 }
 
+// runOnThread is run, by serveCalls. Its thread is the first hook's alone, as in
+// pyhook.BindThread: other hooks must not be held up by that one, nor hold it up.
+func (s *server) runOnThread(m *runMessage) (outcome uint32, full *outgoing) {
+	if s.isBound(m.Hook) {
+		return s.run(m)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		outcome, full = s.run(m)
+	}()
+	for {
+		select {
+		case <-done:
+			return outcome, full
+		case <-s.wake:
+			s.thread.Serve()
+		}
+	}
+}
+
+// isBound says whether Python's main thread is for that hook.
+func (s *server) isBound(hook uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bound != 0 && hook == s.bound
+}
+
+func (s *server) unbind(hook uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if hook == s.bound {
+		s.bound = 0
+	}
+}
+
+// onThreadOf runs f, which calls Python code of a hook, where that is called.
+func (s *server) onThreadOf(hook uint64, f func()) {
+	if !s.isBound(hook) || s.rt.RunOnMain(f) != nil {
+		f()
+	}
+}
+
 // run calls a hook. What cannot be said by the outcome alone is in full.
 func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 	fail := func(err error) (uint32, *outgoing) {
@@ -105,7 +154,7 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 	if hook == nil || bucket == nil {
 		return fail(fmt.Errorf("hook %d or bucket %d is not known to the worker: %w", m.Hook, m.Bucket, pyhook.ErrClosed))
 	}
-	call := &servedCall{id: m.Call, hook: hook, bucket: bucket}
+	call := &servedCall{id: m.Call, number: m.Hook, hook: hook, bucket: bucket}
 	var err error
 	if m.Chained {
 		call.future, call.chain, err = hook.RunHookChained(context.Background(), bucket.bucket)
@@ -215,7 +264,9 @@ func (s *server) advance(id uint64) (*message, error) {
 	if call == nil || call.chain == nil {
 		return nil, fmt.Errorf("call %d has no chain: %w", id, pyhook.ErrClosed)
 	}
-	more, err := call.chain.Advance(context.Background())
+	var more bool
+	var err error
+	s.onThreadOf(call.number, func() { more, err = call.chain.Advance(context.Background()) })
 	// Whoever advances looks at the future next.
 	if isDone(call.future) {
 		s.tell(call)

@@ -1,6 +1,45 @@
 package worker
 
+// #define _GNU_SOURCE
+// #include <pthread.h>
+// #include <semaphore.h>
 // #include <signal.h>
+// #include <sys/syscall.h>
+// #include <unistd.h>
+//
+// typedef struct {
+//   int signal, tid;
+//   sem_t known; // tid is
+// } watcher;
+//
+// static void *watch(void *arg) {
+//   watcher *w = arg;
+//   sigset_t others;
+//   sigfillset(&others);
+//   sigdelset(&others, w->signal);
+//   pthread_sigmask(SIG_SETMASK, &others, NULL);
+//   w->tid = (int)syscall(SYS_gettid);
+//   sem_post(&w->known);
+//   for (;;) {
+//     pause();
+//   }
+//   return NULL;
+// }
+//
+// // start_watcher makes a thread that does nothing but handle a signal; 0: it failed.
+// static int start_watcher(int number) {
+//   static watcher w;
+//   pthread_t thread;
+//   w.signal = number;
+//   sem_init(&w.known, 0, 0);
+//   if (pthread_create(&thread, NULL, watch, &w) != 0) {
+//     return 0;
+//   }
+//   pthread_detach(thread);
+//   while (sem_wait(&w.known) != 0) { // interrupted
+//   }
+//   return w.tid;
+// }
 //
 // static void default_fatal_signals(void) {
 //   int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
@@ -17,3 +56,7 @@ const stackSignal = 61
 // defaultFatalSignals gives up Go's handlers: a crash inside C would be reported as
 // goroutines and the exit code 2. faulthandler's handler comes before the default.
 func defaultFatalSignals() { C.default_fatal_signals() }
+
+// startWatcher makes an OS thread that handles stackSignal, and returns its id. Sent to
+// a thread that runs a hook, the signal would end a sleep or another wait in it early.
+func startWatcher() int { return int(C.start_watcher(stackSignal)) }

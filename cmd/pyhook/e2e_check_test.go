@@ -290,3 +290,8 @@ func fieldNames(t *testing.T, text []byte) map[string]bool {
 	walk(value)
 	return names
 }
+
+// Pools that nobody shuts down end with Python, as under the python command.
+func TestCheckEndsThoughAHookLeavesItsProcessPoolOpen(t *testing.T) {
+	checked(t, exitOK, "../../../pyhook/testdata/endings.py:shuts_nothing_down", "--sizes", "100", "--steps", "1")
+}

@@ -68,8 +68,9 @@ func measure(ctx context.Context, j *job) (err error) {
 		if group.Rank() == 0 {
 			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
 		}
-		r, err := measureCase(ctx, rt, j, c, apartSide{other, i})
-		if err != nil {
+		var r Row
+		closed := rt.RunOnMain(func() { r, err = measureCase(ctx, rt, j, c, apartSide{other, i}) })
+		if err := errors.Join(closed, err); err != nil {
 			return fmt.Errorf("%s: %w", c.Name(), err)
 		}
 		rows = append(rows, r)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import threading
 from typing import Any
 
 
-def watch(descriptor: int, signal: int) -> int:
+def watch(descriptor: int, signal: int) -> None:
     """Have the stacks of all threads written to a descriptor.
 
     That happens when a signal such as SIGSEGV is about to end the process, when
     ``os._exit`` is, and when ``signal`` arrives: without Python's global lock, so
     also while something holds that.
-
-    Returns:
-        The id of the OS thread to send ``signal`` to: Python's main thread, which
-        sleeps on a stack of C's own.
     """
     faulthandler.enable(descriptor, True)
     faulthandler.register(signal, descriptor, all_threads=True, chain=False)
@@ -29,4 +24,3 @@ def watch(descriptor: int, signal: int) -> int:
         leave(status)
 
     os._exit = leave_traced
-    return int(threading.main_thread().native_id or 0)

@@ -1,5 +1,9 @@
 """Hooks for what is not a hook of PyTorch's own."""
 
+import os
+import threading
+import time
+
 import torch
 import torch.distributed as dist
 
@@ -78,3 +82,17 @@ def mean_for_nccl(state, bucket):
     out = [torch.empty_like(bucket.buffer()) for _ in range(dist.get_world_size())]
     future = dist.all_gather(out, bucket.buffer(), async_op=True).get_future()
     return future.then(lambda f: f.value()[0].mean(0))
+
+
+def writes(state, bucket):
+    """Writes to a file that nobody closes, and leaves a thread that does, too."""
+    global LOG
+    LOG = open(os.path.join(os.environ["PYHOOK_TEST_OUT"], "log"), "w")
+    LOG.write("a call\n")
+
+    def late():
+        time.sleep(4)
+        LOG.write("of a thread\n")
+
+    threading.Thread(target=late).start()
+    return _done(bucket.buffer())
