@@ -100,6 +100,7 @@ func (r *Reducer) endWait(s *step, layout [][]int) error {
 			return r.broken
 		}
 	}
+	r.freeRetired()
 	for i, old := range r.buckets {
 		if r.apart() {
 			if err := r.renewWork(i); err != nil {
@@ -128,11 +129,9 @@ func (r *Reducer) endWait(s *step, layout [][]int) error {
 func (r *Reducer) settle(s *step) {
 	for i, res := range s.results {
 		res.closeSparse()
+		r.buckets[i].busy = res.busy()
 		if res.future == nil {
 			continue
-		}
-		if !isDone(res.future) {
-			r.buckets[i].busy = res.future
 		}
 		res.future.Close()
 		res.timed.Close()
@@ -147,6 +146,18 @@ func (r *Reducer) settle(s *step) {
 		back.Close()
 		s.copyBack[i] = nil
 	}
+}
+
+// busy returns the future of what may still write to the bucket, or might have if it was given
+// up: a thread of the hook's perhaps. nil: nothing.
+func (res *result) busy() *pyhook.Future {
+	switch {
+	case res.future != nil && (!isDone(res.future) || errors.Is(res.err, errAbandoned)):
+		return res.future // done after what is left
+	case res.left != nil && !isDone(res.left):
+		return res.left
+	}
+	return nil
 }
 
 // collect waits for the futures, reads the results, and only when all of them

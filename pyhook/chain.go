@@ -3,6 +3,7 @@ package pyhook
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"pyhook/cbridge"
 )
@@ -35,6 +36,10 @@ type chain struct {
 	hook   *PythonCommHook
 	object *Object
 	bucket int
+	future *Future // the call's; nil if it failed
+	ended  bool    // Advance has said that there is no more
+	once   sync.Once
+	left   *Future // see Unfinished
 }
 
 // RunHookChained: see ChainedHook.
@@ -44,11 +49,20 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 		return nil, nil, h.fail(b, ErrClosed, err)
 	}
 	future, err := h.run(ctx, b, object)
-	if err != nil {
-		object.Close()
-		return nil, nil, err
+	return h.chained(&chain{hook: h, object: object, bucket: b.Index(), future: future}, err)
+}
+
+// chained returns the results of a chained call. What a call that failed had started is given up.
+func (h *PythonCommHook) chained(c *chain, err error) (*Future, Chain, error) {
+	if err == nil {
+		return c.future, c, nil
 	}
-	return future, &chain{hook: h, object: object, bucket: b.Index()}, nil
+	c.Close()
+	var failed *HookError
+	if errors.As(err, &failed) {
+		failed.unfinished = c.left
+	}
+	return nil, nil, err
 }
 
 // Drain waits for the collectives of the current level, and runs no callbacks:
@@ -73,11 +87,17 @@ func (c *chain) Advance(ctx context.Context) (bool, error) {
 	}
 	var more any
 	var err error
-	c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
+	stacks, interrupted := c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
+	if interrupted {
+		if failed := interruption(c.future, err); failed != nil {
+			return false, c.hook.interrupted(ctx, c.bucket, stacks, failed)
+		}
+	}
 	if err != nil {
 		return false, c.fail(err)
 	}
-	return more == true, nil
+	c.ended = more != true
+	return !c.ended, nil
 }
 
 // wait waits for a real future; an error of that is left to the hook's future.
@@ -101,7 +121,44 @@ func (c *chain) fail(err error) error {
 	return c.hook.failAt(c.bucket, ErrFutureFailed, err)
 }
 
-// Close: see Chain.
-func (c *chain) Close() { c.object.Close() }
+// Close: see Chain. Futures that no Advance has completed fail, without their callbacks, when
+// their collectives have ended; so does the call's own future.
+func (c *chain) Close() { c.once.Do(c.giveUp) }
+
+// Unfinished returns, after Close, the future of the collectives that it gave up and that may
+// still write to the bucket; nil: there are none.
+func (c *chain) Unfinished() *Future { return c.left }
+
+func (c *chain) giveUp() {
+	defer c.object.Close()
+	if c.ended {
+		return
+	}
+	finished, err := c.object.Call("give_up")
+	if err != nil {
+		return // Python is closed, and has abandoned all futures
+	}
+	if finished.IsNone() {
+		finished.Close()
+		return
+	}
+	left, err := c.hook.rt.watch(finished, c.fail)
+	if err != nil {
+		return
+	}
+	abandon := func() {
+		left.Close()
+		// A future of the hook's own, which only a callback would have completed.
+		if f := c.future; f != nil && f.source != nil && !f.completed.Load() {
+			f.source.abandon()
+		}
+	}
+	if left.completed.Load() {
+		abandon()
+		return
+	}
+	c.left = left
+	left.onDone(func(Value, error) { abandon() })
+}
 
 var _ ChainedHook = (*PythonCommHook)(nil)

@@ -32,6 +32,11 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
+from . import _give_up
+
+# Nothing is half done where these wait: pyhook.Interrupted may come (cbridge/interrupt.py).
+_INTERRUPTIBLE: tuple[str, ...] = ()
+
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
 _scope = threading.local()
@@ -86,11 +91,23 @@ class Chain:
         outer = _current(), _observer()
         _scope.chain, _scope.observer = self, self._observer
         try:
-            for future in futures:
-                future._settle()
+            while futures:
+                futures[0]._settle()
+                del futures[0]
         finally:
             _scope.chain, _scope.observer = outer
+            self._futures[:0] = futures  # what an exception left, for give_up
         return bool(self._futures)
+
+    def give_up(self) -> Optional[Any]:
+        """Complete the futures that no ``advance`` will, without their callbacks.
+
+        Returns:
+            A future that is done when they are and their collectives have ended; None: there
+            were no such futures.
+        """
+        futures, self._futures = self._futures, []
+        return _give_up.give_up(futures) if futures else None
 
 
 class Observed:
@@ -187,6 +204,9 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         child._parents = (self,)
 
         def run(_: Any) -> None:
+            if _give_up.giving_up():
+                child.set_exception(_give_up.error())
+                return
             try:
                 value = callback(self)
             except Exception as error:
