@@ -179,7 +179,8 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         try:
             value = work.wait()
         except Exception as error:
-            self.set_exception(error)
+            # The traceback would hold this frame, and it this future, for ever: see _callback.
+            self.set_exception(error.with_traceback(None))
         else:
             self.set_result(value)
 
@@ -202,24 +203,41 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         """As torch's, but an exception of the callback keeps its type."""
         child = OrderedFuture()
         child._parents = (self,)
+        super().add_done_callback(_callback(callback, self, child))
+        return child
 
-        def run(_: Any) -> None:
+
+def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
+    """What completes ``child`` by what ``call`` makes of ``future``.
+
+    An exception's traceback holds the frame that it was caught in, and torch holds the exception
+    where Python's collector does not look: so that frame must not hold the child, which holds
+    the exception. Else all that the callback's frames hold stays for ever.
+    """
+    given: list[Any] = [call, future, child]
+
+    def run(_: Any) -> None:
+        call, future, child = given
+        given.clear()
+        try:
             if _give_up.giving_up():
                 child.set_exception(_give_up.error())
-                return
-            try:
-                value = callback(self)
-            except Exception as error:
-                child.set_exception(error)
-            except BaseException as error:  # an exit, say: torch takes Exceptions only
-                raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
-                raised.__cause__ = error
-                child.set_exception(raised)
             else:
-                child.set_result(value)
+                child.set_result(call(future))
+        except Exception as error:
+            child.set_exception(error)
+        except BaseException as error:  # an exit, say: torch takes Exceptions only
+            child.set_exception(_told(error))
+        finally:
+            del call, future, child
 
-        super().add_done_callback(run)
-        return child
+    return run
+
+
+def _told(error: BaseException) -> RuntimeError:
+    raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
+    raised.__cause__ = error
+    return raised
 
 
 def _collect_all(real: Callable[..., Any], futures: Sequence[Any]) -> Any:
