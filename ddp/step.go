@@ -148,14 +148,16 @@ func (r *Reducer) settle(s *step) {
 	}
 }
 
-// busy returns the future of what may still write to the bucket, or might have if it was given
-// up: a thread of the hook's perhaps. nil: nothing.
+// busy returns the future of what may still write to the bucket: collectives, or, if the call was
+// given up or interrupted, a thread of the hook's that nobody knows of. nil: nothing.
 func (res *result) busy() *pyhook.Future {
 	switch {
-	case res.future != nil && (!isDone(res.future) || errors.Is(res.err, errAbandoned)):
+	case res.future != nil && !isDone(res.future):
 		return res.future // done after what is left
 	case res.left != nil && !isDone(res.left):
 		return res.left
+	case errors.Is(res.err, errAbandoned), errors.Is(res.err, pyhook.ErrInterrupted):
+		return pyhook.CompletedFuture(pyhook.Value{}, nil)
 	}
 	return nil
 }

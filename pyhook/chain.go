@@ -38,6 +38,7 @@ type chain struct {
 	bucket int
 	future *Future // the call's; nil if it failed
 	ended  bool    // Advance has said that there is no more
+	cut    bool    // a callback was interrupted
 	once   sync.Once
 	left   *Future // see Unfinished
 }
@@ -51,6 +52,9 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 	future, err := h.run(ctx, b, object)
 	return h.chained(&chain{hook: h, object: object, bucket: b.Index(), future: future}, err)
 }
+
+// errCut is of a future of the hook's own that an interrupted callback would have completed.
+var errCut = errors.New("a callback was interrupted, and the hook's future is not done")
 
 // chained returns the results of a chained call. What a call that failed had started is given up.
 func (h *PythonCommHook) chained(c *chain, err error) (*Future, Chain, error) {
@@ -89,7 +93,12 @@ func (c *chain) Advance(ctx context.Context) (bool, error) {
 	var err error
 	stacks, interrupted := c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
 	if interrupted {
-		if failed := interruption(c.future, err); failed != nil {
+		failed := interruption(c.future, err)
+		if failed == nil && err == nil && more != true && !c.future.completed.Load() {
+			failed = errCut
+		}
+		if failed != nil {
+			c.cut = true
 			return false, c.hook.interrupted(ctx, c.bucket, stacks, failed)
 		}
 	}
@@ -140,25 +149,32 @@ func (c *chain) giveUp() {
 	}
 	if finished.IsNone() {
 		finished.Close()
+		if c.cut {
+			c.abandon()
+		}
 		return
 	}
 	left, err := c.hook.rt.watch(finished, c.fail)
 	if err != nil {
 		return
 	}
-	abandon := func() {
-		left.Close()
-		// A future of the hook's own, which only a callback would have completed.
-		if f := c.future; f != nil && f.source != nil && !f.completed.Load() {
-			f.source.abandon()
-		}
-	}
 	if left.completed.Load() {
-		abandon()
+		left.Close()
+		c.abandon()
 		return
 	}
 	c.left = left
-	left.onDone(func(Value, error) { abandon() })
+	left.onDone(func(Value, error) {
+		left.Close()
+		c.abandon()
+	})
+}
+
+// abandon ends a future of the hook's own, which only a callback would have completed.
+func (c *chain) abandon() {
+	if f := c.future; f != nil && f.source != nil && !f.completed.Load() {
+		f.source.abandon()
+	}
 }
 
 var _ ChainedHook = (*PythonCommHook)(nil)

@@ -155,6 +155,10 @@ func futureKind(err error) error {
 // of it, stacks is where every Python thread was.
 func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks string, err error) error {
 	cause := context.Cause(ctx)
+	var python *PythonError
+	if errors.As(err, &python) {
+		err = python // and not that the hook raised, or its future failed
+	}
 	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: fmt.Errorf("%w: %w", ErrInterrupted, ctx.Err()),
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
 		Hint: "Stacks says where it was; hook and bucket can be used again, and what it had started goes on"}

@@ -82,3 +82,19 @@ def odd(state, bucket):
 def doubles(state, bucket):
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0].mul_(2))
+
+
+def doubles_by_its_own_future(state, bucket):
+    """As doubles, but only a callback completes the future that it returns."""
+    mine = torch.futures.Future()
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    work.get_future().then(lambda future: mine.set_result(future.value()[0].mul_(2)))
+    return mine
+
+
+def doubles_at_length(state, bucket):
+    """As doubles, with Python between the collective and its end."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    for _ in range(2000):
+        bucket.index()
+    return work.get_future().then(lambda future: future.value()[0].mul_(2))
