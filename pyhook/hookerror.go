@@ -104,6 +104,7 @@ func hintFor(kind error, detail string) string {
 		hint string
 	}{
 		{ErrRaised, "the error's PythonError has the traceback; hook and bucket can be used again"},
+		{ErrInterrupted, "the context of the call ended while a callback ran; hook and bucket can be used again"},
 		{ErrFutureFailed, "look at the hook's callbacks; hook and bucket can be used again"},
 		{ErrClosed, "close it after the last future of its calls is done"},
 		{context.Canceled, "what was started goes on; the future can be waited for again"},
