@@ -146,6 +146,9 @@ class Interrupted(BaseException):
     Not an Exception: code that catches those would go on.
     """
 
+    def __str__(self):  # CPython makes it without an argument
+        return super().__str__() or "the context of the call has ended"
+
 
 Interrupted.__module__ = "pyhook"
 

@@ -23,6 +23,8 @@ char *pyh_initialize(const char *executable);
 void pyh_make_exit_key(void); // before Python starts
 void pyh_enter(void);
 void pyh_leave(void);
+PyThreadState *pyh_let_go(void);
+void pyh_go_on(PyThreadState *state);
 void pyh_keep_state(void);
 void pyh_adopt_main_thread(void);
 bool pyh_on_main_thread(void);

@@ -138,7 +138,9 @@ func texts(v any) []string {
 }
 
 // TakeError makes the error of an exception that a sibling package's C code
-// fetched (pyh_raised's counterpart): it takes the reference over.
+// fetched (pyh_raised's counterpart): it takes the reference over. The exception loses its
+// traceback: a failed future raises it anew for each who asks, in a frame that holds it, and so
+// all that its frames hold would stay until Python's collector comes.
 func TakeError(exc *Object) error {
 	if err := exc.use(); err != nil {
 		return err
@@ -146,6 +148,9 @@ func TakeError(exc *Object) error {
 	defer exc.Close()
 	defer exc.done()
 	var err error
-	attached(func() { err = describeError(exc.ptr) })
+	attached(func() {
+		err = describeError(exc.ptr)
+		C.pyhDropTraceback(exc.ptr)
+	})
 	return err
 }

@@ -45,7 +45,7 @@ int pyh_strike(PyObject *point, PyObject *current_frames, unsigned long thread,
     struck = strike(point, thread, exception);
   }
   if (frames != NULL) {
-    pyh.Py_DecRef(frames); // last: that may run any code
+    pyh.defer_decref(frames); // that may run any code, and the caller holds a lock
   }
   pyh.PyErr_Clear();
   return struck;

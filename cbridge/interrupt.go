@@ -194,7 +194,9 @@ func (i *interruption) end(stop func() bool) (string, bool) {
 		return "", false // it never ran
 	}
 	close(i.done)
+	state := C.pyh_let_go() // Interrupt needs Python to come to its end
 	<-i.gone
+	C.pyh_go_on(state)
 	if i.raised {
 		_ = Attached(func() { C.pyh_take_back(C.ulong(i.thread)) })
 	}

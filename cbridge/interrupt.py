@@ -119,13 +119,16 @@ def _locking(code):
 
 
 def _in_pyhook(frame):
-    """Whether the thread is in pyhook's own code, or in torch's futures called by that."""
+    """Whether the thread is in pyhook's own code, or in torch's futures called by that.
+
+    A module of pyhook names in ``_INTERRUPTIBLE`` its functions that wait with nothing half done.
+    """
     while frame is not None:
         module = frame.f_globals.get("__name__")
         if not isinstance(module, str):
             return False
         if module.partition(".")[0] == "pyhook":
-            return True
+            return frame.f_code.co_name not in frame.f_globals.get("_INTERRUPTIBLE", ())
         if module != "torch.futures":
             return False
         frame = frame.f_back

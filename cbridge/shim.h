@@ -36,5 +36,6 @@ static inline PyObject *pyhTupleGet(PyObject *o, Py_ssize_t i) { return pyh.PyTu
 static inline bool pyhOccurred(void) { return pyh.PyErr_Occurred() != NULL; }
 static inline void pyhErrClear(void) { pyh.PyErr_Clear(); }
 static inline void pyhRaise(const char *s) { pyh.PyErr_SetString(pyh.RuntimeError, s); }
+static inline void pyhDropTraceback(PyObject *e) { pyh.PyException_SetTraceback(e, pyh.None); }
 
 #endif

@@ -178,6 +178,15 @@ void pyh_leave(void) {
   }
 }
 
+// pyh_let_go detaches a thread that is attached, for a wait in the middle of what Python called;
+// pyh_go_on undoes it.
+PyThreadState *pyh_let_go(void) { return depth > 0 ? pyh.PyEval_SaveThread() : NULL; }
+void pyh_go_on(PyThreadState *state) {
+  if (state != NULL) {
+    pyh.PyEval_RestoreThread(state);
+  }
+}
+
 // pybind11's gil_scoped_acquire, by which torch's threads call Python, makes a
 // state for each call and deletes it after. One more user keeps it, and the next
 // call finds it. In a Python without GIL a state must be cleared by its own

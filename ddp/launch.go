@@ -42,6 +42,7 @@ type result struct {
 	value  pyhook.Value
 	err    error
 	timing Timing
+	left   *pyhook.Future // of collectives that were given up and may still write to the bucket; nil: none
 
 	start   time.Time                // of the hook call
 	sparse  *pyhook.SparseGradBucket // of a sparse bucket
@@ -151,6 +152,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 	returned, watch := time.Now(), b.watch.Load()
 	switch {
 	case res.err != nil:
+		res.left = unfinished(res.err)
 		return res, nil
 	case res.future == nil:
 		res.err = fmt.Errorf("%w: it is nil", pyhook.ErrNotFuture)

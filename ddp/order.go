@@ -79,6 +79,9 @@ func (r *Reducer) abandon(s *step, c *chains) {
 			res.err = errAbandoned
 		}
 		b.chain.Close()
+		if c, ok := b.chain.(interface{ Unfinished() *pyhook.Future }); ok {
+			s.results[b.bucket].left = c.Unfinished()
+		}
 	}
 }
 

@@ -101,6 +101,7 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 			return r.broken
 		}
 	}
+	r.freeRetired()
 	for i, old := range r.buckets {
 		if r.apart() {
 			if err := r.renewWork(i); err != nil {
@@ -129,11 +130,9 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 func (r *Reducer) settle(s *step) {
 	for i, res := range s.results {
 		res.closeSparse()
+		r.buckets[i].busy = res.busy()
 		if res.future == nil {
 			continue
-		}
-		if !isDone(res.future) {
-			r.buckets[i].busy = res.future
 		}
 		res.future.Close()
 		res.timed.Close()
@@ -148,6 +147,20 @@ func (r *Reducer) settle(s *step) {
 		back.Close()
 		s.copyBack[i] = nil
 	}
+}
+
+// busy returns the future of what may still write to the bucket: collectives, or, if the call was
+// given up or interrupted, a thread of the hook's that nobody knows of. nil: nothing.
+func (res *result) busy() *pyhook.Future {
+	switch {
+	case res.future != nil && !isDone(res.future):
+		return res.future // done after what is left
+	case res.left != nil && !isDone(res.left):
+		return res.left
+	case errors.Is(res.err, errAbandoned), errors.Is(res.err, pyhook.ErrInterrupted):
+		return pyhook.CompletedFuture(pyhook.Value{}, nil)
+	}
+	return nil
 }
 
 // collect waits for the futures, reads the results, and only when all of them

@@ -3,6 +3,7 @@ package pyhook
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"pyhook/cbridge"
 )
@@ -44,6 +45,11 @@ type chain struct {
 	hook   *PythonCommHook
 	object *Object
 	bucket int
+	future *Future // the call's; nil if it failed
+	ended  bool    // Advance has said that there is no more
+	cut    bool    // a callback was interrupted
+	once   sync.Once
+	left   *Future // see Unfinished
 }
 
 // RunHookChained: see ChainedHook.
@@ -53,11 +59,23 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 		return nil, nil, h.fail(b, ErrClosed, err)
 	}
 	future, err := h.run(ctx, b, object)
-	if err != nil {
-		object.Close()
-		return nil, nil, err
+	return h.chained(&chain{hook: h, object: object, bucket: b.Index(), future: future}, err)
+}
+
+// errCut is of a future of the hook's own that an interrupted callback would have completed.
+var errCut = errors.New("a callback was interrupted, and the hook's future is not done")
+
+// chained returns the results of a chained call. What a call that failed had started is given up.
+func (h *PythonCommHook) chained(c *chain, err error) (*Future, Chain, error) {
+	if err == nil {
+		return c.future, c, nil
 	}
-	return future, &chain{hook: h, object: object, bucket: b.Index()}, nil
+	c.Close()
+	var failed *HookError
+	if errors.As(err, &failed) {
+		failed.unfinished = c.left
+	}
+	return nil, nil, err
 }
 
 // Independent says so of those of PyTorch's hooks that were proven to be
@@ -97,11 +115,22 @@ func (c *chain) Advance(ctx context.Context) (bool, error) {
 	}
 	var more any
 	var err error
-	c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
+	stacks, interrupted := c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
+	if interrupted {
+		failed := interruption(c.future, err)
+		if failed == nil && err == nil && more != true && !c.future.completed.Load() {
+			failed = errCut
+		}
+		if failed != nil {
+			c.cut = true
+			return false, c.hook.interrupted(ctx, c.bucket, stacks, failed)
+		}
+	}
 	if err != nil {
 		return false, c.fail(err)
 	}
-	return more == true, nil
+	c.ended = more != true
+	return !c.ended, nil
 }
 
 // wait waits for a real future; an error of that is left to the hook's future.
@@ -125,7 +154,51 @@ func (c *chain) fail(err error) error {
 	return c.hook.failAt(c.bucket, ErrFutureFailed, err)
 }
 
-// Close: see Chain.
-func (c *chain) Close() { c.object.Close() }
+// Close: see Chain. Futures that no Advance has completed fail, without their callbacks, when
+// their collectives have ended; so does the call's own future.
+func (c *chain) Close() { c.once.Do(c.giveUp) }
+
+// Unfinished returns, after Close, the future of the collectives that it gave up and that may
+// still write to the bucket; nil: there are none.
+func (c *chain) Unfinished() *Future { return c.left }
+
+func (c *chain) giveUp() {
+	defer c.object.Close()
+	if c.ended {
+		return
+	}
+	finished, err := c.object.Call("give_up")
+	if err != nil {
+		return // Python is closed, and has abandoned all futures
+	}
+	if finished.IsNone() {
+		finished.Close()
+		if c.cut {
+			c.abandon()
+		}
+		return
+	}
+	left, err := c.hook.rt.watch(finished, c.fail)
+	if err != nil {
+		return
+	}
+	if left.completed.Load() {
+		left.Close()
+		c.abandon()
+		return
+	}
+	c.left = left
+	left.onDone(func(Value, error) {
+		left.Close()
+		c.abandon()
+	})
+}
+
+// abandon ends a future of the hook's own, which only a callback would have completed.
+func (c *chain) abandon() {
+	if f := c.future; f != nil && f.source != nil && !f.completed.Load() {
+		f.source.abandon()
+	}
+}
 
 var _ IndependentHook = (*PythonCommHook)(nil)

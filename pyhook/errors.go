@@ -116,7 +116,13 @@ type HookError struct {
 	Hint   string // what to do
 	Err    error  // the cause: a *PythonError, a context error; may be nil
 	Stacks string // of an interrupted hook: where every Python thread was
+
+	unfinished *Future // see Unfinished
 }
+
+// Unfinished returns the future of the collectives that a failed hook call had started and that
+// may still write to its bucket, where that is known; else nil. Its value is nothing.
+func (e *HookError) Unfinished() *Future { return e.unfinished }
 
 func (e *HookError) Error() string {
 	var b strings.Builder

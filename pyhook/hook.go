@@ -209,8 +209,14 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 		return future, nil
 	}
 	future, err := h.settle(b, python, result)
-	if interrupted && isInterrupted(err) {
-		err = h.interrupted(ctx, b.Index(), stacks, err)
+	if !interrupted {
+		return future, err
+	}
+	if failed := interruption(future, err); failed != nil {
+		if future != nil {
+			future.Close()
+		}
+		return nil, h.interrupted(ctx, b.Index(), stacks, failed)
 	}
 	return future, err
 }
@@ -257,7 +263,7 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 // settle makes the future, or the error, of a call's result. It takes python's
 // reference over.
 func (h *PythonCommHook) settle(b *GradBucket, python *pythonBucket, result C.pyh_result) (*Future, error) {
-	place := func(err error) error { return h.fail(b, ErrFutureFailed, err) }
+	place := func(err error) error { return h.fail(b, futureKind(err), err) }
 	if result.outcome == C.PYH_PENDING {
 		return h.rt.await(result.pending, b, python, place), nil
 	}

@@ -143,6 +143,7 @@ func hintFor(kind error, detail string) string {
 		hint string
 	}{
 		{ErrRaised, "%+v of the error prints the traceback; " + usableAgain},
+		{ErrInterrupted, "the context of the call ended while a callback ran; " + usableAgain},
 		{ErrFutureFailed, "look at the hook's callbacks (%+v of the error prints the traceback); " + usableAgain},
 		{ErrCollective, "let the hook see it: wait() for the work, or read fut.value() in each callback of its future"},
 		{ErrOrder, "set it to \"ordered\" where callbacks use nothing that a call for another bucket changes, else leave it out"},

@@ -15,6 +15,9 @@ import (
 // interruptedType is what Python raises in a hook whose context ended.
 const interruptedType = "pyhook.Interrupted"
 
+// givenUpType is what a chain that is closed early gives its futures.
+const givenUpType = "pyhook._give_up.GivenUp"
+
 // watcher interrupts a hook's call when a context ends. It is kept over calls
 // with the same context, as those of a step: what a context asks of those that
 // wait for its end costs half a microsecond.
@@ -118,25 +121,58 @@ func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool 
 // Pause: see cbridge.Target.
 func (w *watcher) Pause(d time.Duration) { time.Sleep(d) }
 
-// isInterrupted says whether a hook failed because it was interrupted.
+// isInterrupted says whether a hook failed because it was interrupted. Of an exception in a
+// callback that torch runs itself only the text is left: nameOrigin.
 func isInterrupted(err error) bool {
+	return raisedBy(err, interruptedType) || raisedBy(err, "Interrupted")
+}
+
+// raisedBy says whether an exception of that type is what was raised, or a cause of it.
+func raisedBy(err error, kind string) bool {
 	var python *PythonError
 	if !errors.As(err, &python) {
 		return false
 	}
 	for ; python != nil; python = python.Cause {
-		if python.Type == interruptedType {
+		if python.Type == kind {
 			return true
 		}
 	}
 	return false
 }
 
+// futureKind is the kind of the error that a hook's future failed with.
+func futureKind(err error) error {
+	switch {
+	case isInterrupted(err):
+		return ErrInterrupted
+	case raisedBy(err, givenUpType):
+		return ErrClosed
+	}
+	return ErrFutureFailed
+}
+
 // interrupted is the error of a hook that its context ended: err is what came
 // of it, stacks is where every Python thread was.
 func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks string, err error) error {
 	cause := context.Cause(ctx)
+	var python *PythonError
+	if errors.As(err, &python) {
+		err = python // and not that the hook raised, or its future failed
+	}
 	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: ctxerr.As(ctx, ErrInterrupted),
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
 		Hint: "Stacks says where it was; what it had started goes on; " + usableAgain}
+}
+
+// interruption returns the error of a call that failed because it was interrupted, in itself or in
+// a callback that ran in it: err, or the future's. nil: it did not.
+func interruption(future *Future, err error) error {
+	if err == nil && future != nil && future.completed.Load() {
+		err = future.err
+	}
+	if isInterrupted(err) {
+		return err
+	}
+	return nil
 }

@@ -46,11 +46,7 @@ func (h *PythonCommHook) RunSparseHookChained(ctx context.Context, b *SparseGrad
 		return nil, nil, h.failAt(b.index, ErrClosed, err)
 	}
 	future, err := h.runSparse(ctx, b, object)
-	if err != nil {
-		object.Close()
-		return nil, nil, err
-	}
-	return future, &chain{hook: h, object: object, bucket: b.index}, nil
+	return h.chained(&chain{hook: h, object: object, bucket: b.index, future: future}, err)
 }
 
 // runSparse calls hook, which is h.callable() or a chain around it.

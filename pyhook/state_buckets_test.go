@@ -37,7 +37,7 @@ func namedBucket(t *testing.T, index, count int, names []string, sizes ...[]int6
 	return b
 }
 
-func runOnce(t *testing.T, h *PythonCommHook, b *GradBucket) error {
+func callOnce(t *testing.T, h *PythonCommHook, b *GradBucket) error {
 	t.Helper()
 	future, err := h.RunHook(context.Background(), b)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 	saving := powerHook(t)
 	defer saving.Close()
 	for range 4 {
-		require.NoError(t, runOnce(t, saving, namedBucket(t, 0, 1, names, sizes...)))
+		require.NoError(t, callOnce(t, saving, namedBucket(t, 0, 1, names, sizes...)))
 	}
 	var file bytes.Buffer
 	require.NoError(t, saving.SaveState(&file))
@@ -75,7 +75,7 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 			h := powerHook(t)
 			defer h.Close()
 			require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes())))
-			err := runOnce(t, h, c.bucket)
+			err := callOnce(t, h, c.bucket)
 			if c.want == "" {
 				require.NoError(t, err)
 				return
@@ -85,34 +85,34 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 			require.ErrorIs(t, err, ErrState)
 			assert.Contains(t, err.Error(), c.want)
 			assert.Contains(t, err.Error(), "\nhint: resume with the parameters, BucketCapMB, FirstBucketMB and Layout")
-			require.Error(t, runOnce(t, h, c.bucket), "and again")
-			require.NoError(t, runOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
+			require.Error(t, callOnce(t, h, c.bucket), "and again")
+			require.NoError(t, callOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
 		})
 	}
 	t.Run("after a step the buckets may be rebuilt, as in the run that was stopped", func(t *testing.T) {
 		h := load(t, "sample:doubled_in_place", HookConfig{State: map[string]any{"seen": []any{}}})
 		b := namedBucket(t, 0, 1, names, sizes...)
-		require.NoError(t, runOnce(t, h, b))
+		require.NoError(t, callOnce(t, h, b))
 		h.buckets.saved = []bucketForm{formOf(b)}
 		h.buckets.last.Store(nil)
-		require.NoError(t, runOnce(t, h, b))
-		require.NoError(t, runOnce(t, h, namedBucket(t, 0, 2, names, sizes...)))
+		require.NoError(t, callOnce(t, h, b))
+		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 2, names, sizes...)))
 	})
 	t.Run("a state without tensors goes with any bucket", func(t *testing.T) {
 		h, err := rt.NewHook("sample:doubled_in_place", HookConfig{State: map[string]any{"steps": 3}})
 		require.NoError(t, err)
 		defer h.Close()
-		require.NoError(t, runOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
+		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
 		var file bytes.Buffer
 		require.NoError(t, h.SaveState(&file))
 		require.NoError(t, h.LoadState(&file))
-		require.NoError(t, runOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...)))
+		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...)))
 	})
 	t.Run("and so does one that is loaded with AnyBuckets", func(t *testing.T) {
 		h := powerHook(t)
 		defer h.Close()
 		require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes()), AnyBuckets()))
-		err := runOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...))
+		err := callOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...))
 		require.ErrorIs(t, err, ErrRaised, "PowerSGD's own error")
 	})
 }

@@ -3,6 +3,7 @@
 import threading
 
 import torch
+import torch.distributed as dist
 
 
 def done(value):
@@ -109,3 +110,24 @@ def odd(state, bucket):
     wide = torch.full((2 * flat.numel() + 1,), -1.0, dtype=torch.float64)
     wide[1::2] = flat.double() * 2
     return done(wide[1::2])
+
+
+def doubles(state, bucket):
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda future: future.value()[0].mul_(2))
+
+
+def doubles_by_its_own_future(state, bucket):
+    """As doubles, but only a callback completes the future that it returns."""
+    mine = torch.futures.Future()
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    work.get_future().then(lambda future: mine.set_result(future.value()[0].mul_(2)))
+    return mine
+
+
+def doubles_at_length(state, bucket):
+    """As doubles, with Python between the collective and its end."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    for _ in range(2000):
+        bucket.index()
+    return work.get_future().then(lambda future: future.value()[0].mul_(2))

@@ -58,3 +58,31 @@ def endless_callback(state, bucket):
             pass
 
     return work.get_future().then(callback)
+
+
+def starts_threads(state, bucket):
+    while True:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+
+
+def calls(state, bucket):
+    """Call a Go function, which calls other hooks."""
+    state["call"]()
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
+
+
+def starts_and_raises(state, bucket):
+    import torch.distributed as dist
+
+    dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda f: f.value()[0])
+    raise ValueError("too late")
+
+
+def own_threads():
+    """The threads that hooks have started and that still run."""
+    made = (threading.Thread, threading.Timer)
+    return [thread.name for thread in threading.enumerate() if type(thread) in made]

@@ -43,9 +43,12 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
-from . import _forms, _issued
+from . import _forms, _give_up, _issued
 from ._grad import GradOff
 from ._issued import Issued, Issues, cut
+
+# Nothing is half done where these wait: pyhook.Interrupted may come (cbridge/interrupt.py).
+_INTERRUPTIBLE = ("_settle_in_time",)
 
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
@@ -133,8 +136,7 @@ class Chain(Issues):
             _scope.observer = self._observer
             try:
                 while self._level:
-                    with GradOff():  # for each: a callback may leave it on
-                        self._level.popleft()._settle()
+                    self._settle_next()
             finally:
                 _scope.observer = observer
                 _leave(outer)
@@ -145,6 +147,28 @@ class Chain(Issues):
             return True
         self.check()
         return False
+
+    def _settle_next(self) -> None:
+        """Complete the level's first future; what is no Exception leaves it, for give_up."""
+        future = self._level.popleft()
+        try:
+            with GradOff():  # for each: a callback may leave it on
+                future._settle()
+        except BaseException:
+            self._level.appendleft(future)
+            raise
+
+    def give_up(self) -> Optional[Any]:
+        """Complete the futures that no ``advance`` will, without their callbacks.
+
+        Returns:
+            A future that is done when they are and their collectives have ended, also those
+            that the hook has let go of; None: there were neither.
+        """
+        futures, unattended = [*self._level, *self._futures], self._unattended()
+        self._level.clear()
+        self._futures.clear()
+        return _give_up.give_up(futures, unattended) if futures or unattended else None
 
     def _unattended(self) -> list[Any]:
         """Real futures, not done, of works that the hook has let go of."""
@@ -170,6 +194,16 @@ def _enter(chain: Chain) -> tuple[Any, Any]:
 
 def _leave(outer: tuple[Any, Any]) -> None:
     _scope.chain, _issued._scope.log = outer
+
+    def give_up(self) -> Optional[Any]:
+        """Complete the futures that no ``advance`` will, without their callbacks.
+
+        Returns:
+            A future that is done when they are and their collectives have ended; None: there
+            were no such futures.
+        """
+        futures, self._futures = self._futures, []
+        return _give_up.give_up(futures) if futures else None
 
 
 class Observed:
@@ -333,7 +367,10 @@ def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> 
         call, future, child = given
         given.clear()  # the frame of this function is in the tracebacks: see cut
         try:
-            child.set_result(call(future))
+            if _give_up.giving_up():
+                _fail(child, _give_up.error())
+            else:
+                child.set_result(call(future))
         except Exception as error:
             _fail(child, error)
         except BaseException as error:  # an exit, say: torch takes Exceptions only
@@ -386,6 +423,39 @@ class _Whole(OrderedFuture):
         for member in self._members:
             if isinstance(member, OrderedFuture):
                 member._look()
+
+
+def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
+    """What completes ``child`` by what ``call`` makes of ``future``.
+
+    An exception's traceback holds the frame that it was caught in, and torch holds the exception
+    where Python's collector does not look: so that frame must not hold the child, which holds
+    the exception. Else all that the callback's frames hold stays for ever.
+    """
+    given: list[Any] = [call, future, child]
+
+    def run(_: Any) -> None:
+        call, future, child = given
+        given.clear()
+        try:
+            if _give_up.giving_up():
+                child.set_exception(_give_up.error())
+            else:
+                child.set_result(call(future))
+        except Exception as error:
+            child.set_exception(error)
+        except BaseException as error:  # an exit, say: torch takes Exceptions only
+            child.set_exception(_told(error))
+        finally:
+            del call, future, child
+
+    return run
+
+
+def _told(error: BaseException) -> RuntimeError:
+    raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
+    raised.__cause__ = error
+    return raised
 
 
 def _collect_all(real: Callable[..., Any], futures: Sequence[Any]) -> Any:

@@ -1,0 +1,136 @@
+package pyhook
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/cbridge"
+	"pyhook/tensorconv"
+)
+
+// An interruption is for the thread that runs the hook, also while that makes another one.
+func TestPythonCommHook_RunHook_interruptedWhileItStartsThreads(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		b := bucket(t, []float32{1, 2})
+		h := load(t, "stuck:starts_threads", HookConfig{})
+		late := make([]time.Duration, 100)
+		for i := range late {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%40)*100*time.Microsecond)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := h.RunHook(ctx, b)
+				ended <- err
+			}()
+			select {
+			case err := <-ended:
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.NotErrorIs(t, err, ErrRaised)
+			case <-time.After(30 * time.Second):
+				stacks, _ := rt.interpreter.Stacks()
+				require.FailNow(t, "the call does not end", stacks)
+			}
+			deadline, _ := ctx.Deadline()
+			late[i] = time.Since(deadline)
+			cancel()
+		}
+		slices.Sort(late)
+		t.Logf("after the deadline: median %v, most %v", late[len(late)/2], late[len(late)-1])
+		assert.Less(t, late[len(late)/2], 200*time.Millisecond)
+		assert.Empty(t, python(t, "stuck.own_threads"))
+		stillWorks(t, b)
+	})
+}
+
+// Go code that Python called holds the GIL while it waits for the interruption to be over.
+func TestChain_Advance_interruptedInsideAnotherCall(t *testing.T) {
+	outer, inner := bucket(t, []float32{1, 2}), bucket(t, []float32{1, 2})
+	stuck := load(t, "stuck:endless_callback", HookConfig{})
+	call, err := cbridge.NewFunc("call", func([]*Object) (any, error) {
+		_, chain, err := stuck.RunHookChained(context.Background(), inner)
+		if err != nil {
+			return nil, err
+		}
+		defer chain.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		_, err = chain.Advance(ctx)
+		assert.ErrorIs(t, err, ErrInterrupted)
+		return nil, nil
+	})
+	require.NoError(t, err)
+	defer call.Close()
+	h := load(t, "stuck:calls", HookConfig{State: map[string]any{"call": call}})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.RunHook(context.Background(), outer)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(30 * time.Second):
+		require.FailNow(t, "the call does not end")
+	}
+	stillWorks(t, outer)
+}
+
+func TestChain_Close_failsWhatIsNotDone(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		h := load(t, "stuck:endless_callback", HookConfig{})
+		future, chain, err := h.RunHookChained(t.Context(), bucket(t, []float32{1, 2}))
+		require.NoError(t, err)
+		defer future.Close()
+		chain.Close()
+		chain.Close()
+		_, err = future.Wait(soon(t))
+		saysAll(t, err, ErrClosed, "stuck.endless_callback", 2)
+		assert.NotErrorIs(t, err, ErrFutureFailed)
+	})
+}
+
+func TestChain_Advance_interruptedCallbackIsErrInterrupted(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		h := load(t, "stuck:endless_callback", HookConfig{})
+		future, chain, err := h.RunHookChained(t.Context(), bucket(t, []float32{1, 2}))
+		require.NoError(t, err)
+		defer future.Close()
+		defer chain.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err = chain.Advance(ctx)
+		require.ErrorIs(t, err, ErrInterrupted)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, ErrFutureFailed)
+		var e *HookError
+		require.ErrorAs(t, err, &e)
+		assert.Contains(t, e.Stacks, "in callback")
+		_, err = future.Wait(soon(t))
+		saysAll(t, err, ErrInterrupted, "stuck.endless_callback", 2)
+	})
+}
+
+// What a failed call has started may still write to the bucket.
+func TestHookError_Unfinished(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		h := load(t, "stuck:starts_and_raises", HookConfig{})
+		b := bucketOf(t, tensor(t, tensorconv.Float32, make([]float32, 1<<22)), 1<<22)
+		unfinished := 0
+		for range 20 {
+			_, _, err := h.RunHookChained(t.Context(), b)
+			require.ErrorIs(t, err, ErrRaised)
+			var e *HookError
+			require.ErrorAs(t, err, &e)
+			if left := e.Unfinished(); left != nil {
+				unfinished++
+				_, err := left.Wait(soon(t))
+				require.NoError(t, err)
+			}
+		}
+		t.Logf("%d of 20 had a collective under way", unfinished)
+	})
+}

@@ -1,0 +1,107 @@
+"""Chains that are closed before their futures are done, and what failed callbacks keep."""
+
+import gc
+import time
+import weakref
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pyhook import _give_up, _ordered
+
+
+class Ended(BaseException):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def without_the_collector(group):
+    """What torch's futures hold, Python's collector does not find."""
+    _ordered.install()
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def call(callback, ends=False):
+    """A chain, its future, and a weak reference to the tensor that its hook reduces."""
+    tensor = torch.ones(3)
+
+    def hook(state, bucket):
+        future = dist.all_reduce(tensor, async_op=True).get_future().then(callback)
+        if ends:
+            raise Ended
+        return future
+
+    chain = _ordered.Chain(hook)
+    future = None
+    try:
+        future = chain(None, None)
+    except Ended:
+        assert ends
+    return chain, future, weakref.ref(tensor)
+
+
+def waited_for(future, seconds=10):
+    end = time.monotonic() + seconds
+    while not torch._C.Future.done(future) and time.monotonic() < end:
+        time.sleep(0.001)
+    return torch._C.Future.done(future)
+
+
+def test_a_chain_that_is_given_up_completes_its_futures_without_their_callbacks():
+    ran = []
+    chain, future, tensor = call(lambda f: ran.append(f))
+    grandchild = future.then(ran.append)
+    finished = chain.give_up()
+    assert waited_for(finished)
+    for one in (future, grandchild):
+        with pytest.raises(_give_up.GivenUp):
+            torch._C.Future.value(one)
+    assert not ran
+    assert chain.advance() is False
+    del chain, future, grandchild, finished, one
+    gc.collect()  # an exception that was raised again
+    assert tensor() is None
+
+
+def test_a_chain_that_has_nothing_left_has_nothing_to_give_up():
+    chain, future, _ = call(lambda f: f.value()[0])
+    assert chain.advance() is False
+    assert chain.give_up() is None
+    assert future.value().tolist() == [1, 1, 1]
+
+
+def test_a_chain_of_a_call_that_was_ended_can_be_given_up():
+    chain, _, tensor = call(lambda f: f.value(), ends=True)
+    assert waited_for(chain.give_up())
+    del chain
+    gc.collect()
+    assert tensor() is None
+
+
+def test_what_an_exception_left_of_a_level_is_given_up(monkeypatch):
+    chain, future, _ = call(lambda f: f.value())
+
+    def ends(self):
+        raise Ended
+
+    with monkeypatch.context() as patched, pytest.raises(Ended):
+        patched.setattr(_ordered.OrderedFuture, "_settle", ends)
+        chain.advance()
+    assert waited_for(chain.give_up())
+    assert torch._C.Future.done(future)
+
+
+@pytest.mark.parametrize("error", [ValueError, Ended])
+def test_a_failed_callback_keeps_nothing_alive(error):
+    def fails(future):
+        raise error
+
+    chain, future, tensor = call(fails)
+    chain.advance()
+    assert torch._C.Future.done(future)
+    del chain, future
+    assert tensor() is None
