@@ -88,6 +88,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if err != nil {
 		return nil, err
 	}
+	if err := r.checkComplex(); err != nil {
+		return nil, err
+	}
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from ._bucket import Bucket, BucketLayout, BucketMethods, fresh, new_layout
+from ._complex import complex_refusal
 from ._contract import callback_origin, future_value, parse_value, require_future
 from ._device import on_stream
 from ._errors import GroupError, HookContractError, HookError, HookLoadError
@@ -50,6 +51,7 @@ __all__ = [
     "build_state",
     "callback_origin",
     "check_hook",
+    "complex_refusal",
     "describe_group",
     "destroy",
     "environment",

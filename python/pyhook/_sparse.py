@@ -106,7 +106,7 @@ def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.
             f"not {wanted.sparse_dim()}",
             "keep the layout of bucket.buffer()",
         )
-    if tensor.dtype.is_complex and not wanted.dtype.is_complex:
+    if tensor.dtype.is_complex != wanted.dtype.is_complex:
         raise HookContractError(
             "complex",
             f"the hook returned {tensor.dtype} for a bucket of {wanted.dtype}: "
