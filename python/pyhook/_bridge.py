@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from ._bucket import Bucket, BucketLayout, BucketMethods, fresh, new_layout
-from ._complex import complex_refusal
+from ._complex import check_complex, complex_refusal
 from ._contract import callback_origin, future_value, parse_value, require_future
 from ._device import on_stream
 from ._errors import GroupError, HookContractError, HookError, HookLoadError
@@ -50,6 +50,7 @@ __all__ = [
     "Observed",
     "build_state",
     "callback_origin",
+    "check_complex",
     "check_hook",
     "complex_refusal",
     "describe_group",

@@ -12,7 +12,30 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 import torch
 import torch.distributed as dist
 
+from ._errors import HookContractError
 from ._group import torch_version
+from ._sparse import hooks_inside
+
+_REAL_ONLY = ("fp16_compress", "bf16_compress")
+"""Hooks of PyTorch's that cast a complex bucket to real, and copy that back into it."""
+
+
+def check_complex(hook: Any) -> None:
+    """Refuse a hook that is known to lose the imaginary parts of a complex bucket.
+
+    Package ddp gives hooks real buckets; this is for one that a trainer made itself.
+
+    Raises:
+        HookContractError: ``complex``.
+    """
+    for inner in hooks_inside(hook):
+        name = str(getattr(inner, "__name__", ""))
+        if name.startswith(_REAL_ONLY):
+            raise HookContractError(
+                "complex",
+                f"{name} casts complex gradients to real: the imaginary parts would be lost",
+                "make the bucket of torch.view_as_real's parts: a real buffer of twice the length",
+            )
 
 
 @functools.lru_cache(maxsize=None)

@@ -59,8 +59,8 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
         HookContractError: as ``require_future``, or ``sparse``: the hook is known
             not to reduce sparse gradients.
     """
-    for inner in _inside(hook._hook if isinstance(hook, Chain) else hook):
-        if getattr(inner, "__name__", "") in _DENSE_ONLY and _is_torchs(inner):
+    for inner in hooks_inside(hook._hook if isinstance(hook, Chain) else hook):
+        if getattr(inner, "__name__", "") in _DENSE_ONLY:
             raise HookContractError(
                 "sparse",
                 f"{inner.__name__} does not reduce sparse gradients: it looks at "
@@ -76,13 +76,13 @@ def _is_torchs(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.distributed.")
 
 
-def _inside(hook: Any) -> Iterator[Any]:
-    """The hook and those that PyTorch's wrappers around it hold."""
-    yield hook
+def hooks_inside(hook: Any) -> Iterator[Any]:
+    """The hook, and those that PyTorch's wrappers around it hold, where they are PyTorch's."""
     if _is_torchs(hook):
+        yield hook
         for cell in getattr(hook, "__closure__", None) or ():
             if callable(cell.cell_contents):
-                yield from _inside(cell.cell_contents)
+                yield from hooks_inside(cell.cell_contents)
 
 
 def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.Tensor]:
