@@ -305,7 +305,7 @@ class _Shell(BucketMethods):
 
     __slots__ = ("__weakref__", "_buffer", "_layout")
 
-    @property
+    @property  # type: ignore[misc]  # the class of an object can be set, this cannot
     def __class__(self) -> type[Bucket]:  # type: ignore[override]
         """Bucket, which this stands for."""
         return Bucket

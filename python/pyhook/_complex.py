@@ -38,7 +38,7 @@ def check_complex(hook: Any) -> None:
             )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def complex_refusal() -> Optional[str]:
     """Why DDP of this torch cannot reduce complex parameters; None: it can.
 

@@ -261,7 +261,7 @@ def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
         hint = (
             "undo torch.view_as_real with torch.view_as_complex(result.view(-1, 2))"
             if numel >= 2 * layout.numel
-            else "reduce torch.view_as_real(bucket.buffer()), and give torch.view_as_complex of that"
+            else "reduce torch.view_as_real(bucket.buffer()), and give view_as_complex of that"
         )
         raise HookContractError(
             "complex",
