@@ -89,7 +89,7 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 	for _, i := range indices {
 		b.names = append(b.names, r.params[i].Name)
 	}
-	dtype := r.params[indices[0]].DType
+	dtype := r.params[indices[0]].DType.Real()
 	if b.sparse = r.params[indices[0]].Sparse; b.sparse {
 		b.views = []*tensorconv.Tensor{nil}
 		return b, nil
@@ -104,7 +104,7 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		}
 	}
 	for k, i := range indices {
-		view, err := b.buffer.View(cfg.Offsets[k], r.params[i].Shape, nil)
+		view, err := viewOf(b.buffer, cfg.Offsets[k], cfg.Sizes[k], r.params[i].DType)
 		if err != nil {
 			return nil, err
 		}
@@ -121,10 +121,10 @@ func (r *Reducer) bucketConfig(index, count int, indices []int) pyhook.BucketCon
 	total := int64(0)
 	for _, i := range indices {
 		p := r.params[i]
-		n := elements(p)
+		n := elementsIn(p)
 		cfg.Offsets = append(cfg.Offsets, total)
 		cfg.Lengths = append(cfg.Lengths, n)
-		cfg.Sizes = append(cfg.Sizes, p.Shape)
+		cfg.Sizes = append(cfg.Sizes, shapeIn(p))
 		cfg.Parameters = append(cfg.Parameters, p)
 		total += n
 	}

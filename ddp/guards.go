@@ -79,11 +79,14 @@ func (r *Reducer) guardResult(index int, res *result, t *tensorconv.Tensor) erro
 // parameterAt returns whose element is at an offset of a bucket, and which of its.
 func (r *Reducer) parameterAt(index int, at int64) (i int, k int64) {
 	for _, i = range r.buckets[index].params {
-		n := elements(r.params[i])
+		n := elementsIn(r.params[i])
 		if at < n {
 			break
 		}
 		at -= n
+	}
+	if r.params[i].DType.IsComplex() {
+		at /= 2 // a part of it
 	}
 	return i, at
 }

@@ -110,6 +110,9 @@ func (r *Reducer) readyLater(i int, grad *tensorconv.Tensor) error {
 // copyIn copies grad to view. It returns a handle on grad's memory, by which
 // the result goes back even if the trainer closes its own.
 func (r *Reducer) copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, error) {
+	if err := convertible(view.DType(), grad.DType()); err != nil {
+		return nil, err
+	}
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
 	if err != nil {
 		return nil, err

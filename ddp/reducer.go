@@ -92,6 +92,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if err := r.checkSparse(); err != nil {
 		return nil, err
 	}
+	if err := r.checkComplex(); err != nil {
+		return nil, err
+	}
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
 	}

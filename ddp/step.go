@@ -254,6 +254,8 @@ func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensorconv.Tensor, erro
 		return nil, fmt.Errorf("%w: nil", pyhook.ErrNotTensor)
 	case !t.Device().IsCPU():
 		err = fmt.Errorf("%w: %s", pyhook.ErrDevice, t)
+	case t.DType().IsComplex():
+		err = convertible(b.buffer.DType(), t.DType())
 	case !slices.Equal(t.Shape(), b.buffer.Shape()):
 		err = fmt.Errorf("%w: %s for a bucket of %s", pyhook.ErrBadResult, t, b.buffer)
 	default:
@@ -271,6 +273,9 @@ func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensorconv.Tensor, erro
 func convertible(to, from tensorconv.DType) error {
 	if to == from {
 		return nil
+	}
+	if to.IsComplex() != from.IsComplex() {
+		return fmt.Errorf("%w: %s and %s: imaginary parts would be lost", pyhook.ErrComplex, from, to)
 	}
 	dst, err := tensorconv.New(to, 1)
 	if err != nil {

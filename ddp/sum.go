@@ -58,14 +58,16 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 			scaled++
 		}
 	}
-	if scaled == 0 {
+	// A complex quotient of what is not finite is not that of the parts.
+	dtype := r.params[b.params[0]].DType
+	if scaled == 0 && !dtype.IsComplex() {
 		return tensorconv.Divide(b.work, size)
 	}
 	for k, i := range b.params {
 		if s.scaled[i] {
 			continue
 		}
-		part, err := b.work.View(b.grad.Offsets()[k], []int64{b.grad.Lengths()[k]}, nil)
+		part, err := viewOf(b.work, b.grad.Offsets()[k], b.grad.Sizes()[k], dtype)
 		if err != nil {
 			return err
 		}

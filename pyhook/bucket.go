@@ -15,8 +15,10 @@ type BucketConfig struct {
 	Buffer       *tensorconv.Tensor // flat, contiguous: all gradients one after another
 	Offsets      []int64            // of each gradient in Buffer, in elements
 	Lengths      []int64            // of each gradient, in elements
-	Sizes        [][]int64          // shape of each gradient
-	Parameters   []*Parameter       // of each gradient; nil entries and nil are allowed
+	// Sizes are the shapes of the gradients. In a real Buffer that of a complex
+	// parameter has one more dimension, of the two parts (torch.view_as_real).
+	Sizes      [][]int64
+	Parameters []*Parameter // of each gradient; nil entries and nil are allowed
 	// SparseIndices of a sparse gradient, or nil (torch >= 2).
 	SparseIndices *tensorconv.Tensor
 	// Stream of a Buffer on a GPU: see Stream.
@@ -65,7 +67,7 @@ func NewGradBucket(cfg BucketConfig) (*GradBucket, error) {
 		}
 	}
 	for i, p := range cfg.Parameters {
-		if p != nil && !slices.Equal(p.Shape, cfg.Sizes[i]) {
+		if p != nil && !fitsParameter(p, cfg.Buffer.DType(), cfg.Sizes[i]) {
 			return bad("parameter %s of shape %v has a gradient of shape %v", p.Name, p.Shape, cfg.Sizes[i])
 		}
 		if p != nil && p.Data != nil && !slices.Equal(p.Shape, p.Data.Shape()) {

@@ -182,6 +182,12 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	if err != nil {
 		return nil, h.fail(b, ErrBucket, err)
 	}
+	if python.buffer.DType().IsComplex() {
+		if _, err := h.rt.bridge.CallValue("check_complex", h.hook); err != nil {
+			python.release()
+			return nil, h.fail(b, ErrComplex, err)
+		}
+	}
 	callable := hook
 	if python.stream != nil {
 		if callable, err = python.stream.around(hook); err != nil {

@@ -81,19 +81,35 @@ static int same_memory(const pyh_tools *t, const pyh_bucket *b) {
 static int same_manner(const pyh_tools *t, const pyh_bucket *b) {
   const pyh_api *py = t->py;
   return answers(t, py->PyObject_Type(b->tensor), t->tensor_class) && number(t, t->dim, b) == 1 &&
-         (t->has_names == NULL || answers(t, call1(py, t->has_names, b->tensor), py->False)) &&
-         answers(t, py->PyObject_GetAttr(b->tensor, t->requires_grad), py->False);
+         (t->has_names == NULL || answers(t, call1(py, t->has_names, b->tensor), py->False));
 }
 
-enum { MANNER_EACH = 64 }; // calls between two looks at it, of a steady hook
+// same_graph: it requires no grad. One that does holds a graph, which would grow:
+// it is let go. With a parameter in it the two hold each other, by its grad.
+static int same_graph(const pyh_tools *t, const pyh_bucket *b) {
+  if (answers(t, t->py->PyObject_GetAttr(b->tensor, t->requires_grad), t->py->False)) {
+    return 1;
+  }
+  if (t->detach != NULL) {
+    answers(t, call1(t->py, t->detach, b->tensor), NULL);
+  }
+  return 0;
+}
+
+// Calls between two looks of a steady hook, at its manner and at its graph. A
+// look at the graph is 4 % of a noop call.
+enum { MANNER_EACH = 64, GRAPH_EACH = 8 };
 
 // untouched: the hook did not give the kept tensor other memory, or another form
 // of it, in place (resize_, set_, .data=, unsqueeze_, as_strided_,
 // requires_grad_, rename_, .__class__=). A hook that has left alone in its first
-// calls what does not change the result is not looked at for it each time.
-static int untouched(const pyh_tools *t, const pyh_bucket *b) {
-  int look = b->calls < MANNER_EACH || b->calls % MANNER_EACH == 0;
-  return same_memory(t, b) && (!look || same_manner(t, b));
+// calls what does not change the result is not looked at for it each time; for a
+// graph only one whose value is the kept tensor itself, at return, is not.
+static int untouched(const pyh_tools *t, const pyh_bucket *b, const PyObject *value) {
+  int first = b->calls < MANNER_EACH;
+  int graph = first || value != b->tensor || b->calls % GRAPH_EACH == 0;
+  int manner = first || b->calls % MANNER_EACH == 0;
+  return same_memory(t, b) && (!graph || same_graph(t, b)) && (!manner || same_manner(t, b));
 }
 
 static int is_future(const pyh_tools *t, PyObject *o) {
@@ -110,7 +126,7 @@ static int is_future(const pyh_tools *t, PyObject *o) {
 
 static void sort_value(const pyh_tools *t, PyObject *value, const pyh_bucket *b,
                        pyh_result *out) {
-  out->touched = b != NULL && !untouched(t, b);
+  out->touched = b != NULL && !untouched(t, b, value);
   if (value == NULL) {
     out->outcome = PYH_FAILED;
   } else if (b != NULL && value == b->tensor && !out->touched) {
@@ -213,11 +229,11 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
   if (future == NULL) {
     out->outcome = PYH_RAISED;
     out->error = py->raised();
-    out->touched = !untouched(t, b);
+    out->touched = !untouched(t, b, NULL);
   } else if (!is_future(t, future)) {
     out->outcome = PYH_NOT_FUTURE;
     out->object = future;
-    out->touched = !untouched(t, b);
+    out->touched = !untouched(t, b, future);
   } else {
     guess(t, future, b);
     py->Py_DecRef(future);

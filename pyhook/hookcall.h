@@ -26,6 +26,7 @@ typedef struct {
   int (*describe)(void *tensor, DLTensor *);
   PyObject *is_contiguous; // torch.Tensor.is_contiguous, unbound
   PyObject *has_names;     // torch.Tensor.has_names, unbound; NULL where torch has none
+  PyObject *detach;        // torch.Tensor.detach_, unbound
   PyObject *tensor_class;  // torch.Tensor
   PyObject *bucket_methods; // pyhook._bucket.BucketMethods
   PyObject *bucket_class;   // pyhook._bucket.Bucket

@@ -45,6 +45,9 @@ func (h *FP16CompressCommHook) CollectivesOnlyInCall() bool { return true }
 func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
 	fail := func(err error) (*Future, error) { return nil, nativeError("FP16CompressCommHook", h.Group, b, err) }
 	buffer := b.Buffer()
+	if err := notComplex(buffer); err != nil {
+		return fail(err)
+	}
 	half, err := tensorconv.New(tensorconv.Float16, buffer.Len())
 	if err != nil {
 		return fail(err)

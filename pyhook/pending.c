@@ -114,6 +114,7 @@ pyh_pending *pyh_listen(const pyh_tools *t, PyObject *future, const pyh_bucket *
   py->Py_IncRef(future);
   if (b != NULL) {
     p->bucket = *b;
+    p->bucket.calls = 0; // all is looked at: gloo's threads have autograd on
     p->of_hook = 1;
   }
   p->refs = 2;

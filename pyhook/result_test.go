@@ -135,8 +135,23 @@ func TestConjugateViewsOfComplexBucketsAreResolved(t *testing.T) {
 		defer b.Close()
 		_, err = run(t, load(t, "results:real_view", HookConfig{}), b)
 		saysAll(t, err, ErrComplex, "results.real_view", 2)
-		assert.Equal(t, []complex64{1, 3}, runComplex(t, load(t, "results:reals", HookConfig{}), b))
+		_, err = run(t, load(t, "results:reals", HookConfig{}), b)
+		saysAll(t, err, ErrComplex, "results.reals", 2)
+		require.ErrorContains(t, err, "the imaginary parts would be lost")
+		_, err = run(t, load(t, "fp16", HookConfig{}), b)
+		require.ErrorIs(t, err, ErrComplex)
+		_, err = run(t, &FP16CompressCommHook{world}, b)
+		require.ErrorIs(t, err, ErrComplex)
+		assert.Equal(t, []complex64{1 + 2i, 3 - 4i}, numbers(t, buffer), "as it was given")
 	})
+}
+
+// numbers reads a tensor of complex64.
+func numbers(t *testing.T, x *tensorconv.Tensor) []complex64 {
+	t.Helper()
+	s, err := tensorconv.Slice[complex64](x)
+	require.NoError(t, err)
+	return s
 }
 
 // runComplex runs the hook and reads the result as complex64.

@@ -111,6 +111,7 @@ func (t *tools) keepTensor(tensor *Object) error {
 		t.keep(&t.c.numel, tensor, "numel"),
 		t.keep(&t.c.dim, tensor, "dim"),
 		t.keep(&t.c.is_contiguous, tensor, "is_contiguous"),
+		t.keep(&t.c.detach, tensor, "detach_"),
 	)
 	names, absent := tensor.Attr("has_names") // torch 2.15 has no names
 	if err != nil || absent != nil {

@@ -261,6 +261,28 @@ int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *sr
   return 0;
 }
 
+// Complex numbers by (factor, 0). The products by the 0 tell of zeros' signs, of
+// infinities (which become NaN) and of NaN: torch's do.
+#define PRODUCTS(T, factor)                                                    \
+  {                                                                            \
+    T *d = dst, r = (T)(factor);                                               \
+    const T *p = src;                                                          \
+    for (int64_t i = 0; i < 2 * n; i += 2) {                                   \
+      T a = p[i], b = p[i + 1];                                                \
+      d[i] = a * r - b * 0;                                                    \
+      d[i + 1] = a * 0 + b * r;                                                \
+    }                                                                          \
+  }
+#define QUOTIENTS(T, reciprocal)                                               \
+  {                                                                            \
+    T *p = data, r = (T)(reciprocal);                                          \
+    for (int64_t i = 0; i < 2 * n; i += 2) {                                   \
+      T a = p[i], b = p[i + 1];                                                \
+      p[i] = (a + b * 0) * r;                                                  \
+      p[i + 1] = (b - a * 0) * r;                                              \
+    }                                                                          \
+  }
+
 // In place, contiguous: what tensor.div_(divisor) gives, bit for bit; of complex
 // numbers by torch 2, whose division by (divisor, 0) comes to a multiplication
 // (c10/util/complex.h).
@@ -271,8 +293,8 @@ int pyh_divide(void *data, int type, int64_t n, double divisor) {
   case T_F32: { float *p = data; for (int64_t i = 0; i < n; i++) p[i] /= f; } return 0;
   case T_F16: halves(data, data, n, f, 1); return 0;
   case T_BF16: { bfloat *p = data; for (int64_t i = 0; i < n; i++) p[i] = to_bfloat(from_bfloat(p[i]) / f); } return 0;
-  case T_C64: { float *p = data, r = 1 / f; for (int64_t i = 0; i < 2 * n; i++) p[i] *= r; } return 0;
-  case T_C128: { double *p = data, r = 1 / divisor; for (int64_t i = 0; i < 2 * n; i++) p[i] *= r; } return 0;
+  case T_C64: QUOTIENTS(float, 1 / f) return 0;
+  case T_C128: QUOTIENTS(double, 1 / divisor) return 0;
   }
   return -1;
 }
@@ -286,8 +308,8 @@ int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor) {
   case T_F32: { float *d = dst; const float *p = src; for (int64_t i = 0; i < n; i++) d[i] = p[i] * f; } return 0;
   case T_F16: halves(dst, src, n, f, 0); return 0;
   case T_BF16: { bfloat *d = dst; const bfloat *p = src; for (int64_t i = 0; i < n; i++) d[i] = to_bfloat(from_bfloat(p[i]) * f); } return 0;
-  case T_C64: { float *d = dst; const float *p = src; for (int64_t i = 0; i < 2 * n; i++) d[i] = p[i] * f; } return 0;
-  case T_C128: { double *d = dst; const double *p = src; for (int64_t i = 0; i < 2 * n; i++) d[i] = p[i] * factor; } return 0;
+  case T_C64: PRODUCTS(float, f) return 0;
+  case T_C128: PRODUCTS(double, factor) return 0;
   }
   return -1;
 }

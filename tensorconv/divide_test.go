@@ -66,13 +66,17 @@ func nearly(dtype DType, a, b []byte) bool {
 	return true
 }
 
-// ordinary fills a complex tensor with finite values.
+// ordinary fills a complex tensor with finite values, some of them zeros of either sign.
 func ordinary(t testing.TB, random *rand.Rand, x *Tensor) {
 	t.Helper()
 	raw, err := RawBytes(x)
 	require.NoError(t, err)
 	for i := 0; i < len(raw); i += x.dtype.Size() / 2 {
-		if v := random.NormFloat64(); x.dtype == Complex64 {
+		v := random.NormFloat64()
+		if random.IntN(8) == 0 {
+			v = math.Copysign(0, v)
+		}
+		if x.dtype == Complex64 {
 			binary.LittleEndian.PutUint32(raw[i:], math.Float32bits(float32(v)))
 		} else {
 			binary.LittleEndian.PutUint64(raw[i:], math.Float64bits(v))

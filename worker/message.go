@@ -55,6 +55,7 @@ const (
 	kindCollective       // Group
 	kindStop             // end orderly
 	kindObserve          // Observed
+	kindComplex          // Object, a hook: -> Err, if its torch has no complex parameters
 	numKinds             // how many there are
 )
 

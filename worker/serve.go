@@ -135,6 +135,8 @@ func (s *server) handle(m *message) {
 		err = s.observe(m.Observed)
 	case kindSave, kindRestore:
 		answer, err = s.state(m)
+	case kindComplex:
+		err = s.complexParameters(m.Object)
 	default:
 		err = fmt.Errorf("a message of kind %d is not known: the trainer is of another version of pyhook", m.Kind)
 	}

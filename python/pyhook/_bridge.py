@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from ._bucket import Bucket, BucketLayout, BucketMethods, fresh, new_layout
+from ._complex import check_complex, complex_refusal
 from ._contract import callback_origin, future_value, parse_value, require_future
 from ._device import on_stream
 from ._errors import GroupError, HookContractError, HookError, HookLoadError
@@ -57,7 +58,9 @@ __all__ = [
     "build_state",
     "callback_origin",
     "capture",
+    "check_complex",
     "check_hook",
+    "complex_refusal",
     "describe_group",
     "destroy",
     "environment",

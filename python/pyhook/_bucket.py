@@ -164,7 +164,8 @@ class BucketLayout:
             self._grads_bound = True
             return
         if self._grads is None:
-            self._grads = _views(self.tensor, self.offsets, self.lengths, self.sizes)
+            views = _views(self.tensor, self.offsets, self.lengths, self.sizes)
+            self._grads = [_grad_of(parameter, v) for parameter, v in zip(parameters, views)]
             for grad in self._grads:
                 setattr(grad, _VIEW_MARK, True)
         for parameter, grad in zip(parameters, self._grads):
@@ -205,7 +206,9 @@ class BucketMethods:
         """A new list of views over the *current* buffer, shaped as the parameters.
 
         Row-major whatever the parameter's own strides are, as in PyTorch.
-        Empty for a sparse bucket.
+        Empty for a sparse bucket. The bucket of complex parameters is real; a
+        view has both parts of each number, in a last dimension of 2. (Those of
+        torch 2.15's Reducer have the parameter's shape, and so half the bucket.)
         """
         layout = self._layout
         if self._buffer is layout.tensor:
@@ -302,7 +305,7 @@ class _Shell(BucketMethods):
 
     __slots__ = ("__weakref__", "_buffer", "_layout")
 
-    @property
+    @property  # type: ignore[misc]  # the class of an object can be set, this cannot
     def __class__(self) -> type[Bucket]:  # type: ignore[override]
         """Bucket, which this stands for."""
         return Bucket
@@ -413,6 +416,14 @@ def _views(
         buffer[offset : offset + length].view(size)
         for offset, length, size in zip(offsets, lengths, sizes)
     ]
+
+
+def _grad_of(parameter: torch.nn.Parameter, view: torch.Tensor) -> torch.Tensor:
+    """A view of the bucket as the parameter's gradient: complex, where the bucket is real."""
+    if not parameter.is_complex() or view.is_complex():
+        return view
+    pairs: torch.Tensor = torch.view_as_complex(view)
+    return pairs
 
 
 def _make_parameters(layout: BucketLayout) -> list[torch.nn.Parameter]:

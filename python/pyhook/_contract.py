@@ -272,12 +272,17 @@ def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
             "the imaginary parts would be lost",
             "use torch.view_as_real, or .real if that is meant",
         )
-    if complex_bucket and not tensor.dtype.is_complex and numel >= 2 * layout.numel > 0:
+    if complex_bucket and not tensor.dtype.is_complex and layout.numel > 0:
+        hint = (
+            "undo torch.view_as_real with torch.view_as_complex(result.view(-1, 2))"
+            if numel >= 2 * layout.numel
+            else "reduce torch.view_as_real(bucket.buffer()), and give view_as_complex of that"
+        )
         raise HookContractError(
             "complex",
             f"the hook returned {numel} real elements for a bucket of {layout.numel} "
-            f"elements of {layout.dtype}",
-            "undo torch.view_as_real with torch.view_as_complex(result.view(-1, 2))",
+            f"elements of {layout.dtype}: the imaginary parts would be lost",
+            hint,
         )
 
 

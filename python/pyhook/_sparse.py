@@ -64,8 +64,8 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
     around = hook
     while isinstance(around, (Chain, Observed, Watched, NCCLForms)):
         around = around._hook
-    for inner in _inside(around):
-        if getattr(inner, "__name__", "") in _DENSE_ONLY and _is_torchs(inner):
+    for inner in hooks_inside(around):
+        if getattr(inner, "__name__", "") in _DENSE_ONLY:
             raise HookContractError(
                 "sparse",
                 f"{inner.__name__} does not reduce sparse gradients: it looks at "
@@ -81,13 +81,13 @@ def _is_torchs(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.distributed.")
 
 
-def _inside(hook: Any) -> Iterator[Any]:
-    """The hook and those that PyTorch's wrappers around it hold."""
-    yield hook
+def hooks_inside(hook: Any) -> Iterator[Any]:
+    """The hook, and those that PyTorch's wrappers around it hold, where they are PyTorch's."""
     if _is_torchs(hook):
+        yield hook
         for cell in getattr(hook, "__closure__", None) or ():
             if callable(cell.cell_contents):
-                yield from _inside(cell.cell_contents)
+                yield from hooks_inside(cell.cell_contents)
 
 
 def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +111,7 @@ def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.
             f"not {wanted.sparse_dim()}",
             "keep the layout of bucket.buffer()",
         )
-    if tensor.dtype.is_complex and not wanted.dtype.is_complex:
+    if tensor.dtype.is_complex != wanted.dtype.is_complex:
         raise HookContractError(
             "complex",
             f"the hook returned {tensor.dtype} for a bucket of {wanted.dtype}: "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import inspect
 import pickle
 import random
 import struct
@@ -356,7 +357,7 @@ def _new(name: Any) -> Any:
         except (ImportError, AttributeError):
             continue
         if isinstance(found, type):
-            if any(kind.__name__ == "pybind11_type" for kind in type(found).__mro__):
+            if any(kind.__name__ == "pybind11_type" for kind in inspect.getmro(type(found))):
                 # Of an instance without its constructor C++'s methods read what nobody set.
                 raise StateError("class", f"{_short(name)} is C++'s, made by its constructor only")
             return found.__new__(found)  # type: ignore[call-overload]

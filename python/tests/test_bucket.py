@@ -7,7 +7,9 @@ import torch.distributed as dist
 
 from pyhook import testing
 from pyhook._bucket import Bucket, fresh, new_layout
+from pyhook._errors import StateError
 from pyhook._sparse import sparse_layout
+from pyhook._state_decode import _new
 
 
 @pytest.fixture
@@ -50,6 +52,15 @@ def test_cpps_own_methods_refuse_a_bucket_that_cpp_did_not_make(make, name):
 
 def test_cpps_methods_are_all_of_them():
     assert {"buffer", "gradients", "index", "is_last", "parameters", "set_buffer"} <= set(METHODS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torch._C._distributed_c10d.GradBucket", "torch.distributed.Store", "torch.futures.Future"],
+)
+def test_a_saved_state_makes_no_instance_of_cpps_classes(name):
+    with pytest.raises(StateError, match="C\\+\\+'s"):
+        _new(name)
 
 
 @pytest.mark.parametrize("make", [Bucket, lambda: Bucket.__new__(Bucket)])

@@ -201,7 +201,7 @@ def test_the_real_form_of_a_complex_result_is_refused_and_not_cut_in_half():
     assert "view_as_complex" in refused(
         "complex", parse_value, torch.view_as_real(layout.tensor), layout
     )
-    assert parse_value(torch.ones(3), layout).tolist() == [1, 1, 1]
+    assert "view_as_complex" in refused("complex", parse_value, torch.ones(3), layout)
 
 
 def test_an_exception_as_the_value_is_raised(layout):

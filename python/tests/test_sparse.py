@@ -68,6 +68,14 @@ def test_results_that_are_none_are_refused():
         assert caught.value.code == code
 
 
+def test_a_real_result_for_a_complex_sparse_gradient_is_refused():
+    values = torch.ones(2, 2, dtype=torch.complex64)
+    layout = sparse_layout(torch.tensor([[3, 1]]), values, (5, 2), 0, 1, "e", torch.zeros(5, 2))
+    with pytest.raises(HookContractError, match="imaginary") as caught:
+        sparse_parts(torch.sparse_coo_tensor([[3, 1]], torch.ones(2, 2), (5, 2)), layout)
+    assert caught.value.code == "complex"
+
+
 def test_hooks_that_leave_sparse_gradients_alone_are_refused():
     layout = layout_of([3])
     hook = powerSGD_hook.powerSGD_hook

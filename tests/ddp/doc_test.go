@@ -29,7 +29,7 @@ import (
 const defaultModels = 20
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks, "out-of-step": outOfStepRanks, "uneven": unevenRank, "sparse": reduceSparse})
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks, "out-of-step": outOfStepRanks, "uneven": unevenRank, "sparse": reduceSparse, "hooked": reduceHooked})
 }
 
 func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {

@@ -25,11 +25,14 @@ static const char source[] =
     "class BucketMethods: __slots__ = ()\n"
     "class Bucket(BucketMethods): __slots__ = ('_layout', '_buffer', '__weakref__')\n"
     "tensor, layout, dtype, state = Tensor(), object(), float, object()\n"
-    "def same(s, b): return Future(b._buffer)\n"
+    "mode = [True]\n"
+    "def grad_enabled(): return mode[0]\n"
+    "def set_grad(on): mode[0] = on\n"
+    "def same(s, b):\n assert not mode[0]\n return Future(b._buffer)\n"
     "def sub(s, b): return Sub([b._buffer])\n"
     "def pending(s, b): return Future(b._buffer, False)\n"
     "def failed(s, b): return Future(error=ValueError('v'))\n"
-    "def raises(s, b): raise KeyError('k')\n"
+    "def raises(s, b):\n mode[0] = True\n raise KeyError('k')\n"
     "def none(s, b): return None\n"
     "def touches(s, b):\n b._buffer.n = 2\n return Future(b._buffer)\n"
     "def restores(s, b):\n b._buffer.n = 4\n return Future(b._buffer)\n"
@@ -61,7 +64,11 @@ void check_hooks(void) {
   for (int i = 0; i < 5; i++) {
     *slots[i] = pyh.PyObject_GetAttrString(tensor, names[i]);
   }
+  tools->grad.py_enabled = from(dict, "grad_enabled");
+  tools->grad.py_set = from(dict, "set_grad");
+  tools->detach = from(dict, "none"); // of two arguments: it fails, and that is no matter
   CHECK(pyh_tools_init(tools) == 1);
+  CHECK(pyh_grad_mode_find(&pyh, &tools->grad, "/no/such/library") && tools->grad.set == NULL);
   pyh_bucket *b = calloc(1, sizeof *b);
   b->layout = from(dict, "layout");
   b->tensor = from(dict, "tensor");
@@ -87,7 +94,8 @@ void check_hooks(void) {
     }
     pyh.Py_DecRef(hook);
   }
-  PyObject *all[] = {future, tensor, tools->bucket_class, tools->done, tools->value, tools->add_done_callback, tools->data_ptr, tools->numel, tools->dim, tools->is_contiguous,
+  CHECK(pyh_grad_off(&pyh, &tools->grad)); // each call put it back
+  PyObject *all[] = {tools->grad.py_enabled, tools->grad.py_set, tools->detach, future, tensor, tools->bucket_class, tools->done, tools->value, tools->add_done_callback, tools->data_ptr, tools->numel, tools->dim, tools->is_contiguous,
                      tools->has_names, tools->bucket_methods, tools->shell_type, tools->dtype, tools->requires_grad, b->layout, b->tensor, b->dtype, state, dict};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     pyh.Py_DecRef(all[i]);

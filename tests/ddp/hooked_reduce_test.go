@@ -1,0 +1,190 @@
+package ddp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+)
+
+// hookedBatch is what the ranks of one job run.
+type hookedBatch struct {
+	Python, Folder string
+	Cases          []*hookedCase
+}
+
+func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
+	var todo hookedBatch
+	if err := rank.Args(&todo); err != nil {
+		return err
+	}
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: todo.Python})
+	if err != nil {
+		return err
+	}
+	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	if err != nil {
+		return err
+	}
+	for _, c := range todo.Cases {
+		m := &hookedModel{hookedCase: c}
+		var report hookedReport
+		out, err := m.run(ctx, rt, world, todo.Folder)
+		if err != nil {
+			report.Error, report.Complex = err.Error(), errors.Is(err, pyhook.ErrComplex)
+		}
+		text, err := json.Marshal(report)
+		if err != nil {
+			return err
+		}
+		base := filepath.Join(todo.Folder, fmt.Sprintf("go.%s.rank%d", c.Name, world.Rank()))
+		if err := errors.Join(os.WriteFile(base+".json", text, 0o600), os.WriteFile(base+".bin", out, 0o600)); err != nil {
+			return err
+		}
+	}
+	return world.Barrier(ctx)
+}
+
+// hookedModel is a case with its weights, gradients and reducer.
+type hookedModel struct {
+	*hookedCase
+	params  []*pyhook.Parameter
+	own     []*tensorconv.Tensor // the trainer's gradients
+	reducer *ddp.Reducer
+}
+
+func (m *hookedModel) hook(rt *pyhook.Runtime, world *pyhook.TorchGroup) (pyhook.CommHook, func(), error) {
+	switch m.Hook {
+	case "go":
+		return &pyhook.AllReduceCommHook{Group: world}, func() {}, nil
+	case "go_fp16":
+		return &pyhook.FP16CompressCommHook{Group: world}, func() {}, nil
+	case "updates", "by_norm", "doubled":
+		path, err := filepath.Abs(filepath.Join("testdata", "hooked.py"))
+		if err != nil {
+			return nil, nil, err
+		}
+		return newHook(rt, world, path+":"+m.Hook)
+	}
+	return newHook(rt, world, m.Hook)
+}
+
+// run returns the gradients and weights after each step.
+func (m *hookedModel) run(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup, folder string) (out []byte, err error) {
+	data, err := os.ReadFile(filepath.Join(folder, fmt.Sprintf("in.%s.rank%d.bin", m.Name, world.Rank())))
+	if err != nil {
+		return nil, err
+	}
+	hook, closeHook, err := m.hook(rt, world)
+	if err != nil {
+		return nil, err
+	}
+	defer closeHook()
+	defer m.close()
+	if data, err = m.open(data); err != nil {
+		return nil, err
+	}
+	cap := float64(m.Cap) / (1 << 20)
+	m.reducer, err = ddp.NewReducer(ctx, m.params, ddp.Options{Group: world, Hook: hook, BucketCapMB: cap, FirstBucketMB: cap})
+	if err != nil {
+		return nil, err
+	}
+	for step := range m.Steps {
+		if data, err = m.step(ctx, step, data); err != nil {
+			return nil, fmt.Errorf("step %d: %w", step, err)
+		}
+		for i := range m.params {
+			if out, err = appendBytes(out, m.gradient(step, i)); err != nil {
+				return nil, err
+			}
+		}
+		for _, p := range m.params {
+			if out, err = appendBytes(out, p.Data); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// open makes the parameters, with the weights off the front of data.
+func (m *hookedModel) open(data []byte) ([]byte, error) {
+	for i, p := range m.Params {
+		dtype, err := tensorconv.ParseDType(p.DType)
+		if err != nil {
+			return nil, err
+		}
+		weights, err := tensorconv.New(dtype, p.Shape...)
+		if err != nil {
+			return nil, err
+		}
+		own, err := tensorconv.New(dtype, p.Shape...)
+		if err != nil {
+			return nil, err
+		}
+		m.own = append(m.own, own)
+		m.params = append(m.params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Data: weights})
+		if data, err = fillBytes(weights, data); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
+}
+
+func (m *hookedModel) close() {
+	if m.reducer != nil {
+		m.reducer.Close()
+	}
+	for i, p := range m.params {
+		p.Close()
+		p.Data.Close()
+		m.own[i].Close()
+	}
+}
+
+func (m *hookedModel) gradient(step, i int) *tensorconv.Tensor {
+	if m.View && step > 0 {
+		return m.reducer.Gradient(i)
+	}
+	return m.own[i]
+}
+
+func (m *hookedModel) step(ctx context.Context, step int, data []byte) (rest []byte, err error) {
+	for i := range m.params {
+		if data, err = fillBytes(m.gradient(step, i), data); err != nil {
+			return nil, err
+		}
+	}
+	for i := range m.params {
+		if m.View && step > 0 {
+			err = m.reducer.Ready(i)
+		} else {
+			err = m.reducer.ReadyFrom(i, m.own[i])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	_, err = m.reducer.Wait(ctx)
+	return data, err
+}
+
+func fillBytes(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
+	raw, err := tensorconv.RawBytes(t)
+	if err != nil {
+		return nil, err
+	}
+	return data[copy(raw, data):], nil
+}
+
+func appendBytes(out []byte, t *tensorconv.Tensor) ([]byte, error) {
+	raw, err := tensorconv.RawBytes(t)
+	return append(out, raw...), err
+}

@@ -1,0 +1,42 @@
+package worker_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/worker"
+)
+
+// As in the process itself: a real bucket where the worker's torch has one, else
+// pyhook.ErrComplex.
+func TestComplexParametersInAWorker(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	h := hook(t, w, "allreduce", worker.HookConfig{})
+	params := []*pyhook.Parameter{{Name: "c", Shape: []int64{2}, DType: tensorconv.Complex64}}
+	defer params[0].Close()
+	r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: w.Group(), Hook: h})
+	if refused := h.ComplexParameters(); refused != nil {
+		require.ErrorIs(t, refused, pyhook.ErrComplex)
+		require.ErrorIs(t, err, pyhook.ErrComplex)
+		require.ErrorContains(t, err, "DistributedDataParallel of torch ")
+		require.False(t, strings.Contains(err.Error(), "of torch 2.15"), err)
+		return
+	}
+	require.NoError(t, err)
+	defer r.Close()
+	gradient, err := tensorconv.Slice[complex64](r.Gradient(0))
+	require.NoError(t, err)
+	for range 3 {
+		copy(gradient, []complex64{1 + 2i, -3 + 4i})
+		require.NoError(t, r.Ready(0))
+		_, err = r.Wait(soon(t))
+		require.NoError(t, err)
+		assert.Equal(t, []complex64{1 + 2i, -3 + 4i}, gradient)
+	}
+}
