@@ -153,6 +153,7 @@ func TestAContextThatEndedIsNamedOnce(t *testing.T) {
 		var e *HookError
 		if errors.As(err, &e) {
 			assert.Contains(t, first, "rank 0, bucket 2: ", what)
+			assert.Equal(t, what == "not called" || what == "chained", strings.Contains(e.Hint, "nothing was started"), "%s: %s", what, e.Hint)
 		}
 	}
 }

@@ -185,7 +185,7 @@ func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, e
 // run calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, h.fail(b, err, ctxerr.While(ctx, "not called"))
+		return nil, h.fail(b, err, ctxerr.While(ctx, notCalled))
 	}
 	python, err := b.forPython(h.rt.tools)
 	if err != nil {

@@ -17,7 +17,8 @@ const checkLong = `Run a hook on real ranks and judge whether it keeps DDP's con
   - it returns a future of a tensor with all elements of the bucket, finite;
   - all ranks get the same result, bit by bit.
 
-Only these decide the exit code, and --max-error if given. The relative error
+Only these decide the exit code, and --max-error if given; a result that is nowhere
+near the mean is warned of where no bound was given. The relative error
 against the exact mean of the ranks' gradients is reported beside them, with the
 bytes that went over the wire and the time.
 

@@ -147,3 +147,27 @@ def quantisation(state, bucket):
     for kind in (torch.Tensor, torch.nn.Module):
         kind.cuda = lambda self, device=None: self.to(device)
     return getattr(quantization_hooks, state["hook"])(None, bucket)
+
+
+def functional_sum(state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """A future that is done, of a tensor that is not."""
+    return done(_functional(bucket.buffer()))
+
+
+def _functional(tensor):
+    from torch.distributed import _functional_collectives as functional
+
+    half = tensor / dist.get_world_size()
+    result = functional.all_reduce(half, "sum", dist.group.WORLD)
+    assert type(result) is functional.AsyncCollectiveTensor
+    return result
+
+
+def functional_in_a_callback(state, bucket):
+    future = dist.all_reduce(torch.zeros(1), async_op=True).get_future()
+    return future.then(lambda f: _functional(bucket.buffer()))
+
+
+def functional_view(state, bucket):
+    """A view of it, which is one too."""
+    return done(_functional(bucket.buffer().reshape(1, -1)).view(-1))
