@@ -49,9 +49,7 @@ def calls(rank, world):
         "reduce_scatter_tensor_coalesced": lambda: group.reduce_scatter_tensor_coalesced(
             empty(2, 3), [mine(world * 3), mine(world * 3)]
         ),
-        "gather": lambda: dist.gather(
-            mine(3), empty(world, 3) if root else None, 0, async_op=True
-        ),
+        "gather": lambda: dist.gather(mine(3), empty(world, 3) if root else None, 0, async_op=True),
         "scatter": lambda: dist.scatter(
             torch.zeros(3), [mine(3) for _ in range(world)] if root else None, 0, async_op=True
         ),
