@@ -76,13 +76,3 @@ def odd(state, bucket):
     wide = torch.full((2 * flat.numel() + 1,), -1.0, dtype=torch.float64)
     wide[1::2] = flat.double() * 2
     return done(wide[1::2])
-
-
-def never(state, bucket):
-    """A future that nobody completes."""
-    return torch.futures.Future()
-
-
-def loops(state, bucket):
-    while True:
-        pass
