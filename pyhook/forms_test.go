@@ -125,19 +125,23 @@ func TestAFunctionalCollectivesResultIsWaitedForAndTaken(t *testing.T) {
 // TestAContextThatEndedIsNamedOnce where it was cancelled because another one ended, as
 // ddp's is.
 func TestAContextThatEndedIsNamedOnce(t *testing.T) {
-	deadline, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	ctx, stop := context.WithCancelCause(context.Background())
-	context.AfterFunc(deadline, func() { stop(context.Cause(deadline)) })
+	endsSoon := func() context.Context {
+		deadline, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		t.Cleanup(cancel)
+		ctx, stop := context.WithCancelCause(context.Background())
+		context.AfterFunc(deadline, func() { stop(context.Cause(deadline)) })
+		return ctx
+	}
 	b := bucket(t, []float32{1, 2})
 	h := load(t, "forms:never", HookConfig{})
 	future, err := h.RunHook(context.Background(), b)
 	require.NoError(t, err)
 	defer future.Close()
-	_, pending := future.Wait(ctx)
-
+	_, pending := future.Wait(endsSoon())
 	slow := load(t, "stuck:endless", HookConfig{})
-	_, interrupted := slow.RunHook(ctx, b)
+	_, interrupted := slow.RunHook(endsSoon(), b)
+	require.ErrorIs(t, interrupted, ErrInterrupted)
+	ctx := endsSoon()
 	<-ctx.Done()
 	_, notCalled := h.RunHook(ctx, b)
 	_, _, chained := h.RunHookChained(ctx, b)
@@ -153,6 +157,7 @@ func TestAContextThatEndedIsNamedOnce(t *testing.T) {
 		var e *HookError
 		if errors.As(err, &e) {
 			assert.Contains(t, first, "rank 0, bucket 2: ", what)
+			assert.Equal(t, what == "not called" || what == "chained", strings.Contains(e.Hint, "nothing was started"), "%s: %s", what, e.Hint)
 		}
 	}
 }

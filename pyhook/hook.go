@@ -171,7 +171,7 @@ func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, e
 // run calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, h.fail(b, err, ctxerr.While(ctx, "not called"))
+		return nil, h.fail(b, err, ctxerr.While(ctx, notCalled))
 	}
 	if err := h.buckets.check(b); err != nil {
 		e := hookError(h.name, h.rt.Rank(), b.Index(), ErrStateBuckets, err)

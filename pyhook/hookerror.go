@@ -45,7 +45,7 @@ func goKind(err, kind error) error {
 			return ErrClosed
 		}
 	}
-	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
+	for _, ended := range []error{context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, ended) {
 			return ended
 		}
@@ -120,6 +120,9 @@ const invalidScalarType = "Invalid scalar type"
 const dtypeHint = "this build of the backend cannot all-reduce that dtype: " +
 	"run `pyhook doctor`, which lists those that it can"
 
+// notCalled begins the detail where the context had ended before the call.
+const notCalled = "not called"
+
 // notResizable is what torch says where a hook resizes its buffer.
 const notResizable = "resize storage that is not resizable"
 
@@ -137,6 +140,9 @@ func hintFor(kind error, detail string) string {
 	}
 	if strings.Contains(detail, notResizable) {
 		return resizeHint
+	}
+	if strings.HasPrefix(detail, notCalled) {
+		return "nothing was started: call it with a context that has not ended"
 	}
 	for _, h := range []struct {
 		kind error

@@ -52,7 +52,7 @@ func (h *PythonCommHook) RunSparseHookChained(ctx context.Context, b *SparseGrad
 // runSparse calls hook, which is h.callable() or a chain around it.
 func (h *PythonCommHook) runSparse(ctx context.Context, b *SparseGradBucket, hook *Object) (*Future, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, h.failAt(b.index, err, ctxerr.While(ctx, "not called"))
+		return nil, h.failAt(b.index, err, ctxerr.While(ctx, notCalled))
 	}
 	if err := b.forPython(h.rt); err != nil {
 		return nil, h.failAt(b.index, ErrBucket, err)

@@ -269,6 +269,7 @@ func TestACallThatIsKeptGoesOnAfterItsContext(t *testing.T) {
 		defer future.Close()
 		_, err = future.Wait(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 1, strings.Count(err.Error(), "context "), err)
 		require.NoError(t, w.Err())
 		_, err = future.Wait(soon(t))
 	}

@@ -19,7 +19,8 @@ const checkLong = `Run a hook on real ranks and judge whether it keeps DDP's con
   - all ranks get the same result, bit by bit.
 
 Only these decide the exit code, --max-error if given, and results that depend on
-how buckets overlap (see below). The relative error against the exact mean of the
+how buckets overlap (see below); a result that is nowhere near the mean is warned
+of where no bound was given. The relative error against the exact mean of the
 ranks' gradients is reported beside them, with the bytes that went over the wire
 and the time.
 

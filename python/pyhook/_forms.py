@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
@@ -33,6 +33,8 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 # isort: split
 import torch
 import torch.distributed as dist
+
+from ._code import names_in
 
 Tensors = list[Any]
 
@@ -141,7 +143,7 @@ class _Call(NamedTuple):
         try:
             real = take(work)
         except RuntimeError:  # "Work::getFuture not implemented."
-            wait = functools.partial(self._finish, formed, lambda: work.wait())
+            wait = functools.partial(self._finish, formed, work.wait)
             threading.Thread(target=wait, name="pyhook future", daemon=True).start()
         else:
             # C++'s own: not to be wrapped as a callback of the hook's.
@@ -265,53 +267,11 @@ def uses_forms(hook: Any, state: Any = None) -> bool:
 
     By the names in its code: for a hint where it fails, so it may be wrong.
     """
-    return any(not _NAMES.isdisjoint(names) for names in _names([hook, type(state)], set()))
+    try:
+        return not _NAMES.isdisjoint(names_in(hook, type(state)))
+    except Exception:  # an object that answers for every attribute
+        return False
 
 
 _NAMES = frozenset({*FORMS, "all_gather", "all_gather_into_tensor", "_all_gather_base",
                     "reduce_scatter_tensor"} - {"barrier", "send", "recv"})  # fmt: skip
-
-_MOST = 200  # functions that are looked at
-
-
-def _names(values: Sequence[Any], seen: set[int]) -> Iterator[set[str]]:
-    """The names that functions use, and those that they name in their module and class."""
-    for value in values:
-        while isinstance(value, functools.partial):
-            value = value.func
-        owner = getattr(value, "__self__", None)
-        function = getattr(value, "__func__", value)
-        code = getattr(function, "__code__", None)
-        if id(function) in seen or len(seen) >= _MOST:
-            continue
-        seen.add(id(function))
-        if code is None:
-            module = getattr(type(value), "__module__", "")
-            if isinstance(value, type) and value.__module__ != "builtins":
-                yield from _names([f for f in vars(value).values() if callable(f)], seen)
-            elif callable(value) and module != "builtins":
-                yield from _names([type(value)], seen)
-            continue
-        names = _code_names(code)
-        yield names
-        scope = getattr(function, "__globals__", {})
-        module = getattr(function, "__module__", None)
-        near = [scope[n] for n in names if getattr(scope.get(n), "__module__", None) == module]
-        cells = [c.cell_contents for c in function.__closure__ or () if _filled(c)]
-        inner = [owner] if owner is not None and not isinstance(owner, type) else []
-        yield from _names([v for v in (*near, *cells, *inner) if callable(v)], seen)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
-
-
-def _code_names(code: Any) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if hasattr(constant, "co_names"):
-            names |= _code_names(constant)
-    return names

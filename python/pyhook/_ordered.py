@@ -195,16 +195,6 @@ def _enter(chain: Chain) -> tuple[Any, Any]:
 def _leave(outer: tuple[Any, Any]) -> None:
     _scope.chain, _issued._scope.log = outer
 
-    def give_up(self) -> Optional[Any]:
-        """Complete the futures that no ``advance`` will, without their callbacks.
-
-        Returns:
-            A future that is done when they are and their collectives have ended; None: there
-            were no such futures.
-        """
-        futures, self._futures = self._futures, []
-        return _give_up.give_up(futures) if futures else None
-
 
 class Observed:
     """A hook that tells of its collectives: calling it calls the hook.
@@ -423,39 +413,6 @@ class _Whole(OrderedFuture):
         for member in self._members:
             if isinstance(member, OrderedFuture):
                 member._look()
-
-
-def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
-    """What completes ``child`` by what ``call`` makes of ``future``.
-
-    An exception's traceback holds the frame that it was caught in, and torch holds the exception
-    where Python's collector does not look: so that frame must not hold the child, which holds
-    the exception. Else all that the callback's frames hold stays for ever.
-    """
-    given: list[Any] = [call, future, child]
-
-    def run(_: Any) -> None:
-        call, future, child = given
-        given.clear()
-        try:
-            if _give_up.giving_up():
-                child.set_exception(_give_up.error())
-            else:
-                child.set_result(call(future))
-        except Exception as error:
-            child.set_exception(error)
-        except BaseException as error:  # an exit, say: torch takes Exceptions only
-            child.set_exception(_told(error))
-        finally:
-            del call, future, child
-
-    return run
-
-
-def _told(error: BaseException) -> RuntimeError:
-    raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
-    raised.__cause__ = error
-    return raised
 
 
 def _collect_all(real: Callable[..., Any], futures: Sequence[Any]) -> Any:

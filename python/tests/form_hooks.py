@@ -49,9 +49,7 @@ def calls(rank, world):
         "reduce_scatter_tensor_coalesced": lambda: group.reduce_scatter_tensor_coalesced(
             empty(2, 3), [mine(world * 3), mine(world * 3)]
         ),
-        "gather": lambda: dist.gather(
-            mine(3), empty(world, 3) if root else None, 0, async_op=True
-        ),
+        "gather": lambda: dist.gather(mine(3), empty(world, 3) if root else None, 0, async_op=True),
         "scatter": lambda: dist.scatter(
             torch.zeros(3), [mine(3) for _ in range(world)] if root else None, 0, async_op=True
         ),
@@ -147,3 +145,27 @@ def quantisation(state, bucket):
     for kind in (torch.Tensor, torch.nn.Module):
         kind.cuda = lambda self, device=None: self.to(device)
     return getattr(quantization_hooks, state["hook"])(None, bucket)
+
+
+def functional_sum(state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """A future that is done, of a tensor that is not."""
+    return done(_functional(bucket.buffer()))
+
+
+def _functional(tensor):
+    from torch.distributed import _functional_collectives as functional
+
+    half = tensor / dist.get_world_size()
+    result = functional.all_reduce(half, "sum", dist.group.WORLD)
+    assert type(result) is functional.AsyncCollectiveTensor
+    return result
+
+
+def functional_in_a_callback(state, bucket):
+    future = dist.all_reduce(torch.zeros(1), async_op=True).get_future()
+    return future.then(lambda f: _functional(bucket.buffer()))
+
+
+def functional_view(state, bucket):
+    """A view of it, which is one too."""
+    return done(_functional(bucket.buffer().reshape(1, -1)).view(-1))

@@ -1,5 +1,8 @@
 """NCCL's forms of futures, and gloo's, on real ranks."""
 
+import functools
+from unittest.mock import Mock
+
 import form_hooks
 import pytest
 import torch
@@ -99,8 +102,11 @@ def test_a_hook_that_is_written_for_nccl_gives_the_mean(by_rank, hook):
 
 def test_without_asking_it_is_wrong(by_rank):
     with pytest.raises((AssertionError, RankError)):
-        results = testing.run_ranks("form_hooks:gathers_in_callbacks", by_rank)
-        testing.assert_mean(results, by_rank)
+        gives_the_mean(by_rank, "form_hooks:gathers_in_callbacks")
+
+
+def gives_the_mean(by_rank, hook, state=None, **tolerance):
+    testing.assert_mean(testing.run_ranks(hook, by_rank, state), by_rank, **tolerance)
 
 
 def test_in_a_chain_the_forms_are_the_same(group, gradients):
@@ -115,7 +121,7 @@ def test_in_a_chain_the_forms_are_the_same(group, gradients):
 
 
 def test_a_collective_that_fails_keeps_its_error(group, gradients):
-    with pytest.raises(RuntimeError, match="invalid tensor (size|type)"):
+    with pytest.raises(RuntimeError, match=r"invalid tensor (size|type)"):
         testing.run(form_hooks.fails_late, None, testing.bucket(gradients), nccl_futures=True)
 
 
@@ -155,10 +161,7 @@ def test_pytorchs_own_quantisation_hooks_give_the_mean_of_what_was_quantised(by_
         assert torch.allclose(result[0], expected, rtol=1e-5, atol=1e-6)
     if torch_version() < (2, 15):
         with pytest.raises((RankError, AssertionError)):
-            testing.assert_mean(
-                testing.run_ranks(form_hooks.quantisation, by_rank, {"hook": name}),
-                by_rank, rtol=0.05, atol=0.05,
-            )  # fmt: skip
+            gives_the_mean(by_rank, form_hooks.quantisation, {"hook": name}, rtol=0.05, atol=0.05)
 
 
 def test_which_hooks_name_a_collective_of_the_table():
@@ -178,3 +181,18 @@ def test_which_hooks_name_a_collective_of_the_table():
     assert _forms.uses_forms(load_hook("quantize_pertensor"))
     assert not _forms.uses_forms(load_hook("allreduce"))
     assert not _forms.uses_forms(load_hook("fp16_wrapper(noop)"))
+    assert _forms.uses_forms(functools.partial(Bound().hook))
+    assert _forms.uses_forms(Bound())
+    assert _forms.uses_forms(load_hook("fp16_wrapper(quantize_pertensor)"))
+    assert not _forms.uses_forms(Mock())
+
+
+class Bound:
+    def hook(self, state, bucket):
+        return self.gather(bucket.buffer())
+
+    def gather(self, tensor):
+        return dist.all_gather([tensor], tensor, async_op=True)
+
+    def __call__(self, state, bucket):
+        return self.hook(state, bucket)

@@ -295,6 +295,23 @@ def test_values_of_every_kind_come_back():
     assert new["views"][1][4, 0] == 99
 
 
+class Limits:
+    def __init__(self):
+        self.half = torch.finfo(torch.float16)
+        self.byte = {"quantised": [torch.iinfo(torch.int8), torch.finfo(torch.bfloat16)]}
+
+
+def test_what_torch_says_of_a_dtype_is_saved_by_the_dtype():
+    state, new = Limits(), Limits()
+    new.half, new.byte = None, {}
+    load_state(save_state(state), into=new)
+    assert type(new.half) is torch.finfo
+    assert new.half.max == 65504.0
+    byte, brain = new.byte["quantised"]
+    assert (type(byte), byte.min, byte.bits) == (torch.iinfo, -128, 8)
+    assert (brain.dtype, brain.eps) == ("bfloat16", torch.finfo(torch.bfloat16).eps)
+
+
 DTYPES = [v for v in vars(torch).values() if isinstance(v, torch.dtype)]
 
 

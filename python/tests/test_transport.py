@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import GroupError, _transport
+from pyhook import GroupError, HookContractError, _transport, testing
 
 
 class Go:
@@ -154,3 +154,15 @@ def test_a_shared_store_is_asked():
     assert shared.get("a") == b"1" == store.get("a")
     assert store.add("n", 2) == 2
     store.wait(["a"], datetime.timedelta(seconds=1))
+
+
+def test_a_hook_gets_nccls_forms_of_futures_here_too(go):
+    def hook(state, bucket):
+        flat = bucket.buffer()
+        gathered = dist.all_gather([torch.empty_like(flat)], flat, async_op=True).get_future()
+        return gathered.then(lambda f: f.value()[0].mean(0))
+
+    bucket = testing.bucket([torch.tensor([1.0, 2.0])])
+    assert testing.run(hook, None, bucket, nccl_futures=True).tolist() == [1, 2]
+    with pytest.raises(HookContractError, match="1 elements"):
+        testing.run(hook, None, bucket)
