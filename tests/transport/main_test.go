@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	ranks.Main(m, map[string]ranks.Func{
-		"cases": cases, "hooks": hooks, "mismatch": mismatch, "gone": gone, "many": many, "slow": slow,
+		"cases": cases, "hooks": hooks, "order": order, "mismatch": mismatch, "gone": gone, "many": many, "slow": slow,
 	})
 }
 

@@ -96,3 +96,16 @@ def writes(state, bucket):
 
     threading.Thread(target=late).start()
     return _done(bucket.buffer())
+
+
+def drops_work(state, bucket):
+    """A collective that no gloo has, and that nobody looks at."""
+    dist.all_reduce(torch.ones(2, dtype=torch.int16), async_op=True)
+    return _done(bucket.buffer())
+
+
+def sideways(state, bucket):
+    return _done(bucket.buffer())
+
+
+sideways.pyhook_order = "sideways"

@@ -1,0 +1,86 @@
+package transport_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+)
+
+// plainHook hides that its callbacks can be run by the caller: each bucket's future is
+// waited for, whoever completes it.
+type plainHook struct{ pyhook.CommHook }
+
+// order reports the digests of a hook that keeps something between body and callback:
+// waited for bucket by bucket, and in the default order.
+func order(ctx context.Context, r *ranks.Rank) error {
+	rt, world, _, _, err := join(ctx, r, "socket", pyhook.TransportConfig{Timeout: time.Minute})
+	if err != nil {
+		return err
+	}
+	state := must(rt.NewState("group_uses:Scale", nil, world))
+	defer state.Close()
+	python := must(rt.NewHook("group_uses:quantised", pyhook.HookConfig{State: state}))
+	defer python.Close()
+	var digests []string
+	for _, hook := range []pyhook.CommHook{plainHook{python}, python} {
+		digest, err := reducedBy(ctx, world, hook)
+		if err != nil {
+			return err
+		}
+		digests = append(digests, digest)
+	}
+	if err := r.Report(digests); err != nil {
+		return err
+	}
+	return rt.Close()
+}
+
+func reducedBy(ctx context.Context, world pyhook.ProcessGroup, hook pyhook.CommHook) (string, error) {
+	var params []*pyhook.Parameter
+	for i := range 5 {
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{40}, DType: tensorconv.Float32})
+	}
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	digest := sha256.New()
+	for step := range steps {
+		for i := range params {
+			data := must(tensorconv.Slice[float32](r.Gradient(i)))
+			for k := range data {
+				data[k] = float32(math.Sin(float64(k*(i+3)+step*17+world.Rank()*29))) * float32(i+1)
+			}
+			if err := r.Ready(i); err != nil {
+				return "", err
+			}
+		}
+		if _, err := r.Wait(ctx); err != nil {
+			return "", err
+		}
+		for i := range params {
+			fmt.Fprintln(digest, must(tensorconv.Slice[float32](r.Gradient(i))))
+		}
+	}
+	return fmt.Sprintf("%d %s %x", len(r.Buckets()), r.Order(), digest.Sum(nil)), nil
+}
+
+func TestReducerWaitRunsCallbacksBeforeTheNextCallOverAnOwnTransport(t *testing.T) {
+	got := job(t, 2, "order", nil)
+	for rank := range 2 {
+		digests := ranks.Result[[]string](t, got, rank)
+		assert.Equal(t, digests[0], digests[1], "rank %d", rank)
+		assert.Contains(t, digests[1], "5 serial ")
+	}
+}

@@ -1,0 +1,53 @@
+package worker_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/pyhook"
+	"pyhook/worker"
+)
+
+func TestHookIndependentIsWhatTheWorkersHookSays(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	for spec, want := range map[string]bool{"fp16": true, "fp16_wrapper(allreduce)": true, "powersgd": false, "hooks:other": false} {
+		got, err := hook(t, w, spec, worker.HookConfig{}).Independent()
+		require.NoError(t, err, spec)
+		assert.Equal(t, want, got, spec)
+	}
+	h := hook(t, w, "hooks:sideways", worker.HookConfig{})
+	_, err := h.Independent()
+	require.ErrorIs(t, err, pyhook.ErrOrder)
+	require.ErrorIs(t, err, pyhook.ErrLoad)
+	var of *pyhook.HookError
+	require.ErrorAs(t, err, &of)
+	assert.Equal(t, h.Name(), of.Hook)
+}
+
+func TestHookRunHookFailsWhereACollectiveFailsUnseen(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	h := hook(t, w, "hooks:drops_work", worker.HookConfig{})
+	b := bucket(t, w, 1, 2, 3)
+	says := func(err error) {
+		t.Helper()
+		require.ErrorIs(t, err, pyhook.ErrCollective)
+		require.ErrorContains(t, err, "all_reduce, which the hook issued and did not look at, failed")
+		require.ErrorContains(t, err, h.Name())
+	}
+	future, chain, err := h.RunHookChained(soon(t), b)
+	require.NoError(t, err)
+	for more := true; more && err == nil; {
+		more, err = chain.Advance(soon(t))
+	}
+	says(err)
+	chain.Close()
+	future.Close()
+
+	_, err = reduce(soon(t), h, b)
+	says(err)
+	got, err := reduce(soon(t), hook(t, w, "allreduce", worker.HookConfig{}), b)
+	require.NoError(t, err)
+	assert.Equal(t, []float32{1, 2, 3}, got)
+}
