@@ -264,6 +264,22 @@ func Import(name string) (*Object, error) {
 	return obj, err
 }
 
+// Imported says whether a module is imported, or is being imported, already.
+func Imported(name string) bool {
+	sys, err := Import("sys")
+	if err != nil {
+		return false
+	}
+	defer sys.Close()
+	there := false
+	err = sys.With("modules", func(modules *Object) error {
+		v, err := modules.CallValue("__contains__", name)
+		there = v == true
+		return err
+	})
+	return err == nil && there
+}
+
 // Close does what python does at its end: it runs threading's exit functions (which
 // shut executors down), waits for threads that are no daemons, runs the atexit functions
 // and writes out what open files hold back. Then it drops what the bridge holds. The

@@ -70,8 +70,10 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 			assert.NotEqual(t, other, one)
 		}
 	}
+	threading := must(rt.Import("threading"))
+	defer threading.Close()
 	var main any
-	require.NoError(t, rt.RunOnMain(func() { main = must(must(rt.Import("threading")).CallValue("get_ident")) }))
+	require.NoError(t, rt.RunOnMain(func() { main = must(threading.CallValue("get_ident")) }))
 	assert.Equal(t, []any{main}, threads[0])
 }
 

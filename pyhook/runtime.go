@@ -211,8 +211,12 @@ func (rt *Runtime) Environment() (map[string]any, error) {
 }
 
 // Import imports a Python module, on Python's main thread, for what this package has no
-// function for. The caller closes the result.
+// function for. One that is there already is had without waiting for that thread. The
+// caller closes the result.
 func (rt *Runtime) Import(module string) (*Object, error) {
+	if cbridge.Imported(module) {
+		return cbridge.Import(module)
+	}
 	return rt.getOnMain(func() (*Object, error) { return cbridge.Import(module) })
 }
 

@@ -63,6 +63,16 @@ func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
 	require.NoError(t, rt.RunOnMain(func() { python(t, "bound.forget_signals") }))
 }
 
+// Whoever looks at a hook that hangs on Python's main thread must not wait for it.
+func TestAModuleThatIsThereIsHadWhileTheMainThreadIsBusy(t *testing.T) {
+	began, end, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() { done <- rt.RunOnMain(func() { close(began); <-end }) }()
+	<-began
+	assert.NotEmpty(t, python(t, "threading.get_ident"))
+	close(end)
+	require.NoError(t, <-done)
+}
+
 func TestFaultsStayGosAfterAHookCall(t *testing.T) {
 	h := load(t, "bound:takes_faults", HookConfig{})
 	b := bucket(t, []float32{1})
