@@ -48,7 +48,7 @@ from ._grad import GradOff
 from ._issued import Issued, Issues, cut
 
 # Nothing is half done where these wait: pyhook.Interrupted may come (cbridge/interrupt.py).
-_INTERRUPTIBLE = ("_settle_in_time",)
+_INTERRUPTIBLE = ("_settle_in_time", "_wait_plainly")
 
 # .chain: the Chain whose hook or callback runs on this thread
 # .observer: what the hook that runs on this thread tells of its collectives
