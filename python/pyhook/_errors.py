@@ -42,7 +42,7 @@ class HookLoadError(HookError, ValueError):
 
     Codes: ``bad_spec``, ``no_module``, ``no_file``, ``no_attribute``,
     ``not_callable``, ``arity``, ``import_failed``, ``async``, ``generator``,
-    ``bad_arguments``, ``order`` (the hook's ``pyhook_order`` is none).
+    ``bad_arguments``, ``order`` (that which the hook says it bears is not known).
     """
 
 
