@@ -213,10 +213,14 @@ def test_errors_survive_pickling():
 
 
 def test_pyhook_imports_without_torch_and_says_so_when_it_is_needed(tmp_path):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')")
     root = os.path.dirname(os.path.dirname(pyhook.__file__))
     code = (
-        "import pyhook, sys\n"
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': raise ModuleNotFoundError('no torch', name='torch')\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "import pyhook\n"
         "assert pyhook.__version__ and pyhook.HookError and 'torch' not in sys.modules\n"
         "assert pyhook.load_hook('torchless:hook')(1, 2) == 3\n"
         "for name in ('testing', 'Bucket', 'parse_value'):\n"
