@@ -235,7 +235,7 @@ def test_pyhook_imports_without_torch_and_says_so_when_it_is_needed(tmp_path):
     code = (
         "import sys\n"
         "class NoTorch:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
+        "    def find_spec(self, name, *_):\n"
         "        if name == 'torch': raise ModuleNotFoundError('no torch', name='torch')\n"
         "sys.meta_path.insert(0, NoTorch())\n"
         "import pyhook\n"
