@@ -36,7 +36,8 @@ type Chain interface {
 	// issued more. Failures go to the hook's future; the error is the
 	// context's, ErrClosed, or, when there are no more, ErrCollective.
 	Advance(ctx context.Context) (more bool, err error)
-	// Close drops the chain. Idempotent.
+	// Close drops the chain. What is not advanced to its end fails with ErrClosed, without its
+	// callbacks, when the collectives that are under way have ended. Idempotent.
 	Close()
 }
 

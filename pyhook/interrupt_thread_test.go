@@ -56,6 +56,9 @@ func TestChain_Advance_interruptedInsideAnotherCall(t *testing.T) {
 			return nil, err
 		}
 		defer chain.Close()
+		if _, err := callPython("time.sleep", 0.2); err != nil { // lets gloo's thread have the GIL
+			return nil, err
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_, err = chain.Advance(ctx)
