@@ -78,6 +78,8 @@ PyObject *pyh_exec(const char *source, const char *filename, PyObject *globals);
 // the innermost there: 1. Attached. current_frames is sys._current_frames.
 int pyh_strike(PyObject *point, PyObject *current_frames, unsigned long thread,
                PyObject *exception);
+void pyh_set_absorb(PyObject *function, PyObject *exception);
+void pyh_take_back(void); // pyapi.h: take_back
 
 // callback.c
 // pyh_func makes a Python callable that runs the Go function with this id.

@@ -1,5 +1,7 @@
 #include "bridge.h"
 
+#include <pthread.h>
+
 // innermost returns the frame that a thread is in, borrowed from frames. No bytecode runs here:
 // with a GIL the thread cannot go on.
 static PyObject *innermost(PyObject *frames, unsigned long thread) {
@@ -49,4 +51,30 @@ int pyh_strike(PyObject *point, PyObject *current_frames, unsigned long thread,
   }
   pyh.PyErr_Clear();
   return struck;
+}
+
+static PyObject *absorb, *interrupted; // interrupt.py's function, and the exception
+
+void pyh_set_absorb(PyObject *function, PyObject *exception) {
+  pyh.Py_IncRef(function);
+  pyh.Py_IncRef(exception);
+  absorb = function;
+  interrupted = exception;
+}
+
+// pyh_take_back has the exception come, in a function that does nothing. Before CPython 3.13
+// PyThreadState_SetAsyncExc(thread, NULL) takes the exception away and leaves the interpreter's
+// flag set that one is there (ceval.c: UNSIGNAL_ASYNC_EXC is called only where one was found).
+// Every thread then looks for it at each turn of a loop, for ever; and on 3.11 a traced function
+// never gets past its first line.
+void pyh_take_back(void) {
+  unsigned long thread = (unsigned long)pthread_self();
+  pyh.PyThreadState_SetAsyncExc(thread, interrupted);
+  PyObject *none = pyh.vectorcall(absorb, NULL, 0, NULL);
+  if (none == NULL) {
+    pyh.PyErr_Clear();
+    return;
+  }
+  pyh.Py_DecRef(none); // it did not come
+  pyh.PyThreadState_SetAsyncExc(thread, NULL);
 }

@@ -5,10 +5,6 @@ package cbridge
 //
 // // CPython knows a thread by this (PyThread_get_thread_ident).
 // static inline unsigned long pyh_this_thread(void) { return (unsigned long)pthread_self(); }
-//
-// static inline void pyh_take_back(unsigned long thread) {
-//   pyh.PyThreadState_SetAsyncExc(thread, NULL);
-// }
 import "C"
 
 import (
@@ -108,6 +104,12 @@ func (s *striking) load(in *Interpreter) error {
 	if s.class, err = in.bootstrap.Attr("Interrupted"); err != nil {
 		return err
 	}
+	absorb, err := module.Attr("absorb")
+	if err != nil {
+		return err
+	}
+	defer absorb.Close()
+	C.pyh_set_absorb(absorb.ptr, s.class.ptr)
 	sys, err := in.Import("sys")
 	if err != nil {
 		return err
@@ -198,7 +200,7 @@ func (i *interruption) end(stop func() bool) (string, bool) {
 	<-i.gone
 	C.pyh_go_on(state)
 	if i.raised {
-		_ = Attached(func() { C.pyh_take_back(C.ulong(i.thread)) })
+		_ = Attached(func() { C.pyh_take_back() })
 	}
 	return i.stacks, i.raised
 }

@@ -135,6 +135,12 @@ def _in_pyhook(frame):
     return False
 
 
+def absorb():
+    """Where an exception comes that was raised in this thread too late (interrupt.c)."""
+    for _ in range(100):
+        pass
+
+
 _real_start_new_thread = _thread.start_new_thread
 
 

@@ -126,3 +126,45 @@ func interruptedAfter(t *testing.T, m *Object, name string, d time.Duration) tim
 	deadline, _ := ctx.Deadline()
 	return time.Since(deadline)
 }
+
+// TestInterpreter_Interruptible_leavesNoFlag: before CPython 3.13 an exception that was taken back
+// left the interpreter's flag set, and on 3.11 a traced function then never ended.
+func TestInterpreter_Interruptible_leavesNoFlag(t *testing.T) {
+	m, err := python.Module("traced_later", `
+import sys
+
+def spin():
+    while True:
+        pass
+
+def traced():
+    sys.settrace(lambda *_: None)
+    try:
+        return double(21)
+    finally:
+        sys.settrace(None)
+
+def double(n):
+    return 2 * n
+`)
+	require.NoError(t, err)
+	defer m.Close()
+	for range 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, interrupted := python.Interruptible(ctx, func() { _, err = m.CallValue("spin") })
+		cancel()
+		require.True(t, interrupted)
+		require.ErrorIs(t, err, Exception("pyhook.Interrupted"))
+	}
+	done := make(chan any, 1)
+	go func() {
+		value, err := m.CallValue("traced")
+		done <- []any{value, err}
+	}()
+	select {
+	case got := <-done:
+		assert.Equal(t, []any{int64(42), nil}, got)
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "a traced function does not end")
+	}
+}

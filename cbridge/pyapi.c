@@ -45,6 +45,7 @@ static char *fill(void *lib, const char *path) {
   pyh.vectorcall = pyh.PyObject_Vectorcall ? pyh.PyObject_Vectorcall
                                            : pyh.PyObject_VectorcallDict;
   pyh.raised = pyh_raised;
+  pyh.take_back = pyh_take_back;
   pyh.enter = pyh_enter;
   pyh.leave = pyh_leave;
   pyh.keep_state = pyh_keep_state;

@@ -226,6 +226,9 @@ typedef struct {
   // any more, and a RuntimeError is set.
   int (*callback_enter)(void);
   void (*callback_leave)(void);
+  // take_back drops an exception of PyThreadState_SetAsyncExc that has not come yet, on the
+  // thread that it is for, attached.
+  void (*take_back)(void);
 } pyh_api;
 
 #endif

@@ -71,7 +71,7 @@ func TestErrorsNameTheLikelyReason(t *testing.T) {
 		"indexed_in_a_callback": {ErrFutureFailed, forms},
 		"indexed_in_the_call":   {ErrRaised, forms},
 		"wants_state":           {ErrRaised, state},
-		"own_index_error":       {ErrRaised, "PythonError has the traceback"},
+		"own_index_error":       {ErrRaised, "prints the traceback"},
 	} {
 		_, err := run(t, load(t, "forms:"+hook, HookConfig{}), bucket(t, []float32{1, 2}))
 		var e *HookError

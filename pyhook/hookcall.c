@@ -238,11 +238,11 @@ void pyh_run_hook(uintptr_t tools, uintptr_t hook, uintptr_t state, uintptr_t bu
     guess(t, future, b);
     py->Py_DecRef(future);
   }
+  __atomic_store_n(&b->thread, 0, __ATOMIC_RELAXED);
   if (b->interrupted) { // too late perhaps: not for the next call
     b->interrupted = 0;
-    py->PyThreadState_SetAsyncExc(b->thread, NULL);
+    py->take_back();
   }
-  __atomic_store_n(&b->thread, 0, __ATOMIC_RELAXED);
   pyh_grad_back(py, &t->grad, grad);
   py->leave();
 }

@@ -1,6 +1,6 @@
 package pyhook
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0xd2955c06060a
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -DPYHOOK_PYAPI=0xb781325bde93
 // #include <stdlib.h>
 // #include "hookcall.h"
 // extern void pyhookFutureDone(uintptr_t id, pyh_result *result);

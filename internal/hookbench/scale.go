@@ -1,6 +1,6 @@
 package hookbench
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0xd2955c06060a
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0xb781325bde93
 // #include <stdbool.h>
 // #include "../../cbridge/pyapi.h"
 //

@@ -3,7 +3,7 @@
 // a foreign C library would do. The api is cbridge.API's table.
 package ctest
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -I${SRCDIR}/../.. -DPYHOOK_PYAPI=0xd2955c06060a
+// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -I${SRCDIR}/../.. -DPYHOOK_PYAPI=0xb781325bde93
 // #include "ctest.h"
 import "C"
 
