@@ -132,7 +132,11 @@ func TestPythonCommHookIndependentIsOfWhatIsProvenOrSaysSo(t *testing.T) {
 		"fp16_wrapper(order_hooks:ordered)": ddp.Ordered, "fp16_wrapper(order_hooks:mean)": ddp.Serial,
 	} {
 		params := scalars(1)
-		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, nil)})
+		var state any
+		if spec == "post_localsgd" { // it has an argument without a default
+			state = pyhook.StateSpec{Spec: spec, Args: map[string]any{"start_localSGD_iter": 100}}
+		}
+		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, state)})
 		assert.Equal(t, want, r.Order(), spec)
 		closeParameters(params)
 	}
