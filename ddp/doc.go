@@ -21,6 +21,8 @@
 // of embedding tables, come by ReadySparse and go out by SparseGradient.
 // LoggingData tells sizes and times under DDP's names.
 //
-// A step that fails writes nothing and says where it failed (StepError); the
-// next one can go on. Wait's context bounds the waiting for other ranks.
+// A step that fails writes nothing and says where it failed (StepError). On one
+// rank the next one can go on; on several it is refused (OutOfStepError), since
+// other ranks may be in the failed one still. Wait's context bounds the waiting
+// for other ranks.
 package ddp

@@ -61,9 +61,9 @@ func (e *ParameterError) Unwrap() error { return e.Kind }
 // have changed them, and one that raised after it had started a collective may still do so.
 //
 // On a group of several ranks the Reducer then refuses the next step with an *OutOfStepError,
-// since other ranks may be in this one still. Only an error of Options.CheckFinite or LateWrites
-// leaves it ready: these are found when all collectives are over. On a group of one rank the next
-// step may always begin.
+// since other ranks may be in this one still. Only an error of Options.CheckFinite, or of
+// LateWrites in the step of the write, leaves it ready: these are found when all collectives are
+// over. On a group of one rank the next step may always begin.
 type StepError struct {
 	Rank   int
 	Bucket int

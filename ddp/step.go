@@ -13,9 +13,9 @@ import (
 
 // Wait waits until every bucket is reduced, and then, if all of them are,
 // writes the results to the gradients and returns how long each took. On an
-// error no result is written and the step is over: the next one may begin. It
-// is a *StepError; a *ParameterError if a parameter was not marked ready; or
-// ErrClosed.
+// error no result is written and the step is over; whether the next one may
+// begin, StepError says. It is a *StepError; a *ParameterError if a parameter was
+// not marked ready; an *OutOfStepError if a step before failed; or ErrClosed.
 //
 // Also on an error Wait first waits for all reductions that were started, or
 // for the end of ctx. What the hooks did not finish by then is given up: it may
