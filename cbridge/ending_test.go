@@ -55,13 +55,15 @@ const workLeft = `import atexit, concurrent.futures, os, threading, time
 OUT = os.environ["OUT"]
 def note(text):
     with open(os.path.join(OUT, "order"), "a") as f: f.write(text + "\n")
+POOLED = threading.Event()
 def later():
+    POOLED.wait()
     time.sleep(0.3)
     note("thread")
 threading.Thread(target=later).start()
 POOL = concurrent.futures.ThreadPoolExecutor(1)
 for _ in range(3): POOL.submit(time.sleep, 0.05)
-POOL.submit(note, "pool")
+POOL.submit(note, "pool").add_done_callback(lambda _: POOLED.set())
 PROCESSES = concurrent.futures.ProcessPoolExecutor(1)
 assert PROCESSES.submit(abs, -3).result() == 3
 PROCESSES.submit(time.sleep, 0.2)

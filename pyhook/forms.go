@@ -51,6 +51,11 @@ const stateHint = "the hook was given no state, so its first argument is None: g
 // advise names the likely reason of an error that a hook raised, where that is how the
 // hook was made.
 func (h *PythonCommHook) advise(e *HookError) *HookError {
+	otherForms := h.usesForms && h.rt.backend.Load() != "nccl"
+	if otherForms && errors.Is(e.Kind, ErrShort) {
+		e.Hint += "; or " + formsHint
+		return e
+	}
 	var python *PythonError
 	if !errors.Is(e.Kind, ErrRaised) && !errors.Is(e.Kind, ErrFutureFailed) || errors.Is(e.Kind, ErrPeer) || !errors.As(e.Err, &python) {
 		return e
@@ -61,7 +66,7 @@ func (h *PythonCommHook) advise(e *HookError) *HookError {
 	case !slices.Contains(formTypes, python.Type):
 	case h.stateless && strings.Contains(python.Message, "'NoneType'"):
 		e.Hint = stateHint
-	case h.usesForms && h.rt.backend.Load() != "nccl":
+	case otherForms:
 		e.Hint = formsHint
 	}
 	return e

@@ -70,6 +70,7 @@ func TestErrorsNameTheLikelyReason(t *testing.T) {
 	}{
 		"indexed_in_a_callback": {ErrFutureFailed, forms},
 		"indexed_in_the_call":   {ErrRaised, forms},
+		"short_of_nccl":         {ErrShort, forms},
 		"wants_state":           {ErrRaised, state},
 		"own_index_error":       {ErrRaised, "prints the traceback"},
 	} {

@@ -129,9 +129,9 @@ const notResizable = "resize storage that is not resizable"
 const resizeHint = "the hook makes its buffer larger, and torch cannot resize memory that is not its own: " +
 	"give the bucket a buffer of tensorconv.New, which has some room, or let the hook work on a clone"
 
-// usableAgain says what a failed call leaves. That the next step would work too holds on one rank
-// only: others may wait in the collectives of this one.
-const usableAgain = "the hook can be called again where every rank failed alike: others may wait in its collectives"
+// usableAgain says what a failed call leaves. A next step works in a world of one rank only: of
+// several, others may wait in the collectives of this one.
+const usableAgain = "a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"
 
 // hintFor is for errors that come without a hint.
 func hintFor(kind error, detail string) string {

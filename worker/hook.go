@@ -190,7 +190,7 @@ func (h *Hook) fail(b *pyhook.GradBucket, kind, err error) error {
 			kind = ended
 		}
 	}
-	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; the hook can be called again where every rank failed alike, or after Restart on every rank")
+	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; a lone rank may call the hook again, several after Restart on every rank")
 }
 
 // RunHook calls hook(state, bucket) in the worker, and returns when the hook has:

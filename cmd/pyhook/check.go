@@ -66,7 +66,7 @@ func newCheckCommand() *cobra.Command {
 		Long:  checkLong,
 		Example: `  pyhook check fp16
   pyhook check hooks.py:my_hook -n 4 --sizes '1000,64x32;64x3x3x3'
-  pyhook check powersgd --state powersgd --state-arg matrix_approximation_rank=2 --steps 5
+  pyhook check powersgd --state-arg matrix_approximation_rank=2 --steps 5
   torchrun --no_python --nproc_per_node 2 pyhook check allreduce`,
 		Args:              oneHook,
 		ValidArgsFunction: completeHook,

@@ -54,6 +54,9 @@ func TestAHookThatWasWrittenForNCCL(t *testing.T) {
 
 	trained := command(t, nil, "train", "-n", "2", "--hook", "hooks.py:first_of_nccl", "--nccl-futures", "--epochs", "1")
 	assert.Equal(t, exitOK, trained.code, trained.stderr)
+	// This one fails where a rank does not get the option.
+	trained = command(t, nil, "train", "-n", "2", "--hook", "hooks.py:indexes_for_nccl", "--nccl-futures", "--epochs", "1")
+	assert.Equal(t, exitOK, trained.code, trained.stderr)
 	timed := command(t, []string{"CXX=/nowhere/g++"}, "bench", "hooks.py:first_of_nccl", "-n", "2", "--nccl-futures", "--scale", "0.02", "--sizes", "4KiB", "--params", "2", "--cache", t.TempDir())
 	assert.Equal(t, exitOK, timed.code, timed.stderr)
 }

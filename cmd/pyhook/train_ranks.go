@@ -74,6 +74,9 @@ func (o *trainOptions) arguments() []string {
 	for _, arg := range o.Hook.StateArgs {
 		optional = append(optional, [2]string{"--state-arg", arg})
 	}
+	if o.Hook.NCCLFutures {
+		args = append(args, "--nccl-futures")
+	}
 	for _, flag := range optional {
 		if flag[1] != "" {
 			args = append(args, flag[0], flag[1])

@@ -65,3 +65,8 @@ def has_functional():
 
 def never(state, bucket):
     return torch.futures.Future()
+
+
+def short_of_nccl(state, bucket):
+    """The first row of the tensor of all ranks: on gloo the first element of the first rank's."""
+    return gather(bucket.buffer()).then(lambda f: f.value()[0][0])
