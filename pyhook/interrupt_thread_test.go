@@ -46,6 +46,25 @@ func TestPythonCommHook_RunHook_interruptedWhileItStartsThreads(t *testing.T) {
 	})
 }
 
+// What notes that a work is gone may run anywhere. An interruption in it would be lost, and the
+// note would keep the work's future for ever, and the bucket's memory.
+func TestPythonCommHook_RunHookChained_interruptedWhileWorksGo(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		b := bucket(t, []float32{1, 2})
+		h := load(t, "stuck:issues", HookConfig{})
+		for i := range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%40)*100*time.Microsecond)
+			_, _, err := h.RunHookChained(ctx, b)
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NotErrorIs(t, err, ErrRaised)
+		}
+		assert.Eventually(t, func() bool { return python(t, "stuck.noted_works") == int64(0) },
+			5*time.Second, 10*time.Millisecond)
+		stillWorks(t, b)
+	})
+}
+
 // Go code that Python called holds the GIL while it waits for the interruption to be over.
 func TestChain_Advance_interruptedInsideAnotherCall(t *testing.T) {
 	outer, inner := bucket(t, []float32{1, 2}), bucket(t, []float32{1, 2})

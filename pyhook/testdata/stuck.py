@@ -67,6 +67,15 @@ def starts_threads(state, bucket):
         thread.join()
 
 
+def issues(state, bucket):
+    """Issues collectives and lets go of their works."""
+    import torch.distributed as dist
+
+    while True:
+        future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+        future.then(lambda f: f.value()).done()
+
+
 def calls(state, bucket):
     """Call a Go function, which calls other hooks."""
     state["call"]()
@@ -86,3 +95,10 @@ def own_threads():
     """The threads that hooks have started and that still run."""
     made = (threading.Thread, threading.Timer)
     return [thread.name for thread in threading.enumerate() if type(thread) in made]
+
+
+def noted_works():
+    """How many works are noted as alive."""
+    from pyhook import _issued
+
+    return len(_issued._by_work)

@@ -82,7 +82,8 @@ class Issued:
         self.future = future
         self.hook = hook  # whose call issued it
         self.seen = False
-        self._work = weakref.ref(work, functools.partial(_forget, id(work), self))
+        # No Python code: pyhook.Interrupted, raised in that, would be lost, and the entry stay.
+        self._work = weakref.ref(work, functools.partial(_by_work.pop, id(work)))
 
     def dropped(self) -> bool:
         """Whether the hook has let go of the work, so that it cannot ask it any more."""
@@ -106,11 +107,6 @@ class Issued:
 
 _by_work: dict[int, Issued] = {}  # of the works that are alive
 _later: list[Issued] = []  # unseen and not done at the end of their call; the hook kept the work
-
-
-def _forget(key: int, issued: Issued, _: Any) -> None:
-    if _by_work.get(key) is issued:
-        del _by_work[key]
 
 
 def issued_as(work: Any) -> Optional[Issued]:
