@@ -156,3 +156,28 @@ func TestHookError_Unfinished(t *testing.T) {
 		t.Logf("%d of 20 had a collective under way", unfinished)
 	})
 }
+
+// An interruption that comes as C++ calls a callback completes that callback's future, too: the
+// hook, which waits for it, would never end.
+func TestPythonCommHook_RunHookChained_interruptedAsACallbackBegins(t *testing.T) {
+	check(t, "", func(t *testing.T) {
+		b := bucket(t, []float32{1, 2})
+		h := load(t, "stuck:completes_its_own", HookConfig{})
+		for i := range 40 {
+			ended := make(chan error, 1)
+			go func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(5+i)*time.Millisecond)
+				defer cancel()
+				_, _, err := h.RunHookChained(ctx, b)
+				ended <- err
+			}()
+			select {
+			case err := <-ended:
+				require.ErrorIs(t, err, context.DeadlineExceeded, "call %d", i)
+			case <-time.After(20 * time.Second):
+				require.FailNow(t, "the call never ends", "call %d", i)
+			}
+		}
+		stillWorks(t, b)
+	})
+}

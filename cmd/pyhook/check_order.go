@@ -33,7 +33,11 @@ func (r *rankRun) runPhase(ctx context.Context, number int, order ddp.Order) (*p
 		return nil, err
 	}
 	r.closes = append(r.closes, p.close)
-	return p, p.steps(ctx)
+	if err := p.steps(ctx); err != nil {
+		return nil, err
+	}
+	p.reducer.Close() // the next phase's hook calls are on Python's main thread, too
+	return p, nil
 }
 
 // otherOrder is the order to compare the judged one with: NCCL's, or else the one

@@ -34,7 +34,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Callable, Optional
 
 from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
@@ -302,6 +302,8 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         """Block until done, completing this future out of turn."""
         self._look()
         self._settle()
+        if not _is_done(self):
+            _wait_plainly(self)
         return _wait(self)
 
     def done(self) -> bool:
@@ -350,10 +352,20 @@ def _then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
 
 
 def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
-    """What completes ``child`` by what ``call`` makes of ``future``."""
-    given: list[Any] = [call, future, child]
+    """What completes ``child`` by what ``call`` makes of ``future``.
 
-    def run(_: Any) -> None:
+    It goes on in the middle of a ``try``. A function would begin before one, and there an
+    Interrupted may come that was raised while C++ was about to call it: the child would
+    never be done.
+    """
+    completion = _completion([call, future, child])
+    next(completion)
+    return completion.send
+
+
+def _completion(given: list[Any]) -> Generator[None, Any, None]:
+    try:
+        yield
         call, future, child = given
         given.clear()  # the frame of this function is in the tracebacks: see cut
         try:
@@ -367,8 +379,13 @@ def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> 
             _fail(child, _told(error))
         finally:
             del call, future, child
-
-    return run
+    except GeneratorExit:
+        raise  # nobody called it
+    except BaseException as error:
+        if given:
+            _fail(given.pop(), _told(error))
+            given.clear()
+    yield
 
 
 def _told(error: BaseException) -> RuntimeError:
