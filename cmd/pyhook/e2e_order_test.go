@@ -168,3 +168,13 @@ func TestOrdersThatAreNone(t *testing.T) {
 	r = command(t, nil, "check", "go:allreduce", "--order", "ordered")
 	assert.Contains(t, r.stderr, "no pyhook.ChainedHook")
 }
+
+func TestCheckCallsHooksOnPythonsMainThreadInBothOrders(t *testing.T) {
+	for _, order := range []string{"serial", "ordered"} {
+		r := checked(t, exitOK, "connection.py:logged", "--order", order)
+		assert.Equal(t, order, r.Order.Judged)
+		assert.Nil(t, r.Order.Failure)
+		require.NotNil(t, r.Order.SameBits)
+		assert.True(t, *r.Order.SameBits)
+	}
+}
