@@ -131,6 +131,7 @@ func (h *PythonCommHook) Close() {
 	h.formed.Close()
 	h.observed.Close()
 	h.watched.Close()
+	h.buckets.last.Store(nil)
 	h.unwatch()
 }
 
@@ -154,8 +155,9 @@ func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
 // (PythonCommHook::runHook). Every call gets a bucket object of its own, so
 // what the hook does to that (set_buffer) does not show in the next. The future
 // of a hook that is done at once, with the bucket's own buffer, is the same
-// *Future at each call: it costs nothing. After an
-// error the bucket and the hook may be used again. The error is a *HookError:
+// *Future at each call: it costs nothing. After an error the bucket and the hook
+// may be used again, but where there are several ranks, others may wait in the
+// collectives of the call that failed. The error is a *HookError: ErrStateBuckets,
 // ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's. When ctx
 // ends during the call the hook gets the exception pyhook.Interrupted, again if
 // it catches it, and the error is ErrInterrupted and the context's. What blocks
