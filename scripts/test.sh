@@ -38,7 +38,8 @@ check_vet() { run go vet ./...; }
 check_staticcheck() { run "$tools/staticcheck" ./...; }
 check_ruff() { ruff check; }
 check_mypy() { cd python && run "$tools/mypy"; }
-check_pytest() { run env PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
+# PYTHONMALLOC=debug: Python ends the process when C asks for memory without the GIL.
+check_pytest() { run env PYTHONMALLOC=debug PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
 # The manifests of deploy/kubernetes; a module of its own, with Kubernetes in it.
 check_kubernetes() {
 	cd tests/kubernetes

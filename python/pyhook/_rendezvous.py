@@ -185,7 +185,7 @@ class Meeting:
     def _agree(self, store: Any) -> str:
         """The attempt's name."""
         name = _Host(self, store).gather() if self.rank == 0 else self._ask(store)
-        said = _peek(store, f"others/{name}")  # set before the verdict
+        said = _store.peek(store, f"others/{name}")  # published before the verdict
         if said is None:
             raise GroupError(
                 "protocol",
@@ -200,7 +200,7 @@ class Meeting:
     def _ask(self, store: Any) -> str:
         word = uuid.uuid4().hex
         number = store.add("asks", 1)
-        store.set(f"ask/{number}", json.dumps({"word": word, **self.me()}))
+        _store.publish(store, f"ask/{number}", json.dumps({"word": word, **self.me()}))
         self.waits = (
             f"for an answer of rank 0 at {self.place}, where a store is, perhaps another job's"
         )
@@ -224,7 +224,8 @@ class Meeting:
                 store.limit(max(min(_TELL_SECONDS, self._left()), 0.1))
                 word = uuid.uuid4().hex
                 number = store.add("pyhook/asks", 1)
-                store.set(f"pyhook/ask/{number}", json.dumps({"word": word, **me}))
+                ask = json.dumps({"word": word, **me})
+                _store.publish(store, f"pyhook/ask/{number}", ask)
                 name = store.get(f"pyhook/answer/{word}")
                 store.add(f"pyhook/knows/{name}/{word}", 1)
                 verdict = json.loads(store.get(f"pyhook/verdict/{name}"))
@@ -266,7 +267,7 @@ class _Host:
             missing = set(range(1, self.meeting.size)) - set(self.known)
             if not missing:
                 others = self._others()
-                self.store.set(f"others/{self.name}", json.dumps(others))
+                _store.publish(self.store, f"others/{self.name}", json.dumps(others))
                 self.store.set(f"verdict/{self.name}", "null")
                 return self.name
             if len(missing) != waiting_for:
@@ -297,7 +298,7 @@ class _Host:
         self.unread.update(range(self.read + 1, count + 1))
         self.read = count
         for number in sorted(self.unread):
-            text = _peek(self.store, f"ask/{number}")
+            text = _store.peek(self.store, f"ask/{number}")
             if text:
                 self.unread.discard(number)
                 ask = json.loads(text)
@@ -363,10 +364,3 @@ def _listed(ranks: set[int]) -> str:
     named = [str(rank) for rank in sorted(ranks)[:_SHOWN]]
     more = len(ranks) - len(named)
     return f"[{', '.join(named)}]" + (f" and {more} more" if more else "")
-
-
-def _peek(store: Any, key: str) -> Optional[str]:
-    """The key's value, or None without waiting for it (``check`` is not in torch 1.13)."""
-    absent = "-"  # compare_set leaves a key alone that is not there and gives back this
-    value = str(store.compare_set(key, absent, absent).decode())
-    return None if value == absent else value

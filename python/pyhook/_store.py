@@ -269,6 +269,22 @@ def _resolve(host: str, port: int) -> list[tuple[int, str]]:
     return sorted({(int(f), str(a[0])) for f, _, _, _, a in found})  # IPv4 first
 
 
+def publish(store: Any, key: str, value: str) -> None:
+    """Set a key for ``peek``. ``store`` is torch's, or a ``_wire.Store``."""
+    store.set(key, value)
+    store.add(f"{key}/set", 1)
+
+
+def peek(store: Any, key: str) -> Optional[str]:
+    """Return the value that another rank published, or None without waiting for it.
+
+    torch 1.13 has no ``check``, and its ``compare_set`` makes the bytes that it returns
+    without the GIL, which corrupts memory when another thread runs (torch/csrc/distributed/
+    c10d/init.cpp there: ``call_guard<gil_scoped_release>`` around the conversion).
+    """
+    return str(store.get(key).decode()) if store.add(f"{key}/set", 0) else None
+
+
 def connections(port: int) -> set[int]:
     """The inodes of this process's TCP connections to a port."""
     return {inode for inode, _ in _each(port)}
@@ -290,10 +306,14 @@ def _each(port: int) -> Any:
             status = os.fstat(int(name))
             if not stat.S_ISSOCK(status.st_mode):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as connection:
+            # No duplicate of it: that would keep a port in use when its owner closes it.
+            connection = socket.socket(fileno=int(name))
+            try:
                 if connection.family not in (socket.AF_INET, socket.AF_INET6):
                     continue
                 if connection.getpeername()[1] == port:
                     yield status.st_ino, connection
+            finally:
+                connection.detach()
         except OSError:  # not connected, or closed by now
             continue
