@@ -82,11 +82,11 @@ type regionMessage struct {
 
 // tensorMessage is a contiguous tensor in a region.
 type tensorMessage struct {
-	Region uint64
-	Offset int64 // in bytes
-	DType  tensor.DType
-	Shape  []int64
-	Capacity   int64 // elements, where Shape is flat: see tensor.WithCapacity
+	Region   uint64
+	Offset   int64 // in bytes
+	DType    tensor.DType
+	Shape    []int64
+	Capacity int64 // elements, where Shape is flat: see tensor.WithCapacity
 }
 
 type parameterMessage struct {
