@@ -3,59 +3,10 @@ package launch
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-)
-
-type vars map[string]string
-
-func (v vars) getenv(name string) (string, bool) {
-	value, ok := v[name]
-	return value, ok
-}
-
-func (v vars) with(more vars) vars {
-	merged := maps.Clone(v)
-	maps.Copy(merged, more)
-	return merged
-}
-
-func (v vars) without(names ...string) vars {
-	rest := maps.Clone(v)
-	for _, n := range names {
-		delete(rest, n)
-	}
-	return rest
-}
-
-var (
-	torchrunVars = vars{
-		"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-		"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500",
-		"TORCHELASTIC_RESTART_COUNT": "2", "TORCHELASTIC_RUN_ID": "job", "TORCHELASTIC_ERROR_FILE": "error.json",
-	}
-	petVars = vars{
-		"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_NPROC_PER_NODE": "1",
-		"PET_MASTER_ADDR": "job-node-0-0.job", "PET_MASTER_PORT": "29400",
-	}
-	slurmVars = vars{
-		"SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "2",
-		"SLURM_NTASKS": "7", "SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_NUM_NODES": "4", "SLURM_JOB_NUM_NODES": "9",
-		"SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_STEP_NODELIST": "n[007-009],m2", "SLURM_JOB_NODELIST": "a[1-9]",
-		"SLURM_RESTART_COUNT": "1",
-	}
-	batchVars = vars{
-		"SLURM_JOB_ID": "1234567", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
-		"SLURM_NTASKS": "7", "SLURM_JOB_NUM_NODES": "4", "SLURM_JOB_NODELIST": "a[1-4]", "SLURM_TASKS_PER_NODE": "2(x3),1",
-	}
-	openmpiVars = vars{
-		"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
-		"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_NODE_RANK": "1", "MASTER_ADDR": "head",
-	}
-	hydraVars = vars{"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
 )
 
 func TestDetectFindsTheWorld(t *testing.T) {

@@ -19,7 +19,7 @@ type Error struct {
 // Error gives one line: the variable, its value, the reason, the fix.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "launch: cannot tell the rank from %s: %s", e.Source.describe(), e.Variable)
+	fmt.Fprintf(&b, "launch: cannot tell the rank from %s: %s", e.Source.origin(), e.Variable)
 	if e.Value != "" {
 		fmt.Fprintf(&b, "=%q", e.Value)
 	}
