@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDetectFindsTheWorld(t *testing.T) {
+func TestDetect(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		env   vars
@@ -17,7 +17,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 		want  World
 	}{
 		{
-			name: "torchrun says everything",
+			name: "torchrun sets everything",
 			env:  torchrunVars,
 			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "10.0.0.1",
 				MasterPort: 29500, Source: SourceEnv, RestartCount: 2, RunID: "job", ErrorFile: "error.json"},
@@ -43,7 +43,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 				MasterPort: 29500, Source: SourceFlags},
 		},
 		{
-			name:  "a master flag alone replaces the place and not the family",
+			name:  "a master flag alone replaces the address and not the family",
 			env:   torchrunVars.without("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE"),
 			flags: Flags{MasterAddr: "other", MasterPort: new(7)},
 			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, Nodes: 2, MasterAddr: "other",
@@ -56,7 +56,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 				MasterPort: 29400, Source: SourcePET},
 		},
 		{
-			name: "a Trainer v2 pod whose processes are told their local rank",
+			name: "a Trainer v2 pod whose processes have their local rank",
 			env:  petVars.with(vars{"PET_NPROC_PER_NODE": "4", "LOCAL_RANK": "3", "PET_NNODES": "2:2", "PET_RDZV_ID": "x"}),
 			want: World{Rank: 7, WorldSize: 8, LocalRank: 3, LocalWorldSize: 4, NodeRank: 1, Nodes: 2,
 				MasterAddr: "job-node-0-0.job", MasterPort: 29400, Source: SourcePET, RunID: "x"},
@@ -124,7 +124,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 	}
 }
 
-func TestDetectTakesAProcessWithoutALauncherForASingleOne(t *testing.T) {
+func TestDetect_single(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		env  vars
@@ -154,7 +154,7 @@ func TestDetectTakesAProcessWithoutALauncherForASingleOne(t *testing.T) {
 	}
 }
 
-func TestDetectNamesTheVariableAtFault(t *testing.T) {
+func TestDetect_error(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		env      vars
@@ -201,7 +201,7 @@ func TestDetectNamesTheVariableAtFault(t *testing.T) {
 		{name: "no node rank among several nodes", env: petVars.without("PET_NODE_RANK"), source: SourcePET, variable: "PET_NODE_RANK", reason: "not set"},
 		{name: "a node rank too high", env: petVars.with(vars{"PET_NODE_RANK": "2"}), source: SourcePET, variable: "PET_NODE_RANK", reason: "out of range"},
 		{name: "several processes per node and a bare binary", env: petVars.with(vars{"PET_NPROC_PER_NODE": "2"}), source: SourcePET, variable: "PET_NPROC_PER_NODE", reason: "LOCAL_RANK is not set"},
-		{name: "a number of processes that torchrun would settle", env: petVars.with(vars{"PET_NPROC_PER_NODE": "gpu"}), source: SourcePET, variable: "PET_NPROC_PER_NODE", reason: "only torchrun"},
+		{name: "a number of processes that torchrun would determine", env: petVars.with(vars{"PET_NPROC_PER_NODE": "gpu"}), source: SourcePET, variable: "PET_NPROC_PER_NODE", reason: "only torchrun"},
 		{name: "a rendezvous that only torchrun can join", env: petVars.without("PET_MASTER_ADDR").with(vars{"PET_RDZV_ENDPOINT": "h:1"}), source: SourcePET, variable: "PET_MASTER_ADDR", reason: "not set"},
 
 		{name: "a task without its rank", env: slurmVars.without("SLURM_PROCID"), source: SourceSlurm, variable: "SLURM_PROCID", reason: "not set although"},
@@ -232,14 +232,16 @@ func TestDetectNamesTheVariableAtFault(t *testing.T) {
 	}
 }
 
-func TestErrorIsOneLineThatNamesTheFix(t *testing.T) {
-	_, err := Detect(Options{Getenv: torchrunVars.with(vars{"RANK": "4"}).getenv})
-	assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: RANK="4" is not in 0..3, as WORLD_SIZE is 4 (ranks count from 0)`)
-	_, err = Detect(Options{Getenv: vars{"RANK": "0"}.getenv})
-	assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: WORLD_SIZE is not set although RANK is (RANK and WORLD_SIZE go together: set both, or start with torchrun)`)
+func TestError_Error(t *testing.T) {
+	t.Run("one line that names the fix", func(t *testing.T) {
+		_, err := Detect(Options{Getenv: torchrunVars.with(vars{"RANK": "4"}).getenv})
+		assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: RANK="4" is not in 0..3, as WORLD_SIZE is 4 (ranks count from 0)`)
+		_, err = Detect(Options{Getenv: vars{"RANK": "0"}.getenv})
+		assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: WORLD_SIZE is not set although RANK is (RANK and WORLD_SIZE go together: set both, or start with torchrun)`)
+	})
 }
 
-func TestASlurmTaskIsPlacedWithoutAPerNodeList(t *testing.T) {
+func TestDetect_slurmWithoutTasksPerNode(t *testing.T) {
 	base := slurmVars.without("SLURM_STEP_TASKS_PER_NODE").with(vars{"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"})
 	for _, test := range []struct {
 		name  string
@@ -257,8 +259,10 @@ func TestASlurmTaskIsPlacedWithoutAPerNodeList(t *testing.T) {
 			assert.Equal(t, test.local, w.LocalWorldSize)
 		})
 	}
-	_, err := Detect(Options{Getenv: base.with(vars{"SLURM_STEP_NUM_TASKS": "7"}).getenv})
-	assert.ErrorContains(t, err, "do not spread evenly")
+	t.Run("tasks that do not spread evenly are refused", func(t *testing.T) {
+		_, err := Detect(Options{Getenv: base.with(vars{"SLURM_STEP_NUM_TASKS": "7"}).getenv})
+		assert.ErrorContains(t, err, "do not spread evenly")
+	})
 }
 
 func ExampleDetect() {
@@ -294,14 +298,16 @@ func ExampleError() {
 	// hint: RANK and WORLD_SIZE go together: set both, or start with torchrun
 }
 
-func TestThePortOfAServiceSaysWhoSetsIt(t *testing.T) {
+func TestDetect_kubernetesServicePort(t *testing.T) {
 	for name, service := range map[string]string{"MASTER_PORT": "master", "PET_MASTER_PORT": "pet_master"} {
-		env := petVars.without("PET_MASTER_PORT").with(vars{name: "tcp://10.96.3.1:29500"})
-		_, err := Detect(Options{Getenv: env.getenv})
-		var e *Error
-		require.ErrorAs(t, err, &e)
-		assert.Equal(t, name, e.Variable)
-		assert.Contains(t, e.Hint, "Kubernetes sets it so for a Service that is called "+service+":")
-		assert.Contains(t, e.Hint, "enableServiceLinks: false")
+		t.Run(name, func(t *testing.T) {
+			env := petVars.without("PET_MASTER_PORT").with(vars{name: "tcp://10.96.3.1:29500"})
+			_, err := Detect(Options{Getenv: env.getenv})
+			var e *Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, name, e.Variable)
+			assert.Contains(t, e.Hint, "Kubernetes sets it so for a Service that is called "+service+":")
+			assert.Contains(t, e.Hint, "enableServiceLinks: false")
+		})
 	}
 }

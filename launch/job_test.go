@@ -58,154 +58,155 @@ func deathWatch(t *testing.T) (path string, ready func(n int), dead func()) {
 			lines <- s.Text()
 		}
 	}()
-	await := func(c <-chan struct{}, what string) {
-		t.Helper()
-		select {
-		case <-c:
-		case <-time.After(20 * time.Second):
-			require.Fail(t, what)
-		}
-	}
 	ready = func(n int) {
 		t.Helper()
 		for range n {
 			select {
 			case <-lines:
 			case <-time.After(20 * time.Second):
-				require.Fail(t, "a process did not come up")
+				require.Fail(t, "a process did not start")
 			}
 		}
 	}
-	return path, ready, func() { t.Helper(); await(ended, "a process lives on") }
-}
-
-func TestSpawnGivesEveryRankTheContract(t *testing.T) {
-	t.Setenv("OMP_NUM_THREADS", "")
-	t.Setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-	t.Setenv("PET_NPROC_PER_NODE", "8")
-	cfg, out := job(t, 2, "print", "")
-	cfg.MasterPort = 12345
-	require.NoError(t, Spawn(t.Context(), cfg))
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	slices.Sort(lines)
-	threads := regexp.MustCompile(`OMP_NUM_THREADS=[1-9]\d*$`)
-	for i, line := range lines {
-		lines[i] = threads.ReplaceAllString(line, "OMP_NUM_THREADS=n")
+	dead = func() {
+		t.Helper()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			require.Fail(t, "a process still runs")
+		}
 	}
-	assert.Equal(t, []string{
-		"[rank 0] OMP_NUM_THREADS=n",
-		"[rank 0] TORCHELASTIC_USE_AGENT_STORE=False",
-		"[rank 0] no newline at the end",
-		"[rank 0] rank 0 of 2 (local 0 of 2) from torchrun's RANK/WORLD_SIZE, master 127.0.0.1:12345",
-		"[rank 1] OMP_NUM_THREADS=n",
-		"[rank 1] TORCHELASTIC_USE_AGENT_STORE=False",
-		"[rank 1] no newline at the end",
-		"[rank 1] rank 1 of 2 (local 1 of 2) from torchrun's RANK/WORLD_SIZE, master 127.0.0.1:12345",
-	}, lines)
+	return path, ready, dead
 }
 
-func TestSpawnLeavesAChosenNumberOfThreadsAlone(t *testing.T) {
-	cfg, out := job(t, 2, "print", "")
-	cfg.Env = append(cfg.Env, "OMP_NUM_THREADS=17")
-	cfg.Show = ShowRank0
-	require.NoError(t, Spawn(t.Context(), cfg))
-	assert.Contains(t, out.String(), "OMP_NUM_THREADS=17\n")
-	assert.Contains(t, out.String(), "rank 0 of 2")
-	assert.NotContains(t, out.String(), "rank 1 of 2")
+func TestSpawn(t *testing.T) {
+	t.Run("every rank has torchrun's variables", func(t *testing.T) {
+		t.Setenv("OMP_NUM_THREADS", "")
+		t.Setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+		t.Setenv("PET_NPROC_PER_NODE", "8")
+		cfg, out := job(t, 2, "print", "")
+		cfg.MasterPort = 12345
+		require.NoError(t, Spawn(t.Context(), cfg))
+		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+		slices.Sort(lines)
+		threads := regexp.MustCompile(`OMP_NUM_THREADS=[1-9]\d*$`)
+		for i, line := range lines {
+			lines[i] = threads.ReplaceAllString(line, "OMP_NUM_THREADS=n")
+		}
+		assert.Equal(t, []string{
+			"[rank 0] OMP_NUM_THREADS=n",
+			"[rank 0] TORCHELASTIC_USE_AGENT_STORE=False",
+			"[rank 0] no newline at the end",
+			"[rank 0] rank 0 of 2 (local 0 of 2) from torchrun's RANK/WORLD_SIZE, master 127.0.0.1:12345",
+			"[rank 1] OMP_NUM_THREADS=n",
+			"[rank 1] TORCHELASTIC_USE_AGENT_STORE=False",
+			"[rank 1] no newline at the end",
+			"[rank 1] rank 1 of 2 (local 1 of 2) from torchrun's RANK/WORLD_SIZE, master 127.0.0.1:12345",
+		}, lines)
+	})
+	t.Run("a chosen number of threads stays", func(t *testing.T) {
+		cfg, out := job(t, 2, "print", "")
+		cfg.Env = append(cfg.Env, "OMP_NUM_THREADS=17")
+		cfg.Show = ShowPlain
+		cfg.PerRank = func(rank int) (stdout, stderr io.Writer) {
+			if rank == 0 {
+				return out, out
+			}
+			return nil, nil
+		}
+		require.NoError(t, Spawn(t.Context(), cfg))
+		assert.Contains(t, out.String(), "OMP_NUM_THREADS=17\n")
+		assert.Contains(t, out.String(), "rank 0 of 2")
+		assert.NotContains(t, out.String(), "rank 1 of 2")
+	})
+	t.Run("each rank has its own writers", func(t *testing.T) {
+		cfg, shared := job(t, 2, "print", "")
+		var outs [2]bytes.Buffer
+		cfg.Show = ShowPlain
+		cfg.PerRank = func(rank int) (io.Writer, io.Writer) { return &outs[rank], nil }
+		require.NoError(t, Spawn(t.Context(), cfg))
+		assert.Empty(t, shared.String())
+		for i := range outs {
+			assert.True(t, strings.HasPrefix(outs[i].String(), "rank "+strconv.Itoa(i)+" of 2"), outs[i].String())
+			assert.NotContains(t, outs[i].String(), "no newline")
+		}
+	})
+	t.Run("a process that a rank leaves behind is killed", func(t *testing.T) {
+		fifo, _, dead := deathWatch(t)
+		cfg, _ := job(t, 1, "leave-child", fifo)
+		require.NoError(t, Spawn(t.Context(), cfg))
+		dead()
+	})
 }
 
-func TestSpawnGivesEachRankItsOwnWriters(t *testing.T) {
-	cfg, shared := job(t, 2, "print", "")
-	var outs [2]bytes.Buffer
-	cfg.Show = ShowPlain
-	cfg.PerRank = func(rank int) (io.Writer, io.Writer) { return &outs[rank], nil }
-	require.NoError(t, Spawn(t.Context(), cfg))
-	assert.Empty(t, shared.String())
-	for i := range outs {
-		assert.True(t, strings.HasPrefix(outs[i].String(), "rank "+strconv.Itoa(i)+" of 2"), outs[i].String())
-		assert.NotContains(t, outs[i].String(), "no newline")
-	}
+func TestJob_Wait(t *testing.T) {
+	t.Run("one rank that exits stops the others", func(t *testing.T) {
+		cfg, _ := job(t, 3, "exit-3", "")
+		start := time.Now()
+		err := Spawn(t.Context(), cfg)
+		var rank *RankError
+		require.ErrorAs(t, err, &rank)
+		assert.Equal(t, &RankError{Rank: 1, ExitCode: 3, Tail: "out of cheese\n"}, rank)
+		assert.EqualError(t, err, `launch: rank 1 exited with code 3; its last output was "out of cheese"`)
+		assert.Equal(t, 3, exitCode(err))
+		assert.Less(t, time.Since(start), 10*time.Second)
+	})
+	t.Run("one rank that is killed stops the others", func(t *testing.T) {
+		cfg, _ := job(t, 2, "killed", "")
+		err := Spawn(t.Context(), cfg)
+		var rank *RankError
+		require.ErrorAs(t, err, &rank)
+		assert.Equal(t, &RankError{Rank: 1, ExitCode: -1, Signal: syscall.SIGKILL}, rank)
+		assert.EqualError(t, err, "launch: rank 1 was killed by SIGKILL (the kernel sends it when memory runs out)")
+		assert.Equal(t, 1, exitCode(err))
+	})
+	t.Run("the oldest error file is the root cause", func(t *testing.T) {
+		cfg, _ := job(t, 2, "blame", t.TempDir())
+		err := Spawn(t.Context(), cfg)
+		var rank *RankError
+		require.ErrorAs(t, err, &rank)
+		assert.Equal(t, 1, rank.Rank)
+		assert.Equal(t, "launch.pythonError: step 7: ValueError: boom", rank.Message)
+		assert.Equal(t, rank.Message+"\n\nFile \"hook.py\", line 3", rank.Traceback)
+		assert.EqualError(t, err, "launch: rank 1 exited with code 1: launch.pythonError: step 7: ValueError: boom")
+	})
+	t.Run("the short form of an error file is read", func(t *testing.T) {
+		cfg, _ := job(t, 1, "plain-blame", "")
+		assert.EqualError(t, Spawn(t.Context(), cfg), "launch: rank 0 exited with code 4: just text")
+	})
+	t.Run("a cancelled context stops every rank with SIGTERM", func(t *testing.T) {
+		fifo, ready, dead := deathWatch(t)
+		cfg, _ := job(t, 2, "orderly", fifo)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		j, err := Start(ctx, cfg)
+		require.NoError(t, err)
+		assert.Len(t, j.Pids(), 2)
+		ready(2)
+		cancel(ErrTerminated)
+		err = j.Wait()
+		dead()
+		require.ErrorIs(t, err, ErrTerminated)
+		assert.Equal(t, 143, exitCode(err))
+		assert.Equal(t, err, j.Wait(), "Wait may be called again")
+	})
+	t.Run("a rank that ignores SIGTERM is killed after the grace period", func(t *testing.T) {
+		fifo, ready, dead := deathWatch(t)
+		cfg, _ := job(t, 2, "stubborn", fifo)
+		cfg.GracePeriod = 100 * time.Millisecond
+		ctx, cancel := context.WithCancel(t.Context())
+		j, err := Start(ctx, cfg)
+		require.NoError(t, err)
+		ready(2)
+		start := time.Now()
+		cancel()
+		require.ErrorIs(t, j.Wait(), context.Canceled)
+		dead()
+		assert.GreaterOrEqual(t, time.Since(start), cfg.GracePeriod)
+		assert.Less(t, time.Since(start), 10*time.Second)
+	})
 }
 
-func TestOneRankThatExitsStopsTheOthers(t *testing.T) {
-	cfg, _ := job(t, 3, "exit-3", "")
-	cfg.Show = ShowRank0
-	start := time.Now()
-	err := Spawn(t.Context(), cfg)
-	var rank *RankError
-	require.ErrorAs(t, err, &rank)
-	assert.Equal(t, &RankError{Rank: 1, ExitCode: 3, Tail: "out of cheese\n"}, rank)
-	assert.EqualError(t, err, `launch: rank 1 exited with code 3; its last output was "out of cheese"`)
-	assert.Equal(t, 3, ExitCode(err))
-	assert.Less(t, time.Since(start), 10*time.Second)
-}
-
-func TestOneRankThatIsKilledStopsTheOthers(t *testing.T) {
-	cfg, _ := job(t, 2, "killed", "")
-	err := Spawn(t.Context(), cfg)
-	var rank *RankError
-	require.ErrorAs(t, err, &rank)
-	assert.Equal(t, &RankError{Rank: 1, ExitCode: -1, Signal: syscall.SIGKILL}, rank)
-	assert.EqualError(t, err, "launch: rank 1 was killed by SIGKILL (the kernel sends it when memory runs out)")
-	assert.Equal(t, 1, ExitCode(err))
-}
-
-func TestTheOldestErrorFileIsTheRootCause(t *testing.T) {
-	cfg, _ := job(t, 2, "blame", t.TempDir())
-	err := Spawn(t.Context(), cfg)
-	var rank *RankError
-	require.ErrorAs(t, err, &rank)
-	assert.Equal(t, 1, rank.Rank)
-	assert.Equal(t, "launch.pythonError: step 7: ValueError: boom", rank.Message)
-	assert.Equal(t, rank.Message+"\n\nFile \"hook.py\", line 3", rank.Traceback)
-	assert.EqualError(t, err, "launch: rank 1 exited with code 1: launch.pythonError: step 7: ValueError: boom")
-}
-
-func TestTheShortFormOfAnErrorFileIsRead(t *testing.T) {
-	cfg, _ := job(t, 1, "plain-blame", "")
-	assert.EqualError(t, Spawn(t.Context(), cfg), "launch: rank 0 exited with code 4: just text")
-}
-
-func TestCancellingStopsEveryRankInOrder(t *testing.T) {
-	fifo, ready, dead := deathWatch(t)
-	cfg, _ := job(t, 2, "orderly", fifo)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	g, err := Start(ctx, cfg)
-	require.NoError(t, err)
-	assert.Len(t, g.Pids(), 2)
-	ready(2)
-	cancel(ErrTerminated)
-	err = g.Wait()
-	dead()
-	require.ErrorIs(t, err, ErrTerminated)
-	assert.Equal(t, 143, ExitCode(err))
-	assert.Equal(t, err, g.Wait(), "Wait may be called again")
-}
-
-func TestARankThatIgnoresSIGTERMIsKilledAfterTheGracePeriod(t *testing.T) {
-	fifo, ready, dead := deathWatch(t)
-	cfg, _ := job(t, 2, "stubborn", fifo)
-	cfg.GracePeriod = 100 * time.Millisecond
-	ctx, cancel := context.WithCancel(t.Context())
-	g, err := Start(ctx, cfg)
-	require.NoError(t, err)
-	ready(2)
-	start := time.Now()
-	cancel()
-	require.ErrorIs(t, g.Wait(), context.Canceled)
-	dead()
-	assert.GreaterOrEqual(t, time.Since(start), cfg.GracePeriod)
-	assert.Less(t, time.Since(start), 10*time.Second)
-}
-
-func TestWhatARankLeavesBehindIsKilledWithIt(t *testing.T) {
-	fifo, _, dead := deathWatch(t)
-	cfg, _ := job(t, 1, "leave-child", fifo)
-	require.NoError(t, Spawn(t.Context(), cfg))
-	dead()
-}
-
-func TestSpawnRefusesWhatCannotRun(t *testing.T) {
+func TestSpawn_refused(t *testing.T) {
 	command, _ := self("print", "")
 	for _, test := range []struct {
 		name string
@@ -222,29 +223,42 @@ func TestSpawnRefusesWhatCannotRun(t *testing.T) {
 			assert.ErrorContains(t, Spawn(t.Context(), test.cfg), test.want)
 		})
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	assert.ErrorIs(t, Spawn(ctx, SpawnConfig{Command: command, N: 1}), context.Canceled)
+	t.Run("a context that has ended", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		assert.ErrorIs(t, Spawn(ctx, SpawnConfig{Command: command, N: 1}), context.Canceled)
+	})
 }
 
-func TestASIGTERMToAnOrderlyTrainerGives143(t *testing.T) {
-	fifo, ready, _ := deathWatch(t)
-	command, env := self("orderly", fifo)
-	cmd := exec.Command(command[0])
-	cmd.Env = env
-	require.NoError(t, cmd.Start())
-	ready(1)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	var exit *exec.ExitError
-	require.ErrorAs(t, cmd.Wait(), &exit)
-	assert.Equal(t, 143, exit.ExitCode())
+func TestWithSIGTERM(t *testing.T) {
+	t.Run("a trainer that stops at SIGTERM exits with 143", func(t *testing.T) {
+		fifo, ready, _ := deathWatch(t)
+		command, env := self("orderly", fifo)
+		cmd := exec.Command(command[0])
+		cmd.Env = env
+		require.NoError(t, cmd.Start())
+		ready(1)
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		var exit *exec.ExitError
+		require.ErrorAs(t, cmd.Wait(), &exit)
+		assert.Equal(t, 143, exit.ExitCode())
+	})
 }
 
-func TestExitCodeKeepsToTheContract(t *testing.T) {
-	assert.Equal(t, 0, ExitCode(nil))
-	assert.Equal(t, 1, ExitCode(errors.New("x")))
-	assert.Equal(t, 143, ExitCode(errors.Join(errors.New("x"), ErrTerminated)))
-	assert.Equal(t, 125, ExitCode(&RankError{ExitCode: 125}))
-	assert.Equal(t, 1, ExitCode(&RankError{ExitCode: 143}))
-	assert.Equal(t, 1, ExitCode(&RankError{ExitCode: -1, Signal: syscall.SIGKILL}))
+func TestFail_exitCode(t *testing.T) {
+	t.Setenv(errorFileVariable, "")
+	for _, test := range []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"no error", nil, 0},
+		{"an error", errors.New("x"), 1},
+		{"SIGTERM", errors.Join(errors.New("x"), ErrTerminated), 143},
+		{"the largest code of a rank", &RankError{ExitCode: 125}, 125},
+		{"a rank's code above 125", &RankError{ExitCode: 143}, 1},
+		{"a rank that a signal ended", &RankError{ExitCode: -1, Signal: syscall.SIGKILL}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) { assert.Equal(t, test.want, Fail(test.err)) })
+	}
 }

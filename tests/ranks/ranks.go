@@ -31,7 +31,7 @@ type Job struct {
 	Dir string // shared by the ranks and the test
 
 	name   string
-	group  *launch.Group
+	job    *launch.Job
 	output bytes.Buffer // launch writes one line at a time; read it after Wait
 }
 
@@ -83,7 +83,7 @@ func start(t testing.TB, options Options) (*Job, error) {
 	}
 	// The rank's own deadline comes first: it can say what it was doing.
 	ctx, cancel := context.WithTimeout(t.Context(), options.Timeout+15*time.Second)
-	job.group, err = launch.Start(ctx, launch.SpawnConfig{
+	job.job, err = launch.Start(ctx, launch.SpawnConfig{
 		Command: []string{self}, N: options.N, Env: options.environ(job.Dir),
 		GracePeriod: 3 * time.Second, Stdout: &job.output, Stderr: &job.output, TailBytes: 64 << 10,
 	})
@@ -93,7 +93,7 @@ func start(t testing.TB, options Options) (*Job, error) {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = job.group.Wait()
+		_ = job.job.Wait()
 	})
 	return job, nil
 }
@@ -113,7 +113,7 @@ func (o Options) environ(dir string) []string {
 // fault, with its message, traceback and the output of all in its text; or the
 // context's when time ran out.
 func (j *Job) Wait() error {
-	err := j.group.Wait()
+	err := j.job.Wait()
 	if err == nil {
 		return nil
 	}
@@ -126,7 +126,7 @@ func (j *Job) Wait() error {
 }
 
 // Pids are the ranks' process ids, by rank.
-func (j *Job) Pids() []int { return j.group.Pids() }
+func (j *Job) Pids() []int { return j.job.Pids() }
 
 // Output is what the ranks printed, each line behind its rank. Call Wait before.
 func (j *Job) Output() string { return j.output.String() }
