@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"pyhook/internal/timeline"
 	"pyhook/pyhook"
-	"pyhook/timeline"
 )
 
 // The tracks of Options.Timeline. Buckets have one each: "bucket 0", ...

@@ -85,7 +85,7 @@ func integers(op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) err
 	return whole[uint8](op, dst, parts)
 }
 
-// halves computes in float32: the memory of two float32 copies.
+// halves computes in float32, in two float32 tensors of the same length.
 func halves(op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) error {
 	sum, err := tensorconv.New(tensorconv.Float32, dst.Shape()...)
 	if err != nil {
