@@ -40,9 +40,9 @@ func job(t *testing.T, n int, role, path string) (SpawnConfig, *bytes.Buffer) {
 	return SpawnConfig{Command: command, Env: env, N: n, Stdout: out, Stderr: out}, out
 }
 
-// deathWatch makes a FIFO for holdFIFO. ready returns when n processes hold it,
+// fifoHolders makes a FIFO for holdFIFO. ready returns when n processes hold it,
 // dead when none does any more.
-func deathWatch(t *testing.T) (path string, ready func(n int), dead func()) {
+func fifoHolders(t *testing.T) (path string, ready func(n int), dead func()) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "fifo")
 	require.NoError(t, unix.Mkfifo(path, 0o600))
@@ -132,7 +132,7 @@ func TestSpawn(t *testing.T) {
 		}
 	})
 	t.Run("a process that a rank leaves behind is killed", func(t *testing.T) {
-		fifo, _, dead := deathWatch(t)
+		fifo, _, dead := fifoHolders(t)
 		cfg, _ := job(t, 1, "leave-child", fifo)
 		require.NoError(t, Spawn(t.Context(), cfg))
 		dead()
@@ -175,7 +175,7 @@ func TestJob_Wait(t *testing.T) {
 		assert.EqualError(t, Spawn(t.Context(), cfg), "launch: rank 0 exited with code 4: just text")
 	})
 	t.Run("a cancelled context stops every rank with SIGTERM", func(t *testing.T) {
-		fifo, ready, dead := deathWatch(t)
+		fifo, ready, dead := fifoHolders(t)
 		cfg, _ := job(t, 2, "orderly", fifo)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		j, err := Start(ctx, cfg)
@@ -190,7 +190,7 @@ func TestJob_Wait(t *testing.T) {
 		assert.Equal(t, err, j.Wait(), "Wait may be called again")
 	})
 	t.Run("a rank that ignores SIGTERM is killed after the grace period", func(t *testing.T) {
-		fifo, ready, dead := deathWatch(t)
+		fifo, ready, dead := fifoHolders(t)
 		cfg, _ := job(t, 2, "stubborn", fifo)
 		cfg.GracePeriod = 100 * time.Millisecond
 		ctx, cancel := context.WithCancel(t.Context())
@@ -232,7 +232,7 @@ func TestSpawn_refused(t *testing.T) {
 
 func TestWithSIGTERM(t *testing.T) {
 	t.Run("a trainer that stops at SIGTERM exits with 143", func(t *testing.T) {
-		fifo, ready, _ := deathWatch(t)
+		fifo, ready, _ := fifoHolders(t)
 		command, env := self("orderly", fifo)
 		cmd := exec.Command(command[0])
 		cmd.Env = env

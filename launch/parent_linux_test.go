@@ -83,7 +83,7 @@ func TestDieWithParent(t *testing.T) {
 		{"a child that called DieWithParent from a thread that ended", "parent", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			fifo, ready, dead := deathWatch(t)
+			fifo, ready, dead := fifoHolders(t)
 			command, env := self(test.role, fifo)
 			parent := exec.Command(command[0])
 			parent.Env = append(env, "TMPDIR="+t.TempDir())
@@ -149,7 +149,7 @@ func roleChurn() int {
 
 func TestStart(t *testing.T) {
 	t.Run("ranks outlive the launcher's other threads", func(t *testing.T) {
-		fifo, _, dead := deathWatch(t)
+		fifo, _, dead := fifoHolders(t)
 		command, env := self("churn", fifo)
 		launcher := exec.Command(command[0])
 		launcher.Env = append(env, "TMPDIR="+t.TempDir())

@@ -16,7 +16,7 @@ func TestWhile(t *testing.T) {
 		deadline, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
 		defer cancel()
 		<-deadline.Done()
-		follows, stop := context.WithCancelCause(context.Background())
+		derived, stop := context.WithCancelCause(context.Background())
 		stop(context.Cause(deadline))
 		boom := errors.New("boom")
 		own, stop := context.WithCancelCause(context.Background())
@@ -24,7 +24,7 @@ func TestWhile(t *testing.T) {
 
 		for ctx, want := range map[context.Context]string{
 			deadline: "waiting: context deadline exceeded",
-			follows:  "waiting: context deadline exceeded",
+			derived:  "waiting: context deadline exceeded",
 			own:      "waiting: boom",
 		} {
 			err := ctxerr.While(ctx, "waiting")
@@ -32,7 +32,7 @@ func TestWhile(t *testing.T) {
 			assert.ErrorIs(t, err, ctx.Err())
 			assert.ErrorIs(t, err, context.Cause(ctx))
 		}
-		kind := ctxerr.As(follows, boom)
+		kind := ctxerr.As(derived, boom)
 		assert.EqualError(t, kind, "boom")
 		assert.ErrorIs(t, kind, boom)
 		assert.ErrorIs(t, kind, context.Canceled)
