@@ -22,7 +22,8 @@ func merge(w io.Writer, files ...io.Reader) error {
 	return err
 }
 
-// MergeToFile writes one trace of the traces of several ranks to a file, whole or not at all, and creates its folder.
+// MergeToFile writes one trace of the traces of several ranks to a file, whole or not at all, and
+// creates its folder.
 func MergeToFile(path string, files ...io.Reader) error {
 	return writeFile(path, func(w io.Writer) error { return merge(w, files...) })
 }
