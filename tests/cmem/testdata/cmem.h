@@ -6,7 +6,14 @@
 #include <stdlib.h>
 
 #include "../../../cbridge/bridge.h"
-#include "../../../tensorconv/memory.h"
+#include "../../../internal/memory/memory.h"
+#include "../../../tensor/copy.h"
+#include "../../../tensor/finite.h"
+#include "../../../tensorconv/dlpack.h"
+#define PYHOOK_DLPACK_ABI_H // the same structs
+#include "../../../cbridge/bucket_call.h"
+#include "../../../cbridge/bucket_object.h"
+#include "../../../cbridge/pending.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \
@@ -22,7 +29,7 @@ void check_copy(void);    // copy.c
 void check_objects(void); // object.c, callback.c
 void check_threads(void); // threadstate.c
 void check_dlpack(void);  // dlpack.c
-void check_hooks(void);   // hookcall.c
+void check_calls(void);   // invoke.c, bucket_call.c, bucket_object.c, torch_api.c, grad_mode.c
 void check_pending(void); // pending.c
 
 int live_funcs(void); // Go functions that Python holds
