@@ -3,7 +3,7 @@
 #ifndef PYHOOK_BUCKET_OBJECT_H
 #define PYHOOK_BUCKET_OBJECT_H
 
-#include "bridge.h"
+#include "pyapi.h"
 
 // pyh_make_bucket_type makes the type, attached, once in a process: a subclass of
 // methods (pyhook._bucket.BucketMethods) whose objects say that their __class__

@@ -1,7 +1,11 @@
 #include "invoke.h"
 
 #include "hot_path.h"
+#include "interrupt.h"
+#include "object.h"
 #include "pending.h"
+#include "signals.h"
+#include "threadstate.h"
 
 #include <pthread.h>
 #include <string.h>

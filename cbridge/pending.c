@@ -1,5 +1,7 @@
 #include "pending.h"
 
+#include "threadstate.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -3,6 +3,8 @@
 bool pyh_torch_api_init(pyh_torch_api *t) {
   t->dtype = pyh.PyUnicode_InternFromString("dtype");
   t->requires_grad = pyh.PyUnicode_InternFromString("requires_grad");
+  const DLPackExchangeAPI *x = pyh_exchange_api(t->tensor_class);
+  t->describe = x != NULL ? x->dltensor_from_py_object : NULL;
   PyObject *names = pyh.PyObject_GetAttrString(t->tensor_class, "names");
   if (names != NULL) {
     pyh.Py_DecRef(names);

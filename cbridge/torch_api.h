@@ -2,8 +2,7 @@
 #ifndef PYHOOK_TORCH_API_H
 #define PYHOOK_TORCH_API_H
 
-#include "bridge.h"
-#include "dlpack_abi.h"
+#include "dlpack.h"
 #include "grad_mode.h"
 
 // The objects are borrowed: TorchAPI of Go owns them. pybind11's methods come

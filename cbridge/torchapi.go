@@ -17,12 +17,9 @@ type TorchAPI struct {
 	objects []*Object        // own what c refers to
 }
 
-// NewTorchAPI looks torch up, which is imported. describe is the address of a C
-// function, int (*)(void *tensor, DLTensor *), that describes a torch.Tensor
-// (DLPack 1.3's exchange API); nil before torch 2.10. The caller closes the result.
-func NewTorchAPI(describe unsafe.Pointer) (*TorchAPI, error) {
+// NewTorchAPI looks torch up, which is imported. The caller closes the result.
+func NewTorchAPI() (*TorchAPI, error) {
 	t := &TorchAPI{c: (*C.pyh_torch_api)(C.calloc(1, C.sizeof_pyh_torch_api))}
-	t.c.describe = (*[0]byte)(describe)
 	if err := t.find(); err != nil {
 		t.Close()
 		return nil, fmt.Errorf("looking up torch's futures and tensors: %w", err)
@@ -52,7 +49,7 @@ func (t *TorchAPI) find() error {
 		slot{&t.c.is_contiguous, "is_contiguous"}, slot{&t.c.detach, "detach_"}); err != nil {
 		return err
 	}
-	if err := Check(func() bool { return bool(C.pyh_torch_api_init(t.c)) }); err != nil {
+	if err := check(func() bool { return bool(C.pyh_torch_api_init(t.c)) }); err != nil {
 		return err
 	}
 	return t.findGradMode()
@@ -82,7 +79,7 @@ func (t *TorchAPI) findGradMode() error {
 	}
 	text := C.CString(path)
 	defer C.free(unsafe.Pointer(text))
-	return Check(func() bool { return bool(C.pyh_grad_mode_find(&t.c.grad, text)) })
+	return check(func() bool { return bool(C.pyh_grad_mode_find(&t.c.grad, text)) })
 }
 
 // slot is a field of the C struct, for an attribute; "" is the object itself.
@@ -136,7 +133,7 @@ func (t *TorchAPI) attribute(o *Object, name string) (*Object, error) {
 // is bucket (pyhook._bucket.Bucket).
 func MakeBucketType(methods, bucket *Object) error {
 	return using(func() error {
-		return Check(func() bool { return bool(C.pyh_make_bucket_type(methods.ptr, bucket.ptr)) })
+		return check(func() bool { return bool(C.pyh_make_bucket_type(methods.ptr, bucket.ptr)) })
 	}, methods, bucket)
 }
 

@@ -1,9 +1,6 @@
 package pyhook
 
-import (
-	"pyhook/cbridge"
-	"pyhook/tensorconv"
-)
+import "pyhook/cbridge"
 
 // tools are what calls need of torch, and of _bridge.py for what the hot path leaves
 // to Python.
@@ -19,14 +16,11 @@ type tools struct {
 }
 
 func newTools(bridge *Object) (*tools, error) {
-	describe, err := tensorconv.TorchDescriber()
+	api, err := cbridge.NewTorchAPI()
 	if err != nil {
 		return nil, err
 	}
-	t := &tools{}
-	if t.api, err = cbridge.NewTorchAPI(describe); err != nil {
-		return nil, err
-	}
+	t := &tools{api: api}
 	if err := makeBucketType(bridge); err != nil {
 		return nil, err
 	}

@@ -5,15 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../../cbridge/bridge.h"
+#include "../../../cbridge/bucket_call.h"
+#include "../../../cbridge/bucket_object.h"
+#include "../../../cbridge/callback.h"
+#include "../../../cbridge/dlpack.h"
+#include "../../../cbridge/init.h"
+#include "../../../cbridge/interrupt.h"
+#include "../../../cbridge/object.h"
+#include "../../../cbridge/pending.h"
+#include "../../../cbridge/signals.h"
+#include "../../../cbridge/threadstate.h"
 #include "../../../internal/memory/memory.h"
 #include "../../../tensor/copy.h"
 #include "../../../tensor/finite.h"
-#include "../../../tensorconv/dlpack.h"
-#define PYHOOK_DLPACK_ABI_H // the same structs
-#include "../../../cbridge/bucket_call.h"
-#include "../../../cbridge/bucket_object.h"
-#include "../../../cbridge/pending.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \
