@@ -32,7 +32,6 @@ check_fmt() {
 	files=$(gofmt -l .)
 	[[ -z $files ]] || die "not formatted (make fmt puts it right):"$'\n'"$files"
 	ruff format --check
-	run "$scripts/stamp-pyapi.sh" --check
 }
 check_vet() { run go vet ./...; }
 check_staticcheck() { run "$tools/staticcheck" ./...; }

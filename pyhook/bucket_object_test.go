@@ -7,10 +7,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// probes are the names of shells.py.
+// probes are the names of bucket_objects.py.
 func probes(t *testing.T) []any {
 	t.Helper()
-	return python(t, "shells.names").([]any)
+	return python(t, "bucket_objects.names").([]any)
 }
 
 // The bucket that hooks get from Go is a type of C's, and the one of
@@ -18,7 +18,7 @@ func probes(t *testing.T) []any {
 func TestTheBucketsOfGoAndOfPythonAreAlike(t *testing.T) {
 	for _, name := range probes(t) {
 		check(t, name.(string), func(t *testing.T) {
-			m, err := rt.Import("shells")
+			m, err := rt.Import("bucket_objects")
 			require.NoError(t, err)
 			defer m.Close()
 			hook, err := m.Call("probe", name)
@@ -37,21 +37,21 @@ func TestTheBucketsOfGoAndOfPythonAreAlike(t *testing.T) {
 
 func TestABucketInARingOfReferencesIsCollected(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		_, err := run(t, load(t, "shells:in_a_cycle", HookConfig{}), bucket(t, []float32{1, 2}))
+		_, err := run(t, load(t, "bucket_objects:in_a_cycle", HookConfig{}), bucket(t, []float32{1, 2}))
 		require.NoError(t, err)
-		assert.Equal(t, []any{false, false}, python(t, "shells.still_there"))
+		assert.Equal(t, []any{false, false}, python(t, "bucket_objects.still_there"))
 	})
 }
 
 func TestABucketThatAHookKeepsIsItsOwn(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		h, b := load(t, "shells:keep", HookConfig{}), bucket(t, []float32{5, 6, 7, 8})
+		h, b := load(t, "bucket_objects:keep", HookConfig{}), bucket(t, []float32{5, 6, 7, 8})
 		for range 3 {
 			got, err := run(t, h, b)
 			require.NoError(t, err)
 			assert.Equal(t, []float32{5, 6, 7, 8}, got)
 		}
-		kept := python(t, "shells.kept_values").([]any)
+		kept := python(t, "bucket_objects.kept_values").([]any)
 		assert.Equal(t, []any{1.0, 2.0, 3.0}, kept[0])
 		assert.Equal(t, int64(3), kept[1])
 	})
@@ -59,7 +59,7 @@ func TestABucketThatAHookKeepsIsItsOwn(t *testing.T) {
 
 func TestCppRefusesABucketThatItDidNotMake(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		got, err := run(t, load(t, "shells:to_cpp", HookConfig{}), bucket(t, []float32{1, 2}))
+		got, err := run(t, load(t, "bucket_objects:to_cpp", HookConfig{}), bucket(t, []float32{1, 2}))
 		require.NoError(t, err)
 		assert.Equal(t, []float32{1, 2}, got)
 	})
@@ -68,29 +68,37 @@ func TestCppRefusesABucketThatItDidNotMake(t *testing.T) {
 // The memory of one serves the next, and nothing else of it.
 func TestAWeakReferenceToABucketEndsWithItsCall(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		h, b := load(t, "shells:weakly", HookConfig{}), bucket(t, []float32{1, 2})
+		h, b := load(t, "bucket_objects:weakly", HookConfig{}), bucket(t, []float32{1, 2})
 		for range 5 {
 			_, err := run(t, h, b)
 			require.NoError(t, err)
 		}
-		assert.Equal(t, []any{false, int64(5)}, python(t, "shells.weakly_alive"))
+		assert.Equal(t, []any{false, int64(5)}, python(t, "bucket_objects.weakly_alive"))
 	})
 }
 
-// What does not change a result is looked at now and then only: the results are
-// right all the same, and the bucket is soon as it was.
-func TestABufferThatASteadyHookReshapesIsMadeAnew(t *testing.T) {
-	check(t, "", func(t *testing.T) {
-		h, b := load(t, "shells:unsqueezed_late", HookConfig{}), bucket(t, []float32{1, 2, 3})
-		for range 200 {
-			got, err := run(t, h, b)
+// Metadata does not change this result, and would be seen by the next call.
+func TestABufferWhoseMetadataASteadyHookChangesIsMadeAnewForTheNextCall(t *testing.T) {
+	for _, change := range []string{"unsqueeze_", "requires_grad_", "__class__", "rename_"} {
+		check(t, change, func(t *testing.T) {
+			m, err := rt.Import("bucket_objects")
 			require.NoError(t, err)
-			require.Equal(t, []float32{1, 2, 3}, got)
-		}
-		seen := python(t, "shells.dimensions").([]any)
-		assert.Equal(t, int64(1), seen[69], "before")
-		for call, dim := range seen[128:] {
-			require.Equal(t, int64(1), dim, "call %d", call+128)
-		}
-	})
+			defer m.Close()
+			hook, err := m.Call("changed_late", change)
+			require.NoError(t, err)
+			defer hook.Close()
+			h, err := rt.WrapHook(hook, HookConfig{})
+			require.NoError(t, err)
+			defer h.Close()
+			b := bucket(t, []float32{1, 2, 3})
+			for range 72 {
+				got, err := run(t, h, b)
+				require.NoError(t, err)
+				require.Equal(t, []float32{1, 2, 3}, got)
+			}
+			for call, seen := range python(t, "bucket_objects.seen_metadata").([]any) {
+				require.Equal(t, []any{int64(1), false, true, false}, seen, "call %d", call)
+			}
+		})
+	}
 }

@@ -1,4 +1,4 @@
-#include "shell.h"
+#include "bucket_object.h"
 
 #include <string.h>
 
@@ -11,8 +11,8 @@ typedef struct {
   PyObject *weakrefs;
 } fields;
 
-// A type's functions are handed objects and nothing else.
-static const pyh_api *py;
+// A type's functions are handed objects and nothing else: there is one type in a
+// process.
 static PyObject *type;   // this type
 static PyObject *class;  // Bucket
 static Py_ssize_t before; // bytes of an object before its fields
@@ -24,14 +24,14 @@ static int spares;
 static fields *of(PyObject *o) { return (fields *)((char *)o + before); }
 
 static PyObject *held(PyObject *o) {
-  py->Py_IncRef(o);
+  pyh.Py_IncRef(o);
   return o;
 }
 
 static PyObject *buffer(PyObject *self, PyObject *none) {
   PyObject *o = of(self)->buffer;
   if (o == NULL) { // deleted: the member's own error
-    return py->PyObject_GetAttrString(self, "_buffer");
+    return pyh.PyObject_GetAttrString(self, "_buffer");
   }
   return held(o);
 }
@@ -53,7 +53,7 @@ static void drop(PyObject **slot) {
   PyObject *o = *slot;
   *slot = NULL; // before the reference goes: that may run any code
   if (o != NULL) {
-    py->Py_DecRef(o);
+    pyh.Py_DecRef(o);
   }
 }
 
@@ -64,17 +64,17 @@ static int clear(PyObject *self) {
 }
 
 static void dealloc(PyObject *self) {
-  py->PyObject_GC_UnTrack(self);
+  pyh.PyObject_GC_UnTrack(self);
   if (of(self)->weakrefs != NULL) {
-    py->PyObject_ClearWeakRefs(self);
+    pyh.PyObject_ClearWeakRefs(self);
   }
   clear(self); // may run any code, and that make and drop a bucket
   if (spares && spare == NULL) {
     spare = self;
   } else {
-    py->PyObject_GC_Del(self);
+    pyh.PyObject_GC_Del(self);
   }
-  py->Py_DecRef(type); // the object's reference
+  pyh.Py_DecRef(type); // the object's reference
 }
 
 static PyMethodDef methods_with_gil[] = {{"buffer", buffer, PYH_METH_NOARGS, NULL}, {0}};
@@ -82,23 +82,22 @@ static PyMethodDef no_methods[] = {{0}};
 static PyGetSetDef getset[] = {{"__class__", get_class, NULL, NULL, NULL}, {0}};
 
 static int basicsize(PyObject *o, Py_ssize_t *size) {
-  PyObject *n = py->PyObject_GetAttrString(o, "__basicsize__");
+  PyObject *n = pyh.PyObject_GetAttrString(o, "__basicsize__");
   if (n == NULL) {
     return 0;
   }
   int overflow;
-  *size = py->PyLong_AsLongLongAndOverflow(n, &overflow);
-  py->Py_DecRef(n);
+  *size = pyh.PyLong_AsLongLongAndOverflow(n, &overflow);
+  pyh.Py_DecRef(n);
   return 1;
 }
 
-PyObject *pyh_shell_type(const pyh_api *api, PyObject *methods, PyObject *bucket) {
+bool pyh_make_bucket_type(PyObject *methods, PyObject *bucket) {
   if (type != NULL) { // a Runtime before this one made it
-    return held(type);
+    return true;
   }
-  py = api;
   if (!basicsize(methods, &before)) {
-    return NULL;
+    return false;
   }
   static PyMemberDef members[4];
   members[0] = (PyMemberDef){"_layout", PYH_T_OBJECT_EX, before + offsetof(fields, layout), 0, NULL};
@@ -107,42 +106,42 @@ PyObject *pyh_shell_type(const pyh_api *api, PyObject *methods, PyObject *bucket
                              before + offsetof(fields, weakrefs), PYH_READONLY, NULL};
   // Without a GIL, reading a field beside a thread that sets it needs what only
   // CPython's own members do: buffer() stays BucketMethods' there.
-  spares = !py->free_threaded;
+  spares = !pyh.free_threaded;
   PyType_Slot slots[] = {
       {PYH_TP_DEALLOC, (void *)dealloc},
       {PYH_TP_TRAVERSE, (void *)traverse},
       {PYH_TP_CLEAR, (void *)clear},
-      {PYH_TP_METHODS, py->free_threaded ? no_methods : methods_with_gil},
+      {PYH_TP_METHODS, pyh.free_threaded ? no_methods : methods_with_gil},
       {PYH_TP_MEMBERS, members},
       {PYH_TP_GETSET, getset},
       {0},
   };
   PyType_Spec spec = {"pyhook._bucket.Bucket", (int)(before + sizeof(fields)), 0,
                       PYH_TPFLAGS_DEFAULT | PYH_TPFLAGS_HAVE_GC, slots};
-  PyObject *bases = py->PyTuple_New(1);
-  if (bases == NULL || py->PyTuple_SetItem(bases, 0, held(methods)) != 0) {
-    return NULL;
+  PyObject *bases = pyh.PyTuple_New(1);
+  if (bases == NULL || pyh.PyTuple_SetItem(bases, 0, held(methods)) != 0) {
+    return false;
   }
-  type = py->PyType_FromSpecWithBases(&spec, bases);
-  py->Py_DecRef(bases);
+  type = pyh.PyType_FromSpecWithBases(&spec, bases);
+  pyh.Py_DecRef(bases);
   if (type != NULL) {
     class = held(bucket);
   }
-  return type;
+  return type != NULL;
 }
 
-PyObject *pyh_shell(PyObject *layout, PyObject *buffer) {
+PyObject *pyh_new_bucket(PyObject *layout, PyObject *buffer) {
   PyObject *o = spare;
   if (o == NULL) {
-    o = py->PyType_GenericAlloc(type, 0);
+    o = pyh.PyType_GenericAlloc(type, 0);
     if (o != NULL) {
       *of(o) = (fields){held(layout), held(buffer), NULL};
     }
     return o;
   }
   spare = NULL;
-  py->PyObject_Init(o, type);
+  pyh.PyObject_Init(o, type);
   *of(o) = (fields){held(layout), held(buffer), NULL};
-  py->PyObject_GC_Track(o);
+  pyh.PyObject_GC_Track(o);
   return o;
 }

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "../cbridge/pyapi.h"
+#include "pyapi.h"
 
 // DLPack 1.3, dlpack.h: layouts are ABI.
 typedef struct { int32_t type, id; } DLDevice;
@@ -45,43 +45,34 @@ typedef struct {
   int (*current_work_stream)(int32_t, int32_t, void **);
 } DLPackExchangeAPI;
 
-// How exported tensors hold their memory: the two functions of package internal/memory.
-typedef struct {
-  void (*retain)(void *owner);
-  void (*release)(void *owner);
-} pyh_memory;
+// pyh_set_memory says how exported tensors hold their memory: by two functions
+// that may be called on any thread. Before the first export.
+void pyh_set_memory(void (*retain)(void *owner), void (*release)(void *owner));
 
-// A tensor as Go hands it to C.
-typedef struct {
-  void *data;
-  const pyh_memory *memory;
-  void *owner;
-  int32_t device_type, device_id;
-  uint8_t code, bits;
-  int32_t ndim;
-  const int64_t *shape, *strides; // in elements
-} pyh_tensor;
+// What follows is called attached.
 
-// dlpack.c. All expect an attached thread.
-// A capsule "dltensor" or "dltensor_versioned" over the tensor; new reference.
-PyObject *pyh_dlpack_capsule(const pyh_api *, const pyh_tensor *, int versioned);
+// A capsule "dltensor" or "dltensor_versioned" over the tensor, which holds a
+// reference of its own on owner; new reference.
+PyObject *pyh_dlpack_capsule(const DLTensor *, void *owner, bool versioned);
 // The exchange API of a Python type; NULL if it has none.
-const DLPackExchangeAPI *pyh_exchange_api(const pyh_api *, PyObject *type);
-PyObject *pyh_exchange_export(const DLPackExchangeAPI *, const pyh_tensor *);
-// A managed tensor that was imported. Go hands it to free in the end, on any thread.
+const DLPackExchangeAPI *pyh_exchange_api(PyObject *type);
+const DLPackExchangeAPI *pyh_exchange_api_of(PyObject *obj);
+// An object of that API's library over the tensor; new reference.
+PyObject *pyh_exchange_export(const DLPackExchangeAPI *, const DLTensor *, void *owner);
+// A managed tensor that was imported: free(managed) in the end, on any thread.
 typedef struct {
   void *managed;
   void (*free)(void *managed);
   DLTensor tensor;
-  int read_only;
+  bool read_only;
 } pyh_import;
 // 0: done. 1: not DLPack of a version that we know (*major says). -1: Python error.
-int pyh_dlpack_import(const pyh_api *, PyObject *capsule, pyh_import *out, uint32_t *major);
-int pyh_exchange_import(const pyh_api *, const DLPackExchangeAPI *, PyObject *obj,
-                        pyh_import *out, uint32_t *major);
+int pyh_dlpack_import(PyObject *capsule, pyh_import *out, uint32_t *major);
+// The same for an object whose type has that exchange API.
+int pyh_exchange_import(const DLPackExchangeAPI *, PyObject *obj, pyh_import *out,
+                        uint32_t *major);
 // Why a torch tensor's memory is not its values, or NULL: it is, or obj is not
 // an instance of tensor_type (*is_tensor says). A Python error may be set.
-const char *pyh_torch_objection(const pyh_api *, PyObject *tensor_type, PyObject *obj,
-                                int *is_tensor);
+const char *pyh_torch_objection(PyObject *tensor_type, PyObject *obj, bool *is_tensor);
 
 #endif

@@ -1,4 +1,4 @@
-#include "gradmode.h"
+#include "grad_mode.h"
 
 #include <dlfcn.h>
 
@@ -6,29 +6,29 @@
 static const char is_enabled[] = "_ZN3c108GradMode10is_enabledEv";
 static const char set_enabled[] = "_ZN3c108GradMode11set_enabledEb";
 
-static int ask(const pyh_api *py, const pyh_grad_mode *m) {
-  PyObject *is = py->vectorcall(m->py_enabled, NULL, 0, NULL);
+static int is_on(const pyh_grad_mode *m) {
+  PyObject *is = pyh.vectorcall(m->py_enabled, NULL, 0, NULL);
   if (is == NULL) {
     return -1;
   }
-  py->Py_DecRef(is); // only its address is looked at
-  return is == py->True;
+  pyh.Py_DecRef(is); // only its address is looked at
+  return is == pyh.True;
 }
 
-static void tell(const pyh_api *py, const pyh_grad_mode *m, bool on) {
-  PyObject *arg = on ? py->True : py->False;
-  PyObject *none = py->vectorcall(m->py_set, &arg, 1, NULL);
+static void set_mode(const pyh_grad_mode *m, bool on) {
+  PyObject *arg = on ? pyh.True : pyh.False;
+  PyObject *none = pyh.vectorcall(m->py_set, &arg, 1, NULL);
   if (none == NULL) {
-    py->PyErr_Clear();
+    pyh.PyErr_Clear();
     return;
   }
-  py->Py_DecRef(none);
+  pyh.Py_DecRef(none);
 }
 
-bool pyh_grad_mode_find(const pyh_api *py, pyh_grad_mode *m, const char *path) {
+bool pyh_grad_mode_find(pyh_grad_mode *m, const char *path) {
   m->enabled = NULL;
   m->set = NULL;
-  int was = ask(py, m);
+  int was = is_on(m);
   if (was < 0) {
     return false;
   }
@@ -42,10 +42,10 @@ bool pyh_grad_mode_find(const pyh_api *py, pyh_grad_mode *m, const char *path) {
   *(void **)&set = dlsym(lib, set_enabled);
   if (enabled != NULL && set != NULL) {
     set(!was);
-    int is = ask(py, m);
+    int is = is_on(m);
     bool fits = is == !was && enabled() == !was;
     set(was);
-    is = ask(py, m);
+    is = is_on(m);
     if (is < 0) {
       return false;
     }
@@ -57,7 +57,7 @@ bool pyh_grad_mode_find(const pyh_api *py, pyh_grad_mode *m, const char *path) {
   return true;
 }
 
-bool pyh_grad_off(const pyh_api *py, const pyh_grad_mode *m) {
+bool pyh_grad_off(const pyh_grad_mode *m) {
   bool was;
   if (m->enabled != NULL) {
     was = m->enabled();
@@ -69,21 +69,21 @@ bool pyh_grad_off(const pyh_api *py, const pyh_grad_mode *m) {
   if (m->py_enabled == NULL) {
     return false;
   }
-  int is = ask(py, m);
+  int is = is_on(m);
   if (is < 0) {
-    py->PyErr_Clear();
+    pyh.PyErr_Clear();
   }
   was = is != 0;
   if (was) {
-    tell(py, m, false);
+    set_mode(m, false);
   }
   return was;
 }
 
-void pyh_grad_back(const pyh_api *py, const pyh_grad_mode *m, bool was) {
+void pyh_grad_back(const pyh_grad_mode *m, bool was) {
   if (m->set != NULL) {
     m->set(was);
   } else if (m->py_set != NULL) {
-    tell(py, m, was);
+    set_mode(m, was);
   }
 }

@@ -179,19 +179,37 @@ def weakly_alive():
     return any(out), len(out)
 
 
-calls = []
+class OtherTensor(torch.Tensor):
+    pass
 
 
-def unsqueezed_late(state, bucket):
-    """Gives the buffer a dimension more, in place, in its 70th call; tells of its dimensions."""
-    tensor = bucket.buffer()
-    calls.append(tensor.dim())
-    if len(calls) == 70:
-        tensor.unsqueeze_(0)
-    return done(tensor)
+def other_class(tensor):
+    tensor.__class__ = OtherTensor
 
 
-def dimensions():
-    out = list(calls)
-    calls.clear()
-    return out
+changes = {
+    "unsqueeze_": lambda tensor: tensor.unsqueeze_(0),
+    "requires_grad_": lambda tensor: tensor.requires_grad_(),
+    "__class__": other_class,
+    "rename_": lambda tensor: tensor.rename_("n") if hasattr(tensor, "rename_") else None,
+}
+seen = []
+
+
+def changed_late(name):
+    """A hook that changes the buffer's metadata, in place, in its 70th call."""
+    seen.clear()
+
+    def hook(state, bucket):
+        tensor = bucket.buffer()
+        named = hasattr(tensor, "has_names") and tensor.has_names()
+        seen.append([tensor.dim(), tensor.requires_grad, type(tensor) is torch.Tensor, named])
+        if len(seen) == 70:
+            changes[name](tensor)
+        return done(tensor)
+
+    return hook
+
+
+def seen_metadata():
+    return seen
