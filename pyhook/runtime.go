@@ -126,8 +126,10 @@ func (rt *Runtime) boot(output Output) error {
 		return err
 	}
 	defer version.Close()
-	rt.torch, err = version.Str()
-	return err
+	if rt.torch, err = version.Str(); err != nil {
+		return err
+	}
+	return rt.interpreter.SaveBytecode()
 }
 
 // importUncollected imports a module with Python's garbage collector off, if it
