@@ -19,6 +19,9 @@ char *pyh_load(const char *path, const char *version);
 // the caller frees.
 char *pyh_initialize(const char *executable);
 
+// heap.c
+void pyh_grow_heap(void); // the calling thread's, for what Python will allocate
+
 // threadstate.c
 void pyh_make_exit_key(void); // before Python starts
 void pyh_enter(void);

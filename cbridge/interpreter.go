@@ -152,6 +152,7 @@ func (in *Interpreter) load(library string) error {
 // its thread for ever: CPython hangs when another one finalises it.
 func (in *Interpreter) mainThread(started chan<- error) {
 	runtime.LockOSThread()
+	C.pyh_grow_heap()
 	executable := C.CString(in.Python.Executable)
 	message := C.pyh_initialize(executable)
 	C.free(unsafe.Pointer(executable))
