@@ -13,9 +13,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // cancels is how many steps are cancelled: PYHOOK_CANCELS of them, or 1000.
@@ -51,7 +52,7 @@ func TestReducer_Wait_cancelledStepsLeaveNothing(t *testing.T) {
 						want := 2 * float32(k+1)
 						require.Equal(t, []float32{want, want}, floats(r.Gradient(k)), "step %d", i)
 					}
-					most = max(most, tensorconv.LiveMemory())
+					most = max(most, tensor.LiveMemory())
 				}
 				t.Logf("%d of %d steps were cut short; at most %d memories at once", cut, n, most)
 				assert.NotZero(t, cut)
@@ -75,9 +76,9 @@ func cancelledStep(t *testing.T, r *ddp.Reducer) bool {
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	for _, other := range []error{pyhook.ErrRaised, pyhook.ErrFutureFailed, pyhook.ErrClosed, pyhook.ErrBadResult} {
+	for _, other := range []error{c10d.ErrRaised, c10d.ErrFutureFailed, c10d.ErrClosed, c10d.ErrBadResult} {
 		require.NotErrorIs(t, err, other)
 	}
-	require.Equal(t, errors.Is(err, pyhook.ErrInterrupted), strings.Contains(strings.ToLower(err.Error()), "interrupted"), "%v", err)
+	require.Equal(t, errors.Is(err, c10d.ErrInterrupted), strings.Contains(strings.ToLower(err.Error()), "interrupted"), "%v", err)
 	return true
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
-	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // quick is long enough for what must not happen.
@@ -47,7 +47,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			require.NoError(t, err)
 			old := abandonedStep(t, g, r)
 			late := g.open
-			g.open = map[int]func(pyhook.Value, error){}
+			g.open = map[int]func(c10d.Result, error){}
 			if order == ddp.Overlapped {
 				g.called(t, 1)
 			}
@@ -57,7 +57,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			set(t, r, 1, 3)
 			g.called(t, 0)
 			old[0] = 1000
-			late[0](pyhook.Value{}, nil)
+			late[0](nil, nil)
 			set(t, r, 0, 4)
 			g.complete(0, r.Gradient(1), nil)
 			g.called(t, 1)
@@ -69,7 +69,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			old[0] = 1001 // a careless trainer writes there too
 			r.Close()
 			if order == ddp.Overlapped { // still at work after Close
-				late[1](pyhook.Value{}, nil)
+				late[1](nil, nil)
 			}
 		})
 	}
@@ -80,7 +80,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 func abandonedStep(t *testing.T, g *gate, r *ddp.Reducer) []float32 {
 	t.Helper()
 	own := []float32{1}
-	grad := tensor(t, own...)
+	grad := tensorOf(t, own...)
 	defer grad.Close()
 	old := floats(r.Gradient(1))
 	set(t, r, 1, 7)
@@ -120,7 +120,7 @@ func TestTheCauseOfACancelledContextIsTheError(t *testing.T) {
 
 func TestAStepThatIsReducedIsASuccessThoughTheContextEnded(t *testing.T) {
 	called := make(chan int, 10)
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		defer func() { called <- b.Index() }()
 		return identity(ctx, b)
 	}}
@@ -136,7 +136,7 @@ func TestAStepThatIsReducedIsASuccessThoughTheContextEnded(t *testing.T) {
 }
 
 func TestAHookThatHeedsItsContextIsStopped(t *testing.T) {
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}
@@ -154,7 +154,7 @@ func TestAHookThatHeedsItsContextIsStopped(t *testing.T) {
 
 func TestAHookCallThatIsInsideIsWaitedFor(t *testing.T) {
 	release, called := make(chan struct{}), make(chan struct{})
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		close(called)
 		<-release
 		return identity(ctx, b)
@@ -193,7 +193,7 @@ func TestNothingWorksAfterClose(t *testing.T) {
 		}
 		closing.Wait()
 		r.Close()
-		grad := tensor(t, 1)
+		grad := tensorOf(t, 1)
 		defer grad.Close()
 		_, err = r.Wait(soon(t))
 		require.ErrorIs(t, err, ddp.ErrClosed)
@@ -211,7 +211,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 				g := newGate()
 				r, err := ddp.NewReducer(soon(t), scalars(3), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
 				require.NoError(t, err)
-				grad := tensor(t, 1)
+				grad := tensorOf(t, 1)
 				defer grad.Close()
 				memory := floats(r.Gradient(2))
 				set(t, r, 2, 1)
@@ -232,7 +232,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 				}
 				memory[0] = 5 // the reduction goes on, and the memory is still there
 				for _, complete := range g.open {
-					complete(pyhook.Value{}, nil)
+					complete(nil, nil)
 				}
 			})
 		}
@@ -289,7 +289,7 @@ func TestTwoWaitsAtOnceAreRefused(t *testing.T) {
 // Whoever comes second must not write to a bucket that may be with the hook.
 func TestOfManyMarkersOfOneParameterOneWins(t *testing.T) {
 	r := reducer(t, parameters([]int64{1 << 20}), ddp.Options{Hook: hook{run: identity}})
-	grad := zeros(t, tensorconv.Float64, 1<<20)
+	grad := zeros(t, tensor.Float64, 1<<20)
 	for range 10 {
 		var won, refused atomic.Int32
 		var marking sync.WaitGroup
@@ -316,7 +316,7 @@ func TestOfManyMarkersOfOneParameterOneWins(t *testing.T) {
 // A Wait or a Close that comes while a gradient is still being copied.
 func TestAStepThatEndsWhileAGradientIsCopied(t *testing.T) {
 	noLeaks(t, func() {
-		grad := zeros(t, tensorconv.Float64, 1<<20)
+		grad := zeros(t, tensor.Float64, 1<<20)
 		defer grad.Close()
 		for i := range 40 {
 			r, err := ddp.NewReducer(soon(t), parameters([]int64{1 << 20}, nil), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})

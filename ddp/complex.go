@@ -3,8 +3,8 @@ package ddp
 import (
 	"fmt"
 
-	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/c10d"
+	"pyhook/tensor"
 )
 
 // A bucket of complex parameters is a real buffer of both parts of each number, as
@@ -15,7 +15,7 @@ import (
 // checkComplex says whether the hook can reduce the parameters: a hook in Python
 // knows what its torch's DDP can.
 func (r *Reducer) checkComplex() error {
-	hook, ok := r.opts.Hook.(interface{ ComplexParameters() error })
+	hook, ok := r.opts.Hook.(c10d.ComplexHook)
 	if !ok {
 		return nil
 	}
@@ -32,7 +32,7 @@ func (r *Reducer) checkComplex() error {
 }
 
 // shapeIn is the shape of p's gradient in a bucket.
-func shapeIn(p *pyhook.Parameter) []int64 {
+func shapeIn(p *c10d.Parameter) []int64 {
 	if p.DType.IsComplex() {
 		return append(append([]int64{}, p.Shape...), 2)
 	}
@@ -40,7 +40,7 @@ func shapeIn(p *pyhook.Parameter) []int64 {
 }
 
 // elementsIn counts p's elements in a bucket.
-func elementsIn(p *pyhook.Parameter) int64 {
+func elementsIn(p *c10d.Parameter) int64 {
 	if p.DType.IsComplex() {
 		return 2 * elements(p)
 	}
@@ -48,11 +48,11 @@ func elementsIn(p *pyhook.Parameter) int64 {
 }
 
 // viewOf returns a part of a bucket's buffer, of this shape there, as a gradient.
-func viewOf(buffer *tensorconv.Tensor, offset int64, shape []int64, dtype tensorconv.DType) (*tensorconv.Tensor, error) {
+func viewOf(buffer *tensor.Tensor, offset int64, shape []int64, dtype tensor.DType) (*tensor.Tensor, error) {
 	view, err := buffer.View(offset, shape, nil)
 	if err != nil || !dtype.IsComplex() {
 		return view, err
 	}
 	defer view.Close()
-	return tensorconv.ViewAsComplex(view)
+	return tensor.ViewAsComplex(view)
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 var errBoom = errors.New("boom")
@@ -19,14 +19,14 @@ var errBoom = errors.New("boom")
 func failing(t *testing.T, how string) *hook {
 	h := &hook{}
 	failed := false
-	h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h.run = func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		if b.Index() != 1 || failed {
 			return identity(ctx, b)
 		}
 		failed = true
 		floats(b.Buffer())[0] = -1 // in place, and then it fails
-		value := func(t *tensorconv.Tensor) (*pyhook.Future, error) {
-			return pyhook.CompletedFuture(pyhook.TensorValue(t), nil), nil
+		value := func(t *tensor.Tensor) (*c10d.Future[c10d.Result], error) {
+			return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: t}, nil), nil
 		}
 		switch how {
 		case "call":
@@ -34,52 +34,52 @@ func failing(t *testing.T, how string) *hook {
 		case "no future":
 			return nil, nil
 		case "future":
-			return pyhook.CompletedFuture(pyhook.Value{}, errBoom), nil
+			return c10d.CompletedFuture[c10d.Result](nil, errBoom), nil
 		case "late future":
-			future, complete := pyhook.NewFuture()
-			go complete(pyhook.Value{}, errBoom)
+			future, complete := c10d.NewFuture[c10d.Result]()
+			go complete(nil, errBoom)
 			return future, nil
 		case "short":
-			return value(zeros(t, tensorconv.Float32, 0))
+			return value(zeros(t, tensor.Float32, 0))
 		case "shape":
-			return value(zeros(t, tensorconv.Float32, 1, 1))
+			return value(zeros(t, tensor.Float32, 1, 1))
 		case "dtype":
-			return value(zeros(t, tensorconv.Float8E5M2, 1))
+			return value(zeros(t, tensor.Float8E5M2, 1))
 		}
 		return value(nil)
 	}
-	h.parse = func(v pyhook.Value) (*tensorconv.Tensor, error) {
-		if v.Tensor() == nil && how == "parse" {
+	h.parse = func(v c10d.Result) (*tensor.Tensor, error) {
+		if empty := v.(c10d.TensorResult).Tensor == nil; empty && how == "parse" {
 			return nil, errBoom
-		} else if v.Tensor() == nil {
+		} else if empty {
 			return nil, nil
 		}
-		return v.Tensor().View(0, v.Tensor().Shape(), nil)
+		return c10d.ParseTensor(v)
 	}
 	return h
 }
 
 func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
 	for how, want := range map[string]error{
-		"call": errBoom, "no future": pyhook.ErrNotFuture, "future": errBoom, "late future": errBoom, "parse": errBoom,
-		"short": pyhook.ErrBadResult, "shape": pyhook.ErrBadResult, "dtype": nil, "nil": pyhook.ErrNotTensor,
+		"call": errBoom, "no future": c10d.ErrNotFuture, "future": errBoom, "late future": errBoom, "parse": errBoom,
+		"short": c10d.ErrBadResult, "shape": c10d.ErrBadResult, "dtype": nil, "nil": c10d.ErrNotTensor,
 	} {
 		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 			t.Run(how, func(t *testing.T) {
 				launched := 0
 				h := failing(t, how)
 				run := h.run
-				h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+				h.run = func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 					launched++
 					if b.Index() == 0 { // a result elsewhere, whose copy would show
-						return pyhook.CompletedFuture(pyhook.TensorValue(tensor(t, 99, 99)), nil), nil
+						return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: tensorOf(t, 99, 99)}, nil), nil
 					}
 					return run(ctx, b)
 				}
-				params := []*pyhook.Parameter{
-					{Name: "c", Shape: []int64{1}, DType: tensorconv.Float32},
-					{Name: "b", Shape: []int64{1}, DType: tensorconv.Float32},
-					{Name: "a", Shape: []int64{2}, DType: tensorconv.Float32},
+				params := []*c10d.Parameter{
+					{Name: "c", Shape: []int64{1}, DType: tensor.Float32},
+					{Name: "b", Shape: []int64{1}, DType: tensor.Float32},
+					{Name: "a", Shape: []int64{2}, DType: tensor.Float32},
 				}
 				r := reducer(t, params, ddp.Options{Hook: h, BucketCapMB: tiny, Order: order})
 				failAtBucketOne(t, r, want)
@@ -102,7 +102,7 @@ func failAtBucketOne(t *testing.T, r *ddp.Reducer, want error) {
 	addresses := []any{r.Gradient(0).Data(), r.Gradient(1).Data(), r.Gradient(2).Data()}
 	set(t, r, 2, 3)
 	for i := range own {
-		require.NoError(t, r.ReadyFrom(i, tensor(t, own[i]...)))
+		require.NoError(t, r.ReadyFrom(i, tensorOf(t, own[i]...)))
 	}
 	timings, err := r.Wait(soon(t))
 	require.Error(t, err)
@@ -146,7 +146,7 @@ func TestAnErrorOfAFutureWaitsForTheOthersSoThatNoneWritesIntoTheNextStep(t *tes
 func TestMarkingTwiceIsRefusedAndWritesNothing(t *testing.T) {
 	r := reducer(t, parameters([]int64{1}, []int64{1}), ddp.Options{Hook: hook{run: identity}, BucketCapMB: tiny})
 	set(t, r, 1, 5)
-	for _, err := range []error{r.Ready(1), r.ReadyFrom(1, tensor(t, 9))} {
+	for _, err := range []error{r.Ready(1), r.ReadyFrom(1, tensorOf(t, 9))} {
 		require.ErrorIs(t, err, ddp.ErrReadyTwice)
 		var parameter *ddp.ParameterError
 		require.ErrorAs(t, err, &parameter)
@@ -186,7 +186,7 @@ func TestWaitingTooEarlyNamesTheParametersThatAreMissing(t *testing.T) {
 func TestAHooksErrorGoesBeforeAParameterThatIsMissing(t *testing.T) {
 	h := failing(t, "call")
 	called, run := make(chan int, 10), h.run
-	h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h.run = func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		defer func() { called <- b.Index() }()
 		return run(ctx, b)
 	}
@@ -204,7 +204,7 @@ func TestThereIsNoParameterBeyondTheList(t *testing.T) {
 	r := reducer(t, scalars(2), ddp.Options{Hook: hook{run: identity}})
 	for _, i := range []int{-1, 2} {
 		require.ErrorContains(t, r.Ready(i), "there are 2")
-		require.ErrorContains(t, r.ReadyFrom(i, tensor(t, 1)), "there are 2")
+		require.ErrorContains(t, r.ReadyFrom(i, tensorOf(t, 1)), "there are 2")
 		assert.Panics(t, func() { r.Gradient(i) })
 	}
 	stepWorks(t, r, 2)

@@ -6,9 +6,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // ready marks every parameter, the last one first, and waits.
@@ -43,9 +43,9 @@ func TestBucketsThatAreGivenAreTheBuckets(t *testing.T) {
 
 func TestBucketsThatAreNoneAreRefused(t *testing.T) {
 	mixed := scalars(3)
-	mixed[2].DType = tensorconv.Float64
+	mixed[2].DType = tensor.Float64
 	for want, c := range map[string]struct {
-		params []*pyhook.Parameter
+		params []*c10d.Parameter
 		given  [][]int
 	}{
 		"does not have all parameters":   {scalars(3), [][]int{{0}, {2}}},

@@ -6,9 +6,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // python loads a hook and closes it with the test.
@@ -35,7 +36,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 				require.NoError(t, err)
 				defer h.Close()
 				params := parameters([]int64{2, 3}, []int64{3}, []int64{0}, nil)
-				params[3].Data = must(tensorconv.New(tensorconv.Float32))
+				params[3].Data = must(tensor.New(tensor.Float32))
 				defer params[3].Data.Close()
 				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
 				require.NoError(t, err)
@@ -59,7 +60,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 	}
 }
 
-func closeParameters(params []*pyhook.Parameter) {
+func closeParameters(params []*c10d.Parameter) {
 	for _, p := range params {
 		p.Close()
 	}
@@ -109,7 +110,7 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 	require.NoError(t, err)
 	defer namespace.Close()
 	params := parameters([]int64{2}, []int64{3}, []int64{2, 2})
-	data := tensor(t, 10, 11)
+	data := tensorOf(t, 10, 11)
 	params[0].Data = data
 	defer closeParameters(params)
 	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:watches", namespace), BucketCapMB: twoFloats})
@@ -127,8 +128,8 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 }
 
 func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
-	for spec, kind := range map[string]error{"hooks:raises_once": pyhook.ErrRaised, "hooks:fails_once": pyhook.ErrFutureFailed,
-		"hooks:short_once": pyhook.ErrShort, "hooks:none_once": pyhook.ErrNoneResult} {
+	for spec, kind := range map[string]error{"hooks:raises_once": c10d.ErrRaised, "hooks:fails_once": c10d.ErrFutureFailed,
+		"hooks:short_once": c10d.ErrShort, "hooks:none_once": c10d.ErrNoneResult} {
 		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 			t.Run(spec, func(t *testing.T) {
 				seen, err := rt.Import("builtins")
@@ -141,7 +142,7 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 				defer closeParameters(params)
 				r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, list), BucketCapMB: tiny, Order: order})
 				own := []float32{1}
-				require.NoError(t, r.ReadyFrom(0, tensor(t, own...)))
+				require.NoError(t, r.ReadyFrom(0, tensorOf(t, own...)))
 				set(t, r, 1, 1)
 				set(t, r, 2, 1)
 				_, err = r.Wait(soon(t))
@@ -149,7 +150,7 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 				var step *ddp.StepError
 				require.ErrorAs(t, err, &step)
 				assert.Equal(t, 1, step.Bucket)
-				var of *pyhook.HookError
+				var of *c10d.Error
 				require.ErrorAs(t, err, &of)
 				assert.Equal(t, 1, of.Bucket)
 				assert.Equal(t, []float32{1}, own)
@@ -162,15 +163,15 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 // A result that the hook left on another dtype, with an offset and strides.
 func TestAPythonHooksOddResultIsReadRight(t *testing.T) {
 	params := scalars(3)
-	params[1].DType = tensorconv.Float64
+	params[1].DType = tensor.Float64
 	defer closeParameters(params)
 	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:odd", nil)})
 	for range 2 {
 		for i, p := range params {
-			grad := converted(t, p.DType, tensor(t, float32(i+1)))
+			grad := converted(t, p.DType, tensorOf(t, float32(i+1)))
 			require.NoError(t, r.ReadyFrom(i, grad))
 			defer func() {
-				back := converted(t, tensorconv.Float32, grad)
+				back := converted(t, tensor.Float32, grad)
 				assert.Equal(t, float32(2*(i+1)), floats(back)[0])
 			}()
 		}

@@ -1,14 +1,14 @@
 package pyhook
 
 import (
-	"errors"
 	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/c10d"
+	"pyhook/tensor"
 )
 
 // FuzzHookResult: a hook that does what the bytes say (testdata/programs.py)
@@ -68,15 +68,15 @@ func collected(t *testing.T) [5]int64 {
 
 func runProgram(t *testing.T, program []byte) {
 	t.Helper()
-	buffer, err := tensorconv.New(tensorconv.Float32, 6)
+	buffer, err := tensor.New(tensor.Float32, 6)
 	require.NoError(t, err)
 	defer buffer.Close()
-	memory, err := tensorconv.RawBytes(buffer)
+	memory, err := tensor.RawBytes(buffer)
 	require.NoError(t, err)
-	numbers, err := tensorconv.Slice[float32](buffer)
+	numbers, err := tensor.Slice[float32](buffer)
 	require.NoError(t, err)
 	copy(numbers, []float32{1, -2, 3.5, 1e-3, 70000, 6})
-	b, err := NewGradBucket(BucketConfig{Index: 2, Count: 4, Buffer: buffer, Offsets: []int64{0, 2}, Lengths: []int64{2, 4}, Sizes: [][]int64{{2}, {2, 2}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 2, Count: 4, Buffer: buffer, Offsets: []int64{0, 2}, Lengths: []int64{2, 4}, Sizes: [][]int64{{2}, {2, 2}}})
 	require.NoError(t, err)
 	defer b.Close()
 	python(t, "programs.begin", program, int64(uintptr(buffer.Data())), int64(len(memory)))
@@ -92,7 +92,7 @@ func runProgram(t *testing.T, program []byte) {
 	} else {
 		defer result.Close()
 		require.Equal(t, true, want["ok"], "it must be refused: %v", want["why"])
-		got, err := tensorconv.RawBytes(result)
+		got, err := tensor.RawBytes(result)
 		require.NoError(t, err)
 		require.Equal(t, want["dtype"], "torch."+result.DType().String())
 		require.Equal(t, want["result"].([]byte), meant(result.DType(), got))
@@ -103,9 +103,9 @@ func runProgram(t *testing.T, program []byte) {
 
 // meant copies the bytes of elements. Bools that are neither 0 nor 1 are true, and
 // torch's own copy makes them 1.
-func meant(dtype tensorconv.DType, raw []byte) []byte {
+func meant(dtype tensor.DType, raw []byte) []byte {
 	out := append([]byte{}, raw...)
-	if dtype == tensorconv.Bool {
+	if dtype == tensor.Bool {
 		for i, b := range out {
 			out[i] = min(b, 1)
 		}
@@ -114,7 +114,7 @@ func meant(dtype tensorconv.DType, raw []byte) []byte {
 }
 
 // runRaw calls the hook and returns its result as it is.
-func runRaw(t *testing.T, h CommHook, b *GradBucket) (*tensorconv.Tensor, error) {
+func runRaw(t *testing.T, h c10d.CommHook, b *c10d.GradBucket) (*tensor.Tensor, error) {
 	t.Helper()
 	future, err := h.RunHook(t.Context(), b)
 	if err != nil {
@@ -125,28 +125,28 @@ func runRaw(t *testing.T, h CommHook, b *GradBucket) (*tensorconv.Tensor, error)
 	if err != nil {
 		return nil, err
 	}
-	return h.ParseHookResult(value)
+	return h.ParseHookResult(b, value)
 }
 
 // requireWhole asserts that an error has all its parts.
 func requireWhole(t *testing.T, err error) {
 	t.Helper()
-	var e *HookError
+	var e *c10d.Error
 	require.ErrorAs(t, err, &e)
-	assert.Equal(t, "programs.hook", e.Hook)
+	assert.Equal(t, "hook programs.hook", e.Op)
 	assert.Equal(t, 0, e.Rank)
 	assert.Equal(t, 2, e.Bucket)
 	assert.NotEmpty(t, e.Detail)
 	assert.NotEmpty(t, e.Hint, "%v", err)
 	known := false
-	for _, kind := range []error{ErrRaised, ErrNotFuture, ErrFutureFailed, ErrBadResult} {
-		known = known || errors.Is(e.Kind, kind)
+	for _, kind := range []c10d.Code{c10d.ErrRaised, c10d.ErrNotFuture, c10d.ErrFutureFailed, c10d.ErrBadResult} {
+		known = known || e.Code.Is(kind)
 	}
 	assert.True(t, known, "%v", err)
 }
 
 // asGivenTo asserts that the next hook sees the trainer's memory as it is.
-func asGivenTo(t *testing.T, b *GradBucket, memory []byte) {
+func asGivenTo(t *testing.T, b *c10d.GradBucket, memory []byte) {
 	t.Helper()
 	h, err := rt.NewHook("programs:look", HookConfig{})
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func asGivenTo(t *testing.T, b *GradBucket, memory []byte) {
 	result, err := runRaw(t, h, b)
 	require.NoError(t, err)
 	defer result.Close()
-	got, err := tensorconv.RawBytes(result)
+	got, err := tensor.RawBytes(result)
 	require.NoError(t, err)
 	require.Equal(t, memory, got)
 	require.Equal(t, map[any]any{

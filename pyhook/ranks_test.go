@@ -16,7 +16,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
+	"pyhook/tensor"
 )
 
 func init() {
@@ -78,16 +80,16 @@ func childFileRank(is *require.Assertions) {
 	subGroups(is, rank)
 	dtypes, err := world.DTypes()
 	is.NoError(err)
-	allReduce, fp16 := &AllReduceCommHook{world}, &FP16CompressCommHook{world}
+	allReduce, fp16 := &hooks.AllReduceCommHook{Group: world}, &hooks.FP16CompressCommHook{Group: world}
 	for i, n := range []int64{1, 7, 1000, 100_003} {
-		sameBits(is, "allreduce", allReduce, tensorconv.Float32, n, rank)
-		sameBits(is, "allreduce", allReduce, tensorconv.Float64, n, rank)
+		sameBits(is, "allreduce", allReduce, tensor.Float32, n, rank)
+		sameBits(is, "allreduce", allReduce, tensor.Float64, n, rank)
 		if dtypes["float16"] == "" {
-			sameBits(is, "fp16", fp16, tensorconv.Float32, n, rank)
-			sameBits(is, "fp16", fp16, tensorconv.Float64, n, rank)
-			sameBits(is, "fp16", fp16, tensorconv.Float16, n, rank)
+			sameBits(is, "fp16", fp16, tensor.Float32, n, rank)
+			sameBits(is, "fp16", fp16, tensor.Float64, n, rank)
+			sameBits(is, "fp16", fp16, tensor.Float16, n, rank)
 		} else if i == 0 {
-			_, err := reduced(is, fp16, tensorconv.Float32, n, rank)
+			_, err := reduced(is, fp16, tensor.Float32, n, rank)
 			is.ErrorContains(err, dtypeHint)
 			is.ErrorContains(err, fmt.Sprintf("rank %d, bucket 0", rank))
 		}
@@ -95,29 +97,29 @@ func childFileRank(is *require.Assertions) {
 	is.NoError(world.Barrier(context.Background()))
 	is.NoError(rt.Close())
 	is.NoError(rt.Close())
-	_, err = waited(world.AllReduce(context.Background(), must(is, 1), Sum))
-	is.ErrorIs(err, ErrGroup)
+	_, err = waited(world.AllReduce(context.Background(), must(is, 1), c10d.Sum))
+	is.ErrorIs(err, c10d.ErrGroup)
 	store.Close()
 }
 
-func must(is *require.Assertions, v ...float32) *tensorconv.Tensor {
-	t, err := tensorconv.FromSlice(v)
+func must(is *require.Assertions, v ...float32) *tensor.Tensor {
+	t, err := tensor.FromSlice(v)
 	is.NoError(err)
 	return t
 }
 
 func collectives(is *require.Assertions, rank int) {
 	ctx := context.Background()
-	read := func(t *tensorconv.Tensor) []float32 {
-		s, err := tensorconv.Slice[float32](t)
+	read := func(t *tensor.Tensor) []float32 {
+		s, err := tensor.Slice[float32](t)
 		is.NoError(err)
 		return s
 	}
 	mine := float32(rank + 1)
 	for _, c := range []struct {
-		op   ReduceOp
+		op   c10d.ReduceOp
 		want []float32
-	}{{Sum, []float32{3, 20}}, {Product, []float32{2, 100}}, {Min, []float32{1, 10}}, {Max, []float32{2, 10}}} {
+	}{{c10d.Sum, []float32{3, 20}}, {c10d.Product, []float32{2, 100}}, {c10d.Min, []float32{1, 10}}, {c10d.Max, []float32{2, 10}}} {
 		got, err := waited(world.AllReduce(ctx, must(is, mine, 10), c.op))
 		is.NoError(err)
 		is.Equal(c.want, read(got), c.op)
@@ -127,7 +129,7 @@ func collectives(is *require.Assertions, rank int) {
 		is.NoError(err)
 		is.Equal([]float32{float32(root + 1)}, read(got))
 	}
-	out := []*tensorconv.Tensor{must(is, 0, 0), must(is, 0, 0)}
+	out := []*tensor.Tensor{must(is, 0, 0), must(is, 0, 0)}
 	_, err := waited(world.AllGather(ctx, out, must(is, mine, -mine)))
 	is.NoError(err)
 	is.Equal([][]float32{{1, -1}, {2, -2}}, [][]float32{read(out[0]), read(out[1])})
@@ -159,27 +161,27 @@ func subGroups(is *require.Assertions, rank int) {
 	x := must(is, float32(rank))
 	got, err := waited(both.Broadcast(context.Background(), x, 1))
 	is.NoError(err)
-	s, err := tensorconv.Slice[float32](got)
+	s, err := tensor.Slice[float32](got)
 	is.NoError(err)
 	is.Equal([]float32{1}, s)
 	is.NoError(both.Barrier(context.Background()))
 }
 
 // reduced runs the hook on the rank's data.
-func reduced(is *require.Assertions, h CommHook, dtype tensorconv.DType, n int64, rank int) ([]byte, error) {
+func reduced(is *require.Assertions, h c10d.CommHook, dtype tensor.DType, n int64, rank int) ([]byte, error) {
 	random := rand.New(rand.NewPCG(uint64(n), uint64(rank)))
 	wide := make([]float64, n)
 	for i := range wide {
 		wide[i] = random.NormFloat64() * []float64{1e-7, 1, 300}[i%3]
 	}
-	from, err := tensorconv.FromSlice(wide)
+	from, err := tensor.FromSlice(wide)
 	is.NoError(err)
 	defer from.Close()
-	buffer, err := tensorconv.New(dtype, n)
+	buffer, err := tensor.New(dtype, n)
 	is.NoError(err)
 	defer buffer.Close()
-	is.NoError(tensorconv.Copy(buffer, from))
-	b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
+	is.NoError(tensor.Copy(buffer, from))
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
 	is.NoError(err)
 	defer b.Close()
 	future, err := h.RunHook(context.Background(), b)
@@ -191,16 +193,16 @@ func reduced(is *require.Assertions, h CommHook, dtype tensorconv.DType, n int64
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	is.NoError(err)
 	defer result.Close()
 	is.Equal(dtype, result.DType())
-	bits, err := tensorconv.RawBytes(result)
+	bits, err := tensor.RawBytes(result)
 	is.NoError(err)
 	return bytes.Clone(bits), nil
 }
 
-func sameBits(is *require.Assertions, spec string, native CommHook, dtype tensorconv.DType, n int64, rank int) {
+func sameBits(is *require.Assertions, spec string, native c10d.CommHook, dtype tensor.DType, n int64, rank int) {
 	h, err := rt.NewHook(spec, HookConfig{})
 	is.NoError(err)
 	defer h.Close()
@@ -241,13 +243,13 @@ func childTCPRank(is *require.Assertions) {
 		// The other does not come: the collective's own time limit ends it.
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		defer cancel()
-		future, err := world.AllReduce(context.Background(), must(is, 1), Sum)
+		future, err := world.AllReduce(context.Background(), must(is, 1), c10d.Sum)
 		is.NoError(err)
 		_, err = future.Wait(ctx)
 		is.ErrorIs(err, context.DeadlineExceeded)
-		is.ErrorContains(err, "process group, rank 0: all_reduce: ")
+		is.ErrorContains(err, "all_reduce, rank 0: the process group failed: ")
 		_, err = future.Wait(context.Background())
-		is.ErrorIs(err, ErrGroup)
+		is.ErrorIs(err, c10d.ErrGroup)
 	} else {
 		time.Sleep(4 * time.Second)
 	}
@@ -263,15 +265,15 @@ func childLonelyRank(is *require.Assertions) {
 	is.NoError(err)
 	begin := time.Now()
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Store: store, Rank: 0, Size: 2, Timeout: time.Second})
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.Less(time.Since(begin), 30*time.Second)
 	var python *PythonError
 	is.ErrorAs(err, &python)
 	is.Equal("timeout", python.Fields["code"], "%v", err)
-	is.ErrorContains(err, "process group, rank 0: joining: ")
+	is.ErrorContains(err, "joining, rank 0: not all ranks came in time: ")
 	is.ErrorContains(err, "hint: were all ranks started")
 	_, err = rt.NewTCPStore("127.0.0.1", 1, 2, false, time.Second)
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.ErrorContains(err, "making a store")
 }
 
@@ -292,9 +294,9 @@ func childNoBackend(is *require.Assertions) {
 		}
 	}
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: missing, Rank: 0, Size: 1})
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.ErrorContains(err, "was built without the backend '"+missing+"'")
 	is.ErrorContains(err, "hint: it has ")
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", InitMethod: "tcp://", Rank: 0, Size: 1})
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 }

@@ -14,6 +14,7 @@ import (
 
 	"pyhook/cbridge"
 	pysource "pyhook/python"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -165,12 +166,12 @@ func importUncollected(name string) (*Object, error) {
 }
 
 func warmUp() error {
-	t, err := tensorconv.New(tensorconv.Float32, 1)
+	t, err := tensor.New(tensor.Float32, 1)
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	o, err := t.Python()
+	o, err := tensorconv.ToPython(t)
 	if err != nil {
 		return err
 	}
@@ -233,7 +234,7 @@ func (rt *Runtime) Import(module string) (*Object, error) {
 }
 
 // Close destroys the process groups, does what python does at its end, and drops what
-// the runtime holds. Futures that are pending then fail with ErrClosed. Python cannot be
+// the runtime holds. Futures that are pending then fail with c10d.ErrClosed. Python cannot be
 // started again in this process. Idempotent.
 //
 // Python's end is: executors are shut down, threads that are no daemons are waited for,

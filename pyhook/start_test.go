@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/c10d"
+	"pyhook/tensor"
 )
 
 func init() { children["first hook call"] = childFirstCall }
@@ -22,9 +23,9 @@ func childFirstCall(is *require.Assertions) {
 	ctx := context.Background()
 	rt, err := Start(ctx, Config{Output: Output{Writer: io.Discard}})
 	is.NoError(err)
-	buffer, err := tensorconv.New(tensorconv.Float32, 4)
+	buffer, err := tensor.New(tensor.Float32, 4)
 	is.NoError(err)
-	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}})
 	is.NoError(err)
 	hook, err := rt.NewHook("noop", HookConfig{})
 	is.NoError(err)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // call is a request that the worker has not finished: a hook call, a collective, or
@@ -32,8 +32,8 @@ type call struct {
 // answer is what the worker said.
 type answer struct {
 	outcome uint32
-	tensor  *tensorconv.Tensor // of outcomeOther
-	message *message           // as it came, if it did
+	tensor  *tensor.Tensor // of outcomeOther
+	message *message       // as it came, if it did
 	err     error
 }
 
@@ -110,7 +110,7 @@ func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *
 // post sends; if that fails the process has ended, or will.
 func (p *process) post(m *message, file *os.File) error {
 	if err := p.wire.send(m, file); err != nil {
-		p.kill(&Error{Kind: ErrCrashed, Detail: "it does not take messages: " + err.Error()}, false)
+		p.kill(&Error{Code: ErrCrashed, Detail: "it does not take messages: " + err.Error()}, false)
 		return p.failure
 	}
 	return nil
@@ -125,7 +125,7 @@ func (p *process) receive() {
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
 				// Not here, as the end of the process waits for this function's.
-				go p.kill(&Error{Kind: ErrProtocol, Detail: err.Error(), Err: err}, true)
+				go p.kill(&Error{Code: ErrProtocol, Detail: err.Error(), Err: err}, true)
 			}
 			return
 		}
@@ -178,7 +178,7 @@ func (p *process) receive() {
 }
 
 // resultOf maps a result in memory of its own.
-func (p *process) resultOf(m *message) (*tensorconv.Tensor, error) {
+func (p *process) resultOf(m *message) (*tensor.Tensor, error) {
 	file, err := p.wire.file()
 	if err != nil {
 		return nil, err

@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/c10d"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
 )
@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) {
 	worker.Main()
 	// The goroutine that frees shared memory, before tests count goroutines.
-	t, err := tensorconv.FromSlice([]float32{0})
+	t, err := tensor.FromSlice([]float32{0})
 	if err == nil {
 		t.Close()
 	}
@@ -110,28 +110,28 @@ func soon(t testing.TB) context.Context {
 }
 
 // bucket makes a float32 bucket of shared memory, or of other memory.
-func bucket(t testing.TB, w *worker.Worker, values ...float32) *pyhook.GradBucket {
+func bucket(t testing.TB, w *worker.Worker, values ...float32) *c10d.GradBucket {
 	t.Helper()
-	var buffer *tensorconv.Tensor
+	var buffer *tensor.Tensor
 	var err error
 	if w != nil {
-		buffer, err = w.NewBuffer(tensorconv.Float32, int64(len(values)))
+		buffer, err = w.NewBuffer(tensor.Float32, int64(len(values)))
 	} else {
-		buffer, err = tensorconv.New(tensorconv.Float32, int64(len(values)))
+		buffer, err = tensor.New(tensor.Float32, int64(len(values)))
 	}
 	require.NoError(t, err)
 	t.Cleanup(buffer.Close)
 	copy(floats(t, buffer), values)
 	n := int64(len(values))
-	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	return b
 }
 
-func floats(t testing.TB, of *tensorconv.Tensor) []float32 {
+func floats(t testing.TB, of *tensor.Tensor) []float32 {
 	t.Helper()
-	s, err := tensorconv.Slice[float32](of)
+	s, err := tensor.Slice[float32](of)
 	require.NoError(t, err)
 	return s
 }
@@ -146,7 +146,7 @@ func hook(t testing.TB, w *worker.Worker, spec string, cfg worker.HookConfig) *w
 }
 
 // reduce calls the hook and returns what came of it.
-func reduce(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket) ([]float32, error) {
+func reduce(ctx context.Context, h c10d.CommHook, b *c10d.GradBucket) ([]float32, error) {
 	future, err := h.RunHook(ctx, b)
 	if err != nil {
 		return nil, err
@@ -156,19 +156,19 @@ func reduce(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket) ([]flo
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	if err != nil {
 		return nil, err
 	}
 	defer result.Close()
-	plain, err := tensorconv.New(tensorconv.Float32, result.Shape()...)
+	plain, err := tensor.New(tensor.Float32, result.Shape()...)
 	if err != nil {
 		return nil, err
 	}
 	defer plain.Close()
-	if err := tensorconv.Copy(plain, result); err != nil {
+	if err := tensor.Copy(plain, result); err != nil {
 		return nil, err
 	}
-	s, err := tensorconv.Slice[float32](plain)
+	s, err := tensor.Slice[float32](plain)
 	return append([]float32{}, s...), err
 }

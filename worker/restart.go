@@ -8,8 +8,8 @@ import (
 	"io"
 	"slices"
 
-	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/c10d"
+	"pyhook/tensor"
 )
 
 // Recovery says where the ranks stand after a Restart. It is the same on every rank.
@@ -93,7 +93,7 @@ func (h *Hook) saved(ctx context.Context) error {
 func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
 	m, err := p.ask(ctx, "saving hook "+h.Name(), 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
 	if err != nil {
-		return nil, h.fail(nil, pyhook.ErrState, err)
+		return nil, h.fail(nil, c10d.ErrState, err)
 	}
 	return m.Bytes, nil
 }
@@ -121,7 +121,7 @@ func (h *Hook) LoadState(r io.Reader) error {
 func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {
 	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted, Own: own}
 	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
-		return h.fail(nil, pyhook.ErrState, err)
+		return h.fail(nil, c10d.ErrState, err)
 	}
 	return nil
 }
@@ -143,11 +143,11 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 	w.mu.Unlock()
 	switch limit := w.cfg.Restarts; {
 	case closed:
-		return Recovery{}, w.restartError(ErrNoRestart, pyhook.ErrClosed)
+		return Recovery{}, w.restartError(ErrNoRestart, c10d.ErrClosed)
 	case limit < 0, limit > 0 && times >= limit:
 		return Recovery{}, w.restartError(ErrNoRestart, fmt.Errorf("Config.Restarts is %d", limit))
 	}
-	former.kill(&Error{Kind: ErrStopped}, false)
+	former.kill(&Error{Code: ErrStopped}, false)
 	p, err := w.launch(ctx)
 	if err != nil {
 		return Recovery{}, err
@@ -169,7 +169,7 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		}
 	}
 	if err != nil {
-		p.kill(&Error{Kind: ErrStopped, Detail: "its restart failed", Err: err}, false)
+		p.kill(&Error{Code: ErrStopped, Detail: "its restart failed", Err: err}, false)
 		return Recovery{}, err
 	}
 	w.generation.Add(1)
@@ -178,20 +178,20 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 
 // NeedsRestart says whether err, of a hook call, a collective or ddp.Reducer's Wait, left the
 // workers' group unusable, so that every rank must call Restart: this rank's worker failed (an
-// *Error), another rank or the way to it is gone (pyhook.ErrPeer), or a step failed here while
-// others may be in it still (pyhook.ErrOutOfStep). It is false for what Restart cannot mend: a
+// *Error), another rank or the way to it is gone (c10d.ErrPeer), or a step failed here while
+// others may be in it still (c10d.ErrOutOfStep). It is false for what Restart cannot mend: a
 // worker that does not start (ErrStart, ErrNotArmed), ErrNoRestart, ErrSnapshot, and an exception
 // of the hook's own, which the next step may raise again.
 func NeedsRestart(err error) bool {
 	var failed *Error
 	if errors.As(err, &failed) {
-		return !slices.Contains([]error{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, failed.Kind)
+		return !slices.Contains([]c10d.Code{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, failed.Code)
 	}
-	return errors.Is(err, pyhook.ErrPeer) || errors.Is(err, pyhook.ErrOutOfStep)
+	return errors.Is(err, c10d.ErrPeer) || errors.Is(err, c10d.ErrOutOfStep)
 }
 
-func (w *Worker) restartError(kind, err error) error {
-	return &Error{Rank: w.cfg.rank, Bucket: -1, Kind: kind, Detail: err.Error(), ExitCode: -1, Err: err}
+func (w *Worker) restartError(code c10d.Code, err error) error {
+	return &Error{Rank: w.cfg.rank, Bucket: -1, Code: code, Detail: err.Error(), ExitCode: -1, Err: err}
 }
 
 // recover agrees with the other ranks on the snapshot to go on from.
@@ -245,15 +245,15 @@ func commonSnapshot(all [][]int64) int64 {
 // gather returns what each rank has of some numbers, all as many.
 func (w *Worker) gather(ctx context.Context, mine []int64) ([][]int64, error) {
 	size, n := w.group.size, len(mine)
-	tensors := make([]*tensorconv.Tensor, size+1)
+	tensors := make([]*tensor.Tensor, size+1)
 	defer func() { closeAll(tensors) }()
 	for i := range tensors {
 		var err error
-		if tensors[i], err = w.NewBuffer(tensorconv.Int64, int64(n)); err != nil {
+		if tensors[i], err = w.NewBuffer(tensor.Int64, int64(n)); err != nil {
 			return nil, err
 		}
 	}
-	in, err := tensorconv.Slice[int64](tensors[size])
+	in, err := tensor.Slice[int64](tensors[size])
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +268,7 @@ func (w *Worker) gather(ctx context.Context, mine []int64) ([][]int64, error) {
 	}
 	all := make([][]int64, size)
 	for i := range all {
-		numbers, err := tensorconv.Slice[int64](tensors[i])
+		numbers, err := tensor.Slice[int64](tensors[i])
 		if err != nil {
 			return nil, err
 		}

@@ -11,8 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 var errNoRank = errors.New("Config.Size is 0, and RANK or WORLD_SIZE is not in the environment")
@@ -29,8 +30,8 @@ type Worker struct {
 	group    *Group
 	hooks    []*Hook // in the order of their making
 	regions  []*region
-	buckets  map[*pyhook.GradBucket]*sharedBucket
-	params   map[*pyhook.Parameter]*sharedParameter
+	buckets  map[*sharedBucket]struct{}
+	params   map[*c10d.Parameter]*sharedParameter
 	lastID   uint64 // of regions, buckets, parameters and hooks
 	restarts int
 	closed   bool
@@ -45,7 +46,7 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 	if !armed.Load() {
 		return nil, ErrNotArmed
 	}
-	w := &Worker{cfg: cfg, buckets: map[*pyhook.GradBucket]*sharedBucket{}, params: map[*pyhook.Parameter]*sharedParameter{}}
+	w := &Worker{cfg: cfg, buckets: map[*sharedBucket]struct{}{}, params: map[*c10d.Parameter]*sharedParameter{}}
 	w.cfg.setDefaults()
 	p, err := w.launch(ctx)
 	if err != nil {
@@ -60,10 +61,10 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 // launch starts a process and has it join.
 func (w *Worker) launch(ctx context.Context) (*process, error) {
 	fail := func(err error) (*process, error) {
-		e := &Error{Rank: w.cfg.rank, Bucket: -1, Kind: ErrStart, ExitCode: -1, Err: err, Detail: err.Error()}
+		e := &Error{Rank: w.cfg.rank, Bucket: -1, Code: ErrStart, ExitCode: -1, Err: err, Detail: err.Error()}
 		var ended *Error
 		if errors.As(err, &ended) {
-			e.Detail = fmt.Sprintf("%v: %s", ended.Kind, ended.Detail)
+			e.Detail = fmt.Sprintf("%v: %s", ended.Code, ended.Detail)
 			e.ExitCode, e.Signal, e.Stack, e.Stderr = ended.ExitCode, ended.Signal, ended.Stack, ended.Stderr
 		}
 		return nil, e
@@ -82,11 +83,11 @@ func (w *Worker) launch(ctx context.Context) (*process, error) {
 		Rank: rank, Size: size, Timeout: w.cfg.groupTimeout(),
 	}}, nil)
 	if err != nil {
-		p.kill(&Error{Kind: ErrStopped}, false)
+		p.kill(&Error{Code: ErrStopped}, false)
 		return fail(err)
 	}
 	if s := answer.Started; s == nil || s.Rank != rank || s.Size != size {
-		p.kill(&Error{Kind: ErrProtocol}, false)
+		p.kill(&Error{Code: ErrProtocol}, false)
 		return fail(fmt.Errorf("rank %d of %d was asked to start and answered %+v", rank, size, s))
 	}
 	p.started = answer.Started
@@ -139,8 +140,8 @@ func (w *Worker) Close() {
 	w.buckets, w.params = nil, nil
 	w.mu.Unlock()
 	p.stop()
-	for _, b := range buckets {
-		b.close()
+	for b := range buckets {
+		b.free()
 	}
 	for _, s := range params {
 		s.stage.Close()
@@ -148,30 +149,30 @@ func (w *Worker) Close() {
 }
 
 // NewBuffer returns a flat tensor of n zeros that the worker sees without copying.
-// The caller closes it; it outlives Restart and Close. pyhook.BufferAllocator.
-func (w *Worker) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
-	return w.newTensor(dtype, []int64{n}, tensorconv.Room(n))
+// The caller closes it; it outlives Restart and Close. c10d.BufferAllocator.
+func (w *Worker) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
+	return w.newTensor(dtype, []int64{n}, tensor.Capacity(n))
 }
 
-// newTensor makes shared memory; room counts for flat tensors.
-func (w *Worker) newTensor(dtype tensorconv.DType, shape []int64, room int64) (*tensorconv.Tensor, error) {
+// newTensor makes shared memory; capacity counts for flat tensors.
+func (w *Worker) newTensor(dtype tensor.DType, shape []int64, capacity int64) (*tensor.Tensor, error) {
 	n := int64(1)
 	for _, size := range shape {
 		n *= size
 	}
 	if n <= 0 || dtype.Size() == 0 {
-		return tensorconv.New(dtype, shape...) // nothing to share, or the error
+		return tensor.New(dtype, shape...) // nothing to share, or the error
 	}
 	w.mu.Lock()
 	w.lastID++
 	id := w.lastID
 	w.mu.Unlock()
-	r, err := newRegion(id, int(max(room, n)*int64(dtype.Size())))
+	r, err := newRegion(id, int(max(capacity, n)*int64(dtype.Size())))
 	if err != nil {
 		return nil, fmt.Errorf("worker of rank %d: %w", w.cfg.rank, err)
 	}
 	defer r.close()
-	t, err := r.tensor(&tensorMessage{DType: dtype, Shape: shape, Room: room})
+	t, err := r.tensor(&tensorMessage{DType: dtype, Shape: shape, Capacity: capacity})
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +201,7 @@ func (w *Worker) forget(r *region) {
 
 // share returns where t lies in memory that p has mapped, or nil if it is not
 // shared. t stays open meanwhile.
-func (w *Worker) share(ctx context.Context, p *process, t *tensorconv.Tensor) (*tensorMessage, error) {
+func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tensorMessage, error) {
 	if t.Bytes() == 0 {
 		return &tensorMessage{DType: t.DType(), Shape: t.Shape()}, nil
 	}
@@ -218,8 +219,8 @@ func (w *Worker) share(ctx context.Context, p *process, t *tensorconv.Tensor) (*
 		return nil, nil
 	}
 	// The whole of what NewBuffer made, and not a view at its start.
-	if room := tensorconv.Room(t.Len()); len(place.Shape) == 1 && room*int64(t.DType().Size()) == int64(len(found.memory)) {
-		place.Room = room
+	if capacity := tensor.Capacity(t.Len()); len(place.Shape) == 1 && capacity*int64(t.DType().Size()) == int64(len(found.memory)) {
+		place.Capacity = capacity
 	}
 	p.mu.Lock()
 	known := p.mapped[found.id]
@@ -244,4 +245,4 @@ func (w *Worker) newID() uint64 {
 	return w.lastID
 }
 
-var _ pyhook.BufferAllocator = (*Worker)(nil)
+var _ c10d.BufferAllocator = (*Worker)(nil)

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // comparison is the second phase on one rank, and the third where there was one.
@@ -49,10 +50,10 @@ func otherOrder(p *phase) (ddp.Order, bool) {
 	if p.reducer.Order() != ddp.Serial {
 		return ddp.Serial, true
 	}
-	if _, ok := p.hook.(pyhook.ChainedHook); ok {
+	if _, ok := p.hook.(c10d.ChainedHook); ok {
 		return ddp.Ordered, true
 	}
-	if h, ok := p.hook.(interface{ CollectivesOnlyInCall() bool }); ok && h.CollectivesOnlyInCall() {
+	if h, ok := p.hook.(c10d.InCallHook); ok && h.CollectivesOnlyInCall() {
 		return ddp.Overlapped, true
 	}
 	return 0, false
@@ -106,19 +107,19 @@ func firstOther(a, b phaseRecord) (step, bucket int, differ bool) {
 // any asks all ranks.
 func (r *rankRun) any(ctx context.Context, mine bool) (bool, error) {
 	r.enter("comparing the results of the two orders", startLimit)
-	t, err := tensorconv.New(tensorconv.Float64, 1)
+	t, err := tensor.New(tensor.Float64, 1)
 	if err != nil {
 		return false, err
 	}
 	defer t.Close()
-	values, err := tensorconv.Slice[float64](t)
+	values, err := tensor.Slice[float64](t)
 	if err != nil {
 		return false, err
 	}
 	if mine {
 		values[0] = 1
 	}
-	future, err := r.group.AllReduce(ctx, t, pyhook.Max)
+	future, err := r.group.AllReduce(ctx, t, c10d.Max)
 	if err != nil {
 		return false, err
 	}

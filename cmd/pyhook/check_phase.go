@@ -7,9 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // phase is all steps of the plan in one order of buckets, with a hook, a state
@@ -17,9 +18,9 @@ import (
 type phase struct {
 	run     *rankRun
 	model   *checkModel
-	hook    pyhook.CommHook // not watched
-	drop    func()          // of hook and state
-	after   *pyhook.Object  // --after-step's function; nil: none
+	hook    c10d.CommHook  // not watched
+	drop    func()         // of hook and state
+	after   *pyhook.Object // --after-step's function; nil: none
 	calls   *calls
 	reducer *ddp.Reducer
 
@@ -153,7 +154,7 @@ func (p *phase) fill(step int) error {
 			if err != nil {
 				return err
 			}
-			err = tensorconv.Copy(p.reducer.Gradient(i), from)
+			err = tensor.Copy(p.reducer.Gradient(i), from)
 			from.Close()
 			if err != nil {
 				return err
@@ -171,7 +172,7 @@ func (p *phase) failed(step int, err error) error {
 		return err
 	}
 	p.run.at(step, inStep.Bucket)
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	if err = inStep.Err; !errors.As(err, &hook) {
 		err = fmt.Errorf("hook %s, rank %d, bucket %d: %w", p.run.plan.Hook, inStep.Rank, inStep.Bucket, err)
 	}

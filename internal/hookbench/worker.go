@@ -11,10 +11,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/internal/hookspec"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/worker"
 )
 
@@ -34,8 +35,8 @@ func WorkerCases() []Case {
 // comes before each call and is not counted: in training there is one.
 type callSide struct {
 	ctx    context.Context
-	hook   pyhook.CommHook
-	bucket *pyhook.GradBucket
+	hook   c10d.CommHook
+	bucket *c10d.GradBucket
 	pause  time.Duration
 	moved  bool // a result was not the buffer's own memory
 }
@@ -64,7 +65,7 @@ func (s *callSide) call() error {
 	if err != nil {
 		return err
 	}
-	result, err := s.hook.ParseHookResult(value)
+	result, err := s.hook.ParseHookResult(s.bucket, value)
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhoo
 		return nil, err
 	}
 	b.closers = append(b.closers, hook.Close)
-	return b.side(ctx, hook, tensorconv.New)
+	return b.side(ctx, hook, tensor.New)
 }
 
 func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[string]any) (*callSide, error) {
@@ -158,18 +159,18 @@ func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[stri
 		return nil, err
 	}
 	b.closers = append(b.closers, hook.Close)
-	return b.side(ctx, hook, func(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tensor, error) {
+	return b.side(ctx, hook, func(dtype tensor.DType, shape ...int64) (*tensor.Tensor, error) {
 		return w.NewBuffer(dtype, shape[0])
 	})
 }
 
-func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate func(tensorconv.DType, ...int64) (*tensorconv.Tensor, error)) (*callSide, error) {
-	buffer, err := allocate(tensorconv.Float32, b.c.Bytes/4)
+func (b *workerBench) side(ctx context.Context, hook c10d.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
+	buffer, err := allocate(tensor.Float32, b.c.Bytes/4)
 	if err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, buffer.Close)
-	values, err := tensorconv.Slice[float32](buffer)
+	values, err := tensor.Slice[float32](buffer)
 	if err != nil {
 		return nil, err
 	}

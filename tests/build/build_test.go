@@ -19,11 +19,14 @@ const trainer = `package main
 import (
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 )
 
-func main() { fmt.Println(ddp.Options{}.Order, pyhook.ErrClosed) }
+var _ pyhook.Config
+
+func main() { fmt.Println(ddp.Options{}.Order, c10d.ErrClosed) }
 `
 
 // run runs a command line in a folder and returns all that it printed.
@@ -69,6 +72,6 @@ func TestBuild_WithoutCgo(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "main.go"), []byte(trainer), 0o600))
 	out, err := run(t, folder, "go build .", "CGO_ENABLED=0")
 	require.Error(t, err)
-	assert.Contains(t, out, "pyhook embeds CPython and needs cgo: unset CGO_ENABLED")
+	assert.Contains(t, out, "pyhook needs cgo: unset CGO_ENABLED")
 	assert.Equal(t, 1, strings.Count(out, ".go:"), "nothing but that sentence:\n%s", out)
 }

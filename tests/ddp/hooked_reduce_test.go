@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -38,7 +40,7 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 		var report hookedReport
 		out, err := m.run(ctx, rt, world, todo.Folder)
 		if err != nil {
-			report.Error, report.Complex = err.Error(), errors.Is(err, pyhook.ErrComplex)
+			report.Error, report.Complex = err.Error(), errors.Is(err, c10d.ErrComplex)
 		}
 		text, err := json.Marshal(report)
 		if err != nil {
@@ -55,17 +57,17 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 // hookedModel is a case with its weights, gradients and reducer.
 type hookedModel struct {
 	*hookedCase
-	params  []*pyhook.Parameter
-	own     []*tensorconv.Tensor // the trainer's gradients
+	params  []*c10d.Parameter
+	own     []*tensor.Tensor // the trainer's gradients
 	reducer *ddp.Reducer
 }
 
-func (m *hookedModel) hook(rt *pyhook.Runtime, world *pyhook.TorchGroup) (pyhook.CommHook, func(), error) {
+func (m *hookedModel) hook(rt *pyhook.Runtime, world *pyhook.TorchGroup) (c10d.CommHook, func(), error) {
 	switch m.Hook {
 	case "go":
-		return &pyhook.AllReduceCommHook{Group: world}, func() {}, nil
+		return &hooks.AllReduceCommHook{Group: world}, func() {}, nil
 	case "go_fp16":
-		return &pyhook.FP16CompressCommHook{Group: world}, func() {}, nil
+		return &hooks.FP16CompressCommHook{Group: world}, func() {}, nil
 	case "updates", "by_norm", "doubled":
 		path, err := filepath.Abs(filepath.Join("testdata", "hooked.py"))
 		if err != nil {
@@ -117,20 +119,20 @@ func (m *hookedModel) run(ctx context.Context, rt *pyhook.Runtime, world *pyhook
 // open makes the parameters, with the weights off the front of data.
 func (m *hookedModel) open(data []byte) ([]byte, error) {
 	for i, p := range m.Params {
-		dtype, err := tensorconv.ParseDType(p.DType)
+		dtype, err := tensor.ParseDType(p.DType)
 		if err != nil {
 			return nil, err
 		}
-		weights, err := tensorconv.New(dtype, p.Shape...)
+		weights, err := tensor.New(dtype, p.Shape...)
 		if err != nil {
 			return nil, err
 		}
-		own, err := tensorconv.New(dtype, p.Shape...)
+		own, err := tensor.New(dtype, p.Shape...)
 		if err != nil {
 			return nil, err
 		}
 		m.own = append(m.own, own)
-		m.params = append(m.params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Data: weights})
+		m.params = append(m.params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Data: weights})
 		if data, err = fillBytes(weights, data); err != nil {
 			return nil, err
 		}
@@ -149,7 +151,7 @@ func (m *hookedModel) close() {
 	}
 }
 
-func (m *hookedModel) gradient(step, i int) *tensorconv.Tensor {
+func (m *hookedModel) gradient(step, i int) *tensor.Tensor {
 	if m.View && step > 0 {
 		return m.reducer.Gradient(i)
 	}
@@ -176,15 +178,15 @@ func (m *hookedModel) step(ctx context.Context, step int, data []byte) (rest []b
 	return data, err
 }
 
-func fillBytes(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
-	raw, err := tensorconv.RawBytes(t)
+func fillBytes(t *tensor.Tensor, data []byte) (rest []byte, err error) {
+	raw, err := tensor.RawBytes(t)
 	if err != nil {
 		return nil, err
 	}
 	return data[copy(raw, data):], nil
 }
 
-func appendBytes(out []byte, t *tensorconv.Tensor) ([]byte, error) {
-	raw, err := tensorconv.RawBytes(t)
+func appendBytes(out []byte, t *tensor.Tensor) ([]byte, error) {
+	raw, err := tensor.RawBytes(t)
 	return append(out, raw...), err
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -42,14 +42,14 @@ func (c *hookedCase) complex() bool { return strings.HasPrefix(c.Name, "complex"
 // hookedReport is what Go did on a rank.
 type hookedReport struct {
 	Error   string
-	Complex bool // it is pyhook.ErrComplex
+	Complex bool // it is c10d.ErrComplex
 }
 
 func hookedCases() (list []*hookedCase) {
 	add := func(kind, hook string, view bool, params ...hookedParam) {
 		c := &hookedCase{Name: fmt.Sprintf("%s_%s_%v", kind, hook, view), Hook: hook, View: view, Cap: 64, Steps: 3, Params: params}
 		for i, p := range params {
-			dtype, _ := tensorconv.ParseDType(p.DType)
+			dtype, _ := tensor.ParseDType(p.DType)
 			n := 1
 			for _, size := range p.Shape {
 				n *= int(size)
@@ -118,7 +118,7 @@ func appendNumbers(data []byte, p hookedParam, random *rand.Rand, signed bool) [
 
 // Complex parameters, and hooks that read or step the weights, against stock DDP: the
 // gradients and the weights of each step, bit for bit. What this torch's DDP cannot is
-// pyhook.ErrComplex.
+// c10d.ErrComplex.
 func TestComplexParametersAndWeightsInHooksAreStockDDPsBitForBit(t *testing.T) {
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	require.NoError(t, err)

@@ -9,8 +9,9 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // trial is one case on one rank, in Go.
@@ -21,11 +22,11 @@ type trial struct {
 	work  job
 	rank  int
 
-	hook    pyhook.CommHook
-	params  []*pyhook.Parameter
-	buckets []*pyhook.GradBucket
-	views   []*tensorconv.Tensor // by parameter: its gradient in the bucket
-	grads   []*tensorconv.Tensor // by parameter: the reduced gradient
+	hook    c10d.CommHook
+	params  []*c10d.Parameter
+	buckets []*c10d.GradBucket
+	views   []*tensor.Tensor // by parameter: its gradient in the bucket
+	grads   []*tensor.Tensor // by parameter: the reduced gradient
 	release []func()
 }
 
@@ -34,8 +35,8 @@ type outcome struct {
 	Stage  string `json:"stage"` // of the error: make, step N
 	Steps  int    `json:"steps"` // done, and dumped
 	Error  string `json:"error"`
-	Typed  bool   `json:"typed"`  // a *pyhook.HookError
-	Kind   string `json:"kind"`   // the HookError's
+	Typed  bool   `json:"typed"`  // a *c10d.Error
+	Code   string `json:"code"`   // the c10d.Error's, and what it is besides, in words
 	Leaked int64  `json:"leaked"` // Go tensors still open after everything was closed
 }
 
@@ -46,12 +47,12 @@ func (t *trial) run(ctx context.Context) (result outcome, err error) {
 	if err := t.join(ctx); err != nil {
 		return result, fmt.Errorf("case %s: %w", t.work.Name, err)
 	}
-	open := tensorconv.LiveTensors()
+	open := tensor.LiveTensors()
 	result.Stage = "make"
 	failed := t.perform(ctx, &result)
 	t.close()
 	for range 100 { // a callback may still be letting go of its tensors
-		if result.Leaked = tensorconv.LiveTensors() - open; result.Leaked <= 0 {
+		if result.Leaked = tensor.LiveTensors() - open; result.Leaked <= 0 {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -61,9 +62,12 @@ func (t *trial) run(ctx context.Context) (result outcome, err error) {
 		return result, nil
 	}
 	result.Error = failed.Error()
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	if result.Typed = errors.As(failed, &hook); result.Typed {
-		result.Kind = hook.Kind.Error()
+		result.Code = hook.Code.Error()
+		for _, code := range hook.Also {
+			result.Code += ": " + code.Error()
+		}
 	}
 	return result, nil
 }
@@ -137,7 +141,7 @@ func (t *trial) makeParameters() error {
 		return err
 	}
 	for _, p := range t.c.Params {
-		dtype, err := tensorconv.ParseDType(p.DType)
+		dtype, err := tensor.ParseDType(p.DType)
 		if err != nil {
 			return err
 		}
@@ -148,15 +152,15 @@ func (t *trial) makeParameters() error {
 		if values, err = fill(data, values); err != nil {
 			return err
 		}
-		param := &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype, Data: data}
+		param := &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype, Data: data}
 		t.release = append(t.release, param.Close)
 		t.params = append(t.params, param)
 	}
 	return nil
 }
 
-func (t *trial) tensor(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tensor, error) {
-	tensor, err := tensorconv.New(dtype, shape...)
+func (t *trial) tensor(dtype tensor.DType, shape ...int64) (*tensor.Tensor, error) {
+	tensor, err := tensor.New(dtype, shape...)
 	if err == nil {
 		t.release = append(t.release, tensor.Close)
 	}
@@ -164,8 +168,8 @@ func (t *trial) tensor(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tens
 }
 
 // fill takes a tensor's bytes off the front of data.
-func fill(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
-	raw, err := tensorconv.RawBytes(t)
+func fill(t *tensor.Tensor, data []byte) (rest []byte, err error) {
+	raw, err := tensor.RawBytes(t)
 	if err != nil {
 		return nil, err
 	}
@@ -175,10 +179,10 @@ func fill(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
 	return data[copy(raw, data):], nil
 }
 
-func dump(path string, tensors []*tensorconv.Tensor) error {
+func dump(path string, tensors []*tensor.Tensor) error {
 	var all []byte
 	for _, t := range tensors {
-		raw, err := tensorconv.RawBytes(t)
+		raw, err := tensor.RawBytes(t)
 		if err != nil {
 			return err
 		}
@@ -191,13 +195,13 @@ func dump(path string, tensors []*tensorconv.Tensor) error {
 // buffer of twice the length, as in PyTorch from 2.14 on, or in a complex one
 // where the job asks for that.
 func (t *trial) makeBuckets() error {
-	t.views, t.grads = make([]*tensorconv.Tensor, len(t.params)), make([]*tensorconv.Tensor, len(t.params))
+	t.views, t.grads = make([]*tensor.Tensor, len(t.params)), make([]*tensor.Tensor, len(t.params))
 	for index, members := range t.c.Buckets {
 		cfg, err := t.layout(index, members)
 		if err != nil {
 			return err
 		}
-		bucket, err := pyhook.NewGradBucket(cfg)
+		bucket, err := c10d.NewGradBucket(cfg)
 		if err != nil {
 			return err
 		}
@@ -218,8 +222,8 @@ func (t *trial) makeBuckets() error {
 	return nil
 }
 
-func (t *trial) layout(index int, members []int) (cfg pyhook.BucketConfig, err error) {
-	cfg = pyhook.BucketConfig{Index: index, Count: len(t.c.Buckets)}
+func (t *trial) layout(index int, members []int) (cfg c10d.BucketConfig, err error) {
+	cfg = c10d.BucketConfig{Index: index, Count: len(t.c.Buckets)}
 	dtype := t.params[members[0]].DType
 	asReal := t.c.complex() && !t.work.ComplexBuckets
 	total := int64(0)
@@ -240,11 +244,11 @@ func (t *trial) layout(index int, members []int) (cfg pyhook.BucketConfig, err e
 	return cfg, err
 }
 
-func realOf(d tensorconv.DType) tensorconv.DType {
-	if d == tensorconv.Complex128 {
-		return tensorconv.Float64
+func realOf(d tensor.DType) tensor.DType {
+	if d == tensor.Complex128 {
+		return tensor.Float64
 	}
-	return tensorconv.Float32
+	return tensor.Float32
 }
 
 // step reduces one step's gradients and dumps what came of it.
@@ -270,7 +274,7 @@ func (t *trial) step(ctx context.Context, step int) error {
 	if t.c.Mode != "optimizer" {
 		return nil
 	}
-	values := make([]*tensorconv.Tensor, len(t.params))
+	values := make([]*tensor.Tensor, len(t.params))
 	for i, p := range t.params {
 		values[i] = p.Data
 	}
@@ -280,7 +284,7 @@ func (t *trial) step(ctx context.Context, step int) error {
 // reduce calls the hook for every bucket, then waits for all of them, also
 // after an error: the ranks leave the step together.
 func (t *trial) reduce(ctx context.Context) error {
-	futures := make([]*pyhook.Future, len(t.buckets))
+	futures := make([]*c10d.Future[c10d.Result], len(t.buckets))
 	var failed error
 	note := func(err error) {
 		if failed == nil {
@@ -314,8 +318,8 @@ func (t *trial) reduce(ctx context.Context) error {
 }
 
 // take copies a reduced bucket to its gradients, in their dtype.
-func (t *trial) take(index int, value pyhook.Value) error {
-	flat, err := t.hook.ParseHookResult(value)
+func (t *trial) take(index int, value c10d.Result) error {
+	flat, err := t.hook.ParseHookResult(t.buckets[index], value)
 	if err != nil {
 		return err
 	}
@@ -326,7 +330,7 @@ func (t *trial) take(index int, value pyhook.Value) error {
 		if err != nil {
 			return err
 		}
-		err = tensorconv.Copy(t.grads[m], part)
+		err = tensor.Copy(t.grads[m], part)
 		part.Close()
 		if err != nil {
 			return err

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // hookCase is one kind of call, and how often a round makes it.
@@ -17,8 +18,8 @@ type hookCase struct {
 	call  func(context.Context) error
 
 	hook    *pyhook.PythonCommHook
-	bucket  *pyhook.GradBucket
-	buffers []*tensorconv.Tensor
+	bucket  *c10d.GradBucket
+	buffers []*tensor.Tensor
 }
 
 func (c *hookCase) close() {
@@ -51,8 +52,8 @@ func (w *worker) cases() ([]*hookCase, error) {
 	err := errors.Join(
 		good(1000, "noop", "noop"), good(20, "allreduce", "allreduce"),
 		good(100, "another tensor", "hooks:doubled"), good(20, "a pending future", "hooks:pending"),
-		bad("hooks:raises", pyhook.ErrRaised), bad("hooks:short", pyhook.ErrShort), bad("hooks:none", pyhook.ErrNoneResult),
-		bad("hooks:fails_later", pyhook.ErrFutureFailed), bad("hooks:resizes", pyhook.ErrShort),
+		bad("hooks:raises", c10d.ErrRaised), bad("hooks:short", c10d.ErrShort), bad("hooks:none", c10d.ErrNoneResult),
+		bad("hooks:fails_later", c10d.ErrFutureFailed), bad("hooks:resizes", c10d.ErrShort),
 	)
 	if err != nil {
 		return nil, err
@@ -77,17 +78,17 @@ func (w *worker) make(name, hook string, cfg pyhook.HookConfig, size int64) (*ho
 	if err != nil {
 		return nil, err
 	}
-	buffer, err := tensorconv.New(tensorconv.Float32, size)
+	buffer, err := tensor.New(tensor.Float32, size)
 	if err != nil {
 		return nil, err
 	}
 	half := size / 2
-	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0, half},
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0, half},
 		Lengths: []int64{half, half}, Sizes: [][]int64{{half / 16, 16}, {half / 16, 16}}})
 	if err != nil {
 		return nil, err
 	}
-	return &hookCase{name: name, hook: h, bucket: b, buffers: []*tensorconv.Tensor{buffer}}, nil
+	return &hookCase{name: name, hook: h, bucket: b, buffers: []*tensor.Tensor{buffer}}, nil
 }
 
 // good calls a hook and reads its result.
@@ -109,7 +110,7 @@ func (c *hookCase) reduce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := c.hook.ParseHookResult(value)
+	result, err := c.hook.ParseHookResult(c.bucket, value)
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func (w *worker) moving() (*hookCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	other, err := tensorconv.New(tensorconv.Float32, 1024)
+	other, err := tensor.New(tensor.Float32, 1024)
 	if err != nil {
 		return nil, err
 	}

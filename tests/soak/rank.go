@@ -8,9 +8,10 @@ import (
 	"os"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/launch"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 //go:embed hooks.py
@@ -162,7 +163,7 @@ func (w *worker) rounds(ctx context.Context, length, every time.Duration) (*verd
 	if err != nil {
 		return nil, err
 	}
-	over, err := tensorconv.New(tensorconv.Float32, 1)
+	over, err := tensor.New(tensor.Float32, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -203,8 +204,8 @@ func (w *worker) rounds(ctx context.Context, length, every time.Duration) (*verd
 }
 
 // agree is whether rank 0's time is over, on all ranks.
-func (w *worker) agree(ctx context.Context, over *tensorconv.Tensor, mine bool) (bool, error) {
-	values, err := tensorconv.Slice[float32](over)
+func (w *worker) agree(ctx context.Context, over *tensor.Tensor, mine bool) (bool, error) {
+	values, err := tensor.Slice[float32](over)
 	if err != nil {
 		return false, err
 	}
@@ -212,7 +213,7 @@ func (w *worker) agree(ctx context.Context, over *tensorconv.Tensor, mine bool) 
 	if mine && w.group.Rank() == 0 {
 		values[0] = 1
 	}
-	future, err := w.group.AllReduce(ctx, over, pyhook.Max)
+	future, err := w.group.AllReduce(ctx, over, c10d.Max)
 	if err != nil {
 		return false, err
 	}

@@ -11,10 +11,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
+	"pyhook/c10d/transport"
+	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
-	"pyhook/memgroup"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -24,16 +27,16 @@ const (
 )
 
 // bucketOf makes a bucket of two gradients with n*n elements each.
-func bucketOf(index, n int64) *pyhook.GradBucket {
-	buffer := must(tensorconv.New(tensorconv.Float32, 2*n*n))
-	return must(pyhook.NewGradBucket(pyhook.BucketConfig{
+func bucketOf(index, n int64) *c10d.GradBucket {
+	buffer := must(tensor.New(tensor.Float32, 2*n*n))
+	return must(c10d.NewGradBucket(c10d.BucketConfig{
 		Index: int(index), Count: bucketCount, Buffer: buffer,
 		Offsets: []int64{0, n * n}, Lengths: []int64{n * n, n * n}, Sizes: [][]int64{{n, n}, {n, n}},
 	}))
 }
 
 // runHook calls the hook and gives the reduced gradients to read.
-func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read func([]float32)) error {
+func runHook(ctx context.Context, h c10d.CommHook, b *c10d.GradBucket, read func([]float32)) error {
 	future, err := h.RunHook(ctx, b)
 	if err != nil {
 		return err
@@ -43,12 +46,12 @@ func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read 
 	if err != nil {
 		return err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	if err != nil {
 		return err
 	}
 	defer result.Close()
-	plain, err := tensorconv.New(tensorconv.Float32, result.Len())
+	plain, err := tensor.New(tensor.Float32, result.Len())
 	if err != nil {
 		return err
 	}
@@ -58,11 +61,11 @@ func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read 
 		return err
 	}
 	defer flat.Close()
-	if err := tensorconv.Copy(plain, flat); err != nil {
+	if err := tensor.Copy(plain, flat); err != nil {
 		return err
 	}
 	if read != nil {
-		read(must(tensorconv.Slice[float32](plain)))
+		read(must(tensor.Slice[float32](plain)))
 	}
 	return nil
 }
@@ -88,14 +91,14 @@ var hookCases = []struct {
 	{hook: "group_uses:all_to_all_hook"},
 }
 
-// hooks runs each hook for some steps, several buckets a step, and reports the
+// allHooks runs each hook for some steps, several buckets a step, and reports the
 // digest of all results, or the error.
-func hooks(ctx context.Context, r *ranks.Rank) error {
+func allHooks(ctx context.Context, r *ranks.Rank) error {
 	var backend string
 	if err := r.Args(&backend); err != nil {
 		return err
 	}
-	rt, world, _, _, err := join(ctx, r, backend, pyhook.TransportConfig{Timeout: time.Minute})
+	rt, world, _, _, err := join(ctx, r, backend, transport.Config{Timeout: time.Minute})
 	if err != nil {
 		return err
 	}
@@ -130,8 +133,8 @@ func hooks(ctx context.Context, r *ranks.Rank) error {
 	return rt.Close()
 }
 
-func trial(ctx context.Context, hook pyhook.CommHook, rank int) (string, error) {
-	buckets := make([]*pyhook.GradBucket, bucketCount)
+func trial(ctx context.Context, hook c10d.CommHook, rank int) (string, error) {
+	buckets := make([]*c10d.GradBucket, bucketCount)
 	for i := range buckets {
 		buckets[i] = bucketOf(int64(i), int64(8+4*i))
 		defer buckets[i].Buffer().Close()
@@ -140,7 +143,7 @@ func trial(ctx context.Context, hook pyhook.CommHook, rank int) (string, error) 
 	digest := sha256.New()
 	for step := range steps {
 		for i, b := range buckets {
-			data := must(tensorconv.Slice[float32](b.Buffer()))
+			data := must(tensor.Slice[float32](b.Buffer()))
 			for k := range data {
 				data[k] = float32(math.Sin(float64(k*(i+3) + step*17 + rank*29)))
 			}
@@ -198,13 +201,13 @@ func TestAReducerRunsOverAMemoryGroup(t *testing.T) {
 }
 
 func reduceOnce(ctx context.Context, g *memgroup.Group, out *[]float32) error {
-	r, err := ddp.NewReducer(ctx, []*pyhook.Parameter{{Name: "w", Shape: []int64{4}, DType: tensorconv.Float32}},
-		ddp.Options{Group: g, Hook: &pyhook.AllReduceCommHook{Group: g}})
+	r, err := ddp.NewReducer(ctx, []*c10d.Parameter{{Name: "w", Shape: []int64{4}, DType: tensor.Float32}},
+		ddp.Options{Group: g, Hook: &hooks.AllReduceCommHook{Group: g}})
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	gradient := must(tensorconv.Slice[float32](r.Gradient(0)))
+	gradient := must(tensor.Slice[float32](r.Gradient(0)))
 	for i := range gradient {
 		gradient[i] = float32(g.Rank())
 	}

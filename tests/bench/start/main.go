@@ -17,9 +17,10 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 const childVariable = "PYHOOK_BENCH_START_CHILD"
@@ -46,11 +47,11 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	buffer, err := tensorconv.New(tensorconv.Float32, 1024)
+	buffer, err := tensor.New(tensor.Float32, 1024)
 	if err != nil {
 		return err
 	}
-	bucket, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1024}, Sizes: [][]int64{{1024}}})
+	bucket, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1024}, Sizes: [][]int64{{1024}}})
 	if err != nil {
 		return err
 	}
