@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync/atomic"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
 
@@ -14,44 +15,44 @@ import (
 type awaited struct {
 	rt      *Runtime
 	pending cbridge.Pending
-	bucket  *GradBucket   // of the hook call; nil for other futures
-	python  *pythonBucket // a reference, or nil
-	place   func(error) error
-	result  Future
+	bucket  *c10d.GradBucket // of the hook call; nil for other futures
+	python  *pythonBucket    // a reference, or nil
+	wrapErr func(error) error
+	promise c10d.Promise[c10d.Result]
 
-	blocked atomic.Bool // a goroutine is in block
+	blocked atomic.Bool // a goroutine is in Block
 }
 
 // await makes the Go future of a torch future that is pending. It takes over
-// python, which may be nil. place says where an error was.
-func (rt *Runtime) await(pending cbridge.Pending, b *GradBucket, python *pythonBucket, place func(error) error) *Future {
-	a := &awaited{rt: rt, pending: pending, bucket: b, python: python, place: place}
-	a.result.place, a.result.source = place, a
+// python, which may be nil. wrapErr makes errors say where they are.
+func (rt *Runtime) await(pending cbridge.Pending, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) *c10d.Future[c10d.Result] {
+	a := &awaited{rt: rt, pending: pending, bucket: b, python: python, wrapErr: wrapErr}
+	a.promise.Init(a, wrapErr)
 	var result cbridge.Result
 	if a.pending.Arm(a, &result) {
 		a.FutureDone(result)
 	} else if rt.closed.Load() {
-		a.abandon() // Close may have gone through the pending ones before
+		a.Abandon() // Close may have gone through the pending ones before
 	}
-	return &a.result
+	return a.promise.Future()
 }
 
 // FutureDone: see cbridge.Receiver.
 func (a *awaited) FutureDone(result cbridge.Result) {
-	value, err := valueOf(&result, a.bucket, a.python, a.place)
-	if !a.result.complete(value, err) {
-		value.close()
+	value, err := resultOf(&result, a.bucket, a.python, a.wrapErr)
+	if !a.promise.Complete(value, err) && value != nil {
+		value.Release()
 	}
 	a.python.release()
 }
 
-// blocking counts the threads that are in block.
+// blocking counts the threads that are in Block.
 var blocking atomic.Int32
 
-// block returns when a's future is done, when ctx has ended, or at once. Where a wait in
+// Block returns when a's future is done, when ctx has ended, or at once. Where a wait in
 // C would take the last processor from Go, or another goroutine waits so already, it
 // does not wait.
-func (a *awaited) block(ctx context.Context) {
+func (a *awaited) Block(ctx context.Context) {
 	if blocking.Add(1) < int32(runtime.GOMAXPROCS(0)) && a.blocked.CompareAndSwap(false, true) {
 		var result cbridge.Result
 		if a.pending.Block(ctx, &result) {
@@ -62,9 +63,9 @@ func (a *awaited) block(ctx context.Context) {
 	blocking.Add(-1)
 }
 
-// abandon is for a result that nobody will read.
-func (a *awaited) abandon() {
-	a.result.complete(Value{}, a.place(fmt.Errorf("the future: %w", ErrClosed)))
+// Abandon is for a result that nobody will read.
+func (a *awaited) Abandon() {
+	a.promise.Complete(nil, a.wrapErr(fmt.Errorf("the future: %w", c10d.ErrClosed)))
 	if a.pending.Abandon() {
 		a.python.release()
 	}
@@ -74,25 +75,25 @@ func (a *awaited) abandon() {
 func (rt *Runtime) abandonAll() {
 	for _, receiver := range cbridge.Receivers() {
 		if a, ok := receiver.(*awaited); ok && a.rt == rt {
-			a.abandon()
+			a.Abandon()
 		}
 	}
 }
 
-// valueOf makes the value, or the error, of a future that is done. A value that
-// is Python's holds a reference of python.
-func valueOf(result *cbridge.Result, b *GradBucket, python *pythonBucket, place func(error) error) (Value, error) {
+// resultOf makes the result, or the error, of a future that is done. One that is Python's holds a
+// reference of python.
+func resultOf(result *cbridge.Result, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) (c10d.Result, error) {
 	if result.Changed {
-		b.forget(python)
+		b.Detach(pythonKey, python)
 	}
 	switch result.Outcome {
 	case cbridge.Failed:
-		return Value{}, place(result.TakeError())
+		return nil, wrapErr(result.TakeError())
 	case cbridge.Same:
-		return Value{tensor: python.buffer, bucket: b}, nil
+		return c10d.TensorResult{Tensor: python.buffer}, nil
 	}
 	if python != nil {
 		python.refs.Add(1)
 	}
-	return Value{bucket: b, held: &held{object: result.TakeObject(), python: python}}, nil
+	return &pythonResult{object: result.TakeObject(), python: python}, nil
 }
