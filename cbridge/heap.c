@@ -1,4 +1,4 @@
-#include "bridge.h"
+#include "heap.h"
 
 #include <stddef.h>
 #include <stdlib.h>

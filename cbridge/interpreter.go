@@ -1,6 +1,7 @@
 package cbridge
 
 // #include <stdlib.h>
+// #include "heap.h"
 // #include "shim.h"
 import "C"
 

@@ -45,12 +45,12 @@ func (in *Interpreter) installSignals() error {
 	if err != nil {
 		return err
 	}
-	guard, err := Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_guard()) })
+	guard, err := build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_guard()) })
 	if err != nil {
 		return err
 	}
 	defer guard.Close()
-	releases, err := Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_releases_faults()) })
+	releases, err := build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_releases_faults()) })
 	if err != nil {
 		return err
 	}

@@ -217,7 +217,7 @@ func floats(v any) []float32 {
 // counters of everything that must come back to its start.
 func counters() [5]int64 {
 	_ = cbridge.Attached(func() {})
-	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), pendings()}
+	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), cbridge.Pendings()}
 }
 
 // settled waits for the memory of Go slices that goes on a goroutine.
