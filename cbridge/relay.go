@@ -30,7 +30,7 @@ type relay struct {
 // installSignals, on Python's main thread, has Python's ways to take signals leave
 // Go's handlers in place.
 func (in *Interpreter) installSignals() error {
-	module, err := in.Module("_pyhook_signals", signalsSource)
+	module, err := in.own("_pyhook_signals", signalsSource)
 	if err != nil {
 		return err
 	}

@@ -204,7 +204,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 		python.release()
 		return future, nil
 	}
-	future, err := h.settle(b, python, &result)
+	future, err := h.futureOf(b, python, &result)
 	if !interrupted {
 		return future, err
 	}
@@ -233,9 +233,9 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 	return err
 }
 
-// settle makes the future, or the error, of a call's result. It takes python's
+// futureOf makes the future, or the error, of a call's result. It takes python's
 // reference over.
-func (h *PythonCommHook) settle(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
+func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return h.fail(b, futureCode(err), err) }
 	if result.Outcome == cbridge.Waiting {
 		return h.rt.await(result.Pending(), b, python, wrapErr), nil

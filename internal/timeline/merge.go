@@ -7,8 +7,8 @@ import (
 	"maps"
 )
 
-// Merge puts trace files of several ranks into one.
-func Merge(w io.Writer, files ...io.Reader) error {
+// merge writes one trace of the traces of several ranks.
+func merge(w io.Writer, files ...io.Reader) error {
 	all := document{DisplayTimeUnit: "ms", OtherData: map[string]any{}}
 	for i, file := range files {
 		var d document
@@ -22,7 +22,8 @@ func Merge(w io.Writer, files ...io.Reader) error {
 	return err
 }
 
-// MergeToFile is Merge into a file, as Recorder.WriteFile writes it.
+// MergeToFile writes one trace of the traces of several ranks to a file, whole or not at all, and
+// creates its folder.
 func MergeToFile(path string, files ...io.Reader) error {
-	return writeFile(path, func(w io.Writer) error { return Merge(w, files...) })
+	return writeFile(path, func(w io.Writer) error { return merge(w, files...) })
 }

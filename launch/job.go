@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Group is a running set of ranks, made by Start. Its methods are safe for
+// Job is a set of rank processes, made by Start. Its methods are safe for
 // concurrent use.
-type Group struct {
+type Job struct {
 	config SpawnConfig
 	ranks  []*rankProcess
 	dir    string // holds the error files
@@ -25,11 +25,11 @@ type Group struct {
 // Spawn starts cfg.N ranks of a command on this machine and waits for all of
 // them. It is Start and Wait.
 func Spawn(ctx context.Context, cfg SpawnConfig) error {
-	g, err := Start(ctx, cfg)
+	j, err := Start(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	return g.Wait()
+	return j.Wait()
 }
 
 // Start starts the ranks under torchrun's contract: RANK, LOCAL_RANK,
@@ -37,23 +37,23 @@ func Spawn(ctx context.Context, cfg SpawnConfig) error {
 // MASTER_PORT and TORCHELASTIC_*, with an error file for each rank. Where
 // OMP_NUM_THREADS is unset it becomes the CPUs this process may use, by
 // GOMAXPROCS, divided by N and at least 1: otherwise every rank would start
-// a thread for every CPU. (torchrun sets 1 always.) Standard input is empty.
+// a thread for every CPU. (torchrun always sets 1.) Standard input is empty.
 //
-// When a rank fails, or ctx is cancelled, the others get SIGTERM and, after the
+// When a rank fails, or ctx is cancelled, Start sends the others SIGTERM and, after the
 // grace period, SIGKILL. There are no restarts.
 //
 // Each rank leads a process group of its own. So Ctrl-C at a terminal reaches
-// the launcher alone, which must cancel ctx on it and so gives every rank the
-// orderly SIGTERM of the contract; and the signals reach what a rank started,
-// such as data loaders. Whatever is left of a group when its rank ends is
-// killed: a wrapper script should exec the trainer.
+// the launcher alone. The launcher must cancel ctx on it, which sends every rank
+// the SIGTERM of the contract. Signals also reach the processes that a rank
+// started, such as data loaders. When a rank ends, Start kills what is left of
+// its group: a wrapper script should exec the trainer.
 //
-// On Linux the ranks, if not what they started, die with this process even when
-// it is killed (see DieWithParent).
+// On Linux the ranks, though not the processes that they started, die with this
+// process even when it is killed (see DieWithParent).
 //
-// An error means that no rank runs. A nil error obliges the caller to call
-// Wait or to cancel ctx.
-func Start(ctx context.Context, cfg SpawnConfig) (*Group, error) {
+// When Start returns an error, no rank runs. Otherwise the ranks run until they end or ctx is
+// cancelled: call Wait, or cancel ctx.
+func Start(ctx context.Context, cfg SpawnConfig) (*Job, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -65,75 +65,75 @@ func Start(ctx context.Context, cfg SpawnConfig) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("launch: make a folder for the error files: %w", err)
 	}
-	g := &Group{config: cfg, dir: dir, exits: make(chan *rankProcess, cfg.N), ended: make(chan struct{})}
+	j := &Job{config: cfg, dir: dir, exits: make(chan *rankProcess, cfg.N), ended: make(chan struct{})}
 	lock := new(sync.Mutex)
 	for rank := range cfg.N {
-		g.ranks = append(g.ranks, newRankProcess(cfg, rank, dir, lock))
+		j.ranks = append(j.ranks, newRankProcess(cfg, rank, dir, lock))
 	}
 	started := make(chan error)
-	go g.startAll(started)
+	go j.startAll(started)
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	go g.supervise(ctx)
-	return g, nil
+	go j.supervise(ctx)
+	return j, nil
 }
 
 // startAll keeps one OS thread until the last rank has ended: the kernel sends
-// a rank its death signal when the thread that started it ends, and Go ends
-// threads as it likes.
-func (g *Group) startAll(started chan<- error) {
+// a rank its death signal when the thread that started it ends, and Go may end
+// any other thread.
+func (j *Job) startAll(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for i, p := range g.ranks {
+	for i, p := range j.ranks {
 		if err := p.start(); err != nil {
-			g.abandon(g.ranks[:i])
+			j.abandon(j.ranks[:i])
 			started <- fmt.Errorf("launch: start rank %d: %w", i, err)
 			return
 		}
 		go func() {
 			p.wait()
-			g.exits <- p
+			j.exits <- p
 		}()
 	}
 	started <- nil
-	<-g.ended
+	<-j.ended
 }
 
-// abandon undoes a start that failed half way. These ranks have done nothing
-// yet, so they get no grace.
-func (g *Group) abandon(running []*rankProcess) {
+// abandon kills the ranks of a start that failed half way. They have done nothing
+// yet, so they get no grace period.
+func (j *Job) abandon(running []*rankProcess) {
 	for _, p := range running {
 		p.signal(syscall.SIGKILL)
 	}
 	for range running {
-		<-g.exits
+		<-j.exits
 	}
-	os.RemoveAll(g.dir)
+	os.RemoveAll(j.dir)
 }
 
 // Wait returns when every rank has ended: nil when all exited with 0, a
 // *RankError for the root cause when one failed, and an error that wraps
 // context.Cause of Start's ctx when that was cancelled first. It may be called
 // more than once.
-func (g *Group) Wait() error {
-	<-g.ended
-	return g.err
+func (j *Job) Wait() error {
+	<-j.ended
+	return j.err
 }
 
-// Pids gives the ranks' process ids, by rank. They may have ended.
-func (g *Group) Pids() []int {
-	pids := make([]int, len(g.ranks))
-	for i, p := range g.ranks {
+// Pids returns the ranks' process ids, by rank. The processes may have ended.
+func (j *Job) Pids() []int {
+	pids := make([]int, len(j.ranks))
+	for i, p := range j.ranks {
 		pids[i] = p.cmd.Process.Pid
 	}
 	return pids
 }
 
-// supervise sees the ranks to their end.
-func (g *Group) supervise(ctx context.Context) {
-	defer close(g.ended)
-	defer os.RemoveAll(g.dir)
+// supervise waits for all ranks, and stops them when one fails or ctx ends.
+func (j *Job) supervise(ctx context.Context) {
+	defer close(j.ended)
+	defer os.RemoveAll(j.dir)
 	var (
 		cancelled = ctx.Done()
 		kill      <-chan time.Time
@@ -142,13 +142,13 @@ func (g *Group) supervise(ctx context.Context) {
 	)
 	stop := func() {
 		cancelled = nil
-		g.signalAll(syscall.SIGTERM)
-		timer := time.NewTimer(g.config.GracePeriod)
+		j.signalAll(syscall.SIGTERM)
+		timer := time.NewTimer(j.config.GracePeriod)
 		kill = timer.C
 	}
-	for running := len(g.ranks); running > 0; {
+	for running := len(j.ranks); running > 0; {
 		select {
-		case p := <-g.exits:
+		case p := <-j.exits:
 			running--
 			if !p.failed() {
 				continue
@@ -161,14 +161,14 @@ func (g *Group) supervise(ctx context.Context) {
 			stopErr = stopped(ctx)
 			stop()
 		case <-kill:
-			g.signalAll(syscall.SIGKILL)
+			j.signalAll(syscall.SIGKILL)
 		}
 	}
 	switch {
 	case stopErr != nil:
-		g.err = stopErr
+		j.err = stopErr
 	case len(failed) > 0:
-		g.err = rootCause(failed)
+		j.err = rootCause(failed)
 	}
 }
 
@@ -176,8 +176,8 @@ func stopped(ctx context.Context) error {
 	return fmt.Errorf("launch: the ranks were stopped: %w", context.Cause(ctx))
 }
 
-func (g *Group) signalAll(sig syscall.Signal) {
-	for _, p := range g.ranks {
+func (j *Job) signalAll(sig syscall.Signal) {
+	for _, p := range j.ranks {
 		p.signal(sig)
 	}
 }

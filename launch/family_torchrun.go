@@ -5,37 +5,34 @@ import (
 	"strconv"
 )
 
-func claimsFlags(e environment) bool {
-	return e.any(flagRank, flagWorldSize, flagLocalRank, flagLocalWorldSize)
+// SourceEnv is RANK and WORLD_SIZE, as torchrun and PyTorchJob set them.
+const SourceEnv Source = "env"
+
+var torchrunFamily = family{
+	source: SourceEnv, origin: "torchrun's RANK/WORLD_SIZE",
+	claims: claimsByRankAndSize(envRankAndSize), rankAndSize: envRankAndSize,
+	read: readEnv, master: masterRequired,
 }
 
-func readFlags(r *reader) World {
-	r.vars = variables{rank: flagRank, worldSize: flagWorldSize,
-		localRank: flagLocalRank, localWorldSize: flagLocalWorldSize}
-	w := r.explicitRanks("give both --rank and --world-size, or neither")
-	w.derivePlace()
-	return w
-}
-
-func claimsEnv(e environment) bool { return e.any("RANK", "WORLD_SIZE") }
+var envRankAndSize = [][2]string{{"RANK", "WORLD_SIZE"}}
 
 // readEnv reads what torchrun sets for each process, and what PyTorchJob v1
 // sets for each pod, where RANK is the pod's and LOCAL_RANK is absent.
 func readEnv(r *reader) World {
-	r.vars = variables{rank: "RANK", worldSize: "WORLD_SIZE", localRank: "LOCAL_RANK",
+	r.names = fieldNames{rank: "RANK", worldSize: "WORLD_SIZE", localRank: "LOCAL_RANK",
 		localWorldSize: "LOCAL_WORLD_SIZE", nodeRank: "GROUP_RANK", nodes: "GROUP_WORLD_SIZE"}
 	w := r.explicitRanks("RANK and WORLD_SIZE go together: set both, or start with torchrun")
 	r.refusePodRank()
-	w.derivePlace()
-	w.Nodes = r.optional(r.vars.nodes, w.Nodes)
-	w.NodeRank = r.optional(r.vars.nodeRank, w.NodeRank)
+	w.deriveNodes()
+	w.Nodes = r.optional(r.names.nodes, w.Nodes)
+	w.NodeRank = r.optional(r.names.nodeRank, w.NodeRank)
 	return w
 }
 
-// explicitRanks reads the four rank fields from r.vars. Without a local rank
+// explicitRanks reads the four rank fields from r.names. Without a local rank
 // the process is taken to be alone on its machine, as in a PyTorchJob pod.
 func (r *reader) explicitRanks(hint string) World {
-	v := r.vars
+	v := r.names
 	set, _ := r.first(v.rank, v.worldSize, v.localRank, v.localWorldSize)
 	w := World{
 		Rank:      r.required(v.rank, set, hint),
@@ -60,7 +57,7 @@ func (r *reader) explicitRanks(hint string) World {
 }
 
 // refusePodRank catches a PyTorchJob with several processes per pod: RANK is
-// the pod's there, so that all processes of a pod would take the same one.
+// the pod's there, so that all processes of a pod would have the same one.
 // nprocPerNode "auto" is 1 in PyTorchJob's WORLD_SIZE, so it is let through.
 func (r *reader) refusePodRank() {
 	const name = "PET_NPROC_PER_NODE"
@@ -74,21 +71,18 @@ func (r *reader) refusePodRank() {
 	}
 }
 
-// readSingle is rank 0 of 1. Its notes are for the user who meant more.
-func readSingle(r *reader) World {
-	r.vars = variables{rank: "RANK", worldSize: "WORLD_SIZE", localRank: "LOCAL_RANK", localWorldSize: "LOCAL_WORLD_SIZE",
-		nodeRank: "GROUP_RANK", nodes: "GROUP_WORLD_SIZE"}
-	if text, ok := r.text("LOCAL_RANK"); ok && text != "0" {
-		r.fail("RANK", "", fmt.Sprintf("is not set although LOCAL_RANK is %s", text),
-			"several processes would each train alone: set RANK and WORLD_SIZE, or start with torchrun")
+// masterRequired is for RANK and WORLD_SIZE: torch's env:// itself requires both variables.
+func masterRequired(r *reader, w *World) {
+	if w.WorldSize == 1 {
+		masterLoopback(r, w)
+		return
 	}
-	w := World{WorldSize: 1, LocalWorldSize: 1, Nodes: 1}
-	switch {
-	case inSlurmJob(r.environment):
-		w.Note = "this is a shell of a Slurm job and not a task of srun: use srun to start one rank per task"
-		w.RunID = slurmJobID(r.environment)
-	case r.any("MASTER_ADDR", "MASTER_PORT"):
-		w.Note = "MASTER_ADDR or MASTER_PORT is set and ignored, as RANK and WORLD_SIZE are not"
+	if w.MasterAddr == "" {
+		r.fail("MASTER_ADDR", "", "is not set although RANK is",
+			"set it to the host name or IP address of rank 0's machine, the same on every rank, or start with torchrun")
 	}
-	return w
+	if w.MasterPort == 0 {
+		r.fail("MASTER_PORT", "", "is not set although RANK is",
+			"set it to a free port of rank 0's machine, the same on every rank, or start with torchrun")
+	}
 }

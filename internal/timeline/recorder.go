@@ -10,20 +10,20 @@ import (
 // DefaultLimit is the number of spans that a Recorder keeps, some 200 MB.
 const DefaultLimit = 1_000_000
 
-// Span is something that took from Start to End.
+// Span is an activity from Start to End.
 type Span struct {
-	// Track is the row that the span is drawn in. Spans of a track lie beside or
-	// inside each other, unless they are Async.
+	// Track is the row that shows the span. Spans of a track follow or enclose each
+	// other, unless they are Async.
 	Track string
 	Name  string
-	Start time.Time // its wall clock: ranks of one host, or of hosts in step, line up
-	End   time.Time // before Start: as Start
+	Start time.Time // wall-clock time: ranks line up as well as their hosts' clocks do
+	End   time.Time // a time before Start counts as Start
 	Args  map[string]any
 	Async bool // may overlap others of its track
 }
 
-// Recorder keeps the spans of one rank. Any goroutine may add to it, and a nil
-// one takes everything and keeps nothing.
+// Recorder keeps the spans of one rank. It is safe for concurrent use. A nil one
+// drops every span.
 type Recorder struct {
 	rank  int
 	limit int
@@ -33,17 +33,17 @@ type Recorder struct {
 	dropped int
 }
 
-// New makes the recorder of a rank, with room for DefaultLimit spans.
+// New returns the recorder of a rank, which keeps DefaultLimit spans.
 func New(rank int) *Recorder { return &Recorder{rank: rank, limit: DefaultLimit} }
 
-// SetLimit sets how many spans are kept; later ones are counted and dropped.
+// SetLimit sets how many spans the recorder keeps. It drops later ones and counts them.
 func (r *Recorder) SetLimit(spans int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.limit = spans
 }
 
-// Add records a span. Its Args must not change after.
+// Add records a span. The caller must not change its Args afterwards.
 func (r *Recorder) Add(s Span) {
 	if r == nil {
 		return
@@ -57,14 +57,14 @@ func (r *Recorder) Add(s Span) {
 	r.spans = append(r.spans, s)
 }
 
-// Since adds a span of track that ends now.
+// Since adds a span from start until now.
 func (r *Recorder) Since(start time.Time, track, name string) {
 	if r != nil {
 		r.Add(Span{Track: track, Name: name, Start: start, End: time.Now()})
 	}
 }
 
-// Spans returns a copy of what is recorded, by start.
+// Spans returns a copy of the spans, ordered by start.
 func (r *Recorder) Spans() []Span {
 	if r == nil {
 		return nil
@@ -76,7 +76,7 @@ func (r *Recorder) Spans() []Span {
 	return spans
 }
 
-// Dropped returns how many spans there was no room for.
+// Dropped returns the number of spans beyond the limit.
 func (r *Recorder) Dropped() int {
 	if r == nil {
 		return 0
@@ -86,7 +86,7 @@ func (r *Recorder) Dropped() int {
 	return r.dropped
 }
 
-// String says whose recorder it is and how full.
+// String gives the rank and the number of spans.
 func (r *Recorder) String() string {
 	if r == nil {
 		return "no timeline"

@@ -24,7 +24,7 @@ type rankProcess struct {
 	stderr    *lines.Writer
 	tail      *lines.Tail
 
-	// lock keeps signals from a group whose id the kernel may have given away.
+	// lock prevents a signal to a process group whose id the kernel may have reused.
 	lock  sync.Mutex
 	alive bool
 
@@ -43,11 +43,8 @@ func newRankProcess(cfg SpawnConfig, rank int, dir string, lock *sync.Mutex) *ra
 		stdout, stderr = cfg.PerRank(rank)
 	}
 	prefix := ""
-	switch {
-	case cfg.Show == ShowPrefixed:
+	if cfg.Show == ShowPrefixed {
 		prefix = fmt.Sprintf("[rank %d] ", rank)
-	case cfg.Show == ShowRank0 && rank != 0:
-		stdout, stderr = nil, nil
 	}
 	newWriter := func(dst io.Writer) *lines.Writer {
 		return &lines.Writer{Lock: lock, Dst: dst, Prefix: prefix, Tail: p.tail}
@@ -96,7 +93,7 @@ func (p *rankProcess) wait() {
 	p.stderr.Flush()
 }
 
-// signal has no error to give: a group that cannot be signalled has ended, or
+// signal returns no error: a group that cannot be signalled has ended, or
 // changed its user, and SIGKILL follows in any case.
 func (p *rankProcess) signal(sig syscall.Signal) {
 	p.lock.Lock()
@@ -106,15 +103,15 @@ func (p *rankProcess) signal(sig syscall.Signal) {
 	}
 }
 
-// failed goes by the exit status. Cmd.Wait also fails when a process that left
-// the group kept the pipes open, and that is not the rank's doing.
+// failed reads the exit status. The error of Cmd.Wait would not do: a process that left
+// the group and keeps the pipes open causes one too.
 func (p *rankProcess) failed() bool {
 	return p.cmd.ProcessState == nil || !p.cmd.ProcessState.Success()
 }
 
 // rootCause picks the earliest failure as torchelastic does: by the time in the
-// error file, or by when the end was seen where there is none. Both count in
-// whole seconds, as the file does, and among equals the first to end wins.
+// error file or, without a file, by when the end was seen. Both are whole
+// seconds, as in the file; among equals the first to end wins.
 func rootCause(failed []*rankProcess) *RankError {
 	slices.SortStableFunc(failed, func(a, b *rankProcess) int { return a.ended.Compare(b.ended) })
 	var cause *RankError

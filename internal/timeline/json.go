@@ -30,7 +30,7 @@ type event struct {
 	Args     map[string]any `json:"args,omitempty"`
 }
 
-// WriteTo writes the rank's trace file.
+// WriteTo writes the rank's trace. It implements io.WriterTo.
 func (r *Recorder) WriteTo(w io.Writer) (int64, error) {
 	if r == nil {
 		return 0, fmt.Errorf("timeline: a nil Recorder has nothing to write")
@@ -61,7 +61,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// events turns spans to the format's events. Tracks are threads, in the order
+// events converts spans to the format's events. Tracks become threads, in the order
 // in which they first appear.
 func (r *Recorder) events() []event {
 	process := event{Phase: "M", Process: r.rank}
@@ -85,7 +85,7 @@ func (r *Recorder) events() []event {
 }
 
 func (s *Span) events(rank, thread, number int) []event {
-	// The wall clock says when, the monotonic one how long.
+	// The start is of the wall clock, the duration of the monotonic one.
 	start := float64(s.Start.UnixNano()) / 1e3
 	duration := max(0, float64(s.End.Sub(s.Start).Nanoseconds())/1e3)
 	e := event{Name: s.Name, Category: s.Track, Phase: "X", Time: start, Duration: &duration, Process: rank, Thread: thread, Args: s.Args}
@@ -100,8 +100,8 @@ func (s *Span) events(rank, thread, number int) []event {
 	return []event{begin, end}
 }
 
-// WriteFile writes the rank's trace file to path, whole or not at all, and
-// makes its folder.
+// WriteFile writes the rank's trace to the file path, whole or not at all, and
+// creates its folder.
 func (r *Recorder) WriteFile(path string) error {
 	return writeFile(path, func(w io.Writer) error {
 		_, err := r.WriteTo(w)
