@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge/internal/ctest"
+	"pyhook/internal/testutil"
 )
 
 // onDyingThread runs f on an OS thread that ends with it.
@@ -38,7 +39,7 @@ func TestAThreadGivesItsStateBackWhenItEnds(t *testing.T) {
 		"class C: pass\n"+
 		"def keep(x=None):\n    local.c, local.x = C(), x\n    refs.append(weakref.ref(local.c))\n"+
 		"def alive(): return sum(r() is not None for r in refs)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		call(t, m, "alive")
 		before := ThreadStates()
 		f := goFunc(t, sum)
@@ -46,8 +47,7 @@ func TestAThreadGivesItsStateBackWhenItEnds(t *testing.T) {
 			onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
 		}
 		f.Close() // the last threads to end drop the function
-		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
-			10*time.Second, time.Millisecond, "thread-locals go with the state")
+		testutil.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) }, "thread-locals go with the state")
 	})
 }
 
@@ -62,7 +62,7 @@ func TestThreadStatesGrowWithThreadsNotWithCalls(t *testing.T) {
 	var group sync.WaitGroup
 	for range 4 {
 		group.Go(func() {
-			for range manyCalls / 10 {
+			for range often(1000) {
 				assert.NoError(t, Attached(func() {}))
 			}
 		})
@@ -73,14 +73,14 @@ func TestThreadStatesGrowWithThreadsNotWithCalls(t *testing.T) {
 
 func TestEightGoroutinesCallAtOnce(t *testing.T) {
 	m := module(t, "def f(i, j): return i * j\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f, err := m.Attr("f")
 		require.NoError(t, err)
 		defer f.Close()
 		var group sync.WaitGroup
 		for i := range 8 {
 			group.Go(func() {
-				for j := range manyCalls {
+				for j := range often(10_000) {
 					o, err := f.Invoke([]any{i, j}, nil)
 					if !assert.NoError(t, err) {
 						return
@@ -108,7 +108,7 @@ func TestACallThatBlocksHoldsUpNobodyElse(t *testing.T) {
 		assert.NoError(t, err)
 		asleep <- time.Since(start)
 	}()
-	for range min(50, manyCalls/10) {
+	for range min(50, often(1000)) {
 		value(t, "sum(range(10))")
 	}
 	awake := time.Since(start)
@@ -140,7 +140,7 @@ func TestAPanicOnTheMainThreadIsTheCallers(t *testing.T) {
 }
 
 func TestAttachedNests(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		require.NoError(t, Attached(func() {
 			for i := range 3 {
 				assert.NoError(t, Attached(func() { assert.Equal(t, int64(i), value(t, fmt.Sprint(i))) }))
@@ -184,7 +184,7 @@ func TestAGuestKeepsItsStateUntilItEnds(t *testing.T) {
 	if value(t, "__import__('sysconfig').get_config_var('Py_GIL_DISABLED')") == int64(1) {
 		want = []any{int64(1), int64(1), int64(1)} // see pyh_keep_state
 	}
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f, err := m.Attr("f")
 		require.NoError(t, err)
 		defer f.Close()
@@ -194,8 +194,7 @@ func TestAGuestKeepsItsStateUntilItEnds(t *testing.T) {
 			assert.NoError(t, f.Pointer(func(p unsafe.Pointer) error { ctest.Guest(API(), p, 3); return nil }))
 			assert.Equal(t, want, call(t, m, "end"))
 		}
-		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
-			10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) })
 	})
 }
 
@@ -213,7 +212,7 @@ func TestAThreadOfPythonsMayBeAGuest(t *testing.T) {
 		"    return threads\n")
 	before := ThreadStates()
 	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignKeep(API()), 20))
-	assert.Eventually(t, func() bool { return ThreadStates() <= before+1 }, 10*time.Second, time.Millisecond)
+	testutil.Eventually(t, func() bool { return ThreadStates() <= before+1 })
 	assert.Equal(t, int64(2), value(t, "1 + 1"))
 }
 
@@ -226,12 +225,11 @@ func TestAThreadThatEndsRunsNoGoFunction(t *testing.T) {
 		"        except RuntimeError as e: seen.append(str(e))\n"+
 		"def keep(f): local.bell = Bell(f)\n"+
 		"def get(): return seen\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f := goFunc(t, sum)
 		onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
 		f.Close()
 		want := []any{"no Go function can run on a thread that is ending"}
-		assert.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, call(t, m, "get")) },
-			10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, call(t, m, "get")) })
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -37,7 +38,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 				params := parameters([]int64{2, 3}, []int64{3}, []int64{0}, nil)
 				params[3].Data = must(tensor.New(tensor.Float32))
 				defer params[3].Data.Close()
-				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
+				r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
 				require.NoError(t, err)
 				defer closeParameters(params)
 				defer r.Close()
@@ -46,7 +47,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 					for i := range params {
 						set(t, r, i, float32(i+1))
 					}
-					_, err := r.Wait(soon(t))
+					_, err := r.Wait(testutil.Soon(t))
 					require.NoError(t, err)
 					for i := range params {
 						for _, x := range floats(r.Gradient(i)) {
@@ -75,7 +76,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 		require.NoError(t, err)
 		defer h.Close()
 		params := parameters([]int64{8, 8}, []int64{8}, []int64{8, 8}, []int64{8, 8})
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
 		require.NoError(t, err)
 		defer closeParameters(params)
 		defer r.Close()
@@ -89,7 +90,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 				}
 				require.NoError(t, r.Ready(i))
 			}
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			for i := range params {
 				for k, x := range floats(r.Gradient(i)) {
@@ -115,7 +116,7 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:watches", namespace), BucketCapMB: twoFloats})
 	for step := range 3 {
 		setAll(t, r, 3)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err, "step %d", step)
 	}
 	calls, err := namespace.Attr("calls")
@@ -144,7 +145,7 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 				require.NoError(t, r.ReadyFrom(0, tensorOf(t, own...)))
 				set(t, r, 1, 1)
 				set(t, r, 2, 1)
-				_, err = r.Wait(soon(t))
+				_, err = r.Wait(testutil.Soon(t))
 				require.ErrorIs(t, err, kind)
 				var step *ddp.StepError
 				require.ErrorAs(t, err, &step)
@@ -174,7 +175,7 @@ func TestAPythonHooksOddResultIsReadRight(t *testing.T) {
 				assert.Equal(t, float32(2*(i+1)), floats(back)[0])
 			}()
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 )
 
@@ -34,7 +35,7 @@ func TestWhatBelongsToAThreadWorksInAReducersHooks(t *testing.T) {
 			r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: order})
 			for range 3 {
 				setAll(t, r, len(params))
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 			}
 		})
@@ -53,7 +54,7 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 		hooks = append(hooks, h)
 		for range 2 { // one after another: the group is one
 			setAll(t, r, len(params))
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 		}
 	}
@@ -82,9 +83,9 @@ func TestTheNextReducerHasPythonsMainThread(t *testing.T) {
 	for range 20 {
 		h := boundHook(t, "hook", "State")
 		params := scalars(1)
-		r := must(ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h}))
+		r := must(ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h}))
 		setAll(t, r, 1)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		r.Close()
 		closeParameters(params)
@@ -103,7 +104,7 @@ func TestAStepLeavesPythonsMainThreadToOthers(t *testing.T) {
 			require.NoError(t, rt.RunOnMain(func() {}))
 			python(t, "../pyhook/testdata/bound.py:where", nil)
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }
@@ -119,10 +120,10 @@ func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
 	setAll(t, r, 1)
 	start := time.Now()
 	setAll(t, q, 1)
-	_, err := q.Wait(soon(t))
+	_, err := q.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Less(t, time.Since(start), 900*time.Millisecond)
-	_, err = r.Wait(soon(t))
+	_, err = r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, time.Since(start), time.Second)
 }

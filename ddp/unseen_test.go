@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 )
 
@@ -33,7 +34,7 @@ func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 	h := python(t, spec, pythonList(t))
 	r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: order})
 	setAll(t, r, 3)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, kind)
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
@@ -73,7 +74,7 @@ func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
 			failures := 0
 			for range 20 {
 				setAll(t, r, 3)
-				if _, err := r.Wait(soon(t)); err != nil {
+				if _, err := r.Wait(testutil.Soon(t)); err != nil {
 					require.ErrorIs(t, err, pyhook.ErrCollective)
 					failures++
 				}
@@ -110,7 +111,7 @@ func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
 		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:drops_average", nil), BucketCapMB: tiny, Order: order})
 		for range 2 {
 			setAll(t, r, 3)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			if !old {
 				require.NoError(t, err, "gloo of torch 2 has AVG")
 				continue
@@ -141,7 +142,7 @@ func TestPythonCommHookIndependentIsOfWhatIsProvenOrSaysSo(t *testing.T) {
 		closeParameters(params)
 	}
 	for _, spec := range []string{"order_hooks:sideways", "fp16_wrapper(order_hooks:sideways)"} {
-		_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: world, Hook: python(t, spec, nil)})
+		_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: world, Hook: python(t, spec, nil)})
 		require.ErrorIs(t, err, pyhook.ErrOrder)
 		require.ErrorIs(t, err, pyhook.ErrLoad)
 		require.ErrorContains(t, err, "'sideways'")

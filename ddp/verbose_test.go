@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 )
 
@@ -17,7 +18,7 @@ func TestStepError_Format(t *testing.T) {
 		t.Run(spec, func(t *testing.T) {
 			r := guarded(t, spec, ddp.Options{})
 			setAll(t, r, 4)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			var step *ddp.StepError
 			require.ErrorAs(t, err, &step)
 			var hook *pyhook.HookError

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/testutil"
 )
 
 // processors has Go use n for the test.
@@ -65,7 +67,7 @@ func TestWhoIsBlockedIsFreedByTheContextAndByClose(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		waiting := make(chan error)
 		go func() { _, err := future.Wait(ctx); waiting <- err }()
-		require.Eventually(t, func() bool { return blocking.Load() == 1 }, 10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return blocking.Load() == 1 })
 		cancel()
 		saysAll(t, <-waiting, context.Canceled, "sample.pending", 2)
 		assert.Zero(t, blocking.Load())
@@ -78,7 +80,7 @@ func TestWhoIsBlockedIsFreedByTheContextAndByClose(t *testing.T) {
 		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
 		waiting := make(chan error)
 		go func() { _, err := future.Wait(context.Background()); waiting <- err }()
-		require.Eventually(t, func() bool { return blocking.Load() == 1 }, 10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return blocking.Load() == 1 })
 		future.Close()
 		saysAll(t, <-waiting, ErrClosed, "sample.pending", 2)
 		assert.Zero(t, blocking.Load())
@@ -96,7 +98,7 @@ func TestTorchsThreadsKeepTheirThreadState(t *testing.T) {
 	for all < 30 {
 		future, err := hook.RunHook(context.Background(), b)
 		require.NoError(t, err)
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		future.Close()
 		counts := python(t, "sample.most_callbacks").([]any)

@@ -6,21 +6,13 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
-
-// soon is a context for what must not take long.
-func soon(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 func TestAFutureIsDoneOnce(t *testing.T) {
 	future, complete := NewFuture()
@@ -34,7 +26,7 @@ func TestAFutureIsDoneOnce(t *testing.T) {
 	complete(Value{}, errors.New("too late"))
 	<-future.Done()
 	for range 2 {
-		value, err := future.Wait(soon(t))
+		value, err := future.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Same(t, x, value.Tensor())
 		assert.Nil(t, value.Object())
@@ -62,14 +54,14 @@ func TestThenChainsPassValuesAndErrors(t *testing.T) {
 		if !early {
 			complete(TensorValue(x), nil)
 		}
-		value, err := last.Wait(soon(t))
+		value, err := last.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Same(t, y, value.Tensor())
 	}
 	boom := errors.New("boom")
 	reached := false
 	failing := CompletedFuture(TensorValue(x), nil).Then(func(Value) (Value, error) { return Value{}, boom })
-	_, err := failing.Then(func(v Value) (Value, error) { reached = true; return v, nil }).Wait(soon(t))
+	_, err := failing.Then(func(v Value) (Value, error) { reached = true; return v, nil }).Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, boom)
 	assert.False(t, reached, "an error passes by")
 }
@@ -125,7 +117,7 @@ func TestThenKeepsThePythonValueUntilItHasRun(t *testing.T) {
 			}
 			future.Close()
 			close(start)
-			value, err := same.Wait(soon(t))
+			value, err := same.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			assert.Equal(t, "tensor([2., 4.])", <-text)
 			s, err := read(value)
@@ -149,21 +141,21 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 	})
 	t.Run("of a future that never comes", func(t *testing.T) {
 		python(t, "gc.collect")
-		before := settled()
-		before[4] += 10 // torch keeps such a future, and its callback, for ever
+		before := leaks.Settled()
+		before.Pending += 10 // torch keeps such a future, and its callback, for ever
 		t.Run("", func(t *testing.T) {
 			for range 10 {
 				hookFuture(t, "sample:lost", bucket(t, []float32{1})).Close()
 			}
 		})
-		assert.Eventually(t, func() bool { return counters() == before }, 10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return leaks.Counts() == before })
 	})
 	check(t, "but not before those that were promised it", func(t *testing.T) {
 		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
 		next := future.Then(func(v Value) (Value, error) { return v, nil })
 		future.Close()
 		python(t, "sample.finish", true)
-		value, err := next.Wait(soon(t))
+		value, err := next.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.NotNil(t, value.Object())
 		next.Close()
@@ -172,7 +164,7 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 
 func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		n := max(20, 200/soakScale)
+		n := max(20, slow.Of(200))
 		h := load(t, "sample:pending", HookConfig{})
 		futures := make([]*Future, n)
 		buckets := make([]*GradBucket, n)
@@ -185,7 +177,7 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 		var group sync.WaitGroup
 		for i, future := range futures {
 			group.Go(func() {
-				value, err := future.Wait(soon(t))
+				value, err := future.Wait(testutil.Soon(t))
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -228,7 +220,7 @@ func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 				h.Close() // which changes nothing either
 				change(t, b)
 				python(t, "sample.finish", double)
-				value, err := future.Wait(soon(t))
+				value, err := future.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 				result, err := h.ParseHookResult(value)
 				require.NoError(t, err)
@@ -259,14 +251,14 @@ func TestASteadyCallMakesNothing(t *testing.T) {
 		}
 		first := step()
 		assert.Same(t, first, step())
-		if soakScale == 1 { // not what a checked build adds
+		if testutil.FullSpeed { // not what a checked build adds
 			assert.Zero(t, testing.AllocsPerRun(1000, func() { step() }))
 		}
 		// Closed as often as there were calls, it is as good as a new one.
 		seen := make(chan Value, 1)
 		next := first.Then(func(v Value) (Value, error) { seen <- v; return v, nil })
 		defer next.Close()
-		_, err := next.Wait(soon(t))
+		_, err := next.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Same(t, b.Buffer(), (<-seen).Tensor())
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -28,7 +29,7 @@ func waited(future *Future, err error) (*tensor.Tensor, error) {
 func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 	assert.Equal(t, []any{0, 1, "gloo", 0}, []any{world.Rank(), world.Size(), world.Backend(), rt.Rank()})
 	check(t, "", func(t *testing.T) {
-		ctx := soon(t)
+		ctx := testutil.Soon(t)
 		x := tensorOf(t, tensor.Float32, []float32{1, 2})
 		for _, op := range []ReduceOp{Sum, Product, Min, Max} {
 			got, err := waited(world.AllReduce(ctx, x, op))
@@ -49,11 +50,11 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 		sub, err := world.NewGroup([]int{0})
 		require.NoError(t, err)
 		assert.Equal(t, []any{0, 1, "gloo"}, []any{sub.Rank(), sub.Size(), sub.Backend()})
-		_, err = waited(sub.Broadcast(soon(t), tensorOf(t, tensor.Float32, []float32{1}), 0))
+		_, err = waited(sub.Broadcast(testutil.Soon(t), tensorOf(t, tensor.Float32, []float32{1}), 0))
 		require.NoError(t, err)
 		sub.Close()
 		sub.Close()
-		_, err = waited(sub.AllReduce(soon(t), tensorOf(t, tensor.Float32, []float32{1}), Sum))
+		_, err = waited(sub.AllReduce(testutil.Soon(t), tensorOf(t, tensor.Float32, []float32{1}), Sum))
 		require.ErrorIs(t, err, ErrGroup)
 	})
 }
@@ -84,14 +85,14 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
-			err := c.use(soon(t))
+			err := c.use(testutil.Soon(t))
 			require.ErrorIs(t, err, ErrGroup)
 			require.ErrorContains(t, err, "process group, rank 0: ")
 			require.ErrorContains(t, err, c.says)
 		})
 	}
 	check(t, "and the group still works", func(t *testing.T) {
-		_, err := waited(world.AllReduce(soon(t), x, Sum))
+		_, err := waited(world.AllReduce(testutil.Soon(t), x, Sum))
 		require.NoError(t, err)
 	})
 }
@@ -109,7 +110,7 @@ func TestTheDTypesOfABackendAreTried(t *testing.T) {
 			continue
 		}
 		check(t, name, func(t *testing.T) {
-			_, err := waited(world.AllReduce(soon(t), tensorOf(t, dtype, []float32{1}), Sum))
+			_, err := waited(world.AllReduce(testutil.Soon(t), tensorOf(t, dtype, []float32{1}), Sum))
 			if refusal == "" {
 				require.NoError(t, err)
 				return

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -59,8 +60,7 @@ func TestPythonCommHook_RunHookChained_interruptedWhileWorksGo(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NotErrorIs(t, err, ErrRaised)
 		}
-		assert.Eventually(t, func() bool { return python(t, "stuck.noted_works") == int64(0) },
-			5*time.Second, 10*time.Millisecond)
+		testutil.Eventually(t, func() bool { return python(t, "stuck.noted_works") == int64(0) })
 		stillWorks(t, b)
 	})
 }
@@ -109,7 +109,7 @@ func TestChain_Close_failsWhatIsNotDone(t *testing.T) {
 		defer future.Close()
 		chain.Close()
 		chain.Close()
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		saysAll(t, err, ErrClosed, "stuck.endless_callback", 2)
 		assert.NotErrorIs(t, err, ErrFutureFailed)
 	})
@@ -131,7 +131,7 @@ func TestChain_Advance_interruptedCallbackIsErrInterrupted(t *testing.T) {
 		var e *HookError
 		require.ErrorAs(t, err, &e)
 		assert.Contains(t, e.Stacks, "in callback")
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		saysAll(t, err, ErrInterrupted, "stuck.endless_callback", 2)
 	})
 }
@@ -149,7 +149,7 @@ func TestHookError_Unfinished(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			if left := e.Unfinished(); left != nil {
 				unfinished++
-				_, err := left.Wait(soon(t))
+				_, err := left.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -78,9 +79,9 @@ func init() {
 	// Goes on in a new process from the file that the test saved.
 	children["resume"] = func(is *require.Assertions) {
 		is.NoError(start())
-		h := powerHook(childT{})
+		h := powerHook(testutil.Child{})
 		is.NoError(h.LoadStateFile(os.Getenv(stateFile)))
-		fmt.Printf("\nresumed %x\n", powerSteps(childT{}, h, 6, 12))
+		fmt.Printf("\nresumed %x\n", powerSteps(testutil.Child{}, h, 6, 12))
 	}
 }
 

@@ -46,14 +46,24 @@ check_kubernetes() {
 	run go vet ./...
 	run go test -count=1 -timeout "$timeout" ./...
 }
-# -count=1: Go's test cache does not know of the interpreter that a test starts.
-check_go() { run go test -count=1 -timeout "$timeout" ./...; }
-check_race() { run go test -race -count=1 -timeout "$timeout" ./...; }
+# gotest runs Go's tests. -count=1: Go's test cache does not know of the interpreter that a test
+# starts. The packages that mostly wait come first, beside those that compute, and one package more
+# than there are cores runs at once.
+gotest() { run go test -count=1 -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
+every=(./tests/launchers ./tests/network ./...)
 
-# Every pointer that passes between Go and C is checked.
-check_cgocheck() {
-	run env GOEXPERIMENT=cgocheck2 go test -count=1 -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp
+check_go() { gotest "${every[@]}"; }
+
+# One build has both the race detector and cgocheck2, which looks at each pointer that Go writes to
+# C's memory. A process does not wait a second at its end for races that may still come: the tests
+# start hundreds.
+check_race() {
+	export GOEXPERIMENT=cgocheck2 GORACE="atexit_sleep_ms=0 ${GORACE:-}"
+	gotest -race "${every[@]}"
 }
+
+# What the race detector scales down or cannot measure (soaks, memory, allocations), at full size.
+check_full() { gotest ./pyhook ./ddp ./tests/transport; }
 
 # The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design. The
 # two libraries are loaded first, so that the sanitizer sees the C++ exceptions of torch.
@@ -63,14 +73,14 @@ asan() {
 	run env ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
 		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
 }
-check_asan() { asan ./cbridge ./tensorconv; }
+check_asan() { asan ./cbridge ./tensor ./tensorconv; }
 
 # The deep ones.
 
-check_deepasan() { asan ./cbridge ./tensorconv ./pyhook ./ddp; }
+check_deepasan() { asan ./cbridge ./tensor ./tensorconv ./pyhook ./ddp; }
 
 # Garbage is collected at each use of a handle: a reference kept by luck is dropped.
-check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp; }
+check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensor ./tensorconv ./pyhook ./ddp; }
 
 check_valgrind() {
 	command -v valgrind >/dev/null || die "valgrind is not on PATH; on Debian: apt-get install valgrind"
@@ -121,8 +131,8 @@ check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy)
-all=("${lint[@]}" pytest race cgocheck asan)
-deep=(race cgocheck deepasan valgrind debuggc release soak fuzz)
+all=("${lint[@]}" pytest race full asan)
+deep=(race full deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
 all) checks=("${all[@]}") ;;
