@@ -47,23 +47,30 @@ check_kubernetes() {
 	run go test -count=1 -timeout "$timeout" ./...
 }
 # gotest runs Go's tests. -count=1: Go's test cache does not know of the interpreter that a test
-# starts. The packages that mostly wait come first, beside those that compute, and one package more
-# than there are cores runs at once.
-gotest() { run go test -count=1 -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
-every=(./tests/launchers ./tests/network ./...)
+# starts. No vet: that is a check of its own. No debug information: stack traces need none, and
+# linking takes less time. Many tests wait more than they compute, so one package more than there are
+# cores runs at once.
+gotest() { run go test -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
 
-check_go() { gotest "${every[@]}"; }
+# The packages that wait most come first, so that none of them is left alone at the end.
+waiting=(./tests/launchers ./tests/network)
+plain=(./internal/demo/lossplot) # draws, on one goroutine: nothing for the race detector
+
+check_go() { gotest "${waiting[@]}" ./...; }
 
 # One build has both the race detector and cgocheck2, which looks at each pointer that Go writes to
-# C's memory. A process does not wait a second at its end for races that may still come: the tests
-# start hundreds.
+# C's memory. atexit_sleep_ms: else each process, and the tests start hundreds, waits a second at its
+# end for races that may still come.
 check_race() {
+	local packages
+	packages=$(go list ./... | grep -vxF "$(go list "${plain[@]}")")
 	export GOEXPERIMENT=cgocheck2 GORACE="atexit_sleep_ms=0 ${GORACE:-}"
-	gotest -race "${every[@]}"
+	# shellcheck disable=SC2086  # a package a word
+	gotest -race "${waiting[@]}" $packages
 }
 
-# What the race detector scales down or cannot measure (soaks, memory, allocations), at full size.
-check_full() { gotest ./pyhook ./ddp ./tests/transport; }
+# What the race detector scales down, cannot measure (memory, allocations) or has no use for.
+check_full() { gotest ./pyhook ./ddp "${plain[@]}"; }
 
 # The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design. The
 # two libraries are loaded first, so that the sanitizer sees the C++ exceptions of torch.
@@ -71,7 +78,7 @@ asan() {
 	local preload
 	preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so.6)"
 	run env ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
-		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
+		go test -asan -count=1 -vet=off -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
 }
 check_asan() { asan ./cbridge ./tensor ./tensorconv; }
 
@@ -151,22 +158,61 @@ export PYHOOK_PYTHON
 tools=$("$scripts/setup-tools.sh" "$PYHOOK_PYTHON")
 
 failed=() lines=()
-for check in "${checks[@]}"; do
-	printf '\n==> %s\n' "$check"
-	start=$SECONDS verdict=ok
+work=$(mktemp -d)
+beside=() groups=()
+
+# cleanup also ends the checks that run beside the others, if this script is interrupted.
+cleanup() {
+	local group
+	for group in ${groups[@]+"${groups[@]}"}; do kill -- "-$group" 2>/dev/null || true; done
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+# timed runs a check, and leaves its exit status and seconds in a file.
+timed() {
+	local status start=$SECONDS
 	# A subshell with its own set -e: bash ignores set -e in a function whose status is tested.
 	set +e
 	(
 		set -e
-		"check_$check"
+		"check_$1"
 	)
 	status=$?
 	set -e
+	echo "$status $((SECONDS - start))" >"$work/$1.status"
+}
+
+# note takes a finished check into the summary.
+note() {
+	local status seconds verdict=ok
+	read -r status seconds <"$work/$1.status" || status=1 seconds=0
 	if ((status != 0)); then
 		verdict=FAILED
-		failed+=("$check")
+		failed+=("$1")
 	fi
-	lines+=("$(printf '%-12s %-6s %4d s' "$check" "$verdict" $((SECONDS - start)))")
+	lines+=("$(printf '%-12s %-6s %4d s' "$1" "$verdict" "$seconds")")
+}
+
+# What uses one core runs beside the checks after it, and is shown at the end.
+for check in "${checks[@]}"; do
+	if [[ $check == @(mypy|pytest) && $check != "${checks[-1]}" ]]; then
+		set -m # a process group of its own
+		timed "$check" </dev/null >"$work/$check.output" 2>&1 &
+		set +m
+		beside+=("$check") groups+=($!)
+		continue
+	fi
+	printf '\n==> %s\n' "$check"
+	timed "$check"
+	note "$check"
+done
+wait
+groups=()
+for check in ${beside[@]+"${beside[@]}"}; do
+	printf '\n==> %s\n' "$check"
+	cat "$work/$check.output"
+	note "$check"
 done
 
 printf '\n==> summary (Python: %s)\n' "$PYHOOK_PYTHON"
