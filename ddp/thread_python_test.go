@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -111,21 +110,26 @@ func TestAStepLeavesPythonsMainThreadToOthers(t *testing.T) {
 
 // While one reducer's hook blocks on Python's main thread, another's goes on.
 func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
-	blocks := python(t, "../pyhook/testdata/bound.py:sleeps", nil)
+	locks := pythonList(t)
+	blocks := python(t, "../pyhook/testdata/bound.py:blocks", locks)
 	quick := boundHook(t, "where", "new_list")
 	params, others := scalars(1), scalars(1)
 	t.Cleanup(func() { closeParameters(params); closeParameters(others) })
 	r := reducer(t, params, ddp.Options{Group: world, Hook: blocks})
 	q := reducer(t, others, ddp.Options{Group: world, Hook: quick})
 	setAll(t, r, 1)
-	start := time.Now()
+	testutil.Eventually(t, func() bool { return must(locks.CallValue("__len__")) == int64(1) }, "the hook blocks")
 	setAll(t, q, 1)
 	_, err := q.Wait(testutil.Soon(t))
 	require.NoError(t, err)
-	assert.Less(t, time.Since(start), 900*time.Millisecond)
+	lock, err := locks.Call("__getitem__", 0)
+	require.NoError(t, err)
+	defer lock.Close()
+	assert.Equal(t, true, must(lock.CallValue("locked")), "the other hook still blocks")
+	_, err = lock.CallValue("release")
+	require.NoError(t, err)
 	_, err = r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
-	assert.GreaterOrEqual(t, time.Since(start), time.Second)
 }
 
 // unbound hides that a hook belongs on a thread.

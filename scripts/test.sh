@@ -44,7 +44,7 @@ check_pytest() { run env PYTHONMALLOC=debug PYTHONPATH="$root/python" "$tools/py
 check_kubernetes() {
 	cd tests/kubernetes
 	run go vet ./...
-	run go test -count=1 -timeout "$timeout" ./...
+	run go test -count=1 -vet=off -timeout "$timeout" ./...
 }
 # gotest runs Go's tests. -count=1: Go's test cache does not know of the interpreter that a test
 # starts. No vet: that is a check of its own. No debug information: stack traces need none, and
@@ -52,11 +52,11 @@ check_kubernetes() {
 # cores runs at once.
 gotest() { run go test -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
 
-# The packages that wait most come first, so that none of them is left alone at the end.
-waiting=(./tests/launchers ./tests/network)
+# What takes longest comes first, so that none of it is left alone at the end.
+longest=(./tests/launchers ./tests/network ./worker ./cmd/pyhook)
 plain=(./internal/demo/lossplot) # draws, on one goroutine: nothing for the race detector
 
-check_go() { gotest "${waiting[@]}" ./...; }
+check_go() { gotest "${longest[@]}" ./...; }
 
 # One build has both the race detector and cgocheck2, which looks at each pointer that Go writes to
 # C's memory. atexit_sleep_ms: else each process, and the tests start hundreds, waits a second at its
@@ -66,7 +66,7 @@ check_race() {
 	packages=$(go list ./... | grep -vxF "$(go list "${plain[@]}")")
 	export GOEXPERIMENT=cgocheck2 GORACE="atexit_sleep_ms=0 ${GORACE:-}"
 	# shellcheck disable=SC2086  # a package a word
-	gotest -race "${waiting[@]}" $packages
+	gotest -race "${longest[@]}" $packages
 }
 
 # What the race detector scales down, cannot measure (memory, allocations) or has no use for.
