@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
 	"pyhook/internal/testutil"
 	"pyhook/pyhook"
@@ -41,7 +42,7 @@ func TestTimelineHasEachBucketsParts(t *testing.T) {
 			record := timeline.New(0)
 			group := memoryGroups(1)[0]
 			group.delay = func() time.Duration { return time.Millisecond }
-			r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &pyhook.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Order: order, Timeline: record})
+			r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Order: order, Timeline: record})
 			const steps = 3
 			for range steps {
 				setAll(t, r, 4)
@@ -133,7 +134,7 @@ func firstOf(spans []timeline.Span) time.Time { return spans[0].Start.Add(-time.
 func TestTimelineOfAFailedStep(t *testing.T) {
 	record := timeline.New(0)
 	group := memoryGroups(1)[0]
-	r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &pyhook.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Timeline: record})
+	r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Timeline: record})
 	group.fail = errors.New("no network")
 	setAll(t, r, 4)
 	_, err := r.Wait(testutil.Soon(t))

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
 
@@ -25,15 +26,15 @@ import (
 // PythonFutureWrapper::add_done_callback). Closing the Go future, or the
 // Runtime, frees all that hangs on it here.
 type awaited struct {
-	id     uintptr
-	rt     *Runtime
-	c      *C.pyh_pending // a reference
-	bucket *GradBucket    // of the hook call; nil for other futures
-	python *pythonBucket  // a reference, or nil
-	place  func(error) error
-	result Future
+	id      uintptr
+	rt      *Runtime
+	c       *C.pyh_pending   // a reference
+	bucket  *c10d.GradBucket // of the hook call; nil for other futures
+	python  *pythonBucket    // a reference, or nil
+	wrapErr func(error) error
+	promise c10d.Promise[c10d.Result]
 
-	blocked atomic.Bool // a goroutine is in block
+	blocked atomic.Bool // a goroutine is in Block
 }
 
 // awaiting finds them by what C knows them by. A thread of torch takes the lock
@@ -48,10 +49,10 @@ var awaiting = struct {
 func pendings() int64 { return int64(C.pyh_pendings()) }
 
 // await makes the Go future of a torch future that is pending. It takes over the
-// reference c, and python, which may be nil. place says where an error was.
-func (rt *Runtime) await(c *C.pyh_pending, b *GradBucket, python *pythonBucket, place func(error) error) *Future {
-	a := &awaited{rt: rt, c: c, bucket: b, python: python, place: place}
-	a.result.place, a.result.source = place, a
+// reference c, and python, which may be nil. wrapErr makes errors say where they are.
+func (rt *Runtime) await(c *C.pyh_pending, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) *c10d.Future[c10d.Result] {
+	a := &awaited{rt: rt, c: c, bucket: b, python: python, wrapErr: wrapErr}
+	a.promise.Init(a, wrapErr)
 	var result C.pyh_result
 	awaiting.Lock()
 	awaiting.last++
@@ -64,9 +65,9 @@ func (rt *Runtime) await(c *C.pyh_pending, b *GradBucket, python *pythonBucket, 
 	if done {
 		a.complete(result)
 	} else if rt.closed.Load() {
-		a.abandon() // Close may have gone through the pending ones before
+		a.Abandon() // Close may have gone through the pending ones before
 	}
-	return &a.result
+	return a.promise.Future()
 }
 
 // pyhookFutureDone runs on a thread of torch, which holds the GIL: it must not
@@ -100,15 +101,15 @@ func (a *awaited) waits(f func()) bool {
 	return waits
 }
 
-// blocking counts the threads that are in block.
+// blocking counts the threads that are in Block.
 var blocking atomic.Int32
 
-// block returns when a's future is done, when ctx has ended, or at once. It waits
+// Block returns when a's future is done, when ctx has ended, or at once. It waits
 // in C, as C++ does on a condition variable: whoever completes the future then
 // wakes this thread and need not enter Go, and Go's scheduler need not find a
 // thread for this goroutine. Where that would take the last processor from Go, or
 // another goroutine waits so already, it does not wait.
-func (a *awaited) block(ctx context.Context) {
+func (a *awaited) Block(ctx context.Context) {
 	if blocking.Add(1) < int32(runtime.GOMAXPROCS(0)) && a.blocked.CompareAndSwap(false, true) {
 		if a.waits(func() { C.pyh_pending_retain(a.c) }) {
 			stop := func() bool { return true }
@@ -130,16 +131,16 @@ func (a *awaited) block(ctx context.Context) {
 
 // complete is for a that is in the table no more.
 func (a *awaited) complete(result C.pyh_result) {
-	value, err := valueOf(result, a.bucket, a.python, a.place)
-	if !a.result.complete(value, err) {
-		value.close()
+	value, err := resultOf(result, a.bucket, a.python, a.wrapErr)
+	if !a.promise.Complete(value, err) && value != nil {
+		value.Release()
 	}
 	a.finish()
 }
 
-// abandon is for a result that nobody will read.
-func (a *awaited) abandon() {
-	a.result.complete(Value{}, a.place(fmt.Errorf("the future: %w", ErrClosed)))
+// Abandon is for a result that nobody will read.
+func (a *awaited) Abandon() {
+	a.promise.Complete(nil, a.wrapErr(fmt.Errorf("the future: %w", c10d.ErrClosed)))
 	won := false
 	a.waits(func() {
 		if won = C.pyh_abandon(a.c) == 1; won {
@@ -167,25 +168,24 @@ func (rt *Runtime) abandonAll() {
 	}
 	awaiting.Unlock()
 	for _, a := range all {
-		a.abandon()
+		a.Abandon()
 	}
 }
 
-// valueOf makes the value, or the error, of a future that is done. A value that
-// is Python's holds a reference of python.
-func valueOf(result C.pyh_result, b *GradBucket, python *pythonBucket, place func(error) error) (Value, error) {
+// resultOf makes the result, or the error, of a future that is done. One that is Python's holds a
+// reference of python.
+func resultOf(result C.pyh_result, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) (c10d.Result, error) {
 	if result.touched != 0 {
-		b.forget(python)
+		b.Detach(pythonKey, python)
 	}
 	switch result.outcome {
 	case C.PYH_FAILED:
-		return Value{}, place(taken(result.error))
+		return nil, wrapErr(taken(result.error))
 	case C.PYH_SAME:
-		return Value{tensor: python.buffer, bucket: b}, nil
+		return c10d.TensorResult{Tensor: python.buffer}, nil
 	}
 	if python != nil {
 		python.refs.Add(1)
 	}
-	object := cbridge.Own(unsafe.Pointer(result.object))
-	return Value{bucket: b, held: &held{object: object, python: python}}, nil
+	return &pythonResult{object: cbridge.Own(unsafe.Pointer(result.object)), python: python}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/internal/testutil"
 )
 
@@ -29,7 +30,7 @@ func TestManyWaitForManyFutures(t *testing.T) {
 			processors(t, n)
 			const futures, waiters = 20, 4
 			var group sync.WaitGroup
-			var all []*Future
+			var all []*c10d.Future[c10d.Result]
 			for range futures {
 				future := hookFuture(t, "sample:pending", bucket(t, []float32{1, 2}))
 				all = append(all, future)
@@ -45,7 +46,7 @@ func TestManyWaitForManyFutures(t *testing.T) {
 							assert.ErrorIs(t, err, context.DeadlineExceeded)
 							return
 						}
-						assert.NotNil(t, value.Object(), "the hook's own tensor")
+						assert.NotNil(t, ResultObject(value), "the hook's own tensor")
 					})
 				}
 			}
@@ -82,7 +83,7 @@ func TestWhoIsBlockedIsFreedByTheContextAndByClose(t *testing.T) {
 		go func() { _, err := future.Wait(context.Background()); waiting <- err }()
 		testutil.Eventually(t, func() bool { return blocking.Load() == 1 })
 		future.Close()
-		saysAll(t, <-waiting, ErrClosed, "sample.pending", 2)
+		saysAll(t, <-waiting, c10d.ErrClosed, "sample.pending", 2)
 		assert.Zero(t, blocking.Load())
 		python(t, "sample.finish", true)
 	})

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"pyhook/internal/ctxerr"
+	"pyhook/c10d"
 )
 
 // interruptedType is what Python raises in a hook whose context ended.
@@ -141,15 +141,15 @@ func raisedBy(err error, kind string) bool {
 	return false
 }
 
-// futureKind is the kind of the error that a hook's future failed with.
-func futureKind(err error) error {
+// futureCode is the code of the error that a hook's future failed with.
+func futureCode(err error) c10d.Code {
 	switch {
 	case isInterrupted(err):
-		return ErrInterrupted
+		return c10d.ErrInterrupted
 	case raisedBy(err, givenUpType):
-		return ErrClosed
+		return c10d.ErrClosed
 	}
-	return ErrFutureFailed
+	return c10d.ErrFutureFailed
 }
 
 // interrupted is the error of a hook that its context ended: err is what came
@@ -160,16 +160,16 @@ func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks str
 	if errors.As(err, &python) {
 		err = python // and not that the hook raised, or its future failed
 	}
-	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: ctxerr.As(ctx, ErrInterrupted),
+	return &c10d.Error{Op: "hook " + h.name, Rank: h.rt.Rank(), Bucket: bucket, Code: c10d.ErrInterrupted, Also: []c10d.Code{contextCode(ctx)},
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
-		Hint: "Stacks says where it was; what it had started goes on; " + usableAgain}
+		Hint: "Stacks says where it was; what it had started goes on; a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"}
 }
 
 // interruption returns the error of a call that failed because it was interrupted, in itself or in
 // a callback that ran in it: err, or the future's. nil: it did not.
-func interruption(future *Future, err error) error {
-	if err == nil && future != nil && future.completed.Load() {
-		err = future.err
+func interruption(future *c10d.Future[c10d.Result], err error) error {
+	if err == nil && future != nil && future.IsDone() {
+		_, err = future.Wait(context.Background())
 	}
 	if isInterrupted(err) {
 		return err

@@ -222,7 +222,7 @@ func (rt *Runtime) Import(module string) (*Object, error) {
 }
 
 // Close destroys the process groups, does what python does at its end, and drops what
-// the runtime holds. Futures that are pending then fail with ErrClosed. Python cannot be
+// the runtime holds. Futures that are pending then fail with c10d.ErrClosed. Python cannot be
 // started again in this process. Idempotent.
 //
 // Python's end is: executors are shut down, threads that are no daemons are waited for,

@@ -87,7 +87,7 @@ check_asan() { asan ./cbridge ./tensor ./tensorconv; }
 check_deepasan() { asan ./cbridge ./tensor ./tensorconv ./pyhook ./ddp; }
 
 # Garbage is collected at each use of a handle: a reference kept by luck is dropped.
-check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensor ./tensorconv ./pyhook ./ddp; }
+check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensor ./tensorconv ./c10d/... ./pyhook ./ddp; }
 
 check_valgrind() {
 	command -v valgrind >/dev/null || die "valgrind is not on PATH; on Debian: apt-get install valgrind"

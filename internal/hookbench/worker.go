@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/internal/hookspec"
 	"pyhook/pyhook"
@@ -34,8 +35,8 @@ func WorkerCases() []Case {
 // comes before each call and is not counted: in training there is one.
 type callSide struct {
 	ctx    context.Context
-	hook   pyhook.CommHook
-	bucket *pyhook.GradBucket
+	hook   c10d.CommHook
+	bucket *c10d.GradBucket
 	pause  time.Duration
 	moved  bool // a result was not the buffer's own memory
 }
@@ -64,7 +65,7 @@ func (s *callSide) call() error {
 	if err != nil {
 		return err
 	}
-	result, err := s.hook.ParseHookResult(value)
+	result, err := s.hook.ParseHookResult(s.bucket, value)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[stri
 	})
 }
 
-func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
+func (b *workerBench) side(ctx context.Context, hook c10d.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
 	buffer, err := allocate(tensor.Float32, b.c.Bytes/4)
 	if err != nil {
 		return nil, err

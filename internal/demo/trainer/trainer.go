@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/demo/digits"
 	"pyhook/internal/demo/mlp"
@@ -23,13 +24,13 @@ type run struct {
 	world   launch.World
 	rt      *pyhook.Runtime
 	group   *pyhook.TorchGroup
-	hook    pyhook.CommHook
+	hook    c10d.CommHook
 	reducer *ddp.Reducer
 	train   digits.Dataset
 	test    digits.Dataset
 	network *mlp.Network
 	sgd     *mlp.SGD
-	params  []*pyhook.Parameter
+	params  []*c10d.Parameter
 	grads   [][]float32 // views of the reducer's buckets
 	record  *timeline.Recorder
 
@@ -111,7 +112,7 @@ func (r *run) makeParameters() error {
 		if err != nil {
 			return err
 		}
-		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensor.Float32, Data: data})
+		r.params = append(r.params, &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: tensor.Float32, Data: data})
 	}
 	return nil
 }
@@ -268,7 +269,7 @@ func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
 }
 
 // gather returns every rank's values, one rank after another.
-func gather[T tensor.Element](ctx context.Context, group pyhook.ProcessGroup, mine []T) ([]T, error) {
+func gather[T tensor.Element](ctx context.Context, group c10d.ProcessGroup, mine []T) ([]T, error) {
 	in, err := tensor.FromSlice(mine)
 	if err != nil {
 		return nil, err

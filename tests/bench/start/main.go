@@ -16,6 +16,7 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -49,7 +50,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	bucket, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1024}, Sizes: [][]int64{{1024}}})
+	bucket, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1024}, Sizes: [][]int64{{1024}}})
 	if err != nil {
 		return err
 	}
