@@ -212,11 +212,8 @@ func resources(t testing.TB) use {
 // goroutines.
 func nothingIsLeft(t testing.TB, before use) {
 	t.Helper()
-	now := resources(t)
-	for end := time.Now().Add(10 * time.Second); now.more(before) && time.Now().Before(end); now = resources(t) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	assert.False(t, now.more(before), "%+v before, %+v now", before, now)
+	var now use
+	testutil.Eventually(t, func() bool { now = resources(t); return !now.more(before) }, "%+v before, %+v now", before, &now)
 }
 
 // children counts this process's, zombies too.
