@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/ctest"
 	"pyhook/internal/testutil"
 )
 
@@ -128,3 +129,6 @@ var leaks = testutil.Leaks[handles]{Collect: runtime.GC, Counts: func() handles 
 
 // often is how often a test calls that looks for slow leaks and races.
 func often(n int) int { return testutil.Scale{Debug: 200}.Of(n) }
+
+// bridge gives the tests' C code functions of this package.
+func bridge() *ctest.Bridge { return ctest.NewBridge(functions()) }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"pyhook/c10d"
-	"pyhook/timeline"
 )
 
 // Order says how the hooks of several buckets may be under way at once.
@@ -106,7 +105,7 @@ type Options struct {
 	// gradient), in flight (the hook's return to its future's completion) and
 	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python
 	// hooks, also of those in workers (pyhook.PythonCommHook.Observe).
-	Timeline *timeline.Recorder
+	Timeline *Timeline
 	// Rollback: a Wait that fails leaves every gradient as the trainer wrote it, also
 	// in the bucket's memory (Gradient), whatever the hooks did to their buckets or
 	// still do. Hooks then work on a copy of each bucket: twice the memory, and two

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pyhook/c10d"
-	"pyhook/timeline"
+	"pyhook/internal/timeline"
 )
 
 // The tracks of Options.Timeline. Buckets have one each: "bucket 0", ...

@@ -14,8 +14,8 @@ import (
 	"pyhook/c10d/hooks"
 	"pyhook/ddp"
 	"pyhook/internal/testutil"
+	"pyhook/internal/timeline"
 	"pyhook/pyhook"
-	"pyhook/timeline"
 )
 
 // named returns the spans of a track with that name.
@@ -39,7 +39,7 @@ func nest(t *testing.T, spans []timeline.Span) {
 func TestTimelineHasEachBucketsParts(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 		t.Run(order.String(), func(t *testing.T) {
-			record := timeline.New(0)
+			record := ddp.NewTimeline(0)
 			group := memoryGroups(1)[0]
 			group.delay = func() time.Duration { return time.Millisecond }
 			r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Order: order, Timeline: record})
@@ -85,7 +85,7 @@ func TestTimelineHasThePythonHooksCollectivesAndCallbacks(t *testing.T) {
 		defer h.Close()
 		params := parameters([]int64{8, 8}, []int64{8, 8})
 		defer closeParameters(params)
-		record := timeline.New(0)
+		record := ddp.NewTimeline(0)
 		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Timeline: record})
 		require.NoError(t, err)
 		defer r.Close()
@@ -132,7 +132,7 @@ func firstOf(spans []timeline.Span) time.Time { return spans[0].Start.Add(-time.
 
 // A failed step is drawn as far as it came.
 func TestTimelineOfAFailedStep(t *testing.T) {
-	record := timeline.New(0)
+	record := ddp.NewTimeline(0)
 	group := memoryGroups(1)[0]
 	r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Timeline: record})
 	group.fail = errors.New("no network")

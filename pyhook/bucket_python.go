@@ -1,18 +1,12 @@
 package pyhook
 
-// #include <stdlib.h>
-// #include "hookcall.h"
-import "C"
-
 import (
-	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"pyhook/c10d"
+	"pyhook/cbridge"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
@@ -31,8 +25,8 @@ type pythonBucket struct {
 	// buffer: nothing tells one of those from another.
 	same *c10d.Future[c10d.Result]
 
-	call sync.Mutex    // guards c's streak and result: a call and the reading of it
-	c    *C.pyh_bucket // C memory, as long as this struct; layout, tensor, dtype and stream hold its references
+	call       sync.Mutex          // held by a call by way of invocation
+	invocation *cbridge.Invocation // of layout, tensor, dtype and stream
 }
 
 func (p *pythonBucket) release() {
@@ -103,16 +97,14 @@ func newPythonBucket(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
 		dtype.Close()
 		return nil, err
 	}
-	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer, c: (*C.pyh_bucket)(C.calloc(1, C.sizeof_pyh_bucket))}
-	runtime.AddCleanup(python, func(c *C.pyh_bucket) { C.free(unsafe.Pointer(c)) }, python.c)
+	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer}
 	python.refs.Store(1)
 	python.same = c10d.CompletedFuture(c10d.Result(c10d.TensorResult{Tensor: buffer}), nil)
-	python.c.data, python.c.len = C.uintptr_t(uintptr(buffer.Data())), C.int64_t(buffer.Len())
-	err = errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor), hold(dtype, &python.c.dtype))
+	python.invocation, err = t.api.NewBucketCall(layout, tensor, dtype, buffer.Data(), buffer.Len())
 	if err == nil && !buffer.Device().IsCPU() {
 		var stream *onStream
 		if stream, err = newOnStream(t, buffer.Device(), b.Stream()); err == nil {
-			err = python.orderBy(stream)
+			python.orderBy(stream)
 		}
 	}
 	if err != nil {
@@ -123,16 +115,9 @@ func newPythonBucket(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
 }
 
 // orderBy has hooks called and futures asked by stream, which it takes over.
-func (p *pythonBucket) orderBy(stream *onStream) error {
+func (p *pythonBucket) orderBy(stream *onStream) {
 	p.stream = stream
-	return hold(stream.value, &p.c.value)
-}
-
-func hold(o *Object, slot **C.PyObject) error {
-	return o.Pointer(func(p unsafe.Pointer) error {
-		*slot = (*C.PyObject)(p)
-		return nil
-	})
+	p.invocation.AskBy(stream.value)
 }
 
 // resizable makes the torch tensor of a buffer, in a storage with the room that

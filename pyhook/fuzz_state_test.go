@@ -42,7 +42,7 @@ func FuzzLoadState(f *testing.F) {
 			return
 		}
 		if rounds%500 == 0 {
-			now := leaks.Settled()
+			now := leaks.Stable()
 			if rounds > 0 {
 				require.Equal(t, before, now, "after 500 files")
 			}

@@ -1,14 +1,10 @@
 package pyhook
 
-// #include "hookcall.h"
-import "C"
-
 import (
 	"context"
 	"errors"
 	"fmt"
 	"time"
-	"unsafe"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
@@ -134,19 +130,16 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 
 // watch makes a Go future of any torch future; it takes future over.
 func (rt *Runtime) watch(future *Object, wrapErr func(error) error) (*c10d.Future[c10d.Result], error) {
-	var result C.pyh_result
-	err := future.Pointer(func(p unsafe.Pointer) error {
-		C.pyh_watch(rt.tools.c, (*C.PyObject)(p), &result)
-		return nil
-	})
+	var result cbridge.Result
+	err := rt.tools.api.Ask(future, &result)
 	future.Close()
 	if err != nil {
 		return nil, wrapErr(err)
 	}
-	if result.outcome == C.PYH_PENDING {
-		return rt.await(result.pending, nil, nil, wrapErr), nil
+	if result.Outcome == cbridge.Waiting {
+		return rt.await(result.Pending(), nil, nil, wrapErr), nil
 	}
-	return c10d.CompletedFuture(resultOf(result, nil, nil, wrapErr)), nil
+	return c10d.CompletedFuture(resultOf(&result, nil, nil, wrapErr)), nil
 }
 
 // Barrier: see c10d.ProcessGroup.

@@ -1,16 +1,11 @@
 package pyhook
 
-// #include <stdlib.h>
-// #include "hookcall.h"
-import "C"
-
 import (
 	"context"
 	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
@@ -190,7 +185,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 			return nil, h.fail(b, c10d.ErrBucket, err)
 		}
 	}
-	var result C.pyh_result
+	var result cbridge.Result
 	stacks, interrupted := "", false
 	if ctx.Done() == nil {
 		err = h.call(python, callable, nil, &result)
@@ -204,12 +199,12 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 		python.release()
 		return nil, h.fail(b, c10d.ErrClosed, err)
 	}
-	if result.outcome == C.PYH_SAME { // nothing of Python is left to look at
+	if result.Outcome == cbridge.Same { // nothing of Python is left to look at
 		future := python.same
 		python.release()
 		return future, nil
 	}
-	future, err := h.settle(b, python, result)
+	future, err := h.futureOf(b, python, &result)
 	if !interrupted {
 		return future, err
 	}
@@ -222,63 +217,40 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 	return future, err
 }
 
-// faultsEach: after so many calls with a bucket, and after each of the first ones, it is
-// looked at whether a library of C that the hook uses has taken Go's signals.
-const faultsEach = 64
-
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *C.pyh_result) error {
-	hook, err := callable.Hold()
-	if err != nil {
-		return err
-	}
-	state, err := h.state.Hold()
-	if err != nil {
-		callable.Release()
-		return err
-	}
-	c := python.c
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *cbridge.Result) error {
+	call := python.invocation
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
-		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
-		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, dtype: python.c.dtype, value: python.c.value, data: python.c.data, len: python.c.len,
-			described: python.c.described, form: python.c.form}
+		call = call.Copy()
 	}
-	w.enter(c)
-	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
+	w.enter(call)
+	err := call.Invoke(callable, h.state, result)
 	w.leave()
-	if calls := python.c.calls; calls < faultsEach || calls%faultsEach == 0 {
-		cbridge.KeepFaults()
-	}
-	*result = c.result
 	if alone {
 		python.call.Unlock()
-	} else {
-		C.free(unsafe.Pointer(c))
 	}
-	h.state.Release()
-	callable.Release()
-	return nil
+	return err
 }
 
-// settle makes the future, or the error, of a call's result. It takes python's
+// futureOf makes the future, or the error, of a call's result. It takes python's
 // reference over.
-func (h *PythonCommHook) settle(b *c10d.GradBucket, python *pythonBucket, result C.pyh_result) (*c10d.Future[c10d.Result], error) {
+func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return h.fail(b, futureCode(err), err) }
-	if result.outcome == C.PYH_PENDING {
-		return h.rt.await(result.pending, b, python, wrapErr), nil
+	if result.Outcome == cbridge.Waiting {
+		return h.rt.await(result.Pending(), b, python, wrapErr), nil
 	}
 	defer python.release()
-	if result.outcome != C.PYH_RAISED && result.outcome != C.PYH_NOT_FUTURE {
+	if result.Outcome != cbridge.Raised && result.Outcome != cbridge.Plain {
 		return c10d.CompletedFuture(resultOf(result, b, python, wrapErr)), nil
 	}
-	if result.touched != 0 {
+	if result.Changed {
 		b.Detach(pythonKey, python)
 	}
-	if result.outcome == C.PYH_RAISED {
-		return nil, h.fail(b, c10d.ErrRaised, taken(result.error))
+	if result.Outcome == cbridge.Raised {
+		return nil, h.fail(b, c10d.ErrRaised, result.TakeError())
 	}
-	object := cbridge.Own(unsafe.Pointer(result.object))
+	object := result.TakeObject()
 	defer object.Close()
 	accepted, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
 	if err == nil {
@@ -286,13 +258,6 @@ func (h *PythonCommHook) settle(b *c10d.GradBucket, python *pythonBucket, result
 		err = errors.New("no torch future")
 	}
 	return nil, h.fail(b, c10d.ErrNotFuture, err)
-}
-
-func taken(exc *C.PyObject) error {
-	if exc == nil {
-		return errors.New("python failed without an exception")
-	}
-	return cbridge.TakeError(cbridge.Own(unsafe.Pointer(exc)))
 }
 
 // ParseHookResult makes the flat reduced tensor of a value

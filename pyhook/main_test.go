@@ -216,7 +216,7 @@ func (h handles) list() []int64 { return []int64{h.Objects, h.Funcs, h.Tensors, 
 var leaks = testutil.Leaks[handles]{
 	Counts: func() handles {
 		_ = cbridge.Attached(func() {}) // an enter does the deferred work
-		return handles{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), pendings()}
+		return handles{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), cbridge.Pendings()}
 	},
 	Collect: func() {
 		for range 3 { // tracebacks make rings, which only Python's collector undoes; a ring may hold another

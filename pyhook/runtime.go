@@ -127,13 +127,17 @@ func (rt *Runtime) boot(output Output) error {
 		return err
 	}
 	defer version.Close()
-	rt.torch, err = version.Str()
-	return err
+	if rt.torch, err = version.Str(); err != nil {
+		return err
+	}
+	return rt.interpreter.SaveBytecode()
 }
 
 // importUncollected imports a module with Python's garbage collector off, if it
 // was on: torch's import makes so many objects that looking through them is a
-// tenth of its time, and next to none of them is garbage.
+// tenth of its time, and next to none of them is garbage. Afterwards they are in
+// the oldest generation, where collections would have put them: else the first
+// collection looked through all of them after all.
 func importUncollected(name string) (*Object, error) {
 	gc, err := cbridge.Import("gc")
 	if err != nil {
@@ -149,6 +153,14 @@ func importUncollected(name string) (*Object, error) {
 			return nil, err
 		}
 		defer gc.CallValue("enable")
+		frozen, err := gc.CallValue("get_freeze_count")
+		if err != nil {
+			return nil, err
+		}
+		if frozen == int64(0) { // what the user has frozen stays so
+			defer gc.CallValue("unfreeze")
+			defer gc.CallValue("freeze")
+		}
 	}
 	return cbridge.Import(name)
 }

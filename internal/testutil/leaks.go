@@ -22,7 +22,7 @@ type Leaks[C comparable] struct {
 // Check runs f and fails the test if the counts do not come back to what they were before f.
 func (l Leaks[C]) Check(t testing.TB, f func()) {
 	t.Helper()
-	before := l.Settled()
+	before := l.Stable()
 	f()
 	l.expect(t, before)
 }
@@ -31,13 +31,13 @@ func (l Leaks[C]) Check(t testing.TB, f func()) {
 // after the cleanups that the test registers later.
 func (l Leaks[C]) CheckTest(t testing.TB) {
 	t.Helper()
-	before := l.Settled()
+	before := l.Stable()
 	t.Cleanup(func() { l.expect(t, before) })
 }
 
-// Settled returns the counts when they have stayed the same for a moment: what earlier tests let go
+// Stable returns the counts when they have stayed the same for a moment: what earlier tests let go
 // of, goroutines and Python's threads free a little later.
-func (l Leaks[C]) Settled() C {
+func (l Leaks[C]) Stable() C {
 	if l.Collect != nil {
 		l.Collect()
 	}

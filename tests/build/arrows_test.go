@@ -15,7 +15,7 @@ import (
 // layers are the packages of the library from the bottom up. A package may import those of the rows
 // above its own, and internal ones.
 var layers = [][]string{
-	{"tensor", "cbridge", "python", "launch", "timeline"},
+	{"tensor", "cbridge", "python", "launch"},
 	{"c10d", "tensorconv"},
 	{"c10d/hooks", "c10d/transport"},
 	{"c10d/transport/memgroup", "ddp", "pyhook"},

@@ -15,7 +15,6 @@ import (
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
-	"pyhook/timeline"
 )
 
 // run is one rank's training.
@@ -32,7 +31,7 @@ type run struct {
 	sgd     *mlp.SGD
 	params  []*c10d.Parameter
 	grads   [][]float32 // views of the reducer's buckets
-	record  *timeline.Recorder
+	record  *ddp.Timeline
 
 	first  int // the step that training starts at
 	saved  int // the step of the last checkpoint; 0: none by this run
@@ -49,7 +48,7 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 	}
 	r := &run{cfg: cfg, world: world, rt: rt}
 	if cfg.Trace != "" {
-		r.record = timeline.New(world.Rank)
+		r.record = ddp.NewTimeline(world.Rank)
 		r.record.SetLimit(traceLimit)
 	}
 	if err := r.load(); err != nil {

@@ -1,7 +1,7 @@
-// Package reduce combines tensors element by element, as the collectives of a
-// group do that has no arithmetic of its own.
+// Package reduce combines tensors element by element, for the collectives of groups
+// that have no arithmetic of their own.
 //
-// The order is that of the parts, which callers sort by rank: results do not
-// depend on who arrives first, and are the same on every rank. Half-precision
-// floats are summed in float32 and rounded once.
+// It combines the parts in the order in which callers give them, sorted by rank:
+// so results do not depend on which rank comes first, and are the same on every
+// rank. It sums half-precision floats in float32 and rounds once.
 package reduce

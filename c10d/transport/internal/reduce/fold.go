@@ -16,7 +16,7 @@ type number interface {
 	real | ~complex64 | ~complex128
 }
 
-// blocks folds the parts block by block; f puts x into sum.
+// blocks combines the parts block by block; f adds x to sum.
 func blocks[T tensor.Element](dst *tensor.Tensor, parts []*tensor.Tensor, f func(sum, x []T)) error {
 	out, err := tensor.Slice[T](dst)
 	if err != nil {
@@ -113,7 +113,7 @@ func bits[T integer](op string) func(sum, x []T) {
 	return nil
 }
 
-// bools is what torch's numbers 0 and 1 come to: a sum is an or.
+// bools combines as torch does with 0 and 1: a sum is an or.
 func bools(op string) func(sum, x []uint8) {
 	switch op {
 	case Product, Min:

@@ -85,7 +85,7 @@ func integers(op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
 	return whole[uint8](op, dst, parts)
 }
 
-// halves computes in float32: the memory of two float32 copies.
+// halves computes in float32, in two float32 tensors of the same length.
 func halves(op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
 	sum, err := tensor.New(tensor.Float32, dst.Shape()...)
 	if err != nil {

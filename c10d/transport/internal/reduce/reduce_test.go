@@ -34,7 +34,7 @@ func into(t *testing.T, op string, d tensor.DType, rows ...[]float64) []float64 
 	return append([]float64{}, out...)
 }
 
-func TestEveryDTypeIsReducedInPlace(t *testing.T) {
+func TestInto(t *testing.T) {
 	want := map[string][]float64{
 		reduce.Sum: {9, 9, 10}, reduce.Product: {15, 12, 14}, reduce.Min: {1, 1, 1}, reduce.Max: {5, 6, 7},
 		reduce.BAnd: {1, 0, 0}, reduce.BOr: {7, 7, 7}, reduce.BXor: {7, 5, 4},
@@ -57,35 +57,37 @@ func TestEveryDTypeIsReducedInPlace(t *testing.T) {
 	}
 }
 
-func TestHalvesAreRoundedOnce(t *testing.T) {
-	// 2048+1 rounds to 2048 in float16: added one by one, the ones would be lost.
-	assert.Equal(t, []float64{2050}, into(t, reduce.Sum, tensor.Float16, []float64{2048}, []float64{1}, []float64{1}))
+func TestInto_values(t *testing.T) {
+	t.Run("half precision is rounded once", func(t *testing.T) {
+		// 2048+1 rounds to 2048 in float16: added one by one, the ones would be lost.
+		assert.Equal(t, []float64{2050}, into(t, reduce.Sum, tensor.Float16, []float64{2048}, []float64{1}, []float64{1}))
+	})
+	t.Run("a NaN wins", func(t *testing.T) {
+		for _, op := range []string{reduce.Min, reduce.Max, reduce.Sum} {
+			got := into(t, op, tensor.Float32, []float64{1, math.NaN()}, []float64{math.NaN(), 1})
+			assert.True(t, math.IsNaN(got[0]) && math.IsNaN(got[1]), "%s: %v", op, got)
+		}
+	})
+	t.Run("every element of several blocks", func(t *testing.T) {
+		rows := [][]float64{make([]float64, 5000), make([]float64, 5000)}
+		want := make([]float64, 5000)
+		for i := range want {
+			rows[0][i], rows[1][i], want[i] = float64(i), 1, float64(i+1)
+		}
+		assert.Equal(t, want, into(t, reduce.Sum, tensor.Float64, rows...))
+	})
 }
 
-func TestANaNWins(t *testing.T) {
-	for _, op := range []string{reduce.Min, reduce.Max, reduce.Sum} {
-		got := into(t, op, tensor.Float32, []float64{1, math.NaN()}, []float64{math.NaN(), 1})
-		assert.True(t, math.IsNaN(got[0]) && math.IsNaN(got[1]), "%s: %v", op, got)
-	}
-}
-
-func TestBlocksMeetWithoutAGap(t *testing.T) {
-	rows := [][]float64{make([]float64, 5000), make([]float64, 5000)}
-	want := make([]float64, 5000)
-	for i := range want {
-		rows[0][i], rows[1][i], want[i] = float64(i), 1, float64(i+1)
-	}
-	assert.Equal(t, want, into(t, reduce.Sum, tensor.Float64, rows...))
-}
-
-func TestWhatHasNoMeaningIsRefused(t *testing.T) {
-	for _, c := range []struct {
-		op string
-		d  tensor.DType
-	}{{reduce.BAnd, tensor.Float32}, {reduce.Min, tensor.Complex64}, {reduce.Sum, tensor.Float8E5M2}, {"PREMUL_SUM", tensor.Float32}} {
-		x, err := tensor.New(c.d, 1)
-		require.NoError(t, err)
-		assert.ErrorContains(t, reduce.Into(c.op, x, []*tensor.Tensor{x, x}), c.op+" of "+c.d.String())
-		x.Close()
-	}
+func TestInto_refused(t *testing.T) {
+	t.Run("an operation without a meaning for the dtype", func(t *testing.T) {
+		for _, c := range []struct {
+			op string
+			d  tensor.DType
+		}{{reduce.BAnd, tensor.Float32}, {reduce.Min, tensor.Complex64}, {reduce.Sum, tensor.Float8E5M2}, {"PREMUL_SUM", tensor.Float32}} {
+			x, err := tensor.New(c.d, 1)
+			require.NoError(t, err)
+			assert.ErrorContains(t, reduce.Into(c.op, x, []*tensor.Tensor{x, x}), c.op+" of "+c.d.String())
+			x.Close()
+		}
+	})
 }
