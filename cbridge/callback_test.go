@@ -90,9 +90,7 @@ func TestManyGoroutinesAndPythonCallEachOther(t *testing.T) {
 	})
 }
 
-type panickingPythoner struct{}
-
-func (panickingPythoner) Python() (*Object, error) { panic("no form") }
+type panickingForm struct{}
 
 func TestAFailingGoFunctionRaisesRuntimeErrorInPython(t *testing.T) {
 	m := module(t, "def attempt(f):\n"+
@@ -113,7 +111,7 @@ func TestAFailingGoFunctionRaisesRuntimeErrorInPython(t *testing.T) {
 			[]string{"nil pointer dereference"}},
 		"a result without a Python form": {func([]*Object) (any, error) { return func() {}, nil },
 			[]string{"RuntimeError: cannot convert func(): no Python form"}},
-		"a result that panics when converted": {func([]*Object) (any, error) { return panickingPythoner{}, nil },
+		"a result that panics when converted": {func([]*Object) (any, error) { return panickingForm{}, nil },
 			[]string{"panic in a Go function called from Python: no form"}},
 		"a Python error inside": {func(a []*Object) (any, error) { return a[0].CallValue("nothing") },
 			[]string{"RuntimeError: AttributeError: 'int' object has no attribute 'nothing'"}},

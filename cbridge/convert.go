@@ -13,13 +13,26 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 )
 
-// Pythoner is a Go value that knows its Python form (a tensor). Python is
-// called attached and returns an Object that the caller closes.
-type Pythoner interface {
-	Python() (*Object, error)
+// conversions are by the Go type: what RegisterConversion was given.
+var conversions sync.Map // reflect.Type -> func(any) (*Object, error)
+
+// RegisterConversion has Convert, and the arguments of calls, make Python objects of the values of
+// T by f: for packages whose types know nothing of Python. f is called attached and returns an
+// Object that the caller closes. Call it from an init function.
+func RegisterConversion[T any](f func(T) (*Object, error)) {
+	conversions.Store(reflect.TypeFor[T](), func(v any) (*Object, error) { return f(v.(T)) })
+}
+
+// conversionOf returns the registered conversion of a value's type, or nil.
+func conversionOf(value any) func(any) (*Object, error) {
+	if f, ok := conversions.Load(reflect.TypeOf(value)); ok {
+		return f.(func(any) (*Object, error))
+	}
+	return nil
 }
 
 // ConvertError: a value that has no form on the other side.
@@ -38,7 +51,7 @@ const maxDepth = 64
 
 // Convert makes a Python object of a Go value: nil, bool, all ints and floats,
 // json.Number (int or float), string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in
-// key order), *Object (itself) and Pythoner. The caller owns the result.
+// key order), *Object (itself) and the types of RegisterConversion. The caller owns the result.
 // Anything else is a *ConvertError.
 func Convert(value any) (*Object, error) {
 	if err := running(); err != nil {
@@ -60,16 +73,16 @@ func toPython(value any) (*C.PyObject, error) {
 	if value == nil {
 		return C.pyhNone(), nil
 	}
-	switch v := value.(type) {
-	case *Object:
+	if v, ok := value.(*Object); ok {
 		if err := v.use(); err != nil {
 			return nil, err
 		}
 		defer v.done()
 		C.pyhIncRef(v.ptr)
 		return v.ptr, nil
-	case Pythoner:
-		o, err := v.Python()
+	}
+	if convert := conversionOf(value); convert != nil {
+		o, err := convert(value)
 		if err != nil {
 			return nil, err
 		}
@@ -123,9 +136,9 @@ func fromReflect(v reflect.Value, depth int) (*C.PyObject, error) {
 // element converts what a container holds, which may be a handle or a tensor.
 func element(v reflect.Value, depth int) (*C.PyObject, error) {
 	if v.IsValid() && v.CanInterface() {
-		switch v.Interface().(type) {
-		case *Object, Pythoner:
-			return toPython(v.Interface())
+		value := v.Interface()
+		if _, ok := value.(*Object); ok || conversionOf(value) != nil {
+			return toPython(value)
 		}
 	}
 	return fromReflect(v, depth+1)

@@ -95,19 +95,19 @@ func TestGoValuesWithoutAPythonFormAreRefused(t *testing.T) {
 		value any
 		why   string
 	}{
-		"a channel":                     {make(chan int), "chan int"},
-		"a function":                    {func() {}, "func()"},
-		"a struct":                      {struct{ A int }{1}, "struct { A int }"},
-		"a complex number":              {1i, "complex128"},
-		"a pointer to an int":           {new(int), "*int"},
-		"a struct in a slice in a map":  {map[string]any{"k": []any{1, struct{}{}}}, "[k]: [1]: cannot convert struct {}"},
-		"a slice that contains itself":  {selfish, "nested too deeply"},
-		"a tuple that contains itself":  {selfishTuple, "nested too deeply"},
-		"a nil *Object":                 {(*Object)(nil), ErrObjectClosed.Error()},
-		"a slice key (through a any)":   {map[any]any{[1]int{1}: 1}, "unhashable"},
-		"a Pythoner that fails":         {[]any{failingPythoner{}}, "no tensor today"},
-		"a channel as key":              {map[any]any{make(chan int): 1}, "chan int"},
-		"a value behind a nil Pythoner": {map[string]any{"f": func() {}}, "[f]: "},
+		"a channel":                    {make(chan int), "chan int"},
+		"a function":                   {func() {}, "func()"},
+		"a struct":                     {struct{ A int }{1}, "struct { A int }"},
+		"a complex number":             {1i, "complex128"},
+		"a pointer to an int":          {new(int), "*int"},
+		"a struct in a slice in a map": {map[string]any{"k": []any{1, struct{}{}}}, "[k]: [1]: cannot convert struct {}"},
+		"a slice that contains itself": {selfish, "nested too deeply"},
+		"a tuple that contains itself": {selfishTuple, "nested too deeply"},
+		"a nil *Object":                {(*Object)(nil), ErrObjectClosed.Error()},
+		"a slice key (through a any)":  {map[any]any{[1]int{1}: 1}, "unhashable"},
+		"a conversion that fails":      {[]any{failingForm{}}, "no tensor today"},
+		"a channel as key":             {map[any]any{make(chan int): 1}, "chan int"},
+		"a value behind a nil pointer": {map[string]any{"f": func() {}}, "[f]: "},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -178,13 +178,15 @@ func TestDeepValuesMakeTheWayBack(t *testing.T) {
 // number is a Go value with a Python form of its own.
 type number struct{ n int }
 
-func (v number) Python() (*Object, error) { return Convert(v.n) }
+type failingForm struct{}
 
-type failingPythoner struct{}
+func init() {
+	RegisterConversion(func(v number) (*Object, error) { return Convert(v.n) })
+	RegisterConversion(func(failingForm) (*Object, error) { return nil, errors.New("no tensor today") })
+	RegisterConversion(func(panickingForm) (*Object, error) { panic("no form") })
+}
 
-func (failingPythoner) Python() (*Object, error) { return nil, errors.New("no tensor today") }
-
-func TestHandlesAndPythonersGoInsideContainers(t *testing.T) {
+func TestHandlesAndConvertedTypesGoInsideContainers(t *testing.T) {
 	noLeaks(t, func() {
 		o := eval(t, "{1, 2}")
 		defer o.Close()
@@ -196,7 +198,7 @@ func TestHandlesAndPythonersGoInsideContainers(t *testing.T) {
 		}
 		assert.Equal(t, true, call(t, m, "same", nest, o))
 		assert.Equal(t, []any{int64(1), int64(2)}, roundTrip(t, []number{{1}, {2}}))
-		assert.Equal(t, []any{int64(1)}, roundTrip(t, []Pythoner{number{1}}))
+		assert.Equal(t, []any{int64(1)}, roundTrip(t, []number{{1}}))
 	})
 }
 

@@ -2,6 +2,5 @@
 
 package cbridge
 
-// Without cgo the compiler stops here, with this sentence, and not in the files that miss the
-// ones that cgo makes.
-var _ int = "pyhook embeds CPython and needs cgo: unset CGO_ENABLED, or set it to 1, and have a C compiler on PATH (on Debian: apt-get install build-essential)"
+// Without cgo this import fails with a sentence that says so, and nothing here is compiled.
+import _ "pyhook/internal/memory"

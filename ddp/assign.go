@@ -4,14 +4,14 @@ import (
 	"math"
 	"slices"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Item is what bucket assignment looks at of a parameter.
 type Item struct {
 	Len          int64 // elements
-	DType        tensorconv.DType
-	Device       tensorconv.Device
+	DType        tensor.DType
+	Device       tensor.Device
 	ExpectSparse bool // its gradient is sparse: it gets a bucket of its own
 }
 
@@ -29,8 +29,8 @@ func AssignBuckets(items []Item, limits []int64) (buckets [][]int, bucketLimits 
 
 // bucketKey is what items that share a bucket have in common.
 type bucketKey struct {
-	dtype  tensorconv.DType
-	device tensorconv.Device
+	dtype  tensor.DType
+	device tensor.Device
 }
 
 // openBucket is a key's bucket that is not full.
@@ -63,7 +63,7 @@ func assign(items []Item, limits []int64, sorted bool) (buckets [][]int, bucketL
 		}
 		k := bucketKey{item.DType, item.Device}
 		if k.device.Type == 0 { // the zero Device is the CPU
-			k.device.Type = tensorconv.CPU
+			k.device.Type = tensor.CPU
 		}
 		s, ok := states[k]
 		if !ok {

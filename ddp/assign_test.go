@@ -12,17 +12,17 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/ddp"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
-func f32(n int64) ddp.Item { return ddp.Item{Len: n, DType: tensorconv.Float32} }
-func f64(n int64) ddp.Item { return ddp.Item{Len: n, DType: tensorconv.Float64} }
+func f32(n int64) ddp.Item { return ddp.Item{Len: n, DType: tensor.Float32} }
+func f64(n int64) ddp.Item { return ddp.Item{Len: n, DType: tensor.Float64} }
 
 func times(n int, items ...ddp.Item) []ddp.Item { return slices.Repeat(items, n) }
 
 func TestAssignBuckets(t *testing.T) {
-	sparse := ddp.Item{Len: 1, DType: tensorconv.Float32, ExpectSparse: true}
-	onCUDA := ddp.Item{Len: 50, DType: tensorconv.Float32, Device: tensorconv.Device{Type: tensorconv.CUDA}}
+	sparse := ddp.Item{Len: 1, DType: tensor.Float32, ExpectSparse: true}
+	onCUDA := ddp.Item{Len: 50, DType: tensor.Float32, Device: tensor.Device{Type: tensor.CUDA}}
 	for _, c := range []struct {
 		name    string
 		items   []ddp.Item
@@ -43,7 +43,7 @@ func TestAssignBuckets(t *testing.T) {
 			[][]int{{0, 2}, {1}}, []int64{1000, 0}},
 		{"devices do not share buckets", times(2, f32(50), onCUDA), []int64{1000},
 			[][]int{{0, 2}, {1, 3}}, []int64{1000, 1000}},
-		{"the zero device is the CPU", []ddp.Item{f32(1), {Len: 1, DType: tensorconv.Float32, Device: tensorconv.Device{Type: tensorconv.CPU}}}, []int64{8},
+		{"the zero device is the CPU", []ddp.Item{f32(1), {Len: 1, DType: tensor.Float32, Device: tensor.Device{Type: tensor.CPU}}}, []int64{8},
 			[][]int{{0, 1}}, []int64{8}},
 		{"an item beyond the limit is not split", []ddp.Item{f32(1), f32(1000), f32(1)}, []int64{8},
 			[][]int{{0, 1}, {2}}, []int64{8, 8}},
@@ -70,13 +70,13 @@ func TestBucketsOfRandomItemsKeepTheRules(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		items := make([]ddp.Item, 1+random.IntN(60))
 		for i := range items {
-			items[i] = ddp.Item{Len: random.Int64N(300), DType: tensorconv.DType(1 + random.IntN(4)), ExpectSparse: random.IntN(10) == 0}
+			items[i] = ddp.Item{Len: random.Int64N(300), DType: tensor.DType(1 + random.IntN(4)), ExpectSparse: random.IntN(10) == 0}
 		}
 		limits := []int64{1 + random.Int64N(500), 1 + random.Int64N(3000)}
 		buckets, used := ddp.AssignBuckets(items, limits)
 		require.Len(t, used, len(buckets))
 		var all []int
-		last := map[tensorconv.DType]int{} // the last bucket of each dtype
+		last := map[tensor.DType]int{} // the last bucket of each dtype
 		for b, indices := range buckets {
 			all = append(all, indices...)
 			require.True(t, slices.IsSorted(indices))
@@ -128,11 +128,11 @@ func TestBucketsAreThoseOfTheInstalledPyTorch(t *testing.T) {
 		Used    []int64
 	}
 	require.NoError(t, json.Unmarshal([]byte(text), &cases))
-	devices := map[any]tensorconv.Device{"cpu": {Type: tensorconv.CPU}, "meta": {Type: tensorconv.CUDA}}
+	devices := map[any]tensor.Device{"cpu": {Type: tensor.CPU}, "meta": {Type: tensor.CUDA}}
 	for i, c := range cases {
 		items := make([]ddp.Item, len(c.Items))
 		for k, item := range c.Items {
-			dtype, err := tensorconv.ParseDType(fmt.Sprint(item[1]))
+			dtype, err := tensor.ParseDType(fmt.Sprint(item[1]))
 			require.NoError(t, err)
 			items[k] = ddp.Item{Len: int64(item[0].(float64)), DType: dtype, Device: devices[item[2]], ExpectSparse: item[3].(bool)}
 		}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // broadcastBytes is how much one broadcast of BroadcastParameters carries at
@@ -49,7 +49,7 @@ func coalesce(items []Item, limit int64) (groups [][]int) {
 		at    int // in groups
 		bytes int64
 	}
-	current := map[tensorconv.DType]*open{}
+	current := map[tensor.DType]*open{}
 	for i, item := range items {
 		bytes := item.Len * int64(item.DType.Size())
 		o := current[item.DType]
@@ -70,14 +70,14 @@ func broadcastFlat(ctx context.Context, group pyhook.ProcessGroup, root int, par
 	for _, i := range indices {
 		total += elements(params[i])
 	}
-	flat, err := tensorconv.New(params[indices[0]].DType, total)
+	flat, err := tensor.New(params[indices[0]].DType, total)
 	if err != nil {
 		return err
 	}
 	free := func() { flat.Close() }
 	defer func() { free() }()
 	if group.Rank() == root {
-		if err := eachPart(flat, params, indices, func(part, data *tensorconv.Tensor) error { return tensorconv.Copy(part, data) }); err != nil {
+		if err := eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return tensor.Copy(part, data) }); err != nil {
 			return err
 		}
 	}
@@ -91,11 +91,11 @@ func broadcastFlat(ctx context.Context, group pyhook.ProcessGroup, root int, par
 	if _, err := future.Wait(ctx); err != nil || group.Rank() == root {
 		return err
 	}
-	return eachPart(flat, params, indices, func(part, data *tensorconv.Tensor) error { return tensorconv.Copy(data, part) })
+	return eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return tensor.Copy(data, part) })
 }
 
 // eachPart calls do with each parameter's part of flat and its values.
-func eachPart(flat *tensorconv.Tensor, params []*pyhook.Parameter, indices []int, do func(part, data *tensorconv.Tensor) error) error {
+func eachPart(flat *tensor.Tensor, params []*pyhook.Parameter, indices []int, do func(part, data *tensor.Tensor) error) error {
 	offset := int64(0)
 	for _, i := range indices {
 		data := params[i].Data

@@ -5,20 +5,20 @@ import (
 	"sync/atomic"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // bucket is gradients that are reduced together.
 type bucket struct {
 	grad   *pyhook.GradBucket
-	buffer *tensorconv.Tensor // of the gradients
+	buffer *tensor.Tensor // of the gradients
 	// work is what the hook is given: buffer, or with Options.Rollback other memory.
-	work   *tensorconv.Tensor
+	work   *tensor.Tensor
 	dirty  bool                         // a hook was called, and the step has not succeeded
 	watch  atomic.Pointer[writeWatcher] // of the last hook call; nil: there was none, or nobody looks
 	params []int                        // their indices
 	names  []string
-	views  []*tensorconv.Tensor // of each parameter's gradient in buffer
+	views  []*tensor.Tensor // of each parameter's gradient in buffer
 	// sparse: of one sparse parameter. It has no grad and no buffer, and its view is
 	// nil: those are the step's.
 	sparse bool
@@ -91,7 +91,7 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 	}
 	dtype := r.params[indices[0]].DType.Real()
 	if b.sparse = r.params[indices[0]].Sparse; b.sparse {
-		b.views = []*tensorconv.Tensor{nil}
+		b.views = []*tensor.Tensor{nil}
 		return b, nil
 	}
 	if b.work, err = r.opts.newBuffer(dtype, lengthOf(cfg)); err != nil {
@@ -99,7 +99,7 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 	}
 	b.buffer = b.work
 	if r.apart() {
-		if b.buffer, err = tensorconv.New(dtype, lengthOf(cfg)); err != nil {
+		if b.buffer, err = tensor.New(dtype, lengthOf(cfg)); err != nil {
 			return nil, err
 		}
 	}
@@ -137,14 +137,14 @@ func lengthOf(cfg pyhook.BucketConfig) int64 {
 }
 
 // newBuffer allocates a bucket's memory where the hook, or else the group, wants it.
-func (o Options) newBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+func (o Options) newBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	if a, ok := o.Hook.(pyhook.BufferAllocator); ok {
 		return a.NewBuffer(dtype, n)
 	}
 	if a, ok := o.Group.(pyhook.BufferAllocator); ok {
 		return a.NewBuffer(dtype, n)
 	}
-	return tensorconv.New(dtype, n)
+	return tensor.New(dtype, n)
 }
 
 // free closes the bucket when nothing works on it any more.

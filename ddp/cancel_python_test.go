@@ -15,7 +15,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // cancels is how many steps are cancelled: PYHOOK_CANCELS of them, or 1000.
@@ -51,7 +51,7 @@ func TestReducer_Wait_cancelledStepsLeaveNothing(t *testing.T) {
 						want := 2 * float32(k+1)
 						require.Equal(t, []float32{want, want}, floats(r.Gradient(k)), "step %d", i)
 					}
-					most = max(most, tensorconv.LiveMemory())
+					most = max(most, tensor.LiveMemory())
 				}
 				t.Logf("%d of %d steps were cut short; at most %d memories at once", cut, n, most)
 				assert.NotZero(t, cut)

@@ -15,7 +15,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // quick is long enough for what must not happen.
@@ -80,7 +80,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 func abandonedStep(t *testing.T, g *gate, r *ddp.Reducer) []float32 {
 	t.Helper()
 	own := []float32{1}
-	grad := tensor(t, own...)
+	grad := tensorOf(t, own...)
 	defer grad.Close()
 	old := floats(r.Gradient(1))
 	set(t, r, 1, 7)
@@ -193,7 +193,7 @@ func TestNothingWorksAfterClose(t *testing.T) {
 		}
 		closing.Wait()
 		r.Close()
-		grad := tensor(t, 1)
+		grad := tensorOf(t, 1)
 		defer grad.Close()
 		_, err = r.Wait(soon(t))
 		require.ErrorIs(t, err, ddp.ErrClosed)
@@ -211,7 +211,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 				g := newGate()
 				r, err := ddp.NewReducer(soon(t), scalars(3), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
 				require.NoError(t, err)
-				grad := tensor(t, 1)
+				grad := tensorOf(t, 1)
 				defer grad.Close()
 				memory := floats(r.Gradient(2))
 				set(t, r, 2, 1)
@@ -289,7 +289,7 @@ func TestTwoWaitsAtOnceAreRefused(t *testing.T) {
 // Whoever comes second must not write to a bucket that may be with the hook.
 func TestOfManyMarkersOfOneParameterOneWins(t *testing.T) {
 	r := reducer(t, parameters([]int64{1 << 20}), ddp.Options{Hook: hook{run: identity}})
-	grad := zeros(t, tensorconv.Float64, 1<<20)
+	grad := zeros(t, tensor.Float64, 1<<20)
 	for range 10 {
 		var won, refused atomic.Int32
 		var marking sync.WaitGroup
@@ -316,7 +316,7 @@ func TestOfManyMarkersOfOneParameterOneWins(t *testing.T) {
 // A Wait or a Close that comes while a gradient is still being copied.
 func TestAStepThatEndsWhileAGradientIsCopied(t *testing.T) {
 	noLeaks(t, func() {
-		grad := zeros(t, tensorconv.Float64, 1<<20)
+		grad := zeros(t, tensor.Float64, 1<<20)
 		defer grad.Close()
 		for i := range 40 {
 			r, err := ddp.NewReducer(soon(t), parameters([]int64{1 << 20}, nil), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})

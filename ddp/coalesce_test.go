@@ -5,11 +5,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestBroadcastsAreCoalescedByDTypeUpToTheLimit(t *testing.T) {
-	f, d := tensorconv.Float32, tensorconv.Float64
+	f, d := tensor.Float32, tensor.Float64
 	items := []Item{{Len: 1, DType: f}, {Len: 1, DType: d}, {Len: 2, DType: f}, {Len: 1, DType: f}, {Len: 9, DType: d}, {Len: 1, DType: d}}
 	assert.Equal(t, [][]int{{0, 2}, {1}, {3}, {4}, {5}}, coalesce(items, 12))
 	assert.Empty(t, coalesce(nil, 12))

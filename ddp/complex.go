@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // A bucket of complex parameters is a real buffer of both parts of each number, as
@@ -48,11 +48,11 @@ func elementsIn(p *pyhook.Parameter) int64 {
 }
 
 // viewOf returns a part of a bucket's buffer, of this shape there, as a gradient.
-func viewOf(buffer *tensorconv.Tensor, offset int64, shape []int64, dtype tensorconv.DType) (*tensorconv.Tensor, error) {
+func viewOf(buffer *tensor.Tensor, offset int64, shape []int64, dtype tensor.DType) (*tensor.Tensor, error) {
 	view, err := buffer.View(offset, shape, nil)
 	if err != nil || !dtype.IsComplex() {
 		return view, err
 	}
 	defer view.Close()
-	return tensorconv.ViewAsComplex(view)
+	return tensor.ViewAsComplex(view)
 }

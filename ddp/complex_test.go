@@ -10,24 +10,24 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // complexParameters are two complex ones with a real one between them.
 func complexParameters(t *testing.T) []*pyhook.Parameter {
 	t.Helper()
 	params := parameters([]int64{2}, []int64{3}, []int64{1, 2})
-	params[0].DType, params[2].DType = tensorconv.Complex64, tensorconv.Complex64
+	params[0].DType, params[2].DType = tensor.Complex64, tensor.Complex64
 	t.Cleanup(func() { closeParameters(params) })
 	return params
 }
 
-func complexes(t *tensorconv.Tensor) []complex64 { return must(tensorconv.Slice[complex64](t)) }
+func complexes(t *tensor.Tensor) []complex64 { return must(tensor.Slice[complex64](t)) }
 
 // doubling is a Go hook whose result is other memory, twice the bucket, of a dtype.
 type doubling struct {
 	t     *testing.T
-	dtype tensorconv.DType
+	dtype tensor.DType
 	n     int64
 }
 
@@ -36,15 +36,15 @@ func (h doubling) RunHook(_ context.Context, b *pyhook.GradBucket) (*pyhook.Futu
 	if n == 0 {
 		n = b.Buffer().Len()
 	}
-	to := must(tensorconv.New(h.dtype, n))
+	to := must(tensor.New(h.dtype, n))
 	if n == b.Buffer().Len() {
-		require.NoError(h.t, tensorconv.Scale(b.Buffer(), b.Buffer(), 2))
-		require.NoError(h.t, tensorconv.Copy(to, b.Buffer()))
+		require.NoError(h.t, tensor.Scale(b.Buffer(), b.Buffer(), 2))
+		require.NoError(h.t, tensor.Copy(to, b.Buffer()))
 	}
 	return pyhook.CompletedFuture(pyhook.OwnedTensorValue(to), nil), nil
 }
 
-func (h doubling) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (h doubling) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	return v.Tensor().View(0, v.Tensor().Shape(), nil)
 }
 
@@ -52,7 +52,7 @@ func TestHooksGetTheRealPartsOfComplexParameters(t *testing.T) {
 	noLeaks(t, func() {
 		t.Run("", func(t *testing.T) {
 			for _, opts := range []ddp.Options{{}, {Rollback: true}, {Layout: ddp.LayoutRebuilt}, {CheckFinite: true}} {
-				opts.Hook = doubling{t: t, dtype: tensorconv.Float64}
+				opts.Hook = doubling{t: t, dtype: tensor.Float64}
 				r := reducer(t, complexParameters(t), opts)
 				for range 3 {
 					copy(complexes(r.Gradient(0)), []complex64{1 + 2i, -3 + 4i})
@@ -75,14 +75,14 @@ func TestHooksGetTheRealPartsOfComplexParameters(t *testing.T) {
 }
 
 func TestAComplexResultForRealPartsIsRefused(t *testing.T) {
-	for _, h := range []doubling{{t: t, dtype: tensorconv.Complex64}, {t: t, dtype: tensorconv.Complex64, n: 2}} {
+	for _, h := range []doubling{{t: t, dtype: tensor.Complex64}, {t: t, dtype: tensor.Complex64, n: 2}} {
 		r := reducer(t, complexParameters(t)[:1], ddp.Options{Hook: h})
 		copy(complexes(r.Gradient(0)), []complex64{1 + 2i, -3 + 4i})
 		require.NoError(t, r.Ready(0))
 		_, err := r.Wait(soon(t))
 		require.ErrorIs(t, err, pyhook.ErrComplex)
 	}
-	r := reducer(t, parameters([]int64{2}), ddp.Options{Hook: doubling{t: t, dtype: tensorconv.Complex64}})
+	r := reducer(t, parameters([]int64{2}), ddp.Options{Hook: doubling{t: t, dtype: tensor.Complex64}})
 	set(t, r, 0, 1)
 	_, err := r.Wait(soon(t))
 	require.ErrorIs(t, err, pyhook.ErrComplex, "nor for real parameters")
@@ -93,22 +93,22 @@ func TestAComplexResultForRealPartsIsRefused(t *testing.T) {
 func TestGradientsOfTheOtherKindAreRefused(t *testing.T) {
 	params := complexParameters(t)
 	r := reducer(t, params, ddp.Options{Unused: ddp.UnusedFind})
-	for i, dtype := range map[int]tensorconv.DType{0: tensorconv.Float32, 1: tensorconv.Complex64} {
-		g := must(tensorconv.New(dtype, params[i].Shape...))
+	for i, dtype := range map[int]tensor.DType{0: tensor.Float32, 1: tensor.Complex64} {
+		g := must(tensor.New(dtype, params[i].Shape...))
 		defer g.Close()
 		require.ErrorIs(t, r.ReadyFrom(i, g), pyhook.ErrComplex)
 		require.ErrorIs(t, r.MarkUnusedInto(i, g), pyhook.ErrComplex)
 	}
-	wide := must(tensorconv.FromSlice([]complex128{1 + 2i, 3}))
+	wide := must(tensor.FromSlice([]complex128{1 + 2i, 3}))
 	defer wide.Close()
 	require.NoError(t, r.ReadyFrom(0, wide))
 	_, err := r.Wait(soon(t))
 	require.NoError(t, err)
-	assert.Equal(t, []complex128{1 + 2i, 3}, must(tensorconv.Slice[complex128](wide)))
+	assert.Equal(t, []complex128{1 + 2i, 3}, must(tensor.Slice[complex128](wide)))
 }
 
 func TestANaNInAnImaginaryPartIsNamedByItsParameter(t *testing.T) {
-	r := reducer(t, complexParameters(t), ddp.Options{Hook: doubling{t: t, dtype: tensorconv.Float32}, CheckFinite: true})
+	r := reducer(t, complexParameters(t), ddp.Options{Hook: doubling{t: t, dtype: tensor.Float32}, CheckFinite: true})
 	complexes(r.Gradient(2))[1] = complex(1, float32(math.NaN()))
 	for i := range 3 {
 		require.NoError(t, r.Ready(i))

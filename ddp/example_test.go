@@ -7,7 +7,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // A training loop around PyTorch's own allreduce hook; "fp16" or "my_hooks.py:mine"
@@ -20,8 +20,8 @@ func Example() {
 		return
 	}
 	defer hook.Close()
-	weight := &pyhook.Parameter{Name: "weight", Shape: []int64{2, 2}, DType: tensorconv.Float32}
-	bias := &pyhook.Parameter{Name: "bias", Shape: []int64{2}, DType: tensorconv.Float32}
+	weight := &pyhook.Parameter{Name: "weight", Shape: []int64{2, 2}, DType: tensor.Float32}
+	bias := &pyhook.Parameter{Name: "bias", Shape: []int64{2}, DType: tensor.Float32}
 	defer weight.Close()
 	defer bias.Close()
 	reducer, err := ddp.NewReducer(ctx, []*pyhook.Parameter{weight, bias}, ddp.Options{Group: world, Hook: hook})
@@ -33,7 +33,7 @@ func Example() {
 
 	for step := range 2 {
 		for i := 1; i >= 0; i-- { // the backward pass
-			gradient, err := tensorconv.Slice[float32](reducer.Gradient(i))
+			gradient, err := tensor.Slice[float32](reducer.Gradient(i))
 			if err != nil {
 				fmt.Println(err)
 				return
@@ -51,7 +51,7 @@ func Example() {
 			fmt.Println(err)
 			return
 		}
-		gradient, err := tensorconv.Slice[float32](reducer.Gradient(0)) // the mean over the ranks
+		gradient, err := tensor.Slice[float32](reducer.Gradient(0)) // the mean over the ranks
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -66,7 +66,7 @@ func Example() {
 // Gradients that live in the trainer's own memory, here as float64.
 func ExampleReducer_ReadyFrom() {
 	ctx := context.Background()
-	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{3}, DType: tensorconv.Float32}}
+	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{3}, DType: tensor.Float32}}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world}) // no Hook: the mean
 	if err != nil {
 		fmt.Println(err)
@@ -75,7 +75,7 @@ func ExampleReducer_ReadyFrom() {
 	defer reducer.Close()
 
 	gradient := []float64{1, 2, 3}
-	tensor, err := tensorconv.FromSlice(gradient)
+	tensor, err := tensor.FromSlice(gradient)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -97,7 +97,7 @@ func ExampleReducer_ReadyFrom() {
 // 1, one of them twice.
 func ExampleReducer_ReadySparse() {
 	ctx := context.Background()
-	params := []*pyhook.Parameter{{Name: "embedding", Shape: []int64{5, 2}, DType: tensorconv.Float32, Sparse: true}}
+	params := []*pyhook.Parameter{{Name: "embedding", Shape: []int64{5, 2}, DType: tensor.Float32, Sparse: true}}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world})
 	if err != nil {
 		fmt.Println(err)
@@ -105,12 +105,12 @@ func ExampleReducer_ReadySparse() {
 	}
 	defer reducer.Close()
 
-	indices, err := tensorconv.FromSlice([]int64{3, 1, 3}, 1, 3)
+	indices, err := tensor.FromSlice([]int64{3, 1, 3}, 1, 3)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	values, err := tensorconv.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 3, 2)
+	values, err := tensor.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 3, 2)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -126,12 +126,12 @@ func ExampleReducer_ReadySparse() {
 		return
 	}
 	reduced := reducer.SparseGradient(0)
-	rows, err := tensorconv.Slice[int64](reduced.Indices)
+	rows, err := tensor.Slice[int64](reduced.Indices)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	elements, err := tensorconv.Slice[float32](reduced.Values)
+	elements, err := tensor.Slice[float32](reduced.Values)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -143,8 +143,8 @@ func ExampleReducer_ReadySparse() {
 // What DDP's _get_ddp_logging_data says, from Go.
 func ExampleReducer_LoggingData() {
 	params := []*pyhook.Parameter{
-		{Name: "weight", Shape: []int64{100}, DType: tensorconv.Float32},
-		{Name: "bias", Shape: []int64{10}, DType: tensorconv.Float32},
+		{Name: "weight", Shape: []int64{100}, DType: tensor.Float32},
+		{Name: "bias", Shape: []int64{10}, DType: tensor.Float32},
 	}
 	reducer, err := ddp.NewReducer(context.Background(), params, ddp.Options{Group: world})
 	if err != nil {
@@ -167,8 +167,8 @@ func ExampleStepError() {
 	}
 	defer hook.Close()
 	params := []*pyhook.Parameter{
-		{Name: "weight", Shape: []int64{4}, DType: tensorconv.Float32},
-		{Name: "bias", Shape: []int64{1}, DType: tensorconv.Float64},
+		{Name: "weight", Shape: []int64{4}, DType: tensor.Float32},
+		{Name: "bias", Shape: []int64{1}, DType: tensor.Float64},
 	}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook})
 	if err != nil {
@@ -199,8 +199,8 @@ func ExampleStepError() {
 func ExampleReducer_Wait_missing() {
 	ctx := context.Background()
 	params := []*pyhook.Parameter{
-		{Name: "weight", Shape: []int64{2}, DType: tensorconv.Float32},
-		{Name: "bias", Shape: []int64{2}, DType: tensorconv.Float32},
+		{Name: "weight", Shape: []int64{2}, DType: tensor.Float32},
+		{Name: "bias", Shape: []int64{2}, DType: tensor.Float32},
 	}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world})
 	if err != nil {
@@ -221,8 +221,8 @@ func ExampleReducer_Wait_missing() {
 
 // PyTorch's ComputeBucketAssignmentTest.test_multi_limit_multi_dtype.
 func ExampleAssignBuckets() {
-	narrow := ddp.Item{Len: 50, DType: tensorconv.Float32}
-	wide := ddp.Item{Len: 25, DType: tensorconv.Float64}
+	narrow := ddp.Item{Len: 50, DType: tensor.Float32}
+	wide := ddp.Item{Len: 25, DType: tensor.Float64}
 	items := []ddp.Item{narrow, wide, narrow, wide, narrow, wide}
 	fmt.Println(ddp.AssignBuckets(items, []int64{200, 400}))
 	// Output: [[0] [1] [2 4] [3 5]] [200 200 400 400]

@@ -10,7 +10,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 var errBoom = errors.New("boom")
@@ -25,7 +25,7 @@ func failing(t *testing.T, how string) *hook {
 		}
 		failed = true
 		floats(b.Buffer())[0] = -1 // in place, and then it fails
-		value := func(t *tensorconv.Tensor) (*pyhook.Future, error) {
+		value := func(t *tensor.Tensor) (*pyhook.Future, error) {
 			return pyhook.CompletedFuture(pyhook.TensorValue(t), nil), nil
 		}
 		switch how {
@@ -40,15 +40,15 @@ func failing(t *testing.T, how string) *hook {
 			go complete(pyhook.Value{}, errBoom)
 			return future, nil
 		case "short":
-			return value(zeros(t, tensorconv.Float32, 0))
+			return value(zeros(t, tensor.Float32, 0))
 		case "shape":
-			return value(zeros(t, tensorconv.Float32, 1, 1))
+			return value(zeros(t, tensor.Float32, 1, 1))
 		case "dtype":
-			return value(zeros(t, tensorconv.Float8E5M2, 1))
+			return value(zeros(t, tensor.Float8E5M2, 1))
 		}
 		return value(nil)
 	}
-	h.parse = func(v pyhook.Value) (*tensorconv.Tensor, error) {
+	h.parse = func(v pyhook.Value) (*tensor.Tensor, error) {
 		if v.Tensor() == nil && how == "parse" {
 			return nil, errBoom
 		} else if v.Tensor() == nil {
@@ -72,14 +72,14 @@ func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
 				h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
 					launched++
 					if b.Index() == 0 { // a result elsewhere, whose copy would show
-						return pyhook.CompletedFuture(pyhook.TensorValue(tensor(t, 99, 99)), nil), nil
+						return pyhook.CompletedFuture(pyhook.TensorValue(tensorOf(t, 99, 99)), nil), nil
 					}
 					return run(ctx, b)
 				}
 				params := []*pyhook.Parameter{
-					{Name: "c", Shape: []int64{1}, DType: tensorconv.Float32},
-					{Name: "b", Shape: []int64{1}, DType: tensorconv.Float32},
-					{Name: "a", Shape: []int64{2}, DType: tensorconv.Float32},
+					{Name: "c", Shape: []int64{1}, DType: tensor.Float32},
+					{Name: "b", Shape: []int64{1}, DType: tensor.Float32},
+					{Name: "a", Shape: []int64{2}, DType: tensor.Float32},
 				}
 				r := reducer(t, params, ddp.Options{Hook: h, BucketCapMB: tiny, Order: order})
 				failAtBucketOne(t, r, want)
@@ -102,7 +102,7 @@ func failAtBucketOne(t *testing.T, r *ddp.Reducer, want error) {
 	addresses := []any{r.Gradient(0).Data(), r.Gradient(1).Data(), r.Gradient(2).Data()}
 	set(t, r, 2, 3)
 	for i := range own {
-		require.NoError(t, r.ReadyFrom(i, tensor(t, own[i]...)))
+		require.NoError(t, r.ReadyFrom(i, tensorOf(t, own[i]...)))
 	}
 	timings, err := r.Wait(soon(t))
 	require.Error(t, err)
@@ -146,7 +146,7 @@ func TestAnErrorOfAFutureWaitsForTheOthersSoThatNoneWritesIntoTheNextStep(t *tes
 func TestMarkingTwiceIsRefusedAndWritesNothing(t *testing.T) {
 	r := reducer(t, parameters([]int64{1}, []int64{1}), ddp.Options{Hook: hook{run: identity}, BucketCapMB: tiny})
 	set(t, r, 1, 5)
-	for _, err := range []error{r.Ready(1), r.ReadyFrom(1, tensor(t, 9))} {
+	for _, err := range []error{r.Ready(1), r.ReadyFrom(1, tensorOf(t, 9))} {
 		require.ErrorIs(t, err, ddp.ErrReadyTwice)
 		var parameter *ddp.ParameterError
 		require.ErrorAs(t, err, &parameter)
@@ -204,7 +204,7 @@ func TestThereIsNoParameterBeyondTheList(t *testing.T) {
 	r := reducer(t, scalars(2), ddp.Options{Hook: hook{run: identity}})
 	for _, i := range []int{-1, 2} {
 		require.ErrorContains(t, r.Ready(i), "there are 2")
-		require.ErrorContains(t, r.ReadyFrom(i, tensor(t, 1)), "there are 2")
+		require.ErrorContains(t, r.ReadyFrom(i, tensorOf(t, 1)), "there are 2")
 		assert.Panics(t, func() { r.Gradient(i) })
 	}
 	stepWorks(t, r, 2)

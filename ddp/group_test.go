@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // memoryGroup is one rank of a group whose ranks are goroutines.
@@ -37,7 +37,7 @@ type operation struct {
 	inputs []func(*operation) // what each rank has to do once all are there
 	done   []func(pyhook.Value, error)
 	values []pyhook.Value
-	in     []*tensorconv.Tensor
+	in     []*tensor.Tensor
 }
 
 // memoryGroups makes the ranks of a group.
@@ -62,7 +62,7 @@ func (g *memoryGroup) Backend() string { return "memory" }
 
 // join enters this rank into its next collective. finish runs once, by the last
 // to come.
-func (g *memoryGroup) join(name string, in *tensorconv.Tensor, out pyhook.Value, each func(*operation)) (*pyhook.Future, error) {
+func (g *memoryGroup) join(name string, in *tensor.Tensor, out pyhook.Value, each func(*operation)) (*pyhook.Future, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.fail != nil {
@@ -70,7 +70,7 @@ func (g *memoryGroup) join(name string, in *tensorconv.Tensor, out pyhook.Value,
 	}
 	op := g.ops[g.next]
 	if op == nil {
-		op = &operation{name: name, in: make([]*tensorconv.Tensor, g.size)}
+		op = &operation{name: name, in: make([]*tensor.Tensor, g.size)}
 		g.ops[g.next] = op
 	}
 	if op.name != name {
@@ -124,7 +124,7 @@ func (h *hub) abandon() {
 }
 
 // AllReduce sums in float64: the sums of the tests are exact there.
-func (g *memoryGroup) AllReduce(_ context.Context, t *tensorconv.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
+func (g *memoryGroup) AllReduce(_ context.Context, t *tensor.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
 	if op != pyhook.Sum {
 		return nil, fmt.Errorf("only sums, not %s", op)
 	}
@@ -134,30 +134,30 @@ func (g *memoryGroup) AllReduce(_ context.Context, t *tensorconv.Tensor, op pyho
 			return
 		}
 		sum := make([]float64, t.Len())
-		wide := must(tensorconv.New(tensorconv.Float64, t.Len()))
+		wide := must(tensor.New(tensor.Float64, t.Len()))
 		defer wide.Close()
-		elements := must(tensorconv.Slice[float64](wide))
+		elements := must(tensor.Slice[float64](wide))
 		for _, in := range op.in {
-			check(tensorconv.Copy(wide, in))
+			check(tensor.Copy(wide, in))
 			for i, x := range elements {
 				sum[i] += x
 			}
 		}
 		copy(elements, sum)
 		for _, in := range op.in {
-			check(tensorconv.Copy(in, wide))
+			check(tensor.Copy(in, wide))
 		}
 	})
 }
 
-func (g *memoryGroup) Broadcast(_ context.Context, t *tensorconv.Tensor, root int) (*pyhook.Future, error) {
-	return g.join("broadcast", t, pyhook.TensorValue(t), func(op *operation) { check(tensorconv.Copy(t, op.in[root])) })
+func (g *memoryGroup) Broadcast(_ context.Context, t *tensor.Tensor, root int) (*pyhook.Future, error) {
+	return g.join("broadcast", t, pyhook.TensorValue(t), func(op *operation) { check(tensor.Copy(t, op.in[root])) })
 }
 
-func (g *memoryGroup) AllGather(_ context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*pyhook.Future, error) {
+func (g *memoryGroup) AllGather(_ context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*pyhook.Future, error) {
 	return g.join("all_gather", in, pyhook.TensorValue(in), func(op *operation) {
 		for i, t := range op.in {
-			check(tensorconv.Copy(out[i], t))
+			check(tensor.Copy(out[i], t))
 		}
 	})
 }
@@ -185,14 +185,14 @@ func check(err error) {
 // hook is a hook of Go functions.
 type hook struct {
 	run   func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error)
-	parse func(v pyhook.Value) (*tensorconv.Tensor, error) // nil: the value's tensor
+	parse func(v pyhook.Value) (*tensor.Tensor, error) // nil: the value's tensor
 }
 
 func (h hook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
 	return h.run(ctx, b)
 }
 
-func (h hook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (h hook) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	if h.parse != nil {
 		return h.parse(v)
 	}
@@ -247,7 +247,7 @@ func (g *gate) idle(t *testing.T) {
 }
 
 // complete ends the future of a bucket's last call.
-func (g *gate) complete(bucket int, v *tensorconv.Tensor, err error) {
+func (g *gate) complete(bucket int, v *tensor.Tensor, err error) {
 	g.mu.Lock()
 	complete := g.open[bucket]
 	g.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 
 	"pyhook/internal/debuggc"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // apart says whether hooks work on other memory than the gradients'.
@@ -27,7 +27,7 @@ func (r *Reducer) lend(index int) error {
 	if r.watching() {
 		b.watch.Store(&writeWatcher{work: b.work})
 	}
-	return tensorconv.Copy(b.work, b.buffer)
+	return tensor.Copy(b.work, b.buffer)
 }
 
 // renewWork, with the mutex held and after a failed step, gives the next hook call
@@ -56,14 +56,14 @@ func (r *Reducer) renewWork(index int) error {
 }
 
 // guardResult says what is wrong with a result that can be read.
-func (r *Reducer) guardResult(index int, res *result, t *tensorconv.Tensor) error {
+func (r *Reducer) guardResult(index int, res *result, t *tensor.Tensor) error {
 	if err := r.lateWrite(index); err != nil || !r.opts.CheckFinite {
 		return err
 	}
 	if res.reduced != nil {
 		t = res.reduced.Values
 	}
-	at, err := tensorconv.FirstNonFinite(t)
+	at, err := tensor.FirstNonFinite(t)
 	if err != nil || at < 0 {
 		return err
 	}
@@ -101,7 +101,7 @@ func (r *Reducer) hookError(index int, kind error, detail, hint string) error {
 
 // writeWatcher is of one hook call: what its bucket held as its future was done.
 type writeWatcher struct {
-	work *tensorconv.Tensor
+	work *tensor.Tensor
 	sum  uint64
 	done bool // sum is set
 }
@@ -109,7 +109,7 @@ type writeWatcher struct {
 var seed = maphash.MakeSeed()
 
 func (w *writeWatcher) now() (uint64, error) {
-	bytes, err := tensorconv.RawBytes(w.work)
+	bytes, err := tensor.RawBytes(w.work)
 	return maphash.Bytes(seed, bytes), err
 }
 

@@ -11,7 +11,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // guards calls a function of guards.py.
@@ -119,7 +119,7 @@ func TestWithRollbackResultsAreTheSame(t *testing.T) {
 	groups := memoryGroups(2)
 	for _, rollback := range []bool{false, true} {
 		got := make([][]float32, 2)
-		own := []*tensorconv.Tensor{tensor(t, 0.5), tensor(t, 1.5)}
+		own := []*tensor.Tensor{tensorOf(t, 0.5), tensorOf(t, 1.5)}
 		done := make(chan error, 2)
 		for rank := range 2 {
 			go func() {

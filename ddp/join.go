@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // errAllJoined ends the step that no rank has data for.
@@ -69,7 +69,7 @@ func (r *Reducer) takeRoll(s *step) bool {
 		flags[r.opts.Group.Rank()] = 1
 	}
 	r.mu.Unlock()
-	flags, err := exchange(s.ctx, flags, func(t *tensorconv.Tensor) (*pyhook.Future, error) {
+	flags, err := exchange(s.ctx, flags, func(t *tensor.Tensor) (*pyhook.Future, error) {
 		return r.opts.Group.AllReduce(s.ctx, t, pyhook.Sum)
 	})
 	r.mu.Lock()

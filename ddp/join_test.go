@@ -9,7 +9,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // TestUnevenInputs: rank i has data for i*2 steps, rank 0 for none.
@@ -70,16 +70,16 @@ func TestParametersAreBroadcast(t *testing.T) {
 	noLeaks(t, func() {
 		onRanks(size, func(rank int) {
 			params := parameters([]int64{2, 2}, []int64{3}, []int64{0}, []int64{1})
-			params[1].DType = tensorconv.Float64
+			params[1].DType = tensor.Float64
 			for i, p := range params {
-				p.Data = must(tensorconv.New(p.DType, p.Shape...))
+				p.Data = must(tensor.New(p.DType, p.Shape...))
 				defer p.Data.Close()
 				fill := make([]float32, p.Data.Len())
 				for k := range fill {
 					fill[k] = float32(100*rank + 10*i + k)
 				}
-				source := must(tensorconv.FromSlice(fill, p.Shape...))
-				check(tensorconv.Copy(p.Data, source))
+				source := must(tensor.FromSlice(fill, p.Shape...))
+				check(tensor.Copy(p.Data, source))
 				source.Close()
 			}
 			for _, root := range []int{0, 2} {
@@ -91,7 +91,7 @@ func TestParametersAreBroadcast(t *testing.T) {
 					assert.NoError(t, ddp.BroadcastParametersFrom(soon(t), groups[rank], root, params))
 				}
 				assert.Equal(t, []float32{0, 1, 2, 3}, floats(params[0].Data))
-				assert.Equal(t, []float64{10, 11, 12}, must(tensorconv.Slice[float64](params[1].Data)))
+				assert.Equal(t, []float64{10, 11, 12}, must(tensor.Slice[float64](params[1].Data)))
 				assert.Equal(t, []float32{float32(root)}, floats(params[3].Data))
 			}
 			params[3].Data = nil

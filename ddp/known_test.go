@@ -10,7 +10,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // The objects that a state is made with are those of every bucket, also of the buckets
@@ -61,8 +61,8 @@ func TestReducer_HasTheParametersThatTheStateWasMadeWith(t *testing.T) {
 func ExampleNewReducer_parametersByName() {
 	ctx := context.Background()
 	params := []*pyhook.Parameter{
-		{Name: "weight", Shape: []int64{2}, DType: tensorconv.Float32},
-		{Name: "bias", Shape: []int64{1}, DType: tensorconv.Float32},
+		{Name: "weight", Shape: []int64{2}, DType: tensor.Float32},
+		{Name: "bias", Shape: []int64{1}, DType: tensor.Float32},
 	}
 	defer closeParameters(params)
 	hook, err := rt.NewHook("hooks:scaled_by_name", pyhook.HookConfig{
@@ -81,7 +81,7 @@ func ExampleNewReducer_parametersByName() {
 	}
 	defer reducer.Close()
 	for i := range params { // the backward pass
-		gradient, err := tensorconv.Slice[float32](reducer.Gradient(i))
+		gradient, err := tensor.Slice[float32](reducer.Gradient(i))
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -96,8 +96,8 @@ func ExampleNewReducer_parametersByName() {
 		fmt.Println(err)
 		return
 	}
-	weight, _ := tensorconv.Slice[float32](reducer.Gradient(0))
-	bias, _ := tensorconv.Slice[float32](reducer.Gradient(1))
+	weight, _ := tensor.Slice[float32](reducer.Gradient(0))
+	bias, _ := tensor.Slice[float32](reducer.Gradient(1))
 	fmt.Println(weight, bias)
 	// Output: [1 0] [10]
 }

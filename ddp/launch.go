@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // step is the state of one reduction of all buckets. The reducer's mutex guards
@@ -15,14 +15,14 @@ import (
 type step struct {
 	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
 	cancel   context.CancelCauseFunc
-	marks    []mark               // by parameter
-	copyBack []*tensorconv.Tensor // by parameter; nil: the gradient is the view
-	scaled   []bool               // by parameter: ReadyFrom has divided it, if that is to be
-	order    []int                // of the marks, while the layout is not fixed
-	seen     []int                // by parameter: marks, with StaticGraph
-	used     []int32              // by parameter: 1 if this rank used it, with UnusedFind
-	joined   bool                 // it is Join's
-	usedSum  []int32              // by parameter: how many ranks used it; like results, as usedErr
+	marks    []mark           // by parameter
+	copyBack []*tensor.Tensor // by parameter; nil: the gradient is the view
+	scaled   []bool           // by parameter: ReadyFrom has divided it, if that is to be
+	order    []int            // of the marks, while the layout is not fixed
+	seen     []int            // by parameter: marks, with StaticGraph
+	used     []int32          // by parameter: 1 if this rank used it, with UnusedFind
+	joined   bool             // it is Join's
+	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
 	pending  []int         // by bucket: gradients not ready yet
 	stop     error         // why no more buckets are launched
@@ -60,7 +60,7 @@ type Timing struct {
 func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
-		copyBack: make([]*tensorconv.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
+		copyBack: make([]*tensor.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
 		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets)), clock: clock{left: len(r.params)}}
 	if r.sparse {
 		s.sparse = make([]*pyhook.SparseGradient, len(r.params))

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // firstLayout is the parameters' indices by bucket in the first step.
@@ -79,7 +79,7 @@ func (r *Reducer) agreeOnLayout(s *step) ([][]int, error) {
 		sizes = append(sizes, int32(len(bucket)))
 	}
 	group := r.opts.Group
-	broadcast := func(t *tensorconv.Tensor) (*pyhook.Future, error) { return group.Broadcast(s.ctx, t, 0) }
+	broadcast := func(t *tensor.Tensor) (*pyhook.Future, error) { return group.Broadcast(s.ctx, t, 0) }
 	indices, err := exchange(s.ctx, append(indices, int32(len(sizes))), broadcast)
 	if err != nil {
 		return nil, r.layoutError(err)
@@ -145,7 +145,7 @@ func (r *Reducer) relayout(layout [][]int) error {
 		if r.params[i].Sparse {
 			continue // not in the bucket
 		}
-		if err := tensorconv.Copy(buckets[p.bucket].views[p.at], r.view(i)); err != nil {
+		if err := tensor.Copy(buckets[p.bucket].views[p.at], r.view(i)); err != nil {
 			for _, b := range buckets {
 				b.close()
 			}
@@ -167,12 +167,12 @@ func (r *Reducer) freeMoved() {
 
 // exchange runs a collective on a tensor of values and returns what it holds
 // then.
-func exchange(ctx context.Context, values []int32, run func(*tensorconv.Tensor) (*pyhook.Future, error)) ([]int32, error) {
-	t, err := tensorconv.New(tensorconv.Int32, int64(len(values)))
+func exchange(ctx context.Context, values []int32, run func(*tensor.Tensor) (*pyhook.Future, error)) ([]int32, error) {
+	t, err := tensor.New(tensor.Int32, int64(len(values)))
 	if err != nil {
 		return nil, err
 	}
-	elements, err := tensorconv.Slice[int32](t)
+	elements, err := tensor.Slice[int32](t)
 	if err != nil {
 		t.Close()
 		return nil, err

@@ -8,7 +8,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // ready marks every parameter, the last one first, and waits.
@@ -43,7 +43,7 @@ func TestBucketsThatAreGivenAreTheBuckets(t *testing.T) {
 
 func TestBucketsThatAreNoneAreRefused(t *testing.T) {
 	mixed := scalars(3)
-	mixed[2].DType = tensorconv.Float64
+	mixed[2].DType = tensor.Float64
 	for want, c := range map[string]struct {
 		params []*pyhook.Parameter
 		given  [][]int

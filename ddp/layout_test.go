@@ -11,7 +11,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // markInOrder marks parameters with the gradients i+1, in an order.
@@ -54,7 +54,7 @@ func TestTheRebuiltLayoutFollowsRankZerosOrderAfterTheFirstStep(t *testing.T) {
 func TestTheFirstLayoutOfMixedDTypesIsReversed(t *testing.T) {
 	params := scalars(6)
 	for i := range params {
-		params[i].DType = []tensorconv.DType{tensorconv.Float32, tensorconv.Float64}[i%2]
+		params[i].DType = []tensor.DType{tensor.Float32, tensor.Float64}[i%2]
 	}
 	r := reducer(t, params, ddp.Options{Hook: hook{run: identity}, Layout: ddp.LayoutRebuilt})
 	require.Equal(t, [][]int{{1, 3, 5}, {0, 2, 4}}, r.Buckets())
@@ -93,9 +93,9 @@ type wrongLayout struct {
 	value              int32
 }
 
-func (g *wrongLayout) Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*pyhook.Future, error) {
+func (g *wrongLayout) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*pyhook.Future, error) {
 	if g.calls++; g.calls == g.at {
-		must(tensorconv.Slice[int32](t))[g.element] = g.value
+		must(tensor.Slice[int32](t))[g.element] = g.value
 	}
 	return g.memoryGroup.Broadcast(ctx, t, root)
 }
@@ -146,7 +146,7 @@ func TestWithoutAHookGradientsAreDividedAsPyTorchDoes(t *testing.T) {
 					assert.NoError(t, r.Ready(i))
 					continue
 				}
-				g := must(tensorconv.FromSlice(own[i : i+1]))
+				g := must(tensor.FromSlice(own[i : i+1]))
 				defer g.Close()
 				assert.NoError(t, r.ReadyFrom(i, g))
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestLoggingDataOfStepsWhoseTimesAreKnown(t *testing.T) {
@@ -32,7 +32,7 @@ func TestLoggingDataOfStepsWhoseTimesAreKnown(t *testing.T) {
 	time.Sleep(pause)
 	assert.Zero(t, r.LoggingData().Iteration)
 	gate.called(t, 1)
-	value := tensor(t, 5)
+	value := tensorOf(t, 5)
 	gate.complete(0, value, nil)
 	gate.complete(1, value, nil)
 	_, err := r.Wait(soon(t))
@@ -61,8 +61,8 @@ func TestLoggingDataOfCommunicationDuringTheBackwardPass(t *testing.T) {
 	time.Sleep(pause)
 	set(t, r2, 0, 1)
 	slow.called(t, 1)
-	slow.complete(0, tensor(t, 1), nil)
-	slow.complete(1, tensor(t, 1), nil)
+	slow.complete(0, tensorOf(t, 1), nil)
+	slow.complete(1, tensorOf(t, 1), nil)
 	_, err := r2.Wait(soon(t))
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, r2.LoggingData().BackwardComputeCommOverlapTime, pause.Nanoseconds())
@@ -92,10 +92,10 @@ func TestLoggingDataHasPyTorchsNames(t *testing.T) {
 	h := python(t, "allreduce", nil)
 	params := scalars(3)
 	defer closeParameters(params)
-	params[2].DType = tensorconv.Float64
+	params[2].DType = tensor.Float64
 	r := reducer(t, params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, Unused: ddp.UnusedFind, Join: true})
 	require.NoError(t, r.MarkUnused(0))
-	require.NoError(t, r.ReadyFrom(1, tensor(t, 1)))
+	require.NoError(t, r.ReadyFrom(1, tensorOf(t, 1)))
 	require.NoError(t, r.Ready(2))
 	_, err := r.Wait(soon(t))
 	require.NoError(t, err)

@@ -19,7 +19,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // The one runtime of this test process, with a real gloo group: of one rank, or
@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 
 func start(config pyhook.GroupConfig) (err error) {
 	// The goroutine that frees Go memory, before the tests count goroutines.
-	must(tensorconv.FromSlice([]float32{0})).Close()
+	must(tensor.FromSlice([]float32{0})).Close()
 	if rt, err = pyhook.Start(context.Background(), pyhook.Config{Path: []string{"testdata"}}); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ const twoFloats = 8.0 / (1 << 20)
 func parameters(shapes ...[]int64) []*pyhook.Parameter {
 	list := make([]*pyhook.Parameter, len(shapes))
 	for i, shape := range shapes {
-		list[i] = &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensorconv.Float32}
+		list[i] = &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensor.Float32}
 	}
 	return list
 }
@@ -103,7 +103,7 @@ func reducer(t *testing.T, params []*pyhook.Parameter, opts ddp.Options) *ddp.Re
 }
 
 // floats are the elements of a contiguous float32 tensor, in place.
-func floats(t *tensorconv.Tensor) []float32 { return must(tensorconv.Slice[float32](t)) }
+func floats(t *tensor.Tensor) []float32 { return must(tensor.Slice[float32](t)) }
 
 // set fills parameter i's gradient in place and marks it.
 func set(t *testing.T, r *ddp.Reducer, i int, value float32) {
@@ -145,7 +145,7 @@ func soon(t *testing.T) context.Context {
 // counters of everything that must come back to its start.
 func counters() [4]int64 {
 	_ = cbridge.Attached(func() {})
-	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory()}
 }
 
 // noLeaks asserts that f, which closes what it makes, leaves nothing: no

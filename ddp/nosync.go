@@ -4,13 +4,13 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // carry is what the steps without synchronisation leave to the next one with it.
 type carry struct {
 	used   bool
-	grad   *tensorconv.Tensor     // ReadyFrom's; nil: the gradient is the view
+	grad   *tensor.Tensor         // ReadyFrom's; nil: the gradient is the view
 	sparse *pyhook.SparseGradient // ReadySparse's
 }
 
@@ -66,7 +66,7 @@ func (r *Reducer) between(doing string) error {
 // parameter that was used here has a gradient also if the step that reduces does
 // not use it (reducer.cpp, autograd_hook, sets local_used_map_ also under
 // no_sync).
-func (r *Reducer) carryOver(i int, grad *tensorconv.Tensor) error {
+func (r *Reducer) carryOver(i int, grad *tensor.Tensor) error {
 	c := carry{used: true}
 	if grad != nil {
 		var err error

@@ -12,7 +12,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // chained is a hook whose future takes as many levels as levels says for the
@@ -54,7 +54,7 @@ func (c chained) RunHookChained(_ context.Context, b *pyhook.GradBucket) (*pyhoo
 	return future, &level{chained: c, bucket: b.Index(), complete: complete, value: pyhook.TensorValue(b.Buffer())}, nil
 }
 
-func (c chained) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (c chained) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	t := v.Tensor()
 	return t.View(0, t.Shape(), t.Strides())
 }

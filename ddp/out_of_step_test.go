@@ -80,7 +80,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 func refused(t *testing.T, r *ddp.Reducer, cause error) {
 	t.Helper()
 	_, wait := r.Wait(soon(t))
-	for _, err := range []error{r.Ready(0), r.ReadyFrom(0, tensor(t, 1)), r.MarkUnused(0), wait, r.NoSync(func() error { return nil })} {
+	for _, err := range []error{r.Ready(0), r.ReadyFrom(0, tensorOf(t, 1)), r.MarkUnused(0), wait, r.NoSync(func() error { return nil })} {
 		require.ErrorIs(t, err, pyhook.ErrOutOfStep)
 		var out *ddp.OutOfStepError
 		require.ErrorAs(t, err, &out)

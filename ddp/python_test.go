@@ -8,7 +8,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // python loads a hook and closes it with the test.
@@ -35,7 +35,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 				require.NoError(t, err)
 				defer h.Close()
 				params := parameters([]int64{2, 3}, []int64{3}, []int64{0}, nil)
-				params[3].Data = must(tensorconv.New(tensorconv.Float32))
+				params[3].Data = must(tensor.New(tensor.Float32))
 				defer params[3].Data.Close()
 				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
 				require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 	require.NoError(t, err)
 	defer namespace.Close()
 	params := parameters([]int64{2}, []int64{3}, []int64{2, 2})
-	data := tensor(t, 10, 11)
+	data := tensorOf(t, 10, 11)
 	params[0].Data = data
 	defer closeParameters(params)
 	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:watches", namespace), BucketCapMB: twoFloats})
@@ -141,7 +141,7 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 				defer closeParameters(params)
 				r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, list), BucketCapMB: tiny, Order: order})
 				own := []float32{1}
-				require.NoError(t, r.ReadyFrom(0, tensor(t, own...)))
+				require.NoError(t, r.ReadyFrom(0, tensorOf(t, own...)))
 				set(t, r, 1, 1)
 				set(t, r, 2, 1)
 				_, err = r.Wait(soon(t))
@@ -162,15 +162,15 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 // A result that the hook left on another dtype, with an offset and strides.
 func TestAPythonHooksOddResultIsReadRight(t *testing.T) {
 	params := scalars(3)
-	params[1].DType = tensorconv.Float64
+	params[1].DType = tensor.Float64
 	defer closeParameters(params)
 	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:odd", nil)})
 	for range 2 {
 		for i, p := range params {
-			grad := converted(t, p.DType, tensor(t, float32(i+1)))
+			grad := converted(t, p.DType, tensorOf(t, float32(i+1)))
 			require.NoError(t, r.ReadyFrom(i, grad))
 			defer func() {
-				back := converted(t, tensorconv.Float32, grad)
+				back := converted(t, tensor.Float32, grad)
 				assert.Equal(t, float32(2*(i+1)), floats(back)[0])
 			}()
 		}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // mark is how far a parameter is in a step.
@@ -39,7 +39,7 @@ func (r *Reducer) Ready(i int) error {
 // into the bucket, and a Wait that succeeds copies the reduced one back. The
 // memory must stay until then; its dtype may differ, its shape not. A gradient
 // that cannot be copied leaves the parameter unmarked.
-func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
+func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	r.mu.Lock()
 	if grad == nil {
 		defer r.mu.Unlock()
@@ -86,7 +86,7 @@ func (r *Reducer) ReadyFrom(i int, grad *tensorconv.Tensor) error {
 
 // readyLater, with the mutex held, is ReadyFrom for a gradient that is not to be
 // copied yet: in NoSync, or not the parameter's last mark of a static graph.
-func (r *Reducer) readyLater(i int, grad *tensorconv.Tensor) error {
+func (r *Reducer) readyLater(i int, grad *tensor.Tensor) error {
 	if r.noSync {
 		return r.carryOver(i, grad)
 	}
@@ -109,7 +109,7 @@ func (r *Reducer) readyLater(i int, grad *tensorconv.Tensor) error {
 
 // copyIn copies grad to view. It returns a handle on grad's memory, by which
 // the result goes back even if the trainer closes its own.
-func (r *Reducer) copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, error) {
+func (r *Reducer) copyIn(view, grad *tensor.Tensor) (*tensor.Tensor, error) {
 	if err := convertible(view.DType(), grad.DType()); err != nil {
 		return nil, err
 	}
@@ -126,11 +126,11 @@ func (r *Reducer) copyIn(view, grad *tensorconv.Tensor) (*tensorconv.Tensor, err
 
 // copyInto copies grad to view and, without a hook, divides it as PyTorch does
 // there: by a product with 1/size, a double before it is rounded to the dtype.
-func (r *Reducer) copyInto(view, grad *tensorconv.Tensor) error {
+func (r *Reducer) copyInto(view, grad *tensor.Tensor) error {
 	if r.sum {
-		return tensorconv.Scale(view, grad, 1/float64(r.opts.Group.Size()))
+		return tensor.Scale(view, grad, 1/float64(r.opts.Group.Size()))
 	}
-	return tensorconv.Copy(view, grad)
+	return tensor.Copy(view, grad)
 }
 
 // enter, with the mutex held, begins a mark. last is whether the parameter is

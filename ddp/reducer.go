@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Reducer reduces the gradients of a model over the ranks, bucket by bucket.
@@ -118,13 +118,13 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 // them, with the reduced values: ask again after it. The memory of before stays
 // readable until the next Wait is done, and is gone then. nil for a sparse
 // parameter: see ReadySparse.
-func (r *Reducer) Gradient(i int) *tensorconv.Tensor {
+func (r *Reducer) Gradient(i int) *tensor.Tensor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.view(i)
 }
 
-func (r *Reducer) view(i int) *tensorconv.Tensor {
+func (r *Reducer) view(i int) *tensor.Tensor {
 	return r.buckets[r.places[i].bucket].views[r.places[i].at]
 }
 

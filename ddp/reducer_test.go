@@ -17,7 +17,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestGradientsAreTheMeanOverTheRanks(t *testing.T) {
@@ -109,7 +109,7 @@ func oneSchedule(t *testing.T, group *memoryGroup, order ddp.Order, random *rand
 					assert.NoError(t, r.Ready(i))
 					return
 				}
-				grad := must(tensorconv.FromSlice(own[i]))
+				grad := must(tensor.FromSlice(own[i]))
 				defer grad.Close() // the reducer keeps the memory
 				assert.NoError(t, r.ReadyFrom(i, grad))
 			})
@@ -277,8 +277,8 @@ func TestBucketsAreFilledFromTheLastParameter(t *testing.T) {
 
 func TestParametersOfEveryKindAreReduced(t *testing.T) {
 	params := parameters(nil, []int64{0}, []int64{0, 3}, []int64{1 << 20}, []int64{2})
-	params[2].DType = tensorconv.Float64 // alone of its dtype: a bucket of nothing
-	half := &pyhook.Parameter{Name: "half", Shape: []int64{3}, DType: tensorconv.BFloat16}
+	params[2].DType = tensor.Float64 // alone of its dtype: a bucket of nothing
+	half := &pyhook.Parameter{Name: "half", Shape: []int64{3}, DType: tensor.BFloat16}
 	params = append(params, half)
 	groups := memoryGroups(2)
 	onRanks(2, func(rank int) {
@@ -288,9 +288,9 @@ func TestParametersOfEveryKindAreReduced(t *testing.T) {
 		}
 		defer r.Close()
 		for i, p := range params {
-			grad := must(tensorconv.New(tensorconv.Float64, p.Shape...))
+			grad := must(tensor.New(tensor.Float64, p.Shape...))
 			defer grad.Close()
-			elements := must(tensorconv.Slice[float64](grad))
+			elements := must(tensor.Slice[float64](grad))
 			for k := range elements {
 				elements[k] = float64(rank * 2)
 			}

@@ -9,34 +9,34 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // tensor is a contiguous tensor of these float32, open till the test ends.
-func tensor(t *testing.T, elements ...float32) *tensorconv.Tensor {
+func tensorOf(t *testing.T, elements ...float32) *tensor.Tensor {
 	t.Helper()
-	x, err := tensorconv.FromSlice(elements)
+	x, err := tensor.FromSlice(elements)
 	require.NoError(t, err)
 	t.Cleanup(x.Close)
 	return x
 }
 
-func zeros(t *testing.T, dtype tensorconv.DType, shape ...int64) *tensorconv.Tensor {
+func zeros(t *testing.T, dtype tensor.DType, shape ...int64) *tensor.Tensor {
 	t.Helper()
-	x, err := tensorconv.New(dtype, shape...)
+	x, err := tensor.New(dtype, shape...)
 	require.NoError(t, err)
 	t.Cleanup(x.Close)
 	return x
 }
 
-func converted(t *testing.T, dtype tensorconv.DType, x *tensorconv.Tensor) *tensorconv.Tensor {
+func converted(t *testing.T, dtype tensor.DType, x *tensor.Tensor) *tensor.Tensor {
 	t.Helper()
 	y := zeros(t, dtype, x.Shape()...)
-	require.NoError(t, tensorconv.Copy(y, x))
+	require.NoError(t, tensor.Copy(y, x))
 	return y
 }
 
-func view(t *testing.T, x *tensorconv.Tensor, offset int64, shape, strides []int64) *tensorconv.Tensor {
+func view(t *testing.T, x *tensor.Tensor, offset int64, shape, strides []int64) *tensor.Tensor {
 	t.Helper()
 	y, err := x.View(offset, shape, strides)
 	require.NoError(t, err)
@@ -45,22 +45,22 @@ func view(t *testing.T, x *tensorconv.Tensor, offset int64, shape, strides []int
 }
 
 // returning is a hook whose futures have this value.
-func returning(result *tensorconv.Tensor) hook {
+func returning(result *tensor.Tensor) hook {
 	return hook{run: func(context.Context, *pyhook.GradBucket) (*pyhook.Future, error) {
 		return pyhook.CompletedFuture(pyhook.TensorValue(result), nil), nil
 	}}
 }
 
 func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
-	seven := tensor(t, 0, 1, 2, 3, 4, 5, 6)
+	seven := tensorOf(t, 0, 1, 2, 3, 4, 5, 6)
 	for _, c := range []struct {
 		name   string
-		result *tensorconv.Tensor
+		result *tensor.Tensor
 		want   []float32
 	}{
-		{"fresh memory", tensor(t, 8, 9, 10), []float32{8, 9, 10}},
-		{"another dtype", converted(t, tensorconv.Float64, tensor(t, 8, 9, 10)), []float32{8, 9, 10}},
-		{"half precision", converted(t, tensorconv.BFloat16, tensor(t, 8, 9, 10)), []float32{8, 9, 10}},
+		{"fresh memory", tensorOf(t, 8, 9, 10), []float32{8, 9, 10}},
+		{"another dtype", converted(t, tensor.Float64, tensorOf(t, 8, 9, 10)), []float32{8, 9, 10}},
+		{"half precision", converted(t, tensor.BFloat16, tensorOf(t, 8, 9, 10)), []float32{8, 9, 10}},
 		{"an offset", view(t, seven, 3, []int64{3}, nil), []float32{3, 4, 5}},
 		{"strides", view(t, seven, 1, []int64{3}, []int64{2}), []float32{1, 3, 5}},
 		{"one element for all", view(t, seven, 6, []int64{3}, []int64{0}), []float32{6, 6, 6}},
@@ -69,7 +69,7 @@ func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := reducer(t, parameters([]int64{1}, []int64{2}), ddp.Options{Hook: returning(c.result)})
 			for range 2 {
-				own := tensor(t, -1)
+				own := tensorOf(t, -1)
 				set(t, r, 1, -1)
 				require.NoError(t, r.ReadyFrom(0, own))
 				_, err := r.Wait(soon(t))
@@ -84,7 +84,7 @@ func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
 
 // A result that overlaps the bucket in another layout.
 func TestAResultThatIsTheBucketReversedIsCopiedRight(t *testing.T) {
-	var reversed *tensorconv.Tensor
+	var reversed *tensor.Tensor
 	h := hook{run: func(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
 		reversed = must(b.Buffer().View(2, []int64{3}, []int64{-1}))
 		return pyhook.CompletedFuture(pyhook.TensorValue(reversed), nil), nil
@@ -107,8 +107,8 @@ func TestGradientsInTheTrainersMemoryComeBackInTheirOwnForm(t *testing.T) {
 		return identity(ctx, b)
 	}}
 	r := reducer(t, parameters([]int64{2}, []int64{2, 2}, []int64{1}), ddp.Options{Hook: doubled})
-	wide := tensor(t, 1, 0, 2, 0, 3, 0, 4, 0)
-	double := converted(t, tensorconv.Float64, tensor(t, 5, 6))
+	wide := tensorOf(t, 1, 0, 2, 0, 3, 0, 4, 0)
+	double := converted(t, tensor.Float64, tensorOf(t, 5, 6))
 	require.NoError(t, r.ReadyFrom(1, view(t, wide, 0, []int64{2, 2}, []int64{2, 4}))) // transposed, with gaps
 	require.NoError(t, r.ReadyFrom(0, double))
 	floats(r.Gradient(2))[0] = 7
@@ -116,32 +116,32 @@ func TestGradientsInTheTrainersMemoryComeBackInTheirOwnForm(t *testing.T) {
 	_, err := r.Wait(soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, []float32{2, 0, 4, 0, 6, 0, 8, 0}, floats(wide))
-	assert.Equal(t, []float64{10, 12}, must(tensorconv.Slice[float64](double)))
+	assert.Equal(t, []float64{10, 12}, must(tensor.Slice[float64](double)))
 	assert.Equal(t, float32(14), floats(r.Gradient(2))[0])
 }
 
 func TestAGradientThatCannotBeCopiedLeavesItsParameterUnmarked(t *testing.T) {
 	r := reducer(t, parameters([]int64{2}), ddp.Options{Hook: hook{run: identity}})
-	closed := must(tensorconv.New(tensorconv.Float32, 2))
+	closed := must(tensor.New(tensor.Float32, 2))
 	closed.Close()
-	for want, grad := range map[string]*tensorconv.Tensor{
+	for want, grad := range map[string]*tensor.Tensor{
 		"the tensor is nil":       nil,
 		"the tensor was closed":   closed,
-		"shape [3] into [2]":      tensor(t, 1, 2, 3),
-		"no conversion from floa": zeros(t, tensorconv.Float8E5M2, 2),
+		"shape [3] into [2]":      tensorOf(t, 1, 2, 3),
+		"no conversion from floa": zeros(t, tensor.Float8E5M2, 2),
 	} {
 		err := r.ReadyFrom(0, grad)
 		require.ErrorContains(t, err, want)
 		assert.ErrorContains(t, err, "rank 0, gradient of p0")
 	}
-	require.NoError(t, r.ReadyFrom(0, tensor(t, 1, 2)))
+	require.NoError(t, r.ReadyFrom(0, tensorOf(t, 1, 2)))
 	_, err := r.Wait(soon(t))
 	require.NoError(t, err)
 }
 
 func TestMixedDTypesHaveBucketsOfTheirOwn(t *testing.T) {
 	var params []*pyhook.Parameter
-	dtypes := []tensorconv.DType{tensorconv.Float32, tensorconv.Float64, tensorconv.Float16, tensorconv.BFloat16, tensorconv.Complex64}
+	dtypes := []tensor.DType{tensor.Float32, tensor.Float64, tensor.Float16, tensor.BFloat16, tensor.Complex64}
 	for i := range 2 * len(dtypes) {
 		params = append(params, &pyhook.Parameter{Name: "p", Shape: []int64{int64(i%3 + 1)}, DType: dtypes[i%len(dtypes)]})
 	}

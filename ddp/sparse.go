@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // ReadySparse is Ready for a sparse parameter (pyhook.Parameter.Sparse): g is this
@@ -154,7 +154,7 @@ func (r *Reducer) copyOf(i int, g *pyhook.SparseGradient) (*pyhook.SparseGradien
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(tensorconv.Copy(c.Indices, g.Indices), tensorconv.Copy(c.Values, g.Values)); err != nil {
+	if err := errors.Join(tensor.Copy(c.Indices, g.Indices), tensor.Copy(c.Values, g.Values)); err != nil {
 		c.Close()
 		return nil, err
 	}

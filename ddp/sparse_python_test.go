@@ -10,7 +10,7 @@ import (
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestPythonHooksReduceSparseGradients(t *testing.T) {
@@ -176,14 +176,14 @@ func TestAClosedHookFailsTheSparseBucket(t *testing.T) {
 	defer b.Close()
 	assert.True(t, b.IsLast())
 	assert.Equal(t, []any{0, 1, params[0], int64(1)}, []any{b.Index(), b.Count(), b.Parameter(), b.Gradient().NNZ()})
-	_, err = h.ParseSparseHookResult(b, pyhook.TensorValue(tensor(t, 1)))
+	_, err = h.ParseSparseHookResult(b, pyhook.TensorValue(tensorOf(t, 1)))
 	require.ErrorIs(t, err, pyhook.ErrBadResult)
 	h.Close()
 	_, err = h.RunSparseHook(soon(t), b)
 	require.ErrorIs(t, err, pyhook.ErrClosed)
 	_, err = pyhook.NewSparseGradBucket(1, 1, params[0], g)
 	require.ErrorContains(t, err, "bucket 1 of 1")
-	half := &pyhook.Parameter{Name: "half", Shape: []int64{1, 1}, DType: tensorconv.Float16}
+	half := &pyhook.Parameter{Name: "half", Shape: []int64{1, 1}, DType: tensor.Float16}
 	rows := must(pyhook.NewSparseGradient(half, 1, 1))
 	defer rows.Close()
 	_, err = pyhook.AverageSparse(soon(t), world, half, rows)

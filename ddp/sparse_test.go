@@ -11,7 +11,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/memgroup"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // embedding is p0, sparse of shape [6 2], and p1, dense of one element.
@@ -29,8 +29,8 @@ func coo(t *testing.T, indices []int64, values ...float32) *pyhook.SparseGradien
 		flat = append(flat, v, 10*v)
 	}
 	g := &pyhook.SparseGradient{
-		Indices: must(tensorconv.FromSlice(indices, 1, int64(len(indices)))),
-		Values:  must(tensorconv.FromSlice(flat, int64(len(values)), 2)),
+		Indices: must(tensor.FromSlice(indices, 1, int64(len(indices)))),
+		Values:  must(tensor.FromSlice(flat, int64(len(values)), 2)),
 	}
 	t.Cleanup(g.Close)
 	return g
@@ -42,7 +42,7 @@ func cooText(g *pyhook.SparseGradient) string {
 		return "nil"
 	}
 	text := ""
-	indices, values := must(tensorconv.Slice[int64](g.Indices)), floats(g.Values)
+	indices, values := must(tensor.Slice[int64](g.Indices)), floats(g.Values)
 	for k, at := range indices {
 		text += fmt.Sprintf("%d:%g,%g ", at, values[2*k], values[2*k+1])
 	}
@@ -195,7 +195,7 @@ func TestTwoSparseDimensions(t *testing.T) {
 		}
 		defer r.Close()
 		for step := range 2 {
-			g := &pyhook.SparseGradient{Indices: must(tensorconv.FromSlice([]int64{1, 0, 0, 2}, 2, 2)), Values: must(tensorconv.FromSlice([]float32{2, 4, 6, 8}, 2, 2))}
+			g := &pyhook.SparseGradient{Indices: must(tensor.FromSlice([]int64{1, 0, 0, 2}, 2, 2)), Values: must(tensor.FromSlice([]float32{2, 4, 6, 8}, 2, 2))}
 			if rank == 0 || step == 0 {
 				assert.NoError(t, r.ReadySparse(0, g))
 			} else {
@@ -204,7 +204,7 @@ func TestTwoSparseDimensions(t *testing.T) {
 			_, err = r.Wait(soon(t))
 			assert.NoError(t, err)
 			got := r.SparseGradient(0)
-			assert.Equal(t, []int64{0, 1, 2, 0}, must(tensorconv.Slice[int64](got.Indices)))
+			assert.Equal(t, []int64{0, 1, 2, 0}, must(tensor.Slice[int64](got.Indices)))
 			assert.Equal(t, [][]float32{{6, 8, 2, 4}, {3, 4, 1, 2}}[step], floats(got.Values))
 			g.Close()
 		}
@@ -225,15 +225,15 @@ func TestASparseGradientThatIsNoneIsRefused(t *testing.T) {
 			r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: memoryGroups(1)[0]})
 			require.NoError(t, err)
 			defer r.Close()
-			tensor := func(dtype tensorconv.DType, shape ...int64) *tensorconv.Tensor {
-				x := must(tensorconv.New(dtype, shape...))
+			of := func(dtype tensor.DType, shape ...int64) *tensor.Tensor {
+				x := must(tensor.New(dtype, shape...))
 				t.Cleanup(x.Close)
 				return x
 			}
-			i64, f32 := tensorconv.Int64, tensorconv.Float32
-			closed := must(tensorconv.New(f32, 1, 2))
+			i64, f32 := tensor.Int64, tensor.Float32
+			closed := must(tensor.New(f32, 1, 2))
 			closed.Close()
-			wide := tensor(f32, 1, 4)
+			wide := of(f32, 1, 4)
 			strided := must(wide.View(0, []int64{1, 2}, []int64{4, 2}))
 			defer strided.Close()
 			for name, c := range map[string]struct {
@@ -241,16 +241,16 @@ func TestASparseGradientThatIsNoneIsRefused(t *testing.T) {
 				want string
 			}{
 				"nil":                 {nil, "nil"},
-				"no values":           {&pyhook.SparseGradient{Indices: tensor(i64, 1, 1)}, "nil"},
-				"no indices":          {&pyhook.SparseGradient{Values: tensor(f32, 1, 2)}, "nil"},
-				"closed":              {&pyhook.SparseGradient{Indices: tensor(i64, 1, 1), Values: closed}, "closed"},
-				"indices of one axis": {&pyhook.SparseGradient{Indices: tensor(i64, 1), Values: tensor(f32, 1, 2)}, "of shape [sparse dimensions, nnz]"},
-				"int32 indices":       {&pyhook.SparseGradient{Indices: tensor(tensorconv.Int32, 1, 1), Values: tensor(f32, 1, 2)}, "not int64"},
-				"too many dimensions": {&pyhook.SparseGradient{Indices: tensor(i64, 3, 1), Values: tensor(f32, 1)}, "[3 1] for a parameter of shape [6 2]"},
-				"other rows":          {&pyhook.SparseGradient{Indices: tensor(i64, 1, 2), Values: tensor(f32, 1, 2)}, "not float32[2 2]"},
-				"other width":         {&pyhook.SparseGradient{Indices: tensor(i64, 1, 1), Values: tensor(f32, 1, 3)}, "not float32[1 2]"},
-				"other dtype":         {&pyhook.SparseGradient{Indices: tensor(i64, 1, 1), Values: tensor(tensorconv.Float64, 1, 2)}, "not float32"},
-				"strided":             {&pyhook.SparseGradient{Indices: tensor(i64, 1, 1), Values: strided}, "contiguous"},
+				"no values":           {&pyhook.SparseGradient{Indices: of(i64, 1, 1)}, "nil"},
+				"no indices":          {&pyhook.SparseGradient{Values: of(f32, 1, 2)}, "nil"},
+				"closed":              {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: closed}, "closed"},
+				"indices of one axis": {&pyhook.SparseGradient{Indices: of(i64, 1), Values: of(f32, 1, 2)}, "of shape [sparse dimensions, nnz]"},
+				"int32 indices":       {&pyhook.SparseGradient{Indices: of(tensor.Int32, 1, 1), Values: of(f32, 1, 2)}, "not int64"},
+				"too many dimensions": {&pyhook.SparseGradient{Indices: of(i64, 3, 1), Values: of(f32, 1)}, "[3 1] for a parameter of shape [6 2]"},
+				"other rows":          {&pyhook.SparseGradient{Indices: of(i64, 1, 2), Values: of(f32, 1, 2)}, "not float32[2 2]"},
+				"other width":         {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: of(f32, 1, 3)}, "not float32[1 2]"},
+				"other dtype":         {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: of(tensor.Float64, 1, 2)}, "not float32"},
+				"strided":             {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: strided}, "contiguous"},
 				"beyond":              {coo(t, []int64{0, 6}, 1, 2), "index 6 of row 1 is not in 0..5"},
 				"negative":            {coo(t, []int64{-1}, 1), "index -1 of row 0"},
 			} {
@@ -266,7 +266,7 @@ func TestASparseGradientThatIsNoneIsRefused(t *testing.T) {
 
 func TestSparseAndDenseAreNotMixedUp(t *testing.T) {
 	r := reducer(t, embedding(), ddp.Options{})
-	dense := tensor(t, 1)
+	dense := tensorOf(t, 1)
 	for name, err := range map[string]error{
 		"Ready": r.Ready(0), "ReadyFrom": r.ReadyFrom(0, dense), "MarkUnusedInto": r.MarkUnusedInto(0, dense), "ReadySparse": r.ReadySparse(1, coo(t, []int64{0}, 1)),
 	} {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Wait waits until every bucket is reduced, and then, if all of them are,
@@ -177,7 +177,7 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 	if s.usedErr != nil {
 		return nil, r.stepError(len(r.buckets)-1, fmt.Errorf("asking which parameters the ranks used: %w", s.usedErr))
 	}
-	reduced := make([]*tensorconv.Tensor, len(r.buckets))
+	reduced := make([]*tensor.Tensor, len(r.buckets))
 	defer func() {
 		for _, t := range reduced {
 			t.Close()
@@ -244,7 +244,7 @@ func (r *Reducer) failure(s *step) error {
 }
 
 // parse reads a result and makes sure that it can be copied to the bucket.
-func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensorconv.Tensor, error) {
+func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensor.Tensor, error) {
 	t, err := r.opts.Hook.ParseHookResult(value)
 	if err != nil {
 		return nil, err
@@ -270,24 +270,24 @@ func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensorconv.Tensor, erro
 
 // convertible says whether tensors of one dtype can be copied to those of
 // another.
-func convertible(to, from tensorconv.DType) error {
+func convertible(to, from tensor.DType) error {
 	if to == from {
 		return nil
 	}
 	if to.IsComplex() != from.IsComplex() {
 		return fmt.Errorf("%w: %s and %s: imaginary parts would be lost", pyhook.ErrComplex, from, to)
 	}
-	dst, err := tensorconv.New(to, 1)
+	dst, err := tensor.New(to, 1)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	src, err := tensorconv.New(from, 1)
+	src, err := tensor.New(from, 1)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	return tensorconv.Copy(dst, src)
+	return tensor.Copy(dst, src)
 }
 
 func (r *Reducer) stepError(bucket int, err error) error {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // sumHook is what reduces without a hook: c10d's _AllReduceBySumCommHook.
@@ -39,7 +39,7 @@ func (h sumHook) ParseSparseHookResult(_ *pyhook.SparseGradBucket, v pyhook.Valu
 }
 
 // ParseHookResult: see pyhook.CommHook.
-func (h sumHook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (h sumHook) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	t := v.Tensor()
 	if t == nil {
 		return nil, fmt.Errorf("%w: the group's future holds no Go tensor", pyhook.ErrNotTensor)
@@ -61,7 +61,7 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 	// A complex quotient of what is not finite is not that of the parts.
 	dtype := r.params[b.params[0]].DType
 	if scaled == 0 && !dtype.IsComplex() {
-		return tensorconv.Divide(b.work, size)
+		return tensor.Divide(b.work, size)
 	}
 	for k, i := range b.params {
 		if s.scaled[i] {
@@ -71,7 +71,7 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 		if err != nil {
 			return err
 		}
-		err = tensorconv.Divide(part, size)
+		err = tensor.Divide(part, size)
 		part.Close()
 		if err != nil {
 			return err

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Unused says what a parameter is that was not marked when Wait is called.
@@ -31,14 +31,14 @@ func (r *Reducer) MarkUnused(i int) error { return r.markUnused(i, nil) }
 // Wait grad holds the reduced gradient; but with UnusedFind it stays as it is if
 // no rank used the parameter (reducer.cpp, finalize_bucket_dense). The memory
 // must stay until then.
-func (r *Reducer) MarkUnusedInto(i int, grad *tensorconv.Tensor) error {
+func (r *Reducer) MarkUnusedInto(i int, grad *tensor.Tensor) error {
 	if grad == nil {
 		return r.gradientError(i, errors.New("the tensor is nil"))
 	}
 	return r.markUnused(i, grad)
 }
 
-func (r *Reducer) markUnused(i int, grad *tensorconv.Tensor) error {
+func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.markable(i); err != nil || r.noSync {
@@ -79,7 +79,7 @@ func (r *Reducer) Used(i int) bool {
 }
 
 // matches says whether a gradient can be copied to and from a view.
-func matches(view, grad *tensorconv.Tensor) error {
+func matches(view, grad *tensor.Tensor) error {
 	if !slices.Equal(view.Shape(), grad.Shape()) {
 		return fmt.Errorf("shape %v for a gradient of shape %v", grad.Shape(), view.Shape())
 	}
@@ -87,11 +87,11 @@ func matches(view, grad *tensorconv.Tensor) error {
 }
 
 // zero clears t; nil is a sparse gradient's view.
-func zero(t *tensorconv.Tensor) error {
+func zero(t *tensor.Tensor) error {
 	if t == nil {
 		return nil
 	}
-	bytes, err := tensorconv.RawBytes(t)
+	bytes, err := tensor.RawBytes(t)
 	clear(bytes)
 	return err
 }
@@ -164,7 +164,7 @@ func (r *Reducer) reduceUsed(s *step) {
 	mine := slices.Clone(s.used)
 	r.mu.Unlock()
 	defer r.mu.Lock()
-	s.usedSum, s.usedErr = exchange(s.ctx, mine, func(t *tensorconv.Tensor) (*pyhook.Future, error) {
+	s.usedSum, s.usedErr = exchange(s.ctx, mine, func(t *tensor.Tensor) (*pyhook.Future, error) {
 		return r.opts.Group.AllReduce(s.ctx, t, pyhook.Sum)
 	})
 }

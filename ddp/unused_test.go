@@ -10,7 +10,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // counted is an identity hook that counts its calls.
@@ -31,7 +31,7 @@ func TestNoSyncReducesNothingAndTheNextStepTheSum(t *testing.T) {
 			}
 			defer r.Close()
 			own := []float32{0}
-			grad := must(tensorconv.FromSlice(own))
+			grad := must(tensor.FromSlice(own))
 			defer grad.Close()
 			backward := func() {
 				floats(r.Gradient(0))[0] += float32(rank + 1)
@@ -90,9 +90,9 @@ func TestUnusedParametersAreFound(t *testing.T) {
 			defer r.Close()
 			for step := range 3 {
 				own := []float32{8, 8, 8, 8}
-				var grads []*tensorconv.Tensor
+				var grads []*tensor.Tensor
 				for i := range own {
-					grads = append(grads, must(tensorconv.FromSlice(own[i:i+1])))
+					grads = append(grads, must(tensor.FromSlice(own[i:i+1])))
 					defer grads[i].Close()
 				}
 				assert.NoError(t, r.ReadyFrom(0, grads[0]))
@@ -125,9 +125,9 @@ func TestMarkUnusedNeedsNoSearch(t *testing.T) {
 	r := reducer(t, scalars(2), ddp.Options{})
 	set(t, r, 1, 3)
 	floats(r.Gradient(0))[0] = 5
-	own := must(tensorconv.FromSlice([]float32{7}))
+	own := must(tensor.FromSlice([]float32{7}))
 	defer own.Close()
-	wrong := must(tensorconv.FromSlice([]float32{7, 7}))
+	wrong := must(tensor.FromSlice([]float32{7, 7}))
 	defer wrong.Close()
 	require.ErrorContains(t, r.MarkUnusedInto(0, wrong), "gradient of p0: shape [2]")
 	require.ErrorContains(t, r.MarkUnusedInto(0, nil), "gradient of p0: the tensor is nil")
@@ -142,7 +142,7 @@ func TestMarkUnusedNeedsNoSearch(t *testing.T) {
 // TestAStaticGraphCountsInTheFirstStep: p0 is shared and marked twice, p2 never.
 func TestAStaticGraphCountsInTheFirstStep(t *testing.T) {
 	own := []float32{0}
-	grad := must(tensorconv.FromSlice(own))
+	grad := must(tensor.FromSlice(own))
 	defer grad.Close()
 	r := reducer(t, scalars(3), ddp.Options{Hook: hook{run: identity}, StaticGraph: true, BucketCapMB: tiny, Layout: ddp.LayoutRebuilt})
 	for step := range 4 {

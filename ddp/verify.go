@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // signature is what all ranks must have alike.
@@ -108,11 +108,11 @@ func firstDifference(want, got []signature, rank int) (name, detail string) {
 
 // gatherBytes returns every rank's bytes; all have one length.
 func gatherBytes(ctx context.Context, group pyhook.ProcessGroup, mine []byte) ([][]byte, error) {
-	in, err := tensorconv.New(tensorconv.UInt8, int64(len(mine)))
+	in, err := tensor.New(tensor.UInt8, int64(len(mine)))
 	if err != nil {
 		return nil, err
 	}
-	out := make([]*tensorconv.Tensor, group.Size())
+	out := make([]*tensor.Tensor, group.Size())
 	free := func() {
 		for _, t := range append(out, in) {
 			t.Close()
@@ -120,11 +120,11 @@ func gatherBytes(ctx context.Context, group pyhook.ProcessGroup, mine []byte) ([
 	}
 	defer func() { free() }()
 	for i := range out {
-		if out[i], err = tensorconv.New(tensorconv.UInt8, int64(len(mine))); err != nil {
+		if out[i], err = tensor.New(tensor.UInt8, int64(len(mine))); err != nil {
 			return nil, err
 		}
 	}
-	bytes, err := tensorconv.RawBytes(in)
+	bytes, err := tensor.RawBytes(in)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func gatherBytes(ctx context.Context, group pyhook.ProcessGroup, mine []byte) ([
 	}
 	lists := make([][]byte, len(out))
 	for i, t := range out {
-		bytes, err := tensorconv.RawBytes(t)
+		bytes, err := tensor.RawBytes(t)
 		if err != nil {
 			return nil, err
 		}

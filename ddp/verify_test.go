@@ -13,14 +13,14 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func layers() []*pyhook.Parameter {
 	return []*pyhook.Parameter{
-		{Name: "a.weight", Shape: []int64{3, 2}, DType: tensorconv.Float32},
-		{Name: "a.bias", Shape: []int64{3}, DType: tensorconv.Float32},
-		{Name: "scale", DType: tensorconv.Float64},
+		{Name: "a.weight", Shape: []int64{3, 2}, DType: tensor.Float32},
+		{Name: "a.bias", Shape: []int64{3}, DType: tensor.Float32},
+		{Name: "scale", DType: tensor.Float64},
 	}
 }
 
@@ -41,7 +41,7 @@ func TestListsThatDifferAreSeenByEveryRank(t *testing.T) {
 			"a.bias", "parameter 1 is a.bias [3] float32 on rank 0 and b [3] float32 on rank 1"},
 		{"shape", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[0].Shape = []int64{2, 3}; return l },
 			"a.weight", "parameter 0 is a.weight [3 2] float32 on rank 0 and a.weight [2 3] float32 on rank 1"},
-		{"dtype", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[2].DType = tensorconv.Float32; return l },
+		{"dtype", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[2].DType = tensor.Float32; return l },
 			"scale", "parameter 2 is scale [] float64 on rank 0 and scale [] float32 on rank 1"},
 		{"order", func(l []*pyhook.Parameter) []*pyhook.Parameter { slices.Reverse(l); return l },
 			"a.weight", "parameter 0 is a.weight [3 2] float32 on rank 0 and scale [] float64 on rank 1"},

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // manyBytes is from where on copying takes so much longer than starting
@@ -17,7 +17,7 @@ const manyBytes = 4 << 20
 // writeResults writes the results, by bucket, to where the trainer looks for
 // them. All are good, so nothing is left to decide; PyTorch writes a bucket while
 // it waits for the next, and so has written some of them when one fails.
-func (r *Reducer) writeResults(s *step, reduced []*tensorconv.Tensor) error {
+func (r *Reducer) writeResults(s *step, reduced []*tensor.Tensor) error {
 	// In order: a hook may give one bucket's memory as another's result.
 	for i, t := range reduced {
 		if err := r.writeBucket(s, i, t); err != nil {
@@ -29,7 +29,7 @@ func (r *Reducer) writeResults(s *step, reduced []*tensorconv.Tensor) error {
 
 // writeBucket writes a result into its bucket: nothing to do for most hooks,
 // which give the bucket's own memory.
-func (r *Reducer) writeBucket(s *step, index int, reduced *tensorconv.Tensor) error {
+func (r *Reducer) writeBucket(s *step, index int, reduced *tensor.Tensor) error {
 	defer r.trace.copied(time.Now(), index)
 	b := r.buckets[index]
 	b.dirty = false
@@ -37,7 +37,7 @@ func (r *Reducer) writeBucket(s *step, index int, reduced *tensorconv.Tensor) er
 		r.take(s.results[index], b)
 		return nil
 	}
-	return tensorconv.Copy(b.buffer, reduced)
+	return tensor.Copy(b.buffer, reduced)
 }
 
 // writeGradients copies the buckets to the trainer's own memory, where gradients
@@ -80,7 +80,7 @@ func (r *Reducer) writeGradientsOf(s *step, bucket int) error {
 		if back == nil || s.usedSum != nil && s.usedSum[i] == 0 {
 			continue
 		}
-		if err := tensorconv.Copy(back, b.views[at]); err != nil {
+		if err := tensor.Copy(back, b.views[at]); err != nil {
 			return r.stepError(bucket, err)
 		}
 	}

@@ -10,19 +10,19 @@ import (
 
 	"pyhook/memgroup"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestRanksOutOfStepAreTold(t *testing.T) {
-	x := func(d tensorconv.DType, n int64) *tensorconv.Tensor {
-		made, err := tensorconv.New(d, n)
+	x := func(d tensor.DType, n int64) *tensor.Tensor {
+		made, err := tensor.New(d, n)
 		require.NoError(t, err)
 		t.Cleanup(made.Close)
 		return made
 	}
-	f4, f5, h4 := x(tensorconv.Float32, 4), x(tensorconv.Float32, 5), x(tensorconv.Float16, 4)
+	f4, f5, h4 := x(tensor.Float32, 4), x(tensor.Float32, 5), x(tensor.Float16, 4)
 	type action func(*memgroup.Group) error
-	reduce := func(of *tensorconv.Tensor, op pyhook.ReduceOp) action {
+	reduce := func(of *tensor.Tensor, op pyhook.ReduceOp) action {
 		return func(g *memgroup.Group) error { return done(g.AllReduce(t.Context(), of, op)) }
 	}
 	for name, c := range map[string]struct {

@@ -15,7 +15,7 @@ import (
 
 	"pyhook/memgroup"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // onAll runs f for every rank at once and returns the errors by rank.
@@ -101,7 +101,7 @@ func TestAllReduceSumsInTheOrderOfTheRanks(t *testing.T) {
 						}
 					}
 					allOK(t, onAll(groups, func(rank int, g pyhook.ProcessGroup) error {
-						x, err := tensorconv.FromSlice(data[rank])
+						x, err := tensor.FromSlice(data[rank])
 						if err != nil {
 							return err
 						}
@@ -122,7 +122,7 @@ func TestAvgDividesTheSum(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			data := [][]float64{{1, 2}, {3, 4}, {5, 9}}
 			allOK(t, onAll(groups, func(rank int, g pyhook.ProcessGroup) error {
-				x, err := tensorconv.FromSlice(data[rank])
+				x, err := tensor.FromSlice(data[rank])
 				if err != nil {
 					return err
 				}
@@ -139,16 +139,16 @@ func TestBroadcastAllGatherAndBarrier(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			allOK(t, onAll(groups, func(rank int, g pyhook.ProcessGroup) error {
 				mine := []int32{int32(rank), int32(rank * 10)}
-				x, err := tensorconv.FromSlice(mine)
+				x, err := tensor.FromSlice(mine)
 				if err != nil {
 					return err
 				}
 				defer x.Close()
-				out := make([]*tensorconv.Tensor, 3)
+				out := make([]*tensor.Tensor, 3)
 				got := make([][]int32, 3)
 				for i := range out {
 					got[i] = make([]int32, 2)
-					if out[i], err = tensorconv.FromSlice(got[i]); err != nil {
+					if out[i], err = tensor.FromSlice(got[i]); err != nil {
 						return err
 					}
 					defer out[i].Close()
@@ -186,8 +186,8 @@ func TestSubGroupsDoNotMeet(t *testing.T) {
 		}
 		for range 50 { // both sub-groups and the whole at once
 			sub, all := []float32{float32(rank)}, []float32{float32(rank)}
-			x, _ := tensorconv.FromSlice(sub)
-			y, _ := tensorconv.FromSlice(all)
+			x, _ := tensor.FromSlice(sub)
+			y, _ := tensor.FromSlice(all)
 			first, err := mine.AllReduce(t.Context(), x, pyhook.Sum)
 			if err != nil {
 				return err
@@ -211,7 +211,7 @@ func TestCollectivesRunInTheOrderOfTheCalls(t *testing.T) {
 	groups := memgroup.New(2)
 	const n = 200
 	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
-		x, _ := tensorconv.FromSlice([]int64{1})
+		x, _ := tensor.FromSlice([]int64{1})
 		defer x.Close()
 		var last *pyhook.Future
 		for range n { // each doubles or sums what the one before left
@@ -255,16 +255,16 @@ func TestSendAndRecvMeetByTag(t *testing.T) {
 }
 
 func TestNothingStaysBehind(t *testing.T) {
-	first, err := tensorconv.FromSlice([]byte{1}) // starts tensorconv's goroutine
+	first, err := tensor.FromSlice([]byte{1}) // starts tensorconv's goroutine
 	require.NoError(t, err)
 	first.Close()
-	nothing := func() bool { return tensorconv.LiveTensors() == 0 && tensorconv.LiveMemory() == 0 }
+	nothing := func() bool { return tensor.LiveTensors() == 0 && tensor.LiveMemory() == 0 }
 	// A slice's memory is let go by a goroutine, a moment after its Close.
 	require.Eventually(t, nothing, 5*time.Second, time.Millisecond, "of this test and those before")
 	goroutines := runtime.NumGoroutine()
 	groups := memgroup.New(2)
 	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
-		x, _ := tensorconv.FromSlice(bytes.Repeat([]byte{1}, 40<<10))
+		x, _ := tensor.FromSlice(bytes.Repeat([]byte{1}, 40<<10))
 		defer x.Close()
 		for range 2000 {
 			if err := done(g.AllReduce(t.Context(), x, pyhook.BOr)); err != nil {
@@ -282,7 +282,7 @@ func TestNothingStaysBehind(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("left: %d tensors, %d memory, %d goroutines", tensorconv.LiveTensors(), tensorconv.LiveMemory(), runtime.NumGoroutine()-goroutines)
+	t.Errorf("left: %d tensors, %d memory, %d goroutines", tensor.LiveTensors(), tensor.LiveMemory(), runtime.NumGoroutine()-goroutines)
 }
 
 func TestATransportMustOfferSomething(t *testing.T) {
@@ -303,7 +303,7 @@ func ExampleNew() {
 	for rank, g := range groups {
 		sums[rank] = []float32{float32(rank), 10}
 		wait.Go(func() {
-			x, _ := tensorconv.FromSlice(sums[rank])
+			x, _ := tensor.FromSlice(sums[rank])
 			defer x.Close()
 			future, _ := g.AllReduce(context.Background(), x, pyhook.Sum)
 			defer future.Close()

@@ -6,21 +6,21 @@ import (
 	"slices"
 	"sync"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // BucketConfig describes a bucket; c10d::GradBucket's constructor.
 type BucketConfig struct {
-	Index, Count int                // position in the order of reduction, and number of buckets
-	Buffer       *tensorconv.Tensor // flat, contiguous: all gradients one after another
-	Offsets      []int64            // of each gradient in Buffer, in elements
-	Lengths      []int64            // of each gradient, in elements
+	Index, Count int            // position in the order of reduction, and number of buckets
+	Buffer       *tensor.Tensor // flat, contiguous: all gradients one after another
+	Offsets      []int64        // of each gradient in Buffer, in elements
+	Lengths      []int64        // of each gradient, in elements
 	// Sizes are the shapes of the gradients. In a real Buffer that of a complex
 	// parameter has one more dimension, of the two parts (torch.view_as_real).
 	Sizes      [][]int64
 	Parameters []*Parameter // of each gradient; nil entries and nil are allowed
 	// SparseIndices of a sparse gradient, or nil (torch >= 2).
-	SparseIndices *tensorconv.Tensor
+	SparseIndices *tensor.Tensor
 	// Stream of a Buffer on a GPU: see Stream.
 	Stream Stream
 }
@@ -111,14 +111,14 @@ func fits(size []int64, offset, length, total int64) bool {
 	return n == length && offset >= 0 && offset <= total-n
 }
 
-func checkBuffer(t *tensorconv.Tensor) error {
+func checkBuffer(t *tensor.Tensor) error {
 	if t == nil {
 		return fmt.Errorf("no buffer")
 	}
 	if isClosed(t) {
 		return fmt.Errorf("the buffer: %w", ErrClosed)
 	}
-	if d := t.Device(); !d.IsCPU() && d.Type != tensorconv.CUDA && d.Type != tensorconv.ROCM {
+	if d := t.Device(); !d.IsCPU() && d.Type != tensor.CUDA && d.Type != tensor.ROCM {
 		return fmt.Errorf("the buffer is on %s: %w\nhint: copy the gradients to the CPU's memory, or a GPU's", d, errors.ErrUnsupported)
 	}
 	if len(t.Shape()) != 1 || !t.IsContiguous() {
@@ -127,7 +127,7 @@ func checkBuffer(t *tensorconv.Tensor) error {
 	return nil
 }
 
-func isClosed(t *tensorconv.Tensor) bool {
+func isClosed(t *tensor.Tensor) bool {
 	_, err := t.Alias() // the quickest that asks, and it is made once
 	return err != nil
 }
@@ -143,7 +143,7 @@ func (b *GradBucket) IsLast() bool { return b.cfg.Index == b.cfg.Count-1 }
 
 // Buffer returns the flat memory that hooks read and write (getBuffer). It
 // belongs to whoever made the bucket.
-func (b *GradBucket) Buffer() *tensorconv.Tensor {
+func (b *GradBucket) Buffer() *tensor.Tensor {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.cfg.Buffer
@@ -153,7 +153,7 @@ func (b *GradBucket) Buffer() *tensorconv.Tensor {
 // does each step: flat, contiguous, of as many elements, of the same dtype and
 // on the same device. The former buffer is not closed, and the future of a call
 // that is under way stays one of the former buffer.
-func (b *GradBucket) SetBuffer(t *tensorconv.Tensor) error {
+func (b *GradBucket) SetBuffer(t *tensor.Tensor) error {
 	if err := checkBuffer(t); err != nil {
 		return fmt.Errorf("bucket %d: %w", b.cfg.Index, err)
 	}
@@ -189,13 +189,13 @@ func (b *GradBucket) Sizes() [][]int64 { return b.cfg.Sizes }
 func (b *GradBucket) Parameters() []*Parameter { return b.cfg.Parameters }
 
 // SparseIndices returns the indices of a sparse gradient, or nil.
-func (b *GradBucket) SparseIndices() *tensorconv.Tensor { return b.cfg.SparseIndices }
+func (b *GradBucket) SparseIndices() *tensor.Tensor { return b.cfg.SparseIndices }
 
 // Gradients returns a view of the buffer for each gradient, shaped as its
 // parameter (getGradients). The caller closes them.
-func (b *GradBucket) Gradients() ([]*tensorconv.Tensor, error) {
+func (b *GradBucket) Gradients() ([]*tensor.Tensor, error) {
 	buffer := b.Buffer()
-	views := make([]*tensorconv.Tensor, 0, len(b.cfg.Sizes))
+	views := make([]*tensor.Tensor, 0, len(b.cfg.Sizes))
 	for i, size := range b.cfg.Sizes {
 		view, err := buffer.View(b.cfg.Offsets[i], size, nil)
 		if err != nil {

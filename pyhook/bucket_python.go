@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -19,11 +20,11 @@ import (
 // is the same. The bucket holds it, and so do the calls and values that came
 // of it: a future may be done after SetBuffer or Close.
 type pythonBucket struct {
-	layout *Object            // pyhook._bucket.BucketLayout
-	tensor *Object            // the flat torch tensor over buffer
-	dtype  *Object            // tensor's
-	buffer *tensorconv.Tensor // the trainer's handle
-	stream *onStream          // of a buffer on a GPU; else nil
+	layout *Object        // pyhook._bucket.BucketLayout
+	tensor *Object        // the flat torch tensor over buffer
+	dtype  *Object        // tensor's
+	buffer *tensor.Tensor // the trainer's handle
+	stream *onStream      // of a buffer on a GPU; else nil
 	refs   atomic.Int32
 	// same is the future of every call that was done at return with the
 	// buffer: nothing tells one of those from another.
@@ -90,7 +91,7 @@ func (b *GradBucket) forPython(t *tools) (*pythonBucket, error) {
 }
 
 // newPython holds one reference for the bucket and one for the caller.
-func (b *GradBucket) newPython(t *tools, buffer *tensorconv.Tensor) (*pythonBucket, error) {
+func (b *GradBucket) newPython(t *tools, buffer *tensor.Tensor) (*pythonBucket, error) {
 	tensor, err := resizable(buffer)
 	if err != nil {
 		return nil, fmt.Errorf("the bucket's buffer: %w", err)
@@ -141,14 +142,14 @@ func hold(o *Object, slot **C.PyObject) error {
 
 // resizable makes the torch tensor of a buffer, in a storage with the room that
 // the buffer's memory has.
-func resizable(buffer *tensorconv.Tensor) (*Object, error) {
-	roomy, err := buffer.WithRoom()
+func resizable(buffer *tensor.Tensor) (*Object, error) {
+	whole, err := buffer.WithCapacity()
 	if err != nil {
 		return nil, err
 	}
-	defer roomy.Close()
-	tensor, err := roomy.Python()
-	if err != nil || roomy.Len() == buffer.Len() {
+	defer whole.Close()
+	tensor, err := tensorconv.ToPython(whole)
+	if err != nil || whole.Len() == buffer.Len() {
 		return tensor, err
 	}
 	same, err := tensor.Call("resize_", buffer.Len())
@@ -160,7 +161,7 @@ func resizable(buffer *tensorconv.Tensor) (*Object, error) {
 	return tensor, nil
 }
 
-func (b *GradBucket) layout(t *tools, tensor *Object, device tensorconv.Device) (*Object, error) {
+func (b *GradBucket) layout(t *tools, tensor *Object, device tensor.Device) (*Object, error) {
 	names := make([]string, len(b.params))
 	params := make([]any, len(b.params))
 	for i, p := range b.params {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func init() {
@@ -86,7 +86,7 @@ func TestCloseEndsWhatIsPendingAndUseAfterwardsSaysSo(t *testing.T) {
 
 func childClose(is *require.Assertions) {
 	rt, _ := started(is)
-	buffer, err := tensorconv.New(tensorconv.Float32, 2)
+	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)
 	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer})
 	is.NoError(err)

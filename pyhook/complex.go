@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 const complexHint = "use a torch whose DDP can (2.14 and later), a Go hook or none, or give the parts as a real parameter of shape [..., 2] (torch.view_as_real)"
@@ -26,7 +26,7 @@ func (h *PythonCommHook) ComplexParameters() error {
 
 // fitsParameter says whether a gradient of that size in a buffer of that dtype can be
 // p's: of its shape, or with the two parts of complex numbers in a last dimension more.
-func fitsParameter(p *Parameter, buffer tensorconv.DType, size []int64) bool {
+func fitsParameter(p *Parameter, buffer tensor.DType, size []int64) bool {
 	if slices.Equal(p.Shape, size) {
 		return true
 	}
@@ -35,7 +35,7 @@ func fitsParameter(p *Parameter, buffer tensorconv.DType, size []int64) bool {
 }
 
 // notComplex is the error of a Go hook that would lose imaginary parts; nil: it would not.
-func notComplex(t *tensorconv.Tensor) error {
+func notComplex(t *tensor.Tensor) error {
 	if !t.DType().IsComplex() {
 		return nil
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // sees runs contract.py's hook once and returns a function that reads what it saw.
@@ -28,7 +28,7 @@ func TestAHookIsCalledWithStateAndBucketByPosition(t *testing.T) {
 
 func TestABucketAnswersAsPyTorchsDoes(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		buffer := tensor(t, tensorconv.Float32, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
+		buffer := tensorOf(t, tensor.Float32, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 		b, err := NewGradBucket(BucketConfig{Index: 1, Count: 3, Buffer: buffer,
 			Offsets: []int64{1, 7, 7}, Lengths: []int64{6, 0, 1}, Sizes: [][]int64{{2, 3}, {4, 0}, {}}})
 		require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestABucketAnswersAsPyTorchsDoes(t *testing.T) {
 		assert.Equal(t, []any{1, 3, false}, []any{b.Index(), b.Count(), b.IsLast()})
 	})
 	check(t, "of the last one too", func(t *testing.T) {
-		b, err := NewGradBucket(BucketConfig{Index: 2, Count: 3, Buffer: tensor(t, tensorconv.Float32, nil)})
+		b, err := NewGradBucket(BucketConfig{Index: 2, Count: 3, Buffer: tensorOf(t, tensor.Float32, nil)})
 		require.NoError(t, err)
 		defer b.Close()
 		assert.Equal(t, true, sees(t, "look", HookConfig{}, b)("is_last"))
@@ -94,7 +94,7 @@ func TestWhatAHookDoesToItsBucketStaysInThatStep(t *testing.T) {
 	check(t, "and a bucket that it keeps stays good", func(t *testing.T) {
 		b := bucket(t, []float32{1, 2})
 		sees(t, "keeps_the_bucket", HookConfig{}, b)
-		require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, []float32{3, 4})))
+		require.NoError(t, b.SetBuffer(tensorOf(t, tensor.Float32, []float32{3, 4})))
 		sees(t, "keeps_the_bucket", HookConfig{}, b)
 		b.Buffer().Close()
 		b.Close()
@@ -199,7 +199,7 @@ func TestPowerSGDGetsItsState(t *testing.T) {
 		require.NoError(t, err)
 		defer state.Close()
 		h := load(t, "powersgd", HookConfig{State: state})
-		buffer := tensor(t, tensorconv.Float32, slices.Repeat([]float32{1}, 70))
+		buffer := tensorOf(t, tensor.Float32, slices.Repeat([]float32{1}, 70))
 		b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: buffer,
 			Offsets: []int64{0, 64}, Lengths: []int64{64, 6}, Sizes: [][]int64{{8, 8}, {6}}})
 		require.NoError(t, err)
@@ -235,7 +235,7 @@ func TestAHookMayMakeASquareOfItsBuffer(t *testing.T) {
 		assert.Same(t, b.Buffer(), value.Tensor(), "nothing had to move")
 	})
 	check(t, "but memory of others cannot grow", func(t *testing.T) {
-		memory, err := tensorconv.FromSlice([]float32{1, 2, 3, 4, 5})
+		memory, err := tensor.FromSlice([]float32{1, 2, 3, 4, 5})
 		require.NoError(t, err)
 		b := bucketOf(t, memory, 5)
 		h := load(t, "contract:squares", HookConfig{})

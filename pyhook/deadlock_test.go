@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // within ends the process, with all stacks, if f hangs: cleanups would too.
@@ -45,7 +45,7 @@ func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 		within(t, time.Minute, func() {
 			h := load(t, "sample:pending", HookConfig{})
 			b := bucket(t, []float32{1, 2})
-			other := tensor(t, tensorconv.Float32, []float32{3, 4})
+			other := tensorOf(t, tensor.Float32, []float32{3, 4})
 			first := b.Buffer()
 			for i := range max(4, 200/soakScale) {
 				futures := make([]*Future, 4)
@@ -57,7 +57,7 @@ func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 				var group sync.WaitGroup
 				group.Go(func() { python(t, "sample.finish", i%2 == 0) })
 				group.Go(func() {
-					assert.NoError(t, b.SetBuffer(map[bool]*tensorconv.Tensor{true: first, false: other}[i%2 == 1]))
+					assert.NoError(t, b.SetBuffer(map[bool]*tensor.Tensor{true: first, false: other}[i%2 == 1]))
 				})
 				group.Go(func() { _ = b.Buffer(); _ = h.LegacyNames(b); forget(b) })
 				for j, future := range futures {
@@ -134,14 +134,14 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		within(t, 2*time.Minute, func() {
-			shared := &Parameter{Name: "w", Shape: []int64{2}, DType: tensorconv.Float32}
+			shared := &Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
 			defer shared.Close()
 			var group sync.WaitGroup
 			for i := range 8 {
 				spec := []string{"sample:doubled", "sample:doubled_in_place", "sample:later", "allreduce", "noop",
 					"faults:raises", "sample:reduced", "contract:looks_at_parameters"}[i]
 				h := load(t, spec, HookConfig{})
-				buffer := tensor(t, tensorconv.Float32, []float32{float32(i), 1})
+				buffer := tensorOf(t, tensor.Float32, []float32{float32(i), 1})
 				b, err := NewGradBucket(BucketConfig{Index: i, Count: 8, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2},
 					Sizes: [][]int64{{2}}, Parameters: []*Parameter{shared}})
 				require.NoError(t, err)

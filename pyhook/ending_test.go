@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func init() {
@@ -24,7 +24,7 @@ func init() {
 
 // runOnce calls a hook once, on a thread of Go's, in a process of its own.
 func runOnce(is *require.Assertions, rt *Runtime, spec string) {
-	buffer, err := tensorconv.New(tensorconv.Float32, 2)
+	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)
 	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer})
 	is.NoError(err)

@@ -6,7 +6,7 @@ import (
 	"log"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func Example() {
@@ -28,7 +28,7 @@ func Example() {
 	defer hook.Close()
 
 	gradients := []float32{1, 2, 3, 4, 5}
-	buffer, _ := tensorconv.FromSlice(gradients)
+	buffer, _ := tensor.FromSlice(gradients)
 	defer buffer.Close()
 	bucket, err := pyhook.NewGradBucket(pyhook.BucketConfig{
 		Index: 0, Count: 1, Buffer: buffer,
@@ -77,7 +77,7 @@ func ExampleRuntime_NewHook() {
 	defer hook.Close()
 
 	gradients := []float32{2, 4, 6}
-	buffer, _ := tensorconv.FromSlice(gradients)
+	buffer, _ := tensor.FromSlice(gradients)
 	bucket, _ := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer})
 	defer bucket.Close()
 	future, err := hook.RunHook(ctx, bucket)
@@ -92,18 +92,18 @@ func ExampleRuntime_NewHook() {
 func ExampleFuture_Then() {
 	future, complete := pyhook.NewFuture()
 	doubled := future.Then(func(v pyhook.Value) (pyhook.Value, error) {
-		elements, err := tensorconv.Slice[float32](v.Tensor())
+		elements, err := tensor.Slice[float32](v.Tensor())
 		for i := range elements {
 			elements[i] *= 2
 		}
 		return v, err
 	})
 
-	tensor, _ := tensorconv.FromSlice([]float32{1, 2, 3})
-	complete(pyhook.TensorValue(tensor), nil)
+	gradient, _ := tensor.FromSlice([]float32{1, 2, 3})
+	complete(pyhook.TensorValue(gradient), nil)
 
 	value, err := doubled.Wait(context.Background())
-	elements, _ := tensorconv.Slice[float32](value.Tensor())
+	elements, _ := tensor.Slice[float32](value.Tensor())
 	fmt.Println(elements, err)
 	// Output: [2 4 6] <nil>
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/deep"
 )
 
@@ -25,7 +25,7 @@ func TestOneCallInAHundredFails(t *testing.T) {
 	check(t, fmt.Sprint(n, " calls"), func(t *testing.T) {
 		b := bucket(t, []float32{0, 0}, []float32{0})
 		h := load(t, "failing:sometimes", HookConfig{State: map[string]any{}})
-		buffer, err := tensorconv.Slice[float32](b.Buffer())
+		buffer, err := tensor.Slice[float32](b.Buffer())
 		require.NoError(t, err)
 		random := rand.New(rand.NewPCG(1, 2))
 		failed := 0
@@ -92,7 +92,7 @@ func quickRun(h *PythonCommHook, b *GradBucket) (got [3]float32, err error) {
 		return got, err
 	}
 	defer result.Close()
-	s, err := tensorconv.Slice[float32](result)
+	s, err := tensor.Slice[float32](result)
 	copy(got[:], s)
 	return got, err
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func init() { children["a state in another folder"] = childState }
@@ -24,7 +24,7 @@ func childState(require *require.Assertions) {
 	group, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Size: 1})
 	require.NoError(err)
 	defer group.Close()
-	p := &Parameter{Name: "w", Shape: []int64{2}, DType: tensorconv.Float32}
+	p := &Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
 	defer p.Close()
 	hook, err := rt.NewHook("hooks.py:feedback", HookConfig{State: StateSpec{Spec: "hooks.py:Feedback"}, Parameters: []*Parameter{p}})
 	require.NoError(err)
@@ -35,7 +35,7 @@ func childState(require *require.Assertions) {
 		require.NoError(hook.LoadStateFile(file))
 	}
 	gradients := []float32{1, 2}
-	buffer, err := tensorconv.FromSlice(gradients)
+	buffer, err := tensor.FromSlice(gradients)
 	require.NoError(err)
 	defer buffer.Close()
 	bucket, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*Parameter{p}})

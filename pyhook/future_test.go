@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // soon is a context for what must not take long.
@@ -29,7 +29,7 @@ func TestAFutureIsDoneOnce(t *testing.T) {
 		t.Fatal("done too early")
 	default:
 	}
-	x := tensor(t, tensorconv.Float32, []float32{1})
+	x := tensorOf(t, tensor.Float32, []float32{1})
 	complete(TensorValue(x), nil)
 	complete(Value{}, errors.New("too late"))
 	<-future.Done()
@@ -46,7 +46,7 @@ func TestAFutureIsDoneOnce(t *testing.T) {
 }
 
 func TestThenChainsPassValuesAndErrors(t *testing.T) {
-	x, y := tensor(t, tensorconv.Float32, []float32{1}), tensor(t, tensorconv.Float32, []float32{2})
+	x, y := tensorOf(t, tensor.Float32, []float32{1}), tensorOf(t, tensor.Float32, []float32{2})
 	step := func(v Value) (Value, error) {
 		if v.Tensor() == x {
 			return TensorValue(y), nil
@@ -76,7 +76,7 @@ func TestThenChainsPassValuesAndErrors(t *testing.T) {
 
 func TestManyGoroutinesMayWaitForOneFuture(t *testing.T) {
 	future, complete := NewFuture()
-	x := tensor(t, tensorconv.Float32, []float32{1})
+	x := tensorOf(t, tensor.Float32, []float32{1})
 	var group sync.WaitGroup
 	for i := range 100 {
 		group.Go(func() {
@@ -191,7 +191,7 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 				}
 				result, err := h.ParseHookResult(value)
 				assert.NoError(t, err)
-				s, err := tensorconv.Slice[float32](result)
+				s, err := tensor.Slice[float32](result)
 				assert.NoError(t, err)
 				assert.Equal(t, []float32{float32(2 * i), 2}, s)
 				result.Close()
@@ -208,7 +208,7 @@ func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 	changes := map[string]func(t *testing.T, b *GradBucket){
 		"it is closed": func(_ *testing.T, b *GradBucket) { b.Close() },
 		"its memory is set": func(t *testing.T, b *GradBucket) {
-			require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, fresh)))
+			require.NoError(t, b.SetBuffer(tensorOf(t, tensor.Float32, fresh)))
 		},
 		"it is forgotten": func(_ *testing.T, b *GradBucket) { forget(b) },
 		"another hook is run": func(t *testing.T, b *GradBucket) {
@@ -270,7 +270,7 @@ func TestASteadyCallMakesNothing(t *testing.T) {
 		require.NoError(t, err)
 		assert.Same(t, b.Buffer(), (<-seen).Tensor())
 
-		memory := tensor(t, tensorconv.Float32, []float32{4, 5, 6})
+		memory := tensorOf(t, tensor.Float32, []float32{4, 5, 6})
 		require.NoError(t, b.SetBuffer(memory))
 		assert.NotSame(t, first, step(), "of another buffer")
 		value, err := first.Wait(ctx)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // FuzzHookResult: a hook that does what the bytes say (testdata/programs.py)
@@ -68,12 +68,12 @@ func collected(t *testing.T) [5]int64 {
 
 func runProgram(t *testing.T, program []byte) {
 	t.Helper()
-	buffer, err := tensorconv.New(tensorconv.Float32, 6)
+	buffer, err := tensor.New(tensor.Float32, 6)
 	require.NoError(t, err)
 	defer buffer.Close()
-	memory, err := tensorconv.RawBytes(buffer)
+	memory, err := tensor.RawBytes(buffer)
 	require.NoError(t, err)
-	numbers, err := tensorconv.Slice[float32](buffer)
+	numbers, err := tensor.Slice[float32](buffer)
 	require.NoError(t, err)
 	copy(numbers, []float32{1, -2, 3.5, 1e-3, 70000, 6})
 	b, err := NewGradBucket(BucketConfig{Index: 2, Count: 4, Buffer: buffer, Offsets: []int64{0, 2}, Lengths: []int64{2, 4}, Sizes: [][]int64{{2}, {2, 2}}})
@@ -92,7 +92,7 @@ func runProgram(t *testing.T, program []byte) {
 	} else {
 		defer result.Close()
 		require.Equal(t, true, want["ok"], "it must be refused: %v", want["why"])
-		got, err := tensorconv.RawBytes(result)
+		got, err := tensor.RawBytes(result)
 		require.NoError(t, err)
 		require.Equal(t, want["dtype"], "torch."+result.DType().String())
 		require.Equal(t, want["result"].([]byte), meant(result.DType(), got))
@@ -103,9 +103,9 @@ func runProgram(t *testing.T, program []byte) {
 
 // meant copies the bytes of elements. Bools that are neither 0 nor 1 are true, and
 // torch's own copy makes them 1.
-func meant(dtype tensorconv.DType, raw []byte) []byte {
+func meant(dtype tensor.DType, raw []byte) []byte {
 	out := append([]byte{}, raw...)
-	if dtype == tensorconv.Bool {
+	if dtype == tensor.Bool {
 		for i, b := range out {
 			out[i] = min(b, 1)
 		}
@@ -114,7 +114,7 @@ func meant(dtype tensorconv.DType, raw []byte) []byte {
 }
 
 // runRaw calls the hook and returns its result as it is.
-func runRaw(t *testing.T, h CommHook, b *GradBucket) (*tensorconv.Tensor, error) {
+func runRaw(t *testing.T, h CommHook, b *GradBucket) (*tensor.Tensor, error) {
 	t.Helper()
 	future, err := h.RunHook(t.Context(), b)
 	if err != nil {
@@ -154,7 +154,7 @@ func asGivenTo(t *testing.T, b *GradBucket, memory []byte) {
 	result, err := runRaw(t, h, b)
 	require.NoError(t, err)
 	defer result.Close()
-	got, err := tensorconv.RawBytes(result)
+	got, err := tensor.RawBytes(result)
 	require.NoError(t, err)
 	require.Equal(t, memory, got)
 	require.Equal(t, map[any]any{

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // modes are where grads.py's hooks noted autograd's mode, and what it was.
@@ -108,7 +108,7 @@ func TestAutogradIsOffInAChainsCallbacks(t *testing.T) {
 	})
 	check(t, "a sparse bucket", func(t *testing.T) {
 		h := load(t, "grads:notes", HookConfig{})
-		p := &Parameter{Name: "e", Shape: []int64{4, 2}, DType: tensorconv.Float32}
+		p := &Parameter{Name: "e", Shape: []int64{4, 2}, DType: tensor.Float32}
 		defer p.Close()
 		g, err := NewSparseGradient(p, 1, 2)
 		require.NoError(t, err)
@@ -131,13 +131,13 @@ func TestAutogradIsOffInAChainsCallbacks(t *testing.T) {
 }
 
 // weighted is a bucket of one gradient whose parameter has values.
-func weighted(t *testing.T, weights, gradient []float32) (*GradBucket, *tensorconv.Tensor) {
+func weighted(t *testing.T, weights, gradient []float32) (*GradBucket, *tensor.Tensor) {
 	t.Helper()
 	n := int64(len(weights))
-	data := tensor(t, tensorconv.Float32, weights)
-	p := &Parameter{Name: "w", Shape: []int64{n}, DType: tensorconv.Float32, Data: data}
+	data := tensorOf(t, tensor.Float32, weights)
+	p := &Parameter{Name: "w", Shape: []int64{n}, DType: tensor.Float32, Data: data}
 	t.Cleanup(p.Close)
-	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: tensor(t, tensorconv.Float32, gradient),
+	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: tensorOf(t, tensor.Float32, gradient),
 		Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}, Parameters: []*Parameter{p}})
 	require.NoError(t, err)
 	t.Cleanup(b.Close)

@@ -12,7 +12,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/internal/ctxerr"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // ReduceOp is how AllReduce combines elements: c10d's ReduceOp.
@@ -36,12 +36,12 @@ type ProcessGroup interface {
 	Size() int
 	Backend() string
 	// AllReduce combines t of all ranks into t on every rank.
-	AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) (*Future, error)
+	AllReduce(ctx context.Context, t *tensor.Tensor, op ReduceOp) (*Future, error)
 	// Broadcast copies rank root's t into t on every rank.
-	Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*Future, error)
+	Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*Future, error)
 	// AllGather copies rank i's in into out[i] on every rank: Size tensors of
 	// in's shape and dtype.
-	AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*Future, error)
+	AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*Future, error)
 	// Barrier returns when all ranks have called it, or with the context's
 	// error; this rank's call counts then all the same.
 	Barrier(ctx context.Context) error
@@ -122,12 +122,12 @@ func (g *TorchGroup) Backend() string { return g.backend }
 func (g *TorchGroup) Object() *Object { return g.object }
 
 // AllReduce: see ProcessGroup.
-func (g *TorchGroup) AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) (*Future, error) {
+func (g *TorchGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op ReduceOp) (*Future, error) {
 	return g.collective(ctx, "all_reduce", t, t, string(op), g.object)
 }
 
 // Broadcast: see ProcessGroup.
-func (g *TorchGroup) Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*Future, error) {
+func (g *TorchGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*Future, error) {
 	if root < 0 || root >= g.size {
 		return nil, groupError("broadcast", g.rank, fmt.Errorf("root %d of a group of %d", root, g.size))
 	}
@@ -135,7 +135,7 @@ func (g *TorchGroup) Broadcast(ctx context.Context, t *tensorconv.Tensor, root i
 }
 
 // AllGather: see ProcessGroup.
-func (g *TorchGroup) AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*Future, error) {
+func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*Future, error) {
 	if len(out) != g.size {
 		return nil, groupError("all_gather", g.rank, fmt.Errorf("%d outputs for %d ranks", len(out), g.size))
 	}
@@ -144,7 +144,7 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensorconv.Tensor, in
 
 // collective calls a function of _collectives.py, which returns the work's
 // future; result is the tensor that the Go future completes with.
-func (g *TorchGroup) collective(ctx context.Context, name string, result *tensorconv.Tensor, args ...any) (*Future, error) {
+func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor.Tensor, args ...any) (*Future, error) {
 	if ctx.Err() != nil {
 		return nil, groupError(name, g.rank, ctxerr.While(ctx, "not issued"))
 	}

@@ -10,11 +10,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // waited is for the future of a collective.
-func waited(future *Future, err error) (*tensorconv.Tensor, error) {
+func waited(future *Future, err error) (*tensor.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 	assert.Equal(t, []any{0, 1, "gloo", 0}, []any{world.Rank(), world.Size(), world.Backend(), rt.Rank()})
 	check(t, "", func(t *testing.T) {
 		ctx := soon(t)
-		x := tensor(t, tensorconv.Float32, []float32{1, 2})
+		x := tensorOf(t, tensor.Float32, []float32{1, 2})
 		for _, op := range []ReduceOp{Sum, Product, Min, Max} {
 			got, err := waited(world.AllReduce(ctx, x, op))
 			require.NoError(t, err)
@@ -39,8 +39,8 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 		got, err := waited(world.Broadcast(ctx, x, 0))
 		require.NoError(t, err)
 		assert.Same(t, x, got)
-		out := tensor(t, tensorconv.Float32, []float32{0, 0})
-		_, err = waited(world.AllGather(ctx, []*tensorconv.Tensor{out}, x))
+		out := tensorOf(t, tensor.Float32, []float32{0, 0})
+		_, err = waited(world.AllGather(ctx, []*tensor.Tensor{out}, x))
 		require.NoError(t, err)
 		assert.Equal(t, []float32{1, 2}, values(t, out))
 		require.NoError(t, world.Barrier(ctx))
@@ -49,20 +49,20 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 		sub, err := world.NewGroup([]int{0})
 		require.NoError(t, err)
 		assert.Equal(t, []any{0, 1, "gloo"}, []any{sub.Rank(), sub.Size(), sub.Backend()})
-		_, err = waited(sub.Broadcast(soon(t), tensor(t, tensorconv.Float32, []float32{1}), 0))
+		_, err = waited(sub.Broadcast(soon(t), tensorOf(t, tensor.Float32, []float32{1}), 0))
 		require.NoError(t, err)
 		sub.Close()
 		sub.Close()
-		_, err = waited(sub.AllReduce(soon(t), tensor(t, tensorconv.Float32, []float32{1}), Sum))
+		_, err = waited(sub.AllReduce(soon(t), tensorOf(t, tensor.Float32, []float32{1}), Sum))
 		require.ErrorIs(t, err, ErrGroup)
 	})
 }
 
 func TestAMisusedGroupIsATypedError(t *testing.T) {
-	x := tensor(t, tensorconv.Float32, []float32{1})
+	x := tensorOf(t, tensor.Float32, []float32{1})
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	closed := tensor(t, tensorconv.Float32, []float32{1})
+	closed := tensorOf(t, tensor.Float32, []float32{1})
 	closed.Close()
 	cases := map[string]struct {
 		use  func(ctx context.Context) error
@@ -104,12 +104,12 @@ func TestTheDTypesOfABackendAreTried(t *testing.T) {
 	}
 	t.Log(dtypes)
 	for name, refusal := range dtypes {
-		dtype, err := tensorconv.ParseDType(name)
-		if err != nil || dtype == tensorconv.Bool || dtype.IsFloat8() {
+		dtype, err := tensor.ParseDType(name)
+		if err != nil || dtype == tensor.Bool || dtype.IsFloat8() {
 			continue
 		}
 		check(t, name, func(t *testing.T) {
-			_, err := waited(world.AllReduce(soon(t), tensor(t, dtype, []float32{1}), Sum))
+			_, err := waited(world.AllReduce(soon(t), tensorOf(t, dtype, []float32{1}), Sum))
 			if refusal == "" {
 				require.NoError(t, err)
 				return
@@ -133,7 +133,7 @@ func TestGoHooksOnAGroupOfOne(t *testing.T) {
 			assert.Equal(t, []float32{1, 2, 3}, got)
 		})
 		check(t, fmt.Sprintf("%T of integers", h), func(t *testing.T) {
-			buffer := tensor(t, tensorconv.Int64, []float32{1, 2})
+			buffer := tensorOf(t, tensor.Int64, []float32{1, 2})
 			_, err := run(t, h, bucketOf(t, buffer, 2))
 			if _, fp16 := h.(*FP16CompressCommHook); fp16 {
 				require.NoError(t, err)
@@ -154,7 +154,7 @@ type failing struct {
 	late bool
 }
 
-func (g failing) AllReduce(context.Context, *tensorconv.Tensor, ReduceOp) (*Future, error) {
+func (g failing) AllReduce(context.Context, *tensor.Tensor, ReduceOp) (*Future, error) {
 	err := groupError("all_reduce", 0, context.DeadlineExceeded)
 	if !g.late {
 		return nil, err

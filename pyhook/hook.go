@@ -14,6 +14,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/internal/ctxerr"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -26,7 +27,7 @@ type CommHook interface {
 	// ParseHookResult makes the reduced gradients of a future's value: a flat
 	// tensor of as many elements as the bucket, whose dtype may differ from
 	// the bucket's. The caller closes it. It writes nothing.
-	ParseHookResult(v Value) (*tensorconv.Tensor, error)
+	ParseHookResult(v Value) (*tensor.Tensor, error)
 }
 
 // HookConfig is what a hook is made with.
@@ -309,7 +310,7 @@ func taken(exc *C.PyObject) error {
 // (ErrBadResult) before any gradient is touched. Surplus elements are left off,
 // as in PyTorch; a list of one tensor (torch <= 1.9) is taken for the tensor.
 // The bucket's own buffer comes as its Alias: open as long as the buffer is.
-func (h *PythonCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
+func (h *PythonCommHook) ParseHookResult(v Value) (*tensor.Tensor, error) {
 	if v.tensor != nil {
 		t, err := v.tensor.Alias()
 		if err != nil {

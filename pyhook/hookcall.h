@@ -3,7 +3,7 @@
 #define PYHOOK_HOOKCALL_H
 
 #include "../cbridge/pyapi.h"
-#include "../tensorconv/memory.h"
+#include "../tensorconv/dlpack.h"
 #include "gradmode.h"
 
 struct pyh_result;

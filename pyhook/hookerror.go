@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // hookError makes a HookError of err, mostly what Python raised. kind serves
@@ -40,7 +40,7 @@ func hookError(hook string, rank, bucket int, kind error, err error) *HookError 
 
 // goKind is the kind of an error of the Go side.
 func goKind(err, kind error) error {
-	for _, closed := range []error{ErrClosed, cbridge.ErrObjectClosed, cbridge.ErrClosed, tensorconv.ErrClosed} {
+	for _, closed := range []error{ErrClosed, cbridge.ErrObjectClosed, cbridge.ErrClosed, tensor.ErrClosed} {
 		if errors.Is(err, closed) {
 			return ErrClosed
 		}
@@ -127,7 +127,7 @@ const notCalled = "not called"
 const notResizable = "resize storage that is not resizable"
 
 const resizeHint = "the hook makes its buffer larger, and torch cannot resize memory that is not its own: " +
-	"give the bucket a buffer of tensorconv.New, which has some room, or let the hook work on a clone"
+	"give the bucket a buffer of tensor.New, which has some room, or let the hook work on a clone"
 
 // usableAgain says what a failed call leaves. A next step works in a world of one rank only: of
 // several, others may wait in the collectives of this one.

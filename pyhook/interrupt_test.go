@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // A hook that does not return is ended with its context, and the trainer goes
@@ -106,12 +106,12 @@ func stillWorks(t *testing.T, b *GradBucket) {
 }
 
 func TestASparseHookEndsWithItsContext(t *testing.T) {
-	p := &Parameter{Name: "table", Shape: []int64{4, 2}, DType: tensorconv.Float32, Sparse: true}
+	p := &Parameter{Name: "table", Shape: []int64{4, 2}, DType: tensor.Float32, Sparse: true}
 	t.Cleanup(p.Close)
-	rows, err := tensorconv.FromSlice([]int64{1, 3}, 1, 2)
+	rows, err := tensor.FromSlice([]int64{1, 3}, 1, 2)
 	require.NoError(t, err)
 	t.Cleanup(rows.Close)
-	numbers, err := tensorconv.FromSlice([]float32{1, 2, 3, 4}, 2, 2)
+	numbers, err := tensor.FromSlice([]float32{1, 2, 3, 4}, 2, 2)
 	require.NoError(t, err)
 	t.Cleanup(numbers.Close)
 	b, err := NewSparseGradBucket(1, 2, p, &SparseGradient{Indices: rows, Values: numbers})

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // An interruption is for the thread that runs the hook, also while that makes another one.
@@ -140,7 +140,7 @@ func TestChain_Advance_interruptedCallbackIsErrInterrupted(t *testing.T) {
 func TestHookError_Unfinished(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		h := load(t, "stuck:starts_and_raises", HookConfig{})
-		b := bucketOf(t, tensor(t, tensorconv.Float32, make([]float32, 1<<22)), 1<<22)
+		b := bucketOf(t, tensorOf(t, tensor.Float32, make([]float32, 1<<22)), 1<<22)
 		unfinished := 0
 		for range 20 {
 			_, _, err := h.RunHookChained(t.Context(), b)

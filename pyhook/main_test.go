@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // The one runtime of this test process, with a real gloo group of one rank.
@@ -95,7 +95,7 @@ func runChild(t *testing.T, name string, env ...string) string {
 
 // bucketOf makes the third of four buckets over flat, of one-dimensional
 // gradients of these lengths.
-func bucketOf(t *testing.T, buffer *tensorconv.Tensor, lengths ...int64) *GradBucket {
+func bucketOf(t *testing.T, buffer *tensor.Tensor, lengths ...int64) *GradBucket {
 	t.Helper()
 	cfg := BucketConfig{Index: 2, Count: 4, Buffer: buffer}
 	at := int64(0)
@@ -119,30 +119,30 @@ func bucket(t *testing.T, gradients ...[]float32) *GradBucket {
 		flat = append(flat, g...)
 		lengths = append(lengths, int64(len(g)))
 	}
-	return bucketOf(t, tensor(t, tensorconv.Float32, flat), lengths...)
+	return bucketOf(t, tensorOf(t, tensor.Float32, flat), lengths...)
 }
 
 // tensor makes a tensor of dtype and closes it with the test.
-func tensor(t *testing.T, dtype tensorconv.DType, values []float32) *tensorconv.Tensor {
+func tensorOf(t *testing.T, dtype tensor.DType, values []float32) *tensor.Tensor {
 	t.Helper()
-	from, err := tensorconv.FromSlice(values)
+	from, err := tensor.FromSlice(values)
 	require.NoError(t, err)
 	defer from.Close()
-	made, err := tensorconv.New(dtype, int64(len(values)))
+	made, err := tensor.New(dtype, int64(len(values)))
 	require.NoError(t, err)
 	t.Cleanup(made.Close)
-	require.NoError(t, tensorconv.Copy(made, from))
+	require.NoError(t, tensor.Copy(made, from))
 	return made
 }
 
 // values reads a tensor of any dtype.
-func values(t *testing.T, of *tensorconv.Tensor) []float32 {
+func values(t *testing.T, of *tensor.Tensor) []float32 {
 	t.Helper()
-	plain, err := tensorconv.New(tensorconv.Float32, of.Shape()...)
+	plain, err := tensor.New(tensor.Float32, of.Shape()...)
 	require.NoError(t, err)
 	defer plain.Close()
-	require.NoError(t, tensorconv.Copy(plain, of))
-	s, err := tensorconv.Slice[float32](plain)
+	require.NoError(t, tensor.Copy(plain, of))
+	s, err := tensor.Slice[float32](plain)
 	require.NoError(t, err)
 	return append([]float32{}, s...)
 }
@@ -213,7 +213,7 @@ func floats(v any) []float32 {
 // counters of everything that must come back to its start.
 func counters() [5]int64 {
 	_ = cbridge.Attached(func() {})
-	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory(), pendings()}
+	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), pendings()}
 }
 
 // settled waits for the memory of Go slices that goes on a goroutine.

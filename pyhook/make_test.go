@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // bucketOfParameters is a bucket with a gradient of ones for each parameter.
@@ -29,7 +29,7 @@ func bucketOfParameters(t *testing.T, params ...*Parameter) *GradBucket {
 	for i := range ones {
 		ones[i] = 1
 	}
-	cfg.Buffer = tensor(t, tensorconv.Float32, ones)
+	cfg.Buffer = tensorOf(t, tensor.Float32, ones)
 	b, err := NewGradBucket(cfg)
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
@@ -39,11 +39,11 @@ func bucketOfParameters(t *testing.T, params ...*Parameter) *GradBucket {
 // model is three parameters, one of them with values.
 func model(t *testing.T) []*Parameter {
 	t.Helper()
-	data := tensor(t, tensorconv.Float32, []float32{1, 2})
+	data := tensorOf(t, tensor.Float32, []float32{1, 2})
 	params := []*Parameter{
-		{Name: "fc.weight", Shape: []int64{2}, DType: tensorconv.Float32, Data: data},
-		{Name: "fc.bias", Shape: []int64{1}, DType: tensorconv.Float32, Attributes: map[string]any{"is_shared_mp": true}},
-		{Name: "head", Shape: []int64{1, 1}, DType: tensorconv.Float32},
+		{Name: "fc.weight", Shape: []int64{2}, DType: tensor.Float32, Data: data},
+		{Name: "fc.bias", Shape: []int64{1}, DType: tensor.Float32, Attributes: map[string]any{"is_shared_mp": true}},
+		{Name: "head", Shape: []int64{1, 1}, DType: tensor.Float32},
 	}
 	t.Cleanup(func() {
 		for _, p := range params {
@@ -109,7 +109,7 @@ func TestRuntime_Parameters(t *testing.T) {
 		_, err = rt.Parameters(&Parameter{Name: "w", Shape: []int64{1}})
 		require.ErrorIs(t, err, ErrBadArguments)
 		require.ErrorContains(t, err, "parameter w: it has no DType")
-		twice := []*Parameter{{Name: "w", Shape: []int64{1}, DType: tensorconv.Float32}, {Name: "w", Shape: []int64{2}, DType: tensorconv.Float32}}
+		twice := []*Parameter{{Name: "w", Shape: []int64{1}, DType: tensor.Float32}, {Name: "w", Shape: []int64{2}, DType: tensor.Float32}}
 		_, err = rt.Parameters(twice...)
 		require.ErrorIs(t, err, ErrBadArguments)
 		require.ErrorContains(t, err, "two parameters have the name 'w'")
@@ -257,7 +257,7 @@ func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 	check(t, "PowerSGD runs with what JSON gave", func(t *testing.T) {
 		h := load(t, "powersgd", HookConfig{State: StateSpec{Spec: "powersgd", Args: map[string]any{
 			"matrix_approximation_rank": 1.0, "start_powerSGD_iter": 2.0}}})
-		b := bucketOfParameters(t, &Parameter{Shape: []int64{4, 4}, DType: tensorconv.Float32})
+		b := bucketOfParameters(t, &Parameter{Shape: []int64{4, 4}, DType: tensor.Float32})
 		for range 4 {
 			_, err := run(t, h, b)
 			require.NoError(t, err)

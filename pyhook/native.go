@@ -3,7 +3,7 @@ package pyhook
 import (
 	"context"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // AllReduceCommHook averages a bucket over the ranks: c10d::AllReduceCommHook
@@ -18,7 +18,7 @@ func (h *AllReduceCommHook) CollectivesOnlyInCall() bool { return true }
 // RunHook: see CommHook.
 func (h *AllReduceCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
 	buffer := b.Buffer()
-	if err := tensorconv.Divide(buffer, float64(h.Group.Size())); err != nil {
+	if err := tensor.Divide(buffer, float64(h.Group.Size())); err != nil {
 		return nil, nativeError("AllReduceCommHook", h.Group, b, err)
 	}
 	future, err := h.Group.AllReduce(ctx, buffer, Sum)
@@ -30,7 +30,7 @@ func (h *AllReduceCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future
 }
 
 // ParseHookResult: see CommHook.
-func (h *AllReduceCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
+func (h *AllReduceCommHook) ParseHookResult(v Value) (*tensor.Tensor, error) {
 	return nativeResult(v)
 }
 
@@ -48,11 +48,11 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Fut
 	if err := notComplex(buffer); err != nil {
 		return fail(err)
 	}
-	half, err := tensorconv.New(tensorconv.Float16, buffer.Len())
+	half, err := tensor.New(tensor.Float16, buffer.Len())
 	if err != nil {
 		return fail(err)
 	}
-	if err := firstError(tensorconv.Copy(half, buffer), tensorconv.Divide(half, float64(h.Group.Size()))); err != nil {
+	if err := firstError(tensor.Copy(half, buffer), tensor.Divide(half, float64(h.Group.Size()))); err != nil {
 		half.Close()
 		return fail(err)
 	}
@@ -67,7 +67,7 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Fut
 		defer half.Close()
 		defer sum.Close()
 		if err == nil {
-			err = tensorconv.Copy(buffer, half)
+			err = tensor.Copy(buffer, half)
 		}
 		result.complete(Value{tensor: buffer, bucket: b}, err)
 	})
@@ -75,11 +75,11 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *GradBucket) (*Fut
 }
 
 // ParseHookResult: see CommHook.
-func (h *FP16CompressCommHook) ParseHookResult(v Value) (*tensorconv.Tensor, error) {
+func (h *FP16CompressCommHook) ParseHookResult(v Value) (*tensor.Tensor, error) {
 	return nativeResult(v)
 }
 
-func nativeResult(v Value) (*tensorconv.Tensor, error) {
+func nativeResult(v Value) (*tensor.Tensor, error) {
 	if v.tensor == nil {
 		return nil, &HookError{Hook: "Go hook", Rank: -1, Bucket: -1, Kind: ErrNotTensor, Detail: "the future holds no Go tensor"}
 	}

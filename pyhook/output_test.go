@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func init() {
@@ -28,7 +28,7 @@ func talk(is *require.Assertions, output Output, hook string, after func()) {
 	is.NoError(err)
 	h, err := rt.NewHook(hook, HookConfig{})
 	is.NoError(err)
-	buffer, err := tensorconv.New(tensorconv.Float32, 2)
+	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)
 	b, err := NewGradBucket(BucketConfig{Index: 1, Count: 2, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}})
 	is.NoError(err)

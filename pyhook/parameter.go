@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Parameter is a trainable parameter of the model, as hooks see it in
@@ -15,12 +15,12 @@ import (
 type Parameter struct {
 	Name  string
 	Shape []int64
-	DType tensorconv.DType
+	DType tensor.DType
 	// Sparse: its gradient is a SparseGradient, as of nn.Embedding(sparse=True).
 	Sparse bool
 	// Data is the parameter's values, for hooks that read or update weights.
 	// Optional: without it hooks see the right shape and dtype, and NaN.
-	Data *tensorconv.Tensor
+	Data *tensor.Tensor
 	// Attributes are set on the Python object when it is made, for hooks that ask
 	// for them: param.is_shared_mp, param.param_group. Values as of cbridge.Convert.
 	Attributes map[string]any
@@ -70,17 +70,17 @@ func (p *Parameter) Python() (*Object, error) {
 }
 
 // device is where the Python object is made that is asked for before any bucket.
-func (p *Parameter) device() tensorconv.Device {
+func (p *Parameter) device() tensor.Device {
 	if p.Data != nil {
 		return p.Data.Device()
 	}
-	return tensorconv.Device{}
+	return tensor.Device{}
 }
 
-var _ cbridge.Pythoner = (*Parameter)(nil)
+func init() { cbridge.RegisterConversion((*Parameter).Python) }
 
 // forPython returns the parameter's one Python object.
-func (p *Parameter) forPython(device tensorconv.Device) (*Object, error) {
+func (p *Parameter) forPython(device tensor.Device) (*Object, error) {
 	p.mu.Lock()
 	python := p.python
 	p.mu.Unlock()

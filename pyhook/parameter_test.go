@@ -8,16 +8,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestParametersAreTheSameObjectsInEachStep(t *testing.T) {
 	config := func(t *testing.T, params []*Parameter) BucketConfig {
-		return BucketConfig{Index: 0, Count: 1, Buffer: tensor(t, tensorconv.Float32, []float32{1, 2, 3, 4, 5}),
+		return BucketConfig{Index: 0, Count: 1, Buffer: tensorOf(t, tensor.Float32, []float32{1, 2, 3, 4, 5}),
 			Offsets: []int64{0, 4}, Lengths: []int64{4, 1}, Sizes: [][]int64{{2, 2}, {1}}, Parameters: params}
 	}
 	param := func(name string, shape ...int64) *Parameter {
-		return &Parameter{Name: name, Shape: shape, DType: tensorconv.Float32}
+		return &Parameter{Name: name, Shape: shape, DType: tensor.Float32}
 	}
 	for name, params := range map[string][]*Parameter{
 		"given":      {param("w", 2, 2), param("b", 1)},
@@ -38,7 +38,7 @@ func TestParametersAreTheSameObjectsInEachStep(t *testing.T) {
 			assert.Equal(t, int64(2), saw("in_dict"))
 			for i := range 3 {
 				x := float32(i)
-				require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, []float32{x, x, x, x, x})))
+				require.NoError(t, b.SetBuffer(tensorOf(t, tensor.Float32, []float32{x, x, x, x, x})))
 				saw := sees(t, "looks_at_parameters", HookConfig{}, b)
 				assert.Equal(t, ids, saw("ids"))
 				assert.Equal(t, []any{true, true}, saw("grad_is_view"))
@@ -57,7 +57,7 @@ func TestParametersAreTheSameObjectsInEachStep(t *testing.T) {
 		defer p.Close()
 		var ids []any
 		for index := range 2 {
-			b, err := NewGradBucket(BucketConfig{Index: index, Count: 2, Buffer: tensor(t, tensorconv.Float32, []float32{1}),
+			b, err := NewGradBucket(BucketConfig{Index: index, Count: 2, Buffer: tensorOf(t, tensor.Float32, []float32{1}),
 				Offsets: []int64{0}, Lengths: []int64{1}, Sizes: [][]int64{{1}}, Parameters: []*Parameter{p}})
 			require.NoError(t, err)
 			defer b.Close()
@@ -73,7 +73,7 @@ func TestGradientsOfKeptParametersFollowTheMemory(t *testing.T) {
 		h := load(t, "contract:keeps_parameters", HookConfig{State: []any{}})
 		for i := range 3 {
 			x := float32(i)
-			require.NoError(t, b.SetBuffer(tensor(t, tensorconv.Float32, []float32{x, x + 1})))
+			require.NoError(t, b.SetBuffer(tensorOf(t, tensor.Float32, []float32{x, x + 1})))
 			_, err := run(t, h, b)
 			require.NoError(t, err)
 			assert.Equal(t, []any{[]any{float64(x)}, []any{float64(x + 1)}}, python(t, "contract.get", "kept_grads"))
@@ -84,10 +84,10 @@ func TestGradientsOfKeptParametersFollowTheMemory(t *testing.T) {
 func TestAHookReadsAndUpdatesTheWeightsInPlace(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		weights := []float32{1, 2, 3}
-		data, err := tensorconv.FromSlice(weights)
+		data, err := tensor.FromSlice(weights)
 		require.NoError(t, err)
-		p := &Parameter{Name: "w", Shape: []int64{3}, DType: tensorconv.Float32, Data: data}
-		b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: tensor(t, tensorconv.Float32, []float32{2, 4, 6}),
+		p := &Parameter{Name: "w", Shape: []int64{3}, DType: tensor.Float32, Data: data}
+		b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: tensorOf(t, tensor.Float32, []float32{2, 4, 6}),
 			Offsets: []int64{0}, Lengths: []int64{3}, Sizes: [][]int64{{3}}, Parameters: []*Parameter{p}})
 		require.NoError(t, err)
 		saw := sees(t, "looks_at_parameters", HookConfig{}, b)
@@ -108,7 +108,7 @@ func TestABufferMayMoveInEachStep(t *testing.T) {
 		h := load(t, "sample:doubled_in_place", HookConfig{})
 		for i := range 50 {
 			memory := slices.Repeat([]float32{float32(i)}, 3)
-			buffer, err := tensorconv.FromSlice(memory)
+			buffer, err := tensor.FromSlice(memory)
 			require.NoError(t, err)
 			require.NoError(t, b.SetBuffer(buffer))
 			got, err := run(t, h, b)
@@ -120,15 +120,15 @@ func TestABufferMayMoveInEachStep(t *testing.T) {
 	})
 	check(t, "but not change", func(t *testing.T) {
 		b := bucket(t, []float32{1, 2})
-		for says, bad := range map[string]*tensorconv.Tensor{
-			"float32[3] on cpu in place of float32[2]": tensor(t, tensorconv.Float32, []float32{1, 2, 3}),
-			"float64[2] on cpu in place of float32[2]": tensor(t, tensorconv.Float64, []float32{1, 2}),
+		for says, bad := range map[string]*tensor.Tensor{
+			"float32[3] on cpu in place of float32[2]": tensorOf(t, tensor.Float32, []float32{1, 2, 3}),
+			"float64[2] on cpu in place of float32[2]": tensorOf(t, tensor.Float64, []float32{1, 2}),
 			"no buffer": nil,
 		} {
 			require.ErrorContains(t, b.SetBuffer(bad), says)
 			require.ErrorContains(t, b.SetBuffer(bad), "bucket 2: ")
 		}
-		closed := tensor(t, tensorconv.Float32, []float32{1, 2})
+		closed := tensorOf(t, tensor.Float32, []float32{1, 2})
 		closed.Close()
 		require.ErrorIs(t, b.SetBuffer(closed), ErrClosed)
 		got, err := run(t, load(t, "noop", HookConfig{}), b)
@@ -139,11 +139,11 @@ func TestABufferMayMoveInEachStep(t *testing.T) {
 
 func TestSparseIndicesReachTheHook(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		indices, err := tensorconv.FromSlice([]int64{3, 1})
+		indices, err := tensor.FromSlice([]int64{3, 1})
 		require.NoError(t, err)
 		defer indices.Close()
-		for _, given := range []*tensorconv.Tensor{indices, nil} {
-			b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: tensor(t, tensorconv.Float32, []float32{1, 2}),
+		for _, given := range []*tensor.Tensor{indices, nil} {
+			b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: tensorOf(t, tensor.Float32, []float32{1, 2}),
 				Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, SparseIndices: given})
 			require.NoError(t, err)
 			var want any
@@ -158,8 +158,8 @@ func TestSparseIndicesReachTheHook(t *testing.T) {
 }
 
 func TestABucketsPartsMustFitEachOther(t *testing.T) {
-	flat := tensor(t, tensorconv.Float32, []float32{1, 2, 3, 4})
-	matrix, err := tensorconv.New(tensorconv.Float32, 2, 2)
+	flat := tensorOf(t, tensor.Float32, []float32{1, 2, 3, 4})
+	matrix, err := tensor.New(tensor.Float32, 2, 2)
 	require.NoError(t, err)
 	defer matrix.Close()
 	strided, err := flat.View(0, []int64{2}, []int64{2})
@@ -205,7 +205,7 @@ func TestABucketsPartsMustFitEachOther(t *testing.T) {
 		})
 	}
 	cfg := good()
-	cfg.Buffer = tensor(t, tensorconv.Float32, []float32{1, 2, 3, 4})
+	cfg.Buffer = tensorOf(t, tensor.Float32, []float32{1, 2, 3, 4})
 	cfg.Buffer.Close()
 	_, err = NewGradBucket(cfg)
 	require.ErrorIs(t, err, ErrClosed)
@@ -213,7 +213,7 @@ func TestABucketsPartsMustFitEachOther(t *testing.T) {
 
 func TestABucketKeepsNoneOfTheCallersSlices(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		cfg := BucketConfig{Index: 0, Count: 1, Buffer: tensor(t, tensorconv.Float32, []float32{1, 2}),
+		cfg := BucketConfig{Index: 0, Count: 1, Buffer: tensorOf(t, tensor.Float32, []float32{1, 2}),
 			Offsets: []int64{0, 1}, Lengths: []int64{1, 1}, Sizes: [][]int64{{1}, {1}}}
 		b, err := NewGradBucket(cfg)
 		require.NoError(t, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func init() {
@@ -80,14 +80,14 @@ func childFileRank(is *require.Assertions) {
 	is.NoError(err)
 	allReduce, fp16 := &AllReduceCommHook{world}, &FP16CompressCommHook{world}
 	for i, n := range []int64{1, 7, 1000, 100_003} {
-		sameBits(is, "allreduce", allReduce, tensorconv.Float32, n, rank)
-		sameBits(is, "allreduce", allReduce, tensorconv.Float64, n, rank)
+		sameBits(is, "allreduce", allReduce, tensor.Float32, n, rank)
+		sameBits(is, "allreduce", allReduce, tensor.Float64, n, rank)
 		if dtypes["float16"] == "" {
-			sameBits(is, "fp16", fp16, tensorconv.Float32, n, rank)
-			sameBits(is, "fp16", fp16, tensorconv.Float64, n, rank)
-			sameBits(is, "fp16", fp16, tensorconv.Float16, n, rank)
+			sameBits(is, "fp16", fp16, tensor.Float32, n, rank)
+			sameBits(is, "fp16", fp16, tensor.Float64, n, rank)
+			sameBits(is, "fp16", fp16, tensor.Float16, n, rank)
 		} else if i == 0 {
-			_, err := reduced(is, fp16, tensorconv.Float32, n, rank)
+			_, err := reduced(is, fp16, tensor.Float32, n, rank)
 			is.ErrorContains(err, dtypeHint)
 			is.ErrorContains(err, fmt.Sprintf("rank %d, bucket 0", rank))
 		}
@@ -100,16 +100,16 @@ func childFileRank(is *require.Assertions) {
 	store.Close()
 }
 
-func must(is *require.Assertions, v ...float32) *tensorconv.Tensor {
-	t, err := tensorconv.FromSlice(v)
+func must(is *require.Assertions, v ...float32) *tensor.Tensor {
+	t, err := tensor.FromSlice(v)
 	is.NoError(err)
 	return t
 }
 
 func collectives(is *require.Assertions, rank int) {
 	ctx := context.Background()
-	read := func(t *tensorconv.Tensor) []float32 {
-		s, err := tensorconv.Slice[float32](t)
+	read := func(t *tensor.Tensor) []float32 {
+		s, err := tensor.Slice[float32](t)
 		is.NoError(err)
 		return s
 	}
@@ -127,7 +127,7 @@ func collectives(is *require.Assertions, rank int) {
 		is.NoError(err)
 		is.Equal([]float32{float32(root + 1)}, read(got))
 	}
-	out := []*tensorconv.Tensor{must(is, 0, 0), must(is, 0, 0)}
+	out := []*tensor.Tensor{must(is, 0, 0), must(is, 0, 0)}
 	_, err := waited(world.AllGather(ctx, out, must(is, mine, -mine)))
 	is.NoError(err)
 	is.Equal([][]float32{{1, -1}, {2, -2}}, [][]float32{read(out[0]), read(out[1])})
@@ -159,26 +159,26 @@ func subGroups(is *require.Assertions, rank int) {
 	x := must(is, float32(rank))
 	got, err := waited(both.Broadcast(context.Background(), x, 1))
 	is.NoError(err)
-	s, err := tensorconv.Slice[float32](got)
+	s, err := tensor.Slice[float32](got)
 	is.NoError(err)
 	is.Equal([]float32{1}, s)
 	is.NoError(both.Barrier(context.Background()))
 }
 
 // reduced runs the hook on the rank's data.
-func reduced(is *require.Assertions, h CommHook, dtype tensorconv.DType, n int64, rank int) ([]byte, error) {
+func reduced(is *require.Assertions, h CommHook, dtype tensor.DType, n int64, rank int) ([]byte, error) {
 	random := rand.New(rand.NewPCG(uint64(n), uint64(rank)))
 	wide := make([]float64, n)
 	for i := range wide {
 		wide[i] = random.NormFloat64() * []float64{1e-7, 1, 300}[i%3]
 	}
-	from, err := tensorconv.FromSlice(wide)
+	from, err := tensor.FromSlice(wide)
 	is.NoError(err)
 	defer from.Close()
-	buffer, err := tensorconv.New(dtype, n)
+	buffer, err := tensor.New(dtype, n)
 	is.NoError(err)
 	defer buffer.Close()
-	is.NoError(tensorconv.Copy(buffer, from))
+	is.NoError(tensor.Copy(buffer, from))
 	b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
 	is.NoError(err)
 	defer b.Close()
@@ -195,12 +195,12 @@ func reduced(is *require.Assertions, h CommHook, dtype tensorconv.DType, n int64
 	is.NoError(err)
 	defer result.Close()
 	is.Equal(dtype, result.DType())
-	bits, err := tensorconv.RawBytes(result)
+	bits, err := tensor.RawBytes(result)
 	is.NoError(err)
 	return bytes.Clone(bits), nil
 }
 
-func sameBits(is *require.Assertions, spec string, native CommHook, dtype tensorconv.DType, n int64, rank int) {
+func sameBits(is *require.Assertions, spec string, native CommHook, dtype tensor.DType, n int64, rank int) {
 	h, err := rt.NewHook(spec, HookConfig{})
 	is.NoError(err)
 	defer h.Close()

@@ -1,6 +1,6 @@
 package pyhook
 
-import "pyhook/tensorconv"
+import "pyhook/tensor"
 
 // This file is for those who run hooks in another place than this process, as
 // package worker does.
@@ -10,7 +10,7 @@ import "pyhook/tensorconv"
 type BufferAllocator interface {
 	// NewBuffer returns a flat tensor of n zeros, with the room of
 	// tensorconv.WithRoom. The caller closes it.
-	NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error)
+	NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error)
 }
 
 // NewFutureAt is NewFuture; place makes the error that Wait returns when its
@@ -21,7 +21,7 @@ func NewFutureAt(place func(error) error) (*Future, func(Value, error)) {
 }
 
 // OwnedTensorValue is TensorValue, and t is closed with the value.
-func OwnedTensorValue(t *tensorconv.Tensor) Value { return Value{tensor: t, held: &held{tensor: t}} }
+func OwnedTensorValue(t *tensor.Tensor) Value { return Value{tensor: t, held: &held{tensor: t}} }
 
 // OnClose calls f when the bucket is closed, once; at once if it is closed.
 func (b *GradBucket) OnClose(f func()) {

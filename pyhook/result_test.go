@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // made wraps the hook that results.py's maker makes for name.
@@ -87,10 +87,10 @@ func TestABufferThatAHookChangedIsItsOldSelfInTheNextStep(t *testing.T) {
 }
 
 func TestBucketsOfEachDTypeComeBack(t *testing.T) {
-	for _, dtype := range []tensorconv.DType{tensorconv.Float64, tensorconv.Float32, tensorconv.Float16,
-		tensorconv.BFloat16, tensorconv.Int64, tensorconv.Int32, tensorconv.UInt8} {
+	for _, dtype := range []tensor.DType{tensor.Float64, tensor.Float32, tensor.Float16,
+		tensor.BFloat16, tensor.Int64, tensor.Int32, tensor.UInt8} {
 		check(t, dtype.String(), func(t *testing.T) {
-			b := bucketOf(t, tensor(t, dtype, []float32{1, 2, 3}), 1, 2)
+			b := bucketOf(t, tensorOf(t, dtype, []float32{1, 2, 3}), 1, 2)
 			for hook, want := range map[string][]float32{"sample:identity": {1, 2, 3}, "sample:doubled": {2, 4, 6}, "sample:doubled_in_place": {2, 4, 6}} {
 				got, err := run(t, load(t, hook, HookConfig{}), b)
 				require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestBucketsOfEachDTypeComeBack(t *testing.T) {
 					assert.Equal(t, want, values(t, b.Buffer()), "written in the trainer's memory")
 				}
 				assert.Equal(t, want, got)
-				require.NoError(t, tensorconv.Copy(b.Buffer(), tensor(t, dtype, []float32{1, 2, 3})))
+				require.NoError(t, tensor.Copy(b.Buffer(), tensorOf(t, dtype, []float32{1, 2, 3})))
 			}
 		})
 	}
@@ -106,7 +106,7 @@ func TestBucketsOfEachDTypeComeBack(t *testing.T) {
 
 func TestAnEmptyBucketIsReducedToNothing(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		b := bucketOf(t, tensor(t, tensorconv.Float32, nil))
+		b := bucketOf(t, tensorOf(t, tensor.Float32, nil))
 		for _, hook := range []string{"sample:identity", "sample:doubled", "allreduce"} {
 			got, err := run(t, load(t, hook, HookConfig{}), b)
 			require.NoError(t, err)
@@ -118,7 +118,7 @@ func TestAnEmptyBucketIsReducedToNothing(t *testing.T) {
 func TestConjugateViewsOfComplexBucketsAreResolved(t *testing.T) {
 	for name, scale := range map[string]float32{"conj": 1, "conj_of_new": 2} {
 		check(t, name, func(t *testing.T) {
-			buffer, err := tensorconv.FromSlice([]complex64{1 + 2i, 3 - 4i})
+			buffer, err := tensor.FromSlice([]complex64{1 + 2i, 3 - 4i})
 			require.NoError(t, err)
 			defer buffer.Close()
 			b := bucketOf(t, buffer, 2)
@@ -128,7 +128,7 @@ func TestConjugateViewsOfComplexBucketsAreResolved(t *testing.T) {
 		})
 	}
 	check(t, "and real ones are not taken for complex", func(t *testing.T) {
-		buffer, err := tensorconv.FromSlice([]complex64{1 + 2i, 3 - 4i})
+		buffer, err := tensor.FromSlice([]complex64{1 + 2i, 3 - 4i})
 		require.NoError(t, err)
 		defer buffer.Close()
 		b := bucketOf(t, buffer, 2)
@@ -147,9 +147,9 @@ func TestConjugateViewsOfComplexBucketsAreResolved(t *testing.T) {
 }
 
 // numbers reads a tensor of complex64.
-func numbers(t *testing.T, x *tensorconv.Tensor) []complex64 {
+func numbers(t *testing.T, x *tensor.Tensor) []complex64 {
 	t.Helper()
-	s, err := tensorconv.Slice[complex64](x)
+	s, err := tensor.Slice[complex64](x)
 	require.NoError(t, err)
 	return s
 }
@@ -165,11 +165,11 @@ func runComplex(t *testing.T, h *PythonCommHook, b *GradBucket) []complex64 {
 	result, err := h.ParseHookResult(value)
 	require.NoError(t, err)
 	defer result.Close()
-	plain, err := tensorconv.New(tensorconv.Complex64, result.Len())
+	plain, err := tensor.New(tensor.Complex64, result.Len())
 	require.NoError(t, err)
 	defer plain.Close()
-	require.NoError(t, tensorconv.Copy(plain, result))
-	s, err := tensorconv.Slice[complex64](plain)
+	require.NoError(t, tensor.Copy(plain, result))
+	s, err := tensor.Slice[complex64](plain)
 	require.NoError(t, err)
 	return append([]complex64{}, s...)
 }

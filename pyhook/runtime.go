@@ -14,6 +14,7 @@ import (
 
 	"pyhook/cbridge"
 	pysource "pyhook/python"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -153,12 +154,12 @@ func importUncollected(name string) (*Object, error) {
 }
 
 func warmUp() error {
-	t, err := tensorconv.New(tensorconv.Float32, 1)
+	t, err := tensor.New(tensor.Float32, 1)
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	o, err := t.Python()
+	o, err := tensorconv.ToPython(t)
 	if err != nil {
 		return err
 	}

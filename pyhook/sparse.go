@@ -5,7 +5,7 @@ import (
 	"math"
 	"slices"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // SparseGradient is a gradient most of whose rows are zero: torch's sparse COO
@@ -13,8 +13,8 @@ import (
 // place Indices[:, k] of the parameter; a place may come several times, and in
 // any order. Contiguous CPU memory.
 type SparseGradient struct {
-	Indices *tensorconv.Tensor // int64 [sparse dimensions, nnz]; an embedding has one sparse dimension
-	Values  *tensorconv.Tensor // [nnz, the parameter's other dimensions...], of its dtype
+	Indices *tensor.Tensor // int64 [sparse dimensions, nnz]; an embedding has one sparse dimension
+	Values  *tensor.Tensor // [nnz, the parameter's other dimensions...], of its dtype
 }
 
 // NNZ returns how many rows Values has.
@@ -64,13 +64,13 @@ func CheckSparseGradient(g *SparseGradient, p *Parameter) (*SparseGradient, erro
 }
 
 func (g *SparseGradient) check(p *Parameter) error {
-	for _, t := range []*tensorconv.Tensor{g.Indices, g.Values} {
+	for _, t := range []*tensor.Tensor{g.Indices, g.Values} {
 		if !t.Device().IsCPU() || !t.IsContiguous() {
 			return fmt.Errorf("%s with strides %v is not contiguous CPU memory", t, t.Strides())
 		}
 	}
 	shape := g.Indices.Shape()
-	if g.Indices.DType() != tensorconv.Int64 || len(shape) != 2 {
+	if g.Indices.DType() != tensor.Int64 || len(shape) != 2 {
 		return fmt.Errorf("the indices are %s and not int64 of shape [sparse dimensions, nnz]", g.Indices)
 	}
 	if shape[0] < 1 || shape[0] > int64(len(p.Shape)) {
@@ -80,7 +80,7 @@ func (g *SparseGradient) check(p *Parameter) error {
 	if g.Values.DType() != p.DType || !slices.Equal(g.Values.Shape(), want) {
 		return fmt.Errorf("the values are %s and not %s%v, for %d rows of a parameter of shape %v", g.Values, p.DType, want, shape[1], p.Shape)
 	}
-	elements, err := tensorconv.Slice[int64](g.Indices)
+	elements, err := tensor.Slice[int64](g.Indices)
 	if err != nil {
 		return err
 	}
@@ -99,11 +99,11 @@ func NewSparseGradient(p *Parameter, sparseDims int, nnz int64) (*SparseGradient
 	if sparseDims < 1 || sparseDims > len(p.Shape) {
 		return nil, fmt.Errorf("%w: %d sparse dimensions of a parameter of shape %v", ErrSparseGradient, sparseDims, p.Shape)
 	}
-	indices, err := tensorconv.New(tensorconv.Int64, int64(sparseDims), nnz)
+	indices, err := tensor.New(tensor.Int64, int64(sparseDims), nnz)
 	if err != nil {
 		return nil, err
 	}
-	values, err := tensorconv.New(p.DType, append([]int64{nnz}, p.Shape[sparseDims:]...)...)
+	values, err := tensor.New(p.DType, append([]int64{nnz}, p.Shape[sparseDims:]...)...)
 	if err != nil {
 		indices.Close()
 		return nil, err
@@ -159,7 +159,7 @@ func (b *SparseGradBucket) Close() {
 
 // keys are the places of g's rows as single numbers, in row-major order.
 func (g *SparseGradient) keys(shape []int64) ([]int64, error) {
-	elements, err := tensorconv.Slice[int64](g.Indices)
+	elements, err := tensor.Slice[int64](g.Indices)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (g *SparseGradient) keys(shape []int64) ([]int64, error) {
 
 // setKeys is the inverse.
 func (g *SparseGradient) setKeys(keys, shape []int64) error {
-	elements, err := tensorconv.Slice[int64](g.Indices)
+	elements, err := tensor.Slice[int64](g.Indices)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"pyhook/internal/ctxerr"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -105,7 +106,7 @@ func (h *PythonCommHook) ParseSparseHookResult(b *SparseGradBucket, v Value) (*S
 	}
 	defer parts.Close()
 	h.legacy.note(b.layout)
-	tensor := func(i int) (*tensorconv.Tensor, error) {
+	tensor := func(i int) (*tensor.Tensor, error) {
 		part, err := parts.Call("__getitem__", i)
 		if err != nil {
 			return nil, err

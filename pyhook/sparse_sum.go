@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // AverageSparse averages a sparse gradient over the ranks, by the all-gathers
@@ -21,9 +21,9 @@ import (
 // (Value.Sparse), sorted, each place once.
 func AverageSparse(ctx context.Context, group ProcessGroup, p *Parameter, g *SparseGradient) (*Future, error) {
 	switch p.DType {
-	case tensorconv.Float32:
+	case tensor.Float32:
 		return averageSparse[float32](ctx, group, p, g)
-	case tensorconv.Float64:
+	case tensor.Float64:
 		return averageSparse[float64](ctx, group, p, g)
 	}
 	return nil, fmt.Errorf("%w: summing sparse gradients of %s: only float32 and float64 are summed (torch's gloo has no half precision here either): "+
@@ -56,15 +56,15 @@ func divided[T float32 | float64](g *SparseGradient, p *Parameter, ranks int) (m
 	if err != nil {
 		return mine, err
 	}
-	values, err := tensorconv.New(p.DType, g.Values.Shape()...)
+	values, err := tensor.New(p.DType, g.Values.Shape()...)
 	if err != nil {
 		return mine, err
 	}
 	defer values.Close()
-	if err := firstError(tensorconv.Copy(values, g.Values), tensorconv.Divide(values, float64(ranks))); err != nil {
+	if err := firstError(tensor.Copy(values, g.Values), tensor.Divide(values, float64(ranks))); err != nil {
 		return mine, err
 	}
-	elements, err := tensorconv.Slice[T](values)
+	elements, err := tensor.Slice[T](values)
 	if err != nil {
 		return mine, err
 	}
@@ -85,12 +85,12 @@ type counts struct {
 // exchangeCounts asks the other ranks.
 func exchangeCounts(ctx context.Context, group ProcessGroup, dims, n int64) (c counts, err error) {
 	first := 0
-	in, out, err := gatherMemory(tensorconv.Int64, group.Size(), 2)
+	in, out, err := gatherMemory(tensor.Int64, group.Size(), 2)
 	if err != nil {
 		return c, err
 	}
 	memory := append(out, in)
-	head, err := tensorconv.Slice[int64](in)
+	head, err := tensor.Slice[int64](in)
 	if err != nil {
 		closeAll(memory)
 		return c, err
@@ -109,7 +109,7 @@ func exchangeCounts(ctx context.Context, group ProcessGroup, dims, n int64) (c c
 	}
 	// By all heads, so that every rank comes to the same end.
 	for rank, t := range out {
-		head, err := tensorconv.Slice[int64](t)
+		head, err := tensor.Slice[int64](t)
 		if err != nil {
 			return c, err
 		}
@@ -133,10 +133,10 @@ type sparseSum[T float32 | float64] struct {
 	parameter *Parameter
 	width     int
 	counts    counts
-	keys      []*tensorconv.Tensor
-	values    []*tensorconv.Tensor
-	memory    []*tensorconv.Tensor // all that is closed at the end
-	left      atomic.Int32         // gathers under way
+	keys      []*tensor.Tensor
+	values    []*tensor.Tensor
+	memory    []*tensor.Tensor // all that is closed at the end
+	left      atomic.Int32     // gathers under way
 	failed    atomic.Pointer[error]
 	result    *Future
 }
@@ -144,7 +144,7 @@ type sparseSum[T float32 | float64] struct {
 // gather starts the two all-gathers, each rank's of the most rows that one has.
 func (s *sparseSum[T]) gather(ctx context.Context, group ProcessGroup, mine cooRows[T]) error {
 	most := s.counts.most
-	inKeys, keys, err := gatherMemory(tensorconv.Int64, group.Size(), most)
+	inKeys, keys, err := gatherMemory(tensor.Int64, group.Size(), most)
 	if err != nil {
 		return err
 	}
@@ -155,11 +155,11 @@ func (s *sparseSum[T]) gather(ctx context.Context, group ProcessGroup, mine cooR
 		return err
 	}
 	s.values, s.memory = values, append(s.memory, append(values, inValues)...)
-	to, err := tensorconv.Slice[int64](inKeys)
+	to, err := tensor.Slice[int64](inKeys)
 	if err == nil {
 		copy(to, mine.keys)
 		var elements []T
-		elements, err = tensorconv.Slice[T](inValues)
+		elements, err = tensor.Slice[T](inValues)
 		copy(elements, mine.values)
 	}
 	if err != nil {
@@ -219,11 +219,11 @@ func (s *sparseSum[T]) finish(err error) {
 func (s *sparseSum[T]) sum() (*SparseGradient, error) {
 	total := cooRows[T]{width: s.width}
 	for rank := range s.keys {
-		keys, err := tensorconv.Slice[int64](s.keys[rank])
+		keys, err := tensor.Slice[int64](s.keys[rank])
 		if err != nil {
 			return nil, err
 		}
-		values, err := tensorconv.Slice[T](s.values[rank])
+		values, err := tensor.Slice[T](s.values[rank])
 		if err != nil {
 			return nil, err
 		}
@@ -234,7 +234,7 @@ func (s *sparseSum[T]) sum() (*SparseGradient, error) {
 	if err != nil {
 		return nil, err
 	}
-	values, err := tensorconv.Slice[T](out.Values)
+	values, err := tensor.Slice[T](out.Values)
 	if err == nil {
 		copy(values, total.values)
 		err = out.setKeys(total.keys, s.parameter.Shape)
@@ -247,9 +247,9 @@ func (s *sparseSum[T]) sum() (*SparseGradient, error) {
 }
 
 // gatherMemory makes one rank's input and all ranks' outputs.
-func gatherMemory(dtype tensorconv.DType, ranks int, n int64) (in *tensorconv.Tensor, out []*tensorconv.Tensor, err error) {
+func gatherMemory(dtype tensor.DType, ranks int, n int64) (in *tensor.Tensor, out []*tensor.Tensor, err error) {
 	for range ranks + 1 {
-		t, err := tensorconv.New(dtype, n)
+		t, err := tensor.New(dtype, n)
 		if err != nil {
 			closeAll(out)
 			return nil, nil, err
@@ -259,7 +259,7 @@ func gatherMemory(dtype tensorconv.DType, ranks int, n int64) (in *tensorconv.Te
 	return out[ranks], out[:ranks:ranks], nil
 }
 
-func closeAll(list []*tensorconv.Tensor) {
+func closeAll(list []*tensor.Tensor) {
 	for _, t := range list {
 		t.Close()
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // namedBucket is one of float32 parameters in a row.
@@ -20,11 +20,11 @@ func namedBucket(t *testing.T, index, count int, names []string, sizes ...[]int6
 	for i, size := range sizes {
 		n := size[0] * size[1]
 		cfg.Offsets, cfg.Lengths, cfg.Sizes = append(cfg.Offsets, total), append(cfg.Lengths, n), append(cfg.Sizes, size)
-		cfg.Parameters = append(cfg.Parameters, &Parameter{Name: names[i], Shape: size, DType: tensorconv.Float32})
+		cfg.Parameters = append(cfg.Parameters, &Parameter{Name: names[i], Shape: size, DType: tensor.Float32})
 		total += n
 	}
 	var err error
-	cfg.Buffer, err = tensorconv.New(tensorconv.Float32, total)
+	cfg.Buffer, err = tensor.New(tensor.Float32, total)
 	require.NoError(t, err)
 	b, err := NewGradBucket(cfg)
 	require.NoError(t, err)

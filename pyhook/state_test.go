@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // stateOf makes a state and closes it with the test.
@@ -43,9 +43,9 @@ func powerSteps(t require.TestingT, h CommHook, first, last int) []uint32 {
 	for step := first; step < last; step++ {
 		random := rand.New(rand.NewPCG(uint64(step), 0))
 		for i, size := range sizes {
-			buffer, err := tensorconv.New(tensorconv.Float32, size[0]*size[1])
+			buffer, err := tensor.New(tensor.Float32, size[0]*size[1])
 			require.NoError(t, err)
-			memory, err := tensorconv.Slice[float32](buffer)
+			memory, err := tensor.Slice[float32](buffer)
 			require.NoError(t, err)
 			for j := range memory {
 				memory[j] = float32(random.NormFloat64())
@@ -58,7 +58,7 @@ func powerSteps(t require.TestingT, h CommHook, first, last int) []uint32 {
 			require.NoError(t, err)
 			result, err := h.ParseHookResult(value)
 			require.NoError(t, err)
-			reduced, err := tensorconv.Slice[float32](result)
+			reduced, err := tensor.Slice[float32](result)
 			require.NoError(t, err)
 			for _, x := range reduced {
 				out = append(out, math.Float32bits(x))

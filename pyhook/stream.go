@@ -1,7 +1,7 @@
 package pyhook
 
 import (
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Stream is a stream of the trainer's on a GPU: a cudaStream_t (hipStream_t); 0
@@ -30,7 +30,7 @@ type onStream struct {
 	parse  *Object // its method: parse_value on the stream
 }
 
-func newOnStream(t *tools, device tensorconv.Device, stream Stream) (*onStream, error) {
+func newOnStream(t *tools, device tensor.Device, stream Stream) (*onStream, error) {
 	object, err := t.onStream.Invoke([]any{device.String(), uint64(stream)}, nil)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // onNotedStream is a bucket on the CPU that is handled as one on a GPU, by a
@@ -97,12 +97,12 @@ func TestAGPUsFutureThatIsDoneLaterIsWaitedForOnItsStream(t *testing.T) {
 }
 
 // elsewhere is a bucket of memory that is said to be on a device.
-func elsewhere(t *testing.T, device tensorconv.DeviceType) (*GradBucket, error) {
+func elsewhere(t *testing.T, device tensor.DeviceType) (*GradBucket, error) {
 	t.Helper()
-	memory, err := tensorconv.New(tensorconv.Float32, 4)
+	memory, err := tensor.New(tensor.Float32, 4)
 	require.NoError(t, err)
 	t.Cleanup(memory.Close)
-	there, err := tensorconv.FromPointer(memory.Data(), tensorconv.Float32, []int64{4}, nil, tensorconv.Device{Type: device, ID: 63}, nil)
+	there, err := tensor.FromPointer(memory.Data(), tensor.Float32, []int64{4}, nil, tensor.Device{Type: device, ID: 63}, nil)
 	require.NoError(t, err)
 	t.Cleanup(there.Close)
 	return NewGradBucket(BucketConfig{Index: 2, Count: 4, Buffer: there, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}})
@@ -114,7 +114,7 @@ func TestABucketOnADeviceThatTorchHasNotIsAnError(t *testing.T) {
 	require.ErrorIs(t, err, errors.ErrUnsupported)
 	assert.ErrorContains(t, err, "hint: ")
 	check(t, "a 64th GPU", func(t *testing.T) {
-		b, err := elsewhere(t, tensorconv.CUDA)
+		b, err := elsewhere(t, tensor.CUDA)
 		require.NoError(t, err)
 		defer b.Close()
 		h := load(t, "noop", HookConfig{})

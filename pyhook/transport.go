@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"pyhook/internal/reduce"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Operations that a TransportGroup has besides those of every backend.
@@ -61,12 +61,12 @@ type AllGatherer interface {
 // AllReducer combines t in place. With errors.ErrUnsupported (on every rank
 // alike) the derived all-reduce does it. Avg is asked for as Sum.
 type AllReducer interface {
-	AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) error
+	AllReduce(ctx context.Context, t *tensor.Tensor, op ReduceOp) error
 }
 
 // ReduceScatterer combines in[r] of all ranks into rank r's out; see AllReducer.
 type ReduceScatterer interface {
-	ReduceScatter(ctx context.Context, out *tensorconv.Tensor, in []*tensorconv.Tensor, op ReduceOp) error
+	ReduceScatter(ctx context.Context, out *tensor.Tensor, in []*tensor.Tensor, op ReduceOp) error
 }
 
 // Broadcaster copies rank root's data to the others'.
@@ -115,7 +115,7 @@ type groupTransport struct{ group ProcessGroup }
 func (t groupTransport) Rank() int { return t.group.Rank() }
 func (t groupTransport) Size() int { return t.group.Size() }
 
-func (t groupTransport) AllReduce(ctx context.Context, tensor *tensorconv.Tensor, op ReduceOp) error {
+func (t groupTransport) AllReduce(ctx context.Context, tensor *tensor.Tensor, op ReduceOp) error {
 	switch op {
 	case Sum, Product, Min, Max:
 		return await(ctx)(t.group.AllReduce(ctx, tensor, op))
@@ -124,7 +124,7 @@ func (t groupTransport) AllReduce(ctx context.Context, tensor *tensorconv.Tensor
 }
 
 func (t groupTransport) Broadcast(ctx context.Context, data []byte, root int) error {
-	tensor, err := tensorconv.FromSlice(data)
+	tensor, err := tensor.FromSlice(data)
 	if err != nil {
 		return err
 	}
@@ -133,10 +133,10 @@ func (t groupTransport) Broadcast(ctx context.Context, data []byte, root int) er
 }
 
 func (t groupTransport) AllGather(ctx context.Context, out [][]byte, in []byte) error {
-	tensors := make([]*tensorconv.Tensor, len(out)+1)
+	tensors := make([]*tensor.Tensor, len(out)+1)
 	for i, data := range append(out[:len(out):len(out)], in) {
 		var err error
-		if tensors[i], err = tensorconv.FromSlice(data); err != nil {
+		if tensors[i], err = tensor.FromSlice(data); err != nil {
 			return err
 		}
 		defer tensors[i].Close()

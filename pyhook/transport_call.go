@@ -7,10 +7,10 @@ import (
 	"fmt"
 
 	"pyhook/internal/reduce"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
-type tensors = []*tensorconv.Tensor
+type tensors = []*tensor.Tensor
 
 // call is one collective that runs. Its tensors are contiguous CPU memory.
 type call struct {
@@ -50,11 +50,11 @@ func (c *call) agree(format string, args ...any) error {
 }
 
 // temp makes n tensors like t, released with the call.
-func (c *call) temp(t *tensorconv.Tensor, n int, length int64) (tensors, error) {
+func (c *call) temp(t *tensor.Tensor, n int, length int64) (tensors, error) {
 	out := make(tensors, n)
 	for i := range out {
 		var err error
-		if out[i], err = tensorconv.New(t.DType(), length); err != nil {
+		if out[i], err = tensor.New(t.DType(), length); err != nil {
 			return nil, err
 		}
 		c.temps = append(c.temps, out[i])
@@ -75,7 +75,7 @@ func raw(list tensors) ([][]byte, error) {
 		if t == nil {
 			continue
 		}
-		data, err := tensorconv.RawBytes(t)
+		data, err := tensor.RawBytes(t)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,7 @@ func (c *call) exchange(send, recv tensors) error {
 }
 
 // plain is the operation without Avg, which is Sum and then averaged.
-func (c *call) plain(op ReduceOp, d tensorconv.DType) (string, error) {
+func (c *call) plain(op ReduceOp, d tensor.DType) (string, error) {
 	plain := op
 	if op == Avg {
 		plain = Sum
@@ -110,22 +110,22 @@ func (c *call) plain(op ReduceOp, d tensorconv.DType) (string, error) {
 	return string(plain), nil
 }
 
-func averages(d tensorconv.DType) bool {
+func averages(d tensor.DType) bool {
 	switch d {
-	case tensorconv.Float64, tensorconv.Float32, tensorconv.Float16, tensorconv.BFloat16:
+	case tensor.Float64, tensor.Float32, tensor.Float16, tensor.BFloat16:
 		return true
 	}
 	return d.IsComplex()
 }
 
-func (c *call) average(op ReduceOp, t *tensorconv.Tensor) error {
+func (c *call) average(op ReduceOp, t *tensor.Tensor) error {
 	if op != Avg {
 		return nil
 	}
-	return tensorconv.Divide(t, float64(c.g.size))
+	return tensor.Divide(t, float64(c.g.size))
 }
 
-func (c *call) allReduce(t *tensorconv.Tensor, op ReduceOp) error {
+func (c *call) allReduce(t *tensor.Tensor, op ReduceOp) error {
 	plain, err := c.plain(op, t.DType())
 	if err != nil {
 		return err
@@ -164,7 +164,7 @@ func (c *call) allReduce(t *tensorconv.Tensor, op ReduceOp) error {
 	return c.exchange(same, parts)
 }
 
-func (c *call) reduceSmall(t *tensorconv.Tensor, plain string, op ReduceOp) error {
+func (c *call) reduceSmall(t *tensor.Tensor, plain string, op ReduceOp) error {
 	parts, err := c.temp(t, c.g.size, t.Len())
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func (c *call) reduceSmall(t *tensorconv.Tensor, plain string, op ReduceOp) erro
 }
 
 // flat is t in one dimension: reduce wants one length.
-func flat(t *tensorconv.Tensor, c *call) *tensorconv.Tensor {
+func flat(t *tensor.Tensor, c *call) *tensor.Tensor {
 	view, err := t.View(0, []int64{t.Len()}, nil)
 	if err != nil {
 		return t
@@ -190,7 +190,7 @@ func flat(t *tensorconv.Tensor, c *call) *tensorconv.Tensor {
 }
 
 // scatterSum combines in[own rank] of all ranks, in their order, into out.
-func (c *call) scatterSum(out *tensorconv.Tensor, in tensors, plain string) error {
+func (c *call) scatterSum(out *tensor.Tensor, in tensors, plain string) error {
 	parts, err := c.temp(out, c.g.size, out.Len())
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ func (c *call) scatterSum(out *tensorconv.Tensor, in tensors, plain string) erro
 	return reduce.Into(plain, flat(out, c), parts)
 }
 
-func (c *call) reduceScatter(out *tensorconv.Tensor, in tensors, op ReduceOp) error {
+func (c *call) reduceScatter(out *tensor.Tensor, in tensors, op ReduceOp) error {
 	plain, err := c.plain(op, out.DType())
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func (c *call) reduceScatter(out *tensorconv.Tensor, in tensors, op ReduceOp) er
 }
 
 // reduce is an all-reduce that changes the root's tensor only.
-func (c *call) reduce(t *tensorconv.Tensor, op ReduceOp, root int) error {
+func (c *call) reduce(t *tensor.Tensor, op ReduceOp, root int) error {
 	plain, err := c.plain(op, t.DType())
 	if err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"pyhook/internal/ctxerr"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // defaultTimeout is PyTorch's for collectives.
@@ -179,7 +179,7 @@ func (g *TransportGroup) run(op *operation, tag Tag) (err error) {
 }
 
 // future starts op and returns the future of result.
-func (g *TransportGroup) future(ctx context.Context, op *operation, result *tensorconv.Tensor) (*Future, error) {
+func (g *TransportGroup) future(ctx context.Context, op *operation, result *tensor.Tensor) (*Future, error) {
 	if ctx.Err() != nil {
 		return nil, groupError(op.name, g.rank, ctxerr.While(ctx, "not issued"))
 	}
@@ -198,17 +198,17 @@ func (g *TransportGroup) future(ctx context.Context, op *operation, result *tens
 }
 
 // AllReduce: see ProcessGroup.
-func (g *TransportGroup) AllReduce(ctx context.Context, t *tensorconv.Tensor, op ReduceOp) (*Future, error) {
+func (g *TransportGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op ReduceOp) (*Future, error) {
 	return g.future(ctx, &operation{name: "all_reduce", reduce: op, out: tensors{t}}, t)
 }
 
 // Broadcast: see ProcessGroup.
-func (g *TransportGroup) Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*Future, error) {
+func (g *TransportGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*Future, error) {
 	return g.future(ctx, &operation{name: "broadcast", peer: root, out: tensors{t}}, t)
 }
 
 // AllGather: see ProcessGroup.
-func (g *TransportGroup) AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*Future, error) {
+func (g *TransportGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*Future, error) {
 	return g.future(ctx, &operation{name: "all_gather", out: slices.Clone(out), in: tensors{in}}, in)
 }
 

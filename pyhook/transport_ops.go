@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // operation is a collective, a send or a recv, as Python or Go asks for it.
@@ -84,18 +84,18 @@ func (op *operation) run(c *call) error {
 			if t.IsContiguous() {
 				continue
 			}
-			dense, err := tensorconv.New(t.DType(), t.Shape()...)
+			dense, err := tensor.New(t.DType(), t.Shape()...)
 			if err != nil {
 				return nil, err
 			}
 			c.temps = append(c.temps, dense)
 			if out[i] = dense; read {
-				if err := tensorconv.Copy(dense, t); err != nil {
+				if err := tensor.Copy(dense, t); err != nil {
 					return nil, err
 				}
 			}
 			if write {
-				back = append(back, func() error { return tensorconv.Copy(t, dense) })
+				back = append(back, func() error { return tensor.Copy(t, dense) })
 			}
 		}
 		return out, nil
@@ -122,11 +122,11 @@ func (op *operation) run(c *call) error {
 func (op *operation) dispatch(c *call) error {
 	switch op.name {
 	case "all_reduce":
-		return each(op.out, func(t *tensorconv.Tensor) error { return c.allReduce(t, op.reduce) })
+		return each(op.out, func(t *tensor.Tensor) error { return c.allReduce(t, op.reduce) })
 	case "reduce":
-		return each(op.out, func(t *tensorconv.Tensor) error { return c.reduce(t, op.reduce, op.peer) })
+		return each(op.out, func(t *tensor.Tensor) error { return c.reduce(t, op.reduce, op.peer) })
 	case "broadcast":
-		return each(op.out, func(t *tensorconv.Tensor) error { return c.broadcast(t, op.peer) })
+		return each(op.out, func(t *tensor.Tensor) error { return c.broadcast(t, op.peer) })
 	case "all_gather":
 		for i, in := range op.in {
 			if err := c.allGather(op.out[i*c.g.size:(i+1)*c.g.size], in); err != nil {
@@ -155,7 +155,7 @@ func (op *operation) dispatch(c *call) error {
 	return fmt.Errorf("%s: %w", op.name, errors.ErrUnsupported)
 }
 
-func each(list tensors, f func(*tensorconv.Tensor) error) error {
+func each(list tensors, f func(*tensor.Tensor) error) error {
 	for _, t := range list {
 		if err := f(t); err != nil {
 			return err
@@ -164,7 +164,7 @@ func each(list tensors, f func(*tensorconv.Tensor) error) error {
 	return nil
 }
 
-func (c *call) broadcast(t *tensorconv.Tensor, root int) error {
+func (c *call) broadcast(t *tensor.Tensor, root int) error {
 	data, err := raw(tensors{t})
 	if err != nil {
 		return err
@@ -181,7 +181,7 @@ func (c *call) broadcast(t *tensorconv.Tensor, root int) error {
 	return c.g.move.broadcast(c.ctx, c.next(), data[0], root)
 }
 
-func (c *call) allGather(out tensors, in *tensorconv.Tensor) error {
+func (c *call) allGather(out tensors, in *tensor.Tensor) error {
 	for rank, t := range out {
 		if t.Len() != in.Len() {
 			return fmt.Errorf("output %d has %d elements and the input %d", rank, t.Len(), in.Len())
@@ -225,7 +225,7 @@ func (c *call) allToAll(out, in tensors) error {
 	return c.exchange(in, out)
 }
 
-func (c *call) gather(out tensors, in *tensorconv.Tensor, root int) error {
+func (c *call) gather(out tensors, in *tensor.Tensor, root int) error {
 	if err := c.agree("gather %s x%d to rank %d", in.DType(), in.Len(), root); err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (c *call) gather(out tensors, in *tensorconv.Tensor, root int) error {
 	return c.exchange(send, out)
 }
 
-func (c *call) scatter(out *tensorconv.Tensor, in tensors, root int) error {
+func (c *call) scatter(out *tensor.Tensor, in tensors, root int) error {
 	if err := c.agree("scatter %s x%d of rank %d", out.DType(), out.Len(), root); err != nil {
 		return err
 	}

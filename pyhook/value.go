@@ -3,14 +3,14 @@ package pyhook
 import (
 	"sync/atomic"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Value is what a future completed with: a tensor of Go's, the bucket's own
 // buffer, or a Python object that ParseHookResult reads. It belongs to its
 // future and is valid until that is closed.
 type Value struct {
-	tensor *tensorconv.Tensor
+	tensor *tensor.Tensor
 	bucket *GradBucket // of the hook call; nil for other futures
 	held   *held
 }
@@ -19,16 +19,16 @@ type Value struct {
 type held struct {
 	object *Object
 	sparse *SparseGradient
-	tensor *tensorconv.Tensor // of OwnedTensorValue
-	python *pythonBucket      // what the hook was called with, to read object by
+	tensor *tensor.Tensor // of OwnedTensorValue
+	python *pythonBucket  // what the hook was called with, to read object by
 	closed atomic.Bool
 }
 
 // TensorValue makes the Value of a Go-native hook's future.
-func TensorValue(t *tensorconv.Tensor) Value { return Value{tensor: t} }
+func TensorValue(t *tensor.Tensor) Value { return Value{tensor: t} }
 
 // Tensor returns the Go tensor, or nil where the value is a Python object.
-func (v Value) Tensor() *tensorconv.Tensor { return v.tensor }
+func (v Value) Tensor() *tensor.Tensor { return v.tensor }
 
 // Object returns the Python object, or nil where the value is a Go tensor.
 func (v Value) Object() *Object {

@@ -10,7 +10,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 
-files=(tensorconv/owner.go pyhook/tools.go cbridge/internal/ctest/ctest.go internal/hookbench/scale.go)
+files=(tensorconv/python.go pyhook/tools.go cbridge/internal/ctest/ctest.go internal/hookbench/scale.go)
 digest=0x$(sha256sum cbridge/pyapi.h | cut -c1-12)
 
 for file in "${files[@]}"; do

@@ -1,17 +1,21 @@
-package tensorconv
+package tensorconv_test
 
 import (
 	"fmt"
 	"testing"
 	"time"
 
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
+
 	"github.com/stretchr/testify/require"
 )
 
 func BenchmarkToTorch(b *testing.B) {
-	x := newClosed(b, Float32, 1000, 10)
+	x := torchtest.New(b, tensor.Float32, 1000, 10)
 	for b.Loop() {
-		o, err := x.Python()
+		o, err := tensorconv.ToPython(x)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -20,9 +24,9 @@ func BenchmarkToTorch(b *testing.B) {
 }
 
 func BenchmarkFromTorch(b *testing.B) {
-	o := eval(b, "torch.zeros(1000, 10)")
+	o := torchtest.Eval(b, "torch.zeros(1000, 10)")
 	for b.Loop() {
-		x, err := FromPython(o)
+		x, err := tensorconv.FromPython(o)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -31,9 +35,9 @@ func BenchmarkFromTorch(b *testing.B) {
 }
 
 func BenchmarkFromNumpy(b *testing.B) {
-	o := eval(b, "numpy.zeros((1000, 10))")
+	o := torchtest.Eval(b, "numpy.zeros((1000, 10))")
 	for b.Loop() {
-		x, err := FromPython(o)
+		x, err := tensorconv.FromPython(o)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -44,7 +48,7 @@ func BenchmarkFromNumpy(b *testing.B) {
 func BenchmarkFromSlice(b *testing.B) {
 	s := make([]float32, 10_000)
 	for b.Loop() {
-		x, err := FromSlice(s)
+		x, err := tensor.FromSlice(s)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -56,20 +60,20 @@ func BenchmarkFromSlice(b *testing.B) {
 // DDP's default size, and prints the ratio.
 func BenchmarkCopy(b *testing.B) {
 	const bytes = 25 << 20
-	for _, pair := range [][2]DType{{Float16, Float32}, {Float32, Float16}, {BFloat16, Float32}, {Float32, BFloat16}, {Float32, Float32}, {Float64, Float32}} {
+	for _, pair := range [][2]tensor.DType{{tensor.Float16, tensor.Float32}, {tensor.Float32, tensor.Float16}, {tensor.BFloat16, tensor.Float32}, {tensor.Float32, tensor.BFloat16}, {tensor.Float32, tensor.Float32}, {tensor.Float64, tensor.Float32}} {
 		from, to := pair[0], pair[1]
 		n := int64(bytes / max(from.Size(), to.Size()))
 		b.Run(from.String()+"_to_"+to.String(), func(b *testing.B) {
-			src, dst := newClosed(b, from, n), newClosed(b, to, n)
-			s, d := toPython(b, src), toPython(b, dst)
-			threads := call(b, "evaluate", "torch.get_num_threads()")
-			call(b, "evaluate", "torch.set_num_threads(1)")
-			defer call(b, "evaluate", fmt.Sprintf("torch.set_num_threads(%d)", threads))
+			src, dst := torchtest.New(b, from, n), torchtest.New(b, to, n)
+			s, d := torchtest.ToPython(b, src), torchtest.ToPython(b, dst)
+			threads := torchtest.Call(b, "evaluate", "torch.get_num_threads()")
+			torchtest.Call(b, "evaluate", "torch.set_num_threads(1)")
+			defer torchtest.Call(b, "evaluate", fmt.Sprintf("torch.set_num_threads(%d)", threads))
 			b.SetBytes(n * int64(from.Size()+to.Size()))
 			var ours, torchs time.Duration
 			for b.Loop() {
 				start := time.Now()
-				require.NoError(b, Copy(dst, src))
+				require.NoError(b, tensor.Copy(dst, src))
 				ours += time.Since(start)
 				b.StopTimer()
 				start = time.Now()

@@ -1,4 +1,4 @@
-package tensorconv
+package tensorconv_test
 
 import (
 	"fmt"
@@ -10,29 +10,31 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
 )
 
 // childMain runs in a process whose Python has not imported torch.
 func childMain() {
 	t := require.New(childT{})
-	x, err := FromSlice([]float32{1, 2})
+	x, err := tensor.FromSlice([]float32{1, 2})
 	t.NoError(err)
-	_, err = x.Python()
+	_, err = tensorconv.ToPython(x)
 	t.ErrorIs(err, cbridge.ErrNotRunning)
-	helperSource = "import sys, numpy\ndef evaluate(e): return eval(e, globals())\n"
-	t.NoError(startWithoutTorch())
+	t.NoError(torchtest.Start("import sys, numpy\ndef evaluate(e): return eval(e, globals())\n"))
 
-	array, err := helper.Call("evaluate", "numpy.arange(3.0)")
+	array, err := torchtest.Helper.Call("evaluate", "numpy.arange(3.0)")
 	t.NoError(err)
-	y, err := FromPython(array)
+	y, err := tensorconv.FromPython(array)
 	t.NoError(err)
 	t.Equal(int64(3), y.Len())
-	imported, err := helper.CallValue("evaluate", "'torch' in sys.modules")
+	imported, err := torchtest.Helper.CallValue("evaluate", "'torch' in sys.modules")
 	t.NoError(err)
 	t.Equal(false, imported)
 
 	// The first answer, Python not running, was not kept.
-	o, err := x.Python()
+	o, err := tensorconv.ToPython(x)
 	t.NoError(err)
 	text, err := o.Str()
 	t.NoError(err)

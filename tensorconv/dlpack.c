@@ -1,10 +1,13 @@
 // DLPack in and out. A deleter runs on whatever thread drops the last use,
 // without the GIL: it is pure C.
 
-#include "memory.h"
+#include "dlpack.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+// Destructors have no way to the table but this; it is the same for all of the process.
+static const pyh_api *api;
 
 static const char legacy_name[] = "dltensor";
 static const char versioned_name[] = "dltensor_versioned";
@@ -12,25 +15,27 @@ static const char versioned_name[] = "dltensor_versioned";
 // One block: the managed tensor, then its shape and strides.
 typedef struct {
   DLManagedTensor managed;
-  pyh_owner *owner;
+  const pyh_memory *memory;
+  void *owner;
   int64_t dims[];
 } legacy_block;
 
 typedef struct {
   DLManagedTensorVersioned managed;
-  pyh_owner *owner;
+  const pyh_memory *memory;
+  void *owner;
   int64_t dims[];
 } versioned_block;
 
 static void free_legacy(DLManagedTensor *m) {
   legacy_block *b = m->manager_ctx;
-  pyh_owner_release(b->owner);
+  b->memory->release(b->owner);
   free(b);
 }
 
 static void free_versioned(DLManagedTensorVersioned *m) {
   versioned_block *b = m->manager_ctx;
-  pyh_owner_release(b->owner);
+  b->memory->release(b->owner);
   free(b);
 }
 
@@ -61,8 +66,9 @@ static DLManagedTensor *export_legacy(const pyh_tensor *t) {
   describe(&b->managed.dl_tensor, b->dims, t);
   b->managed.manager_ctx = b;
   b->managed.deleter = free_legacy;
+  b->memory = t->memory;
   b->owner = t->owner;
-  pyh_owner_retain(t->owner);
+  t->memory->retain(t->owner);
   return &b->managed;
 }
 
@@ -73,14 +79,11 @@ static DLManagedTensorVersioned *export_versioned(const pyh_tensor *t) {
   b->managed.manager_ctx = b;
   b->managed.deleter = free_versioned;
   b->managed.flags = 0;
+  b->memory = t->memory;
   b->owner = t->owner;
-  pyh_owner_retain(t->owner);
+  t->memory->retain(t->owner);
   return &b->managed;
 }
-
-// The capsule's destructor has no way to the table but this; it is the same
-// for every capsule of the process.
-static const pyh_api *api;
 
 // A capsule that nobody consumed keeps its name, and the tensor with it.
 static void drop_legacy(PyObject *capsule) {
@@ -142,13 +145,24 @@ PyObject *pyh_exchange_export(const DLPackExchangeAPI *x, const pyh_tensor *t) {
   return obj;
 }
 
-static void own_import(const pyh_api *py, int kind, void *managed, pyh_import *out) {
-  pyh_owner *o = pyh_owner_foreign(0);
-  o->kind = kind;
-  o->base = managed;
-  o->py = py;
-  out->owner = o;
+static void delete_legacy(void *managed) {
+  DLManagedTensor *m = managed;
+  if (m->deleter != NULL) {
+    m->deleter(m);
+  }
 }
+
+static void delete_versioned(void *managed) {
+  DLManagedTensorVersioned *m = managed;
+  if (m->deleter != NULL) {
+    m->deleter(m);
+  }
+}
+
+// Producers' deleters may need the GIL (numpy's do), and the thread that drops the last reference
+// may not have it.
+static void free_imported_legacy(void *managed) { api->defer_call(delete_legacy, managed); }
+static void free_imported_versioned(void *managed) { api->defer_call(delete_versioned, managed); }
 
 static int take_versioned(const pyh_api *py, DLManagedTensorVersioned *m,
                           pyh_import *out, uint32_t *major) {
@@ -162,7 +176,9 @@ static int take_versioned(const pyh_api *py, DLManagedTensorVersioned *m,
   }
   out->tensor = m->dl_tensor;
   out->read_only = (m->flags & DLPACK_READ_ONLY) != 0;
-  own_import(py, PYH_OWN_VERSIONED, m, out);
+  api = py;
+  out->managed = m;
+  out->free = free_imported_versioned;
   return 0;
 }
 
@@ -185,7 +201,9 @@ int pyh_dlpack_import(const pyh_api *py, PyObject *capsule, pyh_import *out, uin
   }
   out->tensor = m->dl_tensor;
   out->read_only = 0;
-  own_import(py, PYH_OWN_LEGACY, m, out);
+  api = py;
+  out->managed = m;
+  out->free = free_imported_legacy;
   return 0;
 }
 

@@ -4,19 +4,20 @@ import (
 	"fmt"
 	"log"
 
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
 // A Go slice becomes a tensor of torch's over the same memory.
 func ExampleFromSlice() {
 	grads := []float32{1, 2, 3, 4, 5, 6}
-	x, err := tensorconv.FromSlice(grads, 2, 3)
+	x, err := tensor.FromSlice(grads, 2, 3)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer x.Close()
 
-	o, err := x.Python()
+	o, err := tensorconv.ToPython(x)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func ExampleFromSlice() {
 
 // C memory is the one to prefer for buckets: it is aligned and never moves.
 func ExampleNew() {
-	bucket, err := tensorconv.New(tensorconv.Float32, 10)
+	bucket, err := tensor.New(tensor.Float32, 10)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -42,12 +43,12 @@ func ExampleNew() {
 		log.Fatal(err)
 	}
 	defer weight.Close()
-	values, err := tensorconv.Slice[float32](weight)
+	values, err := tensor.Slice[float32](weight)
 	if err != nil {
 		log.Fatal(err)
 	}
 	values[0] = 1
-	all, err := tensorconv.Slice[float32](bucket)
+	all, err := tensor.Slice[float32](bucket)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -58,12 +59,12 @@ func ExampleNew() {
 // Go sees a Python tensor's memory.
 func ExampleFromPython() {
 	bits := []uint16{0x3c00, 0x4000} // 1 and 2
-	half, err := tensorconv.FromSliceAs(bits, tensorconv.Float16)
+	half, err := tensor.FromSliceAs(bits, tensor.Float16)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer half.Close()
-	o, err := half.Python()
+	o, err := tensorconv.ToPython(half)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -80,20 +81,20 @@ func ExampleFromPython() {
 
 // Copy converts between dtypes as torch's copy_ does.
 func ExampleCopy() {
-	src, err := tensorconv.FromSlice([]float32{1, 2.5, -3})
+	src, err := tensor.FromSlice([]float32{1, 2.5, -3})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer src.Close()
-	dst, err := tensorconv.New(tensorconv.Int8, 3)
+	dst, err := tensor.New(tensor.Int8, 3)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer dst.Close()
-	if err := tensorconv.Copy(dst, src); err != nil {
+	if err := tensor.Copy(dst, src); err != nil {
 		log.Fatal(err)
 	}
-	values, err := tensorconv.Slice[int8](dst)
+	values, err := tensor.Slice[int8](dst)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package tensorconv
+package tensorconv_test
 
 import (
 	"encoding/binary"
@@ -8,6 +8,10 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -74,34 +78,34 @@ func FuzzDLPackImport(f *testing.F) {
 	f.Fuzz(func(t *testing.T, major uint32, flags uint64, hasData bool, device, ndim int32, dims []byte, hasShape, hasStrides bool, code, bits uint8, lanes uint16, from uint64) {
 		page, err := guarded()
 		require.NoError(t, err)
-		call(t, "forget") // what an input that failed left
+		torchtest.Call(t, "forget") // what an input that failed left
 		c := craft{major: int64(major), flags: int64(flags), device: int64(device), ndim: int64(ndim), code: int64(code), bits: int64(bits), lanes: int64(lanes), from: int64(from)}
 		if hasData {
 			c.data = addressOf(page)
 		}
-		sizes, strides := readDims(dims, int(min(max(ndim, 0), maxDims)))
+		sizes, strides := readDims(dims, int(min(max(ndim, 0), tensorconv.MaxDims)))
 		if hasStrides {
 			c.strides = strides
 		}
 		switch {
-		case hasShape && (ndim < 0 || ndim > maxDims): // so many sizes nobody should look at
+		case hasShape && (ndim < 0 || ndim > tensorconv.MaxDims): // so many sizes nobody should look at
 			c.shapeAt = addressOf(page) - 8
 		case hasShape:
 			c.shape = sizes
 		}
 		capsule := c.capsule(t)
-		x, err := FromPython(capsule)
+		x, err := tensorconv.FromPython(capsule)
 		capsule.Close()
 		assert.Equal(t, c.canBe(from), err == nil, "%+v: %v", c, err)
 		if err != nil {
-			requireError(t, err, "")
+			torchtest.RequireError(t, err, "")
 		} else {
 			func() {
 				defer x.Close()
 				c.read(t, x, page)
 			}()
 		}
-		assert.Equal(t, []any{int64(1), int64(0)}, call(t, "deletions"))
+		assert.Equal(t, []any{int64(1), int64(0)}, torchtest.Call(t, "deletions"))
 	})
 }
 
@@ -122,11 +126,11 @@ func readDims(from []byte, n int) (sizes, strides []int64) {
 // canBe is whether the content describes memory that there could be, by numbers
 // without limits.
 func (c craft) canBe(from uint64) bool {
-	dtype, err := dtypeOf(uint8(c.code), uint8(c.bits), uint16(c.lanes))
+	dtype, err := tensor.DTypeOfDLPack(uint8(c.code), uint8(c.bits), uint16(c.lanes))
 	if c.major > 1 || c.major == 1 && c.flags&1 != 0 || c.device < 1 || err != nil {
 		return false
 	}
-	if c.ndim < 0 || c.ndim > maxDims || c.ndim > 0 && c.shape == nil {
+	if c.ndim < 0 || c.ndim > tensorconv.MaxDims || c.ndim > 0 && c.shape == nil {
 		return false
 	}
 	n, empty := big.NewInt(1), false
@@ -137,7 +141,7 @@ func (c craft) canBe(from uint64) bool {
 		empty = empty || size == 0
 		n.Mul(n, big.NewInt(max(size, 1)))
 	}
-	limit := big.NewInt(beyond)
+	limit := big.NewInt(1 << 58)
 	if n.Cmp(limit) > 0 {
 		return false
 	}
@@ -152,7 +156,7 @@ func (c craft) canBe(from uint64) bool {
 	size := big.NewInt(int64(dtype.Size()))
 	lowest := new(big.Int).Add(first, low.Mul(low, size))
 	end := new(big.Int).Add(first, high.Mul(high.Add(high, big.NewInt(1)), size))
-	return lowest.Sign() > 0 && end.BitLen() < 64 && dtype.aligned(uintptr(first.Uint64()))
+	return lowest.Sign() > 0 && end.BitLen() < 64 && first.Uint64()%uint64(alignmentOf(dtype)) == 0
 }
 
 // reach is the lowest and the highest element, counted from the first.
@@ -160,7 +164,7 @@ func (c craft) reach() (low, high *big.Int) {
 	low, high = new(big.Int), new(big.Int)
 	strides := c.strides
 	if strides == nil {
-		strides = contiguous(c.shape[:c.ndim])
+		strides = rowMajor(c.shape[:c.ndim])
 	}
 	for i, size := range c.shape[:c.ndim] {
 		step := new(big.Int).Mul(big.NewInt(size-1), big.NewInt(strides[i]))
@@ -174,15 +178,15 @@ func (c craft) reach() (low, high *big.Int) {
 }
 
 // read compares x's elements with what the page holds where c says they are.
-func (c craft) read(t *testing.T, x *Tensor, page []byte) {
+func (c craft) read(t *testing.T, x *tensor.Tensor, page []byte) {
 	t.Helper()
 	assert.Len(t, x.Strides(), len(x.Shape()))
-	assert.Equal(t, Device{Type: DeviceType(c.device)}, x.Device())
+	assert.Equal(t, tensor.Device{Type: tensor.DeviceType(c.device)}, x.Device())
 	if x.Len() == 0 || !x.Device().IsCPU() || x.Len() > 1<<13 {
 		return
 	}
-	low, high, ok := span(x.Shape(), x.Strides())
-	require.True(t, ok)
+	_, low, high, err := tensor.Extent(x.Shape(), x.Strides())
+	require.NoError(t, err)
 	size := int64(x.DType().Size())
 	if c.from < 0 || c.from > int64(len(page)) || c.from+low*size < 0 || c.from+(high+1)*size > int64(len(page)) {
 		return
@@ -202,17 +206,17 @@ func (c craft) read(t *testing.T, x *Tensor, page []byte) {
 			index[i] = 0
 		}
 	}
-	require.Equal(t, want, walk(x))
-	o, err := x.Python()
+	require.Equal(t, want, torchtest.Walk(x))
+	o, err := tensorconv.ToPython(x)
 	if err != nil {
-		if x.Device().Type == CPU { // this torch may not know of pinned memory
-			requireError(t, err, "torch ") // has no such dtype or strides, or needs complex128 aligned
+		if x.Device().Type == tensor.CPU { // this torch may not know of pinned memory
+			torchtest.RequireError(t, err, "torch ") // has no such dtype or strides, or needs complex128 aligned
 		}
 		return
 	}
 	defer o.Close()
-	got := call(t, "raw", o).([]byte)
-	if x.DType() == Bool { // bytes other than 0 and 1 are true, and torch's copies make them 1
+	got := torchtest.Call(t, "raw", o).([]byte)
+	if x.DType() == tensor.Bool { // bytes other than 0 and 1 are true, and torch's copies make them 1
 		got, want = truths(got), truths(want)
 	}
 	require.Equal(t, want, got)
@@ -225,3 +229,25 @@ func truths(bytes []byte) []byte {
 	}
 	return out
 }
+
+// rowMajor are the strides of contiguous memory.
+func rowMajor(shape []int64) []int64 {
+	strides := make([]int64, len(shape))
+	step := int64(1)
+	for i := len(shape) - 1; i >= 0; i-- {
+		strides[i], step = step, step*max(shape[i], 1)
+	}
+	return strides
+}
+
+// alignmentOf is what an element's address must be a multiple of.
+func alignmentOf(dtype tensor.DType) int { return dtype.Real().Size() }
+
+// DLPack's type codes.
+const (
+	dlInt     = 0
+	dlUInt    = 1
+	dlFloat   = 2
+	dlBfloat  = 4
+	dlComplex = 5
+)

@@ -1,6 +1,6 @@
 package tensorconv
 
-// #include "memory.h"
+// #include "dlpack.h"
 //
 // static PyObject *type_of(const pyh_api *py, PyObject *o) { return py->PyObject_Type(o); }
 // static void decref(const pyh_api *py, PyObject *o) { py->Py_DecRef(o); }
@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"pyhook/cbridge"
+	"pyhook/internal/memory"
+	"pyhook/tensor"
 )
 
 // maxDims is numpy's limit, and that of torch's iterators.
@@ -30,12 +32,12 @@ const maxDims = 64
 // not show the tensor's values (requires_grad, or the conjugate or negative bit
 // set), is an *Error: copy, detach or resolve it first. So is memory that is
 // not aligned for its elements.
-func FromPython(o *cbridge.Object) (*Tensor, error) {
+func FromPython(o *cbridge.Object) (*tensor.Tensor, error) {
 	s, err := importedTorch()
 	if err != nil {
-		return nil, &Error{Op: "from Python", Why: "looking for torch", Err: err}
+		return nil, &tensor.Error{Op: "from Python", Why: "looking for torch", Err: err}
 	}
-	dtype := Invalid
+	dtype := tensor.Invalid
 	var maker *cbridge.Object // of o's capsule, if it need not be asked for
 	if s != nil {
 		isTensor, err := s.objection(o)
@@ -48,7 +50,7 @@ func FromPython(o *cbridge.Object) (*Tensor, error) {
 		// Dtypes that DLPack refuses come as bytes.
 		viewed, d, err := s.asBytes(o)
 		if err != nil {
-			return nil, &Error{Op: "from Python", Why: "viewing it as integers", Err: err}
+			return nil, &tensor.Error{Op: "from Python", Why: "viewing it as integers", Err: err}
 		}
 		if viewed != nil {
 			defer viewed.Close()
@@ -59,18 +61,19 @@ func FromPython(o *cbridge.Object) (*Tensor, error) {
 	if err := importDLPack(o, maker, &imported); err != nil {
 		return nil, err
 	}
-	t, err := newImported(&imported, dtype)
+	owner := memory.Of(imported.managed, unsafe.Pointer(imported.free))
+	t, err := newImported(&imported, dtype, owner)
 	if err != nil {
-		C.pyh_owner_release(imported.owner)
+		owner.Release()
 	}
 	return t, err
 }
 
 // newImported takes the owner over, but not with an error. dtype is that of
-// what was imported as bytes, else Invalid.
-func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
-	refuse := func(format string, args ...any) (*Tensor, error) {
-		return nil, &Error{Op: "DLPack import", Why: fmt.Sprintf(format, args...)}
+// what was imported as bytes, else tensor.Invalid.
+func newImported(imported *C.pyh_import, dtype tensor.DType, owner memory.Owner) (*tensor.Tensor, error) {
+	refuse := func(format string, args ...any) (*tensor.Tensor, error) {
+		return nil, &tensor.Error{Op: "DLPack import", Why: fmt.Sprintf(format, args...)}
 	}
 	d := &imported.tensor
 	ndim := int(d.ndim)
@@ -84,25 +87,22 @@ func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
 	case ndim > 0 && d.shape == nil:
 		return refuse("%d dimensions without sizes", ndim)
 	}
-	if dtype == Invalid {
+	if dtype == tensor.Invalid {
 		var err error
-		if dtype, err = dtypeOf(uint8(d.dtype.code), uint8(d.dtype.bits), uint16(d.dtype.lanes)); err != nil {
+		if dtype, err = tensor.DTypeOfDLPack(uint8(d.dtype.code), uint8(d.dtype.bits), uint16(d.dtype.lanes)); err != nil {
 			return nil, err
 		}
 	}
 	shape := make([]int64, ndim)
 	copy(shape, unsafe.Slice((*int64)(unsafe.Pointer(d.shape)), ndim))
-	n, err := count(shape)
-	if err != nil {
-		return nil, err
-	}
-	strides := contiguous(shape)
-	if d.strides != nil { // NULL means contiguous
+	var strides []int64 // nil: contiguous
+	if d.strides != nil {
+		strides = make([]int64, ndim)
 		copy(strides, unsafe.Slice((*int64)(unsafe.Pointer(d.strides)), ndim))
 	}
-	low, high, ok := span(shape, strides)
-	if !ok {
-		return refuse("strides %v reach beyond any memory", strides)
+	n, low, high, err := tensor.Extent(shape, strides)
+	if err != nil {
+		return nil, &tensor.Error{Op: "DLPack import", Why: "what the producer says", Err: err}
 	}
 	var data unsafe.Pointer // of no elements: nil, whatever the producer says
 	if n > 0 {
@@ -112,12 +112,12 @@ func newImported(imported *C.pyh_import, dtype DType) (*Tensor, error) {
 		case !addressable(uintptr(d.data), uint64(d.byte_offset), low*int64(dtype.Size()), (high+1)*int64(dtype.Size())):
 			return refuse("shape %v with strides %v at %p and %d bytes goes round the address space", shape, strides, d.data, uint64(d.byte_offset))
 		}
-		if data = unsafe.Add(d.data, int(d.byte_offset)); !dtype.aligned(uintptr(data)) {
+		if data = unsafe.Add(d.data, int(d.byte_offset)); !dtype.Aligned(data) {
 			return refuse("%p is not aligned for %s", data, dtype)
 		}
 	}
-	device := Device{Type: DeviceType(d.device._type), ID: int32(d.device.id)}
-	return newTensor(data, dtype, device, shape, strides, imported.owner), nil
+	device := tensor.Device{Type: tensor.DeviceType(d.device._type), ID: int32(d.device.id)}
+	return tensor.FromOwner(data, dtype, shape, strides, device, owner)
 }
 
 // addressable reports whether the bytes from low to high, counted from offset bytes
@@ -129,7 +129,7 @@ func addressable(base uintptr, offset uint64, low, high int64) bool {
 
 // objection says whether o is a torch tensor and why its memory is not its
 // values.
-func (s *torchSide) objection(o *cbridge.Object) (bool, error) {
+func (s *torchAPI) objection(o *cbridge.Object) (bool, error) {
 	var why *C.char
 	var isTensor C.int
 	err := s.tensor.Pointer(func(kind unsafe.Pointer) error {
@@ -142,35 +142,35 @@ func (s *torchSide) objection(o *cbridge.Object) (bool, error) {
 	})
 	switch {
 	case err != nil:
-		return false, &Error{Op: "from Python", Why: "asking what it is", Err: err}
+		return false, &tensor.Error{Op: "from Python", Why: "asking what it is", Err: err}
 	case why != nil:
-		return false, &Error{Op: "from Python", Why: C.GoString(why)}
+		return false, &tensor.Error{Op: "from Python", Why: C.GoString(why)}
 	}
 	return isTensor != 0, nil
 }
 
 // asBytes returns o viewed as integers if it is a torch tensor of a dtype that
 // torch's DLPack refuses, else nil.
-func (s *torchSide) asBytes(o *cbridge.Object) (*cbridge.Object, DType, error) {
+func (s *torchAPI) asBytes(o *cbridge.Object) (*cbridge.Object, tensor.DType, error) {
 	refused := false
 	for _, v := range s.viewed {
 		refused = refused || v
 	}
 	if !refused {
-		return nil, Invalid, nil
+		return nil, tensor.Invalid, nil
 	}
 	dtype, err := o.Attr("dtype")
 	if err != nil { // a capsule, or an array of another library
-		return nil, Invalid, nil
+		return nil, tensor.Invalid, nil
 	}
 	defer dtype.Close()
-	for _, d := range DTypes() {
+	for _, d := range tensor.DTypes() {
 		if s.viewed[d] && dtype.Same(s.dtypes[d]) {
 			viewed, err := o.Call("view", s.dtypes[carrier(d)])
 			return viewed, d, err
 		}
 	}
-	return nil, Invalid, nil
+	return nil, tensor.Invalid, nil
 }
 
 func importDLPack(o, maker *cbridge.Object, out *C.pyh_import) error {
@@ -193,17 +193,17 @@ func importDLPack(o, maker *cbridge.Object, out *C.pyh_import) error {
 	})
 	switch {
 	case err != nil:
-		return &Error{Op: "DLPack import", Why: "reading the capsule", Err: err}
+		return &tensor.Error{Op: "DLPack import", Why: "reading the capsule", Err: err}
 	case rc > 0 && major > 0:
 		return unknownVersion(major)
 	case rc > 0:
-		return &Error{Op: "DLPack import", Why: "neither an object with __dlpack__ nor an unused DLPack capsule"}
+		return &tensor.Error{Op: "DLPack import", Why: "neither an object with __dlpack__ nor an unused DLPack capsule"}
 	}
 	return nil
 }
 
 func unknownVersion(major C.uint32_t) error {
-	return &Error{Op: "DLPack import", Why: fmt.Sprintf("version %d is not known here", major)}
+	return &tensor.Error{Op: "DLPack import", Why: fmt.Sprintf("version %d is not known here", major)}
 }
 
 // importExchange is not done where the type has no exchange API.
@@ -225,7 +225,7 @@ func importExchange(o *cbridge.Object, out *C.pyh_import) (done bool, err error)
 	})
 	switch {
 	case err != nil:
-		return done, &Error{Op: "from Python", Why: "the type's DLPack exchange API refused", Err: err}
+		return done, &tensor.Error{Op: "from Python", Why: "the type's DLPack exchange API refused", Err: err}
 	case rc > 0:
 		return done, unknownVersion(major)
 	}
@@ -238,7 +238,7 @@ func capsuleOf(o, maker *cbridge.Object) (*cbridge.Object, error) {
 	if maker != nil {
 		capsule, err := maker.Invoke([]any{o}, nil)
 		if err != nil {
-			return nil, &Error{Op: "from Python", Why: "torch's to_dlpack refused", Err: err}
+			return nil, &tensor.Error{Op: "from Python", Why: "torch's to_dlpack refused", Err: err}
 		}
 		return capsule, nil
 	}
@@ -247,7 +247,7 @@ func capsuleOf(o, maker *cbridge.Object) (*cbridge.Object, error) {
 		return o.Clone() // perhaps a capsule itself
 	}
 	if err != nil {
-		return nil, &Error{Op: "from Python", Why: "reading __dlpack__", Err: err}
+		return nil, &tensor.Error{Op: "from Python", Why: "reading __dlpack__", Err: err}
 	}
 	defer export.Close()
 	capsule, err := export.Invoke(nil, map[string]any{"max_version": cbridge.Tuple{1, 0}})
@@ -255,7 +255,7 @@ func capsuleOf(o, maker *cbridge.Object) (*cbridge.Object, error) {
 		capsule, err = export.Invoke(nil, nil)
 	}
 	if err != nil {
-		return nil, &Error{Op: "from Python", Why: "__dlpack__ refused", Err: err}
+		return nil, &tensor.Error{Op: "from Python", Why: "__dlpack__ refused", Err: err}
 	}
 	return capsule, nil
 }

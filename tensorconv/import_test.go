@@ -1,4 +1,4 @@
-package tensorconv
+package tensorconv_test
 
 import (
 	"errors"
@@ -9,66 +9,69 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
 )
 
 func TestNumpyArraysShareTheirMemory(t *testing.T) {
 	tests := []struct {
 		name, array string
-		dtype       DType
+		dtype       tensor.DType
 		shape       []int64
 		strides     []int64
 	}{
-		{"a matrix", "numpy.arange(12, dtype='f4').reshape(3, 4)", Float32, []int64{3, 4}, []int64{4, 1}},
-		{"a scalar", "numpy.array(7, dtype='i8')", Int64, []int64{}, []int64{}},
-		{"nothing", "numpy.zeros((0, 3), dtype='f8')", Float64, []int64{0, 3}, []int64{3, 1}},
-		{"reversed and transposed", "numpy.arange(12, dtype='i2').reshape(3, 4)[:, ::-1].T", Int16, []int64{4, 3}, []int64{-1, 4}},
-		{"every other", "numpy.arange(12, dtype='u1')[1::2]", UInt8, []int64{6}, []int64{2}},
-		{"broadcast", "numpy.lib.stride_tricks.as_strided(numpy.arange(3, dtype='u2'), (2, 3), (0, 2))", UInt16, []int64{2, 3}, []int64{0, 1}},
-		{"half", "numpy.arange(3, dtype='f2')", Float16, []int64{3}, []int64{1}},
-		{"complex", "numpy.arange(3, dtype='c16') * 1j", Complex128, []int64{3}, []int64{1}},
-		{"unsigned 64", "numpy.arange(3, dtype='u8')", UInt64, []int64{3}, []int64{1}},
+		{"a matrix", "numpy.arange(12, dtype='f4').reshape(3, 4)", tensor.Float32, []int64{3, 4}, []int64{4, 1}},
+		{"a scalar", "numpy.array(7, dtype='i8')", tensor.Int64, []int64{}, []int64{}},
+		{"nothing", "numpy.zeros((0, 3), dtype='f8')", tensor.Float64, []int64{0, 3}, []int64{3, 1}},
+		{"reversed and transposed", "numpy.arange(12, dtype='i2').reshape(3, 4)[:, ::-1].T", tensor.Int16, []int64{4, 3}, []int64{-1, 4}},
+		{"every other", "numpy.arange(12, dtype='u1')[1::2]", tensor.UInt8, []int64{6}, []int64{2}},
+		{"broadcast", "numpy.lib.stride_tricks.as_strided(numpy.arange(3, dtype='u2'), (2, 3), (0, 2))", tensor.UInt16, []int64{2, 3}, []int64{0, 1}},
+		{"half", "numpy.arange(3, dtype='f2')", tensor.Float16, []int64{3}, []int64{1}},
+		{"complex", "numpy.arange(3, dtype='c16') * 1j", tensor.Complex128, []int64{3}, []int64{1}},
+		{"unsigned 64", "numpy.arange(3, dtype='u8')", tensor.UInt64, []int64{3}, []int64{1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			noLeaks(t)
-			array := eval(t, test.array)
+			torchtest.NoLeaks(t)
+			array := torchtest.Eval(t, test.array)
 			bytes, err := array.CallValue("tobytes")
 			require.NoError(t, err)
 			for _, versioned := range []bool{false, true} {
-				o, err := helper.Call("capsule_of", array, versioned)
+				o, err := torchtest.Helper.Call("capsule_of", array, versioned)
 				require.NoError(t, err)
 				defer o.Close()
 				if o.IsNone() {
 					continue
 				}
-				check(t, fromPython(t, o), test.dtype, test.shape, test.strides, bytes)
+				check(t, torchtest.FromPython(t, o), test.dtype, test.shape, test.strides, bytes)
 			}
-			check(t, fromPython(t, array), test.dtype, test.shape, test.strides, bytes)
+			check(t, torchtest.FromPython(t, array), test.dtype, test.shape, test.strides, bytes)
 		})
 	}
 }
 
-func check(t *testing.T, x *Tensor, dtype DType, shape, strides []int64, bytes any) {
+func check(t *testing.T, x *tensor.Tensor, dtype tensor.DType, shape, strides []int64, bytes any) {
 	t.Helper()
 	assert.Equal(t, dtype, x.DType())
 	assert.Equal(t, shape, x.Shape())
 	if x.Len() > 0 {
 		assert.Equal(t, strides, x.Strides())
 	}
-	assert.Equal(t, bytes, walk(x))
+	assert.Equal(t, bytes, torchtest.Walk(x))
 }
 
 func TestAnArrayLivesUntilItsTensorIsClosed(t *testing.T) {
-	noLeaks(t)
-	x := func() *Tensor {
-		array, err := helper.Call("evaluate", "numpy.full(100_000, 7.0)")
+	torchtest.NoLeaks(t)
+	x := func() *tensor.Tensor {
+		array, err := torchtest.Helper.Call("evaluate", "numpy.full(100_000, 7.0)")
 		require.NoError(t, err)
 		defer array.Close()
-		return fromPython(t, array)
+		return torchtest.FromPython(t, array)
 	}()
-	values, err := Slice[float64](x)
+	values, err := tensor.Slice[float64](x)
 	require.NoError(t, err)
-	call(t, "evaluate", "[numpy.zeros(100_000) for _ in range(50)] and None")
+	torchtest.Call(t, "evaluate", "[numpy.zeros(100_000) for _ in range(50)] and None")
 	for _, v := range values {
 		require.Equal(t, 7.0, v)
 	}
@@ -98,13 +101,13 @@ func TestWhatIsNotShownByMemoryIsRefusedWithAReason(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			noLeaks(t)
-			_, err := FromPython(eval(t, test.object))
-			requireError(t, err, test.why)
+			torchtest.NoLeaks(t)
+			_, err := tensorconv.FromPython(torchtest.Eval(t, test.object))
+			torchtest.RequireError(t, err, test.why)
 			t.Log(firstLine(err))
 		})
 	}
-	call(t, "deletions")
+	torchtest.Call(t, "deletions")
 }
 
 func firstLine(err error) string {
@@ -118,40 +121,40 @@ func firstLine(err error) string {
 }
 
 func TestAClosedObjectIsRefused(t *testing.T) {
-	noLeaks(t)
-	o := eval(t, "torch.zeros(2)")
+	torchtest.NoLeaks(t)
+	o := torchtest.Eval(t, "torch.zeros(2)")
 	o.Close()
-	_, err := FromPython(o)
+	_, err := tensorconv.FromPython(o)
 	require.ErrorIs(t, err, cbridge.ErrObjectClosed)
 }
 
 func TestReadOnlyMemoryIsRefusedByEveryNumpy(t *testing.T) {
-	noLeaks(t)
-	_, err := FromPython(eval(t, "numpy.frombuffer(bytes(8), dtype='f4')"))
-	requireError(t, err, "")
+	torchtest.NoLeaks(t)
+	_, err := tensorconv.FromPython(torchtest.Eval(t, "numpy.frombuffer(bytes(8), dtype='f4')"))
+	torchtest.RequireError(t, err, "")
 	if !errors.Is(err, cbridge.Exception("BufferError")) { // numpy's own, before 2.1
-		requireError(t, err, "read-only: copy it first")
+		torchtest.RequireError(t, err, "read-only: copy it first")
 	}
 }
 
 func TestTheErrorOfAProducerIsKept(t *testing.T) {
-	noLeaks(t)
-	_, err := FromPython(eval(t, "Producer(lambda **k: 1 / 0)"))
+	torchtest.NoLeaks(t)
+	_, err := tensorconv.FromPython(torchtest.Eval(t, "Producer(lambda **k: 1 / 0)"))
 	require.ErrorIs(t, err, cbridge.Exception("ZeroDivisionError"))
 }
 
 func TestAProducerBeforeDLPack1IsAskedAgain(t *testing.T) {
-	noLeaks(t)
-	o := eval(t, "Producer(lambda stream=None: numpy.arange(3).__dlpack__())")
-	assert.Equal(t, int64(3), fromPython(t, o).Len())
+	torchtest.NoLeaks(t)
+	o := torchtest.Eval(t, "Producer(lambda stream=None: numpy.arange(3).__dlpack__())")
+	assert.Equal(t, int64(3), torchtest.FromPython(t, o).Len())
 }
 
 func TestSubclassesAndViewsOfTensorsComeIn(t *testing.T) {
-	noLeaks(t)
-	x := fromPython(t, eval(t, "torch.nn.Parameter(torch.ones(3), requires_grad=False)"))
+	torchtest.NoLeaks(t)
+	x := torchtest.FromPython(t, torchtest.Eval(t, "torch.nn.Parameter(torch.ones(3), requires_grad=False)"))
 	assert.Equal(t, []int64{3}, x.Shape())
-	y := fromPython(t, eval(t, "torch.arange(10.)[4:].detach()"))
-	values, err := Slice[float32](y)
+	y := torchtest.FromPython(t, torchtest.Eval(t, "torch.arange(10.)[4:].detach()"))
+	values, err := tensor.Slice[float32](y)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{4, 5, 6, 7, 8, 9}, values)
 }
@@ -178,7 +181,7 @@ func (c craft) capsule(t testing.TB) *cbridge.Object {
 	if c.shapeAt != 0 {
 		shape = c.shapeAt
 	}
-	o, err := helper.Call("crafted", c.major, c.flags, c.data, c.device, c.ndim, shape, list(c.strides), c.code, c.bits, c.lanes, c.from)
+	o, err := torchtest.Helper.Call("crafted", c.major, c.flags, c.data, c.device, c.ndim, shape, list(c.strides), c.code, c.bits, c.lanes, c.from)
 	require.NoError(t, err)
 	return o
 }
@@ -218,20 +221,20 @@ func TestCapsulesOfAnyContentAreReadOrRefusedAndDeletedOnce(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			noLeaks(t)
-			call(t, "deletions")
+			torchtest.NoLeaks(t)
+			torchtest.Call(t, "deletions")
 			o := test.craft.capsule(t)
-			x, err := FromPython(o)
+			x, err := tensorconv.FromPython(o)
 			o.Close()
 			if test.why == "" {
 				require.NoError(t, err)
-				assert.Len(t, walk(x), int(x.Bytes()))
-				assert.Equal(t, []any{int64(0), int64(1)}, call(t, "deletions"))
+				assert.Len(t, torchtest.Walk(x), int(x.Bytes()))
+				assert.Equal(t, []any{int64(0), int64(1)}, torchtest.Call(t, "deletions"))
 				x.Close()
 			} else {
-				requireError(t, err, test.why)
+				torchtest.RequireError(t, err, test.why)
 			}
-			assert.Equal(t, []any{int64(1), int64(0)}, call(t, "deletions"), fmt.Sprint(err))
+			assert.Equal(t, []any{int64(1), int64(0)}, torchtest.Call(t, "deletions"), fmt.Sprint(err))
 		})
 	}
 }

@@ -1,10 +1,9 @@
-package tensorconv
+package tensorconv_test
 
 import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,13 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
 )
 
 // foreign makes a tensor over memory of another, with a count of its releases.
-func foreign(t testing.TB, of *Tensor) (*Tensor, *atomic.Int64) {
+func foreign(t testing.TB, of *tensor.Tensor) (*tensor.Tensor, *atomic.Int64) {
 	t.Helper()
 	count := new(atomic.Int64)
-	x, err := FromPointer(of.Data(), of.DType(), of.Shape(), nil, Device{}, func() { count.Add(1) })
+	x, err := tensor.FromPointer(of.Data(), of.DType(), of.Shape(), nil, tensor.Device{}, func() { count.Add(1) })
 	require.NoError(t, err)
 	return x, count
 }
@@ -34,21 +36,21 @@ func releasedOnce(t testing.TB, count *atomic.Int64) {
 }
 
 func TestMemoryStaysWhilePythonHoldsTheTensorOfAClosedOne(t *testing.T) {
-	noLeaks(t)
-	before := LiveMemory()
-	x, err := New(Float32, 1000)
+	torchtest.NoLeaks(t)
+	before := tensor.LiveMemory()
+	x, err := tensor.New(tensor.Float32, 1000)
 	require.NoError(t, err)
-	values, err := Slice[float32](x)
+	values, err := tensor.Slice[float32](x)
 	require.NoError(t, err)
 	for i := range values {
 		values[i] = 3
 	}
-	o := toPython(t, x)
+	o := torchtest.ToPython(t, x)
 	x.Close()
 	for range 100 { // other memory of that size
-		newClosed(t, Float32, 1000).Close()
+		torchtest.New(t, tensor.Float32, 1000).Close()
 	}
-	assert.Equal(t, before+1, LiveMemory())
+	assert.Equal(t, before+1, tensor.LiveMemory())
 	sum, err := o.Call("sum")
 	require.NoError(t, err)
 	defer sum.Close()
@@ -56,14 +58,14 @@ func TestMemoryStaysWhilePythonHoldsTheTensorOfAClosedOne(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 3000.0, v)
 	o.Close()
-	assert.Equal(t, before, LiveMemory())
+	assert.Equal(t, before, tensor.LiveMemory())
 }
 
 func TestAPythonViewAloneKeepsTheMemory(t *testing.T) {
-	noLeaks(t)
-	base := newClosed(t, Float32, 10)
+	torchtest.NoLeaks(t)
+	base := torchtest.New(t, tensor.Float32, 10)
 	x, count := foreign(t, base)
-	o := toPython(t, x)
+	o := torchtest.ToPython(t, x)
 	x.Close()
 	view, err := o.Call("__getitem__", 4)
 	require.NoError(t, err)
@@ -75,8 +77,8 @@ func TestAPythonViewAloneKeepsTheMemory(t *testing.T) {
 }
 
 func TestAGoViewAloneKeepsTheMemory(t *testing.T) {
-	noLeaks(t)
-	x, count := foreign(t, newClosed(t, Float32, 10))
+	torchtest.NoLeaks(t)
+	x, count := foreign(t, torchtest.New(t, tensor.Float32, 10))
 	view, err := x.View(2, []int64{3}, nil)
 	require.NoError(t, err)
 	x.Close()
@@ -87,40 +89,40 @@ func TestAGoViewAloneKeepsTheMemory(t *testing.T) {
 }
 
 func TestTheLastUseMayEndOnAnyThreadWithAndWithoutTheGIL(t *testing.T) {
-	noLeaks(t)
-	base := newClosed(t, Float32, 10)
+	torchtest.NoLeaks(t)
+	base := torchtest.New(t, tensor.Float32, 10)
 	t.Run("a thread of Python's", func(t *testing.T) {
 		x, count := foreign(t, base)
-		o := toPython(t, x)
+		o := torchtest.ToPython(t, x)
 		x.Close()
-		call(t, "hold", o)
+		torchtest.Call(t, "hold", o)
 		o.Close()
-		call(t, "drop_in_thread")
+		torchtest.Call(t, "drop_in_thread")
 		releasedOnce(t, count)
 	})
 	for _, versioned := range []bool{false, true} {
 		t.Run(fmt.Sprintf("without the GIL, versioned %v", versioned), func(t *testing.T) {
 			x, count := foreign(t, base)
-			capsule, err := x.Capsule(versioned)
+			capsule, err := tensorconv.Capsule(x, versioned)
 			require.NoError(t, err)
 			x.Close()
-			call(t, "delete_without_gil", capsule, versioned)
+			torchtest.Call(t, "delete_without_gil", capsule, versioned)
 			capsule.Close()
 			releasedOnce(t, count)
 		})
 	}
 	t.Run("torch's autograd", func(t *testing.T) {
 		x, count := foreign(t, base)
-		o := toPython(t, x)
+		o := torchtest.ToPython(t, x)
 		x.Close()
-		call(t, "backward_through", o)
+		torchtest.Call(t, "backward_through", o)
 		o.Close()
 		releasedOnce(t, count)
 	})
 }
 
 func TestAGoSliceIsPinnedUntilPythonLetsGo(t *testing.T) {
-	noLeaks(t)
+	torchtest.NoLeaks(t)
 	collected := make(chan struct{})
 	o := func() *cbridge.Object {
 		values := make([]float32, 1<<20)
@@ -128,10 +130,10 @@ func TestAGoSliceIsPinnedUntilPythonLetsGo(t *testing.T) {
 			values[i] = 2
 		}
 		runtime.AddCleanup(&values[0], func(c chan struct{}) { close(c) }, collected)
-		x, err := FromSlice(values)
+		x, err := tensor.FromSlice(values)
 		require.NoError(t, err)
 		defer x.Close()
-		return toPython(t, x)
+		return torchtest.ToPython(t, x)
 	}()
 	for range 3 {
 		runtime.GC()
@@ -163,18 +165,18 @@ func TestAGoSliceIsPinnedUntilPythonLetsGo(t *testing.T) {
 }
 
 func TestForgottenTensorsAreCollected(t *testing.T) {
-	noLeaks(t)
+	torchtest.NoLeaks(t)
 	var counts []*atomic.Int64
-	base := newClosed(t, Float32, 10)
+	base := torchtest.New(t, tensor.Float32, 10)
 	for range 100 {
-		_, err := New(Float32, 100)
+		_, err := tensor.New(tensor.Float32, 100)
 		require.NoError(t, err)
 		x, count := foreign(t, base)
 		_, err = x.View(1, []int64{2}, nil)
 		require.NoError(t, err)
-		_, err = FromSlice(make([]int64, 3))
+		_, err = tensor.FromSlice(make([]int64, 3))
 		require.NoError(t, err)
-		_, err = x.Python()
+		_, err = tensorconv.ToPython(x)
 		require.NoError(t, err)
 		counts = append(counts, count)
 	}
@@ -191,34 +193,34 @@ func TestForgottenTensorsAreCollected(t *testing.T) {
 }
 
 func TestCloseIsIdempotentAndLaterUseIsErrClosed(t *testing.T) {
-	noLeaks(t)
-	x, count := foreign(t, newClosed(t, Float32, 4))
-	y := newClosed(t, Float32, 4)
+	torchtest.NoLeaks(t)
+	x, count := foreign(t, torchtest.New(t, tensor.Float32, 4))
+	y := torchtest.New(t, tensor.Float32, 4)
 	x.Close()
 	x.Close()
-	(*Tensor)(nil).Close()
+	(*tensor.Tensor)(nil).Close()
 	releasedOnce(t, count)
 	uses := map[string]func() error{
 		"View":      func() error { _, err := x.View(0, nil, nil); return err },
-		"Python":    func() error { _, err := x.Python(); return err },
-		"Capsule":   func() error { _, err := x.Capsule(true); return err },
-		"Slice":     func() error { _, err := Slice[float32](x); return err },
-		"RawBytes":  func() error { _, err := RawBytes(x); return err },
-		"Copy from": func() error { return Copy(y, x) },
-		"Copy to":   func() error { return Copy(x, y) },
-		"Divide":    func() error { return Divide(x, 2) },
+		"Python":    func() error { _, err := tensorconv.ToPython(x); return err },
+		"Capsule":   func() error { _, err := tensorconv.Capsule(x, true); return err },
+		"Slice":     func() error { _, err := tensor.Slice[float32](x); return err },
+		"RawBytes":  func() error { _, err := tensor.RawBytes(x); return err },
+		"Copy from": func() error { return tensor.Copy(y, x) },
+		"Copy to":   func() error { return tensor.Copy(x, y) },
+		"Divide":    func() error { return tensor.Divide(x, 2) },
 	}
 	for name, use := range uses {
-		t.Run(name, func(t *testing.T) { assert.ErrorIs(t, use(), ErrClosed) })
+		t.Run(name, func(t *testing.T) { assert.ErrorIs(t, use(), tensor.ErrClosed) })
 	}
 	assert.Equal(t, "float32[4] on cpu", x.String())
 }
 
 func TestReleaseFunctionsThatWaitHoldUpNoDeleter(t *testing.T) {
-	noLeaks(t)
-	base := newClosed(t, UInt8, 1)
+	torchtest.NoLeaks(t)
+	base := torchtest.New(t, tensor.UInt8, 1)
 	wait := make(chan struct{})
-	first, err := FromPointer(base.Data(), UInt8, []int64{1}, nil, Device{}, func() { <-wait })
+	first, err := tensor.FromPointer(base.Data(), tensor.UInt8, []int64{1}, nil, tensor.Device{}, func() { <-wait })
 	require.NoError(t, err)
 	first.Close()
 	const n = 70_000 // more than a pipe holds bytes
@@ -227,7 +229,7 @@ func TestReleaseFunctionsThatWaitHoldUpNoDeleter(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range n {
-			x, err := FromPointer(base.Data(), UInt8, []int64{1}, nil, Device{}, func() { released.Add(1) })
+			x, err := tensor.FromPointer(base.Data(), tensor.UInt8, []int64{1}, nil, tensor.Device{}, func() { released.Add(1) })
 			if err != nil {
 				panic(err)
 			}
@@ -243,12 +245,6 @@ func TestReleaseFunctionsThatWaitHoldUpNoDeleter(t *testing.T) {
 	assert.Eventually(t, func() bool { return released.Load() == n }, 10*time.Second, 5*time.Millisecond)
 }
 
-// underASan reports whether this binary was built with -asan.
-func underASan() bool {
-	maps, _ := os.ReadFile("/proc/self/maps")
-	return strings.Contains(string(maps), "/libasan.so")
-}
-
 // resident returns the bytes of memory that the process has.
 func resident(t testing.TB) int64 {
 	t.Helper()
@@ -261,23 +257,23 @@ func resident(t testing.TB) int64 {
 }
 
 func TestAHundredThousandExportsLeaveMemoryFlat(t *testing.T) {
-	noLeaks(t)
+	torchtest.NoLeaks(t)
 	once := func(n int) {
 		for i := range n {
-			x, err := New(Float32, 256)
+			x, err := tensor.New(tensor.Float32, 256)
 			require.NoError(t, err)
-			o, err := x.Python()
+			o, err := tensorconv.ToPython(x)
 			require.NoError(t, err)
 			x.Close()
 			if i%4 == 0 {
-				y, err := FromPython(o)
+				y, err := tensorconv.FromPython(o)
 				require.NoError(t, err)
 				y.Close()
 			}
 			o.Close()
 		}
 	}
-	n := often(100_000)
+	n := torchtest.Often(100_000)
 	if testing.Short() {
 		n = 1000
 	}
@@ -288,31 +284,31 @@ func TestAHundredThousandExportsLeaveMemoryFlat(t *testing.T) {
 	runtime.GC()
 	grown := resident(t) - before
 	t.Logf("the resident set grew by %d KiB in %d exports", grown>>10, n)
-	if !underASan() { // which keeps what is freed for a while
+	if !torchtest.UnderASan() { // which keeps what is freed for a while
 		assert.Less(t, grown, 4<<20+int64(n)*100) // each is 1 KiB and its descriptions
 	}
 }
 
 func TestTensorsServeManyGoroutines(t *testing.T) {
-	noLeaks(t)
-	x := newClosed(t, Float32, 64)
+	torchtest.NoLeaks(t)
+	x := torchtest.New(t, tensor.Float32, 64)
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			for range often(200) {
+			for range torchtest.Often(200) {
 				view, err := x.View(8, []int64{8}, nil)
 				if !assert.NoError(t, err) {
 					return
 				}
-				o, err := view.Python()
+				o, err := tensorconv.ToPython(view)
 				assert.NoError(t, err)
 				view.Close()
-				back, err := FromPython(o)
+				back, err := tensorconv.FromPython(o)
 				assert.NoError(t, err)
 				o.Close()
-				y, err := New(Float16, 8)
+				y, err := tensor.New(tensor.Float16, 8)
 				assert.NoError(t, err)
-				assert.NoError(t, Copy(y, back))
+				assert.NoError(t, tensor.Copy(y, back))
 				y.Close()
 				back.Close()
 			}
@@ -322,20 +318,20 @@ func TestTensorsServeManyGoroutines(t *testing.T) {
 }
 
 func TestCloseBesideOtherUsesIsSafe(t *testing.T) {
-	noLeaks(t)
-	for range often(300) {
-		x, err := New(Float32, 1024)
+	torchtest.NoLeaks(t)
+	for range torchtest.Often(300) {
+		x, err := tensor.New(tensor.Float32, 1024)
 		require.NoError(t, err)
 		var group sync.WaitGroup
 		for _, use := range []func() error{
 			func() error { y, err := x.View(4, []int64{4}, nil); y.Close(); return err },
-			func() error { o, err := x.Python(); o.Close(); return err },
-			func() error { return Divide(x, 2) },
+			func() error { o, err := tensorconv.ToPython(x); o.Close(); return err },
+			func() error { return tensor.Divide(x, 2) },
 			func() error { x.Close(); return nil },
 		} {
 			group.Go(func() {
 				if err := use(); err != nil {
-					assert.ErrorIs(t, err, ErrClosed)
+					assert.ErrorIs(t, err, tensor.ErrClosed)
 				}
 			})
 		}

@@ -1,6 +1,12 @@
 package tensorconv
 
-// #include "memory.h"
+// #include <stdlib.h>
+// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0xb781325bde93
+// #include "dlpack.h"
+// static void set_memory(pyh_memory *m, void *retain, void *release) {
+//   m->retain = (void (*)(void *))retain;
+//   m->release = (void (*)(void *))release;
+// }
 import "C"
 
 import (
@@ -10,45 +16,47 @@ import (
 	"unsafe"
 
 	"pyhook/cbridge"
+	"pyhook/internal/memory"
+	"pyhook/tensor"
 )
 
 func api() *C.pyh_api { return (*C.pyh_api)(cbridge.API()) }
 
-// torchSide is what is needed of torch, looked up once.
-type torchSide struct {
+// torchAPI is what this package uses of torch, looked up once.
+type torchAPI struct {
 	fromDLPack *cbridge.Object // torch.utils.dlpack.from_dlpack
 	toDLPack   *cbridge.Object // torch.utils.dlpack.to_dlpack
-	dtypes     [numDTypes]*cbridge.Object
-	tensor     *cbridge.Object      // torch.Tensor
-	exchange   *C.DLPackExchangeAPI // torch.Tensor's; nil before torch 2.10
-	viewed     [numDTypes]bool      // DLPack refuses it: goes as uint8, viewed
+	dtypes     [tensor.NumDTypes]*cbridge.Object
+	tensor     *cbridge.Object        // torch.Tensor
+	exchange   *C.DLPackExchangeAPI   // torch.Tensor's; nil before torch 2.10
+	viewed     [tensor.NumDTypes]bool // DLPack refuses it: goes as uint8, viewed
 }
 
-var foundTorch atomic.Pointer[torchSide]
+var foundTorchAPI atomic.Pointer[torchAPI]
 
-// torch returns the tools, for a process whose interpreter runs: the objects
+// torch returns it, for a process whose interpreter runs: the objects
 // stay for the life of the process, and so does the interpreter. A failure is
 // not kept: Python may start later, or its path change. There is no lock, as a
 // caller may hold the GIL; of several that look at once, the first one's stay.
-func torch() (*torchSide, error) {
-	if s := foundTorch.Load(); s != nil {
+func torch() (*torchAPI, error) {
+	if s := foundTorchAPI.Load(); s != nil {
 		return s, nil
 	}
-	s := &torchSide{}
+	s := &torchAPI{}
 	if err := s.find(); err != nil {
 		s.close()
 		return nil, err
 	}
-	if !foundTorch.CompareAndSwap(nil, s) {
+	if !foundTorchAPI.CompareAndSwap(nil, s) {
 		s.close()
 	}
-	return foundTorch.Load(), nil
+	return foundTorchAPI.Load(), nil
 }
 
 // importedTorch is torch for a process whose Python has imported it, and else
 // nil: the objects of other libraries do not need it.
-func importedTorch() (*torchSide, error) {
-	if s := foundTorch.Load(); s != nil {
+func importedTorch() (*torchAPI, error) {
+	if s := foundTorchAPI.Load(); s != nil {
 		return s, nil
 	}
 	sys, err := cbridge.Import("sys")
@@ -72,7 +80,7 @@ func importedTorch() (*torchSide, error) {
 	return torch()
 }
 
-func (s *torchSide) close() {
+func (s *torchAPI) close() {
 	s.fromDLPack.Close()
 	s.toDLPack.Close()
 	s.tensor.Close()
@@ -81,7 +89,7 @@ func (s *torchSide) close() {
 	}
 }
 
-func (s *torchSide) find() error {
+func (s *torchAPI) find() error {
 	module, err := cbridge.Import("torch.utils.dlpack")
 	if err != nil {
 		return err
@@ -101,7 +109,7 @@ func (s *torchSide) find() error {
 	if s.tensor, err = root.Attr("Tensor"); err != nil {
 		return err
 	}
-	for _, d := range DTypes() {
+	for _, d := range tensor.DTypes() {
 		// Absent ones (fp8 before 2.1, unsigned before 2.3) stay nil.
 		s.dtypes[d], _ = root.Attr(d.String())
 	}
@@ -127,16 +135,16 @@ func TorchDescriber() (unsafe.Pointer, error) {
 // findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
 // 8-bit floats later, and unsigned ones need both torch's dtype and DLPack's.
 // It asks by capsule: see export.
-func (s *torchSide) findViewed() error {
-	for _, d := range DTypes() {
+func (s *torchAPI) findViewed() error {
+	for _, d := range tensor.DTypes() {
 		if s.dtypes[d] == nil {
 			continue
 		}
-		t, err := New(d, 1)
+		t, err := tensor.New(d, 1)
 		if err != nil {
 			return err
 		}
-		o, err := t.toTorch(s, false)
+		o, err := toTorch(t, s, false)
 		if err == nil {
 			// The tensor says its own dtype: old versions read fp8 as uint8.
 			dtype, attrErr := o.Attr("dtype")
@@ -151,73 +159,89 @@ func (s *torchSide) findViewed() error {
 	return nil
 }
 
-// Python makes a torch.Tensor over t's memory: same bytes, no copy. The Python
+// ToPython makes a torch.Tensor over t's memory: same bytes, no copy. The Python
 // tensor keeps the memory alive for as long as it (or its storage) lives, so t
 // may be closed. Dtypes that torch's DLPack refuses go as uint8 and are viewed;
 // a dtype that this torch does not have is an *Error, and so are negative
 // strides, and complex128 that is not aligned to 16 bytes. The caller closes the
 // result.
-func (t *Tensor) Python() (*cbridge.Object, error) {
+func ToPython(t *tensor.Tensor) (*cbridge.Object, error) {
 	s, err := torch()
 	if err != nil {
 		return nil, err
 	}
-	if err := t.use(); err != nil {
+	owner, err := t.Retain()
+	if err != nil {
 		return nil, err
 	}
-	defer t.done()
-	if s.dtypes[t.dtype] == nil {
-		return nil, &Error{Op: "to torch", Why: "this torch has no dtype " + t.dtype.String()}
+	defer owner.Release()
+	if s.dtypes[t.DType()] == nil {
+		return nil, &tensor.Error{Op: "to torch", Why: "this torch has no dtype " + t.DType().String()}
 	}
-	for _, step := range t.strides {
+	for _, step := range t.Strides() {
 		if step < 0 {
-			return nil, &Error{Op: "to torch", Why: fmt.Sprintf("torch has no negative strides: %v", t.strides)}
+			return nil, &tensor.Error{Op: "to torch", Why: fmt.Sprintf("torch has no negative strides: %v", t.Strides())}
 		}
 	}
 	// c10/util/complex.h: alignas(2 * sizeof(T)). Its vectorised loops crash on less.
-	if t.dtype == Complex128 && uintptr(t.data)%16 != 0 {
-		return nil, &Error{Op: "to torch", Why: fmt.Sprintf("torch needs complex128 at multiples of 16 bytes, and this is at %p: copy it", t.data)}
+	if t.DType() == tensor.Complex128 && uintptr(t.Data())%16 != 0 {
+		return nil, &tensor.Error{Op: "to torch", Why: fmt.Sprintf("torch needs complex128 at multiples of 16 bytes, and this is at %p: copy it", t.Data())}
 	}
-	return t.toTorch(s, s.viewed[t.dtype])
+	return toTorch(t, s, s.viewed[t.DType()])
 }
 
 // carrier is an integer dtype of d's size that every torch's DLPack takes.
-func carrier(d DType) DType {
-	return map[int]DType{1: UInt8, 2: Int16, 4: Int32, 8: Int64}[d.Size()]
+func carrier(d tensor.DType) tensor.DType {
+	return map[int]tensor.DType{1: tensor.UInt8, 2: tensor.Int16, 4: tensor.Int32, 8: tensor.Int64}[d.Size()]
 }
 
-func (t *Tensor) toTorch(s *torchSide, viewed bool) (*cbridge.Object, error) {
-	code, bits := dtypes[t.dtype].code, dtypes[t.dtype].bits
+func toTorch(t *tensor.Tensor, s *torchAPI, viewed bool) (*cbridge.Object, error) {
+	dtype := t.DType()
 	if viewed {
-		code, bits = dtypes[carrier(t.dtype)].code, dtypes[carrier(t.dtype)].bits
+		dtype = carrier(dtype)
 	}
-	o, err := t.export(s, code, bits)
+	o, err := export(t, s, dtype)
 	if err != nil || !viewed {
 		return o, err
 	}
 	defer o.Close()
-	return o.Call("view", s.dtypes[t.dtype])
+	return o.Call("view", s.dtypes[t.DType()])
 }
 
-// describe fills C's view of t; the slices are pinned by the caller.
-func (t *Tensor) describe(code, bits uint8, pin *runtime.Pinner) C.pyh_tensor {
-	for _, s := range [][]int64{t.shape, t.strides} {
-		if len(s) > 0 {
-			pin.Pin(&s[0])
-		}
+// memoryFunctions is how exported tensors hold their memory.
+var memoryFunctions = func() *C.pyh_memory {
+	m := (*C.pyh_memory)(C.calloc(1, C.sizeof_pyh_memory))
+	retain, release := memory.Functions()
+	C.set_memory(m, retain, release)
+	return m
+}()
+
+// describe fills in C's view of t; the slices are pinned by the caller.
+func describe(t *tensor.Tensor, owner memory.Owner, dtype tensor.DType, pin *runtime.Pinner) C.pyh_tensor {
+	code, bits := dtype.DLPack()
+	c := C.pyh_tensor{data: t.Data(), memory: memoryFunctions, owner: owner.Pointer(), device_type: C.int32_t(t.Device().Type), device_id: C.int32_t(t.Device().ID),
+		code: C.uint8_t(code), bits: C.uint8_t(bits), ndim: C.int32_t(len(t.Shape()))}
+	if len(t.Shape()) > 0 { // else they may point into memory of Go's that nobody pins
+		pin.Pin(&t.Shape()[0])
+		pin.Pin(&t.Strides()[0])
+		c.shape, c.strides = (*C.int64_t)(&t.Shape()[0]), (*C.int64_t)(&t.Strides()[0])
 	}
-	return C.pyh_tensor{data: t.data, owner: t.owner, device_type: C.int32_t(t.Device().Type), device_id: C.int32_t(t.device.ID),
-		code: C.uint8_t(code), bits: C.uint8_t(bits), ndim: C.int32_t(len(t.shape)), shape: dims(t.shape), strides: dims(t.strides)}
+	return c
 }
 
-func (t *Tensor) export(s *torchSide, code, bits uint8) (*cbridge.Object, error) {
+func export(t *tensor.Tensor, s *torchAPI, dtype tensor.DType) (*cbridge.Object, error) {
+	owner, err := t.Retain()
+	if err != nil {
+		return nil, err
+	}
+	defer owner.Release()
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	// The data pointer may be into a Go slice, which FromSlice has pinned.
-	c := t.describe(code, bits, &pin)
+	c := describe(t, owner, dtype, &pin)
 	// torch's exchange API (2.15) never deletes what it refuses, so it gets
 	// what it cannot refuse; a refused capsule is still ours.
-	if s.exchange != nil && t.Device().Type == CPU {
+	if s.exchange != nil && t.Device().Type == tensor.CPU {
 		return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_exchange_export(s.exchange, &c)) })
 	}
 	capsule, err := cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, 0)) })
@@ -231,17 +255,21 @@ func (t *Tensor) export(s *torchSide, code, bits uint8) (*cbridge.Object, error)
 // Capsule makes a DLPack capsule over t's memory: "dltensor_versioned" (DLPack
 // 1.0) or "dltensor", for consumers other than torch. The caller closes the
 // result; one that nobody consumes lets go of the memory when it is collected.
-func (t *Tensor) Capsule(versioned bool) (*cbridge.Object, error) {
-	if err := t.use(); err != nil {
+func Capsule(t *tensor.Tensor, versioned bool) (*cbridge.Object, error) {
+	owner, err := t.Retain()
+	if err != nil {
 		return nil, err
 	}
-	defer t.done()
+	defer owner.Release()
 	var pin runtime.Pinner
 	defer pin.Unpin()
-	c := t.describe(dtypes[t.dtype].code, dtypes[t.dtype].bits, &pin)
+	c := describe(t, owner, t.DType(), &pin)
 	flag := C.int(0)
 	if versioned {
 		flag = 1
 	}
 	return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, flag)) })
 }
+
+// Go code hands tensors to Python functions as arguments.
+func init() { cbridge.RegisterConversion(ToPython) }

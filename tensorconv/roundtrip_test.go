@@ -1,4 +1,4 @@
-package tensorconv
+package tensorconv_test
 
 import (
 	"math/rand/v2"
@@ -7,53 +7,13 @@ import (
 	"time"
 	"unsafe"
 
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// randomize fills the memory of a contiguous tensor with random bits.
-func randomize(t testing.TB, random *rand.Rand, x *Tensor) {
-	t.Helper()
-	b, err := RawBytes(x)
-	require.NoError(t, err)
-	for i := range b {
-		b[i] = byte(random.Uint32())
-		if x.dtype == Bool {
-			b[i] &= 1
-		}
-	}
-}
-
-// randomView makes memory of random content and a view on it: any rank to 5,
-// sizes 0 to 4, dimensions in any order in memory, with gaps, some expanded.
-func randomView(t testing.TB, random *rand.Rand, dtype DType) (base, view *Tensor) {
-	t.Helper()
-	shape := make([]int64, random.IntN(6))
-	strides := make([]int64, len(shape))
-	for i := range shape {
-		shape[i] = 1 + random.Int64N(4)
-		if random.IntN(20) == 0 {
-			shape[i] = 0
-		}
-	}
-	step := int64(1)
-	for _, dim := range random.Perm(len(shape)) {
-		if random.IntN(8) == 0 {
-			continue // expanded
-		}
-		strides[dim] = step * (1 + random.Int64N(2))
-		step = strides[dim] * max(shape[dim], 1)
-	}
-	offset := random.Int64N(6)
-	_, high, ok := span(shape, strides)
-	require.True(t, ok)
-	base, err := New(dtype, offset+high+1+random.Int64N(3))
-	require.NoError(t, err)
-	randomize(t, random, base)
-	view, err = base.View(offset, shape, strides)
-	require.NoError(t, err)
-	return base, view
-}
 
 // steps are the strides that matter: torch gives 1 for the others.
 func steps(shape, strides []int64) []int64 {
@@ -75,13 +35,13 @@ func ints(list any) []int64 {
 }
 
 func TestAnyTensorGoesToTorchAndComesBackAsItWas(t *testing.T) {
-	noLeaks(t)
+	torchtest.NoLeaks(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	cases := 60
 	if testing.Short() {
 		cases = 10
 	}
-	for _, dtype := range here(t) {
+	for _, dtype := range torchtest.DTypes(t) {
 		for range cases {
 			roundTrip(t, random, dtype)
 			require.False(t, t.Failed(), "dtype %s", dtype)
@@ -89,26 +49,26 @@ func TestAnyTensorGoesToTorchAndComesBackAsItWas(t *testing.T) {
 	}
 }
 
-func roundTrip(t *testing.T, random *rand.Rand, dtype DType) {
-	base, in := randomView(t, random, dtype)
+func roundTrip(t *testing.T, random *rand.Rand, dtype tensor.DType) {
+	base, in := torchtest.RandomView(t, random, dtype)
 	defer base.Close()
 	defer in.Close()
-	o, err := in.Python()
+	o, err := tensorconv.ToPython(in)
 	require.NoError(t, err)
 	defer o.Close()
 
-	seen := call(t, "describe", o).([]any)
+	seen := torchtest.Call(t, "describe", o).([]any)
 	address := uintptr(in.Data())
 	if in.Len() == 0 {
 		address = 0 // torch's answer for no elements
 	}
 	assert.EqualValues(t, address, seen[0])
 	assert.Equal(t, in.Shape(), ints(seen[1]))
-	assert.Equal(t, steps(in.shape, in.strides), steps(in.shape, ints(seen[2])))
+	assert.Equal(t, steps(in.Shape(), in.Strides()), steps(in.Shape(), ints(seen[2])))
 	assert.Equal(t, "torch."+dtype.String(), seen[3])
-	assert.Equal(t, walk(in), seen[4])
+	assert.Equal(t, torchtest.Walk(in), seen[4])
 
-	out, err := FromPython(o)
+	out, err := tensorconv.FromPython(o)
 	require.NoError(t, err)
 	defer out.Close()
 	if in.Len() > 0 {
@@ -117,28 +77,28 @@ func roundTrip(t *testing.T, random *rand.Rand, dtype DType) {
 	assert.Equal(t, dtype, out.DType())
 	assert.Equal(t, in.Device(), out.Device())
 	assert.Equal(t, in.Shape(), out.Shape())
-	assert.Equal(t, steps(in.shape, in.strides), steps(in.shape, out.Strides()))
-	assert.Equal(t, walk(in), walk(out))
+	assert.Equal(t, steps(in.Shape(), in.Strides()), steps(in.Shape(), out.Strides()))
+	assert.Equal(t, torchtest.Walk(in), torchtest.Walk(out))
 
 	// Python sees what Go writes, and the reverse.
-	randomize(t, random, base)
-	assert.Equal(t, walk(out), call(t, "raw", o))
+	torchtest.Randomize(t, random, base)
+	assert.Equal(t, torchtest.Walk(out), torchtest.Call(t, "raw", o))
 	if !expanded(in) { // torch does not write to those
-		call(t, "fill", o)
-		assert.Equal(t, call(t, "raw", o), walk(in))
-		ones := newClosed(t, dtype, in.shape...)
-		oo, err := ones.Python()
+		torchtest.Call(t, "fill", o)
+		assert.Equal(t, torchtest.Call(t, "raw", o), torchtest.Walk(in))
+		ones := torchtest.New(t, dtype, in.Shape()...)
+		oo, err := tensorconv.ToPython(ones)
 		require.NoError(t, err)
 		defer oo.Close()
-		call(t, "fill", oo)
-		assert.Equal(t, walk(ones), walk(in))
+		torchtest.Call(t, "fill", oo)
+		assert.Equal(t, torchtest.Walk(ones), torchtest.Walk(in))
 		ones.Close()
 	}
 }
 
-func expanded(x *Tensor) bool {
-	for i, size := range x.shape {
-		if size > 1 && x.strides[i] == 0 {
+func expanded(x *tensor.Tensor) bool {
+	for i, size := range x.Shape() {
+		if size > 1 && x.Strides()[i] == 0 {
 			return true
 		}
 	}
@@ -146,14 +106,14 @@ func expanded(x *Tensor) bool {
 }
 
 func TestATransposedTensorHasTorchsOwnElements(t *testing.T) {
-	noLeaks(t)
-	x, err := FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+	torchtest.NoLeaks(t)
+	x, err := tensor.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
 	require.NoError(t, err)
 	defer x.Close()
 	transposed, err := x.View(0, []int64{3, 2}, []int64{1, 3})
 	require.NoError(t, err)
 	defer transposed.Close()
-	list, err := toPython(t, transposed).CallValue("tolist")
+	list, err := torchtest.ToPython(t, transposed).CallValue("tolist")
 	require.NoError(t, err)
 	assert.Equal(t, []any{[]any{1., 4.}, []any{2., 5.}, []any{3., 6.}}, list)
 }
@@ -161,51 +121,50 @@ func TestATransposedTensorHasTorchsOwnElements(t *testing.T) {
 // TestComplexNumbersThatTorchWouldCrashOnAreRefused: its loops over complex128 load
 // 16 bytes at a time, aligned.
 func TestComplexNumbersThatTorchWouldCrashOnAreRefused(t *testing.T) {
-	noLeaks(t)
-	memory, err := New(Float64, 5)
+	torchtest.NoLeaks(t)
+	memory, err := tensor.New(tensor.Float64, 5)
 	require.NoError(t, err)
 	defer memory.Close()
 	for offset, right := range map[int]bool{0: true, 8: false} {
-		x, err := FromPointer(unsafe.Add(memory.Data(), offset), Complex128, []int64{2}, nil, Device{}, nil)
+		x, err := tensor.FromPointer(unsafe.Add(memory.Data(), offset), tensor.Complex128, []int64{2}, nil, tensor.Device{}, nil)
 		require.NoError(t, err)
-		o, err := x.Python()
+		o, err := tensorconv.ToPython(x)
 		if right {
 			require.NoError(t, err)
 			o.Close()
 		} else {
-			requireError(t, err, "complex128 at multiples of 16 bytes")
+			torchtest.RequireError(t, err, "complex128 at multiples of 16 bytes")
 		}
 		x.Close()
 	}
 }
 
 func TestNegativeStridesAndUnknownDTypesAreRefusedByPython(t *testing.T) {
-	noLeaks(t)
-	x := newClosed(t, Float32, 4)
+	torchtest.NoLeaks(t)
+	x := torchtest.New(t, tensor.Float32, 4)
 	reversed, err := x.View(3, []int64{4}, []int64{-1})
 	require.NoError(t, err)
 	defer reversed.Close()
-	_, err = reversed.Python()
-	requireError(t, err, "no negative strides: [-1]")
-	s, err := torch()
-	require.NoError(t, err)
-	for _, d := range DTypes() {
-		if s.dtypes[d] == nil {
-			y := newClosed(t, d, 2)
-			_, err := y.Python()
-			requireError(t, err, "this torch has no dtype "+d.String())
+	_, err = tensorconv.ToPython(reversed)
+	torchtest.RequireError(t, err, "no negative strides: [-1]")
+	known := torchtest.DTypes(t)
+	for _, d := range tensor.DTypes() {
+		if !slices.Contains(known, d) {
+			y := torchtest.New(t, d, 2)
+			_, err := tensorconv.ToPython(y)
+			torchtest.RequireError(t, err, "this torch has no dtype "+d.String())
 		}
 	}
 }
 
 func TestMemoryOnADeviceThatTorchDoesNotHaveLeavesNothingBehind(t *testing.T) {
-	noLeaks(t)
+	torchtest.NoLeaks(t)
 	released := make(chan struct{}, 2)
-	p := newClosed(t, Float32, 4)
-	for _, device := range []Device{{Type: 77}, {Type: CUDA, ID: 60}} {
-		x, err := FromPointer(p.Data(), Float32, []int64{4}, nil, device, func() { released <- struct{}{} })
+	p := torchtest.New(t, tensor.Float32, 4)
+	for _, device := range []tensor.Device{{Type: 77}, {Type: tensor.CUDA, ID: 60}} {
+		x, err := tensor.FromPointer(p.Data(), tensor.Float32, []int64{4}, nil, device, func() { released <- struct{}{} })
 		require.NoError(t, err)
-		_, err = x.Python()
+		_, err = tensorconv.ToPython(x)
 		require.Error(t, err)
 		x.Close()
 		select {
@@ -217,32 +176,32 @@ func TestMemoryOnADeviceThatTorchDoesNotHaveLeavesNothingBehind(t *testing.T) {
 }
 
 func TestCapsulesAreConsumedOnceOrNotAtAll(t *testing.T) {
-	noLeaks(t)
-	x := newClosed(t, Int32, 3)
+	torchtest.NoLeaks(t)
+	x := torchtest.New(t, tensor.Int32, 3)
 	for _, versioned := range []bool{false, true} {
-		unused, err := x.Capsule(versioned)
+		unused, err := tensorconv.Capsule(x, versioned)
 		require.NoError(t, err)
 		unused.Close()
 
-		capsule, err := x.Capsule(versioned)
+		capsule, err := tensorconv.Capsule(x, versioned)
 		require.NoError(t, err)
 		defer capsule.Close()
-		y := fromPython(t, capsule)
+		y := torchtest.FromPython(t, capsule)
 		assert.Equal(t, x.Data(), y.Data())
-		_, err = FromPython(capsule)
-		requireError(t, err, "nor an unused DLPack capsule")
+		_, err = tensorconv.FromPython(capsule)
+		torchtest.RequireError(t, err, "nor an unused DLPack capsule")
 	}
 }
 
 func TestTorchAndNumpyConsumeOurCapsules(t *testing.T) {
-	noLeaks(t)
-	x, err := FromSlice([]int32{1, 2, 3})
+	torchtest.NoLeaks(t)
+	x, err := tensor.FromSlice([]int32{1, 2, 3})
 	require.NoError(t, err)
 	defer x.Close()
 	for _, versioned := range []bool{false, true} {
-		capsule, err := x.Capsule(versioned)
+		capsule, err := tensorconv.Capsule(x, versioned)
 		require.NoError(t, err)
-		o, err := helper.Call("evaluate", "lambda c: numpy.from_dlpack(Array(c)).tolist()")
+		o, err := torchtest.Helper.Call("evaluate", "lambda c: numpy.from_dlpack(Array(c)).tolist()")
 		require.NoError(t, err)
 		list, err := o.Invoke([]any{capsule}, nil)
 		o.Close()
@@ -257,28 +216,26 @@ func TestTorchAndNumpyConsumeOurCapsules(t *testing.T) {
 		}
 		capsule.Close()
 
-		capsule, err = x.Capsule(versioned)
+		capsule, err = tensorconv.Capsule(x, versioned)
 		require.NoError(t, err)
-		s, err := torch()
-		require.NoError(t, err)
-		o, err = s.fromDLPack.Invoke([]any{capsule}, nil)
+		o, err = torchtest.Eval(t, "torch.utils.dlpack.from_dlpack").Invoke([]any{capsule}, nil)
 		capsule.Close()
 		if versioned && err != nil {
 			t.Logf("this torch takes no versioned capsules: %v", err)
 			continue
 		}
 		require.NoError(t, err)
-		assert.Equal(t, uintptr(x.Data()), uintptr(call(t, "describe", o).([]any)[0].(int64)))
+		assert.Equal(t, uintptr(x.Data()), uintptr(torchtest.Call(t, "describe", o).([]any)[0].(int64)))
 		o.Close()
 	}
 }
 
 func TestAddressesOfEmptyTensorsAreNil(t *testing.T) {
-	noLeaks(t)
-	x := newClosed(t, Float32, 8)
+	torchtest.NoLeaks(t)
+	x := torchtest.New(t, tensor.Float32, 8)
 	end, err := x.View(8, []int64{0}, nil)
 	require.NoError(t, err)
 	defer end.Close()
-	o := toPython(t, end)
-	assert.Equal(t, unsafe.Pointer(nil), fromPython(t, o).Data())
+	o := torchtest.ToPython(t, end)
+	assert.Equal(t, unsafe.Pointer(nil), torchtest.FromPython(t, o).Data())
 }

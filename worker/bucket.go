@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // sharedBucket is what the worker has of a bucket.
@@ -15,13 +15,13 @@ type sharedBucket struct {
 	id uint64
 
 	mu     sync.Mutex
-	proc   *process           // that knows it as it is
-	buffer *tensorconv.Tensor // of the bucket then
+	proc   *process       // that knows it as it is
+	buffer *tensor.Tensor // of the bucket then
 	// stage is shared memory in place of a buffer that is not; nil: the buffer is.
-	stage  *tensorconv.Tensor
+	stage  *tensor.Tensor
 	staged []*sharedParameter // whose data is copied before each call
 	// saved is what the buffer held before the last call: see Hook.Rollback.
-	saved  *tensorconv.Tensor
+	saved  *tensor.Tensor
 	closed bool
 }
 
@@ -30,7 +30,7 @@ type sharedParameter struct {
 	id    uint64
 	of    *pyhook.Parameter
 	proc  *process
-	stage *tensorconv.Tensor // of the data, where that is not in shared memory; or nil
+	stage *tensor.Tensor // of the data, where that is not in shared memory; or nil
 }
 
 func (b *sharedBucket) close() {
@@ -78,7 +78,7 @@ func (w *Worker) dropBucket(b *pyhook.GradBucket) {
 
 // prepare makes sure that the process knows the bucket as it is, and that all it
 // holds is in shared memory. It returns the memory that the call works on.
-func (w *Worker) prepare(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket) (*tensorconv.Tensor, error) {
+func (w *Worker) prepare(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket) (*tensor.Tensor, error) {
 	buffer := b.Buffer()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,18 +92,18 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *pyhook.GradBucket, 
 		s.proc, s.buffer = p, buffer
 	}
 	for _, param := range s.staged {
-		if err := tensorconv.Copy(param.stage, param.of.Data); err != nil {
+		if err := tensor.Copy(param.stage, param.of.Data); err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", param.of.Name, err)
 		}
 	}
 	if s.stage == nil {
 		return buffer, nil
 	}
-	return s.stage, tensorconv.Copy(s.stage, buffer)
+	return s.stage, tensor.Copy(s.stage, buffer)
 }
 
 // introduce tells the process of the bucket.
-func (w *Worker) introduce(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket, buffer *tensorconv.Tensor) error {
+func (w *Worker) introduce(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket, buffer *tensor.Tensor) error {
 	if b.SparseIndices() != nil {
 		return fmt.Errorf("a sparse bucket: a worker takes dense ones only")
 	}
@@ -159,7 +159,7 @@ func (w *Worker) introduceParameters(ctx context.Context, p *process, params []*
 		}
 		known, err := w.parameter(ctx, p, param)
 		if err == nil && known.stage != nil {
-			err = tensorconv.Copy(known.stage, param.Data)
+			err = tensor.Copy(known.stage, param.Data)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", param.Name, err)

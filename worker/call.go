@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // call is a request that the worker has not finished: a hook call, a collective, or
@@ -32,8 +32,8 @@ type call struct {
 // answer is what the worker said.
 type answer struct {
 	outcome uint32
-	tensor  *tensorconv.Tensor // of outcomeOther
-	message *message           // as it came, if it did
+	tensor  *tensor.Tensor // of outcomeOther
+	message *message       // as it came, if it did
 	err     error
 }
 
@@ -178,7 +178,7 @@ func (p *process) receive() {
 }
 
 // resultOf maps a result in memory of its own.
-func (p *process) resultOf(m *message) (*tensorconv.Tensor, error) {
+func (p *process) resultOf(m *message) (*tensor.Tensor, error) {
 	file, err := p.wire.file()
 	if err != nil {
 		return nil, err

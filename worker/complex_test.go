@@ -9,7 +9,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/worker"
 )
 
@@ -18,7 +18,7 @@ import (
 func TestComplexParametersInAWorker(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	h := hook(t, w, "allreduce", worker.HookConfig{})
-	params := []*pyhook.Parameter{{Name: "c", Shape: []int64{2}, DType: tensorconv.Complex64}}
+	params := []*pyhook.Parameter{{Name: "c", Shape: []int64{2}, DType: tensor.Complex64}}
 	defer params[0].Close()
 	r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: w.Group(), Hook: h})
 	if refused := h.ComplexParameters(); refused != nil {
@@ -30,7 +30,7 @@ func TestComplexParametersInAWorker(t *testing.T) {
 	}
 	require.NoError(t, err)
 	defer r.Close()
-	gradient, err := tensorconv.Slice[complex64](r.Gradient(0))
+	gradient, err := tensor.Slice[complex64](r.Gradient(0))
 	require.NoError(t, err)
 	for range 3 {
 		copy(gradient, []complex64{1 + 2i, -3 + 4i})

@@ -14,7 +14,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
 )
@@ -23,7 +23,7 @@ import (
 func model() []*pyhook.Parameter {
 	var params []*pyhook.Parameter
 	for i, shape := range [][]int64{{48, 32}, {48}, {32, 48}, {32}, {16, 32}, {16}, {64, 16}} {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensorconv.Float32})
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensor.Float32})
 	}
 	return params
 }
@@ -35,7 +35,7 @@ const bucketCap = 8.0 / 1024
 func backward(r *ddp.Reducer, rank, step, params int) error {
 	random := rand.New(rand.NewPCG(uint64(rank), uint64(step)))
 	for i := params - 1; i >= 0; i-- {
-		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		g, err := tensor.Slice[float32](r.Gradient(i))
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func trained(ctx context.Context, group pyhook.ProcessGroup, hook pyhook.CommHoo
 			return "", err
 		}
 		for i := range params {
-			bytes, err := tensorconv.RawBytes(r.Gradient(i))
+			bytes, err := tensor.RawBytes(r.Gradient(i))
 			if err != nil {
 				return "", err
 			}
@@ -203,7 +203,7 @@ func trainedWithLoss(t *testing.T, w *worker.Worker, h *worker.Hook, steps, lost
 	local := func() string {
 		all := sha256.New()
 		for i := range params {
-			bytes, err := tensorconv.RawBytes(r.Gradient(i))
+			bytes, err := tensor.RawBytes(r.Gradient(i))
 			assert.NoError(t, err)
 			all.Write(bytes)
 		}
@@ -238,7 +238,7 @@ func loseStep(ctx context.Context, t *testing.T, w *worker.Worker, h *worker.Hoo
 			return err
 		}
 	}
-	g, err := tensorconv.Slice[float32](r.Gradient(len(params) - 1))
+	g, err := tensor.Slice[float32](r.Gradient(len(params) - 1))
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/worker"
 )
 
@@ -21,7 +21,7 @@ func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) 
 		return nil, err
 	}
 	defer hook.Close()
-	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{4}, DType: tensorconv.Float32}}
+	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{4}, DType: tensor.Float32}}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: hook})
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) 
 	for step := 0; step < steps; step++ {
 		kept[step] = slices.Clone(weights)
 		delete(kept, step-3)
-		gradient, err := tensorconv.Slice[float32](reducer.Gradient(0))
+		gradient, err := tensor.Slice[float32](reducer.Gradient(0))
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +55,7 @@ func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) 
 		if err != nil {
 			return nil, err
 		}
-		if gradient, err = tensorconv.Slice[float32](reducer.Gradient(0)); err != nil {
+		if gradient, err = tensor.Slice[float32](reducer.Gradient(0)); err != nil {
 			return nil, err
 		}
 		for i := range weights { // the optimiser

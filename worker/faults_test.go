@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
 )
@@ -204,7 +204,7 @@ func resources(t testing.TB) use {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
-	return use{len(files), children(t), runtime.NumGoroutine(), worker.LiveRegions(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+	return use{len(files), children(t), runtime.NumGoroutine(), worker.LiveRegions(), tensor.LiveTensors(), tensor.LiveMemory()}
 }
 
 // nothingIsLeft waits until all is as it was before; what is closed goes on
@@ -328,11 +328,11 @@ func orphan(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	buffer, err := w.NewBuffer(tensorconv.Float32, 1)
+	buffer, err := w.NewBuffer(tensor.Float32, 1)
 	if err != nil {
 		return err
 	}
-	values, err := tensorconv.Slice[float32](buffer)
+	values, err := tensor.Slice[float32](buffer)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 
 	"pyhook/internal/lines"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // FuzzMessages gives a trainer, or a worker, anything in place of messages: bytes, or
@@ -24,7 +24,7 @@ import (
 // Nothing may crash or hang, allocate without measure, or be left; calls that wait
 // end with an answer or a typed error.
 func FuzzMessages(f *testing.F) {
-	place := &tensorMessage{Region: 1, DType: tensorconv.Float32, Shape: []int64{4}, Room: 4}
+	place := &tensorMessage{Region: 1, DType: tensor.Float32, Shape: []int64{4}, Capacity: 4}
 	region := &regionMessage{ID: 1, Bytes: 64}
 	other := &resultMessage{Call: 1, Outcome: outcomeOther, Tensor: place, Region: region}
 	bucket := &bucketMessage{ID: 5, Count: 1, Buffer: place, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}, Params: []parameterMessage{{ID: 3}}}
@@ -37,11 +37,11 @@ func FuzzMessages(f *testing.F) {
 		{Kind: kindDone, Result: &resultMessage{Call: 2}}, // of what is no call
 		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther}},
 		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Tensor: place, Region: &regionMessage{Bytes: 1 << 30}}}, // the memory has 64
-		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &tensorMessage{DType: tensorconv.Float64, Shape: []int64{1}, Room: 1 << 61}}},
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &tensorMessage{DType: tensor.Float64, Shape: []int64{1}, Capacity: 1 << 61}}},
 	} {
 		f.Add(false, false, uint8(1), encoded(m))
 	}
-	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensorconv.Float32, Data: place}}}},
+	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensor.Float32, Data: place}}}},
 		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindUnmap, Object: 1}))
 	f.Add(true, false, uint8(0), encoded(&message{Kind: kindCollective, ID: 1, Group: &groupMessage{Op: "all_gather"}}, &message{Kind: kindAdvance, ID: 2, Object: 1},
 		&message{Kind: kindCloseChain, ID: 3}, &message{Kind: kindSave, ID: 4}, &message{Kind: kindHook, ID: 5, Hook: &hookMessage{Spec: "noop"}}, &message{Kind: kindStop}))
@@ -118,31 +118,31 @@ func composed(data []byte) (list []*message) {
 		}
 		return s
 	}
-	tensor := func() *tensorMessage {
+	piece := func() *tensorMessage {
 		if next() == 0 {
 			return nil
 		}
-		return &tensorMessage{Region: uint64(next()), Offset: next(), DType: tensorconv.DType(next()), Shape: some(), Room: next()}
+		return &tensorMessage{Region: uint64(next()), Offset: next(), DType: tensor.DType(next()), Shape: some(), Capacity: next()}
 	}
 	for len(data) > 0 && len(list) < 8 {
 		m := &message{Kind: kind(next()), ID: uint64(next()), Object: uint64(next())}
 		set := next() | next()<<3
 		if set&1 != 0 {
-			m.Result = &resultMessage{Call: uint64(next()), Outcome: uint32(next()), Tensor: tensor(), Region: &regionMessage{Bytes: int(next())}}
+			m.Result = &resultMessage{Call: uint64(next()), Outcome: uint32(next()), Tensor: piece(), Region: &regionMessage{Bytes: int(next())}}
 		}
 		if set&2 != 0 {
 			m.Region = &regionMessage{ID: uint64(next()), Bytes: int(next())}
 		}
 		if set&4 != 0 {
-			m.Bucket = &bucketMessage{ID: uint64(next()), Index: int(next()), Count: int(next()), Buffer: tensor(), Indices: tensor(), Offsets: some(), Lengths: some(), Sizes: [][]int64{some()}}
-			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensorconv.DType(next()), Data: tensor()}}
+			m.Bucket = &bucketMessage{ID: uint64(next()), Index: int(next()), Count: int(next()), Buffer: piece(), Indices: piece(), Offsets: some(), Lengths: some(), Sizes: [][]int64{some()}}
+			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensor.DType(next()), Data: piece()}}
 		}
 		if set&32 != 0 {
 			m.Observed = &observation{Hook: uint64(next()), On: next()&1 != 0, Collective: &pyhook.Collective{Bucket: int(next())}}
 		}
 		if set&8 != 0 {
 			m.Group = &groupMessage{Op: []string{"all_reduce", "broadcast", "all_gather", "barrier", "?"}[uint64(next())%5], Root: int(next())}
-			if at := tensor(); at != nil {
+			if at := piece(); at != nil {
 				m.Group.Tensors = append(m.Group.Tensors, *at)
 			}
 			m.Run = &runMessage{Call: uint64(next()), Hook: uint64(next()), Bucket: uint64(next())}
@@ -218,7 +218,7 @@ func feedTrainer(t *testing.T, data []byte, files int) {
 	for len(answers) > 0 {
 		a := <-answers
 		if a.tensor != nil {
-			read, err := tensorconv.RawBytes(a.tensor)
+			read, err := tensor.RawBytes(a.tensor)
 			require.NoError(t, err)
 			require.LessOrEqual(t, len(bytes.Clone(read)), 4096)
 			a.tensor.Close()
@@ -237,7 +237,7 @@ func feedWorker(t *testing.T, data []byte, files int) {
 	s.wire.drop()
 	for _, b := range s.buckets {
 		if b.buffer.Len() > 0 {
-			read, err := tensorconv.RawBytes(b.buffer)
+			read, err := tensor.RawBytes(b.buffer)
 			require.NoError(t, err)
 			require.LessOrEqual(t, len(bytes.Clone(read)), 4096)
 		}

@@ -7,7 +7,7 @@ import (
 
 	"pyhook/internal/ctxerr"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Group is the workers' process group, as a trainer's pyhook.ProcessGroup: its
@@ -33,26 +33,26 @@ func (g *Group) Generation() int { return int(g.worker.generation.Load()) }
 func (g *Group) Backend() string { return g.backend }
 
 // NewBuffer: see Worker.NewBuffer.
-func (g *Group) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+func (g *Group) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	return g.worker.NewBuffer(dtype, n)
 }
 
 // AllReduce: see pyhook.ProcessGroup.
-func (g *Group) AllReduce(ctx context.Context, t *tensorconv.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
-	return g.collective(ctx, &groupMessage{Op: "all_reduce", Reduce: op}, []*tensorconv.Tensor{t}, 0, 1)
+func (g *Group) AllReduce(ctx context.Context, t *tensor.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
+	return g.collective(ctx, &groupMessage{Op: "all_reduce", Reduce: op}, []*tensor.Tensor{t}, 0, 1)
 }
 
 // Broadcast: see pyhook.ProcessGroup.
-func (g *Group) Broadcast(ctx context.Context, t *tensorconv.Tensor, root int) (*pyhook.Future, error) {
-	return g.collective(ctx, &groupMessage{Op: "broadcast", Root: root}, []*tensorconv.Tensor{t}, 0, 1)
+func (g *Group) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*pyhook.Future, error) {
+	return g.collective(ctx, &groupMessage{Op: "broadcast", Root: root}, []*tensor.Tensor{t}, 0, 1)
 }
 
 // AllGather: see pyhook.ProcessGroup.
-func (g *Group) AllGather(ctx context.Context, out []*tensorconv.Tensor, in *tensorconv.Tensor) (*pyhook.Future, error) {
+func (g *Group) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*pyhook.Future, error) {
 	if len(out) != g.size {
 		return nil, g.fail("all_gather", fmt.Errorf("%w: %d outputs for %d ranks", pyhook.ErrGroup, len(out), g.size))
 	}
-	tensors := append(append([]*tensorconv.Tensor{}, out...), in)
+	tensors := append(append([]*tensor.Tensor{}, out...), in)
 	return g.collective(ctx, &groupMessage{Op: "all_gather"}, tensors, len(out), len(out))
 }
 
@@ -79,16 +79,16 @@ func (g *Group) fail(op string, err error) error {
 type groupCall struct {
 	call
 	g        *Group
-	tensors  []*tensorconv.Tensor // the trainer's
-	shared   []*tensorconv.Tensor // what the worker has of each; staged ones are our own
-	outputs  int                  // that many of the first ones are written
+	tensors  []*tensor.Tensor // the trainer's
+	shared   []*tensor.Tensor // what the worker has of each; staged ones are our own
+	outputs  int              // that many of the first ones are written
 	value    pyhook.Value
 	complete func(pyhook.Value, error)
 }
 
 // collective issues one. Of the tensors the first outputs are written; the one at
 // result is the future's value.
-func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensorconv.Tensor, result, outputs int) (*pyhook.Future, error) {
+func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensor.Tensor, result, outputs int) (*pyhook.Future, error) {
 	if ctx.Err() != nil {
 		return nil, g.fail(m.Op, ctxerr.While(ctx, "not issued"))
 	}
@@ -138,7 +138,7 @@ func (c *groupCall) stage(ctx context.Context, p *process, m *groupMessage) erro
 				return err
 			}
 			c.shared = append(c.shared, shared)
-			if err := tensorconv.Copy(shared, t); err != nil {
+			if err := tensor.Copy(shared, t); err != nil {
 				return err
 			}
 			if place, err = w.share(ctx, p, shared); err != nil {
@@ -157,7 +157,7 @@ func (c *groupCall) finished(a answer) {
 	err := a.err
 	for i := range c.outputs {
 		if err == nil && c.shared[i] != c.tensors[i] {
-			err = tensorconv.Copy(c.tensors[i], c.shared[i])
+			err = tensor.Copy(c.tensors[i], c.shared[i])
 		}
 	}
 	c.free()

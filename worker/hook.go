@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // State says how a hook's state is made in the worker: pyhook.Runtime.NewState. A
@@ -182,7 +182,7 @@ func (h *Hook) fail(b *pyhook.GradBucket, kind, err error) error {
 		return mine.at(h.Name(), bucket)
 	case errors.As(err, &hook):
 		return err
-	case errors.Is(err, pyhook.ErrClosed) || errors.Is(err, tensorconv.ErrClosed):
+	case errors.Is(err, pyhook.ErrClosed) || errors.Is(err, tensor.ErrClosed):
 		return hookFailure(h.Name(), h.worker.cfg.rank, bucket, pyhook.ErrClosed, err, "close it after the last future of its calls is done")
 	}
 	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
@@ -215,7 +215,7 @@ func (h *Hook) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (*pyhoo
 }
 
 // ParseHookResult: see pyhook.CommHook. The bucket's own buffer comes as its Alias.
-func (h *Hook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (h *Hook) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	t := v.Tensor()
 	if t == nil {
 		return nil, h.fail(nil, pyhook.ErrBadResult, errors.New("not the value of a future of a worker's hook"))
@@ -224,7 +224,7 @@ func (h *Hook) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
 }
 
 // NewBuffer: see Worker.NewBuffer.
-func (h *Hook) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
+func (h *Hook) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	return h.worker.NewBuffer(dtype, n)
 }
 
@@ -251,14 +251,14 @@ func (h *Hook) begin(ctx context.Context, b *pyhook.GradBucket, s *sharedBucket)
 	if s.saved == nil || s.saved.Len() != buffer.Len() {
 		s.saved.Close()
 		var err error
-		if s.saved, err = tensorconv.New(buffer.DType(), buffer.Len()); err != nil {
+		if s.saved, err = tensor.New(buffer.DType(), buffer.Len()); err != nil {
 			return err
 		}
 	}
 	h.mu.Lock()
 	h.touched = append(h.touched, &rollback{b, s})
 	h.mu.Unlock()
-	return tensorconv.Copy(s.saved, buffer)
+	return tensor.Copy(s.saved, buffer)
 }
 
 // Rollback, which needs HookConfig.Rollback, puts back what each bucket of the last
@@ -277,7 +277,7 @@ func (h *Hook) Rollback() error {
 		r.shared.mu.Lock()
 		var err error
 		if r.shared.saved != nil {
-			err = tensorconv.Copy(r.bucket.Buffer(), r.shared.saved)
+			err = tensor.Copy(r.bucket.Buffer(), r.shared.saved)
 		}
 		r.shared.mu.Unlock()
 		if err != nil {

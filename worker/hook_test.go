@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/worker"
 )
 
@@ -142,15 +142,15 @@ func TestHooksSeeTheParameters(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	for _, shared := range []bool{true, false} {
 		t.Run(map[bool]string{true: "in shared memory", false: "in other memory"}[shared], func(t *testing.T) {
-			data, err := tensorconv.New(tensorconv.Float32, 2)
+			data, err := tensor.New(tensor.Float32, 2)
 			if shared {
-				data, err = w.NewBuffer(tensorconv.Float32, 2)
+				data, err = w.NewBuffer(tensor.Float32, 2)
 			}
 			require.NoError(t, err)
 			defer data.Close()
 			copy(floats(t, data), []float32{3, 4})
-			p := &pyhook.Parameter{Name: "p", Shape: []int64{2}, DType: tensorconv.Float32, Data: data}
-			buffer, err := w.NewBuffer(tensorconv.Float32, 2)
+			p := &pyhook.Parameter{Name: "p", Shape: []int64{2}, DType: tensor.Float32, Data: data}
+			buffer, err := w.NewBuffer(tensor.Float32, 2)
 			require.NoError(t, err)
 			defer buffer.Close()
 			b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*pyhook.Parameter{p}})
@@ -184,7 +184,7 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 	for _, shared := range []bool{true, false} {
 		for _, err := range onRanks(2, func(rank int) error {
 			g := workers[rank].Group()
-			make := func(values ...float32) *tensorconv.Tensor {
+			make := func(values ...float32) *tensor.Tensor {
 				b := bucket(t, map[bool]*worker.Worker{true: workers[rank], false: nil}[shared], values...)
 				return b.Buffer()
 			}
@@ -205,7 +205,7 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 			wait(first, nil)
 			assert.Equal(t, []float32{1, 2}, floats(t, a))
 			assert.Equal(t, []float32{6, 1}, floats(t, b))
-			out := []*tensorconv.Tensor{make(0, 0), make(0, 0)}
+			out := []*tensor.Tensor{make(0, 0), make(0, 0)}
 			wait(g.AllGather(soon(t), out, make(float32(rank), float32(rank))))
 			assert.Equal(t, []float32{0, 0}, floats(t, out[0]))
 			assert.Equal(t, []float32{1, 1}, floats(t, out[1]))

@@ -21,7 +21,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/deep"
 	"pyhook/worker"
 )
@@ -191,7 +191,7 @@ func (tr *trainer) between(ctx context.Context, step int) {
 func (tr *trainer) reduce(ctx context.Context, r *ddp.Reducer, step int) error {
 	random := rand.New(rand.NewPCG(uint64(tr.w.Group().Rank()), uint64(step)))
 	for i := len(tr.weights) - 1; i >= 0; i-- {
-		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		g, err := tensor.Slice[float32](r.Gradient(i))
 		if err != nil {
 			return err
 		}
@@ -206,7 +206,7 @@ func (tr *trainer) reduce(ctx context.Context, r *ddp.Reducer, step int) error {
 		return err
 	}
 	for i := range tr.weights {
-		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		g, err := tensor.Slice[float32](r.Gradient(i))
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
 )
@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) {
 	worker.Main()
 	// The goroutine that frees shared memory, before tests count goroutines.
-	t, err := tensorconv.FromSlice([]float32{0})
+	t, err := tensor.FromSlice([]float32{0})
 	if err == nil {
 		t.Close()
 	}
@@ -112,12 +112,12 @@ func soon(t testing.TB) context.Context {
 // bucket makes a float32 bucket of shared memory, or of other memory.
 func bucket(t testing.TB, w *worker.Worker, values ...float32) *pyhook.GradBucket {
 	t.Helper()
-	var buffer *tensorconv.Tensor
+	var buffer *tensor.Tensor
 	var err error
 	if w != nil {
-		buffer, err = w.NewBuffer(tensorconv.Float32, int64(len(values)))
+		buffer, err = w.NewBuffer(tensor.Float32, int64(len(values)))
 	} else {
-		buffer, err = tensorconv.New(tensorconv.Float32, int64(len(values)))
+		buffer, err = tensor.New(tensor.Float32, int64(len(values)))
 	}
 	require.NoError(t, err)
 	t.Cleanup(buffer.Close)
@@ -129,9 +129,9 @@ func bucket(t testing.TB, w *worker.Worker, values ...float32) *pyhook.GradBucke
 	return b
 }
 
-func floats(t testing.TB, of *tensorconv.Tensor) []float32 {
+func floats(t testing.TB, of *tensor.Tensor) []float32 {
 	t.Helper()
-	s, err := tensorconv.Slice[float32](of)
+	s, err := tensor.Slice[float32](of)
 	require.NoError(t, err)
 	return s
 }
@@ -161,14 +161,14 @@ func reduce(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket) ([]flo
 		return nil, err
 	}
 	defer result.Close()
-	plain, err := tensorconv.New(tensorconv.Float32, result.Shape()...)
+	plain, err := tensor.New(tensor.Float32, result.Shape()...)
 	if err != nil {
 		return nil, err
 	}
 	defer plain.Close()
-	if err := tensorconv.Copy(plain, result); err != nil {
+	if err := tensor.Copy(plain, result); err != nil {
 		return nil, err
 	}
-	s, err := tensorconv.Slice[float32](plain)
+	s, err := tensor.Slice[float32](plain)
 	return append([]float32{}, s...), err
 }

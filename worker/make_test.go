@@ -8,18 +8,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/worker"
 )
 
 func TestWorker_NewHook_WithParameters(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
-	values, err := tensorconv.FromSlice([]float32{3, 4}) // not in shared memory
+	values, err := tensor.FromSlice([]float32{3, 4}) // not in shared memory
 	require.NoError(t, err)
 	defer values.Close()
 	params := []*pyhook.Parameter{
-		{Name: "fc.weight", Shape: []int64{2}, DType: tensorconv.Float32, Data: values},
-		{Name: "fc.bias", Shape: []int64{1}, DType: tensorconv.Float32, Attributes: map[string]any{"is_shared_mp": true}},
+		{Name: "fc.weight", Shape: []int64{2}, DType: tensor.Float32, Data: values},
+		{Name: "fc.bias", Shape: []int64{1}, DType: tensor.Float32, Attributes: map[string]any{"is_shared_mp": true}},
 	}
 	b := func(t *testing.T, params ...*pyhook.Parameter) *pyhook.GradBucket {
 		cfg := pyhook.BucketConfig{Count: 1, Parameters: params}
@@ -28,7 +28,7 @@ func TestWorker_NewHook_WithParameters(t *testing.T) {
 			cfg.Offsets, cfg.Lengths, cfg.Sizes = append(cfg.Offsets, total), append(cfg.Lengths, p.Shape[0]), append(cfg.Sizes, p.Shape)
 			total += p.Shape[0]
 		}
-		buffer, err := w.NewBuffer(tensorconv.Float32, total)
+		buffer, err := w.NewBuffer(tensor.Float32, total)
 		require.NoError(t, err)
 		t.Cleanup(buffer.Close)
 		cfg.Buffer = buffer

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // message is one of either side. A request has an ID that its answer repeats; one
@@ -82,18 +82,18 @@ type regionMessage struct {
 
 // tensorMessage is a contiguous tensor in a region.
 type tensorMessage struct {
-	Region uint64
-	Offset int64 // in bytes
-	DType  tensorconv.DType
-	Shape  []int64
-	Room   int64 // elements, where Shape is flat: see tensorconv.WithRoom
+	Region   uint64
+	Offset   int64 // in bytes
+	DType    tensor.DType
+	Shape    []int64
+	Capacity int64 // elements, where Shape is flat: see tensor.WithCapacity
 }
 
 type parameterMessage struct {
 	ID    uint64 // 0: the bucket has none here
 	Name  string
 	Shape []int64
-	DType tensorconv.DType
+	DType tensor.DType
 	Data  *tensorMessage
 	// Attributes hold what HookConfig.State may.
 	Attributes map[string]any

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // live counts the regions that are mapped in this process.
@@ -93,7 +93,7 @@ func (r *region) base() unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(
 
 // tensor makes a tensor in the region, which it holds until it is closed. The
 // caller holds the region meanwhile.
-func (r *region) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
+func (r *region) tensor(m *tensorMessage) (*tensor.Tensor, error) {
 	limit := (int64(len(r.memory)) - m.Offset) / int64(max(m.DType.Size(), 1))
 	n := int64(1)
 	for _, size := range m.Shape {
@@ -103,18 +103,18 @@ func (r *region) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
 		}
 		n *= size
 	}
-	room := max(n, m.Room)
-	if m.Offset < 0 || room > limit {
-		return nil, fmt.Errorf("a tensor of shape %v, and room for %d elements, of %s at %d is beyond the shared memory of %d bytes", m.Shape, m.Room, m.DType, m.Offset, len(r.memory))
+	capacity := max(n, m.Capacity)
+	if m.Offset < 0 || capacity > limit {
+		return nil, fmt.Errorf("a tensor of shape %v, and capacity for %d elements, of %s at %d is beyond the shared memory of %d bytes", m.Shape, m.Capacity, m.DType, m.Offset, len(r.memory))
 	}
 	r.refs.Add(1)
 	data := unsafe.Add(r.base(), m.Offset)
-	var t *tensorconv.Tensor
+	var t *tensor.Tensor
 	var err error
 	if len(m.Shape) == 1 {
-		t, err = tensorconv.FromPointerWithRoom(data, m.DType, n, room, r.close)
+		t, err = tensor.FromPointerWithCapacity(data, m.DType, n, capacity, r.close)
 	} else {
-		t, err = tensorconv.FromPointer(data, m.DType, m.Shape, nil, tensorconv.Device{}, r.close)
+		t, err = tensor.FromPointer(data, m.DType, m.Shape, nil, tensor.Device{}, r.close)
 	}
 	if err != nil {
 		r.close()
@@ -123,7 +123,7 @@ func (r *region) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
 }
 
 // find returns where t lies in the region, or nil.
-func (r *region) find(t *tensorconv.Tensor) *tensorMessage {
+func (r *region) find(t *tensor.Tensor) *tensorMessage {
 	// Both are C's memory, which does not move.
 	at, base := uintptr(t.Data()), uintptr(r.base())
 	if at < base || at+uintptr(t.Bytes()) > base+uintptr(len(r.memory)) {

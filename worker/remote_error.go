@@ -5,7 +5,7 @@ import (
 	"errors"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // remoteError is an error on its way from the worker to the trainer.
@@ -32,7 +32,7 @@ var kinds = []error{
 	pyhook.ErrNoAttribute, pyhook.ErrNotCallable, pyhook.ErrArity, pyhook.ErrImportFailed, pyhook.ErrBadArguments,
 	pyhook.ErrNeverFuture, pyhook.ErrCollective, pyhook.ErrOrder, pyhook.ErrGroup, pyhook.ErrPeer, pyhook.ErrJoinTimeout, pyhook.ErrRank, pyhook.ErrWorldSize,
 	pyhook.ErrAddress, pyhook.ErrPortInUse, pyhook.ErrNotAStore, pyhook.ErrOutOfStep, pyhook.ErrTorchVersion, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrExitTimeout, pyhook.ErrState, pyhook.ErrStateUnsafe,
-	pyhook.ErrStateCorrupt, pyhook.ErrStateVersion, pyhook.ErrStateClass, pyhook.ErrStateRank, pyhook.ErrStateBuckets, tensorconv.ErrClosed,
+	pyhook.ErrStateCorrupt, pyhook.ErrStateVersion, pyhook.ErrStateClass, pyhook.ErrStateRank, pyhook.ErrStateBuckets, tensor.ErrClosed,
 	context.Canceled, context.DeadlineExceeded,
 }
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // Recovery says where the ranks stand after a Restart. It is the same on every rank.
@@ -245,15 +245,15 @@ func commonSnapshot(all [][]int64) int64 {
 // gather returns what each rank has of some numbers, all as many.
 func (w *Worker) gather(ctx context.Context, mine []int64) ([][]int64, error) {
 	size, n := w.group.size, len(mine)
-	tensors := make([]*tensorconv.Tensor, size+1)
+	tensors := make([]*tensor.Tensor, size+1)
 	defer func() { closeAll(tensors) }()
 	for i := range tensors {
 		var err error
-		if tensors[i], err = w.NewBuffer(tensorconv.Int64, int64(n)); err != nil {
+		if tensors[i], err = w.NewBuffer(tensor.Int64, int64(n)); err != nil {
 			return nil, err
 		}
 	}
-	in, err := tensorconv.Slice[int64](tensors[size])
+	in, err := tensor.Slice[int64](tensors[size])
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +268,7 @@ func (w *Worker) gather(ctx context.Context, mine []int64) ([][]int64, error) {
 	}
 	all := make([][]int64, size)
 	for i := range all {
-		numbers, err := tensorconv.Slice[int64](tensors[i])
+		numbers, err := tensor.Slice[int64](tensors[i])
 		if err != nil {
 			return nil, err
 		}

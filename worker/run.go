@@ -7,7 +7,7 @@ import (
 
 	"pyhook/internal/ctxerr"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // hookCall is one call of a hook, as the trainer sees it.
@@ -17,7 +17,7 @@ type hookCall struct {
 	p        *process
 	b        *pyhook.GradBucket
 	ctx      context.Context
-	memory   *tensorconv.Tensor // that the worker works on
+	memory   *tensor.Tensor // that the worker works on
 	future   *pyhook.Future
 	complete func(pyhook.Value, error)
 	over     atomic.Bool

@@ -10,7 +10,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // server is a worker process's side: Python, and what the trainer refers to by
@@ -266,12 +266,12 @@ func (s *server) memory(m *message) error {
 	return nil
 }
 
-func (s *server) tensor(m *tensorMessage) (*tensorconv.Tensor, error) {
+func (s *server) tensor(m *tensorMessage) (*tensor.Tensor, error) {
 	if m == nil {
 		return nil, nil
 	}
 	if m.Region == 0 && slices.Contains(m.Shape, 0) {
-		return tensorconv.New(m.DType, m.Shape...)
+		return tensor.New(m.DType, m.Shape...)
 	}
 	r := find(s, s.regions, m.Region)
 	if r == nil {

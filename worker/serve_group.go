@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func (s *server) state(m *message) (*message, error) {
@@ -54,8 +54,8 @@ func (s *server) collective(m *message) {
 	}()
 }
 
-func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensorconv.Tensor, error) {
-	var tensors []*tensorconv.Tensor
+func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensor.Tensor, error) {
+	var tensors []*tensor.Tensor
 	for i := range m.Tensors {
 		t, err := s.tensor(&m.Tensors[i])
 		if err != nil {
@@ -90,7 +90,7 @@ func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensorconv.Tensor, e
 	return future, tensors, err
 }
 
-func closeAll(tensors []*tensorconv.Tensor) {
+func closeAll(tensors []*tensor.Tensor) {
 	for _, t := range tensors {
 		t.Close()
 	}

@@ -6,13 +6,13 @@ import (
 	"sync"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // servedBucket is the trainer's bucket, over the same memory.
 type servedBucket struct {
 	bucket *pyhook.GradBucket
-	buffer *tensorconv.Tensor
+	buffer *tensor.Tensor
 }
 
 func (b *servedBucket) close() {
@@ -215,7 +215,7 @@ func (c *servedCall) result() (uint32, *outgoing) {
 }
 
 // copied is a result in memory of its own, which the trainer maps.
-func (c *servedCall) copied(t *tensorconv.Tensor) (*outgoing, error) {
+func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 	r, err := newRegion(0, int(t.Bytes()))
 	if err != nil {
 		return nil, err
@@ -227,7 +227,7 @@ func (c *servedCall) copied(t *tensorconv.Tensor) (*outgoing, error) {
 		return nil, err
 	}
 	defer to.Close()
-	if err := tensorconv.Copy(to, t); err != nil {
+	if err := tensor.Copy(to, t); err != nil {
 		r.close()
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 var errNoRank = errors.New("Config.Size is 0, and RANK or WORLD_SIZE is not in the environment")
@@ -149,29 +149,29 @@ func (w *Worker) Close() {
 
 // NewBuffer returns a flat tensor of n zeros that the worker sees without copying.
 // The caller closes it; it outlives Restart and Close. pyhook.BufferAllocator.
-func (w *Worker) NewBuffer(dtype tensorconv.DType, n int64) (*tensorconv.Tensor, error) {
-	return w.newTensor(dtype, []int64{n}, tensorconv.Room(n))
+func (w *Worker) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
+	return w.newTensor(dtype, []int64{n}, tensor.Capacity(n))
 }
 
-// newTensor makes shared memory; room counts for flat tensors.
-func (w *Worker) newTensor(dtype tensorconv.DType, shape []int64, room int64) (*tensorconv.Tensor, error) {
+// newTensor makes shared memory; capacity counts for flat tensors.
+func (w *Worker) newTensor(dtype tensor.DType, shape []int64, capacity int64) (*tensor.Tensor, error) {
 	n := int64(1)
 	for _, size := range shape {
 		n *= size
 	}
 	if n <= 0 || dtype.Size() == 0 {
-		return tensorconv.New(dtype, shape...) // nothing to share, or the error
+		return tensor.New(dtype, shape...) // nothing to share, or the error
 	}
 	w.mu.Lock()
 	w.lastID++
 	id := w.lastID
 	w.mu.Unlock()
-	r, err := newRegion(id, int(max(room, n)*int64(dtype.Size())))
+	r, err := newRegion(id, int(max(capacity, n)*int64(dtype.Size())))
 	if err != nil {
 		return nil, fmt.Errorf("worker of rank %d: %w", w.cfg.rank, err)
 	}
 	defer r.close()
-	t, err := r.tensor(&tensorMessage{DType: dtype, Shape: shape, Room: room})
+	t, err := r.tensor(&tensorMessage{DType: dtype, Shape: shape, Capacity: capacity})
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func (w *Worker) forget(r *region) {
 
 // share returns where t lies in memory that p has mapped, or nil if it is not
 // shared. t stays open meanwhile.
-func (w *Worker) share(ctx context.Context, p *process, t *tensorconv.Tensor) (*tensorMessage, error) {
+func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tensorMessage, error) {
 	if t.Bytes() == 0 {
 		return &tensorMessage{DType: t.DType(), Shape: t.Shape()}, nil
 	}
@@ -218,8 +218,8 @@ func (w *Worker) share(ctx context.Context, p *process, t *tensorconv.Tensor) (*
 		return nil, nil
 	}
 	// The whole of what NewBuffer made, and not a view at its start.
-	if room := tensorconv.Room(t.Len()); len(place.Shape) == 1 && room*int64(t.DType().Size()) == int64(len(found.memory)) {
-		place.Room = room
+	if capacity := tensor.Capacity(t.Len()); len(place.Shape) == 1 && capacity*int64(t.DType().Size()) == int64(len(found.memory)) {
+		place.Capacity = capacity
 	}
 	p.mu.Lock()
 	known := p.mapped[found.id]

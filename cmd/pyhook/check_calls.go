@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // calls is what the Reducer's hook calls are seen by, of one phase: when each
@@ -15,7 +15,7 @@ type calls struct {
 	run    *rankRun
 	python *pyhook.PythonCommHook // nil: the hook is Go's
 	inTurn bool                   // one call is over before the next one: bytes can be told apart
-	judge  func(index int, bucket *pyhook.GradBucket, result *tensorconv.Tensor) error
+	judge  func(index int, bucket *pyhook.GradBucket, result *tensor.Tensor) error
 
 	mu      sync.Mutex
 	step    int
@@ -103,7 +103,7 @@ func (c *calls) called(b *pyhook.GradBucket, call func() (*pyhook.Future, error)
 
 // parse reads the result of the next bucket: the Reducer reads them in their
 // order, when all of them are there.
-func (c *calls) parse(v pyhook.Value, parse func(pyhook.Value) (*tensorconv.Tensor, error)) (*tensorconv.Tensor, error) {
+func (c *calls) parse(v pyhook.Value, parse func(pyhook.Value) (*tensor.Tensor, error)) (*tensor.Tensor, error) {
 	c.mu.Lock()
 	if c.parsed == 0 {
 		c.end = time.Now()
@@ -148,7 +148,7 @@ func (h *pythonCalls) RunHookChained(ctx context.Context, b *pyhook.GradBucket) 
 	return future, chain, err
 }
 
-func (h *pythonCalls) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (h *pythonCalls) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	return h.calls.parse(v, h.PythonCommHook.ParseHookResult)
 }
 
@@ -168,7 +168,7 @@ func (h *goCalls) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Fu
 	return h.calls.called(b, func() (*pyhook.Future, error) { return h.CommHook.RunHook(ctx, b) })
 }
 
-func (h *goCalls) ParseHookResult(v pyhook.Value) (*tensorconv.Tensor, error) {
+func (h *goCalls) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
 	return h.calls.parse(v, h.CommHook.ParseHookResult)
 }
 

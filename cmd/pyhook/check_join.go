@@ -11,7 +11,7 @@ import (
 
 	"pyhook/internal/report"
 	"pyhook/launch"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // joinCheck is one rank of a job that torchrun or another launcher started.
@@ -137,20 +137,20 @@ func lengthOf(b []byte) int {
 }
 
 func (r *rankRun) allGather(ctx context.Context, mine []byte) ([][]byte, error) {
-	in, err := tensorconv.FromSlice(mine)
+	in, err := tensor.FromSlice(mine)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	var out []*tensorconv.Tensor
+	var out []*tensor.Tensor
 	var all [][]byte
 	for range r.group.Size() {
-		t, err := tensorconv.New(tensorconv.UInt8, int64(len(mine)))
+		t, err := tensor.New(tensor.UInt8, int64(len(mine)))
 		if err != nil {
 			return nil, err
 		}
 		defer t.Close()
-		raw, err := tensorconv.RawBytes(t)
+		raw, err := tensor.RawBytes(t)
 		if err != nil {
 			return nil, err
 		}

@@ -6,36 +6,36 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // judge compares the result of the Reducer's bucket index with the exact mean, and
 // takes its digest, for each bucket of the plan that is in it.
-func (p *phase) judge(index int, bucket *pyhook.GradBucket, result *tensorconv.Tensor) error {
+func (p *phase) judge(index int, bucket *pyhook.GradBucket, result *tensor.Tensor) error {
 	if want := bucket.Buffer().Len(); result.Len() != want {
 		return fmt.Errorf("%w: %d elements for a bucket of %d", pyhook.ErrShort, result.Len(), want)
 	}
-	plain, err := tensorconv.New(result.DType(), result.Len())
+	plain, err := tensor.New(result.DType(), result.Len())
 	if err != nil {
 		return err
 	}
 	defer plain.Close()
-	if err := tensorconv.Copy(plain, result); err != nil { // it may have strides
+	if err := tensor.Copy(plain, result); err != nil { // it may have strides
 		return err
 	}
-	raw, err := tensorconv.RawBytes(plain)
+	raw, err := tensor.RawBytes(plain)
 	if err != nil {
 		return err
 	}
-	wide, err := tensorconv.New(tensorconv.Float64, result.Len())
+	wide, err := tensor.New(tensor.Float64, result.Len())
 	if err != nil {
 		return err
 	}
 	defer wide.Close()
-	if err := tensorconv.Copy(wide, plain); err != nil {
+	if err := tensor.Copy(wide, plain); err != nil {
 		return err
 	}
-	values, err := tensorconv.Slice[float64](wide)
+	values, err := tensor.Slice[float64](wide)
 	if err != nil {
 		return err
 	}

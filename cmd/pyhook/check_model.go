@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // checkModel is the parameters of a phase, and what their gradients are made in.
@@ -19,13 +19,13 @@ type checkModel struct {
 type plannedBucket struct {
 	params  []int   // indices, in their order in the bucket
 	offsets []int64 // of each, in elements
-	wide    *tensorconv.Tensor
+	wide    *tensor.Tensor
 	values  []float64 // wide's memory
-	weights *tensorconv.Tensor
+	weights *tensor.Tensor
 }
 
 func newCheckModel(p *checkPlan) (*checkModel, error) {
-	dtype, err := tensorconv.ParseDType(p.DType)
+	dtype, err := tensor.ParseDType(p.DType)
 	if err != nil {
 		return nil, err
 	}
@@ -40,18 +40,18 @@ func newCheckModel(p *checkPlan) (*checkModel, error) {
 		b := &plannedBucket{}
 		m.buckets = append(m.buckets, b)
 		elements := elementsOf(shapes)
-		if b.wide, err = tensorconv.New(tensorconv.Float64, elements); err != nil {
+		if b.wide, err = tensor.New(tensor.Float64, elements); err != nil {
 			return nil, err
 		}
-		if b.values, err = tensorconv.Slice[float64](b.wide); err != nil {
+		if b.values, err = tensor.Slice[float64](b.wide); err != nil {
 			return nil, err
 		}
 		// Weights are the same on all ranks, as a model's are.
-		if b.weights, err = tensorconv.New(dtype, elements); err != nil {
+		if b.weights, err = tensor.New(dtype, elements); err != nil {
 			return nil, err
 		}
 		fillGradients(b.values, p.Seed, -1, index, -1)
-		if err := tensorconv.Copy(b.weights, b.wide); err != nil {
+		if err := tensor.Copy(b.weights, b.wide); err != nil {
 			return nil, err
 		}
 		offset := int64(0)

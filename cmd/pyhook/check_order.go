@@ -6,7 +6,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // comparison is the second phase on one rank, and the third where there was one.
@@ -106,12 +106,12 @@ func firstOther(a, b phaseRecord) (step, bucket int, differ bool) {
 // any asks all ranks.
 func (r *rankRun) any(ctx context.Context, mine bool) (bool, error) {
 	r.enter("comparing the results of the two orders", startLimit)
-	t, err := tensorconv.New(tensorconv.Float64, 1)
+	t, err := tensor.New(tensor.Float64, 1)
 	if err != nil {
 		return false, err
 	}
 	defer t.Close()
-	values, err := tensorconv.Slice[float64](t)
+	values, err := tensor.Slice[float64](t)
 	if err != nil {
 		return false, err
 	}

@@ -9,7 +9,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // phase is all steps of the plan in one order of buckets, with a hook, a state
@@ -153,7 +153,7 @@ func (p *phase) fill(step int) error {
 			if err != nil {
 				return err
 			}
-			err = tensorconv.Copy(p.reducer.Gradient(i), from)
+			err = tensor.Copy(p.reducer.Gradient(i), from)
 			from.Close()
 			if err != nil {
 				return err

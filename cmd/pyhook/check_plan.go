@@ -10,7 +10,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/internal/hookspec"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // checkPlan is what a check does, on every rank alike. It travels to the ranks
@@ -117,7 +117,7 @@ var checkDTypes = []string{"float32", "float64", "float16", "bfloat16"}
 
 // validate gives errors of usage.
 func (p *checkPlan) validate() error {
-	dtype, err := tensorconv.ParseDType(p.DType)
+	dtype, err := tensor.ParseDType(p.DType)
 	known := false
 	for _, name := range checkDTypes {
 		known = known || err == nil && dtype.String() == name

@@ -1,6 +1,6 @@
 package main
 
-import "pyhook/tensorconv"
+import "pyhook/tensor"
 
 // gradientScale is the size of the seeded gradients: small as real ones are,
 // and far from float16's limits.
@@ -46,28 +46,28 @@ func fillGradients(into []float64, seed uint64, step, bucket, rank int) {
 
 // exactMean is the mean over the ranks of the gradients as they are in dtype,
 // summed in float64.
-func exactMean(elements int64, dtype tensorconv.DType, seed uint64, step, bucket, ranks int) ([]float64, error) {
-	wide, err := tensorconv.New(tensorconv.Float64, elements)
+func exactMean(elements int64, dtype tensor.DType, seed uint64, step, bucket, ranks int) ([]float64, error) {
+	wide, err := tensor.New(tensor.Float64, elements)
 	if err != nil {
 		return nil, err
 	}
 	defer wide.Close()
-	rounded, err := tensorconv.New(dtype, elements)
+	rounded, err := tensor.New(dtype, elements)
 	if err != nil {
 		return nil, err
 	}
 	defer rounded.Close()
-	values, err := tensorconv.Slice[float64](wide)
+	values, err := tensor.Slice[float64](wide)
 	if err != nil {
 		return nil, err
 	}
 	mean := make([]float64, elements)
 	for rank := range ranks {
 		fillGradients(values, seed, step, bucket, rank)
-		if err := tensorconv.Copy(rounded, wide); err != nil {
+		if err := tensor.Copy(rounded, wide); err != nil {
 			return nil, err
 		}
-		if err := tensorconv.Copy(wide, rounded); err != nil {
+		if err := tensor.Copy(wide, rounded); err != nil {
 			return nil, err
 		}
 		for i, v := range values {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func TestGradientsAreAPureFunction(t *testing.T) {
@@ -48,9 +48,9 @@ func TestGradientsAreSpreadAndCentred(t *testing.T) {
 
 func TestExactMeanIsOfTheRoundedGradients(t *testing.T) {
 	const n, ranks = 100, 3
-	mean, err := exactMean(n, tensorconv.Float64, 5, 1, 2, ranks)
+	mean, err := exactMean(n, tensor.Float64, 5, 1, 2, ranks)
 	require.NoError(t, err)
-	rounded, err := exactMean(n, tensorconv.BFloat16, 5, 1, 2, ranks)
+	rounded, err := exactMean(n, tensor.BFloat16, 5, 1, 2, ranks)
 	require.NoError(t, err)
 	for i := range n {
 		want := 0.0

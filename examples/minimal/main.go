@@ -12,7 +12,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/launch"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 func main() {
@@ -25,10 +25,10 @@ func main() {
 	hook := must(rt.NewHook("fp16", pyhook.HookConfig{})) // or "my_hooks.py:my_hook"
 	defer hook.Close()
 
-	params := []*pyhook.Parameter{{Name: "w", Shape: []int64{2, 3}, DType: tensorconv.Float32}}
+	params := []*pyhook.Parameter{{Name: "w", Shape: []int64{2, 3}, DType: tensor.Float32}}
 	reducer := must(ddp.NewReducer(ctx, params, ddp.Options{Group: group, Hook: hook}))
 	defer reducer.Close()
-	grad := must(tensorconv.Slice[float32](reducer.Gradient(0))) // Python sees the same memory
+	grad := must(tensor.Slice[float32](reducer.Gradient(0))) // Python sees the same memory
 
 	for i := range grad { // the backward pass of a real trainer
 		grad[i] = float32(world.Rank + i)

@@ -6,7 +6,7 @@ import (
 
 	"pyhook/internal/hookspec"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 const (
@@ -149,7 +149,7 @@ func (c Case) shape() []int64 {
 }
 
 // bucket is the case's bucket over its buffer, which stays the caller's.
-func (c Case) bucket(buffer *tensorconv.Tensor, params []*pyhook.Parameter) (*pyhook.GradBucket, error) {
+func (c Case) bucket(buffer *tensor.Tensor, params []*pyhook.Parameter) (*pyhook.GradBucket, error) {
 	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Parameters: params}
 	for i := range c.Params {
 		length := c.Bytes / 4 / int64(c.Params)

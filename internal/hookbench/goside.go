@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // goSide is what package ddp does for a bucket.
@@ -17,7 +17,7 @@ type goSide struct {
 	ctx    context.Context
 	hook   *pyhook.PythonCommHook
 	bucket *pyhook.GradBucket
-	buffer *tensorconv.Tensor
+	buffer *tensor.Tensor
 	moved  bool      // a result was not the buffer's own memory
 	chain  bool      // calls are chained, and the chain drained
 	apart  bool      // sleep a millisecond before each call, which is not counted

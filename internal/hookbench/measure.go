@@ -15,6 +15,7 @@ import (
 	"pyhook/cbridge"
 	"pyhook/launch"
 	"pyhook/pyhook"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -179,7 +180,7 @@ func alone(sides []side, name string, calls int) error {
 type bench struct {
 	c      Case
 	rt     *pyhook.Runtime
-	buffer *tensorconv.Tensor
+	buffer *tensor.Tensor
 	hook   *pyhook.Object
 	loops  *pyhook.Object
 	bucket *pyhook.Object // PyTorch's own
@@ -247,11 +248,11 @@ func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
 
 // fill makes the buffer.
 func (b *bench) fill() (err error) {
-	if b.buffer, err = tensorconv.New(tensorconv.Float32, b.c.Bytes/4); err != nil {
+	if b.buffer, err = tensor.New(tensor.Float32, b.c.Bytes/4); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.buffer.Close)
-	values, err := tensorconv.Slice[float32](b.buffer)
+	values, err := tensor.Slice[float32](b.buffer)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"pyhook/cbridge"
 	"pyhook/internal/hookspec"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/worker"
 )
 
@@ -145,7 +145,7 @@ func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhoo
 		return nil, err
 	}
 	b.closers = append(b.closers, hook.Close)
-	return b.side(ctx, hook, tensorconv.New)
+	return b.side(ctx, hook, tensor.New)
 }
 
 func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[string]any) (*callSide, error) {
@@ -158,18 +158,18 @@ func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[stri
 		return nil, err
 	}
 	b.closers = append(b.closers, hook.Close)
-	return b.side(ctx, hook, func(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tensor, error) {
+	return b.side(ctx, hook, func(dtype tensor.DType, shape ...int64) (*tensor.Tensor, error) {
 		return w.NewBuffer(dtype, shape[0])
 	})
 }
 
-func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate func(tensorconv.DType, ...int64) (*tensorconv.Tensor, error)) (*callSide, error) {
-	buffer, err := allocate(tensorconv.Float32, b.c.Bytes/4)
+func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
+	buffer, err := allocate(tensor.Float32, b.c.Bytes/4)
 	if err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, buffer.Close)
-	values, err := tensorconv.Slice[float32](buffer)
+	values, err := tensor.Slice[float32](buffer)
 	if err != nil {
 		return nil, err
 	}

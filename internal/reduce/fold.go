@@ -1,6 +1,6 @@
 package reduce
 
-import "pyhook/tensorconv"
+import "pyhook/tensor"
 
 // block is how many elements are combined at a time: the sum stays in the
 // first-level cache, and dst may be one of the parts.
@@ -17,14 +17,14 @@ type number interface {
 }
 
 // blocks folds the parts block by block; f puts x into sum.
-func blocks[T tensorconv.Element](dst *tensorconv.Tensor, parts []*tensorconv.Tensor, f func(sum, x []T)) error {
-	out, err := tensorconv.Slice[T](dst)
+func blocks[T tensor.Element](dst *tensor.Tensor, parts []*tensor.Tensor, f func(sum, x []T)) error {
+	out, err := tensor.Slice[T](dst)
 	if err != nil {
 		return err
 	}
 	in := make([][]T, len(parts))
 	for i, part := range parts {
-		if in[i], err = tensorconv.Slice[T](part); err != nil {
+		if in[i], err = tensor.Slice[T](part); err != nil {
 			return err
 		}
 	}
@@ -43,8 +43,8 @@ func blocks[T tensorconv.Element](dst *tensorconv.Tensor, parts []*tensorconv.Te
 
 func ordered[T interface {
 	real
-	tensorconv.Element
-}](op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) error {
+	tensor.Element
+}](op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
 	f := numbers[T](op)
 	switch op {
 	case Min: // a NaN wins, as in torch.minimum
@@ -65,8 +65,8 @@ func ordered[T interface {
 
 func whole[T interface {
 	integer
-	tensorconv.Element
-}](op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) error {
+	tensor.Element
+}](op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
 	if f := bits[T](op); f != nil {
 		return blocks(dst, parts, f)
 	}

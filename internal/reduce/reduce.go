@@ -3,7 +3,7 @@ package reduce
 import (
 	"fmt"
 
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // The operations, by c10d's names.
@@ -18,11 +18,11 @@ const (
 )
 
 // Supported reports whether Into can combine elements of d by op.
-func Supported(op string, d tensorconv.DType) bool {
+func Supported(op string, d tensor.DType) bool {
 	bits := op == BAnd || op == BOr || op == BXor
 	order := op == Min || op == Max
 	switch {
-	case !bits && !order && op != Sum && op != Product, d == tensorconv.Invalid, d.IsFloat8():
+	case !bits && !order && op != Sum && op != Product, d == tensor.Invalid, d.IsFloat8():
 		return false
 	case d.IsComplex():
 		return !bits && !order
@@ -32,81 +32,81 @@ func Supported(op string, d tensorconv.DType) bool {
 	return true
 }
 
-func isFloat(d tensorconv.DType) bool {
-	return d == tensorconv.Float64 || d == tensorconv.Float32 || isHalf(d)
+func isFloat(d tensor.DType) bool {
+	return d == tensor.Float64 || d == tensor.Float32 || isHalf(d)
 }
 
-func isHalf(d tensorconv.DType) bool { return d == tensorconv.Float16 || d == tensorconv.BFloat16 }
+func isHalf(d tensor.DType) bool { return d == tensor.Float16 || d == tensor.BFloat16 }
 
 // Into combines parts, in their order, into dst. All are contiguous CPU memory
 // of one dtype and length; dst may be one of the parts.
-func Into(op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) error {
+func Into(op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
 	if !Supported(op, dst.DType()) {
 		return fmt.Errorf("no %s of %s", op, dst.DType())
 	}
 	if len(parts) == 1 {
-		return tensorconv.Copy(dst, parts[0])
+		return tensor.Copy(dst, parts[0])
 	}
 	if isHalf(dst.DType()) {
 		return halves(op, dst, parts)
 	}
 	switch dst.DType() {
-	case tensorconv.Float64:
+	case tensor.Float64:
 		return ordered[float64](op, dst, parts)
-	case tensorconv.Float32:
+	case tensor.Float32:
 		return ordered[float32](op, dst, parts)
-	case tensorconv.Complex64:
+	case tensor.Complex64:
 		return blocks(dst, parts, numbers[complex64](op))
-	case tensorconv.Complex128:
+	case tensor.Complex128:
 		return blocks(dst, parts, numbers[complex128](op))
-	case tensorconv.Bool:
+	case tensor.Bool:
 		return blocks(dst, parts, bools(op))
 	}
 	return integers(op, dst, parts)
 }
 
-func integers(op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) error {
+func integers(op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
 	switch dst.DType() {
-	case tensorconv.Int64:
+	case tensor.Int64:
 		return whole[int64](op, dst, parts)
-	case tensorconv.Int32:
+	case tensor.Int32:
 		return whole[int32](op, dst, parts)
-	case tensorconv.Int16:
+	case tensor.Int16:
 		return whole[int16](op, dst, parts)
-	case tensorconv.Int8:
+	case tensor.Int8:
 		return whole[int8](op, dst, parts)
-	case tensorconv.UInt64:
+	case tensor.UInt64:
 		return whole[uint64](op, dst, parts)
-	case tensorconv.UInt32:
+	case tensor.UInt32:
 		return whole[uint32](op, dst, parts)
-	case tensorconv.UInt16:
+	case tensor.UInt16:
 		return whole[uint16](op, dst, parts)
 	}
 	return whole[uint8](op, dst, parts)
 }
 
 // halves computes in float32: the memory of two float32 copies.
-func halves(op string, dst *tensorconv.Tensor, parts []*tensorconv.Tensor) error {
-	sum, err := tensorconv.New(tensorconv.Float32, dst.Shape()...)
+func halves(op string, dst *tensor.Tensor, parts []*tensor.Tensor) error {
+	sum, err := tensor.New(tensor.Float32, dst.Shape()...)
 	if err != nil {
 		return err
 	}
 	defer sum.Close()
-	next, err := tensorconv.New(tensorconv.Float32, dst.Shape()...)
+	next, err := tensor.New(tensor.Float32, dst.Shape()...)
 	if err != nil {
 		return err
 	}
 	defer next.Close()
-	if err := tensorconv.Copy(sum, parts[0]); err != nil {
+	if err := tensor.Copy(sum, parts[0]); err != nil {
 		return err
 	}
 	for _, part := range parts[1:] {
-		if err := tensorconv.Copy(next, part); err != nil {
+		if err := tensor.Copy(next, part); err != nil {
 			return err
 		}
-		if err := ordered[float32](op, sum, []*tensorconv.Tensor{sum, next}); err != nil {
+		if err := ordered[float32](op, sum, []*tensor.Tensor{sum, next}); err != nil {
 			return err
 		}
 	}
-	return tensorconv.Copy(dst, sum)
+	return tensor.Copy(dst, sum)
 }

@@ -69,6 +69,6 @@ func TestBuild_WithoutCgo(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "main.go"), []byte(trainer), 0o600))
 	out, err := run(t, folder, "go build .", "CGO_ENABLED=0")
 	require.Error(t, err)
-	assert.Contains(t, out, "pyhook embeds CPython and needs cgo: unset CGO_ENABLED")
+	assert.Contains(t, out, "pyhook needs cgo: unset CGO_ENABLED")
 	assert.Equal(t, 1, strings.Count(out, ".go:"), "nothing but that sentence:\n%s", out)
 }

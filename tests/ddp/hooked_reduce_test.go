@@ -10,7 +10,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -56,7 +56,7 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 type hookedModel struct {
 	*hookedCase
 	params  []*pyhook.Parameter
-	own     []*tensorconv.Tensor // the trainer's gradients
+	own     []*tensor.Tensor // the trainer's gradients
 	reducer *ddp.Reducer
 }
 
@@ -117,15 +117,15 @@ func (m *hookedModel) run(ctx context.Context, rt *pyhook.Runtime, world *pyhook
 // open makes the parameters, with the weights off the front of data.
 func (m *hookedModel) open(data []byte) ([]byte, error) {
 	for i, p := range m.Params {
-		dtype, err := tensorconv.ParseDType(p.DType)
+		dtype, err := tensor.ParseDType(p.DType)
 		if err != nil {
 			return nil, err
 		}
-		weights, err := tensorconv.New(dtype, p.Shape...)
+		weights, err := tensor.New(dtype, p.Shape...)
 		if err != nil {
 			return nil, err
 		}
-		own, err := tensorconv.New(dtype, p.Shape...)
+		own, err := tensor.New(dtype, p.Shape...)
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +149,7 @@ func (m *hookedModel) close() {
 	}
 }
 
-func (m *hookedModel) gradient(step, i int) *tensorconv.Tensor {
+func (m *hookedModel) gradient(step, i int) *tensor.Tensor {
 	if m.View && step > 0 {
 		return m.reducer.Gradient(i)
 	}
@@ -176,15 +176,15 @@ func (m *hookedModel) step(ctx context.Context, step int, data []byte) (rest []b
 	return data, err
 }
 
-func fillBytes(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
-	raw, err := tensorconv.RawBytes(t)
+func fillBytes(t *tensor.Tensor, data []byte) (rest []byte, err error) {
+	raw, err := tensor.RawBytes(t)
 	if err != nil {
 		return nil, err
 	}
 	return data[copy(raw, data):], nil
 }
 
-func appendBytes(out []byte, t *tensorconv.Tensor) ([]byte, error) {
-	raw, err := tensorconv.RawBytes(t)
+func appendBytes(out []byte, t *tensor.Tensor) ([]byte, error) {
+	raw, err := tensor.RawBytes(t)
 	return append(out, raw...), err
 }

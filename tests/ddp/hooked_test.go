@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -49,7 +49,7 @@ func hookedCases() (list []*hookedCase) {
 	add := func(kind, hook string, view bool, params ...hookedParam) {
 		c := &hookedCase{Name: fmt.Sprintf("%s_%s_%v", kind, hook, view), Hook: hook, View: view, Cap: 64, Steps: 3, Params: params}
 		for i, p := range params {
-			dtype, _ := tensorconv.ParseDType(p.DType)
+			dtype, _ := tensor.ParseDType(p.DType)
 			n := 1
 			for _, size := range p.Shape {
 				n *= int(size)

@@ -10,7 +10,7 @@ import (
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -43,11 +43,11 @@ func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 	var params []*pyhook.Parameter
 	weights := make([]float32, 3*64)
 	for i := range 3 {
-		data, err := tensorconv.FromSlice(weights[64*i:64*(i+1)], 8, 8)
+		data, err := tensor.FromSlice(weights[64*i:64*(i+1)], 8, 8)
 		if err != nil {
 			return err
 		}
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{8, 8}, DType: tensorconv.Float32, Data: data})
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{8, 8}, DType: tensor.Float32, Data: data})
 	}
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, Join: true, Layout: ddp.LayoutRebuilt, BucketCapMB: 1e-5})
 	if err != nil {
@@ -72,7 +72,7 @@ func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 // joinStep is a step of three parameters with their weights in a row.
 func joinStep(ctx context.Context, r *ddp.Reducer, rank, step int, weights []float32) error {
 	for i := range 3 {
-		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		g, err := tensor.Slice[float32](r.Gradient(i))
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func joinStep(ctx context.Context, r *ddp.Reducer, rank, step int, weights []flo
 		return err
 	}
 	for i := range 3 {
-		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		g, err := tensor.Slice[float32](r.Gradient(i))
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -53,7 +53,7 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	}
 	var params []*pyhook.Parameter
 	for i, n := range args.Sizes {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{n}, DType: tensorconv.Float32})
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{n}, DType: tensor.Float32})
 	}
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
 	if err != nil {
@@ -77,7 +77,7 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 func outOfStepStep(ctx context.Context, r *ddp.Reducer, rank, step, params int) (kind, text string) {
 	err := func() error {
 		for i := params - 1; i >= 0; i-- {
-			g, err := tensorconv.Slice[float32](r.Gradient(i))
+			g, err := tensor.Slice[float32](r.Gradient(i))
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ func outOfStepStep(ctx context.Context, r *ddp.Reducer, rank, step, params int) 
 		return "error", err.Error()
 	}
 	for i := range params {
-		g, err := tensorconv.Slice[float32](r.Gradient(i))
+		g, err := tensor.Slice[float32](r.Gradient(i))
 		if err != nil {
 			return "error", err.Error()
 		}

@@ -10,7 +10,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -137,17 +137,17 @@ type model struct {
 	rank    int
 	input   []byte // not read yet
 	params  []*pyhook.Parameter
-	own     []*tensorconv.Tensor
+	own     []*tensor.Tensor
 	reducer *ddp.Reducer
 }
 
 func (m *model) open(ctx context.Context, opts ddp.Options) error {
 	for i, p := range m.Params {
-		dtype, err := tensorconv.ParseDType(p.DType)
+		dtype, err := tensor.ParseDType(p.DType)
 		if err != nil {
 			return err
 		}
-		own, err := tensorconv.New(dtype, p.Shape...)
+		own, err := tensor.New(dtype, p.Shape...)
 		if err != nil {
 			return err
 		}
@@ -251,7 +251,7 @@ func (m *model) write(out *bytes.Buffer, step int) error {
 			out.Write(bytes.Repeat([]byte{none}, p.Bytes))
 			continue
 		}
-		data, err := tensorconv.RawBytes(g)
+		data, err := tensor.RawBytes(g)
 		if err != nil {
 			return err
 		}
@@ -262,8 +262,8 @@ func (m *model) write(out *bytes.Buffer, step int) error {
 
 // accumulate reads a parameter's gradients, of each use, and sets or adds their
 // sum to g: autograd adds up the uses before it adds to what there is.
-func (m *model) accumulate(g *tensorconv.Tensor, i, uses int, adds bool) error {
-	sum, err := tensorconv.New(g.DType(), g.Shape()...)
+func (m *model) accumulate(g *tensor.Tensor, i, uses int, adds bool) error {
+	sum, err := tensor.New(g.DType(), g.Shape()...)
 	if err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (m *model) accumulate(g *tensorconv.Tensor, i, uses int, adds bool) error {
 	if uses == 0 {
 		return nil
 	}
-	data, err := tensorconv.RawBytes(sum)
+	data, err := tensor.RawBytes(sum)
 	if err != nil {
 		return err
 	}
@@ -286,8 +286,8 @@ func (m *model) accumulate(g *tensorconv.Tensor, i, uses int, adds bool) error {
 }
 
 // add adds elements to t, or sets it to them first.
-func add(t *tensorconv.Tensor, data []byte, set bool) error {
-	raw, err := tensorconv.RawBytes(t)
+func add(t *tensor.Tensor, data []byte, set bool) error {
+	raw, err := tensor.RawBytes(t)
 	if err != nil {
 		return err
 	}
@@ -295,28 +295,28 @@ func add(t *tensorconv.Tensor, data []byte, set bool) error {
 		copy(raw, data)
 		return nil
 	}
-	other, err := tensorconv.New(t.DType(), t.Len())
+	other, err := tensor.New(t.DType(), t.Len())
 	if err != nil {
 		return err
 	}
 	defer other.Close()
-	bytesOf, err := tensorconv.RawBytes(other)
+	bytesOf, err := tensor.RawBytes(other)
 	if err != nil {
 		return err
 	}
 	copy(bytesOf, data)
-	if t.DType() == tensorconv.Float64 {
+	if t.DType() == tensor.Float64 {
 		return addSlices[float64](t, other)
 	}
 	return addSlices[float32](t, other)
 }
 
-func addSlices[T float32 | float64](t, other *tensorconv.Tensor) error {
-	a, err := tensorconv.Slice[T](t)
+func addSlices[T float32 | float64](t, other *tensor.Tensor) error {
+	a, err := tensor.Slice[T](t)
 	if err != nil {
 		return err
 	}
-	b, err := tensorconv.Slice[T](other)
+	b, err := tensor.Slice[T](other)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -69,8 +69,8 @@ type sparseModel struct {
 	*sparseCase
 	rank    int
 	params  []*pyhook.Parameter
-	dense   []*tensorconv.Tensor // the trainer's own, of the dense ones
-	rows    []*given             // of NoSync's step
+	dense   []*tensor.Tensor // the trainer's own, of the dense ones
+	rows    []*given         // of NoSync's step
 	reducer *ddp.Reducer
 }
 
@@ -128,14 +128,14 @@ func (m *sparseModel) run(ctx context.Context, rt *pyhook.Runtime, world *pyhook
 }
 
 func (m *sparseModel) open(ctx context.Context, opts ddp.Options) (err error) {
-	m.dense, m.rows = make([]*tensorconv.Tensor, len(m.Params)), make([]*given, len(m.Params))
+	m.dense, m.rows = make([]*tensor.Tensor, len(m.Params)), make([]*given, len(m.Params))
 	for i, p := range m.Params {
-		dtype, err := tensorconv.ParseDType(p.DType)
+		dtype, err := tensor.ParseDType(p.DType)
 		if err != nil {
 			return err
 		}
 		if !p.Sparse {
-			if m.dense[i], err = tensorconv.New(dtype, p.Shape...); err != nil {
+			if m.dense[i], err = tensor.New(dtype, p.Shape...); err != nil {
 				return err
 			}
 		}
@@ -187,7 +187,7 @@ func (m *sparseModel) step(ctx context.Context, step int, orders [][]int, out *b
 // inBucket says whether a step's dense gradients are written to the bucket.
 func (m *sparseModel) inBucket(step int) bool { return m.View && step > 0 }
 
-func (m *sparseModel) gradient(step, i int) *tensorconv.Tensor {
+func (m *sparseModel) gradient(step, i int) *tensor.Tensor {
 	if m.inBucket(step) {
 		return m.reducer.Gradient(i)
 	}
@@ -215,7 +215,7 @@ func (m *sparseModel) ready(step, i int, g *given) error {
 		return err
 	}
 	defer sparse.Close() // the reducer keeps the memory
-	indices, err := tensorconv.Slice[int64](sparse.Indices)
+	indices, err := tensor.Slice[int64](sparse.Indices)
 	if err != nil {
 		return err
 	}
@@ -228,13 +228,13 @@ func (m *sparseModel) ready(step, i int, g *given) error {
 
 func (m *sparseModel) write(step int, out *bytes.Buffer) error {
 	for i, p := range m.Params {
-		list := []*tensorconv.Tensor{m.gradient(step, i)}
+		list := []*tensor.Tensor{m.gradient(step, i)}
 		if p.Sparse {
 			g := m.reducer.SparseGradient(i)
-			list = []*tensorconv.Tensor{g.Indices, g.Values}
+			list = []*tensor.Tensor{g.Indices, g.Values}
 		}
 		for _, t := range list {
-			data, err := tensorconv.RawBytes(t)
+			data, err := tensor.RawBytes(t)
 			if err != nil {
 				return err
 			}
@@ -245,15 +245,15 @@ func (m *sparseModel) write(step int, out *bytes.Buffer) error {
 }
 
 // setFloats sets t to values, or adds them.
-func setFloats(t *tensorconv.Tensor, values []float64, adds bool) error {
-	if t.DType() == tensorconv.Float64 {
+func setFloats(t *tensor.Tensor, values []float64, adds bool) error {
+	if t.DType() == tensor.Float64 {
 		return setSlice[float64](t, values, adds)
 	}
 	return setSlice[float32](t, values, adds)
 }
 
-func setSlice[T float32 | float64](t *tensorconv.Tensor, values []float64, adds bool) error {
-	to, err := tensorconv.Slice[T](t)
+func setSlice[T float32 | float64](t *tensor.Tensor, values []float64, adds bool) error {
+	to, err := tensor.Slice[T](t)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -61,16 +61,16 @@ func unevenRank(ctx context.Context, rank *ranks.Rank) error {
 	return rank.Report(report)
 }
 
-func unevenGradients(rank, steps int) ([][]*tensorconv.Tensor, error) {
+func unevenGradients(rank, steps int) ([][]*tensor.Tensor, error) {
 	random := rand.New(rand.NewPCG(uint64(rank), 7))
-	all := make([][]*tensorconv.Tensor, steps)
+	all := make([][]*tensor.Tensor, steps)
 	for step := range all {
 		for _, shape := range unevenShapes {
-			t, err := tensorconv.New(tensorconv.Float32, shape...)
+			t, err := tensor.New(tensor.Float32, shape...)
 			if err != nil {
 				return nil, err
 			}
-			values, err := tensorconv.Slice[float32](t)
+			values, err := tensor.Slice[float32](t)
 			if err != nil {
 				return nil, err
 			}
@@ -84,7 +84,7 @@ func unevenGradients(rank, steps int) ([][]*tensorconv.Tensor, error) {
 }
 
 // compare trains with stock DDP, then with ours, and compares bit by bit.
-func (report *unevenReport) compare(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup, name string, grads [][]*tensorconv.Tensor) error {
+func (report *unevenReport) compare(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup, name string, grads [][]*tensor.Tensor) error {
 	stock, err := stockUneven(rt, name, grads)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (report *unevenReport) compare(ctx context.Context, rt *pyhook.Runtime, wor
 	defer closeHook()
 	var params []*pyhook.Parameter
 	for i, shape := range unevenShapes {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensorconv.Float32})
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32})
 		defer params[i].Close()
 	}
 	mb := float64(unevenCap) / (1 << 20)
@@ -126,7 +126,7 @@ func (report *unevenReport) compare(ctx context.Context, rt *pyhook.Runtime, wor
 }
 
 // stockUneven returns stock DDP's gradients, by step and parameter.
-func stockUneven(rt *pyhook.Runtime, hook string, grads [][]*tensorconv.Tensor) (*pyhook.Object, error) {
+func stockUneven(rt *pyhook.Runtime, hook string, grads [][]*tensor.Tensor) (*pyhook.Object, error) {
 	module, err := rt.Import("uneven")
 	if err != nil {
 		return nil, err
@@ -143,9 +143,9 @@ func stockUneven(rt *pyhook.Runtime, hook string, grads [][]*tensorconv.Tensor) 
 	return module.Call("train", steps, hook, unevenCap)
 }
 
-func unevenStep(ctx context.Context, r *ddp.Reducer, grads []*tensorconv.Tensor) error {
+func unevenStep(ctx context.Context, r *ddp.Reducer, grads []*tensor.Tensor) error {
 	for i := len(grads) - 1; i >= 0; i-- {
-		if err := tensorconv.Copy(r.Gradient(i), grads[i]); err != nil {
+		if err := tensor.Copy(r.Gradient(i), grads[i]); err != nil {
 			return err
 		}
 		if err := r.Ready(i); err != nil {
@@ -157,7 +157,7 @@ func unevenStep(ctx context.Context, r *ddp.Reducer, grads []*tensorconv.Tensor)
 }
 
 // sameAsStock compares with stock[step][i], bit by bit.
-func sameAsStock(stock *pyhook.Object, step, i int, ours *tensorconv.Tensor) (bool, error) {
+func sameAsStock(stock *pyhook.Object, step, i int, ours *tensor.Tensor) (bool, error) {
 	tensors, err := stock.Call("__getitem__", step)
 	if err != nil {
 		return false, err

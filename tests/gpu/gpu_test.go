@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -96,7 +97,7 @@ func floats(t *testing.T, o *pyhook.Object) []float32 {
 	x, err := tensorconv.FromPython(o)
 	require.NoError(t, err)
 	t.Cleanup(x.Close)
-	values, err := tensorconv.Slice[float32](x)
+	values, err := tensor.Slice[float32](x)
 	require.NoError(t, err)
 	return values
 }

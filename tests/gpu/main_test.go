@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/pyhook"
+	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
@@ -86,8 +87,8 @@ func gpuBucket(t *testing.T) (*pyhook.GradBucket, pyhook.Stream) {
 	imported, err := tensorconv.FromPython(memory)
 	require.NoError(t, err)
 	t.Cleanup(imported.Close)
-	require.Equal(t, tensorconv.CUDA, imported.Device().Type)
-	buffer, err := tensorconv.FromPointer(imported.Data(), tensorconv.Float32, []int64{elements}, nil, imported.Device(), nil)
+	require.Equal(t, tensor.CUDA, imported.Device().Type)
+	buffer, err := tensor.FromPointer(imported.Data(), tensor.Float32, []int64{elements}, nil, imported.Device(), nil)
 	require.NoError(t, err)
 	t.Cleanup(buffer.Close)
 	stream := pyhook.Stream(value(t, "new_stream").(int64))
@@ -129,7 +130,7 @@ func load(t *testing.T, hook string) *pyhook.PythonCommHook {
 }
 
 // reduce calls the hook and returns its result without waiting for the GPU.
-func reduce(t *testing.T, h *pyhook.PythonCommHook, b *pyhook.GradBucket) *tensorconv.Tensor {
+func reduce(t *testing.T, h *pyhook.PythonCommHook, b *pyhook.GradBucket) *tensor.Tensor {
 	t.Helper()
 	future, err := h.RunHook(t.Context(), b)
 	require.NoError(t, err)

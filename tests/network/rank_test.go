@@ -17,7 +17,7 @@ import (
 
 	"pyhook/launch"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // elements of a bucket: 8 MiB, which a slow wire takes a while for.
@@ -208,12 +208,12 @@ func answerHTTP(c net.Conn) {
 
 // step reduces a bucket of ones, and says whether the result is right.
 func (t *trainer) step(ctx context.Context) (bool, error) {
-	buffer, err := tensorconv.New(tensorconv.Float32, elements)
+	buffer, err := tensor.New(tensor.Float32, elements)
 	if err != nil {
 		return false, err
 	}
 	defer buffer.Close()
-	values, err := tensorconv.Slice[float32](buffer)
+	values, err := tensor.Slice[float32](buffer)
 	if err != nil {
 		return false, err
 	}
@@ -240,7 +240,7 @@ func (t *trainer) step(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer result.Close()
-	got, err := tensorconv.Slice[float32](result)
+	got, err := tensor.Slice[float32](result)
 	if err != nil {
 		return false, err
 	}

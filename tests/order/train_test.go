@@ -11,7 +11,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -109,8 +109,8 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 	var params []*pyhook.Parameter
 	for i := range c.Layers {
 		params = append(params,
-			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.weight", i), Shape: []int64{c.Size, c.Size}, DType: tensorconv.Float32},
-			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.bias", i), Shape: []int64{c.Size}, DType: tensorconv.Float32})
+			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.weight", i), Shape: []int64{c.Size, c.Size}, DType: tensor.Float32},
+			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.bias", i), Shape: []int64{c.Size}, DType: tensor.Float32})
 	}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: group, Hook: hook, BucketCapMB: c.CapMB, Order: c.Order})
 	if err != nil {
@@ -123,7 +123,7 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 	start := time.Now()
 	for step := range c.Steps {
 		for i := len(params) - 1; i >= 0; i-- {
-			grad, err := tensorconv.Slice[float32](reducer.Gradient(i))
+			grad, err := tensor.Slice[float32](reducer.Gradient(i))
 			if err != nil {
 				return nil, err
 			}
@@ -144,7 +144,7 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 			return nil, fmt.Errorf("step %d: %w", step, err)
 		}
 		for i := range params {
-			bytes, err := tensorconv.RawBytes(reducer.Gradient(i))
+			bytes, err := tensor.RawBytes(reducer.Gradient(i))
 			if err != nil {
 				return nil, err
 			}

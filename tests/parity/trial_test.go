@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // trial is one case on one rank, in Go.
@@ -24,8 +24,8 @@ type trial struct {
 	hook    pyhook.CommHook
 	params  []*pyhook.Parameter
 	buckets []*pyhook.GradBucket
-	views   []*tensorconv.Tensor // by parameter: its gradient in the bucket
-	grads   []*tensorconv.Tensor // by parameter: the reduced gradient
+	views   []*tensor.Tensor // by parameter: its gradient in the bucket
+	grads   []*tensor.Tensor // by parameter: the reduced gradient
 	release []func()
 }
 
@@ -46,12 +46,12 @@ func (t *trial) run(ctx context.Context) (result outcome, err error) {
 	if err := t.join(ctx); err != nil {
 		return result, fmt.Errorf("case %s: %w", t.work.Name, err)
 	}
-	open := tensorconv.LiveTensors()
+	open := tensor.LiveTensors()
 	result.Stage = "make"
 	failed := t.perform(ctx, &result)
 	t.close()
 	for range 100 { // a callback may still be letting go of its tensors
-		if result.Leaked = tensorconv.LiveTensors() - open; result.Leaked <= 0 {
+		if result.Leaked = tensor.LiveTensors() - open; result.Leaked <= 0 {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -137,7 +137,7 @@ func (t *trial) makeParameters() error {
 		return err
 	}
 	for _, p := range t.c.Params {
-		dtype, err := tensorconv.ParseDType(p.DType)
+		dtype, err := tensor.ParseDType(p.DType)
 		if err != nil {
 			return err
 		}
@@ -155,8 +155,8 @@ func (t *trial) makeParameters() error {
 	return nil
 }
 
-func (t *trial) tensor(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tensor, error) {
-	tensor, err := tensorconv.New(dtype, shape...)
+func (t *trial) tensor(dtype tensor.DType, shape ...int64) (*tensor.Tensor, error) {
+	tensor, err := tensor.New(dtype, shape...)
 	if err == nil {
 		t.release = append(t.release, tensor.Close)
 	}
@@ -164,8 +164,8 @@ func (t *trial) tensor(dtype tensorconv.DType, shape ...int64) (*tensorconv.Tens
 }
 
 // fill takes a tensor's bytes off the front of data.
-func fill(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
-	raw, err := tensorconv.RawBytes(t)
+func fill(t *tensor.Tensor, data []byte) (rest []byte, err error) {
+	raw, err := tensor.RawBytes(t)
 	if err != nil {
 		return nil, err
 	}
@@ -175,10 +175,10 @@ func fill(t *tensorconv.Tensor, data []byte) (rest []byte, err error) {
 	return data[copy(raw, data):], nil
 }
 
-func dump(path string, tensors []*tensorconv.Tensor) error {
+func dump(path string, tensors []*tensor.Tensor) error {
 	var all []byte
 	for _, t := range tensors {
-		raw, err := tensorconv.RawBytes(t)
+		raw, err := tensor.RawBytes(t)
 		if err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func dump(path string, tensors []*tensorconv.Tensor) error {
 // buffer of twice the length, as in PyTorch from 2.14 on, or in a complex one
 // where the job asks for that.
 func (t *trial) makeBuckets() error {
-	t.views, t.grads = make([]*tensorconv.Tensor, len(t.params)), make([]*tensorconv.Tensor, len(t.params))
+	t.views, t.grads = make([]*tensor.Tensor, len(t.params)), make([]*tensor.Tensor, len(t.params))
 	for index, members := range t.c.Buckets {
 		cfg, err := t.layout(index, members)
 		if err != nil {
@@ -240,11 +240,11 @@ func (t *trial) layout(index int, members []int) (cfg pyhook.BucketConfig, err e
 	return cfg, err
 }
 
-func realOf(d tensorconv.DType) tensorconv.DType {
-	if d == tensorconv.Complex128 {
-		return tensorconv.Float64
+func realOf(d tensor.DType) tensor.DType {
+	if d == tensor.Complex128 {
+		return tensor.Float64
 	}
-	return tensorconv.Float32
+	return tensor.Float32
 }
 
 // step reduces one step's gradients and dumps what came of it.
@@ -270,7 +270,7 @@ func (t *trial) step(ctx context.Context, step int) error {
 	if t.c.Mode != "optimizer" {
 		return nil
 	}
-	values := make([]*tensorconv.Tensor, len(t.params))
+	values := make([]*tensor.Tensor, len(t.params))
 	for i, p := range t.params {
 		values[i] = p.Data
 	}
@@ -326,7 +326,7 @@ func (t *trial) take(index int, value pyhook.Value) error {
 		if err != nil {
 			return err
 		}
-		err = tensorconv.Copy(t.grads[m], part)
+		err = tensor.Copy(t.grads[m], part)
 		part.Close()
 		if err != nil {
 			return err

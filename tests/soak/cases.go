@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // hookCase is one kind of call, and how often a round makes it.
@@ -18,7 +18,7 @@ type hookCase struct {
 
 	hook    *pyhook.PythonCommHook
 	bucket  *pyhook.GradBucket
-	buffers []*tensorconv.Tensor
+	buffers []*tensor.Tensor
 }
 
 func (c *hookCase) close() {
@@ -77,7 +77,7 @@ func (w *worker) make(name, hook string, cfg pyhook.HookConfig, size int64) (*ho
 	if err != nil {
 		return nil, err
 	}
-	buffer, err := tensorconv.New(tensorconv.Float32, size)
+	buffer, err := tensor.New(tensor.Float32, size)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (w *worker) make(name, hook string, cfg pyhook.HookConfig, size int64) (*ho
 	if err != nil {
 		return nil, err
 	}
-	return &hookCase{name: name, hook: h, bucket: b, buffers: []*tensorconv.Tensor{buffer}}, nil
+	return &hookCase{name: name, hook: h, bucket: b, buffers: []*tensor.Tensor{buffer}}, nil
 }
 
 // good calls a hook and reads its result.
@@ -141,7 +141,7 @@ func (w *worker) moving() (*hookCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	other, err := tensorconv.New(tensorconv.Float32, 1024)
+	other, err := tensor.New(tensor.Float32, 1024)
 	if err != nil {
 		return nil, err
 	}

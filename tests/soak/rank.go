@@ -10,7 +10,7 @@ import (
 
 	"pyhook/launch"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 //go:embed hooks.py
@@ -162,7 +162,7 @@ func (w *worker) rounds(ctx context.Context, length, every time.Duration) (*verd
 	if err != nil {
 		return nil, err
 	}
-	over, err := tensorconv.New(tensorconv.Float32, 1)
+	over, err := tensor.New(tensor.Float32, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -203,8 +203,8 @@ func (w *worker) rounds(ctx context.Context, length, every time.Duration) (*verd
 }
 
 // agree is whether rank 0's time is over, on all ranks.
-func (w *worker) agree(ctx context.Context, over *tensorconv.Tensor, mine bool) (bool, error) {
-	values, err := tensorconv.Slice[float32](over)
+func (w *worker) agree(ctx context.Context, over *tensor.Tensor, mine bool) (bool, error) {
+	values, err := tensor.Slice[float32](over)
 	if err != nil {
 		return false, err
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"pyhook/cbridge"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // sample is what a rank holds at one moment, with all garbage collected.
@@ -57,7 +57,7 @@ func (w *worker) take() (sample, error) {
 		return s, err
 	}
 	debug.FreeOSMemory()
-	s.Objects, s.Funcs, s.Tensors, s.Memory = cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()
+	s.Objects, s.Funcs, s.Tensors, s.Memory = cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory()
 	s.States, s.Goroutines = cbridge.ThreadStates(), int64(runtime.NumGoroutine())
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

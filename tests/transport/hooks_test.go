@@ -14,7 +14,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/memgroup"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -25,7 +25,7 @@ const (
 
 // bucketOf makes a bucket of two gradients with n*n elements each.
 func bucketOf(index, n int64) *pyhook.GradBucket {
-	buffer := must(tensorconv.New(tensorconv.Float32, 2*n*n))
+	buffer := must(tensor.New(tensor.Float32, 2*n*n))
 	return must(pyhook.NewGradBucket(pyhook.BucketConfig{
 		Index: int(index), Count: bucketCount, Buffer: buffer,
 		Offsets: []int64{0, n * n}, Lengths: []int64{n * n, n * n}, Sizes: [][]int64{{n, n}, {n, n}},
@@ -48,7 +48,7 @@ func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read 
 		return err
 	}
 	defer result.Close()
-	plain, err := tensorconv.New(tensorconv.Float32, result.Len())
+	plain, err := tensor.New(tensor.Float32, result.Len())
 	if err != nil {
 		return err
 	}
@@ -58,11 +58,11 @@ func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read 
 		return err
 	}
 	defer flat.Close()
-	if err := tensorconv.Copy(plain, flat); err != nil {
+	if err := tensor.Copy(plain, flat); err != nil {
 		return err
 	}
 	if read != nil {
-		read(must(tensorconv.Slice[float32](plain)))
+		read(must(tensor.Slice[float32](plain)))
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func trial(ctx context.Context, hook pyhook.CommHook, rank int) (string, error) 
 	digest := sha256.New()
 	for step := range steps {
 		for i, b := range buckets {
-			data := must(tensorconv.Slice[float32](b.Buffer()))
+			data := must(tensor.Slice[float32](b.Buffer()))
 			for k := range data {
 				data[k] = float32(math.Sin(float64(k*(i+3) + step*17 + rank*29)))
 			}
@@ -198,13 +198,13 @@ func TestAReducerRunsOverAMemoryGroup(t *testing.T) {
 }
 
 func reduceOnce(ctx context.Context, g *memgroup.Group, out *[]float32) error {
-	r, err := ddp.NewReducer(ctx, []*pyhook.Parameter{{Name: "w", Shape: []int64{4}, DType: tensorconv.Float32}},
+	r, err := ddp.NewReducer(ctx, []*pyhook.Parameter{{Name: "w", Shape: []int64{4}, DType: tensor.Float32}},
 		ddp.Options{Group: g, Hook: &pyhook.AllReduceCommHook{Group: g}})
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	gradient := must(tensorconv.Slice[float32](r.Gradient(0)))
+	gradient := must(tensor.Slice[float32](r.Gradient(0)))
 	for i := range gradient {
 		gradient[i] = float32(g.Rank())
 	}

@@ -15,7 +15,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -131,7 +131,7 @@ func mismatch(ctx context.Context, r *ranks.Rank) error {
 	if !errors.As(g.Err(), &typed) || typed.Rank != 1-r.Rank {
 		return fmt.Errorf("no MismatchError in Go: %w", g.Err())
 	}
-	x, err := tensorconv.New(tensorconv.Float32, int64(4+r.Rank))
+	x, err := tensor.New(tensor.Float32, int64(4+r.Rank))
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func must[T any](value T, err error) T {
 // counters of everything that must come back to its start.
 func counters() [4]int64 {
 	_ = cbridge.Attached(func() {})
-	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensorconv.LiveTensors(), tensorconv.LiveMemory()}
+	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory()}
 }
 
 // many: 10,000 all-reduces leave nothing behind.

@@ -12,7 +12,7 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
 
@@ -48,7 +48,7 @@ func order(ctx context.Context, r *ranks.Rank) error {
 func reducedBy(ctx context.Context, world pyhook.ProcessGroup, hook pyhook.CommHook) (string, error) {
 	var params []*pyhook.Parameter
 	for i := range 5 {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{40}, DType: tensorconv.Float32})
+		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{40}, DType: tensor.Float32})
 	}
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
 	if err != nil {
@@ -58,7 +58,7 @@ func reducedBy(ctx context.Context, world pyhook.ProcessGroup, hook pyhook.CommH
 	digest := sha256.New()
 	for step := range steps {
 		for i := range params {
-			data := must(tensorconv.Slice[float32](r.Gradient(i)))
+			data := must(tensor.Slice[float32](r.Gradient(i)))
 			for k := range data {
 				data[k] = float32(math.Sin(float64(k*(i+3)+step*17+world.Rank()*29))) * float32(i+1)
 			}
@@ -70,7 +70,7 @@ func reducedBy(ctx context.Context, world pyhook.ProcessGroup, hook pyhook.CommH
 			return "", err
 		}
 		for i := range params {
-			fmt.Fprintln(digest, must(tensorconv.Slice[float32](r.Gradient(i))))
+			fmt.Fprintln(digest, must(tensor.Slice[float32](r.Gradient(i))))
 		}
 	}
 	return fmt.Sprintf("%d %s %x", len(r.Buckets()), r.Order(), digest.Sum(nil)), nil

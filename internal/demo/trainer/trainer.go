@@ -13,7 +13,7 @@ import (
 	"pyhook/internal/wire"
 	"pyhook/launch"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 	"pyhook/timeline"
 )
 
@@ -107,11 +107,11 @@ func (r *run) load() error {
 // makeParameters makes the network's parameters, which the hook may be made with.
 func (r *run) makeParameters() error {
 	for _, p := range r.network.Params() {
-		data, err := tensorconv.FromSlice(p.Value, p.Shape...)
+		data, err := tensor.FromSlice(p.Value, p.Shape...)
 		if err != nil {
 			return err
 		}
-		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensorconv.Float32, Data: data})
+		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensor.Float32, Data: data})
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (r *run) makeReducer(ctx context.Context) error {
 		return err
 	}
 	for i := range r.params {
-		grad, err := tensorconv.Slice[float32](r.reducer.Gradient(i))
+		grad, err := tensor.Slice[float32](r.reducer.Gradient(i))
 		if err != nil {
 			r.reducer.Close()
 			return err
@@ -268,16 +268,16 @@ func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
 }
 
 // gather returns every rank's values, one rank after another.
-func gather[T tensorconv.Element](ctx context.Context, group pyhook.ProcessGroup, mine []T) ([]T, error) {
-	in, err := tensorconv.FromSlice(mine)
+func gather[T tensor.Element](ctx context.Context, group pyhook.ProcessGroup, mine []T) ([]T, error) {
+	in, err := tensor.FromSlice(mine)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
 	all := make([]T, len(mine)*group.Size())
-	out := make([]*tensorconv.Tensor, group.Size())
+	out := make([]*tensor.Tensor, group.Size())
 	for i := range out {
-		if out[i], err = tensorconv.FromSlice(all[i*len(mine) : (i+1)*len(mine)]); err != nil {
+		if out[i], err = tensor.FromSlice(all[i*len(mine) : (i+1)*len(mine)]); err != nil {
 			return nil, err
 		}
 		defer out[i].Close()

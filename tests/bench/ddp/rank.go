@@ -11,7 +11,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/launch"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 // beRank is what each rank does.
@@ -64,7 +64,7 @@ type rank struct {
 	rt      *pyhook.Runtime
 	group   *pyhook.TorchGroup
 	steps   int
-	sources []*tensorconv.Tensor
+	sources []*tensor.Tensor
 }
 
 func (r *rank) say(format string, args ...any) {
@@ -77,11 +77,11 @@ func (r *rank) say(format string, args ...any) {
 // that half precision rounds.
 func (r *rank) makeSources() error {
 	for i, shape := range resnet50() {
-		t, err := tensorconv.New(tensorconv.Float32, shape...)
+		t, err := tensor.New(tensor.Float32, shape...)
 		if err != nil {
 			return err
 		}
-		values, err := tensorconv.Slice[float32](t)
+		values, err := tensor.Slice[float32](t)
 		if err != nil {
 			return err
 		}
@@ -162,8 +162,8 @@ func (r *rank) timed(ctx context.Context, s side) (int64, error) {
 
 // reducerSide is package ddp.
 type reducerSide struct {
-	sources []*tensorconv.Tensor
-	grads   []*tensorconv.Tensor // mode copy: the trainer's own
+	sources []*tensor.Tensor
+	grads   []*tensor.Tensor // mode copy: the trainer's own
 	params  []*pyhook.Parameter
 	reducer *ddp.Reducer
 	closers []func()
@@ -192,11 +192,11 @@ func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide,
 		hook = h
 	}
 	for i, shape := range resnet50() {
-		p := &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensorconv.Float32}
+		p := &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32}
 		s.params = append(s.params, p)
 		s.closers = append(s.closers, p.Close)
 		if !c.View {
-			grad, err := tensorconv.New(tensorconv.Float32, shape...)
+			grad, err := tensor.New(tensor.Float32, shape...)
 			if err != nil {
 				return nil, err
 			}
@@ -224,12 +224,12 @@ func (s *reducerSide) step(ctx context.Context) error {
 
 func (s *reducerSide) backward(i int) error {
 	if s.grads == nil {
-		if err := tensorconv.Scale(s.reducer.Gradient(i), s.sources[i], 1); err != nil {
+		if err := tensor.Scale(s.reducer.Gradient(i), s.sources[i], 1); err != nil {
 			return err
 		}
 		return s.reducer.Ready(i)
 	}
-	if err := tensorconv.Scale(s.grads[i], s.sources[i], 1); err != nil {
+	if err := tensor.Scale(s.grads[i], s.sources[i], 1); err != nil {
 		return err
 	}
 	return s.reducer.ReadyFrom(i, s.grads[i])

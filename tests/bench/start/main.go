@@ -18,7 +18,7 @@ import (
 
 	"pyhook/cbridge"
 	"pyhook/pyhook"
-	"pyhook/tensorconv"
+	"pyhook/tensor"
 )
 
 const childVariable = "PYHOOK_BENCH_START_CHILD"
@@ -45,7 +45,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	buffer, err := tensorconv.New(tensorconv.Float32, 1024)
+	buffer, err := tensor.New(tensor.Float32, 1024)
 	if err != nil {
 		return err
 	}

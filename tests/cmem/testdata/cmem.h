@@ -6,7 +6,10 @@
 #include <stdlib.h>
 
 #include "../../../cbridge/bridge.h"
-#include "../../../tensorconv/memory.h"
+#include "../../../internal/memory/memory.h"
+#include "../../../tensor/copy.h"
+#include "../../../tensor/finite.h"
+#include "../../../tensorconv/dlpack.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \

@@ -2,8 +2,10 @@
 
 #include "cmem.h"
 
-static pyh_tensor describe(pyh_owner *o, const int64_t *shape, const int64_t *strides, int ndim) {
-  return (pyh_tensor){.data = o->base, .owner = o, .device_type = 1, .code = 2, .bits = 32, .ndim = ndim, .shape = shape, .strides = strides};
+static const pyh_memory functions = {pyh_owner_retain, pyh_owner_release};
+
+static pyh_tensor describe(pyh_owner *o, void *base, const int64_t *shape, const int64_t *strides, int ndim) {
+  return (pyh_tensor){.data = base, .memory = &functions, .owner = o, .device_type = 1, .code = 2, .bits = 32, .ndim = ndim, .shape = shape, .strides = strides};
 }
 
 static void settle(void) { // does what was deferred
@@ -15,8 +17,9 @@ static void check_capsules(void) {
   const int64_t shape[] = {2, 3}, strides[] = {3, 1};
   for (int versioned = 0; versioned < 2; versioned++) {
     for (int ndim = 0; ndim <= 2; ndim += 2) {
-      pyh_owner *o = pyh_owner_alloc(24, 64);
-      pyh_tensor t = describe(o, ndim ? shape : NULL, ndim ? strides : NULL, ndim);
+      void *base;
+      pyh_owner *o = pyh_owner_alloc(24, 64, &base);
+      pyh_tensor t = describe(o, base, ndim ? shape : NULL, ndim ? strides : NULL, ndim);
       PyObject *dropped = pyh_dlpack_capsule(&pyh, &t, versioned), *used = pyh_dlpack_capsule(&pyh, &t, versioned);
       pyh_owner_release(o);
       pyh.Py_DecRef(dropped); // nobody consumed it
@@ -27,8 +30,7 @@ static void check_capsules(void) {
       CHECK(((float *)in.tensor.data)[5] == 0);
       CHECK(pyh_dlpack_import(&pyh, used, &in, &major) == 1 && major == 0); // once only
       pyh.Py_DecRef(used);
-      pyh_owner *imported = in.owner;
-      pyh_owner_release(imported);
+      in.free(in.managed);
       CHECK(pyh_owners() == 1); // its deleter waits for the next enter
       settle();
       CHECK(pyh_owners() == 0);
@@ -60,13 +62,13 @@ static void check_foreign(void) {
   CHECK(pyh_dlpack_import(&pyh, newer, &in, &major) == 1 && major == 2 && deleted == 1);
   PyObject *fixed = pyh.PyCapsule_New(managed(1), "dltensor_versioned", NULL);
   CHECK(pyh_dlpack_import(&pyh, fixed, &in, &major) == 0 && in.read_only);
-  pyh_owner_release(in.owner);
+  in.free(in.managed);
   settle();
   CHECK(deleted == 2);
   DLManagedTensor *nobody = calloc(1, sizeof *nobody); // without a deleter
   PyObject *legacy = pyh.PyCapsule_New(nobody, "dltensor", NULL);
   CHECK(pyh_dlpack_import(&pyh, legacy, &in, &major) == 0);
-  pyh_owner_release(in.owner);
+  in.free(in.managed);
   settle();
   free(nobody);
   pyh.Py_DecRef(newer);
@@ -98,8 +100,9 @@ static void check_exchange(void) {
   api.version.major = 1;
 
   const int64_t shape[] = {6}, strides[] = {1};
-  pyh_owner *o = pyh_owner_alloc(24, 64);
-  pyh_tensor t = describe(o, shape, strides, 1);
+  void *base;
+  pyh_owner *o = pyh_owner_alloc(24, 64, &base);
+  pyh_tensor t = describe(o, base, shape, strides, 1);
   PyObject *obj = pyh_exchange_export(&api, &t);
   pyh_owner_release(o);
   pyh_import in;
@@ -107,7 +110,7 @@ static void check_exchange(void) {
   CHECK(pyh_exchange_import(&pyh, &api, obj, &in, &major) == 0 && in.tensor.shape[0] == 6);
   CHECK(pyh_exchange_import(&pyh, &api, plain, &in, &major) == -1);
   pyh.PyErr_Clear();
-  pyh_owner_release(in.owner);
+  in.free(in.managed);
   settle();
   PyObject *all[] = {obj, capsule, plain, tensor, odd, dict};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

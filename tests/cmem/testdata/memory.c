@@ -28,18 +28,20 @@ static void check_many_threads(pyh_owner *o) {
 void check_memory(void) {
   const size_t sizes[] = {0, 1, 63, 64, 65, 4096, 100001};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-    pyh_owner *o = pyh_owner_alloc(sizes[i], 64);
-    CHECK(o != NULL && (uintptr_t)o->base % 64 == 0);
+    void *base;
+    pyh_owner *o = pyh_owner_alloc(sizes[i], 64, &base);
+    CHECK(o != NULL && (uintptr_t)base % 64 == 0);
     for (size_t k = 0; k < sizes[i]; k++) {
-      CHECK(((char *)o->base)[k] == 0);
+      CHECK(((char *)base)[k] == 0);
     }
-    memset(o->base, 1, sizes[i]);
+    memset(base, 1, sizes[i]);
     pyh_owner_release(o);
   }
   // volatile: or the compiler sees that it cannot be had.
   volatile size_t more = (size_t)1 << 62;
-  CHECK(pyh_owner_alloc(more, 64) == NULL);
-  check_many_threads(pyh_owner_alloc(100, 64));
+  void *base;
+  CHECK(pyh_owner_alloc(more, 64, &base) == NULL);
+  check_many_threads(pyh_owner_alloc(100, 64, &base));
   CHECK(pyh_owners() == 0);
 
   int ends[2];

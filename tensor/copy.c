@@ -2,7 +2,7 @@
 // (c10/util/TypeCast.h): C casts, by way of float for the half types, the real
 // part of a complex number, and "not zero" for bool.
 
-#include "memory.h"
+#include "copy.h"
 
 #include <complex.h>
 #include <string.h>
@@ -127,8 +127,8 @@ static const into stores[T_END] = {
     [T_U16] = into_u16,   [T_U32] = into_u32, [T_U64] = into_u64,
     [T_BOOL] = into_bool, [T_C64] = into_c64, [T_C128] = into_c128};
 
-static const int sizes[] = {0, 8, 4, 2, 2, 8, 4, 2, 1, 1, 2, 4, 8, 1, 8, 16, 1, 1, 1, 1};
-_Static_assert(sizeof sizes / sizeof *sizes == T_END, "a size for each dtype");
+#define SIZE(id, name, size, code) size,
+static const int sizes[T_END] = {0, PYH_DTYPES(SIZE)};
 
 #define PAST_CACHE (1 << 20) // bytes from where on a copy had better not go through the cache
 

@@ -1,4 +1,4 @@
-package tensorconv
+package tensor
 
 import "fmt"
 

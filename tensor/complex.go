@@ -1,23 +1,9 @@
-package tensorconv
-
-// #include "memory.h"
-import "C"
+package tensor
 
 import (
 	"fmt"
 	"slices"
 )
-
-// Real returns the dtype of a complex number's parts; of any other dtype itself.
-func (d DType) Real() DType {
-	switch d {
-	case Complex64:
-		return Float32
-	case Complex128:
-		return Float64
-	}
-	return d
-}
 
 // ViewAsComplex returns a handle on the memory of a contiguous float32 or float64
 // tensor whose last dimension has the two parts of a complex number:
@@ -37,7 +23,7 @@ func ViewAsComplex(t *Tensor) (*Tensor, error) {
 	if dtype == Invalid || last < 0 || t.shape[last] != 2 || !t.IsContiguous() {
 		return nil, &Error{Op: "view as complex", Why: fmt.Sprintf("%s of strides %v is not contiguous, of float32 or float64, with 2 in the last dimension", t, t.strides)}
 	}
-	C.pyh_owner_retain(t.owner)
+	t.owner.Retain()
 	shape := slices.Clone(t.shape[:last])
 	return newTensor(t.data, dtype, t.device, shape, contiguous(shape), t.owner), nil
 }

@@ -1,11 +1,7 @@
-package tensorconv
-
-// #include "memory.h"
-import "C"
+package tensor
 
 import (
 	"fmt"
-	"math"
 	"math/bits"
 	"runtime"
 	"slices"
@@ -13,6 +9,7 @@ import (
 	"unsafe"
 
 	"pyhook/internal/debuggc"
+	"pyhook/internal/memory"
 )
 
 // alignment of memory that this package allocates: a cache line, and the
@@ -20,6 +17,9 @@ import (
 const alignment = 64
 
 var liveTensors atomic.Int64
+
+// LiveMemory returns how many pieces of memory tensors hold in the process, those of Python too.
+func LiveMemory() int64 { return memory.Live() }
 
 // LiveTensors returns how many Tensors are open in the process.
 func LiveTensors() int64 { return liveTensors.Load() }
@@ -35,7 +35,7 @@ type Tensor struct {
 	shape   []int64
 	strides []int64 // in elements
 	length  int64   // elements
-	owner   *C.pyh_owner
+	owner   memory.Owner
 	spare   int64        // elements of memory after the last one
 	uses    atomic.Int32 // 1 for being open, and 1 for each operation that is inside
 	closed  atomic.Bool
@@ -46,67 +46,64 @@ type Tensor struct {
 }
 
 // newTensor takes over one reference of owner.
-func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides []int64, owner *C.pyh_owner) *Tensor {
+func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides []int64, owner memory.Owner) *Tensor {
 	t := &Tensor{data: data, dtype: dtype, device: device, shape: shape, strides: strides, owner: owner}
 	t.length, _ = count(shape)
 	t.uses.Store(1)
 	liveTensors.Add(1)
-	t.cleanup = runtime.AddCleanup(t, func(owner *C.pyh_owner) {
+	t.cleanup = runtime.AddCleanup(t, func(owner memory.Owner) {
 		liveTensors.Add(-1)
-		C.pyh_owner_release(owner)
+		owner.Release()
 	}, owner)
 	return t
 }
 
+// Retain returns a reference on t's memory, which the caller releases: for package tensorconv,
+// whose Python tensors hold the memory.
+func (t *Tensor) Retain() (memory.Owner, error) {
+	if err := t.use(); err != nil {
+		return memory.Owner{}, err
+	}
+	defer t.done()
+	t.owner.Retain()
+	return t.owner, nil
+}
+
+// FromOwner returns a tensor over memory whose reference it takes over: for package tensorconv,
+// which imports the memory of Python's tensors. Without strides it is contiguous. With an error
+// the reference stays the caller's. What must hold: elements lie within the memory.
+func FromOwner(data unsafe.Pointer, dtype DType, shape, strides []int64, device Device, owner memory.Owner) (*Tensor, error) {
+	if _, err := count(shape); err != nil {
+		return nil, err
+	}
+	if strides == nil {
+		strides = contiguous(shape)
+	}
+	return newTensor(data, dtype, device, shape, strides, owner), nil
+}
+
 // New returns a zeroed, contiguous CPU tensor in C memory, aligned to 64 bytes:
 // the memory to prefer for buckets, as it never moves and needs no pinning, and
-// as it has room (see WithRoom). No dimensions make a scalar.
+// as it has capacity (see WithCapacity). No dimensions make a scalar.
 func New(dtype DType, shape ...int64) (*Tensor, error) {
 	n, err := count(shape)
 	if err != nil {
 		return nil, err
 	}
-	if dtype == Invalid || dtype >= numDTypes {
+	if dtype == Invalid || dtype >= NumDTypes {
 		return nil, &Error{Op: "new", Why: "invalid dtype"}
 	}
-	room := n
+	capacity := n
 	if len(shape) == 1 {
-		room = squareFrom(n)
+		capacity = squareFrom(n)
 	}
-	owner := C.pyh_owner_alloc(C.size_t(room)*C.size_t(dtype.Size()), alignment)
-	if owner == nil {
+	owner, base, ok := memory.Alloc(uint64(capacity)*uint64(dtype.Size()), alignment)
+	if !ok {
 		return nil, &Error{Op: "new", Why: fmt.Sprintf("out of memory for %d elements of %s", n, dtype)}
 	}
-	t := newTensor(owner.base, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), owner)
-	t.spare = room - n
+	t := newTensor(base, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), owner)
+	t.spare = capacity - n
 	return t, nil
-}
-
-// squareFrom returns the smallest square number that is not below n.
-func squareFrom(n int64) int64 {
-	side := int64(math.Sqrt(float64(n)))
-	for side*side < n {
-		side++
-	}
-	return side * side
-}
-
-// WithRoom returns a handle on t's memory with the room that New left after a
-// flat tensor: up to the next square number of elements. Hooks may resize_ their
-// buffer so far (batched PowerSGD makes a square of it), while torch cannot make
-// memory grow that is not its own. Other tensors have no room. The result is
-// closed on its own.
-func (t *Tensor) WithRoom() (*Tensor, error) {
-	if err := t.use(); err != nil {
-		return nil, err
-	}
-	defer t.done()
-	C.pyh_owner_retain(t.owner)
-	shape := slices.Clone(t.shape)
-	if t.spare > 0 {
-		shape[0] += t.spare
-	}
-	return newTensor(t.data, t.dtype, t.device, shape, slices.Clone(t.strides), t.owner), nil
 }
 
 // FromSlice returns a contiguous tensor over s itself. s is pinned until the
@@ -138,14 +135,14 @@ func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error)
 	if n != int64(len(s)) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("shape %v has %d elements and the slice has %d", shape, n, len(s))}
 	}
-	if !dtype.aligned(uintptr(data)) {
+	if !dtype.Aligned(data) {
 		return nil, &Error{Op: "from slice", Why: fmt.Sprintf("the slice is not aligned for %s", dtype)}
 	}
 	pinner := new(runtime.Pinner)
 	if data != nil {
 		pinner.Pin(data)
 	}
-	return newTensor(data, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), foreignOwner(pinner.Unpin)), nil
+	return newTensor(data, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), memory.Foreign(pinner.Unpin)), nil
 }
 
 // FromPointer returns a tensor over memory that someone else manages: C or
@@ -164,7 +161,7 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 	if len(strides) != len(shape) {
 		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("%d strides for %d dimensions", len(strides), len(shape))}
 	}
-	if dtype == Invalid || dtype >= numDTypes {
+	if dtype == Invalid || dtype >= NumDTypes {
 		return nil, &Error{Op: "from pointer", Why: "invalid dtype"}
 	}
 	if _, _, ok := span(shape, strides); !ok {
@@ -175,13 +172,13 @@ func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, devic
 		data = nil
 	case data == nil:
 		return nil, &Error{Op: "from pointer", Why: "nil pointer"}
-	case !dtype.aligned(uintptr(data)):
+	case !dtype.Aligned(data):
 		return nil, &Error{Op: "from pointer", Why: fmt.Sprintf("%p is not aligned for %s", data, dtype)}
 	}
 	if release == nil {
 		release = func() {}
 	}
-	return newTensor(data, dtype, device.dlpack(), slices.Clone(shape), slices.Clone(strides), foreignOwner(release)), nil
+	return newTensor(data, dtype, device.dlpack(), slices.Clone(shape), slices.Clone(strides), memory.Foreign(release)), nil
 }
 
 // Close gives up this handle on the memory. Idempotent; nil is allowed. While
@@ -219,7 +216,7 @@ func (t *Tensor) done() {
 		t = t.parent
 	}
 	if t.uses.Add(-1) == 0 {
-		C.pyh_owner_release(t.owner)
+		t.owner.Release()
 	}
 	runtime.KeepAlive(t)
 }
@@ -230,6 +227,24 @@ func (t *Tensor) isClosed() bool {
 		t = t.parent
 	}
 	return t.closed.Load()
+}
+
+// Alias returns a handle like t whose Close does nothing: it is open as long as
+// t is. Always the same one: it costs nothing, for what is handed out at every
+// step and whose owner stays.
+func (t *Tensor) Alias() (*Tensor, error) {
+	if t.isClosed() {
+		return nil, ErrClosed
+	}
+	if t.parent != nil {
+		return t, nil
+	}
+	if a := t.alias.Load(); a != nil {
+		return a, nil
+	}
+	a := &Tensor{data: t.data, dtype: t.dtype, device: t.device, shape: t.shape, strides: t.strides, length: t.length, owner: t.owner, spare: t.spare, parent: t}
+	t.alias.CompareAndSwap(nil, a)
+	return t.alias.Load(), nil
 }
 
 // DType returns the element type.
@@ -304,7 +319,7 @@ func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 	default:
 		data = unsafe.Add(t.data, offset*int64(t.dtype.Size()))
 	}
-	C.pyh_owner_retain(t.owner)
+	t.owner.Retain()
 	return newTensor(data, t.dtype, t.device, slices.Clone(shape), slices.Clone(strides), t.owner), nil
 }
 
@@ -338,6 +353,22 @@ func RawBytes(t *Tensor) ([]byte, error) {
 
 // beyond is more elements than any memory has: 2^62 bytes of the widest dtype.
 const beyond = 1 << 58
+
+// Extent returns the elements of a shape, and the lowest and the highest that lie by its strides
+// (nil: contiguous), counted from the first. A shape or strides beyond any memory are an *Error.
+func Extent(shape, strides []int64) (n, low, high int64, err error) {
+	if n, err = count(shape); err != nil {
+		return 0, 0, 0, err
+	}
+	if strides == nil {
+		strides = contiguous(shape)
+	}
+	low, high, ok := span(shape, strides)
+	if !ok {
+		return 0, 0, 0, &Error{Op: "shape", Why: fmt.Sprintf("strides %v reach beyond any memory", strides)}
+	}
+	return n, low, high, nil
+}
 
 func count(shape []int64) (int64, error) {
 	n, empty := int64(1), false

@@ -1,8 +1,11 @@
-package tensorconv
+package tensor_test
 
 import (
 	"errors"
 	"testing"
+
+	"pyhook/internal/torchtest"
+	"pyhook/tensor"
 
 	"github.com/stretchr/testify/require"
 )
@@ -16,13 +19,13 @@ func FuzzView(f *testing.F) {
 	f.Add(int64(1<<63-1), uint8(1), int64(2), int64(0), int64(-1<<62), int64(0))
 	f.Fuzz(func(t *testing.T, offset int64, rank uint8, a, b, strideA, strideB int64) {
 		rank %= 3
-		x, err := FromSlice([]uint8{0, 1, 2, 3, 4, 5}, 2, 3)
+		x, err := tensor.FromSlice([]uint8{0, 1, 2, 3, 4, 5}, 2, 3)
 		require.NoError(t, err)
 		defer x.Close()
 		shape, strides := []int64{a, b}[:rank], []int64{strideA, strideB}[:rank]
 		view, err := x.View(offset, shape, strides)
 		if err != nil {
-			requireError(t, err, "")
+			torchtest.RequireError(t, err, "")
 			return
 		}
 		defer view.Close()
@@ -30,7 +33,7 @@ func FuzzView(f *testing.F) {
 			return
 		}
 		// The memory holds each element's own index.
-		elements := walk(view)
+		elements := torchtest.Walk(view)
 		require.Len(t, elements, int(view.Len()))
 		for _, e := range elements {
 			require.Less(t, e, uint8(6))
@@ -45,8 +48,8 @@ func FuzzCopy(f *testing.F) {
 	f.Add(uint8(3), uint8(3), int64(6), int64(-3), int64(-1), int64(4), int64(1), []byte("overlaps"))
 	f.Add(uint8(15), uint8(13), int64(0), int64(0), int64(0), int64(2), int64(6), []byte{0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, from, to uint8, offset, srcA, srcB, dstA, dstB int64, content []byte) {
-		src, dst := newClosed(t, DType(from%uint8(numDTypes-1))+1, 16), newClosed(t, DType(to%uint8(numDTypes-1))+1, 16)
-		raw, err := RawBytes(src)
+		src, dst := torchtest.New(t, tensor.DType(from%uint8(tensor.NumDTypes-1))+1, 16), torchtest.New(t, tensor.DType(to%uint8(tensor.NumDTypes-1))+1, 16)
+		raw, err := tensor.RawBytes(src)
 		require.NoError(t, err)
 		copy(raw, content)
 		s, err := src.View(offset, []int64{3, 2}, []int64{srcA, srcB})
@@ -59,26 +62,26 @@ func FuzzCopy(f *testing.F) {
 			return
 		}
 		defer d.Close()
-		if err := Copy(d, s); err != nil {
-			var ours *Error
+		if err := tensor.Copy(d, s); err != nil {
+			var ours *tensor.Error
 			require.True(t, errors.As(err, &ours))
-			require.True(t, src.dtype.IsFloat8() || dst.dtype.IsFloat8())
+			require.True(t, src.DType().IsFloat8() || dst.DType().IsFloat8())
 			return
 		}
 		// The same, an element at a time.
-		want := newClosed(t, dst.dtype, 16)
+		want := torchtest.New(t, dst.DType(), 16)
 		for i := range int64(3) {
 			for j := range int64(2) {
 				one, err := src.View(offset+i*srcA+j*srcB, nil, nil)
 				require.NoError(t, err)
 				at, err := want.View(i*dstA+j*dstB, nil, nil)
 				require.NoError(t, err)
-				require.NoError(t, Copy(at, one))
+				require.NoError(t, tensor.Copy(at, one))
 				one.Close()
 				at.Close()
 			}
 		}
-		got, expected := walk(dst), walk(want)
+		got, expected := torchtest.Walk(dst), torchtest.Walk(want)
 		sameElements(t, dst, dst, got, expected)
 	})
 }

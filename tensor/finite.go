@@ -1,6 +1,6 @@
-package tensorconv
+package tensor
 
-// #include "memory.h"
+// #include "finite.h"
 import "C"
 
 // FirstNonFinite returns the index, in row-major order, of the first element of a

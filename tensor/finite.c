@@ -1,6 +1,6 @@
 // Looking for NaN and infinity: numbers whose exponent's bits are all set.
 
-#include "memory.h"
+#include "finite.h"
 
 enum { BLOCK = 4096 }; // elements that are looked at together
 

@@ -1,8 +1,7 @@
-// Who owns a tensor's memory, and DLPack's structs.
-#ifndef PYHOOK_MEMORY_H
-#define PYHOOK_MEMORY_H
+// DLPack: its structs, and tensors in and out.
+#ifndef PYHOOK_DLPACK_H
+#define PYHOOK_DLPACK_H
 
-#include <stdatomic.h>
 #include <stdint.h>
 
 #include "../cbridge/pyapi.h"
@@ -46,31 +45,17 @@ typedef struct {
   int (*current_work_stream)(int32_t, int32_t, void **);
 } DLPackExchangeAPI;
 
-// pyh_owner is memory that tensors share: counted, released with the last one,
-// on whatever thread that is, attached to Python or not.
-typedef struct pyh_owner {
-  _Atomic int64_t refs;
-  enum { PYH_OWN_MALLOC, PYH_OWN_FOREIGN, PYH_OWN_LEGACY, PYH_OWN_VERSIONED } kind;
-  void *base;             // what to free, or the managed tensor to delete
-  uintptr_t id;           // FOREIGN: Go's release function
-  const pyh_api *py;      // LEGACY, VERSIONED: their deleters run attached
-  struct pyh_owner *next; // in the list of the released
-} pyh_owner;
-
-pyh_owner *pyh_owner_alloc(size_t bytes, size_t align); // zeroed; NULL: out of memory
-pyh_owner *pyh_owner_foreign(uintptr_t id);
-void pyh_owner_retain(pyh_owner *);
-void pyh_owner_release(pyh_owner *);
-int64_t pyh_owners(void); // alive in the process
-// The released FOREIGN owners' ids, one a call; 0: no more.
-uintptr_t pyh_owner_next_released(void);
-// A byte is written to fd for each of them.
-void pyh_owner_notify(int fd);
+// How exported tensors hold their memory: the two functions of package internal/memory.
+typedef struct {
+  void (*retain)(void *owner);
+  void (*release)(void *owner);
+} pyh_memory;
 
 // A tensor as Go hands it to C.
 typedef struct {
   void *data;
-  pyh_owner *owner;
+  const pyh_memory *memory;
+  void *owner;
   int32_t device_type, device_id;
   uint8_t code, bits;
   int32_t ndim;
@@ -83,9 +68,10 @@ PyObject *pyh_dlpack_capsule(const pyh_api *, const pyh_tensor *, int versioned)
 // The exchange API of a Python type; NULL if it has none.
 const DLPackExchangeAPI *pyh_exchange_api(const pyh_api *, PyObject *type);
 PyObject *pyh_exchange_export(const DLPackExchangeAPI *, const pyh_tensor *);
-// An imported managed tensor, owned by the returned owner (one reference).
+// A managed tensor that was imported. Go hands it to free in the end, on any thread.
 typedef struct {
-  pyh_owner *owner;
+  void *managed;
+  void (*free)(void *managed);
   DLTensor tensor;
   int read_only;
 } pyh_import;
@@ -97,20 +83,5 @@ int pyh_exchange_import(const pyh_api *, const DLPackExchangeAPI *, PyObject *ob
 // an instance of tensor_type (*is_tensor says). A Python error may be set.
 const char *pyh_torch_objection(const pyh_api *, PyObject *tensor_type, PyObject *obj,
                                 int *is_tensor);
-
-// tensorconv.DType, in its order.
-enum {
-  T_INVALID, T_F64, T_F32, T_F16, T_BF16, T_I64, T_I32, T_I16, T_I8, T_U8,
-  T_U16, T_U32, T_U64, T_BOOL, T_C64, T_C128, T_E4M3FN, T_E4M3FNUZ, T_E5M2,
-  T_E5M2FNUZ, T_END
-};
-
-// copy.c. dst and src are CPU memory; 0, or -1 where the dtypes have no conversion.
-int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *src,
-             int src_type, const int64_t *src_strides, int ndim, const int64_t *shape);
-int pyh_divide(void *data, int type, int64_t n, double divisor);
-int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor);
-// finite.c. The index of the first element that is NaN or infinite; -1: none is.
-int64_t pyh_first_nonfinite(const void *data, int type, int64_t n);
 
 #endif

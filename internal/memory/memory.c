@@ -1,8 +1,17 @@
 #include "memory.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+struct pyh_owner {
+  _Atomic int64_t refs;
+  void *memory;
+  void (*free)(void *);   // NULL: Go's function with this id releases the memory
+  uintptr_t id;
+  struct pyh_owner *next; // in the list of the released
+};
 
 static _Atomic int64_t alive;
 static _Atomic(pyh_owner *) released;
@@ -11,56 +20,44 @@ static _Atomic int notify_fd = -1;
 int64_t pyh_owners(void) { return atomic_load(&alive); }
 void pyh_owner_notify(int fd) { atomic_store(&notify_fd, fd); }
 
-static pyh_owner *make(int kind) {
+pyh_owner *pyh_owner_of(void *memory, void (*free)(void *)) {
   pyh_owner *o = calloc(1, sizeof *o);
   if (o == NULL) {
     return NULL;
   }
   atomic_init(&o->refs, 1);
-  o->kind = kind;
+  o->memory = memory;
+  o->free = free;
   atomic_fetch_add(&alive, 1);
   return o;
 }
 
-pyh_owner *pyh_owner_alloc(size_t bytes, size_t align) {
-  pyh_owner *o = make(PYH_OWN_MALLOC);
-  if (o == NULL) {
-    return NULL;
-  }
+pyh_owner *pyh_owner_alloc(size_t bytes, size_t align, void **base) {
   // aligned_alloc wants a multiple of the alignment.
   size_t rounded = (bytes + align - 1) / align * align;
-  o->base = aligned_alloc(align, rounded == 0 ? align : rounded);
-  if (o->base == NULL) {
-    free(o);
-    atomic_fetch_sub(&alive, 1);
+  *base = aligned_alloc(align, rounded == 0 ? align : rounded);
+  if (*base == NULL) {
     return NULL;
   }
-  memset(o->base, 0, rounded);
+  memset(*base, 0, rounded);
+  pyh_owner *o = pyh_owner_of(*base, free);
+  if (o == NULL) {
+    free(*base);
+  }
   return o;
 }
 
 pyh_owner *pyh_owner_foreign(uintptr_t id) {
-  pyh_owner *o = make(PYH_OWN_FOREIGN);
+  pyh_owner *o = pyh_owner_of(NULL, NULL);
   if (o != NULL) {
     o->id = id;
   }
   return o;
 }
 
-void pyh_owner_retain(pyh_owner *o) { atomic_fetch_add(&o->refs, 1); }
-
-static void delete_legacy(void *m) {
-  DLManagedTensor *managed = m;
-  if (managed->deleter != NULL) {
-    managed->deleter(managed);
-  }
-}
-
-static void delete_versioned(void *m) {
-  DLManagedTensorVersioned *managed = m;
-  if (managed->deleter != NULL) {
-    managed->deleter(managed);
-  }
+void pyh_owner_retain(void *owner) {
+  pyh_owner *o = owner;
+  atomic_fetch_add(&o->refs, 1);
 }
 
 static void push_released(pyh_owner *o) {
@@ -75,31 +72,21 @@ static void push_released(pyh_owner *o) {
   }
 }
 
-void pyh_owner_release(pyh_owner *o) {
+void pyh_owner_release(void *owner) {
+  pyh_owner *o = owner;
   if (atomic_fetch_sub(&o->refs, 1) > 1) {
     return;
   }
-  switch (o->kind) {
-  case PYH_OWN_MALLOC:
-    free(o->base);
-    break;
-  case PYH_OWN_FOREIGN:
-    push_released(o); // freed by pyh_owner_next_released
+  if (o->free == NULL) {
+    push_released(o); // pyh_owner_next_released frees it
     return;
-  // Producers' deleters may need the GIL (numpy's do), and this thread may not
-  // have it.
-  case PYH_OWN_LEGACY:
-    o->py->defer_call(delete_legacy, o->base);
-    break;
-  case PYH_OWN_VERSIONED:
-    o->py->defer_call(delete_versioned, o->base);
-    break;
   }
+  o->free(o->memory);
   free(o);
   atomic_fetch_sub(&alive, 1);
 }
 
-// One reader (Go's reaper goroutine): taking one node off the stack is safe.
+// There is one reader, Go's reaper goroutine: taking one node off the stack is safe.
 uintptr_t pyh_owner_next_released(void) {
   pyh_owner *o = atomic_load(&released);
   while (o != NULL && !atomic_compare_exchange_weak(&released, &o, o->next)) {
@@ -112,3 +99,6 @@ uintptr_t pyh_owner_next_released(void) {
   atomic_fetch_sub(&alive, 1);
   return id;
 }
+
+void *pyh_owner_retain_address(void) { return (void *)pyh_owner_retain; }
+void *pyh_owner_release_address(void) { return (void *)pyh_owner_release; }

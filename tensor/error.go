@@ -1,4 +1,4 @@
-package tensorconv
+package tensor
 
 // Error says why a tensor could not be made, read or exchanged.
 type Error struct {

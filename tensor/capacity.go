@@ -1,0 +1,54 @@
+package tensor
+
+import (
+	"math"
+	"slices"
+	"unsafe"
+)
+
+// Capacity returns how many elements New allocates for a flat tensor of n: see
+// WithCapacity.
+func Capacity(n int64) int64 { return squareFrom(n) }
+
+// FromPointerWithCapacity is FromPointer for n elements, flat and on the CPU, of memory
+// that has capacity for more of them: see WithCapacity.
+func FromPointerWithCapacity(data unsafe.Pointer, dtype DType, n, capacity int64, release func()) (*Tensor, error) {
+	if capacity < n {
+		return nil, &Error{Op: "from pointer", Why: "less capacity than elements"}
+	}
+	t, err := FromPointer(data, dtype, []int64{n}, nil, Device{}, release)
+	if err != nil {
+		return nil, err
+	}
+	if n > 0 {
+		t.spare = capacity - n
+	}
+	return t, nil
+}
+
+// WithCapacity returns a handle on t's memory with the capacity that New left after a
+// flat tensor: up to the next square number of elements. Hooks may resize_ their
+// buffer so far (batched PowerSGD makes a square of it), while torch cannot make
+// memory grow that is not its own. Other tensors have no capacity. The result is
+// closed on its own.
+func (t *Tensor) WithCapacity() (*Tensor, error) {
+	if err := t.use(); err != nil {
+		return nil, err
+	}
+	defer t.done()
+	t.owner.Retain()
+	shape := slices.Clone(t.shape)
+	if t.spare > 0 {
+		shape[0] += t.spare
+	}
+	return newTensor(t.data, t.dtype, t.device, shape, slices.Clone(t.strides), t.owner), nil
+}
+
+// squareFrom returns the smallest square number that is not below n.
+func squareFrom(n int64) int64 {
+	side := int64(math.Sqrt(float64(n)))
+	for side*side < n {
+		side++
+	}
+	return side * side
+}

@@ -1,0 +1,4 @@
+package tensorconv
+
+// MaxDims is for tests.
+const MaxDims = maxDims
