@@ -95,8 +95,7 @@ class Meeting:
     def __exit__(self, *_: object) -> None:
         self._done = True
         self._wake.set()
-        if self._wire is not None:
-            self._wire.close()
+        self._close_wire()
 
     def stop(self) -> None:
         """End the attempt. For any thread."""
@@ -149,7 +148,7 @@ class Meeting:
                 store = self._open()
                 name = None if self.plain else self._agree(dist.PrefixStore("pyhook", store))
                 if name is None:
-                    return self._torchs_own(store)
+                    return self._plain_store(store)
                 self.waits = "for the backend to connect the ranks, which have all met"
                 return dist.PrefixStore(f"pyhook/{name}", store)
             except _store.OtherTorch as error:
@@ -192,8 +191,7 @@ class Meeting:
             store = dist.FileStore(self.endpoint.path, self.size if self.plain else -1)
             store.set_timeout(left)
             return store
-        if self._wire is not None:
-            self._wire.close()
+        self._close_wire()
         if self._serves():
             store, self._wire = _store.serve(self.endpoint, left)
         else:
@@ -201,6 +199,11 @@ class Meeting:
         self._wire.limit(self._left() + 1)  # rank 0 looks once more when its time is over
         self._agents = _store.agents(self._wire) if self.endpoint.agent else 0
         return store
+
+    def _close_wire(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def plain_ranks(self) -> int:
         """Return how many ranks have come by torch's own protocol, in all attempts."""
@@ -236,24 +239,21 @@ class Meeting:
         return name
 
     def _ask(self, store: Any) -> Optional[str]:
+        """Return rank 0's answer, as ``_agree`` does. ``store`` is torch's or a ``_wire.Store``."""
         word = uuid.uuid4().hex
         number = store.add("asks", 1)
         _store.publish(store, f"ask/{number}", json.dumps({"word": word, **self.me()}))
         self.waits = (
             f"for an answer of rank 0 at {self.endpoint}, where a store is, perhaps another job's"
         )
-        if self._wire is None:
-            name = str(store.get(f"answer/{word}").decode())
-        else:
-            found = self._await_answer(store, self._wire, word)
-            if found is None:
-                return None
-            name = found
+        name = self._await_answer(store, word)
+        if name is None:
+            return None
         store.add(f"knows/{name}/{word}", 1)
         # Rank 0 names who is missing. One rank of each other host says that it waits.
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         self.waits = f"with rank 0 at {self.endpoint} for other ranks" if first else ""
-        verdict = json.loads(store.get(f"verdict/{name}").decode())
+        verdict = json.loads(store.get(f"verdict/{name}"))
         store.add(f"heard/{name}", 1)
         if verdict == _PLAIN:
             return None
@@ -261,11 +261,14 @@ class Meeting:
             raise GroupError(*verdict)
         return name
 
-    def _await_answer(self, store: Any, wire: _wire.Store, word: str) -> Optional[str]:
+    def _await_answer(self, store: Any, word: str) -> Optional[str]:
         """Return the attempt's name, or None: no rank 0 answers, and some ranks are plain."""
+        if self._wire is None:
+            name = store.get(f"answer/{word}")
+            return name.decode() if isinstance(name, bytes) else str(name)
         pause = _POLL_SECONDS[0]
         while True:
-            name = wire.peek(f"pyhook/answer/{word}")
+            name = self._wire.peek(f"answer/{word}")
             if name is not None:
                 return name
             if self.plain_ranks() > 0 and store.add(_ANSWERS, 0) == 0:
@@ -275,7 +278,7 @@ class Meeting:
             time.sleep(pause)
             pause = min(1.2 * pause, _POLL_SECONDS[1])
 
-    def _torchs_own(self, store: Any) -> Any:
+    def _plain_store(self, store: Any) -> Any:
         """Return the store that ``init_process_group(init_method=...)`` makes of its method."""
         self.plain = True
         self.waits = "for ranks that meet by torch's own init_process_group, as some do"
@@ -296,16 +299,9 @@ class Meeting:
         try:
             if self.rank != 0:
                 store.limit(max(min(_REPORT_SECONDS, self._left()), 0.1))
-                word = uuid.uuid4().hex
-                number = store.add("pyhook/asks", 1)
-                ask = json.dumps({"word": word, **me})
-                _store.publish(store, f"pyhook/ask/{number}", ask)
-                name = store.get(f"pyhook/answer/{word}")
-                store.add(f"pyhook/knows/{name}/{word}", 1)
-                verdict = json.loads(store.get(f"pyhook/verdict/{name}"))
-                store.add(f"pyhook/heard/{name}", 1)
-                if isinstance(verdict, list):
-                    return GroupError(*verdict)
+                self._ask(store)
+        except GroupError as verdict:
+            return verdict
         except (OSError, ValueError):
             pass  # rank 0 has another torch than the store, too, or is not there yet
         finally:
@@ -367,7 +363,7 @@ class _Host:
                     self.store.add(_ANSWERS, -1)
                 return None
             who = f"for ranks {_listed(missing)}" + (
-                f", of which {plain} came by torch's own init_process_group (it tells no rank),"
+                f", of which {plain} came by torch's own init_process_group (which names no rank),"
                 if plain > 0
                 else ""
             )
@@ -378,11 +374,11 @@ class _Host:
                     f"rank 0 of {self.meeting.size} timed out waiting {who} at "
                     f"{self.meeting.endpoint}, for {self.meeting.seconds:g} s",
                     "were all ranks started, with one MASTER_ADDR, MASTER_PORT and "
-                    "WORLD_SIZE, and is the port open between them?" + self._aloof(),
+                    "WORLD_SIZE, and is the port open between them?" + self._loopback_note(),
                 )
             time.sleep(_POLL_SECONDS[0])
 
-    def _aloof(self) -> str:
+    def _loopback_note(self) -> str:
         """Return what to add where ranks of other hosts cannot come."""
         host = self.meeting.endpoint.host
         if host != "localhost" and not host.startswith("127."):

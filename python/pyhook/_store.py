@@ -249,7 +249,7 @@ def agents(store: _wire.Store) -> int:
     """
     run = os.environ.get("TORCHELASTIC_RUN_ID", "")
     static = os.environ.get("TORCH_ELASTIC_WORKER_IDENTICAL") == "1" or any(
-        store.peek(f"{run}/torchelastic/role_info{rank_0}") is not None for rank_0 in ("/0", "0")
+        store.peek(f"/{run}/torchelastic/role_info{rank_0}") is not None for rank_0 in ("/0", "0")
     )  # torch 2.x's key, and 1.13's
     return int(os.environ.get("GROUP_WORLD_SIZE", "0")) if static else 0
 

@@ -45,9 +45,14 @@ def _packed(text: str) -> bytes:
     return struct.pack("=Q", len(data)) + data
 
 
+def _key(key: str) -> bytes:
+    return _packed(key if key.startswith("/") else f"/pyhook/{key}")
+
+
 class Store:
     """A client of a TCPStore of either dialect, with the few queries that a meeting needs.
 
+    A key is below "/pyhook/" unless it begins with "/", as keys do that torch's client sets.
     All calls together wait no longer than ``seconds``; each raises OSError if the server does
     not answer as a store does.
     """
@@ -83,13 +88,13 @@ class Store:
             data += part
         return data
 
-    def _add(self, key: str, amount: int) -> int:
-        self._ask(_ADD, _packed(key), struct.pack("=q", amount))
+    def _add(self, key: bytes, amount: int) -> int:
+        self._ask(_ADD, key, struct.pack("=q", amount))
         return int(struct.unpack("=q", self._read(8))[0])
 
     def add(self, key: str, amount: int) -> int:
         """Add to a counter and return its new value."""
-        return self._add(f"/{key}", amount)
+        return self._add(_key(key), amount)
 
     def workers(self, amount: int = 0) -> int:
         """Add to the count of clients that torch's rendezvous made, and return it.
@@ -98,16 +103,16 @@ class Store:
         world size (torch/csrc/distributed/c10d/TCPStore.cpp, ``waitForWorkers``). It is the one
         key that does not begin with "/".
         """
-        return self._add("init/", amount)
+        return self._add(_packed("init/"), amount)
 
     def set(self, key: str, value: str) -> None:
         """Set a key."""
-        self._ask(_SET, _packed(f"/{key}"), _packed(value))
+        self._ask(_SET, _key(key), _packed(value))
 
     def peek(self, key: str) -> Optional[str]:
         """Return the key's value, or None if it has none."""
         absent = "-"  # a key that is not there is left alone, and this comes back
-        self._ask(_COMPARE_SET, _packed(f"/{key}"), _packed(absent), _packed(absent))
+        self._ask(_COMPARE_SET, _key(key), _packed(absent), _packed(absent))
         (size,) = struct.unpack("=Q", self._read(8))
         if size > 1 << 20:
             raise ConnectionError("the service that answers is not a store")
@@ -134,7 +139,7 @@ def greet(host: str, port: int, dialect: int, seconds: float) -> Optional[Store]
     store = None
     try:
         store = Store(host, port, dialect, seconds)
-        answer = store.add("pyhook/counter", 0)
+        answer = store.add("counter", 0)
     except OSError:
         if store is not None:
             store.close()

@@ -31,12 +31,12 @@ def ask(endpoint, **changes):
     me = {**_identity.of_this_process(1, 2, ""), "word": "w", **changes}
     me = {key: value for key, value in me.items() if value is not None}
     store.limit(10)
-    number = store.add("pyhook/asks", 1)
-    _store.publish(store, f"pyhook/ask/{number}", json.dumps(me))
-    name = store.get("pyhook/answer/w")
-    store.add(f"pyhook/knows/{name}/w", 1)
-    verdict = json.loads(store.get(f"pyhook/verdict/{name}"))
-    store.add(f"pyhook/heard/{name}", 1)
+    number = store.add("asks", 1)
+    _store.publish(store, f"ask/{number}", json.dumps(me))
+    name = store.get("answer/w")
+    store.add(f"knows/{name}/w", 1)
+    verdict = json.loads(store.get(f"verdict/{name}"))
+    store.add(f"heard/{name}", 1)
     store.close()
     return verdict
 
@@ -214,12 +214,12 @@ def test_dialects_are_told_apart_and_understood():
     assert time.monotonic() - begin < 5
     client = _wire.find("127.0.0.1", server.port, 5)
     assert client.dialect == mine
-    assert client.add("number", 3) == server.add("number", 0) == 3
-    client.set("text", "from here")
+    assert client.add("/number", 3) == server.add("number", 0) == 3
+    client.set("/text", "from here")
     assert server.get("text") == b"from here"
     assert client.peek("absent") is None
     server.set("answer", "from there")
-    assert client.get("answer") == "from there"
+    assert client.get("/answer") == "from there"
     client.limit(0.2)
     with pytest.raises(TimeoutError):
         client.get("absent")
