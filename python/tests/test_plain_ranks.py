@@ -81,13 +81,12 @@ def master(at):
     return {"MASTER_ADDR": host, "MASTER_PORT": port}
 
 
-@pytest.mark.parametrize("kinds", ["GP", "PG", "GPG", "PGG", "GGP", "QP", "PQ", "GQ", "QG"])
+@pytest.mark.parametrize("kinds", ["GP", "PG", "GPG", "PGG", "QP", "PQ", "GQ"])
 def test_they_meet_whoever_is_rank_0(address, kinds):  # noqa: F811
     job(kinds, env=master(address))
 
 
-@pytest.mark.parametrize("late", [0, 1])
-@pytest.mark.parametrize("kinds", ["GP", "PG"])
+@pytest.mark.parametrize(("kinds", "late"), [("GP", 0), ("GP", 1), ("PG", 0)])
 def test_they_meet_by_tcp_and_whoever_is_late(address, kinds, late):  # noqa: F811
     first = Rank(kinds[1 - late], 1 - late, 2, address)
     time.sleep(1)
@@ -144,7 +143,7 @@ def elastic(port, restart=0, nodes=1):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kinds", ["GP", "PG", "PGG", "GGP"])
+@pytest.mark.parametrize("kinds", ["GP", "PG", "GGP"])
 def test_they_meet_at_torchruns_store(agent, kinds):  # noqa: F811
     job(kinds, env=elastic(agent.port))
 
@@ -157,7 +156,7 @@ def test_a_restart_at_torchruns_store(agent):  # noqa: F811
     results = [rank.hear() for rank in ranks]
     if _group.torch_version() < (2, 6):
         assert results == [3.0, 3.0]
-    else:
+    elif results[0] != 3.0:  # else each rank was quick enough to replace its own address
         assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in results[0]
     for rank in ranks:
         rank.end()
