@@ -33,7 +33,7 @@ demo: ## set up, build and run the demo; its files go to out/demo
 test: ## set up and run every check: formats, linters, Python and Go tests, race, cgocheck, ASan
 	@scripts/test.sh all
 
-lint: ## formats, go vet, staticcheck, ruff, mypy
+lint: ## formats, go vet, staticcheck, ruff, mypy, words of names, spelling
 	@scripts/test.sh lint
 
 test-deep: ## race, cgocheck, ASan, valgrind, debug-GC, a soak and all fuzz targets; FUZZTIME=10m MINUTES=5

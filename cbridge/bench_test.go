@@ -5,7 +5,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"pyhook/cbridge/internal/ctest"
+	"pyhook/internal/ctest"
 )
 
 // The ways of getting a goroutine's call into Python; docs/decisions/
@@ -13,8 +13,8 @@ import (
 //
 //	go test -run '^$' -bench . -count 6 -benchtime 100ms ./cbridge
 
-// emptyFunction hands f the table and a Python function that does nothing.
-func emptyFunction(b *testing.B, f func(table, fn unsafe.Pointer)) {
+// emptyFunction hands f the C side of this package and a Python function that does nothing.
+func emptyFunction(b *testing.B, f func(bridge *ctest.Bridge, fn unsafe.Pointer)) {
 	b.Helper()
 	m, err := python.Module("bench_module", "def nothing(): pass\n")
 	if err != nil {
@@ -26,7 +26,7 @@ func emptyFunction(b *testing.B, f func(table, fn unsafe.Pointer)) {
 		b.Fatal(err)
 	}
 	defer fn.Close()
-	_ = fn.Pointer(func(ptr unsafe.Pointer) error { f(API(), ptr); return nil })
+	_ = fn.Pointer(func(ptr unsafe.Pointer) error { f(bridge(), ptr); return nil })
 }
 
 // onFreshThread runs f locked to an OS thread that has no thread state. Those
@@ -37,7 +37,7 @@ func onFreshThread(f func()) {
 		defer close(done)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		if ctest.HasState(API()) {
+		if ctest.HasState() {
 			onFreshThread(f)
 			return
 		}
@@ -69,16 +69,16 @@ func (p pool) do(f func()) {
 }
 
 func BenchmarkEmptyCall(b *testing.B) {
-	emptyFunction(b, func(table, fn unsafe.Pointer) {
+	emptyFunction(b, func(bridge *ctest.Bridge, fn unsafe.Pointer) {
 		b.Run("KeptState", func(b *testing.B) {
 			for b.Loop() {
-				ctest.Kept(table, fn)
+				bridge.Kept(fn)
 			}
 		})
 		b.Run("FreshState", func(b *testing.B) {
 			onFreshThread(func() {
 				for b.Loop() {
-					ctest.Ensured(table, fn)
+					ctest.Ensured(fn)
 				}
 			})
 		})
@@ -86,13 +86,13 @@ func BenchmarkEmptyCall(b *testing.B) {
 			p := newPool(runtime.GOMAXPROCS(0))
 			defer close(p)
 			for b.Loop() {
-				p.do(func() { ctest.Kept(table, fn) })
+				p.do(func() { bridge.Kept(fn) })
 			}
 		})
 		b.Run("InsideAttached", func(b *testing.B) {
 			_ = Attached(func() {
 				for b.Loop() {
-					ctest.Plain(table, fn)
+					ctest.Plain(fn)
 				}
 			})
 		})
@@ -101,12 +101,12 @@ func BenchmarkEmptyCall(b *testing.B) {
 
 func BenchmarkEmptyCallFromManyGoroutines(b *testing.B) {
 	const each = 4 // times GOMAXPROCS: eight on two cores
-	emptyFunction(b, func(table, fn unsafe.Pointer) {
+	emptyFunction(b, func(bridge *ctest.Bridge, fn unsafe.Pointer) {
 		b.Run("KeptState", func(b *testing.B) {
 			b.SetParallelism(each)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					ctest.Kept(table, fn)
+					bridge.Kept(fn)
 				}
 			})
 		})
@@ -115,7 +115,7 @@ func BenchmarkEmptyCallFromManyGoroutines(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				onFreshThread(func() {
 					for pb.Next() {
-						ctest.Ensured(table, fn)
+						ctest.Ensured(fn)
 					}
 				})
 			})
@@ -126,7 +126,7 @@ func BenchmarkEmptyCallFromManyGoroutines(b *testing.B) {
 			b.SetParallelism(each)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					p.do(func() { ctest.Kept(table, fn) })
+					p.do(func() { bridge.Kept(fn) })
 				}
 			})
 		})

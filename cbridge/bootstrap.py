@@ -1,7 +1,9 @@
 """Helpers that cbridge runs inside the interpreter it has started."""
 
+import contextlib
 import importlib.abc
 import importlib.util
+import marshal
 import sys
 import threading  # here and now, so that it knows the main thread
 import traceback
@@ -110,9 +112,10 @@ def describe(exc):
 class _EmbeddedLoader(importlib.abc.ExecutionLoader):
     """Imports one package from sources held in memory."""
 
-    def __init__(self, package, sources, origin):
+    def __init__(self, package, sources, codes, origin):
         self._package = package
         self._sources = sources  # module name -> source text
+        self._codes = codes  # module name -> the marshalled code of just that source
         self._origin = origin
 
     def find_spec(self, name, path=None, target=None):
@@ -130,14 +133,33 @@ class _EmbeddedLoader(importlib.abc.ExecutionLoader):
     def get_source(self, name):
         return self._sources[name]
 
+    def get_code(self, name):
+        kept = self._codes.pop(name, None)
+        if kept is not None:
+            with contextlib.suppress(EOFError, TypeError, ValueError):
+                return marshal.loads(kept)
+        code = self.source_to_code(self.get_source(name), self.get_filename(name))
+        _compiled[name] = marshal.dumps(code)
+        return code
+
     def exec_module(self, module):
         module.__file__ = self.get_filename(module.__name__)
         super().exec_module(module)
 
 
-def install_package(package, sources):
+_compiled = {}
+
+
+def install_package(package, sources, codes):
     """Makes `import package` load the given sources, before any installed copy."""
-    sys.meta_path.insert(0, _EmbeddedLoader(package, sources, f"<embedded {package}>"))
+    sys.meta_path.insert(0, _EmbeddedLoader(package, sources, codes, f"<embedded {package}>"))
+
+
+def take_compiled():
+    """Marshalled code, by module names, of what was compiled since the last call."""
+    made = dict(_compiled)
+    _compiled.clear()
+    return made
 
 
 class Interrupted(BaseException):

@@ -1,20 +1,22 @@
-// Go functions as Python callables. C refers to the Go function by an integer
-// in a table, never by pointer.
+// Go functions as Python callables. C refers to the Go function by a cgo.Handle,
+// never by pointer.
 
-#include "bridge.h"
+#include "callback.h"
+
+#include "threadstate.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 // Exported by callback.go.
-extern PyObject *pyhookGoCall(uintptr_t id, PyObject *args);
-extern void pyhookGoDrop(uintptr_t id);
+extern PyObject *pyhookGoCall(uintptr_t handle, PyObject *args);
+extern void pyhookGoDrop(uintptr_t handle);
 
 static const char capsule_name[] = "pyhook.go_function";
 
 typedef struct {
   PyMethodDef def; // CPython keeps a pointer to it as long as the function lives
-  uintptr_t id;
+  uintptr_t handle;
   char name[];
 } go_function;
 
@@ -23,14 +25,14 @@ static PyObject *trampoline(PyObject *self, PyObject *args) {
   if (f == NULL || !pyh_callback_enter()) {
     return NULL;
   }
-  PyObject *result = pyhookGoCall(f->id, args);
+  PyObject *result = pyhookGoCall(f->handle, args);
   pyh_callback_leave();
   return result;
 }
 
 static void release(void *arg) {
   go_function *f = arg;
-  pyhookGoDrop(f->id);
+  pyhookGoDrop(f->handle);
   free(f);
 }
 
@@ -43,16 +45,16 @@ static void drop(PyObject *capsule) {
   }
 }
 
-PyObject *pyh_func(const char *name, uintptr_t id) {
+PyObject *pyh_func(const char *name, uintptr_t handle) {
   go_function *f = calloc(1, sizeof *f + strlen(name) + 1);
   strcpy(f->name, name);
-  f->id = id;
+  f->handle = handle;
   f->def.name = f->name;
   f->def.meth = trampoline;
   f->def.flags = PYH_METH_VARARGS;
   PyObject *self = pyh.PyCapsule_New(f, capsule_name, drop);
   if (self == NULL) {
-    pyhookGoDrop(id);
+    pyhookGoDrop(handle);
     free(f);
     return NULL;
   }

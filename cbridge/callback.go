@@ -6,9 +6,9 @@ import "C"
 
 import (
 	"fmt"
+	"runtime/cgo"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 )
@@ -21,11 +21,7 @@ import (
 // a thread-local's destructor): Python gets a RuntimeError there.
 type GoFunc func(args []*Object) (any, error)
 
-var (
-	goFuncs    sync.Map // uintptr -> GoFunc
-	lastFuncID atomic.Uintptr
-	liveFuncs  atomic.Int64
-)
+var liveFuncs atomic.Int64
 
 // LiveFuncs returns how many Go functions Python still holds.
 func LiveFuncs() int64 { return liveFuncs.Load() }
@@ -36,23 +32,18 @@ func NewFunc(name string, fn GoFunc) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err
 	}
-	id := lastFuncID.Add(1)
-	goFuncs.Store(id, fn)
+	handle := cgo.NewHandle(fn)
 	liveFuncs.Add(1)
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
 	var o *Object
 	var err error
-	attached(func() { o, err = own(C.pyh_func(cname, C.uintptr_t(id))) })
+	attached(func() { o, err = own(C.pyh_func(cname, C.uintptr_t(handle))) })
 	return o, err
 }
 
 //export pyhookGoCall
-func pyhookGoCall(id C.uintptr_t, args *C.PyObject) *C.PyObject {
-	fn, ok := goFuncs.Load(uintptr(id))
-	if !ok {
-		return raise("this Go function is gone")
-	}
+func pyhookGoCall(handle C.uintptr_t, args *C.PyObject) *C.PyObject {
 	objects := make([]*Object, int(C.pyhTupleSize(args)))
 	for i := range objects {
 		ref := C.pyhTupleGet(args, C.Py_ssize_t(i)) // borrowed
@@ -64,7 +55,7 @@ func pyhookGoCall(id C.uintptr_t, args *C.PyObject) *C.PyObject {
 			o.Close()
 		}
 	}()
-	ref, err := protect(fn.(GoFunc), objects)
+	ref, err := protect(cgo.Handle(handle).Value().(GoFunc), objects)
 	if err != nil {
 		return raise(err.Error())
 	}
@@ -96,7 +87,7 @@ func raise(text string) *C.PyObject {
 }
 
 //export pyhookGoDrop
-func pyhookGoDrop(id C.uintptr_t) {
-	goFuncs.Delete(uintptr(id))
+func pyhookGoDrop(handle C.uintptr_t) {
+	cgo.Handle(handle).Delete()
 	liveFuncs.Add(-1)
 }

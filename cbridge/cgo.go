@@ -2,7 +2,7 @@ package cbridge
 
 // #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter
 // #cgo linux LDFLAGS: -ldl -lpthread
-// #include "bridge.h"
+// #include "shim.h"
 import "C"
 
 import (
@@ -10,9 +10,11 @@ import (
 	"unsafe"
 )
 
-// API returns the table of CPython functions (a pyh_api of pyapi.h), for the C
-// code of a sibling package. Valid after Start, for the life of the process.
-func API() unsafe.Pointer { return unsafe.Pointer(&C.pyh) }
+// functions returns the addresses of C's enter, leave, keep_state and defer_decref, for
+// the tests' C code (package ctest).
+func functions() (enter, leave, keepState, deferDecref unsafe.Pointer) {
+	return C.pyh_enter, C.pyh_leave, C.pyh_keep_state, C.pyh_defer_decref
+}
 
 // ThreadStates returns how many OS threads keep a Python thread state.
 func ThreadStates() int64 { return int64(C.pyh_thread_states()) }
@@ -40,9 +42,9 @@ func Attached(f func()) error {
 	return nil
 }
 
-// Build runs f attached. The new reference (PyObject*) that f returns becomes an
+// build runs f attached. The new reference (PyObject*) that f returns becomes an
 // Object; NULL becomes the exception that f left set.
-func Build(f func() unsafe.Pointer) (*Object, error) {
+func build(f func() unsafe.Pointer) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err
 	}
@@ -52,9 +54,9 @@ func Build(f func() unsafe.Pointer) (*Object, error) {
 	return o, err
 }
 
-// Check runs f attached. If f returns false, the exception that it left set is
+// check runs f attached. If f returns false, the exception that it left set is
 // the error.
-func Check(f func() bool) error {
+func check(f func() bool) error {
 	if err := running(); err != nil {
 		return err
 	}

@@ -2,8 +2,10 @@
 //
 // It loads libpython at run time (no Python headers at build), so that one
 // binary serves CPython 3.9 to 3.15 and any virtual environment, conda or
-// system interpreter. It knows Python and nothing of torch: tensors live in
-// package tensorconv, hooks in package pyhook.
+// system interpreter. All C that touches CPython is here, each source with a header of
+// its own: also that of tensors (dlpack.c) and of calls of hooks (invoke.c, which knows
+// futures and interruptions; bucket_call.c, which knows the arguments of DDP's hooks).
+// Their Go side is in packages tensorconv and pyhook.
 //
 //	Go goroutine ──cgo──▶ enter (attach this OS thread's kept thread state)
 //	                      one operation of CPython

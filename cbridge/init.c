@@ -1,4 +1,7 @@
-#include "bridge.h"
+#include "init.h"
+
+#include "signals.h"
+#include "threadstate.h"
 
 #include <signal.h>
 #include <stdlib.h>

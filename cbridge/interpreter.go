@@ -1,6 +1,7 @@
 package cbridge
 
 // #include <stdlib.h>
+// #include "heap.h"
 // #include "shim.h"
 import "C"
 
@@ -70,6 +71,7 @@ type Interpreter struct {
 	main      *mainQueue    // runs on Python's main thread
 	over      chan struct{} // closed when nothing more runs there
 	exitWait  time.Duration
+	bytecode  bytecode
 	bootstrap *Object
 	ending    *Object // ending.py
 	relay     *relay
@@ -151,6 +153,7 @@ func (in *Interpreter) load(library string) error {
 // its thread for ever: CPython hangs when another one finalises it.
 func (in *Interpreter) mainThread(started chan<- error) {
 	runtime.LockOSThread()
+	C.pyh_grow_heap()
 	executable := C.CString(in.Python.Executable)
 	message := C.pyh_initialize(executable)
 	C.free(unsafe.Pointer(executable))
@@ -167,7 +170,10 @@ func (in *Interpreter) mainThread(started chan<- error) {
 }
 
 func (in *Interpreter) boot(path []string) error {
-	module, err := in.Module("_pyhook_bootstrap", bootstrapSource)
+	if err := in.bytecode.load(in); err != nil {
+		return err
+	}
+	module, err := in.own("_pyhook_bootstrap", bootstrapSource)
 	if err != nil {
 		return err
 	}
@@ -179,7 +185,7 @@ func (in *Interpreter) boot(path []string) error {
 	if err := in.striking.load(in); err != nil {
 		return err
 	}
-	if in.ending, err = in.Module("_pyhook_ending", endingSource); err != nil {
+	if in.ending, err = in.own("_pyhook_ending", endingSource); err != nil {
 		return err
 	}
 	if err := in.installSignals(); err != nil {
@@ -206,6 +212,11 @@ func (in *Interpreter) boot(path []string) error {
 // Module runs source as a new module of that name and registers it in
 // sys.modules. The caller owns the result.
 func (in *Interpreter) Module(name, source string) (*Object, error) {
+	return in.newModule(name, func(module *Object) error { return module.exec("<"+name+">", source) })
+}
+
+// newModule registers a new module in sys.modules once fill has run its code.
+func (in *Interpreter) newModule(name string, fill func(*Object) error) (*Object, error) {
 	types, err := in.Import("types")
 	if err != nil {
 		return nil, err
@@ -215,7 +226,7 @@ func (in *Interpreter) Module(name, source string) (*Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := module.exec("<"+name+">", source); err != nil {
+	if err := fill(module); err != nil {
 		module.Close()
 		return nil, err
 	}
@@ -237,13 +248,19 @@ func (in *Interpreter) Module(name, source string) (*Object, error) {
 }
 
 // InstallPackage makes `import name` load the given sources (module name to
-// text, "name" and "name.sub") before any installed copy.
+// text, "name" and "name.sub") before any installed copy. SaveBytecode keeps what they are
+// compiled to.
 func (in *Interpreter) InstallPackage(name string, sources map[string]string) error {
-	table := make(map[string]any, len(sources))
-	for module, text := range sources {
-		table[module] = text
+	if err := running(); err != nil {
+		return err
 	}
-	_, err := in.bootstrap.CallValue("install_package", name, table)
+	codes := make(map[string][]byte, len(sources))
+	for module, text := range sources {
+		if code := in.bytecode.code(module, text); code != nil {
+			codes[module] = code
+		}
+	}
+	_, err := in.bootstrap.CallValue("install_package", name, sources, codes)
 	return err
 }
 

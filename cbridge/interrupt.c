@@ -1,4 +1,6 @@
-#include "bridge.h"
+#include "interrupt.h"
+
+#include "threadstate.h"
 
 #include <pthread.h>
 
@@ -47,7 +49,7 @@ int pyh_strike(PyObject *point, PyObject *current_frames, unsigned long thread,
     struck = strike(point, thread, exception);
   }
   if (frames != NULL) {
-    pyh.defer_decref(frames); // that may run any code, and the caller holds a lock
+    pyh_defer_decref(frames); // that may run any code, and the caller holds a lock
   }
   pyh.PyErr_Clear();
   return struck;

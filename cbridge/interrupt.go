@@ -93,7 +93,7 @@ type striking struct {
 }
 
 func (s *striking) load(in *Interpreter) error {
-	module, err := in.Module("_pyhook_interrupt", pointSource)
+	module, err := in.own("_pyhook_interrupt", pointSource)
 	if err != nil {
 		return err
 	}

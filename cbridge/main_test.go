@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/ctest"
 )
 
 // python is the one interpreter of this test process.
@@ -136,3 +138,6 @@ func noLeaks(t *testing.T, f func()) {
 	assert.Equal(t, objects, LiveObjects())
 	assert.Equal(t, funcs, LiveFuncs())
 }
+
+// bridge gives the tests' C code functions of this package.
+func bridge() *ctest.Bridge { return ctest.NewBridge(functions()) }

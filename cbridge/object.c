@@ -1,4 +1,4 @@
-#include "bridge.h"
+#include "object.h"
 
 PyObject *pyh_string(const char *s, size_t n) {
   // surrogateescape: a Go string is bytes, and file names need not be UTF-8.

@@ -105,22 +105,6 @@ func (o *Object) Pointer(f func(unsafe.Pointer) error) error {
 	return f(unsafe.Pointer(o.ptr))
 }
 
-// Hold returns the PyObject* and keeps it valid until Release: Pointer without
-// the function, for hot paths.
-func (o *Object) Hold() (unsafe.Pointer, error) {
-	if err := o.use(); err != nil {
-		return nil, err
-	}
-	return unsafe.Pointer(o.ptr), nil
-}
-
-// Release ends a Hold. Exactly one for each that succeeded.
-func (o *Object) Release() { o.done() }
-
-// Own makes an Object of a PyObject* that a sibling package's C code returned
-// as a new reference; the Object takes the reference over.
-func Own(ptr unsafe.Pointer) *Object { return wrap((*C.PyObject)(ptr)) }
-
 // Clone returns a second handle on the same Python object, closed on its own.
 func (o *Object) Clone() (*Object, error) {
 	if err := o.use(); err != nil {

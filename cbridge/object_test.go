@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/cbridge/internal/ctest"
+	"pyhook/internal/ctest"
 )
 
 func TestCloseMayBeCalledAgain(t *testing.T) {
@@ -211,20 +211,9 @@ func TestKeywordArgumentsArriveByName(t *testing.T) {
 	})
 }
 
-func TestOwnTakesAReferenceOverAndTakeErrorAnException(t *testing.T) {
+func TestTakeErrorTakesAnExceptionOver(t *testing.T) {
 	noLeaks(t, func() {
-		exc := eval(t, "OSError('from C')")
-		defer exc.Close()
-		reference := func() (o *Object) {
-			require.NoError(t, exc.Pointer(func(ptr unsafe.Pointer) error {
-				return Attached(func() { o = Own(ctest.NewReference(API(), ptr)) })
-			}))
-			return o
-		}
-		o := reference()
-		assert.True(t, o.Same(exc))
-		o.Close()
-		err := TakeError(reference())
+		err := TakeError(eval(t, "OSError('from C')"))
 		require.ErrorIs(t, err, Exception("OSError"))
 		assert.EqualError(t, err, "OSError: from C")
 	})
@@ -247,19 +236,20 @@ func TestACloneIsClosedOnItsOwn(t *testing.T) {
 }
 
 func TestBuildAndCheckTakeWhatCCodeReturned(t *testing.T) {
+	ctest.Init()
 	noLeaks(t, func() {
 		exc := eval(t, "OSError('from C')")
 		defer exc.Close()
 		require.NoError(t, exc.Pointer(func(ptr unsafe.Pointer) error {
-			o, err := Build(func() unsafe.Pointer { return ctest.NewReference(API(), ptr) })
+			o, err := build(func() unsafe.Pointer { return ctest.NewReference(ptr) })
 			require.NoError(t, err)
 			assert.True(t, o.Same(exc))
 			o.Close()
-			_, err = Build(func() unsafe.Pointer { ctest.Raise(API()); return nil })
+			_, err = build(func() unsafe.Pointer { ctest.Raise(); return nil })
 			require.EqualError(t, err, "TypeError: raised by C")
-			return Check(func() bool { return true })
+			return check(func() bool { return true })
 		}))
-		require.EqualError(t, Check(func() bool { ctest.Raise(API()); return false }), "TypeError: raised by C")
+		require.EqualError(t, check(func() bool { ctest.Raise(); return false }), "TypeError: raised by C")
 	})
 }
 
@@ -268,14 +258,15 @@ func TestAReferenceIsDroppedFromAThreadThatPythonDoesNotKnow(t *testing.T) {
 	o, err := m.Attr("x")
 	require.NoError(t, err)
 	defer o.Close()
+	ctest.Init()
 	before := call(t, m, "count")
 	require.NoError(t, o.Pointer(func(ptr unsafe.Pointer) error {
 		require.NoError(t, Attached(func() {
 			for range 1000 {
-				ctest.NewReference(API(), ptr)
+				ctest.NewReference(ptr)
 			}
 		}))
-		ctest.DeferFromThread(API(), ptr, 1000)
+		bridge().DeferFromThread(ptr, 1000)
 		return nil
 	}))
 	assert.Equal(t, before, call(t, m, "count"))

@@ -1,13 +1,29 @@
 """Run by a candidate interpreter: says, as JSON, what it is and where its library is."""
 
+import os
 import sys
 
 # -c puts the working directory first; the embedded interpreter does not.
 if sys.path[:1] == [""]:
     del sys.path[0]
 
-# Every start waits for this program, and importlib.util and json would double its time.
-import sysconfig
+# Every start waits for this program: importlib.util and json would double its time, and sysconfig
+# and the end of the interpreter add half to it.
+
+
+def build_variables():
+    """What sysconfig.get_config_vars() says of the build, from the file that it reads."""
+    try:
+        if "_PYTHON_SYSCONFIGDATA_NAME" in os.environ:
+            raise ImportError("sysconfig reads another file")
+        multiarch = getattr(sys.implementation, "_multiarch", "")
+        return __import__(
+            f"_sysconfigdata_{sys.abiflags}_{sys.platform}_{multiarch}"
+        ).build_time_vars
+    except (ImportError, AttributeError):
+        import sysconfig
+
+        return sysconfig.get_config_vars()
 
 
 def found(name):
@@ -29,7 +45,7 @@ def dumps(value):
     return f'"{text}"'
 
 
-get = sysconfig.get_config_var
+get = build_variables().get
 print(
     dumps(
         {
@@ -47,3 +63,5 @@ print(
         }
     )
 )
+sys.stdout.flush()
+os._exit(0)

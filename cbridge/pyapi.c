@@ -1,4 +1,6 @@
-#include "bridge.h"
+#include "pyapi.h"
+
+#include "threadstate.h"
 
 #include <ctype.h>
 #include <dlfcn.h>
@@ -44,15 +46,6 @@ static char *fill(void *lib, const char *path) {
   pyh.free_threaded = strstr(pyh.Py_GetVersion(), "free-threading") != NULL;
   pyh.vectorcall = pyh.PyObject_Vectorcall ? pyh.PyObject_Vectorcall
                                            : pyh.PyObject_VectorcallDict;
-  pyh.raised = pyh_raised;
-  pyh.take_back = pyh_take_back;
-  pyh.enter = pyh_enter;
-  pyh.leave = pyh_leave;
-  pyh.keep_state = pyh_keep_state;
-  pyh.defer_decref = pyh_defer_decref;
-  pyh.defer_call = pyh_defer_call;
-  pyh.callback_enter = pyh_callback_enter;
-  pyh.callback_leave = pyh_callback_leave;
   return NULL;
 }
 

@@ -3,14 +3,11 @@
 //
 // No Python header is included and no Python struct is read: PyObject and
 // PyThreadState stay opaque, so that one binary serves CPython 3.9 to 3.15,
-// with and without the GIL. A sibling package's C code takes the table by
-// pointer (cbridge.API in Go) and includes this header.
-//
-// Go's build cache does not see a header of another package: after a change here
-// run scripts/stamp-pyapi.sh, or the siblings keep the old layout.
+// with and without the GIL.
 #ifndef PYHOOK_PYAPI_H
 #define PYHOOK_PYAPI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <wchar.h>
@@ -202,33 +199,16 @@ typedef struct {
   // Borrowed for the process's life.
   PyObject *RuntimeError;
   PyObject *TypeError;
-  int free_threaded; // this Python has no GIL
+  bool free_threaded; // this Python has no GIL
   // PyObject_Vectorcall, or PyObject_VectorcallDict before 3.11; the last
   // argument must be NULL.
   PyObject *(*vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
-  // raised takes the set exception, with its traceback: a new reference, or NULL.
-  PyObject *(*raised)(void);
-  // enter attaches the calling thread to the interpreter (takes the GIL where
-  // there is one) and leave detaches it. They nest; an inner pair expects the
-  // thread still attached, as Python's own calls leave it. See threadstate.c.
-  void (*enter)(void);
-  void (*leave)(void);
-  // keep_state has the calling thread, which is attached and perhaps not Go's,
-  // keep its thread state until it ends.
-  void (*keep_state)(void);
-  // defer_decref drops a reference from any thread, attached or not: the next
-  // enter does it.
-  void (*defer_decref)(PyObject *);
-  // defer_call calls fn(arg) attached, at the next enter.
-  void (*defer_call)(void (*fn)(void *), void *arg);
-  // callback_enter and callback_leave go around Go code that Python calls, on a
-  // thread that need not be Go's. 0: the thread is ending, no Go can run on it
-  // any more, and a RuntimeError is set.
-  int (*callback_enter)(void);
-  void (*callback_leave)(void);
-  // take_back drops an exception of PyThreadState_SetAsyncExc that has not come yet, on the
-  // thread that it is for, attached.
-  void (*take_back)(void);
 } pyh_api;
+
+extern pyh_api pyh;
+
+// pyh_load opens the library, which must be of this version ("3.11.2"), and
+// fills the table. Returns NULL, or a message that the caller frees.
+char *pyh_load(const char *path, const char *version);
 
 #endif

@@ -30,7 +30,7 @@ type relay struct {
 // installSignals, on Python's main thread, has Python's ways to take signals leave
 // Go's handlers in place.
 func (in *Interpreter) installSignals() error {
-	module, err := in.Module("_pyhook_signals", signalsSource)
+	module, err := in.own("_pyhook_signals", signalsSource)
 	if err != nil {
 		return err
 	}
@@ -45,12 +45,12 @@ func (in *Interpreter) installSignals() error {
 	if err != nil {
 		return err
 	}
-	guard, err := Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_guard()) })
+	guard, err := build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_guard()) })
 	if err != nil {
 		return err
 	}
 	defer guard.Close()
-	releases, err := Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_releases_faults()) })
+	releases, err := build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_releases_faults()) })
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,12 @@
 #ifndef PYHOOK_SHIM_H
 #define PYHOOK_SHIM_H
 
-#include "bridge.h"
+#include "callback.h"
+#include "init.h"
+#include "interrupt.h"
+#include "object.h"
+#include "signals.h"
+#include "threadstate.h"
 
 static inline const char *pyhVersion(void) { return pyh.Py_GetVersion(); }
 static inline void pyhIncRef(PyObject *o) { pyh.Py_IncRef(o); }

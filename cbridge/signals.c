@@ -6,7 +6,9 @@
 // so through Python goes through pyh_guard, which puts Go's back at once; libraries of C
 // are looked after by pyh_keep_faults, after imports and hook calls.
 
-#include "bridge.h"
+#include "signals.h"
+
+#include "threadstate.h"
 
 #include <dlfcn.h>
 #include <pthread.h>

@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"pyhook/cbridge/internal/ctest"
 )
 
 // onDyingThread runs f on an OS thread that ends with it.
@@ -162,7 +160,7 @@ func TestThreadsThatPythonOwnsMayEnterTheBridge(t *testing.T) {
 		"        t = threading.Thread(target=work); t.start(); t.join()\n"+
 		"    return threads\n")
 	before := ThreadStates()
-	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignEnter(API()), 20))
+	assert.Equal(t, int64(20), call(t, m, "run", bridge().ForeignEnter(), 20))
 	assert.LessOrEqual(t, ThreadStates(), before+1)
 	assert.Equal(t, int64(2), value(t, "1 + 1"))
 }
@@ -191,7 +189,7 @@ func TestAGuestKeepsItsStateUntilItEnds(t *testing.T) {
 		call(t, m, "alive")
 		before := ThreadStates()
 		for range 20 {
-			assert.NoError(t, f.Pointer(func(p unsafe.Pointer) error { ctest.Guest(API(), p, 3); return nil }))
+			assert.NoError(t, f.Pointer(func(p unsafe.Pointer) error { bridge().Guest(p, 3); return nil }))
 			assert.Equal(t, want, call(t, m, "end"))
 		}
 		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
@@ -212,7 +210,7 @@ func TestAThreadOfPythonsMayBeAGuest(t *testing.T) {
 		"    keep()\n"+
 		"    return threads\n")
 	before := ThreadStates()
-	assert.Equal(t, int64(20), call(t, m, "run", ctest.ForeignKeep(API()), 20))
+	assert.Equal(t, int64(20), call(t, m, "run", bridge().ForeignKeep(), 20))
 	assert.Eventually(t, func() bool { return ThreadStates() <= before+1 }, 10*time.Second, time.Millisecond)
 	assert.Equal(t, int64(2), value(t, "1 + 1"))
 }

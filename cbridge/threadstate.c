@@ -5,7 +5,9 @@
 // stays costs 0.1 to 0.3 us. So each OS thread that ever calls Python keeps
 // its state until the thread ends, and enter/leave only attach and detach it.
 
-#include "bridge.h"
+#include "threadstate.h"
+
+#include "signals.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

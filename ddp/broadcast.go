@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -17,13 +17,13 @@ const broadcastBytes = 250 << 20
 // parameters: DistributedDataParallel's _sync_params_and_buffers. A collective;
 // every rank must have the same list (VerifyParameters) and all values. On an
 // error some values may be rank 0's already.
-func BroadcastParameters(ctx context.Context, group pyhook.ProcessGroup, params []*pyhook.Parameter) error {
+func BroadcastParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
 	return BroadcastParametersFrom(ctx, group, 0, params)
 }
 
 // BroadcastParametersFrom is BroadcastParameters with the values of another
 // rank, as after Reducer.Join.
-func BroadcastParametersFrom(ctx context.Context, group pyhook.ProcessGroup, root int, params []*pyhook.Parameter) error {
+func BroadcastParametersFrom(ctx context.Context, group c10d.ProcessGroup, root int, params []*c10d.Parameter) error {
 	items := make([]Item, len(params))
 	for i, p := range params {
 		if p == nil || p.Data == nil {
@@ -34,8 +34,12 @@ func BroadcastParametersFrom(ctx context.Context, group pyhook.ProcessGroup, roo
 		}
 		items[i] = Item{Len: elements(p), DType: p.DType}
 	}
+	memory, err := memoryFor(params)
+	if err != nil {
+		return fmt.Errorf("ddp, rank %d: broadcasting: %w", group.Rank(), err)
+	}
 	for _, indices := range coalesce(items, broadcastBytes) {
-		if err := broadcastFlat(ctx, group, root, params, indices); err != nil {
+		if err := broadcastFlat(ctx, group, memory, root, params, indices); err != nil {
 			return fmt.Errorf("ddp, rank %d: broadcasting %s and %d more from rank %d: %w",
 				group.Rank(), params[indices[0]].Name, len(indices)-1, root, err)
 		}
@@ -65,19 +69,19 @@ func coalesce(items []Item, limit int64) (groups [][]int) {
 }
 
 // broadcastFlat broadcasts parameters of one dtype as one tensor.
-func broadcastFlat(ctx context.Context, group pyhook.ProcessGroup, root int, params []*pyhook.Parameter, indices []int) error {
+func broadcastFlat(ctx context.Context, group c10d.ProcessGroup, memory memory, root int, params []*c10d.Parameter, indices []int) error {
 	total := int64(0)
 	for _, i := range indices {
 		total += elements(params[i])
 	}
-	flat, err := tensor.New(params[indices[0]].DType, total)
+	flat, err := memory.New(params[indices[0]].DType, total)
 	if err != nil {
 		return err
 	}
 	free := func() { flat.Close() }
 	defer func() { free() }()
 	if group.Rank() == root {
-		if err := eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return tensor.Copy(part, data) }); err != nil {
+		if err := eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return memory.Copy(part, data) }); err != nil {
 			return err
 		}
 	}
@@ -91,11 +95,11 @@ func broadcastFlat(ctx context.Context, group pyhook.ProcessGroup, root int, par
 	if _, err := future.Wait(ctx); err != nil || group.Rank() == root {
 		return err
 	}
-	return eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return tensor.Copy(data, part) })
+	return eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return memory.Copy(data, part) })
 }
 
 // eachPart calls do with each parameter's part of flat and its values.
-func eachPart(flat *tensor.Tensor, params []*pyhook.Parameter, indices []int, do func(part, data *tensor.Tensor) error) error {
+func eachPart(flat *tensor.Tensor, params []*c10d.Parameter, indices []int, do func(part, data *tensor.Tensor) error) error {
 	offset := int64(0)
 	for _, i := range indices {
 		data := params[i].Data

@@ -4,13 +4,13 @@ import (
 	"math"
 	"sync/atomic"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // bucket is gradients that are reduced together.
 type bucket struct {
-	grad   *pyhook.GradBucket
+	grad   *c10d.GradBucket
 	buffer *tensor.Tensor // of the gradients
 	// work is what the hook is given: buffer, or with Options.Rollback other memory.
 	work   *tensor.Tensor
@@ -24,18 +24,18 @@ type bucket struct {
 	sparse bool
 	// busy is the future of a reduction that still works on buffer although its
 	// step is over; nil: none does.
-	busy *pyhook.Future
+	busy *c10d.Future[c10d.Result]
 }
 
-// place is where a parameter's gradient is: r.buckets[bucket].views[at].
-type place struct{ bucket, at int }
+// locator is where a parameter's gradient is: r.buckets[bucket].views[at].
+type locator struct{ bucket, at int }
 
 // makeBuckets allocates buckets for parameters, given by their indices.
-func (r *Reducer) makeBuckets(layout [][]int) (buckets []*bucket, places []place, err error) {
-	places = make([]place, len(r.params))
+func (r *Reducer) makeBuckets(layout [][]int) (buckets []*bucket, locators []locator, err error) {
+	locators = make([]locator, len(r.params))
 	for index, indices := range layout {
 		for at, i := range indices {
-			places[i] = place{index, at}
+			locators[i] = locator{index, at}
 		}
 		b, err := r.makeBucket(index, len(layout), indices)
 		if err != nil {
@@ -46,10 +46,10 @@ func (r *Reducer) makeBuckets(layout [][]int) (buckets []*bucket, places []place
 		}
 		buckets = append(buckets, b)
 	}
-	return buckets, places, nil
+	return buckets, locators, nil
 }
 
-func elements(p *pyhook.Parameter) int64 {
+func elements(p *c10d.Parameter) int64 {
 	n := int64(1)
 	for _, size := range p.Shape {
 		n *= size
@@ -94,12 +94,12 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		b.views = []*tensor.Tensor{nil}
 		return b, nil
 	}
-	if b.work, err = r.opts.newBuffer(dtype, lengthOf(cfg)); err != nil {
+	if b.work, err = r.newBuffer(dtype, lengthOf(cfg)); err != nil {
 		return nil, err
 	}
 	b.buffer = b.work
-	if r.apart() {
-		if b.buffer, err = tensor.New(dtype, lengthOf(cfg)); err != nil {
+	if r.usesShadowBuffer() {
+		if b.buffer, err = r.memory.New(dtype, lengthOf(cfg)); err != nil {
 			return nil, err
 		}
 	}
@@ -111,13 +111,13 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		b.views = append(b.views, view)
 	}
 	cfg.Buffer = b.work
-	b.grad, err = pyhook.NewGradBucket(cfg)
+	b.grad, err = c10d.NewGradBucket(cfg)
 	return b, err
 }
 
 // bucketConfig is that of the parameters with these indices, without the buffer.
-func (r *Reducer) bucketConfig(index, count int, indices []int) pyhook.BucketConfig {
-	cfg := pyhook.BucketConfig{Index: index, Count: count}
+func (r *Reducer) bucketConfig(index, count int, indices []int) c10d.BucketConfig {
+	cfg := c10d.BucketConfig{Index: index, Count: count}
 	total := int64(0)
 	for _, i := range indices {
 		p := r.params[i]
@@ -131,20 +131,20 @@ func (r *Reducer) bucketConfig(index, count int, indices []int) pyhook.BucketCon
 	return cfg
 }
 
-func lengthOf(cfg pyhook.BucketConfig) int64 {
+func lengthOf(cfg c10d.BucketConfig) int64 {
 	last := len(cfg.Offsets) - 1
 	return cfg.Offsets[last] + cfg.Lengths[last]
 }
 
 // newBuffer allocates a bucket's memory where the hook, or else the group, wants it.
-func (o Options) newBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
-	if a, ok := o.Hook.(pyhook.BufferAllocator); ok {
+func (r *Reducer) newBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
+	if a, ok := r.opts.Hook.(c10d.BufferAllocator); ok {
 		return a.NewBuffer(dtype, n)
 	}
-	if a, ok := o.Group.(pyhook.BufferAllocator); ok {
+	if a, ok := r.opts.Group.(c10d.BufferAllocator); ok {
 		return a.NewBuffer(dtype, n)
 	}
-	return tensor.New(dtype, n)
+	return r.memory.New(dtype, n)
 }
 
 // free closes the bucket when nothing works on it any more.
@@ -169,8 +169,8 @@ func (b *bucket) close() {
 }
 
 // whenDone calls free when f is done: now, or on a goroutine of its own.
-func whenDone(f *pyhook.Future, free func()) {
-	if isDone(f) {
+func whenDone[T any](f *c10d.Future[T], free func()) {
+	if f.IsDone() {
 		free()
 		return
 	}
@@ -178,13 +178,4 @@ func whenDone(f *pyhook.Future, free func()) {
 		<-f.Done()
 		free()
 	}()
-}
-
-func isDone(f *pyhook.Future) bool {
-	select {
-	case <-f.Done():
-		return true
-	default:
-		return false
-	}
 }

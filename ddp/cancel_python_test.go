@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -75,9 +76,9 @@ func cancelledStep(t *testing.T, r *ddp.Reducer) bool {
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	for _, other := range []error{pyhook.ErrRaised, pyhook.ErrFutureFailed, pyhook.ErrClosed, pyhook.ErrBadResult} {
+	for _, other := range []error{c10d.ErrRaised, c10d.ErrFutureFailed, c10d.ErrClosed, c10d.ErrBadResult} {
 		require.NotErrorIs(t, err, other)
 	}
-	require.Equal(t, errors.Is(err, pyhook.ErrInterrupted), strings.Contains(strings.ToLower(err.Error()), "interrupted"), "%v", err)
+	require.Equal(t, errors.Is(err, c10d.ErrInterrupted), strings.Contains(strings.ToLower(err.Error()), "interrupted"), "%v", err)
 	return true
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -47,7 +47,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			require.NoError(t, err)
 			old := abandonedStep(t, g, r)
 			late := g.open
-			g.open = map[int]func(pyhook.Value, error){}
+			g.open = map[int]func(c10d.Result, error){}
 			if order == ddp.Overlapped {
 				g.called(t, 1)
 			}
@@ -57,7 +57,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			set(t, r, 1, 3)
 			g.called(t, 0)
 			old[0] = 1000
-			late[0](pyhook.Value{}, nil)
+			late[0](nil, nil)
 			set(t, r, 0, 4)
 			g.complete(0, r.Gradient(1), nil)
 			g.called(t, 1)
@@ -69,7 +69,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			old[0] = 1001 // a careless trainer writes there too
 			r.Close()
 			if order == ddp.Overlapped { // still at work after Close
-				late[1](pyhook.Value{}, nil)
+				late[1](nil, nil)
 			}
 		})
 	}
@@ -120,7 +120,7 @@ func TestTheCauseOfACancelledContextIsTheError(t *testing.T) {
 
 func TestAStepThatIsReducedIsASuccessThoughTheContextEnded(t *testing.T) {
 	called := make(chan int, 10)
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		defer func() { called <- b.Index() }()
 		return identity(ctx, b)
 	}}
@@ -136,7 +136,7 @@ func TestAStepThatIsReducedIsASuccessThoughTheContextEnded(t *testing.T) {
 }
 
 func TestAHookThatHeedsItsContextIsStopped(t *testing.T) {
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}
@@ -154,7 +154,7 @@ func TestAHookThatHeedsItsContextIsStopped(t *testing.T) {
 
 func TestAHookCallThatIsInsideIsWaitedFor(t *testing.T) {
 	release, called := make(chan struct{}), make(chan struct{})
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		close(called)
 		<-release
 		return identity(ctx, b)
@@ -232,7 +232,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 				}
 				memory[0] = 5 // the reduction goes on, and the memory is still there
 				for _, complete := range g.open {
-					complete(pyhook.Value{}, nil)
+					complete(nil, nil)
 				}
 			})
 		}

@@ -3,7 +3,7 @@ package ddp
 import (
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -15,7 +15,7 @@ import (
 // checkComplex says whether the hook can reduce the parameters: a hook in Python
 // knows what its torch's DDP can.
 func (r *Reducer) checkComplex() error {
-	hook, ok := r.opts.Hook.(interface{ ComplexParameters() error })
+	hook, ok := r.opts.Hook.(c10d.ComplexHook)
 	if !ok {
 		return nil
 	}
@@ -32,7 +32,7 @@ func (r *Reducer) checkComplex() error {
 }
 
 // shapeIn is the shape of p's gradient in a bucket.
-func shapeIn(p *pyhook.Parameter) []int64 {
+func shapeIn(p *c10d.Parameter) []int64 {
 	if p.DType.IsComplex() {
 		return append(append([]int64{}, p.Shape...), 2)
 	}
@@ -40,7 +40,7 @@ func shapeIn(p *pyhook.Parameter) []int64 {
 }
 
 // elementsIn counts p's elements in a bucket.
-func elementsIn(p *pyhook.Parameter) int64 {
+func elementsIn(p *c10d.Parameter) int64 {
 	if p.DType.IsComplex() {
 		return 2 * elements(p)
 	}

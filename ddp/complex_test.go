@@ -8,13 +8,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
 // complexParameters are two complex ones with a real one between them.
-func complexParameters(t *testing.T) []*pyhook.Parameter {
+func complexParameters(t *testing.T) []*c10d.Parameter {
 	t.Helper()
 	params := parameters([]int64{2}, []int64{3}, []int64{1, 2})
 	params[0].DType, params[2].DType = tensor.Complex64, tensor.Complex64
@@ -31,7 +31,7 @@ type doubling struct {
 	n     int64
 }
 
-func (h doubling) RunHook(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+func (h doubling) RunHook(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	n := h.n
 	if n == 0 {
 		n = b.Buffer().Len()
@@ -41,11 +41,11 @@ func (h doubling) RunHook(_ context.Context, b *pyhook.GradBucket) (*pyhook.Futu
 		require.NoError(h.t, tensor.Scale(b.Buffer(), b.Buffer(), 2))
 		require.NoError(h.t, tensor.Copy(to, b.Buffer()))
 	}
-	return pyhook.CompletedFuture(pyhook.OwnedTensorValue(to), nil), nil
+	return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: to, Owned: true}, nil), nil
 }
 
-func (h doubling) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
-	return v.Tensor().View(0, v.Tensor().Shape(), nil)
+func (h doubling) ParseHookResult(_ *c10d.GradBucket, v c10d.Result) (*tensor.Tensor, error) {
+	return c10d.ParseTensor(v)
 }
 
 func TestHooksGetTheRealPartsOfComplexParameters(t *testing.T) {
@@ -80,12 +80,12 @@ func TestAComplexResultForRealPartsIsRefused(t *testing.T) {
 		copy(complexes(r.Gradient(0)), []complex64{1 + 2i, -3 + 4i})
 		require.NoError(t, r.Ready(0))
 		_, err := r.Wait(soon(t))
-		require.ErrorIs(t, err, pyhook.ErrComplex)
+		require.ErrorIs(t, err, c10d.ErrComplex)
 	}
 	r := reducer(t, parameters([]int64{2}), ddp.Options{Hook: doubling{t: t, dtype: tensor.Complex64}})
 	set(t, r, 0, 1)
 	_, err := r.Wait(soon(t))
-	require.ErrorIs(t, err, pyhook.ErrComplex, "nor for real parameters")
+	require.ErrorIs(t, err, c10d.ErrComplex, "nor for real parameters")
 }
 
 // The reduced gradient goes back to the trainer's memory, and a real one has no place
@@ -96,8 +96,8 @@ func TestGradientsOfTheOtherKindAreRefused(t *testing.T) {
 	for i, dtype := range map[int]tensor.DType{0: tensor.Float32, 1: tensor.Complex64} {
 		g := must(tensor.New(dtype, params[i].Shape...))
 		defer g.Close()
-		require.ErrorIs(t, r.ReadyFrom(i, g), pyhook.ErrComplex)
-		require.ErrorIs(t, r.MarkUnusedInto(i, g), pyhook.ErrComplex)
+		require.ErrorIs(t, r.ReadyFrom(i, g), c10d.ErrComplex)
+		require.ErrorIs(t, r.MarkUnusedInto(i, g), c10d.ErrComplex)
 	}
 	wide := must(tensor.FromSlice([]complex128{1 + 2i, 3}))
 	defer wide.Close()
@@ -114,6 +114,6 @@ func TestANaNInAnImaginaryPartIsNamedByItsParameter(t *testing.T) {
 		require.NoError(t, r.Ready(i))
 	}
 	_, err := r.Wait(soon(t))
-	require.ErrorIs(t, err, pyhook.ErrNonFinite)
+	require.ErrorIs(t, err, c10d.ErrNonFinite)
 	require.ErrorContains(t, err, "element 1 of parameter p2")
 }

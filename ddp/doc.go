@@ -1,8 +1,8 @@
 // Package ddp is what a data-parallel trainer needs around a communication
 // hook: torch's c10d::Reducer (torch/csrc/distributed/c10d/reducer.cpp) in Go.
 //
-// It knows gradients and not Python: hooks come as pyhook.CommHook, the ranks
-// as pyhook.ProcessGroup, and a Go hook needs no Python at all.
+// It knows gradients and not Python: hooks come as c10d.CommHook, the ranks
+// as c10d.ProcessGroup, and a Go hook needs no Python at all.
 //
 //	reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook})
 //	for step := range steps {

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 )
 
 // endings are how an error tells that a context ended.
@@ -23,14 +23,15 @@ func TestTheEndOfAContextIsToldOnce(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 		var mu sync.Mutex
 		var late []func()
-		h := hook{run: func(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
-			future, complete := pyhook.NewFutureAt(func(err error) error { // as a Python hook's
-				return &pyhook.HookError{Hook: "h", Rank: 0, Bucket: b.Index(), Kind: context.Canceled, Detail: err.Error(), Err: err}
+		h := hook{run: func(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+			promise := &c10d.Promise[c10d.Result]{}
+			promise.Init(nil, func(err error) error { // as a Python hook's
+				return &c10d.Error{Op: "hook h", Rank: 0, Bucket: b.Index(), Code: c10d.ErrCanceled, Detail: err.Error(), Err: err}
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			late = append(late, func() { complete(pyhook.TensorValue(b.Buffer()), nil) })
-			return future, nil
+			late = append(late, func() { promise.Complete(c10d.TensorResult{Tensor: b.Buffer()}, nil) })
+			return promise.Future(), nil
 		}}
 		r := reducer(t, scalars(2), ddp.Options{Hook: h, BucketCapMB: tiny, Order: order})
 		set(t, r, 1, 1)

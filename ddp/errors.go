@@ -1,37 +1,38 @@
 package ddp
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
+	"pyhook/c10d"
 	"pyhook/internal/verbose"
 )
 
-var (
+// The codes of the Reducer's own errors.
+const (
 	// ErrReadyTwice: a parameter was marked ready twice in one step.
-	ErrReadyTwice = errors.New("marked ready twice in one step")
+	ErrReadyTwice c10d.Code = "ready_twice"
 	// ErrNotReady: Wait was called before all parameters were marked ready.
-	ErrNotReady = errors.New("not marked ready in this step")
-	// ErrClosed: the reducer was used after Close.
-	ErrClosed = errors.New("the reducer was closed")
-	// ErrGraphChanged: a step of a static graph marks parameters otherwise than the
-	// first one did. PyTorch: "Your training graph has changed in this iteration".
-	ErrGraphChanged = errors.New("the training graph has changed in this step, which StaticGraph does not allow")
-	// ErrSparse: a sparse parameter was marked as a dense one or the other way round,
-	// or the hook cannot reduce sparse gradients.
-	ErrSparse = errors.New("sparse and dense gradients do not fit each other")
+	ErrNotReady c10d.Code = "not_ready"
+	// ErrClosed: the reducer was used after Close. It is c10d.ErrClosed too.
+	ErrClosed c10d.Code = "reducer_closed"
+	// ErrGraphChanged: a step of a static graph marks parameters otherwise than the first one did.
+	// PyTorch: "Your training graph has changed in this iteration".
+	ErrGraphChanged c10d.Code = "graph_changed"
+	// ErrSparse: a sparse parameter was marked as a dense one or the other way round, or the hook
+	// cannot reduce sparse gradients.
+	ErrSparse c10d.Code = "sparse_and_dense"
 	// ErrLateWrite: a hook wrote to its bucket after its future was done.
-	ErrLateWrite = errors.New("the hook wrote to its bucket after its future was done")
+	ErrLateWrite c10d.Code = "late_write"
 	// ErrMismatch: the ranks have different parameter lists.
-	ErrMismatch = errors.New("the ranks' parameter lists differ")
+	ErrMismatch c10d.Code = "mismatch"
 )
 
 // ParameterError is an error about parameters of the model.
 type ParameterError struct {
 	Rank   int
 	Names  []string
-	Kind   error // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrSparse, ErrMismatch
+	Code   c10d.Code // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrSparse, ErrMismatch
 	Detail string
 	Hint   string
 }
@@ -42,7 +43,7 @@ func (e *ParameterError) Error() string {
 	if len(names) > 8 {
 		names, more = names[:8], fmt.Sprintf(" and %d more", len(names)-8)
 	}
-	text := fmt.Sprintf("rank %d: %v: %s%s", e.Rank, e.Kind, strings.Join(names, ", "), more)
+	text := fmt.Sprintf("rank %d: %v: %s%s", e.Rank, e.Code, strings.Join(names, ", "), more)
 	if e.Detail != "" {
 		text += ": " + e.Detail
 	}
@@ -52,8 +53,8 @@ func (e *ParameterError) Error() string {
 	return text
 }
 
-// Unwrap returns the kind.
-func (e *ParameterError) Unwrap() error { return e.Kind }
+// Unwrap returns the code.
+func (e *ParameterError) Unwrap() error { return e.Code }
 
 // StepError says that a step's reduction failed, and at which bucket first. The gradients of the
 // step are not reduced: where the trainer's own memory holds them (ReadyFrom) it is untouched, as
@@ -68,7 +69,7 @@ type StepError struct {
 	Rank   int
 	Bucket int
 	Names  []string // of the bucket's parameters
-	Err    error    // the hook's, a *pyhook.HookError, or a context's
+	Err    error    // the hook's, a *c10d.Error, or a context's
 }
 
 func (e *StepError) Error() string { return fmt.Sprintf("%s%v", e.text(), e.Err) }

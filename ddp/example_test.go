@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -20,11 +21,11 @@ func Example() {
 		return
 	}
 	defer hook.Close()
-	weight := &pyhook.Parameter{Name: "weight", Shape: []int64{2, 2}, DType: tensor.Float32}
-	bias := &pyhook.Parameter{Name: "bias", Shape: []int64{2}, DType: tensor.Float32}
+	weight := &c10d.Parameter{Name: "weight", Shape: []int64{2, 2}, DType: tensor.Float32}
+	bias := &c10d.Parameter{Name: "bias", Shape: []int64{2}, DType: tensor.Float32}
 	defer weight.Close()
 	defer bias.Close()
-	reducer, err := ddp.NewReducer(ctx, []*pyhook.Parameter{weight, bias}, ddp.Options{Group: world, Hook: hook})
+	reducer, err := ddp.NewReducer(ctx, []*c10d.Parameter{weight, bias}, ddp.Options{Group: world, Hook: hook})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -66,7 +67,7 @@ func Example() {
 // Gradients that live in the trainer's own memory, here as float64.
 func ExampleReducer_ReadyFrom() {
 	ctx := context.Background()
-	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{3}, DType: tensor.Float32}}
+	params := []*c10d.Parameter{{Name: "weight", Shape: []int64{3}, DType: tensor.Float32}}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world}) // no Hook: the mean
 	if err != nil {
 		fmt.Println(err)
@@ -97,7 +98,7 @@ func ExampleReducer_ReadyFrom() {
 // 1, one of them twice.
 func ExampleReducer_ReadySparse() {
 	ctx := context.Background()
-	params := []*pyhook.Parameter{{Name: "embedding", Shape: []int64{5, 2}, DType: tensor.Float32, Sparse: true}}
+	params := []*c10d.Parameter{{Name: "embedding", Shape: []int64{5, 2}, DType: tensor.Float32, Sparse: true}}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world})
 	if err != nil {
 		fmt.Println(err)
@@ -115,7 +116,7 @@ func ExampleReducer_ReadySparse() {
 		fmt.Println(err)
 		return
 	}
-	gradient := &pyhook.SparseGradient{Indices: indices, Values: values}
+	gradient := &c10d.SparseGradient{Indices: indices, Values: values}
 	defer gradient.Close()
 	if err := reducer.ReadySparse(0, gradient); err != nil {
 		fmt.Println(err)
@@ -142,7 +143,7 @@ func ExampleReducer_ReadySparse() {
 
 // What DDP's _get_ddp_logging_data says, from Go.
 func ExampleReducer_LoggingData() {
-	params := []*pyhook.Parameter{
+	params := []*c10d.Parameter{
 		{Name: "weight", Shape: []int64{100}, DType: tensor.Float32},
 		{Name: "bias", Shape: []int64{10}, DType: tensor.Float32},
 	}
@@ -166,7 +167,7 @@ func ExampleStepError() {
 		return
 	}
 	defer hook.Close()
-	params := []*pyhook.Parameter{
+	params := []*c10d.Parameter{
 		{Name: "weight", Shape: []int64{4}, DType: tensor.Float32},
 		{Name: "bias", Shape: []int64{1}, DType: tensor.Float64},
 	}
@@ -198,7 +199,7 @@ func ExampleStepError() {
 
 func ExampleReducer_Wait_missing() {
 	ctx := context.Background()
-	params := []*pyhook.Parameter{
+	params := []*c10d.Parameter{
 		{Name: "weight", Shape: []int64{2}, DType: tensor.Float32},
 		{Name: "bias", Shape: []int64{2}, DType: tensor.Float32},
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -19,14 +19,14 @@ var errBoom = errors.New("boom")
 func failing(t *testing.T, how string) *hook {
 	h := &hook{}
 	failed := false
-	h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h.run = func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		if b.Index() != 1 || failed {
 			return identity(ctx, b)
 		}
 		failed = true
 		floats(b.Buffer())[0] = -1 // in place, and then it fails
-		value := func(t *tensor.Tensor) (*pyhook.Future, error) {
-			return pyhook.CompletedFuture(pyhook.TensorValue(t), nil), nil
+		value := func(t *tensor.Tensor) (*c10d.Future[c10d.Result], error) {
+			return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: t}, nil), nil
 		}
 		switch how {
 		case "call":
@@ -34,10 +34,10 @@ func failing(t *testing.T, how string) *hook {
 		case "no future":
 			return nil, nil
 		case "future":
-			return pyhook.CompletedFuture(pyhook.Value{}, errBoom), nil
+			return c10d.CompletedFuture[c10d.Result](nil, errBoom), nil
 		case "late future":
-			future, complete := pyhook.NewFuture()
-			go complete(pyhook.Value{}, errBoom)
+			future, complete := c10d.NewFuture[c10d.Result]()
+			go complete(nil, errBoom)
 			return future, nil
 		case "short":
 			return value(zeros(t, tensor.Float32, 0))
@@ -48,35 +48,35 @@ func failing(t *testing.T, how string) *hook {
 		}
 		return value(nil)
 	}
-	h.parse = func(v pyhook.Value) (*tensor.Tensor, error) {
-		if v.Tensor() == nil && how == "parse" {
+	h.parse = func(v c10d.Result) (*tensor.Tensor, error) {
+		if empty := v.(c10d.TensorResult).Tensor == nil; empty && how == "parse" {
 			return nil, errBoom
-		} else if v.Tensor() == nil {
+		} else if empty {
 			return nil, nil
 		}
-		return v.Tensor().View(0, v.Tensor().Shape(), nil)
+		return c10d.ParseTensor(v)
 	}
 	return h
 }
 
 func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
 	for how, want := range map[string]error{
-		"call": errBoom, "no future": pyhook.ErrNotFuture, "future": errBoom, "late future": errBoom, "parse": errBoom,
-		"short": pyhook.ErrBadResult, "shape": pyhook.ErrBadResult, "dtype": nil, "nil": pyhook.ErrNotTensor,
+		"call": errBoom, "no future": c10d.ErrNotFuture, "future": errBoom, "late future": errBoom, "parse": errBoom,
+		"short": c10d.ErrBadResult, "shape": c10d.ErrBadResult, "dtype": nil, "nil": c10d.ErrNotTensor,
 	} {
 		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 			t.Run(how, func(t *testing.T) {
 				launched := 0
 				h := failing(t, how)
 				run := h.run
-				h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+				h.run = func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 					launched++
 					if b.Index() == 0 { // a result elsewhere, whose copy would show
-						return pyhook.CompletedFuture(pyhook.TensorValue(tensorOf(t, 99, 99)), nil), nil
+						return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: tensorOf(t, 99, 99)}, nil), nil
 					}
 					return run(ctx, b)
 				}
-				params := []*pyhook.Parameter{
+				params := []*c10d.Parameter{
 					{Name: "c", Shape: []int64{1}, DType: tensor.Float32},
 					{Name: "b", Shape: []int64{1}, DType: tensor.Float32},
 					{Name: "a", Shape: []int64{2}, DType: tensor.Float32},
@@ -186,7 +186,7 @@ func TestWaitingTooEarlyNamesTheParametersThatAreMissing(t *testing.T) {
 func TestAHooksErrorGoesBeforeAParameterThatIsMissing(t *testing.T) {
 	h := failing(t, "call")
 	called, run := make(chan int, 10), h.run
-	h.run = func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h.run = func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		defer func() { called <- b.Index() }()
 		return run(ctx, b)
 	}

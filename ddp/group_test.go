@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -35,8 +35,8 @@ type operation struct {
 	name   string
 	ranks  int
 	inputs []func(*operation) // what each rank has to do once all are there
-	done   []func(pyhook.Value, error)
-	values []pyhook.Value
+	done   []func(*tensor.Tensor, error)
+	values []*tensor.Tensor
 	in     []*tensor.Tensor
 }
 
@@ -62,7 +62,7 @@ func (g *memoryGroup) Backend() string { return "memory" }
 
 // join enters this rank into its next collective. finish runs once, by the last
 // to come.
-func (g *memoryGroup) join(name string, in *tensor.Tensor, out pyhook.Value, each func(*operation)) (*pyhook.Future, error) {
+func (g *memoryGroup) join(name string, in, out *tensor.Tensor, each func(*operation)) (*c10d.Future[*tensor.Tensor], error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.fail != nil {
@@ -76,7 +76,7 @@ func (g *memoryGroup) join(name string, in *tensor.Tensor, out pyhook.Value, eac
 	if op.name != name {
 		return nil, fmt.Errorf("rank %d calls %s where another calls %s", g.rank, name, op.name)
 	}
-	future, complete := pyhook.NewFuture()
+	future, complete := c10d.NewFuture[*tensor.Tensor]()
 	op.in[g.rank] = in
 	op.inputs, op.done, op.values = append(op.inputs, each), append(op.done, complete), append(op.values, out)
 	if op.ranks++; op.ranks == g.size {
@@ -118,18 +118,18 @@ func (h *hub) abandon() {
 	h.mu.Unlock()
 	for _, op := range ops {
 		for _, complete := range op.done {
-			complete(pyhook.Value{}, errors.New("a rank never came"))
+			complete(nil, errors.New("a rank never came"))
 		}
 	}
 }
 
 // AllReduce sums in float64: the sums of the tests are exact there.
-func (g *memoryGroup) AllReduce(_ context.Context, t *tensor.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
-	if op != pyhook.Sum {
+func (g *memoryGroup) AllReduce(_ context.Context, t *tensor.Tensor, op c10d.ReduceOp) (*c10d.Future[*tensor.Tensor], error) {
+	if op != c10d.Sum {
 		return nil, fmt.Errorf("only sums, not %s", op)
 	}
 	first := g.rank == 0
-	return g.join(fmt.Sprint("all_reduce", t.Shape()), t, pyhook.TensorValue(t), func(op *operation) {
+	return g.join(fmt.Sprint("all_reduce", t.Shape()), t, t, func(op *operation) {
 		if !first {
 			return
 		}
@@ -150,12 +150,12 @@ func (g *memoryGroup) AllReduce(_ context.Context, t *tensor.Tensor, op pyhook.R
 	})
 }
 
-func (g *memoryGroup) Broadcast(_ context.Context, t *tensor.Tensor, root int) (*pyhook.Future, error) {
-	return g.join("broadcast", t, pyhook.TensorValue(t), func(op *operation) { check(tensor.Copy(t, op.in[root])) })
+func (g *memoryGroup) Broadcast(_ context.Context, t *tensor.Tensor, root int) (*c10d.Future[*tensor.Tensor], error) {
+	return g.join("broadcast", t, t, func(op *operation) { check(tensor.Copy(t, op.in[root])) })
 }
 
-func (g *memoryGroup) AllGather(_ context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*pyhook.Future, error) {
-	return g.join("all_gather", in, pyhook.TensorValue(in), func(op *operation) {
+func (g *memoryGroup) AllGather(_ context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
+	return g.join("all_gather", in, in, func(op *operation) {
 		for i, t := range op.in {
 			check(tensor.Copy(out[i], t))
 		}
@@ -163,7 +163,7 @@ func (g *memoryGroup) AllGather(_ context.Context, out []*tensor.Tensor, in *ten
 }
 
 func (g *memoryGroup) Barrier(ctx context.Context) error {
-	future, err := g.join("barrier", nil, pyhook.Value{}, func(*operation) {})
+	future, err := g.join("barrier", nil, nil, func(*operation) {})
 	if err != nil {
 		return err
 	}
@@ -184,24 +184,24 @@ func check(err error) {
 
 // hook is a hook of Go functions.
 type hook struct {
-	run   func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error)
-	parse func(v pyhook.Value) (*tensor.Tensor, error) // nil: the value's tensor
+	run   func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error)
+	parse func(v c10d.Result) (*tensor.Tensor, error) // nil: the value's tensor
 }
 
-func (h hook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+func (h hook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	return h.run(ctx, b)
 }
 
-func (h hook) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
+func (h hook) ParseHookResult(_ *c10d.GradBucket, v c10d.Result) (*tensor.Tensor, error) {
 	if h.parse != nil {
 		return h.parse(v)
 	}
-	return v.Tensor().View(0, v.Tensor().Shape(), v.Tensor().Strides())
+	return c10d.ParseTensor(v)
 }
 
 // identity reduces nothing.
-func identity(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
-	return pyhook.CompletedFuture(pyhook.TensorValue(b.Buffer()), nil), nil
+func identity(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: b.Buffer()}, nil), nil
 }
 
 // gate is a hook whose futures the test completes.
@@ -209,13 +209,13 @@ type gate struct {
 	hook
 	mu    sync.Mutex
 	calls chan int // the bucket of each call
-	open  map[int]func(pyhook.Value, error)
+	open  map[int]func(c10d.Result, error)
 }
 
 func newGate() *gate {
-	g := &gate{calls: make(chan int, 100), open: map[int]func(pyhook.Value, error){}}
-	g.hook.run = func(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
-		future, complete := pyhook.NewFuture()
+	g := &gate{calls: make(chan int, 100), open: map[int]func(c10d.Result, error){}}
+	g.hook.run = func(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+		future, complete := c10d.NewFuture[c10d.Result]()
 		g.mu.Lock()
 		g.open[b.Index()] = complete
 		g.mu.Unlock()
@@ -251,5 +251,5 @@ func (g *gate) complete(bucket int, v *tensor.Tensor, err error) {
 	g.mu.Lock()
 	complete := g.open[bucket]
 	g.mu.Unlock()
-	complete(pyhook.TensorValue(v), err)
+	complete(c10d.TensorResult{Tensor: v}, err)
 }

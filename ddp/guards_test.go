@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -49,8 +49,8 @@ func mine(t *testing.T, r *ddp.Reducer) {
 
 func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 	for spec, kind := range map[string]error{
-		"guards:raises": pyhook.ErrRaised, "guards:raises_after_a_collective": pyhook.ErrRaised, "guards:fails_later": pyhook.ErrFutureFailed,
-		"guards:is_short": pyhook.ErrShort, "guards:never_ends": context.DeadlineExceeded,
+		"guards:raises": c10d.ErrRaised, "guards:raises_after_a_collective": c10d.ErrRaised, "guards:fails_later": c10d.ErrFutureFailed,
+		"guards:is_short": c10d.ErrShort, "guards:never_ends": context.DeadlineExceeded,
 	} {
 		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
 			t.Run(spec+" "+order.String(), func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestWithoutRollbackAHookMayDamageItsBuckets(t *testing.T) {
 	r := guarded(t, "guards:raises", ddp.Options{})
 	setAll(t, r, 4)
 	_, err := r.Wait(soon(t))
-	require.ErrorIs(t, err, pyhook.ErrRaised)
+	require.ErrorIs(t, err, c10d.ErrRaised)
 	assert.Equal(t, []float32{-7, -7}, floats(r.Gradient(3)))
 }
 
@@ -110,7 +110,7 @@ func TestRollbackOfSparseGradients(t *testing.T) {
 		set(t, r, i, 1)
 	}
 	_, err := r.Wait(soon(t))
-	require.ErrorIs(t, err, pyhook.ErrRaised)
+	require.ErrorIs(t, err, c10d.ErrRaised)
 	assert.Equal(t, before, floats(g.Values))
 }
 
@@ -151,7 +151,7 @@ func TestWithRollbackResultsAreTheSame(t *testing.T) {
 func isLate(t *testing.T, err error, bucket int) {
 	t.Helper()
 	require.ErrorIs(t, err, ddp.ErrLateWrite)
-	var e *pyhook.HookError
+	var e *c10d.Error
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, [3]any{0, bucket, true}, [3]any{e.Rank, e.Bucket, e.Hint != ""})
 	assert.Contains(t, err.Error(), "hook guards.damaging.<locals>.hook, rank 0, bucket")
@@ -238,11 +238,11 @@ func TestAResultThatIsNotFiniteIsRefusedIfAsked(t *testing.T) {
 			require.NoError(t, err)
 			continue
 		}
-		require.ErrorIs(t, err, pyhook.ErrNonFinite)
-		require.ErrorIs(t, err, pyhook.ErrBadResult)
-		var e *pyhook.HookError
+		require.ErrorIs(t, err, c10d.ErrNonFinite)
+		require.ErrorIs(t, err, c10d.ErrBadResult)
+		var e *c10d.Error
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, [3]any{"guards.not_finite", 0, 1}, [3]any{e.Hook, e.Rank, e.Bucket})
+		assert.Equal(t, [3]any{"hook guards.not_finite", 0, 1}, [3]any{e.Op, e.Rank, e.Bucket})
 		assert.Contains(t, err.Error(), "element 2 of the result's 4 is NaN or infinite, the first of them: element 1 of parameter p1")
 		mine(t, r)
 		guards(t, "be_bad", false)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -46,41 +46,43 @@ func (r *Reducer) Join(ctx context.Context) (last int, err error) {
 func (r *Reducer) joinStep() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.between("Join"); err != nil {
+	if err := r.betweenLocked("Join"); err != nil {
 		return err
 	}
 	r.step.joined = true
 	for _, b := range r.buckets {
-		if err := zero(b.buffer); err != nil {
-			return err
+		if !b.sparse {
+			if err := r.memory.Zero(b.buffer); err != nil {
+				return err
+			}
 		}
 		for _, i := range b.params {
-			r.mark(r.step, i)
+			r.markReadyLocked(r.step, i)
 		}
 	}
 	return nil
 }
 
-// takeRoll, by the launcher and with the mutex held, asks who has data. It
+// allReduceActiveRanks, by the launcher with the mutex held, asks who has data. It
 // returns whether the step may go on.
-func (r *Reducer) takeRoll(s *step) bool {
+func (r *Reducer) allReduceActiveRanks(s *step) bool {
 	flags := make([]int32, r.opts.Group.Size())
 	if !s.joined {
 		flags[r.opts.Group.Rank()] = 1
 	}
 	r.mu.Unlock()
-	flags, err := exchange(s.ctx, flags, func(t *tensor.Tensor) (*pyhook.Future, error) {
-		return r.opts.Group.AllReduce(s.ctx, t, pyhook.Sum)
+	flags, err := exchange(s.ctx, flags, func(t *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
+		return r.opts.Group.AllReduce(s.ctx, t, c10d.Sum)
 	})
 	r.mu.Lock()
 	if err != nil {
-		r.stop(s, fmt.Errorf("asking which ranks have data: %w", err))
+		r.stopLocked(s, fmt.Errorf("asking which ranks have data: %w", err))
 		return false
 	}
 	slices.Reverse(flags)
 	at := slices.Index(flags, 1)
 	if at < 0 {
-		r.stop(s, errAllJoined)
+		r.stopLocked(s, errAllJoined)
 		return false
 	}
 	r.last = len(flags) - 1 - at

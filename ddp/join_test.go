@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -20,7 +20,7 @@ func TestUnevenInputs(t *testing.T) {
 		noLeaks(t, func() {
 			onRanks(size, func(rank int) {
 				opts := opts
-				opts.Group, opts.Hook, opts.Join, opts.BucketCapMB = groups[rank], &pyhook.AllReduceCommHook{Group: groups[rank]}, true, twoFloats
+				opts.Group, opts.Hook, opts.Join, opts.BucketCapMB = groups[rank], &hooks.AllReduceCommHook{Group: groups[rank]}, true, twoFloats
 				r, err := ddp.NewReducer(soon(t), scalars(n), opts)
 				if !assert.NoError(t, err) {
 					return

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -60,7 +61,7 @@ func TestReducer_HasTheParametersThatTheStateWasMadeWith(t *testing.T) {
 //	    ...
 func ExampleNewReducer_parametersByName() {
 	ctx := context.Background()
-	params := []*pyhook.Parameter{
+	params := []*c10d.Parameter{
 		{Name: "weight", Shape: []int64{2}, DType: tensor.Float32},
 		{Name: "bias", Shape: []int64{1}, DType: tensor.Float32},
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -31,22 +31,22 @@ type step struct {
 	results  []*result     // of the buckets launched, in order
 	finished chan struct{} // closed when no more will be launched
 
-	sparse []*pyhook.SparseGradient // by parameter: ReadySparse's; nil: no rows
+	sparse []*c10d.SparseGradient // by parameter: ReadySparse's; nil: no rows
 	clock  clock
 }
 
 // result is what came of a bucket.
 type result struct {
-	future *pyhook.Future // the hook's; nil if it returned none
-	timed  *pyhook.Future // future, or one after it that has set timing.Total
-	value  pyhook.Value
+	future *c10d.Future[c10d.Result] // the hook's; nil if it returned none
+	timed  *c10d.Future[c10d.Result] // future, or one after it that has set timing.Total
+	value  c10d.Result
 	err    error
 	timing Timing
-	left   *pyhook.Future // of collectives that were given up and may still write to the bucket; nil: none
+	left   *c10d.Future[c10d.Result] // of collectives that were given up and may still write to the bucket; nil: none
 
-	start   time.Time                // of the hook call
-	sparse  *pyhook.SparseGradBucket // of a sparse bucket
-	reduced *pyhook.SparseGradient   // read from its value, until it is the parameter's
+	start   time.Time            // of the hook call
+	grad    *c10d.GradBucket     // that the hook was called with
+	reduced *c10d.SparseGradient // read from its value, until it is the parameter's
 }
 
 // Timing is how a bucket's reduction went.
@@ -63,7 +63,7 @@ func newStep(r *Reducer) *step {
 		copyBack: make([]*tensor.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
 		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets)), clock: clock{left: len(r.params)}}
 	if r.sparse {
-		s.sparse = make([]*pyhook.SparseGradient, len(r.params))
+		s.sparse = make([]*c10d.SparseGradient, len(r.params))
 	}
 	for b, bucket := range r.buckets {
 		s.pending[b] = len(bucket.params)
@@ -86,7 +86,7 @@ func (r *Reducer) launch() {
 			if r.closed {
 				return
 			}
-			r.idle()
+			r.idleLocked()
 		}
 	}
 }
@@ -98,12 +98,12 @@ func (r *Reducer) launchStep(s *step) {
 	defer r.abandon(s, &chains)
 	for next := range r.buckets {
 		for s.pending[next] > 0 && s.stop == nil {
-			r.idle()
+			r.idleLocked()
 		}
 		if s.stop != nil {
 			return
 		}
-		if next == 0 && r.opts.Join && !r.takeRoll(s) {
+		if next == 0 && r.opts.Join && !r.allReduceActiveRanks(s) {
 			return
 		}
 		res, chain := r.runHook(s, next)
@@ -125,19 +125,19 @@ func (r *Reducer) launchStep(s *step) {
 		return
 	}
 	if r.findUnused {
-		r.reduceUsed(s)
+		r.allReduceLocalUsedMap(s)
 	}
 }
 
 // runHook calls a bucket's hook with the mutex free.
-func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
+func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 	b := r.buckets[index]
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	start := time.Now()
 	res := &result{timing: Timing{Bucket: index, Bytes: b.bytes()}, start: start}
-	var chain pyhook.Chain
-	if res.err = r.lend(index); res.err != nil {
+	var chain c10d.Chain
+	if res.err = r.fillHookBuffer(index); res.err != nil {
 		return res, nil
 	}
 	if r.sum && !b.sparse {
@@ -155,16 +155,16 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 		res.left = unfinished(res.err)
 		return res, nil
 	case res.future == nil:
-		res.err = fmt.Errorf("%w: it is nil", pyhook.ErrNotFuture)
+		res.err = fmt.Errorf("%w: it is nil", c10d.ErrNotFuture)
 		return res, chain
 	}
 	res.timed = res.future
-	if isDone(res.future) {
+	if res.future.IsDone() {
 		res.timing.Total = time.Since(start)
 		watch.begin()
 		r.trace.reduced(returned, index)
 	} else {
-		res.timed = res.future.Then(func(v pyhook.Value) (pyhook.Value, error) {
+		res.timed = res.future.Then(func(v c10d.Result) (c10d.Result, error) {
 			res.timing.Total = time.Since(start)
 			watch.begin()
 			r.trace.reduced(returned, index)
@@ -178,20 +178,25 @@ func (r *Reducer) runHook(s *step, index int) (*result, pyhook.Chain) {
 }
 
 // call, with the mutex free, calls the hook, chained where it and the order can be.
-func (r *Reducer) call(s *step, res *result, b *bucket) (*pyhook.Future, pyhook.Chain, error) {
+func (r *Reducer) call(s *step, res *result, b *bucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	if b.sparse {
 		return r.callSparse(s, res, b)
 	}
-	if h, ok := r.opts.Hook.(pyhook.ChainedHook); ok && r.chained() {
-		return h.RunHookChained(s.ctx, b.grad)
+	res.grad = b.grad
+	return r.callWith(s, b.grad)
+}
+
+func (r *Reducer) callWith(s *step, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
+	if h, ok := r.opts.Hook.(c10d.ChainedHook); ok && r.chained() {
+		return h.RunHookChained(s.ctx, b)
 	}
-	future, err := r.opts.Hook.RunHook(s.ctx, b.grad)
+	future, err := r.opts.Hook.RunHook(s.ctx, b)
 	return future, nil, err
 }
 
-// stop, with the mutex held, keeps further buckets from being launched and
+// stopLocked keeps further buckets from being launched and
 // tells the hooks.
-func (r *Reducer) stop(s *step, cause error) {
+func (r *Reducer) stopLocked(s *step, cause error) {
 	if s.stop == nil {
 		s.stop = cause
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -54,11 +54,11 @@ func (r *Reducer) assignBuckets(order []int, limits []int64, sorted bool) [][]in
 	return layout
 }
 
-// agreeOnLayout returns the buckets of the following steps if they are to be
+// syncBucketIndices returns the buckets of the following steps if they are to be
 // made anew now, else nil: Reducer::rebuild_buckets and sync_bucket_indices
 // (reducer.cpp). Every rank takes rank 0's: two broadcasts, of the indices with
 // the number of buckets behind them, and of the buckets' sizes.
-func (r *Reducer) agreeOnLayout(s *step) ([][]int, error) {
+func (r *Reducer) syncBucketIndices(s *step) ([][]int, error) {
 	r.mu.Lock()
 	n := len(r.params)
 	if r.fixed || len(s.order) != n {
@@ -79,7 +79,7 @@ func (r *Reducer) agreeOnLayout(s *step) ([][]int, error) {
 		sizes = append(sizes, int32(len(bucket)))
 	}
 	group := r.opts.Group
-	broadcast := func(t *tensor.Tensor) (*pyhook.Future, error) { return group.Broadcast(s.ctx, t, 0) }
+	broadcast := func(t *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) { return group.Broadcast(s.ctx, t, 0) }
 	indices, err := exchange(s.ctx, append(indices, int32(len(sizes))), broadcast)
 	if err != nil {
 		return nil, r.layoutError(err)
@@ -133,32 +133,32 @@ func (r *Reducer) checkLayout(indices, sizes []int32) (layout [][]int, err error
 	return layout, nil
 }
 
-// relayout, with the mutex held and between two steps, makes the buckets anew
+// rebuildBucketsLocked, between two steps, makes the buckets anew
 // and takes the gradients along.
-func (r *Reducer) relayout(layout [][]int) error {
+func (r *Reducer) rebuildBucketsLocked(layout [][]int) error {
 	r.fixed = true
-	buckets, places, err := r.makeBuckets(layout)
+	buckets, locators, err := r.makeBuckets(layout)
 	if err != nil {
 		return err
 	}
-	for i, p := range places {
+	for i, p := range locators {
 		if r.params[i].Sparse {
 			continue // not in the bucket
 		}
-		if err := tensor.Copy(buckets[p.bucket].views[p.at], r.view(i)); err != nil {
+		if err := r.memory.Copy(buckets[p.bucket].views[p.at], r.viewLocked(i)); err != nil {
 			for _, b := range buckets {
 				b.close()
 			}
 			return err
 		}
 	}
-	r.moved, r.buckets, r.places = r.buckets, buckets, places
+	r.moved, r.buckets, r.locators = r.buckets, buckets, locators
 	r.log.rebuilt = true
 	return nil
 }
 
-// freeMoved, with the mutex held, frees what relayout left in the step before.
-func (r *Reducer) freeMoved() {
+// freeMovedLocked frees what relayout left in the step before.
+func (r *Reducer) freeMovedLocked() {
 	for _, b := range r.moved {
 		b.free()
 	}
@@ -167,7 +167,7 @@ func (r *Reducer) freeMoved() {
 
 // exchange runs a collective on a tensor of values and returns what it holds
 // then.
-func exchange(ctx context.Context, values []int32, run func(*tensor.Tensor) (*pyhook.Future, error)) ([]int32, error) {
+func exchange(ctx context.Context, values []int32, run func(*tensor.Tensor) (*c10d.Future[*tensor.Tensor], error)) ([]int32, error) {
 	t, err := tensor.New(tensor.Int32, int64(len(values)))
 	if err != nil {
 		return nil, err

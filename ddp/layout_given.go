@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 )
 
 // givenLayout is Options.Buckets, as lists of its own; nil: none is given.
@@ -17,7 +17,7 @@ func (r *Reducer) givenLayout() [][]int {
 }
 
 // checkGiven says what is wrong with Options.Buckets, or nil.
-func checkGiven(params []*pyhook.Parameter, buckets [][]int) error {
+func checkGiven(params []*c10d.Parameter, buckets [][]int) error {
 	if buckets == nil {
 		return nil
 	}

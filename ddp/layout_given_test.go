@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -45,7 +45,7 @@ func TestBucketsThatAreNoneAreRefused(t *testing.T) {
 	mixed := scalars(3)
 	mixed[2].DType = tensor.Float64
 	for want, c := range map[string]struct {
-		params []*pyhook.Parameter
+		params []*c10d.Parameter
 		given  [][]int
 	}{
 		"does not have all parameters":   {scalars(3), [][]int{{0}, {2}}},

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -68,7 +68,7 @@ func TestTheFirstLayoutOfMixedDTypesIsReversed(t *testing.T) {
 
 func TestAFailedFirstStepIsNotTheOneToRebuildAfter(t *testing.T) {
 	fail := true
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		if fail {
 			return nil, assert.AnError
 		}
@@ -93,7 +93,7 @@ type wrongLayout struct {
 	value              int32
 }
 
-func (g *wrongLayout) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*pyhook.Future, error) {
+func (g *wrongLayout) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*c10d.Future[*tensor.Tensor], error) {
 	if g.calls++; g.calls == g.at {
 		must(tensor.Slice[int32](t))[g.element] = g.value
 	}

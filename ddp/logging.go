@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 )
 
 // LoggingData is what DistributedDataParallel's _get_ddp_logging_data says
@@ -142,13 +142,13 @@ func (r *Reducer) hookName() string {
 	switch h := r.opts.Hook.(type) {
 	case sumHook:
 		return ""
-	case interface{ Name() string }:
+	case c10d.NamedHook:
 		return h.Name()
 	}
 	return fmt.Sprintf("%T", r.opts.Hook)
 }
 
-func parameterBytes(p *pyhook.Parameter) int64 { return elements(p) * int64(p.DType.Size()) }
+func parameterBytes(p *c10d.Parameter) int64 { return elements(p) * int64(p.DType.Size()) }
 
 // bucketSizes are the buckets' bytes.
 func (r *Reducer) bucketSizes() []int64 {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
@@ -73,16 +74,16 @@ const tiny = 1e-9
 const twoFloats = 8.0 / (1 << 20)
 
 // parameters of float32, named p0, p1, ...
-func parameters(shapes ...[]int64) []*pyhook.Parameter {
-	list := make([]*pyhook.Parameter, len(shapes))
+func parameters(shapes ...[]int64) []*c10d.Parameter {
+	list := make([]*c10d.Parameter, len(shapes))
 	for i, shape := range shapes {
-		list[i] = &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensor.Float32}
+		list[i] = &c10d.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensor.Float32}
 	}
 	return list
 }
 
 // scalars are n parameters of one element.
-func scalars(n int) []*pyhook.Parameter {
+func scalars(n int) []*c10d.Parameter {
 	shapes := make([][]int64, n)
 	for i := range shapes {
 		shapes[i] = []int64{1}
@@ -91,7 +92,7 @@ func scalars(n int) []*pyhook.Parameter {
 }
 
 // reducer makes a Reducer and closes it with the test.
-func reducer(t *testing.T, params []*pyhook.Parameter, opts ddp.Options) *ddp.Reducer {
+func reducer(t *testing.T, params []*c10d.Parameter, opts ddp.Options) *ddp.Reducer {
 	t.Helper()
 	if opts.Group == nil {
 		opts.Group = memoryGroups(1)[0]

@@ -3,15 +3,15 @@ package ddp
 import (
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // carry is what the steps without synchronisation leave to the next one with it.
 type carry struct {
 	used   bool
-	grad   *tensor.Tensor         // ReadyFrom's; nil: the gradient is the view
-	sparse *pyhook.SparseGradient // ReadySparse's
+	grad   *tensor.Tensor       // ReadyFrom's; nil: the gradient is the view
+	sparse *c10d.SparseGradient // ReadySparse's
 }
 
 func (c carry) close() {
@@ -27,7 +27,7 @@ func (c carry) close() {
 // The error is f's, or that a step is under way.
 func (r *Reducer) NoSync(f func() error) error {
 	r.mu.Lock()
-	err := r.between("NoSync")
+	err := r.betweenLocked("NoSync")
 	if err == nil {
 		r.noSync = true
 	}
@@ -43,9 +43,9 @@ func (r *Reducer) NoSync(f func() error) error {
 	return f()
 }
 
-// between, with the mutex held, says whether no step is under way.
-func (r *Reducer) between(doing string) error {
-	if err := r.usable(); err != nil {
+// betweenLocked says whether no step is under way.
+func (r *Reducer) betweenLocked(doing string) error {
+	if err := r.usableLocked(); err != nil {
 		return err
 	}
 	if r.noSync {
@@ -62,11 +62,11 @@ func (r *Reducer) between(doing string) error {
 	return nil
 }
 
-// carryOver, with the mutex held, notes what NoSync does not mark. A
+// carryOverLocked notes what NoSync does not mark. A
 // parameter that was used here has a gradient also if the step that reduces does
 // not use it (reducer.cpp, autograd_hook, sets local_used_map_ also under
 // no_sync).
-func (r *Reducer) carryOver(i int, grad *tensor.Tensor) error {
+func (r *Reducer) carryOverLocked(i int, grad *tensor.Tensor) error {
 	c := carry{used: true}
 	if grad != nil {
 		var err error
@@ -79,8 +79,8 @@ func (r *Reducer) carryOver(i int, grad *tensor.Tensor) error {
 	return nil
 }
 
-// dropCarried, with the mutex held, forgets what was carried over.
-func (r *Reducer) dropCarried() {
+// dropCarriedLocked forgets what was carried over.
+func (r *Reducer) dropCarriedLocked() {
 	for i := range r.carried {
 		r.carried[i].close()
 		r.carried[i] = carry{}

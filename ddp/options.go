@@ -3,8 +3,7 @@ package ddp
 import (
 	"fmt"
 
-	"pyhook/pyhook"
-	"pyhook/timeline"
+	"pyhook/c10d"
 )
 
 // Order says how the hooks of several buckets may be under way at once.
@@ -14,7 +13,7 @@ const (
 	// Auto is Overlapped where that is safe: on nccl, whose callbacks run in one
 	// order on every rank, and for hooks that issue collectives only when they
 	// are called. Else it is Ordered for hooks that say that they bear it
-	// (pyhook.IndependentHook: those of PyTorch's that were proven to, and those
+	// (c10d.IndependentHook: those of PyTorch's that were proven to, and those
 	// whose attribute pyhook_order is "ordered"), and Serial for the others.
 	Auto Order = iota
 	// Serial is NCCL's order, for which most hooks are written: all callbacks of
@@ -22,14 +21,14 @@ const (
 	// bucket's hook is called. So a hook may keep in its state what its callbacks
 	// need. The call's future need not be done by then: a hook may complete all
 	// of them in the last bucket's call. The future of a hook that is no
-	// pyhook.ChainedHook is waited for. The backward pass goes on meanwhile.
+	// c10d.ChainedHook is waited for. The backward pass goes on meanwhile.
 	Serial
 	// Overlapped never waits, and callbacks run when they will: on gloo, on its
 	// threads, in an order of each rank's own. Hooks that issue collectives in
 	// callbacks, as PowerSGD does, hang or abort there, as in stock DDP.
 	Overlapped
 	// Ordered overlaps buckets and runs their callbacks in an order fixed by
-	// level and bucket, the same on every rank: see pyhook.ChainedHook. A hook
+	// level and bucket, the same on every rank: see c10d.ChainedHook. A hook
 	// whose callbacks use what a later bucket's call changes gives wrong
 	// gradients, alike on all ranks and without an error.
 	Ordered
@@ -75,13 +74,13 @@ const (
 
 // Options of a Reducer. Group is needed; the rest has defaults.
 type Options struct {
-	Group pyhook.ProcessGroup
+	Group c10d.ProcessGroup
 	// Hook reduces the buckets; it averages (with a hook the reducer never
 	// divides). nil: PyTorch's way without a hook, which is a sum of gradients
 	// that were divided before: multiplied by 1/size while ReadyFrom copies them,
 	// divided by size where they are in the bucket (reducer.cpp,
 	// mark_variable_ready_dense).
-	Hook pyhook.CommHook
+	Hook c10d.CommHook
 	// BucketCapMB is the size in MiB at which a bucket is full; 0: 25. +Inf makes
 	// one bucket of each dtype, but for its first one.
 	BucketCapMB float64
@@ -106,13 +105,13 @@ type Options struct {
 	// gradient), in flight (the hook's return to its future's completion) and
 	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python
 	// hooks, also of those in workers (pyhook.PythonCommHook.Observe).
-	Timeline *timeline.Recorder
+	Timeline *Timeline
 	// Rollback: a Wait that fails leaves every gradient as the trainer wrote it, also
 	// in the bucket's memory (Gradient), whatever the hooks did to their buckets or
 	// still do. Hooks then work on a copy of each bucket: twice the memory, and two
 	// copies a step.
 	Rollback bool
-	// CheckFinite: a NaN or an infinity in a bucket's result is pyhook.ErrNonFinite,
+	// CheckFinite: a NaN or an infinity in a bucket's result is c10d.ErrNonFinite,
 	// which names the first. Every result is read once more. A rank whose result
 	// differs from the others' may be the only one that fails.
 	CheckFinite bool

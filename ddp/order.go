@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 )
 
 // setOrder makes Options.Order what it comes to.
 func (r *Reducer) setOrder() error {
 	independent := false
-	if h, ok := r.opts.Hook.(pyhook.IndependentHook); ok {
+	if h, ok := r.opts.Hook.(c10d.IndependentHook); ok {
 		var err error
 		if independent, err = h.Independent(); err != nil {
 			return err
@@ -21,20 +21,14 @@ func (r *Reducer) setOrder() error {
 	if r.order = r.opts.Order; r.order == Auto {
 		r.order = chooseOrder(r.opts, independent)
 	}
-	if _, ok := r.opts.Hook.(pyhook.ChainedHook); r.order == Ordered && !ok {
-		return fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no pyhook.ChainedHook: use Auto or Serial", r.opts.Group.Rank())
+	if _, ok := r.opts.Hook.(c10d.ChainedHook); r.order == Ordered && !ok {
+		return fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no c10d.ChainedHook: use Auto or Serial", r.opts.Group.Rank())
 	}
 	// nccl ends the process, or the wait, when a collective fails.
-	if h, ok := r.opts.Hook.(watchable); ok && r.order == Overlapped && r.opts.Group.Backend() != "nccl" {
-		return h.WatchCollectives()
+	if h, ok := r.opts.Hook.(c10d.CheckingHook); ok && r.order == Overlapped && r.opts.Group.Backend() != "nccl" {
+		return h.CheckCollectives()
 	}
 	return nil
-}
-
-// watchable is a hook that can note the collectives that it issues outside chains, so
-// that none fails unseen.
-type watchable interface {
-	WatchCollectives() error
 }
 
 // chooseOrder is Auto's rule. A hook may say that it issues collectives only
@@ -44,7 +38,7 @@ func chooseOrder(opts Options, independent bool) Order {
 	if opts.Group.Backend() == "nccl" {
 		return Overlapped
 	}
-	if h, ok := opts.Hook.(interface{ CollectivesOnlyInCall() bool }); ok && h.CollectivesOnlyInCall() {
+	if h, ok := opts.Hook.(c10d.InCallHook); ok && h.CollectivesOnlyInCall() {
 		return Overlapped
 	}
 	if independent {
@@ -59,7 +53,7 @@ func (r *Reducer) chained() bool { return r.order == Serial || r.order == Ordere
 // bucketChain is the callbacks that a bucket still has to come.
 type bucketChain struct {
 	bucket int
-	chain  pyhook.Chain
+	chain  c10d.Chain
 }
 
 // chains are those of one step, first bucket first.
@@ -75,11 +69,13 @@ func (r *Reducer) abandon(s *step, c *chains) {
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	for _, b := range *c {
-		if res := s.results[b.bucket]; res.err == nil && !isDone(res.future) {
+		if res := s.results[b.bucket]; res.err == nil && !res.future.IsDone() {
 			res.err = errAbandoned
 		}
 		b.chain.Close()
-		if c, ok := b.chain.(interface{ Unfinished() *pyhook.Future }); ok {
+		if c, ok := b.chain.(interface {
+			Unfinished() *c10d.Future[c10d.Result]
+		}); ok {
 			s.results[b.bucket].left = c.Unfinished()
 		}
 	}
@@ -115,7 +111,7 @@ func (r *Reducer) advance(s *step, c *chains) bool {
 		more, err := b.chain.Advance(s.ctx)
 		r.trace.advanced(start, b.bucket)
 		res := s.results[b.bucket]
-		if (err == nil || errors.Is(err, pyhook.ErrCollective)) && isDone(res.future) {
+		if (err == nil || errors.Is(err, c10d.ErrCollective)) && res.future.IsDone() {
 			// A failed callback: on the other ranks the chain may go on. It says more
 			// than that nobody looked at the cause.
 			if _, failed := res.future.Wait(context.Background()); failed != nil {

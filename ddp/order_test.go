@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -27,8 +27,8 @@ type chained struct {
 type level struct {
 	chained
 	bucket, at int
-	complete   func(pyhook.Value, error)
-	value      pyhook.Value
+	complete   func(c10d.Result, error)
+	value      c10d.Result
 }
 
 func (c chained) note(format string, args ...any) error {
@@ -42,27 +42,26 @@ func (c chained) note(format string, args ...any) error {
 	return nil
 }
 
-func (c chained) RunHook(context.Context, *pyhook.GradBucket) (*pyhook.Future, error) {
+func (c chained) RunHook(context.Context, *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	return nil, errors.New("called out of order")
 }
 
-func (c chained) RunHookChained(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, pyhook.Chain, error) {
+func (c chained) RunHookChained(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	if err := c.note("call %d", b.Index()); err != nil {
 		return nil, nil, err
 	}
-	future, complete := pyhook.NewFuture()
-	return future, &level{chained: c, bucket: b.Index(), complete: complete, value: pyhook.TensorValue(b.Buffer())}, nil
+	future, complete := c10d.NewFuture[c10d.Result]()
+	return future, &level{chained: c, bucket: b.Index(), complete: complete, value: c10d.TensorResult{Tensor: b.Buffer()}}, nil
 }
 
-func (c chained) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
-	t := v.Tensor()
-	return t.View(0, t.Shape(), t.Strides())
+func (c chained) ParseHookResult(_ *c10d.GradBucket, v c10d.Result) (*tensor.Tensor, error) {
+	return c10d.ParseTensor(v)
 }
 
 func (l *level) Advance(context.Context) (bool, error) {
 	l.at++
 	if err := l.note("%d.%d", l.bucket, l.at); err != nil {
-		l.complete(pyhook.Value{}, err)
+		l.complete(nil, err)
 		return false, nil
 	}
 	if l.at < l.levels[l.bucket] {
@@ -75,7 +74,7 @@ func (l *level) Advance(context.Context) (bool, error) {
 // Close lets go of the future, as dropping Python's does.
 func (l *level) Close() {
 	_ = l.note("close %d", l.bucket)
-	l.complete(pyhook.Value{}, pyhook.ErrClosed)
+	l.complete(nil, c10d.ErrClosed)
 }
 
 // independent says whether it bears Ordered.
@@ -149,9 +148,9 @@ type withLast struct {
 	waiting *[]func()
 }
 
-func (w withLast) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, pyhook.Chain, error) {
-	future, complete := pyhook.NewFuture()
-	*w.waiting = append(*w.waiting, func() { complete(pyhook.TensorValue(b.Buffer()), nil) })
+func (w withLast) RunHookChained(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
+	future, complete := c10d.NewFuture[c10d.Result]()
+	*w.waiting = append(*w.waiting, func() { complete(c10d.TensorResult{Tensor: b.Buffer()}, nil) })
 	if b.Index() == w.n-1 {
 		for _, f := range *w.waiting {
 			f()
@@ -176,6 +175,6 @@ func TestReducerWaitSerialDoesNotWaitForAFutureThatTheLastCallCompletes(t *testi
 }
 
 func TestNewReducerRefusesAHookWhoseOrderIsNotKnown(t *testing.T) {
-	_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: independent{err: pyhook.ErrOrder}})
-	require.ErrorIs(t, err, pyhook.ErrOrder)
+	_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: independent{err: c10d.ErrOrder}})
+	require.ErrorIs(t, err, c10d.ErrOrder)
 }

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 )
 
 // RenewableGroup is a process group that can be made anew where it stands, as a worker's is by
 // worker.Restart. A Reducer that is out of step goes on once its group was renewed.
 type RenewableGroup interface {
-	pyhook.ProcessGroup
+	c10d.ProcessGroup
 	// Generation counts how often the group was made anew: on every rank of it alike.
 	Generation() int
 }
@@ -26,11 +26,11 @@ type OutOfStepError struct {
 func (e *OutOfStepError) Error() string {
 	return fmt.Sprintf("ddp, rank %d: %v: its last step failed, and other ranks may still wait in that step's collectives: %v\n"+
 		"hint: end all ranks and start them again from a checkpoint (torchrun does); with hooks in workers, call worker.Restart on every rank",
-		e.Rank, pyhook.ErrOutOfStep, e.Cause)
+		e.Rank, c10d.ErrOutOfStep, e.Cause)
 }
 
-// Unwrap returns pyhook.ErrOutOfStep.
-func (e *OutOfStepError) Unwrap() error { return pyhook.ErrOutOfStep }
+// Unwrap returns c10d.ErrOutOfStep.
+func (e *OutOfStepError) Unwrap() error { return c10d.ErrOutOfStep }
 
 // generation is that of the group; 0 for one that cannot be renewed.
 func (r *Reducer) generation() int {

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 )
 
 // renewable is one rank of two, whose hooks here issue no collectives.
@@ -59,7 +59,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 	})
 	t.Run("but all ranks left the step alike where a valid result is refused", func(t *testing.T) {
 		bad := true
-		h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+		h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 			if bad {
 				floats(b.Buffer())[0] = float32(math.NaN())
 			}
@@ -68,7 +68,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: h, BucketCapMB: tiny, SkipVerify: true, CheckFinite: true})
 		setAll(t, r, 2)
 		_, err := r.Wait(soon(t))
-		require.ErrorIs(t, err, pyhook.ErrNonFinite)
+		require.ErrorIs(t, err, c10d.ErrNonFinite)
 		bad = false
 		setAll(t, r, 2)
 		_, err = r.Wait(soon(t))
@@ -81,7 +81,7 @@ func refused(t *testing.T, r *ddp.Reducer, cause error) {
 	t.Helper()
 	_, wait := r.Wait(soon(t))
 	for _, err := range []error{r.Ready(0), r.ReadyFrom(0, tensorOf(t, 1)), r.MarkUnused(0), wait, r.NoSync(func() error { return nil })} {
-		require.ErrorIs(t, err, pyhook.ErrOutOfStep)
+		require.ErrorIs(t, err, c10d.ErrOutOfStep)
 		var out *ddp.OutOfStepError
 		require.ErrorAs(t, err, &out)
 		assert.Equal(t, cause, out.Cause)

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -59,7 +60,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 	}
 }
 
-func closeParameters(params []*pyhook.Parameter) {
+func closeParameters(params []*c10d.Parameter) {
 	for _, p := range params {
 		p.Close()
 	}
@@ -127,8 +128,8 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 }
 
 func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
-	for spec, kind := range map[string]error{"hooks:raises_once": pyhook.ErrRaised, "hooks:fails_once": pyhook.ErrFutureFailed,
-		"hooks:short_once": pyhook.ErrShort, "hooks:none_once": pyhook.ErrNoneResult} {
+	for spec, kind := range map[string]error{"hooks:raises_once": c10d.ErrRaised, "hooks:fails_once": c10d.ErrFutureFailed,
+		"hooks:short_once": c10d.ErrShort, "hooks:none_once": c10d.ErrNoneResult} {
 		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 			t.Run(spec, func(t *testing.T) {
 				seen, err := rt.Import("builtins")
@@ -149,7 +150,7 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 				var step *ddp.StepError
 				require.ErrorAs(t, err, &step)
 				assert.Equal(t, 1, step.Bucket)
-				var of *pyhook.HookError
+				var of *c10d.Error
 				require.ErrorAs(t, err, &of)
 				assert.Equal(t, 1, of.Bucket)
 				assert.Equal(t, []float32{1}, own)

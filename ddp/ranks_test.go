@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -134,7 +135,7 @@ func rankReport() (r report, err error) {
 }
 
 // train does steps with 4 buckets and returns all reduced gradients in a row.
-func train(h pyhook.CommHook, steps int) (all []float32, order ddp.Order, err error) {
+func train(h c10d.CommHook, steps int) (all []float32, order ddp.Order, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	params := parameters(rankShapes...)

@@ -23,14 +23,14 @@ const (
 func (r *Reducer) Ready(i int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, err := r.enter(i, false)
+	last, err := r.beginMarkLocked(i, false)
 	switch {
 	case err != nil:
 		return err
 	case r.noSync:
-		return r.carryOver(i, nil)
+		return r.carryOverLocked(i, nil)
 	case last:
-		r.mark(r.step, i)
+		r.markReadyLocked(r.step, i)
 	}
 	return nil
 }
@@ -43,20 +43,20 @@ func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	r.mu.Lock()
 	if grad == nil {
 		defer r.mu.Unlock()
-		if err := r.markable(i); err != nil {
+		if err := r.markableLocked(i); err != nil {
 			return err
 		}
 		return r.gradientError(i, errors.New("the tensor is nil"))
 	}
-	last, err := r.enter(i, false)
+	last, err := r.beginMarkLocked(i, false)
 	if err != nil || !last || r.noSync {
 		defer r.mu.Unlock()
 		if err == nil {
-			err = r.readyLater(i, grad)
+			err = r.readyLaterLocked(i, grad)
 		}
 		return err
 	}
-	s, view := r.step, r.view(i)
+	s, view := r.step, r.viewLocked(i)
 	// From here on a second ReadyFrom is refused before it writes to a bucket
 	// that may be with the hook.
 	s.marks[i] = copying
@@ -69,37 +69,37 @@ func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	switch {
 	case err == nil && !s.over && !r.closed:
 		s.copyBack[i], s.scaled[i] = back, true
-		r.mark(s, i)
+		r.markReadyLocked(s, i)
 		return nil
 	case r.closed:
 		err = ErrClosed
 	case s.over:
-		err = &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrNotReady,
+		err = &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Code: ErrNotReady,
 			Detail: "Wait ended the step while its gradient was copied", Hint: "call Wait when all parameters are marked"}
 	default:
-		r.leave(s, i)
+		r.undoMarkLocked(s, i)
 		err = r.gradientError(i, err)
 	}
 	back.Close()
 	return err
 }
 
-// readyLater, with the mutex held, is ReadyFrom for a gradient that is not to be
+// readyLaterLocked is ReadyFrom for a gradient that is not to be
 // copied yet: in NoSync, or not the parameter's last mark of a static graph.
-func (r *Reducer) readyLater(i int, grad *tensor.Tensor) error {
+func (r *Reducer) readyLaterLocked(i int, grad *tensor.Tensor) error {
 	if r.noSync {
-		return r.carryOver(i, grad)
+		return r.carryOverLocked(i, grad)
 	}
-	if !r.counting() {
+	if !r.countingLocked() {
 		return nil // it comes again
 	}
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
 	if err == nil {
-		err = matches(r.view(i), grad)
+		err = r.matches(r.viewLocked(i), grad)
 	}
 	if err != nil {
 		back.Close()
-		r.leave(r.step, i)
+		r.undoMarkLocked(r.step, i)
 		return r.gradientError(i, err)
 	}
 	r.step.copyBack[i].Close()
@@ -110,7 +110,7 @@ func (r *Reducer) readyLater(i int, grad *tensor.Tensor) error {
 // copyIn copies grad to view. It returns a handle on grad's memory, by which
 // the result goes back even if the trainer closes its own.
 func (r *Reducer) copyIn(view, grad *tensor.Tensor) (*tensor.Tensor, error) {
-	if err := convertible(view.DType(), grad.DType()); err != nil {
+	if err := r.convertible(view.DType(), grad.DType()); err != nil {
 		return nil, err
 	}
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
@@ -128,16 +128,16 @@ func (r *Reducer) copyIn(view, grad *tensor.Tensor) (*tensor.Tensor, error) {
 // there: by a product with 1/size, a double before it is rounded to the dtype.
 func (r *Reducer) copyInto(view, grad *tensor.Tensor) error {
 	if r.sum {
-		return tensor.Scale(view, grad, 1/float64(r.opts.Group.Size()))
+		return r.memory.Scale(view, grad, 1/float64(r.opts.Group.Size()))
 	}
-	return tensor.Copy(view, grad)
+	return r.memory.Copy(view, grad)
 }
 
-// enter, with the mutex held, begins a mark. last is whether the parameter is
+// beginMarkLocked begins a mark. last is whether the parameter is
 // then marked, and the gradient complete: not so in NoSync, and with StaticGraph
 // only at the last mark of each later step.
-func (r *Reducer) enter(i int, sparse bool) (last bool, err error) {
-	if err := r.markable(i); err != nil {
+func (r *Reducer) beginMarkLocked(i int, sparse bool) (last bool, err error) {
+	if err := r.markableLocked(i); err != nil {
 		return false, err
 	}
 	if r.params[i].Sparse != sparse {
@@ -153,23 +153,23 @@ func (r *Reducer) enter(i int, sparse bool) (last bool, err error) {
 	if !r.opts.StaticGraph {
 		return true, nil
 	}
-	if err := r.markUnusedStatic(s); err != nil {
+	if err := r.markUnusedStaticLocked(s); err != nil {
 		return false, err
 	}
 	s.seen[i]++
 	return r.counts != nil && s.seen[i] == r.counts[i], nil
 }
 
-// leave takes enter back.
-func (r *Reducer) leave(s *step, i int) {
+// undoMarkLocked takes beginMark back.
+func (r *Reducer) undoMarkLocked(s *step, i int) {
 	s.marks[i] = unmarked
 	s.used[i] = 0
 	s.seen[i] = max(0, s.seen[i]-1)
 }
 
-// markable, with the mutex held, says whether parameter i can be marked now.
-func (r *Reducer) markable(i int) error {
-	if err := r.usable(); err != nil {
+// markableLocked says whether parameter i can be marked now.
+func (r *Reducer) markableLocked(i int) error {
+	if err := r.usableLocked(); err != nil {
 		return err
 	}
 	if i < 0 || i >= len(r.params) {
@@ -183,13 +183,13 @@ func (r *Reducer) markable(i int) error {
 		return r.graphChanged(s, i)
 	}
 	if s.marks[i] != unmarked {
-		return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrReadyTwice,
+		return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Code: ErrReadyTwice,
 			Hint: "call Wait once after each backward pass; a shared parameter is ready when its last use is"}
 	}
 	return nil
 }
 
-func (r *Reducer) usable() error {
+func (r *Reducer) usableLocked() error {
 	if r.closed {
 		return ErrClosed
 	}
@@ -199,13 +199,13 @@ func (r *Reducer) usable() error {
 	return r.inStepLocked()
 }
 
-func (r *Reducer) mark(s *step, i int) {
+func (r *Reducer) markReadyLocked(s *step, i int) {
 	s.marks[i] = marked
 	s.clock.mark()
-	if !r.fixed && !r.counting() {
+	if !r.fixed && !r.countingLocked() {
 		s.order = append(s.order, i)
 	}
-	b := r.places[i].bucket
+	b := r.locators[i].bucket
 	s.pending[b]--
 	r.trace.mark(b, s.pending[b] == 0)
 	if s.pending[b] == 0 {
@@ -217,7 +217,7 @@ func (r *Reducer) mark(s *step, i int) {
 func (r *Reducer) missing(s *step) error {
 	var names []string
 	for i, m := range s.marks {
-		if m == copying || m == unmarked && !r.findUnused && !r.counting() {
+		if m == copying || m == unmarked && !r.findUnused && !r.countingLocked() {
 			if r.opts.StaticGraph && m == unmarked {
 				return r.graphChanged(s, i)
 			}
@@ -227,7 +227,7 @@ func (r *Reducer) missing(s *step) error {
 	if names == nil {
 		return nil
 	}
-	return &ParameterError{Rank: r.opts.Group.Rank(), Names: names, Kind: ErrNotReady,
+	return &ParameterError{Rank: r.opts.Group.Rank(), Names: names, Code: ErrNotReady,
 		Hint: "mark every parameter once a step; one that the step did not use is marked with MarkUnused, or found with Options.Unused"}
 }
 
@@ -237,6 +237,6 @@ func (r *Reducer) graphChanged(s *step, i int) error {
 	if s.seen[i] >= r.counts[i] {
 		detail = fmt.Sprintf("it was marked %d times in the first step and is marked once more in this one", r.counts[i])
 	}
-	return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrGraphChanged, Detail: detail,
+	return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Code: ErrGraphChanged, Detail: detail,
 		Hint: "with Options.StaticGraph every step uses every parameter as often as the first one did"}
 }

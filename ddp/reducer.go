@@ -7,7 +7,7 @@ import (
 	"slices"
 	"sync"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -15,12 +15,13 @@ import (
 // Ready, ReadyFrom and Gradient may be called from any goroutine; one step at a
 // time; Wait when all parameters of the step were marked.
 type Reducer struct {
-	opts   Options
-	order  Order // what Options.Order came to
-	trace  *trace
-	sum    bool // no hook: gradients are divided before they are summed
-	params []*pyhook.Parameter
-	places []place // by parameter
+	memory   memory
+	opts     Options
+	order    Order // what Options.Order came to
+	trace    *trace
+	sum      bool // no hook: gradients are divided before they are summed
+	params   []*c10d.Parameter
+	locators []locator // by parameter
 	// findUnused is UnusedFind, and no StaticGraph (dynamic_graph_find_unused).
 	findUnused bool
 
@@ -42,11 +43,11 @@ type Reducer struct {
 	fixed     bool            // the buckets are not made anew (any more)
 	moved     []*bucket       // those of before they were, until the next step ends
 
-	sparse  bool                     // some parameter is
-	reduced []*pyhook.SparseGradient // by parameter: the last results of the sparse ones
+	sparse  bool                   // some parameter is
+	reduced []*c10d.SparseGradient // by parameter: the last results of the sparse ones
 	log     log
 
-	thread pyhook.BoundThread // the launcher's
+	thread c10d.BoundThread // the launcher's
 
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
@@ -55,7 +56,7 @@ type Reducer struct {
 // NewReducer assigns params to buckets, allocates them and (unless told not to)
 // checks that all ranks have the same parameters: a collective. The parameters
 // and the hook stay the caller's, who closes them after the Reducer.
-func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (*Reducer, error) {
+func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*Reducer, error) {
 	if opts.Group == nil {
 		return nil, errors.New("ddp: Options.Group is nil")
 	}
@@ -75,6 +76,10 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if err := checkGiven(params, opts.Buckets); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
+	memory, err := memoryFor(params)
+	if err != nil {
+		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
+	}
 	sum := opts.Hook == nil
 	if sum {
 		opts.Hook = sumHook{opts.Group}
@@ -83,10 +88,9 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 		return nil, fmt.Errorf("ddp, rank %d: Options.Join with StaticGraph: a rank that has joined cannot count", rank)
 	}
 	find := opts.Unused == UnusedFind && !opts.StaticGraph
-	r := &Reducer{opts: opts, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*pyhook.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
+	r := &Reducer{opts: opts, memory: memory, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*c10d.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
-	err := r.setOrder()
-	if err != nil {
+	if err := r.setOrder(); err != nil {
 		return nil, err
 	}
 	if err := r.checkSparse(); err != nil {
@@ -98,7 +102,7 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
 	}
-	if r.buckets, r.places, err = r.makeBuckets(r.firstLayout()); err != nil {
+	if r.buckets, r.locators, err = r.makeBuckets(r.firstLayout()); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
 	r.log.sizes = r.bucketSizes()
@@ -121,11 +125,11 @@ func NewReducer(ctx context.Context, params []*pyhook.Parameter, opts Options) (
 func (r *Reducer) Gradient(i int) *tensor.Tensor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.view(i)
+	return r.viewLocked(i)
 }
 
-func (r *Reducer) view(i int) *tensor.Tensor {
-	return r.buckets[r.places[i].bucket].views[r.places[i].at]
+func (r *Reducer) viewLocked(i int) *tensor.Tensor {
+	return r.buckets[r.locators[i].bucket].views[r.locators[i].at]
 }
 
 // Buckets returns the parameters' indices by bucket, in the order of reduction.
@@ -152,17 +156,17 @@ func (r *Reducer) Close() { r.closeOnce.Do(r.close) }
 func (r *Reducer) close() {
 	r.mu.Lock()
 	r.closed = true
-	r.stop(r.step, ErrClosed)
+	r.stopLocked(r.step, ErrClosed)
 	r.mu.Unlock()
 	<-r.ended
 
 	r.mu.Lock()
-	r.dropCarried()
+	r.dropCarriedLocked()
 	for r.waiting {
 		r.wake.Wait()
 	}
 	r.mu.Unlock()
-	r.settle(r.step)
+	r.releaseStep(r.step)
 	r.trace.close()
 	closeGradients(r.reduced)
 	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {

@@ -15,8 +15,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -26,9 +27,9 @@ func TestGradientsAreTheMeanOverTheRanks(t *testing.T) {
 			t.Run(strconv.Itoa(size)+" ranks, "+name, func(t *testing.T) {
 				groups := memoryGroups(size)
 				onRanks(size, func(rank int) {
-					var h pyhook.CommHook = &pyhook.AllReduceCommHook{Group: groups[rank]}
+					var h c10d.CommHook = &hooks.AllReduceCommHook{Group: groups[rank]}
 					if name == "FP16CompressCommHook" {
-						h = &pyhook.FP16CompressCommHook{Group: groups[rank]}
+						h = &hooks.FP16CompressCommHook{Group: groups[rank]}
 					}
 					meanOverRanks(t, groups[rank], h)
 				})
@@ -46,7 +47,7 @@ func onRanks(size int, f func(rank int)) {
 	wait.Wait()
 }
 
-func meanOverRanks(t *testing.T, group *memoryGroup, h pyhook.CommHook) {
+func meanOverRanks(t *testing.T, group *memoryGroup, h c10d.CommHook) {
 	params := parameters([]int64{3, 2}, nil, []int64{4}, []int64{0}, []int64{1, 5})
 	r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: group, Hook: h, BucketCapMB: twoFloats})
 	if !assert.NoError(t, err) {
@@ -136,7 +137,7 @@ func TestHooksAreCalledInBucketOrderAndNotByTheMarker(t *testing.T) {
 	const n = 8
 	var calls []int
 	var callers []string
-	h := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		calls, callers = append(calls, b.Index()), append(callers, goroutine())
 		return identity(ctx, b)
 	}}
@@ -208,12 +209,12 @@ func (b backend) Backend() string { return b.name }
 func TestAutoOverlapsWhereItIsSafe(t *testing.T) {
 	for _, c := range []struct {
 		backend string
-		hook    pyhook.CommHook
+		hook    c10d.CommHook
 		order   ddp.Order
 	}{
 		{"gloo", hook{run: identity}, ddp.Serial},
 		{"gloo", nil, ddp.Overlapped}, // the default hook says so itself
-		{"gloo", &pyhook.FP16CompressCommHook{}, ddp.Overlapped},
+		{"gloo", &hooks.FP16CompressCommHook{}, ddp.Overlapped},
 		{"gloo", chained{}, ddp.Serial},
 		{"gloo", independent{says: true}, ddp.Ordered},
 		{"gloo", independent{}, ddp.Serial},
@@ -278,7 +279,7 @@ func TestBucketsAreFilledFromTheLastParameter(t *testing.T) {
 func TestParametersOfEveryKindAreReduced(t *testing.T) {
 	params := parameters(nil, []int64{0}, []int64{0, 3}, []int64{1 << 20}, []int64{2})
 	params[2].DType = tensor.Float64 // alone of its dtype: a bucket of nothing
-	half := &pyhook.Parameter{Name: "half", Shape: []int64{3}, DType: tensor.BFloat16}
+	half := &c10d.Parameter{Name: "half", Shape: []int64{3}, DType: tensor.BFloat16}
 	params = append(params, half)
 	groups := memoryGroups(2)
 	onRanks(2, func(rank int) {
@@ -314,7 +315,7 @@ func TestAReducerNeedsAGroupAndParameters(t *testing.T) {
 	noLeaks(t, func() {
 		for _, c := range []struct {
 			opts   ddp.Options
-			params []*pyhook.Parameter
+			params []*c10d.Parameter
 			want   string
 		}{
 			{ddp.Options{}, scalars(1), "Options.Group is nil"},
@@ -322,7 +323,7 @@ func TestAReducerNeedsAGroupAndParameters(t *testing.T) {
 			{ddp.Options{Group: group}, append(scalars(1), nil), "parameter 1 is nil"},
 			{ddp.Options{Group: group}, parameters([]int64{2}, []int64{-1}), "negative size"},
 			{ddp.Options{Group: group}, parameters([]int64{2}, []int64{1 << 40, 1 << 40}), "too many elements"},
-			{ddp.Options{Group: group}, []*pyhook.Parameter{{Name: "untyped", Shape: []int64{1}}}, "invalid dtype"},
+			{ddp.Options{Group: group}, []*c10d.Parameter{{Name: "untyped", Shape: []int64{1}}}, "invalid dtype"},
 		} {
 			_, err := ddp.NewReducer(soon(t), c.params, c.opts)
 			require.ErrorContains(t, err, c.want)

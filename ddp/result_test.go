@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -46,8 +46,8 @@ func view(t *testing.T, x *tensor.Tensor, offset int64, shape, strides []int64) 
 
 // returning is a hook whose futures have this value.
 func returning(result *tensor.Tensor) hook {
-	return hook{run: func(context.Context, *pyhook.GradBucket) (*pyhook.Future, error) {
-		return pyhook.CompletedFuture(pyhook.TensorValue(result), nil), nil
+	return hook{run: func(context.Context, *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+		return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: result}, nil), nil
 	}}
 }
 
@@ -85,9 +85,9 @@ func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
 // A result that overlaps the bucket in another layout.
 func TestAResultThatIsTheBucketReversedIsCopiedRight(t *testing.T) {
 	var reversed *tensor.Tensor
-	h := hook{run: func(_ context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	h := hook{run: func(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		reversed = must(b.Buffer().View(2, []int64{3}, []int64{-1}))
-		return pyhook.CompletedFuture(pyhook.TensorValue(reversed), nil), nil
+		return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{Tensor: reversed}, nil), nil
 	}}
 	r := reducer(t, scalars(3), ddp.Options{Hook: h})
 	setAll(t, r, 3)
@@ -100,7 +100,7 @@ func TestAResultThatIsTheBucketReversedIsCopiedRight(t *testing.T) {
 }
 
 func TestGradientsInTheTrainersMemoryComeBackInTheirOwnForm(t *testing.T) {
-	doubled := hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	doubled := hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		for i := range floats(b.Buffer()) {
 			floats(b.Buffer())[i] *= 2
 		}
@@ -140,10 +140,10 @@ func TestAGradientThatCannotBeCopiedLeavesItsParameterUnmarked(t *testing.T) {
 }
 
 func TestMixedDTypesHaveBucketsOfTheirOwn(t *testing.T) {
-	var params []*pyhook.Parameter
+	var params []*c10d.Parameter
 	dtypes := []tensor.DType{tensor.Float32, tensor.Float64, tensor.Float16, tensor.BFloat16, tensor.Complex64}
 	for i := range 2 * len(dtypes) {
-		params = append(params, &pyhook.Parameter{Name: "p", Shape: []int64{int64(i%3 + 1)}, DType: dtypes[i%len(dtypes)]})
+		params = append(params, &c10d.Parameter{Name: "p", Shape: []int64{int64(i%3 + 1)}, DType: dtypes[i%len(dtypes)]})
 	}
 	r := reducer(t, params, ddp.Options{Hook: hook{run: identity}})
 	assert.Equal(t, [][]int{{9, 4}, {8, 3}, {7, 2}, {6, 1}, {5, 0}}, r.Buckets())

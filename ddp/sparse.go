@@ -4,21 +4,20 @@ import (
 	"errors"
 	"fmt"
 
-	"pyhook/pyhook"
-	"pyhook/tensor"
+	"pyhook/c10d"
 )
 
-// ReadySparse is Ready for a sparse parameter (pyhook.Parameter.Sparse): g is this
+// ReadySparse is Ready for a sparse parameter (c10d.Parameter.Sparse): g is this
 // step's local gradient, of any number of rows. Its memory is shared with hooks,
 // which may change the values in place, as they may a Gradient; it must stay
 // until Wait, which writes nothing to it. In NoSync, and where StaticGraph has
 // several marks, g is all that was added up so far: rows may just be appended to
 // those of before. The error is ErrSparse for a dense parameter,
-// pyhook.ErrSparseGradient for indices and values that are no gradient of the
+// c10d.ErrSparseGradient for indices and values that are no gradient of the
 // parameter, and else as Ready's; the parameter is not marked then.
-func (r *Reducer) ReadySparse(i int, g *pyhook.SparseGradient) error {
+func (r *Reducer) ReadySparse(i int, g *c10d.SparseGradient) error {
 	if i >= 0 && i < len(r.params) && r.params[i].Sparse {
-		own, err := pyhook.CheckSparseGradient(g, r.params[i])
+		own, err := c10d.CheckSparseGradient(g, r.params[i])
 		if err != nil {
 			return r.gradientError(i, err)
 		}
@@ -30,17 +29,17 @@ func (r *Reducer) ReadySparse(i int, g *pyhook.SparseGradient) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.markable(i); err != nil {
+	if err := r.markableLocked(i); err != nil {
 		return err
 	}
 	return r.kindError(i)
 }
 
 // markSparse takes g over.
-func (r *Reducer) markSparse(i int, g *pyhook.SparseGradient) error {
+func (r *Reducer) markSparse(i int, g *c10d.SparseGradient) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, err := r.enter(i, true)
+	last, err := r.beginMarkLocked(i, true)
 	if err != nil {
 		return err
 	}
@@ -52,7 +51,7 @@ func (r *Reducer) markSparse(i int, g *pyhook.SparseGradient) error {
 	r.step.sparse[i].Close()
 	r.step.sparse[i] = g
 	if last {
-		r.mark(r.step, i)
+		r.markReadyLocked(r.step, i)
 	}
 	return nil
 }
@@ -61,7 +60,7 @@ func (r *Reducer) markSparse(i int, g *pyhook.SparseGradient) error {
 // that succeeded: each place once, sorted, and as many rows as the ranks together
 // have. nil before that, and for a dense parameter. It belongs to the reducer and
 // is gone at the end of the next Wait that succeeds, and at Close.
-func (r *Reducer) SparseGradient(i int) *pyhook.SparseGradient {
+func (r *Reducer) SparseGradient(i int) *c10d.SparseGradient {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -73,7 +72,7 @@ func (r *Reducer) SparseGradient(i int) *pyhook.SparseGradient {
 // kindError is of a sparse parameter that was marked as a dense one, or the other
 // way round.
 func (r *Reducer) kindError(i int) error {
-	e := &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Kind: ErrSparse}
+	e := &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Code: ErrSparse}
 	if r.params[i].Sparse {
 		e.Detail, e.Hint = "its gradient is sparse", "mark it with ReadySparse (MarkUnused without memory), or make it dense: Parameter.Sparse on every rank"
 	} else {
@@ -82,8 +81,7 @@ func (r *Reducer) kindError(i int) error {
 	return e
 }
 
-// checkSparse says whether the hook can reduce the parameters' gradients, and
-// makes Auto's order one that it can do.
+// checkSparse says whether the hook can reduce the parameters' gradients.
 func (r *Reducer) checkSparse() error {
 	for _, p := range r.params {
 		if !p.Sparse {
@@ -93,22 +91,16 @@ func (r *Reducer) checkSparse() error {
 		if len(p.Shape) == 0 {
 			return fmt.Errorf("ddp, rank %d: %s is sparse and has no dimensions", r.opts.Group.Rank(), p.Name)
 		}
-		if _, ok := r.opts.Hook.(pyhook.SparseCommHook); !ok {
-			return fmt.Errorf("ddp, rank %d: %w: %s is sparse and the hook (%T) is no pyhook.SparseCommHook: "+
+		if _, ok := r.opts.Hook.(c10d.SparseHook); !ok {
+			return fmt.Errorf("ddp, rank %d: %w: %s is sparse and the hook (%T) is not a c10d.SparseHook: "+
 				"use one (AllReduceCommHook, Python's hooks, or none), or make the gradient dense", r.opts.Group.Rank(), ErrSparse, p.Name, r.opts.Hook)
-		}
-		if _, ok := r.opts.Hook.(pyhook.ChainedSparseHook); r.order == Ordered && !ok {
-			if r.opts.Order == Ordered {
-				return fmt.Errorf("ddp, rank %d: %w: Options.Order is Ordered, %s is sparse, and the hook is no pyhook.ChainedSparseHook: use Auto or Serial", r.opts.Group.Rank(), ErrSparse, p.Name)
-			}
-			r.order = Serial
 		}
 	}
 	return nil
 }
 
 // callSparse, by the launcher, calls the hook for a sparse bucket.
-func (r *Reducer) callSparse(s *step, res *result, b *bucket) (*pyhook.Future, pyhook.Chain, error) {
+func (r *Reducer) callSparse(s *step, res *result, b *bucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	i := b.params[0]
 	g := s.sparse[i]
 	if g == nil {
@@ -128,33 +120,29 @@ func (r *Reducer) callSparse(s *step, res *result, b *bucket) (*pyhook.Future, p
 	}
 	var err error
 	// It looks at the indices again: they are the trainer's memory.
-	if res.sparse, err = pyhook.NewSparseGradBucket(res.timing.Bucket, len(r.buckets), r.params[i], g); err != nil {
+	if res.grad, err = c10d.NewSparseGradBucket(res.timing.Bucket, len(r.buckets), r.params[i], g); err != nil {
 		return nil, nil, err
 	}
 	res.timing.Bytes = g.Indices.Bytes() + g.Values.Bytes()
-	if h, ok := r.opts.Hook.(pyhook.ChainedSparseHook); ok && r.chained() {
-		return h.RunSparseHookChained(s.ctx, res.sparse)
-	}
-	future, err := r.opts.Hook.(pyhook.SparseCommHook).RunSparseHook(s.ctx, res.sparse)
-	return future, nil, err
+	return r.callWith(s, res.grad)
 }
 
 // noRows is the gradient of a step that does not use the parameter.
-func (r *Reducer) noRows(i int) (*pyhook.SparseGradient, error) {
+func (r *Reducer) noRows(i int) (*c10d.SparseGradient, error) {
 	dims := 1
 	if before := r.SparseGradient(i); before != nil {
 		dims = int(before.Indices.Shape()[0])
 	}
-	return pyhook.NewSparseGradient(r.params[i], dims, 0)
+	return c10d.NewSparseGradient(r.params[i], dims, 0)
 }
 
 // copyOf is parameter i's gradient in memory of its own.
-func (r *Reducer) copyOf(i int, g *pyhook.SparseGradient) (*pyhook.SparseGradient, error) {
-	c, err := pyhook.NewSparseGradient(r.params[i], int(g.Indices.Shape()[0]), g.NNZ())
+func (r *Reducer) copyOf(i int, g *c10d.SparseGradient) (*c10d.SparseGradient, error) {
+	c, err := c10d.NewSparseGradient(r.params[i], int(g.Indices.Shape()[0]), g.NNZ())
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(tensor.Copy(c.Indices, g.Indices), tensor.Copy(c.Values, g.Values)); err != nil {
+	if err := errors.Join(r.memory.Copy(c.Indices, g.Indices), r.memory.Copy(c.Values, g.Values)); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -163,27 +151,27 @@ func (r *Reducer) copyOf(i int, g *pyhook.SparseGradient) (*pyhook.SparseGradien
 
 // fillSparse is fill for a sparse parameter.
 func (r *Reducer) fillSparse(s *step, i int) {
-	if c := &r.carried[i]; !r.counting() && c.used {
+	if c := &r.carried[i]; !r.countingLocked() && c.used {
 		s.used[i] = 1
 		s.sparse[i], c.sparse = c.sparse, nil
 	}
 }
 
-// parseSparse reads a result for take.
+// parseSparse reads a result for storeReduced.
 func (r *Reducer) parseSparse(res *result, b *bucket) error {
-	g, err := r.opts.Hook.(pyhook.SparseCommHook).ParseSparseHookResult(res.sparse, res.value)
+	g, err := r.opts.Hook.(c10d.SparseHook).ParseSparseHookResult(res.grad, res.value)
 	if err != nil {
 		return err
 	}
 	defer g.Close()
-	if res.reduced, err = pyhook.CheckSparseGradient(g, r.params[b.params[0]]); err != nil {
-		return fmt.Errorf("%w: %w", pyhook.ErrBadResult, err)
+	if res.reduced, err = c10d.CheckSparseGradient(g, r.params[b.params[0]]); err != nil {
+		return fmt.Errorf("%w: %w", c10d.ErrBadResult, err)
 	}
 	return nil
 }
 
-// take makes the result the parameter's reduced gradient.
-func (r *Reducer) take(res *result, b *bucket) {
+// storeReduced makes the result the parameter's reduced gradient.
+func (r *Reducer) storeReduced(res *result, b *bucket) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i := b.params[0]
@@ -194,14 +182,13 @@ func (r *Reducer) take(res *result, b *bucket) {
 // closeSparse lets go of a result's sparse bucket when nothing works on it.
 func (res *result) closeSparse() {
 	res.reduced.Close()
-	if res.sparse == nil {
-		return
+	switch {
+	case res.grad == nil || res.grad.Sparse() == nil:
+	case res.future == nil:
+		res.grad.Close()
+	default:
+		whenDone(res.future, res.grad.Close)
 	}
-	if res.future == nil {
-		res.sparse.Close()
-		return
-	}
-	whenDone(res.future, res.sparse.Close)
 }
 
 // bytes are the buffer's; those of a sparse bucket are known when it is called.
@@ -212,7 +199,7 @@ func (b *bucket) bytes() int64 {
 	return b.buffer.Bytes()
 }
 
-func closeGradients(list []*pyhook.SparseGradient) {
+func closeGradients(list []*c10d.SparseGradient) {
 	for i, g := range list {
 		g.Close()
 		list[i] = nil

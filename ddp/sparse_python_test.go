@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
@@ -65,17 +67,17 @@ func TestABadPythonHookForASparseBucketIsAStepErrorAndTheNextStepWorks(t *testin
 		kind error
 		says string
 	}{
-		"gives_dense":       {pyhook.ErrSparse, "a torch.strided tensor for a bucket of layout torch.sparse_coo"},
-		"gives_rows":        {pyhook.ErrSparse, "torch.sparse_csr"},
-		"gives_other_shape": {pyhook.ErrShort, "shape (6, 3), not (6, 2)"},
-		"gives_two_dims":    {pyhook.ErrSparse, "2 sparse dimensions, not 1"},
-		"gives_complex":     {pyhook.ErrComplex, "imaginary"},
-		"gives_none_value":  {pyhook.ErrNotTensor, "None"},
-		"gives_meta":        {pyhook.ErrSparse, "layout"},
-		"returns_none":      {pyhook.ErrNoneResult, "(None)"},
-		"raises":            {pyhook.ErrRaised, "ValueError: boom"},
-		"no_such_operation": {pyhook.ErrRaised, "hint: the bucket's buffer is a sparse gradient"},
-		"fails_later":       {pyhook.ErrFutureFailed, "hint: the bucket's buffer is a sparse gradient"},
+		"gives_dense":       {c10d.ErrSparse, "a torch.strided tensor for a bucket of layout torch.sparse_coo"},
+		"gives_rows":        {c10d.ErrSparse, "torch.sparse_csr"},
+		"gives_other_shape": {c10d.ErrShort, "shape (6, 3), not (6, 2)"},
+		"gives_two_dims":    {c10d.ErrSparse, "2 sparse dimensions, not 1"},
+		"gives_complex":     {c10d.ErrComplex, "imaginary"},
+		"gives_none_value":  {c10d.ErrNotTensor, "None"},
+		"gives_meta":        {c10d.ErrSparse, "layout"},
+		"returns_none":      {c10d.ErrNoneResult, "(None)"},
+		"raises":            {c10d.ErrRaised, "ValueError: boom"},
+		"no_such_operation": {c10d.ErrRaised, "hint: the bucket's buffer is a sparse gradient"},
+		"fails_later":       {c10d.ErrFutureFailed, "hint: the bucket's buffer is a sparse gradient"},
 	} {
 		t.Run(spec, func(t *testing.T) {
 			noLeaks(t, func() {
@@ -99,7 +101,7 @@ func TestABadPythonHookForASparseBucketIsAStepErrorAndTheNextStepWorks(t *testin
 					var step *ddp.StepError
 					require.ErrorAs(t, err, &step)
 					assert.Equal(t, 1, step.Bucket)
-					var of *pyhook.HookError
+					var of *c10d.Error
 					require.ErrorAs(t, err, &of)
 					assert.Equal(t, 1, of.Bucket)
 					assert.Equal(t, 0, of.Rank)
@@ -118,16 +120,16 @@ func TestPyTorchsCompressingHooksOnASparseGradient(t *testing.T) {
 		kind error
 		says string
 	}{
-		{"powersgd", pyhook.ErrSparse, "powerSGD_hook does not reduce sparse gradients"},
-		{"batched_powersgd", pyhook.ErrSparse, "batched_powerSGD_hook does not reduce sparse gradients"},
-		{"fp16_wrapper(powersgd)", pyhook.ErrSparse, "powerSGD_hook does not reduce sparse gradients"},
-		{"quantize_perchannel", pyhook.ErrRaised, "hint: the bucket's buffer is a sparse gradient"},
+		{"powersgd", c10d.ErrSparse, "powerSGD_hook does not reduce sparse gradients"},
+		{"batched_powersgd", c10d.ErrSparse, "batched_powerSGD_hook does not reduce sparse gradients"},
+		{"fp16_wrapper(powersgd)", c10d.ErrSparse, "powerSGD_hook does not reduce sparse gradients"},
+		{"quantize_perchannel", c10d.ErrRaised, "hint: the bucket's buffer is a sparse gradient"},
 	} {
 		t.Run(c.spec, func(t *testing.T) {
 			params := embedding()[:1] // of a dense bucket before it, a quantised one's future would never end
 			defer closeParameters(params)
 			var state any
-			if c.kind == pyhook.ErrSparse {
+			if c.kind == c10d.ErrSparse {
 				made, err := rt.NewState("powersgd", map[string]any{"start_powerSGD_iter": 2}, world)
 				require.NoError(t, err)
 				defer made.Close()
@@ -171,24 +173,24 @@ func TestAClosedHookFailsTheSparseBucket(t *testing.T) {
 	defer closeParameters(params)
 	h := python(t, "allreduce", nil)
 	g := coo(t, []int64{1}, 1)
-	b, err := pyhook.NewSparseGradBucket(0, 1, params[0], g)
+	b, err := c10d.NewSparseGradBucket(0, 1, params[0], g)
 	require.NoError(t, err)
 	defer b.Close()
 	assert.True(t, b.IsLast())
-	assert.Equal(t, []any{0, 1, params[0], int64(1)}, []any{b.Index(), b.Count(), b.Parameter(), b.Gradient().NNZ()})
-	_, err = h.ParseSparseHookResult(b, pyhook.TensorValue(tensorOf(t, 1)))
-	require.ErrorIs(t, err, pyhook.ErrBadResult)
+	assert.Equal(t, []any{0, 1, params[0], int64(1)}, []any{b.Index(), b.Count(), b.Parameters()[0], b.Sparse().NNZ()})
+	_, err = h.ParseSparseHookResult(b, c10d.TensorResult{Tensor: tensorOf(t, 1)})
+	require.ErrorIs(t, err, c10d.ErrBadResult)
 	h.Close()
-	_, err = h.RunSparseHook(soon(t), b)
-	require.ErrorIs(t, err, pyhook.ErrClosed)
-	_, err = pyhook.NewSparseGradBucket(1, 1, params[0], g)
+	_, err = h.RunHook(soon(t), b)
+	require.ErrorIs(t, err, c10d.ErrClosed)
+	_, err = c10d.NewSparseGradBucket(1, 1, params[0], g)
 	require.ErrorContains(t, err, "bucket 1 of 1")
-	half := &pyhook.Parameter{Name: "half", Shape: []int64{1, 1}, DType: tensor.Float16}
-	rows := must(pyhook.NewSparseGradient(half, 1, 1))
+	half := &c10d.Parameter{Name: "half", Shape: []int64{1, 1}, DType: tensor.Float16}
+	rows := must(c10d.NewSparseGradient(half, 1, 1))
 	defer rows.Close()
-	_, err = pyhook.AverageSparse(soon(t), world, half, rows)
-	require.ErrorIs(t, err, pyhook.ErrSparseGradient)
+	_, err = hooks.AverageSparse(soon(t), world, half, rows)
+	require.ErrorIs(t, err, c10d.ErrSparseGradient)
 	require.ErrorContains(t, err, "only float32 and float64")
-	_, err = pyhook.NewSparseGradient(half, 3, 1)
-	require.ErrorIs(t, err, pyhook.ErrSparseGradient)
+	_, err = c10d.NewSparseGradient(half, 3, 1)
+	require.ErrorIs(t, err, c10d.ErrSparseGradient)
 }

@@ -8,27 +8,28 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
+	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
-	"pyhook/memgroup"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
 // embedding is p0, sparse of shape [6 2], and p1, dense of one element.
-func embedding() []*pyhook.Parameter {
+func embedding() []*c10d.Parameter {
 	params := parameters([]int64{6, 2}, []int64{1})
 	params[0].Sparse = true
 	return params
 }
 
 // coo is a gradient of an embedding [n 2]: row k has values[k] and ten times that.
-func coo(t *testing.T, indices []int64, values ...float32) *pyhook.SparseGradient {
+func coo(t *testing.T, indices []int64, values ...float32) *c10d.SparseGradient {
 	t.Helper()
 	flat := make([]float32, 0, 2*len(values))
 	for _, v := range values {
 		flat = append(flat, v, 10*v)
 	}
-	g := &pyhook.SparseGradient{
+	g := &c10d.SparseGradient{
 		Indices: must(tensor.FromSlice(indices, 1, int64(len(indices)))),
 		Values:  must(tensor.FromSlice(flat, int64(len(values)), 2)),
 	}
@@ -37,7 +38,7 @@ func coo(t *testing.T, indices []int64, values ...float32) *pyhook.SparseGradien
 }
 
 // cooText shows a gradient's rows: index and first value.
-func cooText(g *pyhook.SparseGradient) string {
+func cooText(g *c10d.SparseGradient) string {
 	if g == nil {
 		return "nil"
 	}
@@ -50,7 +51,7 @@ func cooText(g *pyhook.SparseGradient) string {
 }
 
 // sparseStep is a step of the embedding, whose dense parameter is the rank.
-func sparseStep(t *testing.T, r *ddp.Reducer, rank int, g *pyhook.SparseGradient) {
+func sparseStep(t *testing.T, r *ddp.Reducer, rank int, g *c10d.SparseGradient) {
 	t.Helper()
 	floats(r.Gradient(1))[0] = float32(rank)
 	assert.NoError(t, r.Ready(1))
@@ -72,7 +73,7 @@ func onEmbedding(t *testing.T, opts ddp.Options, hook bool, f func(rank int, r *
 		opts := opts
 		opts.Group = groups[rank]
 		if hook {
-			opts.Hook = &pyhook.AllReduceCommHook{Group: groups[rank]}
+			opts.Hook = &hooks.AllReduceCommHook{Group: groups[rank]}
 		}
 		r, err := ddp.NewReducer(soon(t), embedding(), opts)
 		if assert.NoError(t, err) {
@@ -112,13 +113,13 @@ func TestSparseGradientsAreAveragedOverTheRanks(t *testing.T) {
 func TestAStepMayHaveNoRows(t *testing.T) {
 	onEmbedding(t, ddp.Options{Unused: ddp.UnusedFind}, false, func(rank int, r *ddp.Reducer) {
 		for _, c := range []struct {
-			rows [2]*pyhook.SparseGradient
+			rows [2]*c10d.SparseGradient
 			want string
 			used bool
 		}{
-			{[2]*pyhook.SparseGradient{coo(t, []int64{2}, 4), nil}, "2:2,20 ", true},
-			{[2]*pyhook.SparseGradient{}, "", false},
-			{[2]*pyhook.SparseGradient{nil, coo(t, []int64{}, nil...)}, "", true},
+			{[2]*c10d.SparseGradient{coo(t, []int64{2}, 4), nil}, "2:2,20 ", true},
+			{[2]*c10d.SparseGradient{}, "", false},
+			{[2]*c10d.SparseGradient{nil, coo(t, []int64{}, nil...)}, "", true},
 		} {
 			sparseStep(t, r, rank, c.rows[rank])
 			assert.Equal(t, c.want, cooText(r.SparseGradient(0)))
@@ -195,7 +196,7 @@ func TestTwoSparseDimensions(t *testing.T) {
 		}
 		defer r.Close()
 		for step := range 2 {
-			g := &pyhook.SparseGradient{Indices: must(tensor.FromSlice([]int64{1, 0, 0, 2}, 2, 2)), Values: must(tensor.FromSlice([]float32{2, 4, 6, 8}, 2, 2))}
+			g := &c10d.SparseGradient{Indices: must(tensor.FromSlice([]int64{1, 0, 0, 2}, 2, 2)), Values: must(tensor.FromSlice([]float32{2, 4, 6, 8}, 2, 2))}
 			if rank == 0 || step == 0 {
 				assert.NoError(t, r.ReadySparse(0, g))
 			} else {
@@ -209,11 +210,11 @@ func TestTwoSparseDimensions(t *testing.T) {
 			g.Close()
 		}
 		// The ranks' sparse dimensions differ: an error on each.
-		g := must(pyhook.NewSparseGradient(params[0], 2-rank, 1))
+		g := must(c10d.NewSparseGradient(params[0], 2-rank, 1))
 		defer g.Close()
 		assert.NoError(t, r.ReadySparse(0, g))
 		_, err = r.Wait(soon(t))
-		assert.ErrorIs(t, err, pyhook.ErrSparseGradient)
+		assert.ErrorIs(t, err, c10d.ErrSparseGradient)
 		assert.ErrorContains(t, err, "2 sparse dimensions on rank 0 and 1 on rank 1")
 	})
 }
@@ -237,25 +238,25 @@ func TestASparseGradientThatIsNoneIsRefused(t *testing.T) {
 			strided := must(wide.View(0, []int64{1, 2}, []int64{4, 2}))
 			defer strided.Close()
 			for name, c := range map[string]struct {
-				g    *pyhook.SparseGradient
+				g    *c10d.SparseGradient
 				want string
 			}{
 				"nil":                 {nil, "nil"},
-				"no values":           {&pyhook.SparseGradient{Indices: of(i64, 1, 1)}, "nil"},
-				"no indices":          {&pyhook.SparseGradient{Values: of(f32, 1, 2)}, "nil"},
-				"closed":              {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: closed}, "closed"},
-				"indices of one axis": {&pyhook.SparseGradient{Indices: of(i64, 1), Values: of(f32, 1, 2)}, "of shape [sparse dimensions, nnz]"},
-				"int32 indices":       {&pyhook.SparseGradient{Indices: of(tensor.Int32, 1, 1), Values: of(f32, 1, 2)}, "not int64"},
-				"too many dimensions": {&pyhook.SparseGradient{Indices: of(i64, 3, 1), Values: of(f32, 1)}, "[3 1] for a parameter of shape [6 2]"},
-				"other rows":          {&pyhook.SparseGradient{Indices: of(i64, 1, 2), Values: of(f32, 1, 2)}, "not float32[2 2]"},
-				"other width":         {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: of(f32, 1, 3)}, "not float32[1 2]"},
-				"other dtype":         {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: of(tensor.Float64, 1, 2)}, "not float32"},
-				"strided":             {&pyhook.SparseGradient{Indices: of(i64, 1, 1), Values: strided}, "contiguous"},
+				"no values":           {&c10d.SparseGradient{Indices: of(i64, 1, 1)}, "nil"},
+				"no indices":          {&c10d.SparseGradient{Values: of(f32, 1, 2)}, "nil"},
+				"closed":              {&c10d.SparseGradient{Indices: of(i64, 1, 1), Values: closed}, "closed"},
+				"indices of one axis": {&c10d.SparseGradient{Indices: of(i64, 1), Values: of(f32, 1, 2)}, "of shape [sparse dimensions, nnz]"},
+				"int32 indices":       {&c10d.SparseGradient{Indices: of(tensor.Int32, 1, 1), Values: of(f32, 1, 2)}, "not int64"},
+				"too many dimensions": {&c10d.SparseGradient{Indices: of(i64, 3, 1), Values: of(f32, 1)}, "[3 1] for a parameter of shape [6 2]"},
+				"other rows":          {&c10d.SparseGradient{Indices: of(i64, 1, 2), Values: of(f32, 1, 2)}, "not float32[2 2]"},
+				"other width":         {&c10d.SparseGradient{Indices: of(i64, 1, 1), Values: of(f32, 1, 3)}, "not float32[1 2]"},
+				"other dtype":         {&c10d.SparseGradient{Indices: of(i64, 1, 1), Values: of(tensor.Float64, 1, 2)}, "not float32"},
+				"strided":             {&c10d.SparseGradient{Indices: of(i64, 1, 1), Values: strided}, "contiguous"},
 				"beyond":              {coo(t, []int64{0, 6}, 1, 2), "index 6 of row 1 is not in 0..5"},
 				"negative":            {coo(t, []int64{-1}, 1), "index -1 of row 0"},
 			} {
 				err := r.ReadySparse(0, c.g)
-				require.ErrorIs(t, err, pyhook.ErrSparseGradient, name)
+				require.ErrorIs(t, err, c10d.ErrSparseGradient, name)
 				require.ErrorContains(t, err, c.want, name)
 				require.ErrorContains(t, err, "rank 0, gradient of p0", name)
 			}
@@ -284,7 +285,7 @@ func TestSparseAndDenseAreNotMixedUp(t *testing.T) {
 func TestAHookMustKnowSparseGradients(t *testing.T) {
 	group := memoryGroups(1)[0]
 	for name, opts := range map[string]ddp.Options{
-		"a Go hook": {Hook: &hook{run: identity}}, "half precision": {Hook: &pyhook.FP16CompressCommHook{Group: group}},
+		"a Go hook": {Hook: &hook{run: identity}}, "half precision": {Hook: &hooks.FP16CompressCommHook{Group: group}},
 	} {
 		opts.Group = group
 		_, err := ddp.NewReducer(soon(t), embedding(), opts)
@@ -310,11 +311,11 @@ func TestRanksWithASparseAndADenseParameterDiffer(t *testing.T) {
 
 // A hook of the trainer's own whose result is no gradient of the parameter.
 type badSparse struct {
-	pyhook.AllReduceCommHook
-	result func() (*pyhook.SparseGradient, error)
+	hooks.AllReduceCommHook
+	result func() (*c10d.SparseGradient, error)
 }
 
-func (h *badSparse) ParseSparseHookResult(*pyhook.SparseGradBucket, pyhook.Value) (*pyhook.SparseGradient, error) {
+func (h *badSparse) ParseSparseHookResult(*c10d.GradBucket, c10d.Result) (*c10d.SparseGradient, error) {
 	return h.result()
 }
 
@@ -323,17 +324,17 @@ func TestABadSparseResultWritesNothing(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			group := memgroup.New(1)[0]
 			defer group.Close()
-			h := &badSparse{AllReduceCommHook: pyhook.AllReduceCommHook{Group: group}}
+			h := &badSparse{AllReduceCommHook: hooks.AllReduceCommHook{Group: group}}
 			r, err := ddp.NewReducer(soon(t), embedding(), ddp.Options{Group: group, Hook: h})
 			require.NoError(t, err)
 			defer r.Close()
-			good := func() (*pyhook.SparseGradient, error) { return coo(t, []int64{2}, 7), nil }
+			good := func() (*c10d.SparseGradient, error) { return coo(t, []int64{2}, 7), nil }
 			h.result = good
 			sparseStep(t, r, 0, coo(t, []int64{1}, 1))
-			for name, result := range map[string]func() (*pyhook.SparseGradient, error){
-				"nil":    func() (*pyhook.SparseGradient, error) { return nil, nil },
-				"beyond": func() (*pyhook.SparseGradient, error) { return coo(t, []int64{9}, 7), nil },
-				"error":  func() (*pyhook.SparseGradient, error) { return nil, errBoom },
+			for name, result := range map[string]func() (*c10d.SparseGradient, error){
+				"nil":    func() (*c10d.SparseGradient, error) { return nil, nil },
+				"beyond": func() (*c10d.SparseGradient, error) { return coo(t, []int64{9}, 7), nil },
+				"error":  func() (*c10d.SparseGradient, error) { return nil, errBoom },
 			} {
 				h.result = result
 				floats(r.Gradient(1))[0] = 3

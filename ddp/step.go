@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -36,22 +36,22 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	cut := context.AfterFunc(ctx, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.stop(s, context.Cause(ctx))
+		r.stopLocked(s, context.Cause(ctx))
 	})
 	defer cut()
 	defer r.trace.waited(time.Now())
 	<-s.finished
-	timings, err = r.collect(s)
+	timings, err = r.finalizeBackward(s)
 	r.logStep(s, err)
 	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
-	if r.used = s.usedSum; r.counting() {
+	if r.used = s.usedSum; r.countingLocked() {
 		r.counts = s.seen
 	}
 	r.mu.Unlock()
-	if layout, err = r.agreeOnLayout(s); err != nil {
+	if layout, err = r.syncBucketIndices(s); err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.broken = err
@@ -63,7 +63,7 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 func (r *Reducer) beginWait() (*step, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.usable(); err != nil {
+	if err := r.usableLocked(); err != nil {
 		return nil, err
 	}
 	if r.noSync {
@@ -75,7 +75,7 @@ func (r *Reducer) beginWait() (*step, error) {
 	r.waiting = true
 	if r.step.stop == nil {
 		// The hooks' context stays: what was launched shall end orderly.
-		r.step.stop = r.markRest(r.step)
+		r.step.stop = r.markRestLocked(r.step)
 	}
 	r.wake.Broadcast()
 	return r.step, nil
@@ -84,27 +84,27 @@ func (r *Reducer) beginWait() (*step, error) {
 // endWait ends the step and begins the next, with new buckets if there is a
 // layout. failed is why the step is not reduced, or nil. The error is that none can begin.
 func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
-	r.settle(s)
+	r.releaseStep(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting = false
 	r.leaveStepLocked(s, failed)
-	r.dropCarried()
+	r.dropCarriedLocked()
 	defer r.wake.Broadcast()
 	if r.closed {
 		return nil
 	}
-	r.freeMoved()
+	r.freeMovedLocked()
 	if layout != nil {
-		if err := r.relayout(layout); err != nil {
+		if err := r.rebuildBucketsLocked(layout); err != nil {
 			r.broken = fmt.Errorf("ddp, rank %d: the step is reduced, but there is no memory for the buckets of the next: %w", r.opts.Group.Rank(), err)
 			return r.broken
 		}
 	}
-	r.freeRetired()
+	r.freeRetiredLocked()
 	for i, old := range r.buckets {
-		if r.apart() {
-			if err := r.renewWork(i); err != nil {
+		if r.usesShadowBuffer() {
+			if err := r.replaceShadowBufferLocked(i); err != nil {
 				r.broken = fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err)
 				return r.broken
 			}
@@ -125,9 +125,9 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	return nil
 }
 
-// settle lets go of what the step holds, and notes the buckets that reductions
+// releaseStep lets go of what the step holds, and notes the buckets that reductions
 // still work on. Idempotent.
-func (r *Reducer) settle(s *step) {
+func (r *Reducer) releaseStep(s *step) {
 	for i, res := range s.results {
 		res.closeSparse()
 		r.buckets[i].busy = res.busy()
@@ -151,21 +151,21 @@ func (r *Reducer) settle(s *step) {
 
 // busy returns the future of what may still write to the bucket: collectives, or, if the call was
 // given up or interrupted, a thread of the hook's that nobody knows of. nil: nothing.
-func (res *result) busy() *pyhook.Future {
+func (res *result) busy() *c10d.Future[c10d.Result] {
 	switch {
-	case res.future != nil && !isDone(res.future):
+	case res.future != nil && !res.future.IsDone():
 		return res.future // done after what is left
-	case res.left != nil && !isDone(res.left):
+	case res.left != nil && !res.left.IsDone():
 		return res.left
-	case errors.Is(res.err, errAbandoned), errors.Is(res.err, pyhook.ErrInterrupted):
-		return pyhook.CompletedFuture(pyhook.Value{}, nil)
+	case errors.Is(res.err, errAbandoned), errors.Is(res.err, c10d.ErrInterrupted):
+		return c10d.CompletedFuture[c10d.Result](nil, nil)
 	}
 	return nil
 }
 
-// collect waits for the futures, reads the results, and only when all of them
+// finalizeBackward waits for the futures, reads the results, and only when all of them
 // are good writes any.
-func (r *Reducer) collect(s *step) ([]Timing, error) {
+func (r *Reducer) finalizeBackward(s *step) ([]Timing, error) {
 	for _, res := range s.results {
 		if res.err == nil {
 			res.value, res.err = res.timed.Wait(s.ctx)
@@ -188,7 +188,7 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 		if b := r.buckets[i]; b.sparse {
 			err = r.parseSparse(res, b)
 		} else {
-			reduced[i], err = r.parse(res.value, b)
+			reduced[i], err = r.parse(res, b)
 		}
 		if err != nil {
 			return nil, r.stepError(i, err)
@@ -196,7 +196,7 @@ func (r *Reducer) collect(s *step) ([]Timing, error) {
 	}
 	s.reduced = true
 	for i, res := range s.results {
-		if err := r.guardResult(i, res, reduced[i]); err != nil {
+		if err := r.checkResult(i, res, reduced[i]); err != nil {
 			return nil, r.stepError(i, err)
 		}
 	}
@@ -244,22 +244,22 @@ func (r *Reducer) failure(s *step) error {
 }
 
 // parse reads a result and makes sure that it can be copied to the bucket.
-func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensor.Tensor, error) {
-	t, err := r.opts.Hook.ParseHookResult(value)
+func (r *Reducer) parse(res *result, b *bucket) (*tensor.Tensor, error) {
+	t, err := r.opts.Hook.ParseHookResult(res.grad, res.value)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case t == nil:
-		return nil, fmt.Errorf("%w: nil", pyhook.ErrNotTensor)
+		return nil, fmt.Errorf("%w: nil", c10d.ErrNotTensor)
 	case !t.Device().IsCPU():
-		err = fmt.Errorf("%w: %s", pyhook.ErrDevice, t)
+		err = fmt.Errorf("%w: %s", c10d.ErrDevice, t)
 	case t.DType().IsComplex():
-		err = convertible(b.buffer.DType(), t.DType())
+		err = r.convertible(b.buffer.DType(), t.DType())
 	case !slices.Equal(t.Shape(), b.buffer.Shape()):
-		err = fmt.Errorf("%w: %s for a bucket of %s", pyhook.ErrBadResult, t, b.buffer)
+		err = fmt.Errorf("%w: %s for a bucket of %s", c10d.ErrBadResult, t, b.buffer)
 	default:
-		err = convertible(b.buffer.DType(), t.DType())
+		err = r.convertible(b.buffer.DType(), t.DType())
 	}
 	if err != nil {
 		t.Close()
@@ -270,24 +270,24 @@ func (r *Reducer) parse(value pyhook.Value, b *bucket) (*tensor.Tensor, error) {
 
 // convertible says whether tensors of one dtype can be copied to those of
 // another.
-func convertible(to, from tensor.DType) error {
+func (r *Reducer) convertible(to, from tensor.DType) error {
 	if to == from {
 		return nil
 	}
 	if to.IsComplex() != from.IsComplex() {
-		return fmt.Errorf("%w: %s and %s: imaginary parts would be lost", pyhook.ErrComplex, from, to)
+		return fmt.Errorf("%w: %s and %s: imaginary parts would be lost", c10d.ErrComplex, from, to)
 	}
-	dst, err := tensor.New(to, 1)
+	dst, err := r.memory.New(to, 1)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	src, err := tensor.New(from, 1)
+	src, err := r.memory.New(from, 1)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	return tensor.Copy(dst, src)
+	return r.memory.Copy(dst, src)
 }
 
 func (r *Reducer) stepError(bucket int, err error) error {

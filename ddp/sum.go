@@ -4,47 +4,45 @@ import (
 	"context"
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/tensor"
 )
 
 // sumHook is what reduces without a hook: c10d's _AllReduceBySumCommHook.
-type sumHook struct{ group pyhook.ProcessGroup }
+type sumHook struct{ group c10d.ProcessGroup }
 
 // CollectivesOnlyInCall: see chooseOrder.
 func (h sumHook) CollectivesOnlyInCall() bool { return true }
 
-// RunHook: see pyhook.CommHook.
-func (h sumHook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
-	future, err := h.group.AllReduce(ctx, b.Buffer(), pyhook.Sum)
+// RunHook: see c10d.CommHook. For a sparse gradient it divides and sums, as PyTorch does without a
+// hook.
+func (h sumHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	if b.Sparse() != nil {
+		future, err := hooks.AverageSparse(ctx, h.group, b.Parameters()[0], b.Sparse())
+		if err != nil {
+			return nil, fmt.Errorf("summing without a hook: %w", err)
+		}
+		return c10d.Map(future, nil, func(g *c10d.SparseGradient) (c10d.Result, error) {
+			own, err := g.Views() // g is closed with its future
+			return c10d.SparseResult{Gradient: own}, err
+		}), nil
+	}
+	future, err := h.group.AllReduce(ctx, b.Buffer(), c10d.Sum)
 	if err != nil {
 		return nil, fmt.Errorf("summing without a hook: %w", err)
 	}
-	return future, nil
+	return c10d.Map(future, nil, func(t *tensor.Tensor) (c10d.Result, error) { return c10d.TensorResult{Tensor: t}, nil }), nil
 }
 
-// RunSparseHook: see pyhook.SparseCommHook. It divides and sums, as PyTorch does
-// for a sparse gradient without a hook.
-func (h sumHook) RunSparseHook(ctx context.Context, b *pyhook.SparseGradBucket) (*pyhook.Future, error) {
-	future, err := pyhook.AverageSparse(ctx, h.group, b.Parameter(), b.Gradient())
-	if err != nil {
-		return nil, fmt.Errorf("summing without a hook: %w", err)
-	}
-	return future, nil
+// ParseHookResult: see c10d.CommHook.
+func (h sumHook) ParseHookResult(_ *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	return c10d.ParseTensor(r)
 }
 
-// ParseSparseHookResult: see pyhook.SparseCommHook.
-func (h sumHook) ParseSparseHookResult(_ *pyhook.SparseGradBucket, v pyhook.Value) (*pyhook.SparseGradient, error) {
-	return pyhook.NativeSparseResult(v)
-}
-
-// ParseHookResult: see pyhook.CommHook.
-func (h sumHook) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
-	t := v.Tensor()
-	if t == nil {
-		return nil, fmt.Errorf("%w: the group's future holds no Go tensor", pyhook.ErrNotTensor)
-	}
-	return t.View(0, t.Shape(), t.Strides())
+// ParseSparseHookResult: see c10d.SparseHook.
+func (h sumHook) ParseSparseHookResult(_ *c10d.GradBucket, r c10d.Result) (*c10d.SparseGradient, error) {
+	return c10d.ParseSparse(r)
 }
 
 // divide does what ReadyFrom has not done: it divides the gradients that the
@@ -61,7 +59,7 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 	// A complex quotient of what is not finite is not that of the parts.
 	dtype := r.params[b.params[0]].DType
 	if scaled == 0 && !dtype.IsComplex() {
-		return tensor.Divide(b.work, size)
+		return r.memory.Divide(b.work, size)
 	}
 	for k, i := range b.params {
 		if s.scaled[i] {
@@ -71,7 +69,7 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 		if err != nil {
 			return err
 		}
-		err = tensor.Divide(part, size)
+		err = r.memory.Divide(part, size)
 		part.Close()
 		if err != nil {
 			return err

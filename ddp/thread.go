@@ -3,7 +3,7 @@ package ddp
 import (
 	"context"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 )
 
 // anyThread is for hooks that say nothing: the launcher's goroutine calls them on
@@ -14,13 +14,13 @@ func (anyThread) Run(_, loop func()) { loop() }
 func (anyThread) Waiting() bool      { return false }
 func (anyThread) Serve()             {}
 
-func (anyThread) Wait(ctx context.Context, f *pyhook.Future) (pyhook.Value, error) {
+func (anyThread) Wait(ctx context.Context, f *c10d.Future[c10d.Result]) (c10d.Result, error) {
 	return f.Wait(ctx)
 }
 
 // bindThread chooses the thread that the launcher lives on.
-func bindThread(hook pyhook.CommHook) pyhook.BoundThread {
-	if bound, ok := hook.(pyhook.ThreadBound); ok {
+func bindThread(hook c10d.CommHook) c10d.BoundThread {
+	if bound, ok := hook.(c10d.ThreadBound); ok {
 		return bound.BindThread()
 	}
 	return anyThread{}
@@ -37,9 +37,9 @@ func (r *Reducer) launchOnThread() {
 	}, r.launch)
 }
 
-// idle waits, by the launcher and with the mutex held, until something has changed, and
+// idleLocked waits, by the launcher with the mutex held, until something has changed, and
 // does the thread's other work meanwhile.
-func (r *Reducer) idle() {
+func (r *Reducer) idleLocked() {
 	if !r.thread.Waiting() {
 		r.wake.Wait()
 		return

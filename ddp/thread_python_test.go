@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 )
@@ -128,7 +129,7 @@ func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
 }
 
 // unbound hides that a hook belongs on a thread.
-type unbound struct{ pyhook.ChainedHook }
+type unbound struct{ c10d.ChainedHook }
 
 // BenchmarkThread is what the hand-over to Python's main thread costs a step of eight
 // buckets of one number, whose hooks do nothing, or whose collectives are of one rank.
@@ -136,7 +137,7 @@ func BenchmarkThread(b *testing.B) {
 	for _, spec := range []string{"noop", "allreduce"} {
 		h := must(rt.NewHook(spec, pyhook.HookConfig{}))
 		defer h.Close()
-		for name, hook := range map[string]pyhook.CommHook{"main": h, "any": unbound{h}} {
+		for name, hook := range map[string]c10d.CommHook{"main": h, "any": unbound{h}} {
 			b.Run(spec+"/"+name, func(b *testing.B) {
 				params := scalars(8)
 				defer closeParameters(params)

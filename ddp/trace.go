@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"time"
 
-	"pyhook/pyhook"
-	"pyhook/timeline"
+	"pyhook/c10d"
+	"pyhook/internal/timeline"
 )
 
 // The tracks of Options.Timeline. Buckets have one each: "bucket 0", ...
@@ -16,16 +16,11 @@ const (
 	trackCollectives = "collectives" // what the hooks issued, if they tell
 )
 
-// observed is a hook that tells of the collectives that it issues.
-type observed interface {
-	Observe(func(pyhook.Collective)) error
-}
-
 // trace draws the steps on Options.Timeline. A nil one draws nothing.
 type trace struct {
 	record *timeline.Recorder
-	hook   observed    // or nil
-	begun  []time.Time // by bucket: its first gradient of this step; under the reducer's mutex
+	hook   c10d.TracedHook // or nil
+	begun  []time.Time     // by bucket: its first gradient of this step; under the reducer's mutex
 }
 
 func newTrace(opts Options) (*trace, error) {
@@ -33,12 +28,12 @@ func newTrace(opts Options) (*trace, error) {
 		return nil, nil
 	}
 	t := &trace{record: opts.Timeline}
-	hook, ok := opts.Hook.(observed)
+	hook, ok := opts.Hook.(c10d.TracedHook)
 	if !ok {
 		return t, nil
 	}
 	t.hook = hook
-	err := hook.Observe(func(c pyhook.Collective) {
+	err := hook.TraceCollectives(func(c c10d.Collective) {
 		t.record.Add(timeline.Span{Track: trackCollectives, Name: "bucket " + strconv.Itoa(c.Bucket),
 			Start: c.Start, End: c.End, Async: true, Args: map[string]any{"bucket": c.Bucket, "bytes": c.Bytes}})
 	})
@@ -48,7 +43,7 @@ func newTrace(opts Options) (*trace, error) {
 // close lets go of the hook, which is the caller's.
 func (t *trace) close() {
 	if t != nil && t.hook != nil {
-		_ = t.hook.Observe(nil) // never fails
+		_ = t.hook.TraceCollectives(nil) // never fails
 	}
 }
 

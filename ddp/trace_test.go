@@ -11,9 +11,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
+	"pyhook/internal/timeline"
 	"pyhook/pyhook"
-	"pyhook/timeline"
 )
 
 // named returns the spans of a track with that name.
@@ -37,10 +38,10 @@ func nest(t *testing.T, spans []timeline.Span) {
 func TestTimelineHasEachBucketsParts(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
 		t.Run(order.String(), func(t *testing.T) {
-			record := timeline.New(0)
+			record := ddp.NewTimeline(0)
 			group := memoryGroups(1)[0]
 			group.delay = func() time.Duration { return time.Millisecond }
-			r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &pyhook.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Order: order, Timeline: record})
+			r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Order: order, Timeline: record})
 			const steps = 3
 			for range steps {
 				setAll(t, r, 4)
@@ -83,7 +84,7 @@ func TestTimelineHasThePythonHooksCollectivesAndCallbacks(t *testing.T) {
 		defer h.Close()
 		params := parameters([]int64{8, 8}, []int64{8, 8})
 		defer closeParameters(params)
-		record := timeline.New(0)
+		record := ddp.NewTimeline(0)
 		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Timeline: record})
 		require.NoError(t, err)
 		defer r.Close()
@@ -130,9 +131,9 @@ func firstOf(spans []timeline.Span) time.Time { return spans[0].Start.Add(-time.
 
 // A failed step is drawn as far as it came.
 func TestTimelineOfAFailedStep(t *testing.T) {
-	record := timeline.New(0)
+	record := ddp.NewTimeline(0)
 	group := memoryGroups(1)[0]
-	r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &pyhook.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Timeline: record})
+	r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Timeline: record})
 	group.fail = errors.New("no network")
 	setAll(t, r, 4)
 	_, err := r.Wait(soon(t))

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 )
@@ -38,13 +39,13 @@ func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
 	assert.Equal(t, 2, step.Bucket)
-	var of *pyhook.HookError
+	var of *c10d.Error
 	require.ErrorAs(t, err, &of)
 	assert.Equal(t, 2, of.Bucket)
-	assert.Equal(t, h.Name(), of.Hook)
+	assert.Equal(t, "hook "+h.Name(), of.Op)
 	assert.Equal(t, world.Rank(), of.Rank)
 	assert.Contains(t, err.Error(), "Invalid scalar type")
-	if kind == pyhook.ErrCollective {
+	if kind == c10d.ErrCollective {
 		assert.Contains(t, err.Error(), "all_reduce, which the hook issued and did not look at, failed")
 		assert.NotEmpty(t, of.Hint)
 	}
@@ -54,12 +55,12 @@ func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 func TestReducerWaitFailsWhereACollectiveFailsUnseen(t *testing.T) {
 	for _, hook := range []string{"drops_work", "reads_no_value", "drops_future", "drops_in_callback", "collects_without_a_look"} {
 		for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
-			t.Run(hook+" "+order.String(), func(t *testing.T) { unseen(t, "order_hooks:"+hook, order, pyhook.ErrCollective) })
+			t.Run(hook+" "+order.String(), func(t *testing.T) { unseen(t, "order_hooks:"+hook, order, c10d.ErrCollective) })
 		}
 	}
 	// Of real futures nobody can tell who looks at them, nor what gloo's threads issue.
 	t.Run("drops_work overlapped", func(t *testing.T) {
-		unseen(t, "order_hooks:drops_work", ddp.Overlapped, pyhook.ErrCollective)
+		unseen(t, "order_hooks:drops_work", ddp.Overlapped, c10d.ErrCollective)
 	})
 }
 
@@ -74,7 +75,7 @@ func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
 			for range 20 {
 				setAll(t, r, 3)
 				if _, err := r.Wait(soon(t)); err != nil {
-					require.ErrorIs(t, err, pyhook.ErrCollective)
+					require.ErrorIs(t, err, c10d.ErrCollective)
 					failures++
 				}
 				time.Sleep(time.Millisecond)
@@ -86,7 +87,7 @@ func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
 
 func TestReducerWaitTellsTheFuturesOwnErrorFirst(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
-		t.Run(order.String(), func(t *testing.T) { unseen(t, "order_hooks:returns_failed", order, pyhook.ErrFutureFailed) })
+		t.Run(order.String(), func(t *testing.T) { unseen(t, "order_hooks:returns_failed", order, c10d.ErrFutureFailed) })
 	}
 }
 
@@ -115,7 +116,7 @@ func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
 				require.NoError(t, err, "gloo of torch 2 has AVG")
 				continue
 			}
-			require.ErrorIs(t, err, pyhook.ErrCollective)
+			require.ErrorIs(t, err, c10d.ErrCollective)
 			require.ErrorContains(t, err, "bucket 2")
 			require.ErrorContains(t, err, "Cannot use ReduceOp.AVG with Gloo")
 		}
@@ -142,8 +143,8 @@ func TestPythonCommHookIndependentIsOfWhatIsProvenOrSaysSo(t *testing.T) {
 	}
 	for _, spec := range []string{"order_hooks:sideways", "fp16_wrapper(order_hooks:sideways)"} {
 		_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: world, Hook: python(t, spec, nil)})
-		require.ErrorIs(t, err, pyhook.ErrOrder)
-		require.ErrorIs(t, err, pyhook.ErrLoad)
+		require.ErrorIs(t, err, c10d.ErrOrder)
+		require.ErrorIs(t, err, c10d.ErrLoad)
 		require.ErrorContains(t, err, "'sideways'")
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -41,7 +41,7 @@ func (r *Reducer) MarkUnusedInto(i int, grad *tensor.Tensor) error {
 func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.markable(i); err != nil || r.noSync {
+	if err := r.markableLocked(i); err != nil || r.noSync {
 		return err
 	}
 	if r.opts.StaticGraph {
@@ -51,7 +51,7 @@ func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 		if r.params[i].Sparse {
 			return r.kindError(i)
 		}
-		if err := matches(r.view(i), grad); err != nil {
+		if err := r.matches(r.viewLocked(i), grad); err != nil {
 			return r.gradientError(i, err)
 		}
 		back, err := grad.View(0, grad.Shape(), grad.Strides())
@@ -66,7 +66,7 @@ func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 	if err := r.fill(r.step, i); err != nil {
 		return r.gradientError(i, err)
 	}
-	r.mark(r.step, i)
+	r.markReadyLocked(r.step, i)
 	return nil
 }
 
@@ -79,30 +79,28 @@ func (r *Reducer) Used(i int) bool {
 }
 
 // matches says whether a gradient can be copied to and from a view.
-func matches(view, grad *tensor.Tensor) error {
+func (r *Reducer) matches(view, grad *tensor.Tensor) error {
 	if !slices.Equal(view.Shape(), grad.Shape()) {
 		return fmt.Errorf("shape %v for a gradient of shape %v", grad.Shape(), view.Shape())
 	}
-	return errors.Join(convertible(view.DType(), grad.DType()), convertible(grad.DType(), view.DType()))
+	return errors.Join(r.convertible(view.DType(), grad.DType()), r.convertible(grad.DType(), view.DType()))
 }
 
-// zero clears t; nil is a sparse gradient's view.
-func zero(t *tensor.Tensor) error {
-	if t == nil {
-		return nil
+// zeroGradient sets parameter i's gradient to zero; that of a sparse one is not in the bucket.
+func (r *Reducer) zeroGradient(i int) error {
+	if view := r.viewLocked(i); view != nil {
+		return r.memory.Zero(view)
 	}
-	bytes, err := tensor.RawBytes(t)
-	clear(bytes)
-	return err
+	return nil
 }
 
-// counting says, with the mutex held, whether this is StaticGraph's first step.
-func (r *Reducer) counting() bool { return r.opts.StaticGraph && r.counts == nil }
+// countingLocked says whether this is StaticGraph's first step.
+func (r *Reducer) countingLocked() bool { return r.opts.StaticGraph && r.counts == nil }
 
-// markRest, with the mutex held, is Wait's: it marks what was not marked where
+// markRestLocked is Wait's: it marks what was not marked where
 // that is allowed, and is the error of what is missing.
-func (r *Reducer) markRest(s *step) error {
-	if err := r.markUnusedStatic(s); err != nil {
+func (r *Reducer) markRestLocked(s *step) error {
+	if err := r.markUnusedStaticLocked(s); err != nil {
 		return err
 	}
 	if err := r.missing(s); err != nil {
@@ -115,7 +113,7 @@ func (r *Reducer) markRest(s *step) error {
 		if err := r.fill(s, i); err != nil {
 			return r.gradientError(i, err)
 		}
-		r.mark(s, i)
+		r.markReadyLocked(s, i)
 	}
 	return nil
 }
@@ -129,9 +127,9 @@ func (r *Reducer) fill(s *step, i int) error {
 	}
 	back := s.copyBack[i]
 	switch {
-	case r.counting() && s.seen[i] == 0, !r.counting() && !r.carried[i].used:
-		return zero(r.view(i))
-	case !r.counting():
+	case r.countingLocked() && s.seen[i] == 0, !r.countingLocked() && !r.carried[i].used:
+		return r.zeroGradient(i)
+	case !r.countingLocked():
 		s.used[i] = 1
 		back, r.carried[i].grad = r.carried[i].grad, nil
 		s.copyBack[i] = back
@@ -140,32 +138,32 @@ func (r *Reducer) fill(s *step, i int) error {
 		return nil
 	}
 	s.scaled[i] = true
-	return r.copyInto(r.view(i), back)
+	return r.copyInto(r.viewLocked(i), back)
 }
 
-// markUnusedStatic, with the mutex held, marks what StaticGraph's first step did
+// markUnusedStaticLocked marks what StaticGraph's first step did
 // not use, before the first other mark (reducer.cpp, autograd_hook).
-func (r *Reducer) markUnusedStatic(s *step) error {
+func (r *Reducer) markUnusedStaticLocked(s *step) error {
 	for i, count := range r.counts {
 		if count > 0 || s.marks[i] != unmarked {
 			continue
 		}
-		if err := zero(r.view(i)); err != nil {
+		if err := r.zeroGradient(i); err != nil {
 			return r.gradientError(i, err)
 		}
-		r.mark(s, i)
+		r.markReadyLocked(s, i)
 	}
 	return nil
 }
 
-// reduceUsed, by the launcher and with the mutex held, adds up what the ranks
+// allReduceLocalUsedMap, by the launcher with the mutex held, adds up what the ranks
 // used: Reducer::all_reduce_local_used_map.
-func (r *Reducer) reduceUsed(s *step) {
+func (r *Reducer) allReduceLocalUsedMap(s *step) {
 	mine := slices.Clone(s.used)
 	r.mu.Unlock()
 	defer r.mu.Lock()
-	s.usedSum, s.usedErr = exchange(s.ctx, mine, func(t *tensor.Tensor) (*pyhook.Future, error) {
-		return r.opts.Group.AllReduce(s.ctx, t, pyhook.Sum)
+	s.usedSum, s.usedErr = exchange(s.ctx, mine, func(t *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
+		return r.opts.Group.AllReduce(s.ctx, t, c10d.Sum)
 	})
 }
 

@@ -8,14 +8,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
 // counted is an identity hook that counts its calls.
 func counted(calls *int) hook {
-	return hook{run: func(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+	return hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		*calls++
 		return identity(ctx, b)
 	}}

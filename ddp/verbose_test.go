@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 )
 
 // TestStepError_Format: %+v shows the traceback of a hook's exception, the other verbs the text.
@@ -20,7 +20,7 @@ func TestStepError_Format(t *testing.T) {
 			_, err := r.Wait(soon(t))
 			var step *ddp.StepError
 			require.ErrorAs(t, err, &step)
-			var hook *pyhook.HookError
+			var hook *c10d.Error
 			require.ErrorAs(t, err, &hook)
 			for _, e := range []error{step, hook} {
 				for _, verb := range []string{"%v", "%s"} {

@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pyhook/pyhook"
-	"pyhook/tensor"
+	"pyhook/c10d"
 )
 
 // signature is what all ranks must have alike.
@@ -19,11 +18,11 @@ type signature struct {
 	DType string
 }
 
-func signatures(params []*pyhook.Parameter) []signature {
+func signatures(params []*c10d.Parameter) []signature {
 	list := make([]signature, len(params))
 	for i, p := range params {
 		if p == nil { // an error of this rank that all shall see
-			p = &pyhook.Parameter{Name: "nil"}
+			p = &c10d.Parameter{Name: "nil"}
 		}
 		list[i] = signature{p.Name, append([]int64{}, p.Shape...), kind(p)}
 	}
@@ -31,7 +30,7 @@ func signatures(params []*pyhook.Parameter) []signature {
 }
 
 // kind is the dtype, and whether the gradient is sparse.
-func kind(p *pyhook.Parameter) string {
+func kind(p *c10d.Parameter) string {
 	if p.Sparse {
 		return "sparse " + p.DType.String()
 	}
@@ -42,14 +41,14 @@ func kind(p *pyhook.Parameter) string {
 // in the same order: names, shapes, dtypes, sparse gradients. A collective. Every rank gets the
 // error (a *ParameterError that is ErrMismatch) if any two differ, with the
 // first difference to rank 0's list. torch's _verify_param_shape_across_processes.
-func VerifyParameters(ctx context.Context, group pyhook.ProcessGroup, params []*pyhook.Parameter) error {
+func VerifyParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
 	mine, err := json.Marshal(signatures(params))
 	if err != nil {
 		return err
 	}
 	digest := sha256.Sum256(mine)
 	head := append(digest[:], binary.LittleEndian.AppendUint64(nil, uint64(len(mine)))...)
-	heads, err := gatherBytes(ctx, group, head)
+	heads, err := c10d.AllGatherBytes(ctx, group, head)
 	if err != nil {
 		return fmt.Errorf("verifying the parameter lists: %w", err)
 	}
@@ -64,7 +63,7 @@ func VerifyParameters(ctx context.Context, group pyhook.ProcessGroup, params []*
 	// Only now the lists themselves, padded to one length.
 	padded := make([]byte, longest)
 	copy(padded, mine)
-	lists, err := gatherBytes(ctx, group, padded)
+	lists, err := c10d.AllGatherBytes(ctx, group, padded)
 	if err != nil {
 		return fmt.Errorf("verifying the parameter lists: %w", err)
 	}
@@ -82,7 +81,7 @@ func mismatch(rank int, lists [][]signature) error {
 	for other := 1; other < len(lists); other++ {
 		name, detail := firstDifference(lists[0], lists[other], other)
 		if detail != "" {
-			return &ParameterError{Rank: rank, Names: []string{name}, Kind: ErrMismatch, Detail: detail,
+			return &ParameterError{Rank: rank, Names: []string{name}, Code: ErrMismatch, Detail: detail,
 				Hint: "every rank must build the same model, and list its parameters in one order (a Go map has none)"}
 		}
 	}
@@ -104,49 +103,4 @@ func firstDifference(want, got []signature, rank int) (name, detail string) {
 		longer = got
 	}
 	return longer[min(len(want), len(got))].Name, fmt.Sprintf("rank 0 has %d parameters and rank %d has %d", len(want), rank, len(got))
-}
-
-// gatherBytes returns every rank's bytes; all have one length.
-func gatherBytes(ctx context.Context, group pyhook.ProcessGroup, mine []byte) ([][]byte, error) {
-	in, err := tensor.New(tensor.UInt8, int64(len(mine)))
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*tensor.Tensor, group.Size())
-	free := func() {
-		for _, t := range append(out, in) {
-			t.Close()
-		}
-	}
-	defer func() { free() }()
-	for i := range out {
-		if out[i], err = tensor.New(tensor.UInt8, int64(len(mine))); err != nil {
-			return nil, err
-		}
-	}
-	bytes, err := tensor.RawBytes(in)
-	if err != nil {
-		return nil, err
-	}
-	copy(bytes, mine)
-	future, err := group.AllGather(ctx, out, in)
-	if err != nil {
-		return nil, err
-	}
-	defer future.Close()
-	// If ctx ends first the collective goes on, and needs the memory.
-	done := free
-	free = func() { whenDone(future, done) }
-	if _, err := future.Wait(ctx); err != nil {
-		return nil, err
-	}
-	lists := make([][]byte, len(out))
-	for i, t := range out {
-		bytes, err := tensor.RawBytes(t)
-		if err != nil {
-			return nil, err
-		}
-		lists[i] = slices.Clone(bytes)
-	}
-	return lists, nil
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
-func layers() []*pyhook.Parameter {
-	return []*pyhook.Parameter{
+func layers() []*c10d.Parameter {
+	return []*c10d.Parameter{
 		{Name: "a.weight", Shape: []int64{3, 2}, DType: tensor.Float32},
 		{Name: "a.bias", Shape: []int64{3}, DType: tensor.Float32},
 		{Name: "scale", DType: tensor.Float64},
@@ -27,25 +27,25 @@ func layers() []*pyhook.Parameter {
 func TestListsThatDifferAreSeenByEveryRank(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func([]*pyhook.Parameter) []*pyhook.Parameter
+		change func([]*c10d.Parameter) []*c10d.Parameter
 		first  string
 		detail string
 	}{
-		{"one more", func(l []*pyhook.Parameter) []*pyhook.Parameter { return append(l, parameters(nil)...) },
+		{"one more", func(l []*c10d.Parameter) []*c10d.Parameter { return append(l, parameters(nil)...) },
 			"p0", "rank 0 has 3 parameters and rank 1 has 4"},
-		{"one less", func(l []*pyhook.Parameter) []*pyhook.Parameter { return l[:2] },
+		{"one less", func(l []*c10d.Parameter) []*c10d.Parameter { return l[:2] },
 			"scale", "rank 0 has 3 parameters and rank 1 has 2"},
-		{"none", func([]*pyhook.Parameter) []*pyhook.Parameter { return nil },
+		{"none", func([]*c10d.Parameter) []*c10d.Parameter { return nil },
 			"a.weight", "rank 0 has 3 parameters and rank 1 has 0"},
-		{"name", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[1].Name = "b"; return l },
+		{"name", func(l []*c10d.Parameter) []*c10d.Parameter { l[1].Name = "b"; return l },
 			"a.bias", "parameter 1 is a.bias [3] float32 on rank 0 and b [3] float32 on rank 1"},
-		{"shape", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[0].Shape = []int64{2, 3}; return l },
+		{"shape", func(l []*c10d.Parameter) []*c10d.Parameter { l[0].Shape = []int64{2, 3}; return l },
 			"a.weight", "parameter 0 is a.weight [3 2] float32 on rank 0 and a.weight [2 3] float32 on rank 1"},
-		{"dtype", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[2].DType = tensor.Float32; return l },
+		{"dtype", func(l []*c10d.Parameter) []*c10d.Parameter { l[2].DType = tensor.Float32; return l },
 			"scale", "parameter 2 is scale [] float64 on rank 0 and scale [] float32 on rank 1"},
-		{"order", func(l []*pyhook.Parameter) []*pyhook.Parameter { slices.Reverse(l); return l },
+		{"order", func(l []*c10d.Parameter) []*c10d.Parameter { slices.Reverse(l); return l },
 			"a.weight", "parameter 0 is a.weight [3 2] float32 on rank 0 and scale [] float64 on rank 1"},
-		{"nil", func(l []*pyhook.Parameter) []*pyhook.Parameter { l[1] = nil; return l },
+		{"nil", func(l []*c10d.Parameter) []*c10d.Parameter { l[1] = nil; return l },
 			"a.bias", "parameter 1 is a.bias [3] float32 on rank 0 and nil [] invalid on rank 1"},
 	} {
 		for _, size := range []int{2, 4} {

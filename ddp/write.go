@@ -34,10 +34,10 @@ func (r *Reducer) writeBucket(s *step, index int, reduced *tensor.Tensor) error 
 	b := r.buckets[index]
 	b.dirty = false
 	if b.sparse {
-		r.take(s.results[index], b)
+		r.storeReduced(s.results[index], b)
 		return nil
 	}
-	return tensor.Copy(b.buffer, reduced)
+	return r.memory.Copy(b.buffer, reduced)
 }
 
 // writeGradients copies the buckets to the trainer's own memory, where gradients
@@ -80,7 +80,7 @@ func (r *Reducer) writeGradientsOf(s *step, bucket int) error {
 		if back == nil || s.usedSum != nil && s.usedSum[i] == 0 {
 			continue
 		}
-		if err := tensor.Copy(back, b.views[at]); err != nil {
+		if err := r.memory.Copy(back, b.views[at]); err != nil {
 			return r.stepError(bucket, err)
 		}
 	}

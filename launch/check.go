@@ -6,17 +6,18 @@ import (
 	"strings"
 )
 
-// variables names where each field of a World came from, so that an error about
-// a field names what the user can change.
-type variables struct {
+// fieldNames holds the variable or flag that each field of a World came from, so that an
+// error about a field names what the user can change.
+type fieldNames struct {
 	rank, worldSize           string
 	localRank, localWorldSize string
 	nodeRank, nodes           string
 	masterAddr, masterPort    string
 }
 
-// check holds for every World that leaves Detect. Its errors are *Error.
-func (w World) check(v variables) error {
+// check refuses a World that cannot be. Every World that Detect returns passes it. Its errors
+// are *Error.
+func (w World) check(v fieldNames) error {
 	fail := func(name string, value any, reason, hint string) error {
 		return &Error{Source: w.Source, Variable: name, Value: fmt.Sprint(value), Reason: reason, Hint: hint}
 	}
@@ -67,8 +68,8 @@ func badAddress(addr string) string {
 	return ""
 }
 
-// derivePlace fills NodeRank and Nodes as if ranks fill machine after machine.
-func (w *World) derivePlace() {
+// deriveNodes sets NodeRank and Nodes as if ranks fill machine after machine.
+func (w *World) deriveNodes() {
 	if w.LocalWorldSize < 1 || w.WorldSize < 1 || w.LocalWorldSize > w.WorldSize {
 		return // check names the fault
 	}

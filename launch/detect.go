@@ -7,9 +7,9 @@ import (
 // Options say where Detect looks. The zero value looks at the process's own
 // environment and has no flags.
 type Options struct {
-	// Flags are what the user said on the command line; they win.
+	// Flags are what the user gave on the command line; they win.
 	Flags Flags
-	// Getenv stands in for os.LookupEnv, for tests and dry runs.
+	// Getenv replaces os.LookupEnv, for tests and dry runs.
 	Getenv func(string) (string, bool)
 }
 
@@ -18,7 +18,7 @@ type Options struct {
 //
 // Any of the four rank flags makes the flags the family, and Rank and WorldSize
 // are both needed then. MasterAddr and MasterPort alone do not: they replace
-// the meeting place of whichever family is found.
+// the master address of whichever family is found.
 type Flags struct {
 	Rank           *int
 	WorldSize      *int
@@ -28,7 +28,7 @@ type Flags struct {
 	MasterPort     *int
 }
 
-// The names under which errors speak of the flags.
+// The names that errors use for the flags.
 const (
 	flagRank           = "--rank"
 	flagWorldSize      = "--world-size"
@@ -54,64 +54,16 @@ func (f Flags) values() map[string]string {
 	return values
 }
 
-// family is one launcher's way to tell a process its rank.
-type family struct {
-	source Source
-	claims func(environment) bool
-	// read fills the rank fields of the World and the reader's vars.
-	read func(*reader) World
-	// master finds the meeting place when neither a flag nor MASTER_* gives it.
-	master func(*reader, *World)
-}
-
-// families is the order of precedence. The innermost launcher tends to come
-// first: torchrun inside srun, and both inside a Kubernetes pod.
-var families = []family{
-	{SourceFlags, claimsFlags, readFlags, masterOfFlags},
-	{SourceEnv, claimsEnv, readEnv, masterRequired},
-	{SourcePET, claimsPET, readPET, masterOfPET},
-	{SourceSlurm, claimsSlurm, readSlurm, masterOfSlurm},
-	{SourceOpenMPI, claimsOpenMPI, readOpenMPI, masterOfMPI},
-	{SourcePMI, claimsPMI, readPMI, masterOfMPI},
-	{SourceSingle, func(environment) bool { return true }, readSingle, masterLoopback},
-}
-
-// Detect finds this process's place in the job, as the package comment
-// describes. Every error is an *Error that names a variable.
+// Detect finds this process's rank and the size of the job, as the package
+// comment describes. Every error is an *Error that names a variable.
 //
-// It reads the environment and changes nothing; Export tells Python. A process
-// alone gets a port that was free a moment ago: Detect lets go of it so that
-// rank 0 can take it, and another process can be faster.
+// Detect reads the environment and changes nothing; World.Export sets the
+// variables for Python. A process that is alone gets a port that was free a
+// moment ago: Detect closes it for rank 0 to listen at, and another process can
+// be faster.
 //
 // Detect is safe for concurrent use if Getenv is.
 func Detect(opts Options) (World, error) {
 	env := newEnvironment(opts)
-	for _, f := range families {
-		if f.claims(env) {
-			return f.detect(env)
-		}
-	}
-	panic("launch: the single process claims everything")
-}
-
-func (f family) detect(env environment) (World, error) {
-	r := &reader{environment: env, source: f.source}
-	w := f.read(r)
-	w.Source = f.source
-	w.RestartCount = r.optional("TORCHELASTIC_RESTART_COUNT", w.RestartCount)
-	if id, ok := r.text("TORCHELASTIC_RUN_ID"); ok {
-		w.RunID = id
-	}
-	w.ErrorFile, _ = r.text(errorFileVariable)
-	if r.err == nil {
-		r.explicitMaster(&w, f.source)
-		f.master(r, &w)
-	}
-	if r.err != nil {
-		return World{}, r.err
-	}
-	if err := w.check(r.vars); err != nil {
-		return World{}, err
-	}
-	return w, nil
+	return familyOf(env, families).detect(env)
 }

@@ -3,62 +3,13 @@ package launch
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-type vars map[string]string
-
-func (v vars) getenv(name string) (string, bool) {
-	value, ok := v[name]
-	return value, ok
-}
-
-func (v vars) with(more vars) vars {
-	merged := maps.Clone(v)
-	maps.Copy(merged, more)
-	return merged
-}
-
-func (v vars) without(names ...string) vars {
-	rest := maps.Clone(v)
-	for _, n := range names {
-		delete(rest, n)
-	}
-	return rest
-}
-
-var (
-	torchrunVars = vars{
-		"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-		"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500",
-		"TORCHELASTIC_RESTART_COUNT": "2", "TORCHELASTIC_RUN_ID": "job", "TORCHELASTIC_ERROR_FILE": "error.json",
-	}
-	petVars = vars{
-		"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_NPROC_PER_NODE": "1",
-		"PET_MASTER_ADDR": "job-node-0-0.job", "PET_MASTER_PORT": "29400",
-	}
-	slurmVars = vars{
-		"SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "2",
-		"SLURM_NTASKS": "7", "SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_NUM_NODES": "4", "SLURM_JOB_NUM_NODES": "9",
-		"SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_STEP_NODELIST": "n[007-009],m2", "SLURM_JOB_NODELIST": "a[1-9]",
-		"SLURM_RESTART_COUNT": "1",
-	}
-	batchVars = vars{
-		"SLURM_JOB_ID": "1234567", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
-		"SLURM_NTASKS": "7", "SLURM_JOB_NUM_NODES": "4", "SLURM_JOB_NODELIST": "a[1-4]", "SLURM_TASKS_PER_NODE": "2(x3),1",
-	}
-	openmpiVars = vars{
-		"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
-		"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_NODE_RANK": "1", "MASTER_ADDR": "head",
-	}
-	hydraVars = vars{"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
-)
-
-func TestDetectFindsTheWorld(t *testing.T) {
+func TestDetect(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		env   vars
@@ -66,7 +17,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 		want  World
 	}{
 		{
-			name: "torchrun says everything",
+			name: "torchrun sets everything",
 			env:  torchrunVars,
 			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "10.0.0.1",
 				MasterPort: 29500, Source: SourceEnv, RestartCount: 2, RunID: "job", ErrorFile: "error.json"},
@@ -92,7 +43,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 				MasterPort: 29500, Source: SourceFlags},
 		},
 		{
-			name:  "a master flag alone replaces the place and not the family",
+			name:  "a master flag alone replaces the address and not the family",
 			env:   torchrunVars.without("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE"),
 			flags: Flags{MasterAddr: "other", MasterPort: new(7)},
 			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, Nodes: 2, MasterAddr: "other",
@@ -105,7 +56,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 				MasterPort: 29400, Source: SourcePET},
 		},
 		{
-			name: "a Trainer v2 pod whose processes are told their local rank",
+			name: "a Trainer v2 pod whose processes have their local rank",
 			env:  petVars.with(vars{"PET_NPROC_PER_NODE": "4", "LOCAL_RANK": "3", "PET_NNODES": "2:2", "PET_RDZV_ID": "x"}),
 			want: World{Rank: 7, WorldSize: 8, LocalRank: 3, LocalWorldSize: 4, NodeRank: 1, Nodes: 2,
 				MasterAddr: "job-node-0-0.job", MasterPort: 29400, Source: SourcePET, RunID: "x"},
@@ -173,7 +124,7 @@ func TestDetectFindsTheWorld(t *testing.T) {
 	}
 }
 
-func TestDetectTakesAProcessWithoutALauncherForASingleOne(t *testing.T) {
+func TestDetect_single(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		env  vars
@@ -203,7 +154,7 @@ func TestDetectTakesAProcessWithoutALauncherForASingleOne(t *testing.T) {
 	}
 }
 
-func TestDetectNamesTheVariableAtFault(t *testing.T) {
+func TestDetect_error(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		env      vars
@@ -250,7 +201,7 @@ func TestDetectNamesTheVariableAtFault(t *testing.T) {
 		{name: "no node rank among several nodes", env: petVars.without("PET_NODE_RANK"), source: SourcePET, variable: "PET_NODE_RANK", reason: "not set"},
 		{name: "a node rank too high", env: petVars.with(vars{"PET_NODE_RANK": "2"}), source: SourcePET, variable: "PET_NODE_RANK", reason: "out of range"},
 		{name: "several processes per node and a bare binary", env: petVars.with(vars{"PET_NPROC_PER_NODE": "2"}), source: SourcePET, variable: "PET_NPROC_PER_NODE", reason: "LOCAL_RANK is not set"},
-		{name: "a number of processes that torchrun would settle", env: petVars.with(vars{"PET_NPROC_PER_NODE": "gpu"}), source: SourcePET, variable: "PET_NPROC_PER_NODE", reason: "only torchrun"},
+		{name: "a number of processes that torchrun would determine", env: petVars.with(vars{"PET_NPROC_PER_NODE": "gpu"}), source: SourcePET, variable: "PET_NPROC_PER_NODE", reason: "only torchrun"},
 		{name: "a rendezvous that only torchrun can join", env: petVars.without("PET_MASTER_ADDR").with(vars{"PET_RDZV_ENDPOINT": "h:1"}), source: SourcePET, variable: "PET_MASTER_ADDR", reason: "not set"},
 
 		{name: "a task without its rank", env: slurmVars.without("SLURM_PROCID"), source: SourceSlurm, variable: "SLURM_PROCID", reason: "not set although"},
@@ -281,14 +232,16 @@ func TestDetectNamesTheVariableAtFault(t *testing.T) {
 	}
 }
 
-func TestErrorIsOneLineThatNamesTheFix(t *testing.T) {
-	_, err := Detect(Options{Getenv: torchrunVars.with(vars{"RANK": "4"}).getenv})
-	assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: RANK="4" is not in 0..3, as WORLD_SIZE is 4 (ranks count from 0)`)
-	_, err = Detect(Options{Getenv: vars{"RANK": "0"}.getenv})
-	assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: WORLD_SIZE is not set although RANK is (RANK and WORLD_SIZE go together: set both, or start with torchrun)`)
+func TestError_Error(t *testing.T) {
+	t.Run("one line that names the fix", func(t *testing.T) {
+		_, err := Detect(Options{Getenv: torchrunVars.with(vars{"RANK": "4"}).getenv})
+		assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: RANK="4" is not in 0..3, as WORLD_SIZE is 4 (ranks count from 0)`)
+		_, err = Detect(Options{Getenv: vars{"RANK": "0"}.getenv})
+		assert.EqualError(t, err, `launch: cannot tell the rank from torchrun's RANK/WORLD_SIZE: WORLD_SIZE is not set although RANK is (RANK and WORLD_SIZE go together: set both, or start with torchrun)`)
+	})
 }
 
-func TestASlurmTaskIsPlacedWithoutAPerNodeList(t *testing.T) {
+func TestDetect_slurmWithoutTasksPerNode(t *testing.T) {
 	base := slurmVars.without("SLURM_STEP_TASKS_PER_NODE").with(vars{"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"})
 	for _, test := range []struct {
 		name  string
@@ -306,8 +259,10 @@ func TestASlurmTaskIsPlacedWithoutAPerNodeList(t *testing.T) {
 			assert.Equal(t, test.local, w.LocalWorldSize)
 		})
 	}
-	_, err := Detect(Options{Getenv: base.with(vars{"SLURM_STEP_NUM_TASKS": "7"}).getenv})
-	assert.ErrorContains(t, err, "do not spread evenly")
+	t.Run("tasks that do not spread evenly are refused", func(t *testing.T) {
+		_, err := Detect(Options{Getenv: base.with(vars{"SLURM_STEP_NUM_TASKS": "7"}).getenv})
+		assert.ErrorContains(t, err, "do not spread evenly")
+	})
 }
 
 func ExampleDetect() {
@@ -343,14 +298,16 @@ func ExampleError() {
 	// hint: RANK and WORLD_SIZE go together: set both, or start with torchrun
 }
 
-func TestThePortOfAServiceSaysWhoSetsIt(t *testing.T) {
+func TestDetect_kubernetesServicePort(t *testing.T) {
 	for name, service := range map[string]string{"MASTER_PORT": "master", "PET_MASTER_PORT": "pet_master"} {
-		env := petVars.without("PET_MASTER_PORT").with(vars{name: "tcp://10.96.3.1:29500"})
-		_, err := Detect(Options{Getenv: env.getenv})
-		var e *Error
-		require.ErrorAs(t, err, &e)
-		assert.Equal(t, name, e.Variable)
-		assert.Contains(t, e.Hint, "Kubernetes sets it so for a Service that is called "+service+":")
-		assert.Contains(t, e.Hint, "enableServiceLinks: false")
+		t.Run(name, func(t *testing.T) {
+			env := petVars.without("PET_MASTER_PORT").with(vars{name: "tcp://10.96.3.1:29500"})
+			_, err := Detect(Options{Getenv: env.getenv})
+			var e *Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, name, e.Variable)
+			assert.Contains(t, e.Hint, "Kubernetes sets it so for a Service that is called "+service+":")
+			assert.Contains(t, e.Hint, "enableServiceLinks: false")
+		})
 	}
 }

@@ -30,7 +30,7 @@ type errorInfo struct {
 	Timestamp string `json:"timestamp"`
 }
 
-// WriteErrorFile tells torchrun why this rank failed, by the file that
+// WriteErrorFile reports to torchrun why this rank failed, by the file that
 // TORCHELASTIC_ERROR_FILE names. It does nothing when that is unset or err is
 // nil.
 //
@@ -40,12 +40,12 @@ type errorInfo struct {
 //
 // If an error in err's chain has a method FullTraceback() string, as a Python
 // error has, or Traceback() string, that text follows the message where the
-// agent shows a traceback. So does the traceback of a *RankError: a launcher
-// hands its root cause up.
+// agent shows a traceback. So does the traceback of a *RankError, of a launcher
+// that is itself a rank.
 //
-// The file appears whole or not at all: it is written beside its place, synced
-// and renamed, because an agent that reads half a file dies of it. Errors are
-// of the file system and name the file.
+// The file appears whole or not at all, because an agent that reads half a file
+// crashes: WriteErrorFile writes another file beside it, syncs and renames that.
+// Errors are of the file system and name the file.
 func WriteErrorFile(err error, at time.Time) error {
 	path := os.Getenv(errorFileVariable)
 	if path == "" || err == nil {
@@ -84,8 +84,7 @@ func traceback(err error) string {
 	return ""
 }
 
-// errorKind names the first type in the chain that says something: the
-// wrappers of fmt and errors do not.
+// errorKind returns the first type in the chain that is not a wrapper of fmt or errors.
 func errorKind(err error) string {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		kind := strings.TrimPrefix(fmt.Sprintf("%T", e), "*")
@@ -156,7 +155,7 @@ func readErrorFile(path string) (report errorReport, at int64, ok bool) {
 	return report, at, err == nil
 }
 
-// parseSeconds takes a number or a string of one, as Python's int() does.
+// parseSeconds accepts a number or a string of one, as Python's int() does.
 func parseSeconds(raw json.RawMessage) (int64, error) {
 	return strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
 }

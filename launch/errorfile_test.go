@@ -25,7 +25,7 @@ type chainedError struct{ Traceback string }
 func (*chainedError) Error() string           { return "ValueError: boom" }
 func (e *chainedError) FullTraceback() string { return "cause\n" + e.Traceback }
 
-func TestWriteErrorFileWritesWhatTorchelasticReads(t *testing.T) {
+func TestWriteErrorFile(t *testing.T) {
 	at := time.Unix(1690000000, 999)
 	for _, test := range []struct {
 		name string
@@ -62,28 +62,29 @@ func TestWriteErrorFileWritesWhatTorchelasticReads(t *testing.T) {
 	}
 }
 
-func TestWriteErrorFileDoesNothingWhereThereIsNothingToTell(t *testing.T) {
-	t.Setenv(errorFileVariable, "")
-	require.NoError(t, WriteErrorFile(errors.New("x"), time.Now()))
-	path := filepath.Join(t.TempDir(), "error.json")
-	t.Setenv(errorFileVariable, path)
-	require.NoError(t, WriteErrorFile(nil, time.Now()))
-	assert.Equal(t, 0, Fail(nil))
-	assert.Equal(t, 143, Fail(ErrTerminated))
-	assert.NoFileExists(t, path)
-	assert.Equal(t, 1, Fail(errors.New("x")))
-	assert.FileExists(t, path)
+func TestWriteErrorFile_without(t *testing.T) {
+	t.Run("nothing is written without a failure", func(t *testing.T) {
+		t.Setenv(errorFileVariable, "")
+		require.NoError(t, WriteErrorFile(errors.New("x"), time.Now()))
+		path := filepath.Join(t.TempDir(), "error.json")
+		t.Setenv(errorFileVariable, path)
+		require.NoError(t, WriteErrorFile(nil, time.Now()))
+		assert.Equal(t, 0, Fail(nil))
+		assert.Equal(t, 143, Fail(ErrTerminated))
+		assert.NoFileExists(t, path)
+		assert.Equal(t, 1, Fail(errors.New("x")))
+		assert.FileExists(t, path)
+	})
+	t.Run("an error names a folder that does not exist", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "missing", "error.json")
+		t.Setenv(errorFileVariable, path)
+		err := WriteErrorFile(errors.New("x"), time.Now())
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		assert.ErrorContains(t, err, path)
+	})
 }
 
-func TestWriteErrorFileNamesAPlaceThatIsNotThere(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "missing", "error.json")
-	t.Setenv(errorFileVariable, path)
-	err := WriteErrorFile(errors.New("x"), time.Now())
-	require.ErrorIs(t, err, fs.ErrNotExist)
-	assert.ErrorContains(t, err, path)
-}
-
-func TestReadErrorFileTakesBothFormsAndNoOther(t *testing.T) {
+func TestReadErrorFile(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
 		at         int64

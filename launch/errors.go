@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Error says which variable keeps Detect from knowing the rank, and what to do.
-// It is the only error type that Detect returns; find it with errors.As.
+// Error names the variable that keeps Detect from the rank, and what to do. It is
+// the only error type that Detect returns; find it with errors.As.
 type Error struct {
 	Source   Source // the family that claimed the process
 	Variable string // the environment variable or flag at fault, as the user writes it
@@ -16,10 +16,10 @@ type Error struct {
 	Hint     string // the fix
 }
 
-// Error gives one line: the variable, its value, the reason, the fix.
+// Error returns one line: the variable, its value, the reason, the fix.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "launch: cannot tell the rank from %s: %s", e.Source.describe(), e.Variable)
+	fmt.Fprintf(&b, "launch: cannot tell the rank from %s: %s", e.Source.origin(), e.Variable)
 	if e.Value != "" {
 		fmt.Fprintf(&b, "=%q", e.Value)
 	}
@@ -30,11 +30,6 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// ErrParentGone is what DieWithParent returns when the launcher had already
-// ended before this process could ask to end with it. The only right answer is
-// to exit.
-var ErrParentGone = errors.New("launch: the launcher that started this process is gone")
-
-// ErrTerminated is the cancel cause of a context from WithSIGTERM. ExitCode
-// turns an error that wraps it into 143.
+// ErrTerminated is the cancel cause of a context from WithSIGTERM. Fail returns
+// 143 for an error that wraps it.
 var ErrTerminated = errors.New("launch: stopped by SIGTERM")

@@ -12,17 +12,12 @@ import (
 	"time"
 )
 
-// exitTerminated is 128+SIGTERM, the shell's number for it, which launchers
-// read as "it stopped because I asked".
+// exitTerminated is 128+SIGTERM, as shells number it. Launchers read it as "it
+// stopped because I asked".
 const exitTerminated = 128 + int(syscall.SIGTERM)
 
-// ExitCode is the code to exit with: 0 for nil, 143 for an error that wraps
-// ErrTerminated, a failed rank's own code for a *RankError that has one in
-// 1..125, and 1 for the rest.
-//
-// A cancelled context's Err loses the reason: return context.Cause(ctx) from
-// the training loop to have 143.
-func ExitCode(err error) int {
+// exitCode returns what Fail documents.
+func exitCode(err error) int {
 	var rank *RankError
 	switch {
 	case err == nil:
@@ -35,15 +30,20 @@ func ExitCode(err error) int {
 	return 1
 }
 
-// Fail ends a trainer's main: os.Exit(launch.Fail(err)). It writes the error
-// file as of now and gives ExitCode(err). A stop by SIGTERM is no failure and
-// leaves no file: with one, the rank that was told to stop could pass for the
+// Fail is the end of a trainer's main: os.Exit(launch.Fail(err)). It writes the
+// error file with the present time and returns the exit code: 0 for nil, 143 for
+// an error that wraps ErrTerminated, a failed rank's own code for a *RankError
+// that has one in 1..125, and 1 for the rest. A stop by SIGTERM is not a failure
+// and leaves no file: a launcher could mistake the rank that it stopped for the
 // root cause.
 //
-// Fail does not print err. Only when the error file cannot be written does it
-// say so on standard error, where else nothing would.
+// A cancelled context's Err loses the reason: return context.Cause(ctx) from
+// the training loop to have 143.
+//
+// Fail does not print err. It prints an error of writing the error file on
+// standard error, since nobody else would.
 func Fail(err error) int {
-	code := ExitCode(err)
+	code := exitCode(err)
 	if code == 0 || code == exitTerminated {
 		return code
 	}
@@ -60,9 +60,9 @@ const SignalEcho = 500 * time.Millisecond
 // WithSIGTERM returns a context that SIGTERM cancels with the cause
 // ErrTerminated, so that a training loop can stop at a safe point within the
 // launcher's grace period (30 s for torchrun and Spawn). Further SIGTERMs change
-// nothing. Call stop when done: from then on SIGTERM kills the process as usual,
-// but for one within SignalEcho of the first, which is not to cut off what the
-// trainer still says and cleans up. stop may be called more than once.
+// nothing. Call stop when done: after it SIGTERM kills the process as usual, except
+// within SignalEcho of the first, so that the trainer can still print and clean
+// up. stop may be called more than once.
 func WithSIGTERM(parent context.Context) (ctx context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)

@@ -6,18 +6,26 @@ import (
 	"strings"
 )
 
+// SourcePET is PET_*, torchrun's arguments as variables.
+const SourcePET Source = "pet"
+
+var petFamily = family{
+	source: SourcePET, origin: "torchrun's PET_* arguments", claims: claimsPET,
+	read: readPET, masterAddr: "PET_MASTER_ADDR", masterPort: "PET_MASTER_PORT", master: masterOfPET,
+}
+
 // claimsPET looks at the variables that describe the job's shape. PET_* also
-// carries options, such as PET_MAX_RESTARTS, that say nothing of ranks.
+// carries options, such as PET_MAX_RESTARTS, that do not concern ranks.
 func claimsPET(e environment) bool {
 	return e.any("PET_NNODES", "PET_NODE_RANK", "PET_NPROC_PER_NODE", "PET_MASTER_ADDR", "PET_MASTER_PORT")
 }
 
 // readPET reads torchrun's arguments, as Kubeflow Trainer v2 sets them for a
 // pod. They are meant for torchrun, which turns them into RANK; a bare binary
-// can do that itself while the pod runs one process, or each is told its
+// can do that itself while the pod runs one process, or each has its own
 // LOCAL_RANK.
 func readPET(r *reader) World {
-	r.vars = variables{rank: "PET_NODE_RANK", worldSize: "PET_NNODES", localRank: "LOCAL_RANK",
+	r.names = fieldNames{rank: "PET_NODE_RANK", worldSize: "PET_NNODES", localRank: "LOCAL_RANK",
 		localWorldSize: "PET_NPROC_PER_NODE", nodeRank: "PET_NODE_RANK", nodes: "PET_NNODES"}
 	w := World{Nodes: r.petNodes(), LocalWorldSize: r.petProcesses()}
 	if w.Nodes > 1 {
@@ -62,7 +70,7 @@ func (r *reader) checkPETShape(w World) {
 }
 
 // petNodes accepts "4" and "4:4". A real range has no number of ranks before
-// torchrun's rendezvous settles one.
+// torchrun's rendezvous fixes one.
 func (r *reader) petNodes() int {
 	const name = "PET_NNODES"
 	text, ok := r.text(name)
@@ -85,12 +93,12 @@ func (r *reader) petNodes() int {
 }
 
 // petProcesses defaults to 1, as torchrun does. "auto", "cpu" and "gpu" stand
-// for a count that torchrun takes from the machine at its own start.
+// for a count that torchrun reads from the machine at its own start.
 func (r *reader) petProcesses() int {
 	const name = "PET_NPROC_PER_NODE"
 	switch text, _ := r.text(name); text {
 	case "auto", "cpu", "gpu", "xpu":
-		r.fail(name, text, "is a number of processes that only torchrun can settle",
+		r.fail(name, text, "is a number of processes that only torchrun can determine",
 			"set numProcPerNode to 1, or start the trainer by torchrun --no_python")
 		return 0
 	}

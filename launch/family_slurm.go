@@ -6,46 +6,27 @@ import (
 	"strings"
 )
 
+// SourceSlurm is SLURM_*, set by srun.
+const SourceSlurm Source = "slurm"
+
+var slurmFamily = family{
+	source: SourceSlurm, origin: "Slurm's SLURM_PROCID/SLURM_NTASKS", claims: claimsSlurm,
+	rankAndSize:   [][2]string{{"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}, {"SLURM_PROCID", "SLURM_NTASKS"}},
+	startsDaemons: true,
+	read:          readSlurm, master: masterOfSlurm,
+}
+
 // stepVariables are set by srun for the tasks of a step, and by nothing else.
-// They tell a task from a batch script, which sbatch gives SLURM_PROCID=0,
-// SLURM_LOCALID=0 and, with -n, SLURM_NTASKS too: a script taken for rank 0 of
-// SLURM_NTASKS would wait for peers that nobody starts.
+// They distinguish a task from a batch script, which sbatch gives SLURM_PROCID=0,
+// SLURM_LOCALID=0 and, with -n, SLURM_NTASKS too: a script that counted as rank 0
+// of SLURM_NTASKS would wait for peers that nobody starts.
 var stepVariables = []string{"SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID", "SLURM_STEPID",
 	"SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NUM_NODES"}
 
 func claimsSlurm(e environment) bool {
-	// Only srun gives a PROCID above 0.
-	task := e.any(stepVariables...) || firstNot(e, "SLURM_PROCID", "0")
-	return task && !mpirunInsideSlurm(e)
+	procid, set := e.text("SLURM_PROCID")
+	return e.any(stepVariables...) || set && procid != "0" // only srun sets one above 0
 }
-
-func firstNot(e environment, name, value string) bool {
-	v, ok := e.text(name)
-	return ok && v != value
-}
-
-// mpirunInsideSlurm reports that an mpirun started the process. On the other
-// nodes of an allocation mpirun starts its daemons by srun, and the ranks
-// inherit the daemon's SLURM_PROCID, which is one per node and not theirs.
-// With srun --mpi=pmi2 both are there too, and agree.
-func mpirunInsideSlurm(e environment) bool {
-	procid, _ := e.text("SLURM_PROCID")
-	_, ntasks := e.first("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-	for _, v := range [][2]string{
-		{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-		{"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"},
-		{"PMI_RANK", "PMI_SIZE"},
-	} {
-		rank, ok1 := e.text(v[0])
-		size, ok2 := e.text(v[1])
-		if ok1 && ok2 && (rank != procid || size != ntasks) {
-			return true
-		}
-	}
-	return false
-}
-
-func inSlurmJob(e environment) bool { return slurmJobID(e) != "" }
 
 func slurmJobID(e environment) string {
 	_, id := e.first("SLURM_JOB_ID", "SLURM_JOBID")
@@ -55,23 +36,23 @@ func slurmJobID(e environment) string {
 // readSlurm prefers a step's variables to the job's: a step may run on part of
 // the allocation.
 func readSlurm(r *reader) World {
-	r.vars = variables{rank: "SLURM_PROCID", localRank: "SLURM_LOCALID", nodeRank: "SLURM_NODEID",
+	r.names = fieldNames{rank: "SLURM_PROCID", localRank: "SLURM_LOCALID", nodeRank: "SLURM_NODEID",
 		worldSize: r.firstOr("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"),
 		nodes:     r.firstOr("SLURM_JOB_NUM_NODES", "SLURM_STEP_NUM_NODES", "SLURM_JOB_NUM_NODES", "SLURM_NNODES")}
 	claimed, _ := r.first(append(stepVariables, "SLURM_PROCID")...)
 	const hint = "srun sets it for every task: start the trainer with srun, or set RANK and WORLD_SIZE"
 	w := World{
-		Rank:         r.required(r.vars.rank, claimed, hint),
-		WorldSize:    r.required(r.vars.worldSize, claimed, hint),
-		LocalRank:    r.required(r.vars.localRank, claimed, hint),
+		Rank:         r.required(r.names.rank, claimed, hint),
+		WorldSize:    r.required(r.names.worldSize, claimed, hint),
+		LocalRank:    r.required(r.names.localRank, claimed, hint),
 		RestartCount: r.optional("SLURM_RESTART_COUNT", 0),
 		RunID:        slurmJobID(r.environment),
 	}
 	w.Nodes = r.slurmNodes(w)
 	if w.Nodes > 1 {
-		w.NodeRank = r.required(r.vars.nodeRank, claimed, hint)
+		w.NodeRank = r.required(r.names.nodeRank, claimed, hint)
 	} else {
-		w.NodeRank = r.optional(r.vars.nodeRank, 0)
+		w.NodeRank = r.optional(r.names.nodeRank, 0)
 	}
 	if r.err == nil {
 		w.LocalWorldSize = r.slurmLocalSize(w)
@@ -87,7 +68,7 @@ func (r *reader) firstOr(fallback string, names ...string) string {
 }
 
 func (r *reader) slurmNodes(w World) int {
-	if n, ok := r.integer(r.vars.nodes); ok {
+	if n, ok := r.integer(r.names.nodes); ok {
 		return n
 	}
 	if w.WorldSize == 1 {
@@ -95,11 +76,11 @@ func (r *reader) slurmNodes(w World) int {
 	}
 	list, name := r.nodelist()
 	if list == nil {
-		r.fail(r.vars.nodes, "", "is not set, and neither is a list of nodes",
+		r.fail(r.names.nodes, "", "is not set, and neither is a list of nodes",
 			"srun sets both: pass on its whole environment (srun --export=ALL)")
 		return 0
 	}
-	r.vars.nodes = name
+	r.names.nodes = name
 	return list.count()
 }
 
@@ -108,18 +89,18 @@ func (r *reader) slurmNodes(w World) int {
 func (r *reader) slurmLocalSize(w World) int {
 	name, text := r.first("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
 	if name != "" {
-		r.vars.localWorldSize = name
+		r.names.localWorldSize = name
 		n, err := tasksOnNode(text, w.NodeRank)
 		if err != nil {
 			r.fail(name, text, err.Error(), `Slurm writes it as "2(x3),1"`)
 		}
 		return n
 	}
-	r.vars.localWorldSize = "SLURM_NTASKS_PER_NODE"
+	r.names.localWorldSize = "SLURM_NTASKS_PER_NODE"
 	if w.Nodes == 1 {
 		return w.WorldSize
 	}
-	if n, ok := r.integer(r.vars.localWorldSize); ok {
+	if n, ok := r.integer(r.names.localWorldSize); ok {
 		return min(n, w.WorldSize)
 	}
 	if w.Nodes > 0 && w.WorldSize%w.Nodes == 0 {
@@ -169,10 +150,10 @@ func (r *reader) nodelist() (nodelist, string) {
 	return list, name
 }
 
-// masterOfSlurm takes the first node, where srun puts rank 0 by default;
+// masterOfSlurm uses the first node, where srun starts rank 0 by default;
 // --distribution=arbitrary and --relative need MASTER_ADDR. Every rank derives
 // the same port from the job, in Lightning's way (15000 + the last four digits
-// of the job id) plus the step, so that two steps of a job do not meet.
+// of the job id) plus the step, so that two steps of a job have two ports.
 func masterOfSlurm(r *reader, w *World) {
 	if w.WorldSize == 1 {
 		masterLoopback(r, w)
@@ -180,7 +161,7 @@ func masterOfSlurm(r *reader, w *World) {
 	}
 	if w.MasterAddr == "" {
 		list, name := r.nodelist()
-		r.vars.masterAddr = name
+		r.names.masterAddr = name
 		if list == nil {
 			r.fail("SLURM_JOB_NODELIST", "", "is not set, so the machine of rank 0 is not known",
 				"srun sets it: pass on its environment (srun --export=ALL), or set MASTER_ADDR")

@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// FuzzDetect reads lines of KEY=value. Whatever they say, Detect gives a sound
+// FuzzDetect reads lines of KEY=value. Whatever they are, Detect gives a valid
 // World that survives Environ, or an *Error with a variable and a hint.
 func FuzzDetect(f *testing.F) {
-	for _, v := range []vars{torchrunVars, petVars, slurmVars, batchVars, openmpiVars, hydraVars, nil} {
+	for _, v := range sampleVars {
 		var b strings.Builder
 		for key, value := range v {
 			b.WriteString(key + "=" + value + "\n")
@@ -62,7 +62,7 @@ func mixNames() []string {
 		PMI_LOCAL_RANK PMI_LOCAL_SIZE PALS_LOCAL_RANKID PALS_NODEID PALS_LOCAL_SIZE`) {
 		names[name] = true
 	}
-	for _, v := range []vars{torchrunVars, petVars, slurmVars, batchVars, openmpiVars, hydraVars} {
+	for _, v := range sampleVars {
 		for name := range v {
 			names[name] = true
 		}
@@ -73,7 +73,7 @@ func mixNames() []string {
 // FuzzDetectMix mixes the variables of all launchers, and flags: each pair of bytes
 // chooses a name and a value. A launcher's variables may be there first.
 func FuzzDetectMix(f *testing.F) {
-	names, whole := mixNames(), []vars{nil, torchrunVars, petVars, slurmVars, batchVars, openmpiVars, hydraVars}
+	names, whole := mixNames(), sampleVars
 	for i := range whole {
 		f.Add(uint8(i), []byte{})
 		f.Add(uint8(i), []byte{byte(i * 7), byte(i), byte(i * 5), 6, 200 + byte(i), 1})

@@ -61,10 +61,10 @@ func hang() int {
 	return 9
 }
 
-// arrive says that this rank is ready; await waits for another's.
+// arrive marks this rank as ready; waitFor waits for another rank's mark.
 func arrive() { must(os.WriteFile(filepath.Join(os.Getenv(pathVariable), "at-"+rank()), nil, 0o644)) }
 
-func await(rank string) {
+func waitFor(rank string) {
 	for {
 		if _, err := os.Stat(filepath.Join(os.Getenv(pathVariable), "at-"+rank)); err == nil {
 			return
@@ -73,7 +73,7 @@ func await(rank string) {
 	}
 }
 
-// holdFIFO says "ready" to the test, which sees the end of file when every
+// holdFIFO writes "ready" to the test, which reads the end of the file when every
 // holder is dead.
 func holdFIFO() {
 	f, err := os.OpenFile(os.Getenv(pathVariable), os.O_WRONLY, 0)
@@ -133,7 +133,7 @@ func roleStubborn() int {
 // roleBlame: rank 0 is seen to fail first, but rank 1's error is older.
 func roleBlame() int {
 	if rank() == "0" {
-		await("1")
+		waitFor("1")
 		return failAt(errors.New("connection reset by peer"), time.Unix(2000, 0))
 	}
 	ctx, stop := WithSIGTERM(context.Background())
@@ -145,7 +145,7 @@ func roleBlame() int {
 
 func failAt(err error, at time.Time) int {
 	must(WriteErrorFile(err, at))
-	return ExitCode(err)
+	return exitCode(err)
 }
 
 func rolePlainBlame() int {

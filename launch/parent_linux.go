@@ -8,30 +8,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var watchParent = sync.OnceValue(func() error {
-	asked := make(chan error)
+var requestDeathSignal = sync.OnceValue(func() error {
+	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		asked <- unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+		result <- unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 		select {}
 	}()
-	return <-asked
+	return <-result
 })
 
-// DieWithParent has the kernel kill this process (SIGKILL) when the thread that
-// started it ends, on Linux. A launcher that is itself killed cannot tell its
-// ranks to stop: torchrun's then live on with the GPU's memory in hand. On
-// other systems it only checks that the parent is still there.
+// DieWithParent asks the kernel to kill this process (SIGKILL) when the thread
+// that started it ends, on Linux. A launcher that is itself killed cannot stop its
+// ranks: torchrun's then live on and keep the GPU's memory. On other systems
+// DieWithParent only checks that the parent still runs.
 //
-// It returns ErrParentGone when the parent had already ended: exit then. Call
-// it first in main. It may be called again, at no cost, from any goroutine.
+// It returns an error when the parent had already ended: exit then. Call it first
+// in main. It may be called again, at no cost, from any goroutine.
 //
-// The kernel keeps the request per thread of this process, and forgets it with
-// the thread; so a thread is kept for it, which sleeps for ever. And the signal
-// follows the parent's thread, not its process: a launcher must start ranks
-// from a thread that outlives them, as Spawn does. prctl(2).
+// The kernel keeps the request for one thread of this process, until that thread
+// ends; so DieWithParent keeps a thread for it, which sleeps for ever. The kernel
+// sends the signal when the parent's thread ends, not its process: a launcher must
+// start ranks from a thread that outlives them, as Start does. prctl(2).
 func DieWithParent() error {
-	if err := watchParent(); err != nil {
+	if err := requestDeathSignal(); err != nil {
 		return fmt.Errorf("launch: prctl(PR_SET_PDEATHSIG): %w", err)
 	}
 	return checkParent()

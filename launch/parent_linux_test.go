@@ -24,10 +24,10 @@ func init() {
 	}
 	roles["parent"] = roleParent
 	roles["orphan"] = roleOrphan
-	roles["told-parent"] = roleToldParent
+	roles["named-parent"] = roleNamedParent
 }
 
-// roleParent starts a child as a launcher that takes no care of it, beyond the
+// roleParent starts a child as a launcher that does nothing for it but keep the
 // thread.
 func roleParent() int {
 	runtime.LockOSThread()
@@ -62,11 +62,11 @@ func onDyingThread(f func()) {
 	<-done
 }
 
-func roleToldParent() int {
+func roleNamedParent() int {
 	switch err := DieWithParent(); {
 	case err == nil:
 		return 0
-	case errors.Is(err, ErrParentGone):
+	case errors.Is(err, errParentGone):
 		return 42
 	case strings.Contains(err.Error(), parentVariable):
 		return 43
@@ -74,7 +74,7 @@ func roleToldParent() int {
 	return 1
 }
 
-func TestProcessesDieWithAParentThatIsKilled(t *testing.T) {
+func TestDieWithParent(t *testing.T) {
 	for _, test := range []struct {
 		name, role string
 		children   int
@@ -83,7 +83,7 @@ func TestProcessesDieWithAParentThatIsKilled(t *testing.T) {
 		{"a child that called DieWithParent from a thread that ended", "parent", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			fifo, ready, dead := deathWatch(t)
+			fifo, ready, dead := fifoHolders(t)
 			command, env := self(test.role, fifo)
 			parent := exec.Command(command[0])
 			parent.Env = append(env, "TMPDIR="+t.TempDir())
@@ -96,23 +96,23 @@ func TestProcessesDieWithAParentThatIsKilled(t *testing.T) {
 	}
 }
 
-func TestDieWithParentSeesALauncherThatIsAlreadyGone(t *testing.T) {
+func TestDieWithParent_parentGone(t *testing.T) {
 	gone := exec.Command("true")
 	require.NoError(t, gone.Run())
 	for _, test := range []struct {
-		name, told string
-		code       int
+		name, pid string
+		code      int
 	}{
-		{"nothing told", "", 0},
+		{"no launcher named", "", 0},
 		{"the parent is the launcher", fmt.Sprint(os.Getpid()), 0},
 		{"the launcher is further up and lives", fmt.Sprint(os.Getppid()), 0},
 		{"the launcher is gone", fmt.Sprint(gone.Process.Pid), 42},
 		{"no process id", "launcher", 43},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			command, env := self("told-parent", "")
+			command, env := self("named-parent", "")
 			child := exec.Command(command[0])
-			child.Env = append(env, parentVariable+"="+test.told)
+			child.Env = append(env, parentVariable+"="+test.pid)
 			_ = child.Run()
 			assert.Equal(t, test.code, child.ProcessState.ExitCode())
 		})
@@ -125,7 +125,7 @@ func TestDieWithParentSeesALauncherThatIsAlreadyGone(t *testing.T) {
 func roleChurn() int {
 	command, env := self("orderly", os.Getenv(pathVariable))
 	ctx, cancel := context.WithCancel(context.Background())
-	g, err := Start(ctx, SpawnConfig{Command: command, Env: env, N: 2})
+	j, err := Start(ctx, SpawnConfig{Command: command, Env: env, N: 2})
 	must(err)
 	var threads sync.WaitGroup
 	for range 32 {
@@ -136,23 +136,25 @@ func roleChurn() int {
 	}
 	threads.Wait()
 	select {
-	case <-g.ended:
-		must(fmt.Errorf("the ranks died with a thread: %w", g.Wait()))
+	case <-j.ended:
+		must(fmt.Errorf("the ranks died with a thread: %w", j.Wait()))
 	case <-time.After(50 * time.Millisecond):
 	}
 	cancel()
-	if errors.Is(g.Wait(), context.Canceled) {
+	if errors.Is(j.Wait(), context.Canceled) {
 		return 0
 	}
 	return 1
 }
 
-func TestRanksOutliveTheLaunchersOtherThreads(t *testing.T) {
-	fifo, _, dead := deathWatch(t)
-	command, env := self("churn", fifo)
-	launcher := exec.Command(command[0])
-	launcher.Env = append(env, "TMPDIR="+t.TempDir())
-	out, err := launcher.CombinedOutput()
-	require.NoError(t, err, string(out))
-	dead()
+func TestStart(t *testing.T) {
+	t.Run("ranks outlive the launcher's other threads", func(t *testing.T) {
+		fifo, _, dead := fifoHolders(t)
+		command, env := self("churn", fifo)
+		launcher := exec.Command(command[0])
+		launcher.Env = append(env, "TMPDIR="+t.TempDir())
+		out, err := launcher.CombinedOutput()
+		require.NoError(t, err, string(out))
+		dead()
+	})
 }

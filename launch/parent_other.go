@@ -2,7 +2,6 @@
 
 package launch
 
-// DieWithParent checks that the parent is still there and returns
-// ErrParentGone when it is not. Only Linux can have the kernel end a process
-// with its parent.
+// DieWithParent returns an error when the parent has ended. Only Linux can kill a
+// process when its parent ends.
 func DieWithParent() error { return checkParent() }

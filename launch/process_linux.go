@@ -12,10 +12,9 @@ func rankAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// reap waits for cmd, and calls sweep between its end and its reaping: until
-// it is reaped its id, and so its group's, cannot be given to a stranger. To
-// sweep before Wait also closes the output pipes that leftovers hold, for which
-// Wait would wait.
+// reap waits for cmd, and calls sweep after its end and before Wait reaps it: until
+// then no other process can get its id, which is also its group's. What sweep kills
+// also closes the output pipes that Wait would wait for.
 func reap(cmd *exec.Cmd, sweep func()) error {
 	for errors.Is(unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
 	}

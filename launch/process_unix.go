@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signalGroup reaches a rank and whatever it started. A group that is already
-// empty is no error.
+// signalGroup signals a rank and the processes that it started. It returns nil for a
+// group that is already empty.
 func signalGroup(pid int, sig syscall.Signal) error {
 	if err := unix.Kill(-pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
@@ -20,10 +20,10 @@ func signalGroup(pid int, sig syscall.Signal) error {
 
 func signalName(sig syscall.Signal) string { return unix.SignalName(sig) }
 
-// processExists counts a process that may not be signalled (EPERM).
+// processExists is true also for a process that may not be signalled (EPERM).
 func processExists(pid int) bool { return !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
-// endedBy gives the signal that ended the process, or 0.
+// endedBy returns the signal that ended the process, or 0.
 func endedBy(status any) syscall.Signal {
 	if s, ok := status.(syscall.WaitStatus); ok && s.Signaled() {
 		return s.Signal()

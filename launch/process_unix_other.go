@@ -9,9 +9,9 @@ import (
 
 func rankAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// reap sweeps after the reaping: these systems have no wait in Go's syscall
-// packages that leaves the process in place. Cmd.WaitDelay bounds the wait for
-// pipes that leftovers hold.
+// reap calls sweep after Wait: Go's syscall packages have no wait for these systems that
+// leaves the process unreaped. Cmd.WaitDelay bounds the wait for pipes that other
+// processes of the group hold.
 func reap(cmd *exec.Cmd, sweep func()) error {
 	err := cmd.Wait()
 	sweep()

@@ -8,10 +8,10 @@ import (
 
 func rankAttributes() *syscall.SysProcAttr { return nil }
 
-// reap has no group to sweep.
+// reap does not sweep: there is no process group.
 func reap(cmd *exec.Cmd, _ func()) error { return cmd.Wait() }
 
-// signalGroup kills: Windows has no SIGTERM, and no groups without job objects.
+// signalGroup kills the process: Windows has no SIGTERM, and no groups without job objects.
 func signalGroup(pid int, _ syscall.Signal) error {
 	p, err := os.FindProcess(pid)
 	if err != nil {

@@ -6,19 +6,19 @@ import (
 	"syscall"
 )
 
-// RankError is the root cause of a failed Spawn: of all ranks that failed, the
-// one whose failure came first. Find it with errors.As. Several ranks fail when
-// one does, most with a broken connection that says nothing.
+// RankError is the root cause of a failed Job: the rank that failed first. Find it
+// with errors.As. When one rank fails, others follow, most with the error of a
+// broken connection.
 type RankError struct {
 	Rank      int
 	ExitCode  int            // -1 when a signal ended the rank
 	Signal    syscall.Signal // 0 when the rank exited
 	Message   string         // from the rank's error file; empty without one
 	Traceback string         // likewise
-	Tail      string         // the last of what the rank printed
+	Tail      string         // the end of the rank's output
 }
 
-// Error gives one line. Traceback and Tail are for the caller to print.
+// Error returns one line. Traceback and Tail are for the caller to print.
 func (e *RankError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "launch: rank %d ", e.Rank)

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// environment is where Detect reads, with the flags laid over it under their
-// own names ("--rank"), so that flags and variables share one set of checks.
+// environment looks up variables, and flags by their own names ("--rank"), so that both
+// share one set of checks.
 type environment struct {
 	flags  map[string]string
 	getenv func(string) (string, bool)
@@ -22,8 +22,12 @@ func newEnvironment(opts Options) environment {
 	return environment{flags: opts.Flags.values(), getenv: getenv}
 }
 
-// text gives the trimmed value. Empty is unset, as `RANK= ./trainer` means it.
+// text returns the trimmed value. An empty one is unset, as in `RANK= ./trainer`; so is the
+// empty name.
 func (e environment) text(name string) (string, bool) {
+	if name == "" {
+		return "", false
+	}
 	if strings.HasPrefix(name, "--") {
 		v, ok := e.flags[name]
 		return v, ok
@@ -33,7 +37,7 @@ func (e environment) text(name string) (string, bool) {
 	return v, ok && v != ""
 }
 
-// first gives the name and value of the first of names that is set.
+// first returns the name and value of the first of names that is set.
 func (e environment) first(names ...string) (name, value string) {
 	for _, n := range names {
 		if v, ok := e.text(n); ok {
@@ -48,12 +52,12 @@ func (e environment) any(names ...string) bool {
 	return name != ""
 }
 
-// reader reads one family. The first fault sticks, so that a family reads all
-// its fields in a row and the caller looks once.
+// reader reads the variables of one family. It keeps the first error, so that a family
+// reads all its fields in a row and the caller checks once.
 type reader struct {
 	environment
 	source Source
-	vars   variables
+	names  fieldNames
 	err    *Error
 }
 
@@ -79,12 +83,9 @@ func (r *reader) optional(name string, fallback int) int {
 	return fallback
 }
 
-// integer reports true also for a malformed value, whose error it records: the
-// variable is there, and calling it missing would mislead.
+// integer returns true for a malformed value too, and records its error: the variable is
+// set, and to call it missing would mislead.
 func (r *reader) integer(name string) (int, bool) {
-	if name == "" {
-		return 0, false
-	}
 	text, ok := r.text(name)
 	if !ok {
 		return 0, false
@@ -96,8 +97,8 @@ func (r *reader) integer(name string) (int, bool) {
 	return int(n), true
 }
 
-// integerHint knows where Kubernetes' URLs come from: for each Service it gives a pod
-// variables in the way of Docker's links, such as MASTER_PORT=tcp://10.96.3.1:29500.
+// integerHint explains the URLs that Kubernetes sets: for each Service a pod gets variables
+// in the style of Docker's links, such as MASTER_PORT=tcp://10.96.3.1:29500.
 func integerHint(name, text string) string {
 	service, isPort := strings.CutSuffix(name, "_PORT")
 	if !isPort || !strings.Contains(text, "://") {

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// nodelist is a parsed Slurm host list, kept folded: "n[0-99999]" is one entry,
-// and its first host costs nothing.
+// nodelist is a parsed Slurm host list. It stays folded: "n[0-99999]" is one entry.
 //
 // The grammar is that of slurm's src/common/hostlist.c:
 //
@@ -79,7 +78,7 @@ func hostEnd(text string) (int, error) {
 	return len(text), nil
 }
 
-// parseHost takes text whose brackets hostEnd found balanced.
+// parseHost parses text whose brackets hostEnd found balanced.
 func parseHost(text string) (hostPattern, error) {
 	if text == "" {
 		return nil, errEmptyHost
@@ -127,7 +126,7 @@ func parseRange(text string) (hostRange, error) {
 	return r, nil
 }
 
-// all yields every host in Slurm's order: the last bracket turns fastest.
+// all yields every host in Slurm's order: the last bracket changes fastest.
 func (l nodelist) all() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, host := range l {

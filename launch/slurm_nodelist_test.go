@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNodelistUnfoldsAsSlurmDoes(t *testing.T) {
+func TestParseNodelist(t *testing.T) {
 	for _, test := range []struct {
 		list string
 		want []string
@@ -32,7 +32,7 @@ func TestNodelistUnfoldsAsSlurmDoes(t *testing.T) {
 	}
 }
 
-func TestNodelistRefusesWhatSlurmNeverWrites(t *testing.T) {
+func TestParseNodelist_refused(t *testing.T) {
 	for list, reason := range map[string]string{
 		"":                          "empty host name",
 		"a,":                        "empty host name",
@@ -50,14 +50,18 @@ func TestNodelistRefusesWhatSlurmNeverWrites(t *testing.T) {
 		"n[1-0x9]":                  "where a number",
 		"n[1-99999999999999999999]": "where a number",
 	} {
-		_, err := parseNodelist(list)
-		assert.ErrorContains(t, err, reason, list)
+		t.Run(reason+" in "+list, func(t *testing.T) {
+			_, err := parseNodelist(list)
+			assert.ErrorContains(t, err, reason)
+		})
 	}
 }
 
-func TestAHugeNodelistCostsNothingToLookInto(t *testing.T) {
-	list, err := parseNodelist("n[0000-9223372036854775807]m[0-9223372036854775807],x")
-	require.NoError(t, err)
-	assert.Equal(t, "n0000m0", list.first())
-	assert.Equal(t, 1<<31-1, list.count())
+func TestNodelist_first(t *testing.T) {
+	t.Run("a huge list is not unfolded", func(t *testing.T) {
+		list, err := parseNodelist("n[0000-9223372036854775807]m[0-9223372036854775807],x")
+		require.NoError(t, err)
+		assert.Equal(t, "n0000m0", list.first())
+		assert.Equal(t, 1<<31-1, list.count())
+	})
 }

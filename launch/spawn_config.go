@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// Show says which ranks' output is passed on.
+// Show selects how the ranks' output is passed on.
 type Show int
 
+// The values of Show.
 const (
-	ShowPrefixed Show = iota // every rank, each line behind "[rank 1] "
-	ShowPlain                // every rank, lines as they are
-	ShowRank0                // rank 0 only, lines as they are
+	ShowPrefixed Show = iota // each line behind "[rank 1] "
+	ShowPlain                // lines as they are
 )
 
-// SpawnConfig says what Spawn starts. Command and N are needed; the zero value
-// of the rest works.
+// SpawnConfig describes a Job. Command and N are required; the zero value of the
+// rest works.
 type SpawnConfig struct {
 	Command []string // the program, looked up in PATH, and its arguments
 	N       int      // ranks
@@ -33,16 +33,15 @@ type SpawnConfig struct {
 	// RunID is TORCHELASTIC_RUN_ID; empty picks one.
 	RunID string
 
-	// GracePeriod lies between SIGTERM and SIGKILL; 0 is 30 s, as torchrun's.
+	// GracePeriod is the time between SIGTERM and SIGKILL; 0 is 30 s, as torchrun's.
 	GracePeriod time.Duration
 
 	Show Show
-	// Stdout and Stderr take the ranks' output, in whole lines, one Write at a
+	// Stdout and Stderr receive the ranks' output, in whole lines, one Write at a
 	// time even when both are the same writer; nil is os.Stdout and os.Stderr.
 	Stdout, Stderr io.Writer
-	// PerRank gives each rank writers of its own, and makes Stdout and Stderr
-	// unused; a nil writer discards. ShowRank0 still silences the others. Writers
-	// are called one at a time.
+	// PerRank returns a rank's own writers, in place of Stdout and Stderr; a nil
+	// writer discards. Writers are called one at a time.
 	PerRank func(rank int) (stdout, stderr io.Writer)
 	// TailBytes is how much of each rank's last output is kept for
 	// RankError.Tail; 0 is 8 KiB.
@@ -88,8 +87,8 @@ func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
 	return c, nil
 }
 
-// world is the place of one rank. It goes through the same Environ as a World
-// that Detect found.
+// world returns the World of one rank. Its variables come from World.Environ, as those of
+// a World that Detect found.
 func (c SpawnConfig) world(rank int) World {
 	return World{
 		Rank: rank, WorldSize: c.N, LocalRank: rank, LocalWorldSize: c.N, Nodes: 1,
@@ -97,9 +96,9 @@ func (c SpawnConfig) world(rank int) World {
 	}
 }
 
-// environ is the whole environment of a rank. The agent's variables of an outer
-// torchrun must not leak in: with TORCHELASTIC_USE_AGENT_STORE=True every rank
-// would look for a store that nobody serves.
+// environ returns the whole environment of a rank. It replaces the variables of an outer
+// torchrun's agent: with TORCHELASTIC_USE_AGENT_STORE=True every rank would connect to a
+// store that nobody serves.
 func (c SpawnConfig) environ(rank int, errorFile string) []string {
 	set := append(c.world(rank).Environ(),
 		"ROLE_NAME=default",
@@ -115,24 +114,25 @@ func (c SpawnConfig) environ(rank int, errorFile string) []string {
 	return overlay(c.Env, set, "OMP_NUM_THREADS="+strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/c.N)))
 }
 
-// overlay puts set over base, and fallback under it.
+// overlay returns base with the variables of set, which win, and with fallback where
+// neither sets it.
 func overlay(base, set []string, fallback string) []string {
-	taken := map[string]bool{}
+	isSet := map[string]bool{}
 	for _, kv := range set {
 		key, _, _ := strings.Cut(kv, "=")
-		taken[key] = true
+		isSet[key] = true
 	}
 	fallbackKey, _, _ := strings.Cut(fallback, "=")
 	result := make([]string, 0, len(base)+len(set)+1)
 	for _, kv := range base {
 		key, value, _ := strings.Cut(kv, "=")
-		if taken[key] || key == fallbackKey && value == "" {
+		if isSet[key] || key == fallbackKey && value == "" {
 			continue
 		}
 		result = append(result, kv)
-		taken[key] = taken[key] || key == fallbackKey
+		isSet[key] = isSet[key] || key == fallbackKey
 	}
-	if !taken[fallbackKey] {
+	if !isSet[fallbackKey] {
 		result = append(result, fallback)
 	}
 	return append(result, set...)

@@ -7,42 +7,23 @@ import (
 	"strconv"
 )
 
-// Source names the family of variables that decided the rank.
+// Source names the family of variables that gave the rank, such as "slurm". Each family has
+// one constant. Its value is for JSON and for comparisons; World.String has it in words.
 type Source string
 
-// The families, in the order in which Detect looks for them.
-const (
-	SourceFlags   Source = "flags"   // Options.Flags
-	SourceEnv     Source = "env"     // RANK and WORLD_SIZE, as torchrun and PyTorchJob set them
-	SourcePET     Source = "pet"     // PET_*, torchrun's arguments as variables
-	SourceSlurm   Source = "slurm"   // SLURM_*, set by srun
-	SourceOpenMPI Source = "openmpi" // OMPI_COMM_WORLD_*, set by OpenMPI's mpirun
-	SourcePMI     Source = "pmi"     // PMI_* or MV2_COMM_WORLD_*, set by Hydra, PALS and MVAPICH2
-	SourceSingle  Source = "single"  // no launcher: rank 0 of 1
-)
-
-func (s Source) describe() string {
-	switch s {
-	case SourceFlags:
-		return "the flags"
-	case SourceEnv:
-		return "torchrun's RANK/WORLD_SIZE"
-	case SourcePET:
-		return "torchrun's PET_* arguments"
-	case SourceSlurm:
-		return "Slurm's SLURM_PROCID/SLURM_NTASKS"
-	case SourceOpenMPI:
-		return "OpenMPI's OMPI_COMM_WORLD_*"
-	case SourcePMI:
-		return "the MPI launcher's PMI_*/MV2_*"
-	case SourceSingle:
-		return "no launcher"
+// origin is how messages call the family.
+func (s Source) origin() string {
+	for _, f := range families {
+		if f.source == s {
+			return f.origin
+		}
 	}
 	return string(s)
 }
 
-// World is this process's place in the job. It is a plain value: copy it freely.
-// Only Detect makes a sound one; the zero World is refused by Export.
+// World is this process's rank and the size of the job, on all machines and on
+// this one, and the address at which the ranks meet. It is a plain value: copy
+// it freely. Detect makes valid ones; Export refuses the zero World.
 type World struct {
 	Rank      int // 0 <= Rank < WorldSize
 	WorldSize int // processes in the job, at least 1
@@ -50,7 +31,7 @@ type World struct {
 	LocalRank      int // which process of this machine, hence which GPU
 	LocalWorldSize int // processes of the job on this machine
 
-	// NodeRank and Nodes come from the launcher where it says them. For MPI, and
+	// NodeRank and Nodes come from the launcher where it sets them. For MPI, and
 	// for RANK without GROUP_RANK, they are derived as if ranks fill one machine
 	// after the other, which is the default of every launcher here.
 	NodeRank int
@@ -60,8 +41,8 @@ type World struct {
 	MasterPort int    // 1..65535
 
 	Source Source
-	// Note is empty, or says what a reader of the log should know about the
-	// choice, such as that a Slurm batch shell is not a task of srun.
+	// Note is empty, or a remark on the choice for the reader of the log, such
+	// as that a Slurm batch script is not a task of srun.
 	Note string
 
 	// RestartCount is how often the launcher restarted the job. It does not
@@ -72,12 +53,12 @@ type World struct {
 	ErrorFile    string // TORCHELASTIC_ERROR_FILE, or empty
 }
 
-// String says the rank, where it was found and where the ranks meet:
+// String gives the rank, the family that it came from and the master address:
 //
 //	rank 1 of 4 (local 1 of 2) from torchrun's RANK/WORLD_SIZE, master 10.0.0.1:29500
 func (w World) String() string {
 	s := fmt.Sprintf("rank %d of %d (local %d of %d) from %s, master %s",
-		w.Rank, w.WorldSize, w.LocalRank, w.LocalWorldSize, w.Source.describe(),
+		w.Rank, w.WorldSize, w.LocalRank, w.LocalWorldSize, w.Source.origin(),
 		net.JoinHostPort(w.MasterAddr, strconv.Itoa(w.MasterPort)))
 	if w.Note != "" {
 		s += "; " + w.Note
@@ -119,9 +100,9 @@ func (w World) pairs() [][2]string {
 // not safe while another thread reads the environment, as libraries that Python
 // loads do.
 //
-// It fails, and sets nothing, when w is not sound (the zero World, say).
+// It fails, and sets nothing, when w is not valid (the zero World, say).
 func (w World) Export() error {
-	if err := w.check(variables{
+	if err := w.check(fieldNames{
 		rank: "Rank", worldSize: "WorldSize", localRank: "LocalRank", localWorldSize: "LocalWorldSize",
 		nodeRank: "NodeRank", nodes: "Nodes", masterAddr: "MasterAddr", masterPort: "MasterPort",
 	}); err != nil {

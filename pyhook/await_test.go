@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 // processors has Go use n for the test.
@@ -27,7 +29,7 @@ func TestManyWaitForManyFutures(t *testing.T) {
 			processors(t, n)
 			const futures, waiters = 20, 4
 			var group sync.WaitGroup
-			var all []*Future
+			var all []*c10d.Future[c10d.Result]
 			for range futures {
 				future := hookFuture(t, "sample:pending", bucket(t, []float32{1, 2}))
 				all = append(all, future)
@@ -43,7 +45,7 @@ func TestManyWaitForManyFutures(t *testing.T) {
 							assert.ErrorIs(t, err, context.DeadlineExceeded)
 							return
 						}
-						assert.NotNil(t, value.Object(), "the hook's own tensor")
+						assert.NotNil(t, ResultObject(value), "the hook's own tensor")
 					})
 				}
 			}
@@ -80,7 +82,7 @@ func TestWhoIsBlockedIsFreedByTheContextAndByClose(t *testing.T) {
 		go func() { _, err := future.Wait(context.Background()); waiting <- err }()
 		require.Eventually(t, func() bool { return blocking.Load() == 1 }, 10*time.Second, time.Millisecond)
 		future.Close()
-		saysAll(t, <-waiting, ErrClosed, "sample.pending", 2)
+		saysAll(t, <-waiting, c10d.ErrClosed, "sample.pending", 2)
 		assert.Zero(t, blocking.Load())
 		python(t, "sample.finish", true)
 	})

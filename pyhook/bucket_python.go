@@ -1,24 +1,19 @@
 package pyhook
 
-// #include <stdlib.h>
-// #include "hookcall.h"
-import "C"
-
 import (
-	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
+	"pyhook/c10d"
+	"pyhook/cbridge"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
 
-// pythonBucket is what persists of a bucket on Python's side while its memory
-// is the same. The bucket holds it, and so do the calls and values that came
-// of it: a future may be done after SetBuffer or Close.
+// pythonBucket is what persists of a bucket on Python's side while its memory is the same. The
+// bucket holds it, and so do the calls and results that came of it: a future may be done after
+// SetBuffer or Close.
 type pythonBucket struct {
 	layout *Object        // pyhook._bucket.BucketLayout
 	tensor *Object        // the flat torch tensor over buffer
@@ -28,10 +23,10 @@ type pythonBucket struct {
 	refs   atomic.Int32
 	// same is the future of every call that was done at return with the
 	// buffer: nothing tells one of those from another.
-	same *Future
+	same *c10d.Future[c10d.Result]
 
-	call sync.Mutex    // guards c's streak and result: a call and the reading of it
-	c    *C.pyh_bucket // C memory, as long as this struct; layout, tensor, dtype and stream hold its references
+	call       sync.Mutex          // held by a call by way of invocation
+	invocation *cbridge.Invocation // of layout, tensor, dtype and stream
 }
 
 func (p *pythonBucket) release() {
@@ -43,55 +38,50 @@ func (p *pythonBucket) release() {
 	}
 }
 
-// forget drops the Python objects after a hook changed them in place, so that
-// the next step starts from the trainer's memory again.
-func (b *GradBucket) forget(python *pythonBucket) {
-	b.mu.Lock()
-	current := b.python == python
-	if current {
-		b.python = nil
-	}
-	b.mu.Unlock()
-	if current {
-		python.release()
-	}
-}
+// Close gives up the bucket's reference: see c10d.Attachment.
+func (p *pythonBucket) Close() { p.release() }
 
-// forPython returns the bucket's Python objects, making them at the first use.
-// The caller releases them.
-func (b *GradBucket) forPython(t *tools) (*pythonBucket, error) {
+// retain takes a reference, unless nobody has one any more.
+func (p *pythonBucket) retain() bool {
 	for {
-		b.mu.Lock()
-		closed, python, buffer := b.closed, b.python, b.cfg.Buffer
-		if python != nil {
-			python.refs.Add(1)
+		n := p.refs.Load()
+		if n == 0 {
+			return false
 		}
-		b.mu.Unlock()
-		if python != nil && !isClosed(buffer) {
-			return python, nil
+		if p.refs.CompareAndSwap(n, n+1) {
+			return true
 		}
-		python.release()
-		if closed {
-			return nil, fmt.Errorf("the bucket: %w", ErrClosed)
-		}
-		python, err := b.newPython(t, buffer)
-		if err != nil {
-			return nil, err
-		}
-		b.mu.Lock()
-		if b.python == nil && b.cfg.Buffer == buffer && !b.closed {
-			b.python = python
-			b.mu.Unlock()
-			return python, nil
-		}
-		b.mu.Unlock()
-		python.refs.Store(1) // another call was first, or SetBuffer, or Close
-		python.release()
 	}
 }
 
-// newPython holds one reference for the bucket and one for the caller.
-func (b *GradBucket) newPython(t *tools, buffer *tensor.Tensor) (*pythonBucket, error) {
+// pythonKey is under which buckets and parameters keep their Python objects.
+var pythonKey = new(byte)
+
+// pythonBucketOf returns the bucket's Python objects, making them at the first use and after
+// SetBuffer. The caller releases them.
+func pythonBucketOf(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
+	for {
+		attached, err := b.Attach(pythonKey, func() (c10d.Attachment, error) { return newPythonBucket(t, b) })
+		if err != nil {
+			return nil, fmt.Errorf("the bucket: %w", err)
+		}
+		python := attached.(*pythonBucket)
+		if python.buffer == b.Buffer() && !python.buffer.IsClosed() {
+			if python.retain() {
+				return python, nil
+			}
+			continue // it was detached meanwhile
+		}
+		b.Detach(pythonKey, python)
+		if b.Buffer().IsClosed() {
+			return nil, fmt.Errorf("the bucket's buffer: %w", c10d.ErrClosed)
+		}
+	}
+}
+
+// newPythonBucket holds one reference, for the bucket.
+func newPythonBucket(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
+	buffer := b.Buffer()
 	tensor, err := resizable(buffer)
 	if err != nil {
 		return nil, fmt.Errorf("the bucket's buffer: %w", err)
@@ -101,26 +91,23 @@ func (b *GradBucket) newPython(t *tools, buffer *tensor.Tensor) (*pythonBucket, 
 		tensor.Close()
 		return nil, err
 	}
-	layout, err := b.layout(t, tensor, buffer.Device())
+	layout, err := newLayout(t, b, tensor, buffer.Device())
 	if err != nil {
 		tensor.Close()
 		dtype.Close()
 		return nil, err
 	}
-	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer, c: (*C.pyh_bucket)(C.calloc(1, C.sizeof_pyh_bucket))}
-	runtime.AddCleanup(python, func(c *C.pyh_bucket) { C.free(unsafe.Pointer(c)) }, python.c)
-	python.refs.Store(2)
-	python.same = CompletedFuture(Value{tensor: buffer, bucket: b}, nil)
-	python.c.data, python.c.len = C.uintptr_t(uintptr(buffer.Data())), C.int64_t(buffer.Len())
-	err = errors.Join(hold(layout, &python.c.layout), hold(tensor, &python.c.tensor), hold(dtype, &python.c.dtype))
+	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer}
+	python.refs.Store(1)
+	python.same = c10d.CompletedFuture(c10d.Result(c10d.TensorResult{Tensor: buffer}), nil)
+	python.invocation, err = t.api.NewBucketCall(layout, tensor, dtype, buffer.Data(), buffer.Len())
 	if err == nil && !buffer.Device().IsCPU() {
 		var stream *onStream
-		if stream, err = newOnStream(t, buffer.Device(), b.cfg.Stream); err == nil {
-			err = python.orderBy(stream)
+		if stream, err = newOnStream(t, buffer.Device(), b.Stream()); err == nil {
+			python.orderBy(stream)
 		}
 	}
 	if err != nil {
-		python.refs.Store(1)
 		python.release()
 		return nil, err
 	}
@@ -128,16 +115,9 @@ func (b *GradBucket) newPython(t *tools, buffer *tensor.Tensor) (*pythonBucket, 
 }
 
 // orderBy has hooks called and futures asked by stream, which it takes over.
-func (p *pythonBucket) orderBy(stream *onStream) error {
+func (p *pythonBucket) orderBy(stream *onStream) {
 	p.stream = stream
-	return hold(stream.value, &p.c.value)
-}
-
-func hold(o *Object, slot **C.PyObject) error {
-	return o.Pointer(func(p unsafe.Pointer) error {
-		*slot = (*C.PyObject)(p)
-		return nil
-	})
+	p.invocation.AskBy(stream.value)
 }
 
 // resizable makes the torch tensor of a buffer, in a storage with the room that
@@ -161,19 +141,16 @@ func resizable(buffer *tensor.Tensor) (*Object, error) {
 	return tensor, nil
 }
 
-func (b *GradBucket) layout(t *tools, tensor *Object, device tensor.Device) (*Object, error) {
-	names := make([]string, len(b.params))
-	params := make([]any, len(b.params))
-	for i, p := range b.params {
-		o, err := p.forPython(device)
+func newLayout(t *tools, b *c10d.GradBucket, tensor *Object, device tensor.Device) (*Object, error) {
+	names := make([]string, len(b.Parameters()))
+	params := make([]any, len(b.Parameters()))
+	for i, p := range b.Parameters() {
+		o, err := pythonParameter(p, device)
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
 		}
 		names[i], params[i] = p.Name, o
 	}
 	kwargs := map[string]any{"names": names, "params": params}
-	if b.cfg.SparseIndices != nil {
-		kwargs["sparse_indices"] = b.cfg.SparseIndices
-	}
-	return t.newLayout.Invoke([]any{tensor, b.cfg.Index, b.cfg.Count, b.cfg.Offsets, b.cfg.Lengths, b.cfg.Sizes}, kwargs)
+	return t.newLayout.Invoke([]any{tensor, b.Index(), b.Count(), b.Offsets(), b.Lengths(), b.Sizes()}, kwargs)
 }

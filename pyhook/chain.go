@@ -5,59 +5,27 @@ import (
 	"errors"
 	"sync"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
-
-// ChainedHook is a hook whose callbacks run when its caller says so: a call's before
-// the next call, as on NCCL, or in another order that is the same on every rank, so
-// that buckets overlap where callbacks in gloo's order would mix up the ranks.
-type ChainedHook interface {
-	CommHook
-	// RunHookChained is RunHook, but nothing of the call's futures completes
-	// before the Chain is advanced (or the hook itself waits for it).
-	RunHookChained(ctx context.Context, b *GradBucket) (*Future, Chain, error)
-}
-
-// IndependentHook is a ChainedHook that knows whether it bears the latter.
-type IndependentHook interface {
-	ChainedHook
-	// Independent says whether callbacks of the hook use nothing that its call for
-	// another bucket changes, so that this may come before them. An error is that the
-	// hook says it in a way that is not known.
-	Independent() (bool, error)
-}
-
-// Chain is the collectives of one hook call, level by level: level 0 are those
-// that the call itself issued, level 1 those of their callbacks, and so on. One
-// goroutine at a time; every rank must advance its chains in the same order.
-type Chain interface {
-	// Advance waits for the collectives of the current level and runs their
-	// callbacks, in order, on the calling goroutine. It returns whether those
-	// issued more. Failures go to the hook's future; the error is the
-	// context's, ErrClosed, or, when there are no more, ErrCollective.
-	Advance(ctx context.Context) (more bool, err error)
-	// Close drops the chain. What is not advanced to its end fails with ErrClosed, without its
-	// callbacks, when the collectives that are under way have ended. Idempotent.
-	Close()
-}
 
 // chain is python/pyhook/_ordered.py's Chain.
 type chain struct {
 	hook   *PythonCommHook
 	object *Object
 	bucket int
-	future *Future // the call's; nil if it failed
-	ended  bool    // Advance has said that there is no more
-	cut    bool    // a callback was interrupted
+	future *c10d.Future[c10d.Result] // the call's; nil if it failed
+	ended  bool                      // Advance has said that there is no more
+	cut    bool                      // a callback was interrupted
 	once   sync.Once
-	left   *Future // see Unfinished
+	left   *c10d.Future[c10d.Result] // see Unfinished
 }
 
-// RunHookChained: see ChainedHook.
-func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Future, Chain, error) {
+// RunHookChained: see c10d.ChainedHook.
+func (h *PythonCommHook) RunHookChained(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	object, err := h.rt.tools.newChain.Invoke([]any{h.callable()}, nil)
 	if err != nil {
-		return nil, nil, h.fail(b, ErrClosed, err)
+		return nil, nil, h.fail(b, c10d.ErrClosed, err)
 	}
 	future, err := h.run(ctx, b, object)
 	return h.chained(&chain{hook: h, object: object, bucket: b.Index(), future: future}, err)
@@ -67,25 +35,25 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *GradBucket) (*Fu
 var errCut = errors.New("a callback was interrupted, and the hook's future is not done")
 
 // chained returns the results of a chained call. What a call that failed had started is given up.
-func (h *PythonCommHook) chained(c *chain, err error) (*Future, Chain, error) {
+func (h *PythonCommHook) chained(c *chain, err error) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	if err == nil {
 		return c.future, c, nil
 	}
 	c.Close()
-	var failed *HookError
+	var failed *c10d.Error
 	if errors.As(err, &failed) {
-		failed.unfinished = c.left
+		failed.Unfinished = c.left
 	}
 	return nil, nil, err
 }
 
 // Independent says so of those of PyTorch's hooks that were proven to be
 // (python/pyhook/_order.py has the list), of PyTorch's compression wrappers around one,
-// and of a hook whose attribute pyhook_order is "ordered". The error is ErrOrder.
+// and of a hook whose attribute pyhook_order is "ordered". The error is c10d.ErrOrder.
 func (h *PythonCommHook) Independent() (bool, error) {
 	order, err := h.rt.bridge.CallValue("hook_order", h.hook)
 	if err != nil {
-		return false, h.failAt(-1, ErrOrder, err)
+		return false, h.failAt(-1, c10d.ErrOrder, err)
 	}
 	return order == "ordered", nil
 }
@@ -109,7 +77,7 @@ func (c *chain) Drain(ctx context.Context) error {
 	}
 }
 
-// Advance: see Chain.
+// Advance: see c10d.Chain.
 func (c *chain) Advance(ctx context.Context) (bool, error) {
 	if err := c.Drain(ctx); err != nil {
 		return false, err
@@ -119,7 +87,7 @@ func (c *chain) Advance(ctx context.Context) (bool, error) {
 	stacks, interrupted := c.hook.rt.interpreter.Interruptible(ctx, func() { more, err = c.object.CallValue("advance") })
 	if interrupted {
 		failed := interruption(c.future, err)
-		if failed == nil && err == nil && more != true && !c.future.completed.Load() {
+		if failed == nil && err == nil && more != true && !c.future.IsDone() {
 			failed = errCut
 		}
 		if failed != nil {
@@ -150,18 +118,18 @@ func (c *chain) wait(ctx context.Context, object *Object) error {
 
 func (c *chain) fail(err error) error {
 	if errors.Is(err, cbridge.ErrObjectClosed) {
-		return c.hook.failAt(c.bucket, ErrClosed, err)
+		return c.hook.failAt(c.bucket, c10d.ErrClosed, err)
 	}
-	return c.hook.failAt(c.bucket, ErrFutureFailed, err)
+	return c.hook.failAt(c.bucket, c10d.ErrFutureFailed, err)
 }
 
-// Close: see Chain. Futures that no Advance has completed fail, without their callbacks, when
+// Close: see c10d.Chain. Futures that no Advance has completed fail, without their callbacks, when
 // their collectives have ended; so does the call's own future.
 func (c *chain) Close() { c.once.Do(c.giveUp) }
 
 // Unfinished returns, after Close, the future of the collectives that it gave up and that may
 // still write to the bucket; nil: there are none.
-func (c *chain) Unfinished() *Future { return c.left }
+func (c *chain) Unfinished() *c10d.Future[c10d.Result] { return c.left }
 
 func (c *chain) giveUp() {
 	defer c.object.Close()
@@ -183,13 +151,13 @@ func (c *chain) giveUp() {
 	if err != nil {
 		return
 	}
-	if left.completed.Load() {
+	if left.IsDone() {
 		left.Close()
 		c.abandon()
 		return
 	}
 	c.left = left
-	left.onDone(func(Value, error) {
+	left.OnDone(func(c10d.Result, error) {
 		left.Close()
 		c.abandon()
 	})
@@ -197,9 +165,9 @@ func (c *chain) giveUp() {
 
 // abandon ends a future of the hook's own, which only a callback would have completed.
 func (c *chain) abandon() {
-	if f := c.future; f != nil && f.source != nil && !f.completed.Load() {
-		f.source.abandon()
+	if c.future != nil {
+		c.future.Abandon()
 	}
 }
 
-var _ IndependentHook = (*PythonCommHook)(nil)
+var _ c10d.IndependentHook = (*PythonCommHook)(nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/tensor"
 )
@@ -88,7 +89,7 @@ func childClose(is *require.Assertions) {
 	rt, _ := started(is)
 	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)
-	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer})
 	is.NoError(err)
 	pending, err := rt.NewHook("sample:pending", HookConfig{})
 	is.NoError(err)
@@ -105,27 +106,27 @@ func childClose(is *require.Assertions) {
 	is.NoError(err)
 	waiting := make(chan error)
 	go func() {
-		_, err := future.Then(func(v Value) (Value, error) { return v, nil }).Wait(context.Background())
+		_, err := future.Then(func(v c10d.Result) (c10d.Result, error) { return v, nil }).Wait(context.Background())
 		waiting <- err
 	}()
 
 	is.NoError(rt.Close())
 	is.NoError(rt.Close())
 	err = <-waiting
-	is.ErrorIs(err, ErrClosed)
+	is.ErrorIs(err, c10d.ErrClosed)
 	is.ErrorContains(err, "hook sample.pending, bucket 0: ")
 	time.Sleep(500 * time.Millisecond) // and then Python completes it after all
 
 	_, err = doubled.RunHook(context.Background(), b)
-	is.ErrorIs(err, ErrClosed)
-	_, err = doubled.ParseHookResult(value)
-	is.ErrorIs(err, ErrClosed)
+	is.ErrorIs(err, c10d.ErrClosed)
+	_, err = doubled.ParseHookResult(b, value)
+	is.ErrorIs(err, c10d.ErrClosed)
 	_, err = rt.NewHook("noop", HookConfig{})
-	is.ErrorIs(err, ErrClosed)
+	is.ErrorIs(err, c10d.ErrClosed)
 	_, err = rt.NewState("powersgd", nil, nil)
-	is.ErrorIs(err, ErrClosed)
+	is.ErrorIs(err, c10d.ErrClosed)
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Size: 1})
-	is.ErrorIs(err, ErrClosed)
+	is.ErrorIs(err, c10d.ErrClosed)
 	_, err = Start(context.Background(), Config{})
 	is.ErrorIs(err, ErrRunning, "Python cannot be had again")
 	future.Close()

@@ -7,11 +7,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // sees runs contract.py's hook once and returns a function that reads what it saw.
-func sees(t *testing.T, hook string, cfg HookConfig, b *GradBucket) func(string) any {
+func sees(t *testing.T, hook string, cfg HookConfig, b *c10d.GradBucket) func(string) any {
 	t.Helper()
 	_, err := run(t, load(t, "contract:"+hook, cfg), b)
 	require.NoError(t, err)
@@ -29,7 +30,7 @@ func TestAHookIsCalledWithStateAndBucketByPosition(t *testing.T) {
 func TestABucketAnswersAsPyTorchsDoes(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		buffer := tensorOf(t, tensor.Float32, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
-		b, err := NewGradBucket(BucketConfig{Index: 1, Count: 3, Buffer: buffer,
+		b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 1, Count: 3, Buffer: buffer,
 			Offsets: []int64{1, 7, 7}, Lengths: []int64{6, 0, 1}, Sizes: [][]int64{{2, 3}, {4, 0}, {}}})
 		require.NoError(t, err)
 		defer b.Close()
@@ -57,7 +58,7 @@ func TestABucketAnswersAsPyTorchsDoes(t *testing.T) {
 		assert.Equal(t, []any{1, 3, false}, []any{b.Index(), b.Count(), b.IsLast()})
 	})
 	check(t, "of the last one too", func(t *testing.T) {
-		b, err := NewGradBucket(BucketConfig{Index: 2, Count: 3, Buffer: tensorOf(t, tensor.Float32, nil)})
+		b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 2, Count: 3, Buffer: tensorOf(t, tensor.Float32, nil)})
 		require.NoError(t, err)
 		defer b.Close()
 		assert.Equal(t, true, sees(t, "look", HookConfig{}, b)("is_last"))
@@ -200,7 +201,7 @@ func TestPowerSGDGetsItsState(t *testing.T) {
 		defer state.Close()
 		h := load(t, "powersgd", HookConfig{State: state})
 		buffer := tensorOf(t, tensor.Float32, slices.Repeat([]float32{1}, 70))
-		b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: buffer,
+		b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 0, Count: 1, Buffer: buffer,
 			Offsets: []int64{0, 64}, Lengths: []int64{64, 6}, Sizes: [][]int64{{8, 8}, {6}}})
 		require.NoError(t, err)
 		defer b.Close()
@@ -211,7 +212,7 @@ func TestPowerSGDGetsItsState(t *testing.T) {
 		}
 	})
 	_, err = rt.NewState("powersgd", map[string]any{"matrix_rank": 1}, nil)
-	saysAll(t, err, ErrBadArguments, "powersgd", -1)
+	saysAll(t, err, c10d.ErrBadArguments, "powersgd", -1)
 	require.ErrorContains(t, err, "matrix_approximation_rank")
 }
 
@@ -232,7 +233,7 @@ func TestAHookMayMakeASquareOfItsBuffer(t *testing.T) {
 		defer future.Close()
 		value, err := future.Wait(t.Context())
 		require.NoError(t, err)
-		assert.Same(t, b.Buffer(), value.Tensor(), "nothing had to move")
+		assert.Same(t, b.Buffer(), tensorIn(value), "nothing had to move")
 	})
 	check(t, "but memory of others cannot grow", func(t *testing.T) {
 		memory, err := tensor.FromSlice([]float32{1, 2, 3, 4, 5})
@@ -240,7 +241,7 @@ func TestAHookMayMakeASquareOfItsBuffer(t *testing.T) {
 		b := bucketOf(t, memory, 5)
 		h := load(t, "contract:squares", HookConfig{})
 		_, err = run(t, h, b)
-		saysAll(t, err, ErrRaised, h.Name(), 2)
+		saysAll(t, err, c10d.ErrRaised, h.Name(), 2)
 		require.ErrorContains(t, err, "hint: "+resizeHint)
 		memory.Close()
 	})

@@ -2,6 +2,7 @@ package pyhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/pprof"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/tensor"
 )
@@ -30,12 +32,20 @@ func within(t *testing.T, limit time.Duration, f func()) {
 	}
 }
 
+// pythonOf is what the bucket has of Python's; nil: nothing.
+func pythonOf(b *c10d.GradBucket) *pythonBucket {
+	attached, err := b.Attach(pythonKey, func() (c10d.Attachment, error) { return nil, errors.New("nothing") })
+	if err != nil {
+		return nil
+	}
+	return attached.(*pythonBucket)
+}
+
 // forget is what a hook that changes its buffer in place brings about.
-func forget(b *GradBucket) {
-	b.mu.Lock()
-	python := b.python
-	b.mu.Unlock()
-	b.forget(python)
+func forget(b *c10d.GradBucket) {
+	if python := pythonOf(b); python != nil {
+		b.Detach(pythonKey, python)
+	}
 }
 
 // A callback of torch's holds the GIL. Were a bucket's or a future's lock held
@@ -48,7 +58,7 @@ func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 			other := tensorOf(t, tensor.Float32, []float32{3, 4})
 			first := b.Buffer()
 			for i := range max(4, 200/soakScale) {
-				futures := make([]*Future, 4)
+				futures := make([]*c10d.Future[c10d.Result], 4)
 				for j := range futures {
 					var err error
 					futures[j], err = h.RunHook(context.Background(), b)
@@ -100,7 +110,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return value.Object().Clone()
+				return ResultObject(value).Clone()
 			})
 			require.NoError(t, err)
 			defer ask.Close()
@@ -134,7 +144,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		within(t, 2*time.Minute, func() {
-			shared := &Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
+			shared := &c10d.Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
 			defer shared.Close()
 			var group sync.WaitGroup
 			for i := range 8 {
@@ -142,15 +152,15 @@ func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 					"faults:raises", "sample:reduced", "contract:looks_at_parameters"}[i]
 				h := load(t, spec, HookConfig{})
 				buffer := tensorOf(t, tensor.Float32, []float32{float32(i), 1})
-				b, err := NewGradBucket(BucketConfig{Index: i, Count: 8, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2},
-					Sizes: [][]int64{{2}}, Parameters: []*Parameter{shared}})
+				b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: 8, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2},
+					Sizes: [][]int64{{2}}, Parameters: []*c10d.Parameter{shared}})
 				require.NoError(t, err)
 				group.Go(func() {
 					defer b.Close()
 					for range max(2, 50/soakScale) {
 						_, err := run(t, h, b)
 						if spec == "faults:raises" {
-							assert.ErrorIs(t, err, ErrRaised)
+							assert.ErrorIs(t, err, c10d.ErrRaised)
 						} else {
 							assert.NoError(t, err)
 						}
@@ -174,7 +184,7 @@ func TestCloseWhileCallsRunIsClean(t *testing.T) {
 						for {
 							got, err := run(t, h, b)
 							if err != nil {
-								assert.ErrorIs(t, err, ErrClosed)
+								assert.ErrorIs(t, err, c10d.ErrClosed)
 								return
 							}
 							assert.Equal(t, []float32{2, 4}, got)

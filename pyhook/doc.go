@@ -17,7 +17,7 @@
 // belongs to the caller; Close is idempotent, and a forgotten object is closed
 // by the garbage collector.
 //
-// Errors of hooks are *HookError: they name the hook, the rank, the bucket and
-// what to do, and errors.Is tells the kinds apart (ErrRaised, ErrNotFuture,
-// ErrShort, ...). errors.As finds the *PythonError with its traceback.
+// Errors of hooks are *c10d.Error: they name the hook, the rank, the bucket and
+// what to do, and errors.Is tells the kinds apart (c10d.ErrRaised, c10d.ErrNotFuture,
+// c10d.ErrShort, ...). errors.As finds the *PythonError with its traceback.
 package pyhook

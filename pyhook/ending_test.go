@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -26,7 +27,7 @@ func init() {
 func runOnce(is *require.Assertions, rt *Runtime, spec string) {
 	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)
-	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer})
 	is.NoError(err)
 	h, err := rt.NewHook(spec, HookConfig{})
 	is.NoError(err)

@@ -3,176 +3,177 @@ package pyhook
 import (
 	"context"
 	"errors"
-	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
-	"pyhook/internal/verbose"
+	"pyhook/tensor"
 )
 
-// The kinds of hook errors, for errors.Is.
-var (
-	// ErrRaised: the hook raised an exception when it was called.
-	ErrRaised = errors.New("the hook raised an exception")
-	// ErrInterrupted: the context ended while the hook ran. It is the context's
-	// error too.
-	ErrInterrupted = errors.New("the hook was interrupted")
-	// ErrNotFuture: the hook returned something that is no torch future.
-	ErrNotFuture = errors.New("the hook did not return a future")
-	// ErrNoneResult: the hook returned None, which crashes PyTorch itself. It
-	// is an ErrNotFuture too.
-	ErrNoneResult = fmt.Errorf("%w: it returned None", ErrNotFuture)
-	// ErrFutureFailed: the hook's future completed with an exception, raised
-	// in a callback or given to set_exception.
-	ErrFutureFailed = errors.New("the hook's future failed")
-	// ErrCollective: a collective that the hook issued failed, and the hook did not
-	// look at it: neither the hook nor its future says so.
-	ErrCollective = errors.New("a collective of the hook failed unseen")
-	// ErrBadResult: the future's value cannot be a reduced bucket. The kinds
-	// below are ErrBadResult too.
-	ErrBadResult = errors.New("the hook's result is not valid")
-	ErrNotTensor = fmt.Errorf("%w: not a tensor", ErrBadResult)
-	ErrShort     = fmt.Errorf("%w: too few elements", ErrBadResult)
-	ErrSparse    = fmt.Errorf("%w: sparse", ErrBadResult)
-	ErrMeta      = fmt.Errorf("%w: on the meta device", ErrBadResult)
-	ErrDevice    = fmt.Errorf("%w: on another device", ErrBadResult)
-	ErrLayout    = fmt.Errorf("%w: no plain memory", ErrBadResult)
-	ErrComplex   = fmt.Errorf("%w: real and complex mixed", ErrBadResult)
-	ErrNonFinite = fmt.Errorf("%w: not finite", ErrBadResult)
+// ErrRunning: the process has a Runtime already; share it.
+var ErrRunning = cbridge.ErrRunning
 
-	// ErrBucket: the bucket cannot be shown to Python: a dtype that this torch
-	// does not have, or parts that do not fit each other.
-	ErrBucket = errors.New("the bucket cannot be given to the hook")
-	// ErrSparseGradient: indices and values are none of a gradient of the parameter.
-	ErrSparseGradient = errors.New("the sparse gradient is not valid")
+// ErrExitTimeout: Python's end took longer than Config.ExitWait: see ExitError.
+var ErrExitTimeout = cbridge.ErrExitTimeout
 
-	// ErrLoad: a hook or state could not be made from its spec. The kinds
-	// below are ErrLoad too.
-	ErrLoad         = errors.New("the hook cannot be loaded")
-	ErrBadSpec      = fmt.Errorf("%w: the spec cannot be read", ErrLoad)
-	ErrNoModule     = fmt.Errorf("%w: no such module or file", ErrLoad)
-	ErrNoAttribute  = fmt.Errorf("%w: no such name in the module", ErrLoad)
-	ErrNotCallable  = fmt.Errorf("%w: not callable", ErrLoad)
-	ErrArity        = fmt.Errorf("%w: it does not take (state, bucket)", ErrLoad)
-	ErrImportFailed = fmt.Errorf("%w: its module fails to import", ErrLoad)
-	ErrBadArguments = fmt.Errorf("%w: the state's arguments do not fit", ErrLoad)
-	// ErrOrder: its attribute pyhook_order is neither "ordered" nor "serial".
-	ErrOrder = fmt.Errorf("%w: its pyhook_order is not known", ErrLoad)
-	// ErrNeverFuture: an `async def` or a generator, so that each call would be
-	// an ErrNotFuture, which it is too.
-	ErrNeverFuture = fmt.Errorf("%w: calling it gives no future (%w)", ErrLoad, ErrNotFuture)
-
-	// ErrGroup: the process group could not be made or used.
-	ErrGroup = errors.New("process group")
-	// ErrPeer: another rank, or the way to it, is gone, frozen or too slow. It is
-	// ErrGroup too, and beside ErrRaised or ErrFutureFailed where a hook met it.
-	ErrPeer = fmt.Errorf("%w: a peer failed", ErrGroup)
-	// The kinds below are of ranks that meet, and ErrGroup too.
-	ErrJoinTimeout = fmt.Errorf("%w: not all ranks came in time", ErrGroup)
-	ErrRank        = fmt.Errorf("%w: a rank out of range, or taken twice", ErrGroup)
-	ErrWorldSize   = fmt.Errorf("%w: the ranks' world sizes differ", ErrGroup)
-	ErrAddress     = fmt.Errorf("%w: the store's address is none of this host", ErrGroup)
-	ErrPortInUse   = fmt.Errorf("%w: the store's port is in use", ErrGroup)
-	ErrNotAStore   = fmt.Errorf("%w: what listens at the store's port is none", ErrGroup)
-	// ErrTorchVersion: the ranks, or a rank and torchrun's agent, have different torch.
-	ErrTorchVersion = fmt.Errorf("%w: the ranks' torch differs", ErrGroup)
-
-	// ErrOutOfStep: a step failed on this rank, so other ranks may be in that step still, and no
-	// later one can begin: see ddp.OutOfStepError.
-	ErrOutOfStep = errors.New("this rank is out of step with the others")
-
-	// ErrClosed: used after Close.
-	ErrClosed = errors.New("used after Close")
-	// ErrRunning: the process has a Runtime already; share it.
-	ErrRunning = cbridge.ErrRunning
-	// ErrExitTimeout: Python's end took longer than Config.ExitWait: see ExitError.
-	ErrExitTimeout = cbridge.ErrExitTimeout
-)
-
-// ExitError is Runtime.Close's error when Python did not come to its end in time: it
-// names what was waited for.
+// ExitError is Runtime.Close's error when Python did not come to its end in time: it names what was
+// waited for.
 type ExitError = cbridge.ExitError
-
-// codes are those of python/pyhook/_errors.py's HookContractError and
-// HookLoadError, which tests keep in step; GroupError's are groupCodes.
-var codes = map[string]error{
-	"none_result": ErrNoneResult, "not_future": ErrNotFuture, "none_value": ErrNotTensor,
-	"not_tensor": ErrNotTensor, "list_value": ErrNotTensor, "short": ErrShort, "sparse": ErrSparse,
-	"meta": ErrMeta, "device": ErrDevice, "layout": ErrLayout, "complex": ErrComplex,
-	"nonfinite": ErrNonFinite, "bad_spec": ErrBadSpec, "no_module": ErrNoModule, "no_file": ErrNoModule,
-	"no_attribute": ErrNoAttribute, "not_callable": ErrNotCallable, "arity": ErrArity,
-	"async": ErrNeverFuture, "generator": ErrNeverFuture, "import_failed": ErrImportFailed,
-	"bad_arguments": ErrBadArguments, "not_done": ErrBadResult, "timeout": ErrFutureFailed,
-	"collective": ErrCollective, "order": ErrOrder,
-}
-
-// HookError says what went wrong with a hook, where, and what to do.
-type HookError struct {
-	Hook   string // as it was loaded: "pkg.module.name"
-	Rank   int    // of this process; -1 when it has none
-	Bucket int    // -1 when no bucket is concerned
-	Kind   error  // one of the Err variables
-	Detail string // what was seen
-	Hint   string // what to do
-	Err    error  // the cause: a *PythonError, a context error; may be nil
-	Stacks string // of an interrupted hook: where every Python thread was
-
-	unfinished *Future // see Unfinished
-}
-
-// Unfinished returns the future of the collectives that a failed hook call had started and that
-// may still write to its bucket, where that is known; else nil. Its value is nothing.
-func (e *HookError) Unfinished() *Future { return e.unfinished }
-
-func (e *HookError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "hook %s", e.Hook)
-	if e.Rank >= 0 {
-		fmt.Fprintf(&b, ", rank %d", e.Rank)
-	}
-	if e.Bucket >= 0 {
-		fmt.Fprintf(&b, ", bucket %d", e.Bucket)
-	}
-	// Of an ended context the detail says it all.
-	if e.Detail == "" || e.Kind != context.Canceled && e.Kind != context.DeadlineExceeded {
-		fmt.Fprintf(&b, ": %v", e.Kind)
-	}
-	if e.Detail != "" {
-		b.WriteString(": " + e.Detail)
-	}
-	if e.Hint != "" {
-		b.WriteString("\nhint: " + e.Hint)
-	}
-	return b.String()
-}
-
-// Format implements fmt.Formatter: %+v adds the Python traceback of the cause, as python prints
-// it, and Stacks.
-func (e *HookError) Format(s fmt.State, verb rune) {
-	var python *PythonError
-	traceback := ""
-	if errors.As(e.Err, &python) {
-		traceback = python.FullTraceback()
-	}
-	verbose.Format(s, verb, e.Error(), verbose.Detail{Title: "traceback:", Text: traceback},
-		verbose.Detail{Title: "where every Python thread was:", Text: e.Stacks})
-}
-
-// Unwrap returns the kind and the cause.
-func (e *HookError) Unwrap() []error {
-	if e.Err == nil {
-		return []error{e.Kind}
-	}
-	return []error{e.Kind, e.Err}
-}
 
 // PythonError is a Python exception that crossed into Go.
 type PythonError = cbridge.PythonError
 
-// Exception names an exception type for errors.Is: what `except OSError` is in
-// Python is errors.Is(err, pyhook.Exception("OSError")) in Go.
+// Exception names an exception type for errors.Is: what `except OSError` is in Python is
+// errors.Is(err, pyhook.Exception("OSError")) in Go.
 func Exception(qualifiedName string) *PythonError { return cbridge.Exception(qualifiedName) }
 
-// DiscoveryError says that no usable Python was found, what was tried and why
-// each was refused.
+// DiscoveryError says that no usable Python was found, what was tried and why each was refused.
 type DiscoveryError = cbridge.DiscoveryError
+
+// hookError makes the error of a hook of err, mostly what Python raised. code serves errors that do
+// not say their code themselves.
+func hookError(hook string, rank, bucket int, code c10d.Code, err error) *c10d.Error {
+	return newError("hook "+hook, rank, bucket, code, err)
+}
+
+// groupError makes the error of what was done with a process group.
+func groupError(op string, rank int, err error) error {
+	e := newError(op, rank, -1, c10d.ErrGroup, err)
+	if !e.Code.Is(c10d.ErrGroup) { // a context's end, or Close
+		e.Code, e.Also = c10d.ErrGroup, append(e.Also, e.Code)
+	}
+	if e.Code == c10d.ErrGroup && len(e.Also) > 0 || e.Hint == c10d.ErrGroup.Hint() {
+		e.Hint = ""
+	}
+	return e
+}
+
+// newError makes an error of err: its code, detail and hint are those that Python's exception has,
+// if it is pyhook's own, and else what can be told from err.
+func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Error {
+	e := &c10d.Error{Op: op, Rank: rank, Bucket: bucket, Code: code, Detail: err.Error(), Err: err}
+	var python *PythonError
+	switch {
+	case !errors.As(err, &python):
+		e.Code = goCode(err, code)
+	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":
+		if own := c10d.Code(python.Fields["code"]); own.Known() {
+			e.Code = own
+		}
+		e.Detail, e.Hint = python.Fields["message"], python.Fields["hint"]
+		if e.Code == c10d.ErrCollective && isPeer(python) {
+			e.Also, e.Hint = []c10d.Code{c10d.ErrPeer}, c10d.ErrPeer.Hint()
+		}
+	default:
+		nameOrigin(python)
+		e.Detail = python.Error()
+		switch {
+		case !isPeer(python):
+		case code == c10d.ErrGroup:
+			e.Code = c10d.ErrPeer
+		default:
+			e.Also, e.Hint = []c10d.Code{c10d.ErrPeer}, c10d.ErrPeer.Hint()
+		}
+	}
+	if e.Hint == "" {
+		e.Hint = hintFor(e.Code, e.Detail)
+	}
+	return e
+}
+
+// goCode is the code of an error of the Go side.
+func goCode(err error, code c10d.Code) c10d.Code {
+	closed := []error{c10d.ErrClosed, cbridge.ErrObjectClosed, cbridge.ErrClosed, tensor.ErrClosed}
+	if slices.ContainsFunc(closed, func(target error) bool { return errors.Is(err, target) }) {
+		return c10d.ErrClosed
+	}
+	if ended := c10d.ContextCode(err); ended != "" {
+		return ended
+	}
+	var known *c10d.Error
+	if errors.As(err, &known) {
+		return known.Code
+	}
+	var own c10d.Code
+	if errors.As(err, &own) && own.Is(code) {
+		return own
+	}
+	return code
+}
+
+// notCalled begins the detail where the context had ended before the call.
+const notCalled = "not called"
+
+// notResizable is what torch says where a hook resizes its buffer.
+const notResizable = "resize storage that is not resizable"
+
+const resizeHint = "the hook makes its buffer larger, and torch cannot resize memory that is not its own: " +
+	"give the bucket a buffer of tensor.New, which has some capacity, or let the hook work on a clone"
+
+// hintFor is for errors that come without a hint.
+func hintFor(code c10d.Code, detail string) string {
+	switch {
+	case strings.Contains(detail, invalidScalarType):
+		return dtypeHint
+	case strings.Contains(detail, notResizable):
+		return resizeHint
+	case strings.HasPrefix(detail, notCalled):
+		return "nothing was started: call it with a context that has not ended"
+	}
+	return code.Hint()
+}
+
+// contextCode is the code of a context that has ended.
+func contextCode(ctx context.Context) c10d.Code { return c10d.ContextCode(ctx.Err()) }
+
+const callbackPrefix = "Got the following error when running the callback: "
+
+var callbackText = regexp.MustCompile(`(?s)^([A-Za-z_][\w.]*): ?(.*)$`)
+
+// nameOrigin makes the exception that was raised in a `then` callback the cause of the RuntimeError
+// that PyTorch makes of it: of the original only text is left (torch/csrc/jit/python/pybind_utils.h,
+// PythonFutureWrapper::then), once for each `then` on the way. As _contract.py's callback_origin.
+func nameOrigin(e *PythonError) {
+	start := strings.LastIndex(e.Message, callbackPrefix)
+	if e.Type != "RuntimeError" || start < 0 || e.Cause != nil {
+		return
+	}
+	if brief := withoutTensors(e.Message); brief != e.Message {
+		e.Traceback = strings.ReplaceAll(e.Traceback, e.Message, brief)
+		e.Message, start = brief, strings.LastIndex(brief, callbackPrefix)
+	}
+	body, frames, _ := strings.Cut(e.Message[start+len(callbackPrefix):], "\n\nAt:\n")
+	if parts := callbackText.FindStringSubmatch(body); parts != nil {
+		e.Cause = &PythonError{Type: parts[1], Message: parts[2], Traceback: frames}
+	}
+}
+
+// keyErrorText is a KeyError, as PyTorch has printed it.
+var keyErrorText = regexp.MustCompile(`(?s)KeyError: .*?(\n\nAt:|$)`)
+
+// withoutTensors leaves out the elements of tensors that were keys and not found.
+func withoutTensors(text string) string {
+	return keyErrorText.ReplaceAllStringFunc(text, func(part string) string {
+		var b strings.Builder
+		for {
+			before, rest, found := strings.Cut(part, "tensor(")
+			b.WriteString(before)
+			if !found {
+				return b.String()
+			}
+			b.WriteString("<a tensor>")
+			open, end := 1, 0
+			for ; end < len(rest) && open > 0; end++ {
+				switch rest[end] {
+				case '(':
+					open++
+				case ')':
+					open--
+				}
+			}
+			part = rest[end:]
+		}
+	})
+}

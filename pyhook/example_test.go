@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -30,7 +31,7 @@ func Example() {
 	gradients := []float32{1, 2, 3, 4, 5}
 	buffer, _ := tensor.FromSlice(gradients)
 	defer buffer.Close()
-	bucket, err := pyhook.NewGradBucket(pyhook.BucketConfig{
+	bucket, err := c10d.NewGradBucket(c10d.BucketConfig{
 		Index: 0, Count: 1, Buffer: buffer,
 		Offsets: []int64{0, 4}, Lengths: []int64{4, 1}, Sizes: [][]int64{{2, 2}, {1}},
 	})
@@ -48,7 +49,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	reduced, err := hook.ParseHookResult(value)
+	reduced, err := hook.ParseHookResult(bucket, value)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func ExampleRuntime_NewHook() {
 
 	gradients := []float32{2, 4, 6}
 	buffer, _ := tensor.FromSlice(gradients)
-	bucket, _ := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer})
+	bucket, _ := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer})
 	defer bucket.Close()
 	future, err := hook.RunHook(ctx, bucket)
 	if err != nil {
@@ -87,23 +88,4 @@ func ExampleRuntime_NewHook() {
 	_, err = future.Wait(ctx)
 	fmt.Println(gradients, err)
 	// Output: [1 2 3] <nil>
-}
-
-func ExampleFuture_Then() {
-	future, complete := pyhook.NewFuture()
-	doubled := future.Then(func(v pyhook.Value) (pyhook.Value, error) {
-		elements, err := tensor.Slice[float32](v.Tensor())
-		for i := range elements {
-			elements[i] *= 2
-		}
-		return v, err
-	})
-
-	gradient, _ := tensor.FromSlice([]float32{1, 2, 3})
-	complete(pyhook.TensorValue(gradient), nil)
-
-	value, err := doubled.Wait(context.Background())
-	elements, _ := tensor.Slice[float32](value.Tensor())
-	fmt.Println(elements, err)
-	// Output: [2 4 6] <nil>
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 	"pyhook/tests/deep"
 )
@@ -16,7 +17,7 @@ import (
 var failures = []struct {
 	kind error
 	says string // of the call's number
-}{{}, {ErrRaised, "boom %d in the call"}, {ErrFutureFailed, "boom %d in the future"}, {ErrShort, "1 elements"}, {ErrNoneResult, ""}, {ErrFutureFailed, "boom %d in then"}, {ErrNotTensor, "call %d's text"}}
+}{{}, {c10d.ErrRaised, "boom %d in the call"}, {c10d.ErrFutureFailed, "boom %d in the future"}, {c10d.ErrShort, "1 elements"}, {c10d.ErrNoneResult, ""}, {c10d.ErrFutureFailed, "boom %d in then"}, {c10d.ErrNotTensor, "call %d's text"}}
 
 // TestOneCallInAHundredFails at random, in one of several ways. Each failure is
 // reported by its own call and by no other, and every other result is right.
@@ -55,7 +56,7 @@ func TestOneCallInAHundredFails(t *testing.T) {
 
 // failingCall makes call number i. Its asserts cost nothing while all is well: there
 // are many calls.
-func failingCall(t *testing.T, h *PythonCommHook, b *GradBucket, i, kind int) {
+func failingCall(t *testing.T, h *PythonCommHook, b *c10d.GradBucket, i, kind int) {
 	t.Helper()
 	want := failures[kind]
 	got, err := quickRun(h, b)
@@ -77,7 +78,7 @@ func failingCall(t *testing.T, h *PythonCommHook, b *GradBucket, i, kind int) {
 }
 
 // quickRun is run, of three elements.
-func quickRun(h *PythonCommHook, b *GradBucket) (got [3]float32, err error) {
+func quickRun(h *PythonCommHook, b *c10d.GradBucket) (got [3]float32, err error) {
 	future, err := h.RunHook(context.Background(), b)
 	if err != nil {
 		return got, err
@@ -87,7 +88,7 @@ func quickRun(h *PythonCommHook, b *GradBucket) (got [3]float32, err error) {
 	if err != nil {
 		return got, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	if err != nil {
 		return got, err
 	}

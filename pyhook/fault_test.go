@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 const wording = "callback must return a torch.futures.Future object, but got "
@@ -20,70 +22,70 @@ var badHooks = map[string]struct {
 	cause string
 	says  string
 }{
-	"returns_none":              {ErrNoneResult, "RuntimeError", wording + "builtins.NoneType (None)"},
-	"returns_int":               {ErrNotFuture, "RuntimeError", wording + "builtins.int"},
-	"returns_tensor":            {ErrNotFuture, "", wording + "torch.Tensor"},
-	"returns_work":              {ErrNotFuture, "", "hint: return the work's future"},
-	"returns_coroutine":         {ErrNotFuture, "", wording + "builtins.coroutine"},
-	"returns_concurrent_future": {ErrNotFuture, "", wording + "concurrent.futures._base.Future"},
-	"returns_class":             {ErrNotFuture, "", "make an instance of it"},
-	"returns_generator":         {ErrNotFuture, "", wording + "builtins.generator"},
-	"returns_list":              {ErrNotFuture, "", wording + "builtins.list"},
-	"returns_function":          {ErrNotFuture, "", "a function was returned"},
+	"returns_none":              {c10d.ErrNoneResult, "RuntimeError", wording + "builtins.NoneType (None)"},
+	"returns_int":               {c10d.ErrNotFuture, "RuntimeError", wording + "builtins.int"},
+	"returns_tensor":            {c10d.ErrNotFuture, "", wording + "torch.Tensor"},
+	"returns_work":              {c10d.ErrNotFuture, "", "hint: return the work's future"},
+	"returns_coroutine":         {c10d.ErrNotFuture, "", wording + "builtins.coroutine"},
+	"returns_concurrent_future": {c10d.ErrNotFuture, "", wording + "concurrent.futures._base.Future"},
+	"returns_class":             {c10d.ErrNotFuture, "", "make an instance of it"},
+	"returns_generator":         {c10d.ErrNotFuture, "", wording + "builtins.generator"},
+	"returns_list":              {c10d.ErrNotFuture, "", wording + "builtins.list"},
+	"returns_function":          {c10d.ErrNotFuture, "", "a function was returned"},
 
-	"future_of_none":         {ErrNotTensor, "", "hint: does a `then` callback lack its `return`?"},
-	"future_of_list":         {ErrNotTensor, "", "a list of 2 (Tensor, Tensor)"},
-	"future_of_tuple":        {ErrNotTensor, "", "a tuple of 2 (Tensor, Tensor)"},
-	"future_of_empty_list":   {ErrNotTensor, "", "a list of 0"},
-	"future_of_nested_list":  {ErrNotTensor, "", "a list of 1 (list)"},
-	"future_of_int":          {ErrNotTensor, "", "completed with builtins.int"},
-	"future_of_array":        {ErrNotTensor, "", "hint: use torch.from_numpy(value)"},
-	"future_of_short":        {ErrShort, "", "3 elements (shape (3,)) for a bucket of 5"},
-	"future_of_offset_short": {ErrShort, "", "4 elements"},
-	"future_of_sparse":       {ErrSparse, "", "hint: use .to_dense()"},
-	"future_of_meta":         {ErrMeta, "", "holds no data"},
-	"future_of_complex":      {ErrComplex, "", "the imaginary parts would be lost"},
-	"future_of_future":       {ErrNotTensor, "", "a `then` callback returned a Future"},
-	"future_of_exception":    {ErrFutureFailed, "ValueError", "boom as a value"},
+	"future_of_none":         {c10d.ErrNotTensor, "", "hint: does a `then` callback lack its `return`?"},
+	"future_of_list":         {c10d.ErrNotTensor, "", "a list of 2 (Tensor, Tensor)"},
+	"future_of_tuple":        {c10d.ErrNotTensor, "", "a tuple of 2 (Tensor, Tensor)"},
+	"future_of_empty_list":   {c10d.ErrNotTensor, "", "a list of 0"},
+	"future_of_nested_list":  {c10d.ErrNotTensor, "", "a list of 1 (list)"},
+	"future_of_int":          {c10d.ErrNotTensor, "", "completed with builtins.int"},
+	"future_of_array":        {c10d.ErrNotTensor, "", "hint: use torch.from_numpy(value)"},
+	"future_of_short":        {c10d.ErrShort, "", "3 elements (shape (3,)) for a bucket of 5"},
+	"future_of_offset_short": {c10d.ErrShort, "", "4 elements"},
+	"future_of_sparse":       {c10d.ErrSparse, "", "hint: use .to_dense()"},
+	"future_of_meta":         {c10d.ErrMeta, "", "holds no data"},
+	"future_of_complex":      {c10d.ErrComplex, "", "the imaginary parts would be lost"},
+	"future_of_future":       {c10d.ErrNotTensor, "", "a `then` callback returned a Future"},
+	"future_of_exception":    {c10d.ErrFutureFailed, "ValueError", "boom as a value"},
 
-	"future_of_text":          {ErrNotTensor, "", "completed with builtins.str"},
-	"future_of_dict":          {ErrNotTensor, "", "completed with builtins.dict"},
-	"future_of_bytes":         {ErrNotTensor, "", "completed with builtins.bytes"},
-	"future_of_numpy_scalar":  {ErrNotTensor, "", "completed with numpy.float32"},
-	"future_of_storage":       {ErrNotTensor, "", "torage"},
-	"future_of_the_class":     {ErrNotTensor, "", ""},
-	"future_of_work":          {ErrNotTensor, "", "Work"},
-	"future_of_liar":          {ErrBadResult, "", ""},
-	"future_of_dead_proxy":    {ErrBadResult, "", ""},
-	"future_of_scalar":        {ErrShort, "", "1 elements"},
-	"future_of_empty":         {ErrShort, "", "0 elements"},
-	"future_of_csr":           {ErrSparse, "", "hint: use .to_dense()"},
-	"future_of_hybrid_sparse": {ErrSparse, "", "hint: use .to_dense()"},
-	"future_of_mkldnn":        {ErrLayout, "", "mkldnn"},
-	"future_of_quantized":     {ErrLayout, "", "dequantize"},
-	"future_of_nested":        {ErrLayout, "", ""},
-	"future_of_fake":          {ErrLayout, "", ""},
-	"future_of_escaped":       {ErrBadResult, "", ""},
-	"future_of_freed":         {ErrLayout, "", ""},
-	"future_of_raising":       {ErrBadResult, "", ""},
-	"future_of_wrapper":       {ErrLayout, "", ""},
-	"future_of_uninitialized": {ErrBadResult, "", ""},
+	"future_of_text":          {c10d.ErrNotTensor, "", "completed with builtins.str"},
+	"future_of_dict":          {c10d.ErrNotTensor, "", "completed with builtins.dict"},
+	"future_of_bytes":         {c10d.ErrNotTensor, "", "completed with builtins.bytes"},
+	"future_of_numpy_scalar":  {c10d.ErrNotTensor, "", "completed with numpy.float32"},
+	"future_of_storage":       {c10d.ErrNotTensor, "", "torage"},
+	"future_of_the_class":     {c10d.ErrNotTensor, "", ""},
+	"future_of_work":          {c10d.ErrNotTensor, "", "Work"},
+	"future_of_liar":          {c10d.ErrBadResult, "", ""},
+	"future_of_dead_proxy":    {c10d.ErrBadResult, "", ""},
+	"future_of_scalar":        {c10d.ErrShort, "", "1 elements"},
+	"future_of_empty":         {c10d.ErrShort, "", "0 elements"},
+	"future_of_csr":           {c10d.ErrSparse, "", "hint: use .to_dense()"},
+	"future_of_hybrid_sparse": {c10d.ErrSparse, "", "hint: use .to_dense()"},
+	"future_of_mkldnn":        {c10d.ErrLayout, "", "mkldnn"},
+	"future_of_quantized":     {c10d.ErrLayout, "", "dequantize"},
+	"future_of_nested":        {c10d.ErrLayout, "", ""},
+	"future_of_fake":          {c10d.ErrLayout, "", ""},
+	"future_of_escaped":       {c10d.ErrBadResult, "", ""},
+	"future_of_freed":         {c10d.ErrLayout, "", ""},
+	"future_of_raising":       {c10d.ErrBadResult, "", ""},
+	"future_of_wrapper":       {c10d.ErrLayout, "", ""},
+	"future_of_uninitialized": {c10d.ErrBadResult, "", ""},
 
-	"raises":                      {ErrRaised, "ValueError", "ValueError: boom in the hook"},
-	"raises_system_exit":          {ErrRaised, "SystemExit", "SystemExit: 3"},
-	"raises_keyboard_interrupt":   {ErrRaised, "KeyboardInterrupt", "KeyboardInterrupt"},
-	"raises_unprintable":          {ErrRaised, "faults.Unprintable", "<str() of the exception raised KeyError>"},
-	"raises_in_then":              {ErrFutureFailed, "ValueError", "boom in then"},
-	"raises_in_nested_then":       {ErrFutureFailed, "ValueError", "boom in then"},
-	"exits_in_then":               {ErrFutureFailed, "SystemExit", "SystemExit"},
-	"sets_exception":              {ErrFutureFailed, "ValueError", "ValueError: boom by set_exception"},
-	"sets_exception_before_then":  {ErrFutureFailed, "ValueError", "boom"},
-	"fails_on_a_thread":           {ErrFutureFailed, "ValueError", "ValueError: late boom"},
-	"fails_in_then_on_a_thread":   {ErrFutureFailed, "ZeroDivisionError", "division by zero"},
-	"none_on_a_thread":            {ErrNotTensor, "", "completed with None"},
-	"resizes_and_raises":          {ErrRaised, "ValueError", "boom"},
-	"swaps_data_and_returns_none": {ErrNoneResult, "", wording + "builtins.NoneType"},
-	"resizes_and_fails":           {ErrFutureFailed, "ValueError", "boom"},
+	"raises":                      {c10d.ErrRaised, "ValueError", "ValueError: boom in the hook"},
+	"raises_system_exit":          {c10d.ErrRaised, "SystemExit", "SystemExit: 3"},
+	"raises_keyboard_interrupt":   {c10d.ErrRaised, "KeyboardInterrupt", "KeyboardInterrupt"},
+	"raises_unprintable":          {c10d.ErrRaised, "faults.Unprintable", "<str() of the exception raised KeyError>"},
+	"raises_in_then":              {c10d.ErrFutureFailed, "ValueError", "boom in then"},
+	"raises_in_nested_then":       {c10d.ErrFutureFailed, "ValueError", "boom in then"},
+	"exits_in_then":               {c10d.ErrFutureFailed, "SystemExit", "SystemExit"},
+	"sets_exception":              {c10d.ErrFutureFailed, "ValueError", "ValueError: boom by set_exception"},
+	"sets_exception_before_then":  {c10d.ErrFutureFailed, "ValueError", "boom"},
+	"fails_on_a_thread":           {c10d.ErrFutureFailed, "ValueError", "ValueError: late boom"},
+	"fails_in_then_on_a_thread":   {c10d.ErrFutureFailed, "ZeroDivisionError", "division by zero"},
+	"none_on_a_thread":            {c10d.ErrNotTensor, "", "completed with None"},
+	"resizes_and_raises":          {c10d.ErrRaised, "ValueError", "boom"},
+	"swaps_data_and_returns_none": {c10d.ErrNoneResult, "", wording + "builtins.NoneType"},
+	"resizes_and_fails":           {c10d.ErrFutureFailed, "ValueError", "boom"},
 }
 
 // The table above is what docs/faults.md counts.
@@ -100,14 +102,14 @@ func TestTheMalformedResultsAreMany(t *testing.T) {
 	assert.GreaterOrEqual(t, len(guests), 38)
 }
 
-// saysAll asserts that err is a *HookError that says all a user needs.
+// saysAll asserts that err is a *c10d.Error that says all a user needs.
 func saysAll(t *testing.T, err error, kind error, hook string, bucket int) {
 	t.Helper()
 	require.Error(t, err)
-	var e *HookError
+	var e *c10d.Error
 	require.ErrorAs(t, err, &e)
 	require.ErrorIs(t, err, kind)
-	assert.Equal(t, [3]any{hook, 0, bucket}, [3]any{e.Hook, e.Rank, e.Bucket}, "hook, rank and bucket")
+	assert.Equal(t, [3]any{"hook " + hook, 0, bucket}, [3]any{e.Op, e.Rank, e.Bucket}, "hook, rank and bucket")
 	assert.NotEmpty(t, e.Hint)
 	parts := []string{"hook " + hook + ", rank 0", "\nhint: " + e.Hint}
 	if bucket >= 0 {
@@ -197,10 +199,10 @@ func TestWaitingMayEndBeforeTheFutureDoes(t *testing.T) {
 		assert.Equal(t, int64(1), python(t, "sample.finish"))
 		value, err := future.Wait(context.Background())
 		require.NoError(t, err, "what was started went on")
-		assert.Same(t, b.Buffer(), value.Tensor())
+		assert.Same(t, b.Buffer(), tensorIn(value))
 	})
 	check(t, "by a cancellation with a cause", func(t *testing.T) {
-		future, _ := NewFuture()
+		future, _ := c10d.NewFuture[c10d.Result]()
 		ctx, cancel := context.WithCancelCause(context.Background())
 		cause := errors.New("preempted")
 		cancel(cause)
@@ -216,15 +218,15 @@ func TestUseAfterCloseSaysSo(t *testing.T) {
 		h.Close()
 		h.Close()
 		_, err := run(t, h, b)
-		saysAll(t, err, ErrClosed, "sample.identity", 2)
+		saysAll(t, err, c10d.ErrClosed, "sample.identity", 2)
 	})
 	check(t, "of the bucket", func(t *testing.T) {
 		h, b := load(t, "sample:identity", HookConfig{}), bucket(t, []float32{1})
 		b.Close()
 		b.Close()
 		_, err := run(t, h, b)
-		saysAll(t, err, ErrClosed, "sample.identity", 2)
-		require.ErrorIs(t, b.SetBuffer(b.Buffer()), ErrClosed)
+		saysAll(t, err, c10d.ErrClosed, "sample.identity", 2)
+		require.ErrorIs(t, b.SetBuffer(b.Buffer()), c10d.ErrClosed)
 	})
 	for _, called := range []bool{false, true} {
 		name := map[bool]string{false: "of the buffer", true: "of the buffer, after a step"}[called]
@@ -236,7 +238,7 @@ func TestUseAfterCloseSaysSo(t *testing.T) {
 			}
 			b.Buffer().Close()
 			_, err := run(t, h, b)
-			saysAll(t, err, ErrClosed, "sample.identity", 2)
+			saysAll(t, err, c10d.ErrClosed, "sample.identity", 2)
 		})
 	}
 	check(t, "of the buffer, before the result is read", func(t *testing.T) {
@@ -246,8 +248,8 @@ func TestUseAfterCloseSaysSo(t *testing.T) {
 		value, err := future.Wait(context.Background())
 		require.NoError(t, err)
 		b.Buffer().Close()
-		_, err = h.ParseHookResult(value)
-		saysAll(t, err, ErrClosed, "sample.identity", 2)
+		_, err = h.ParseHookResult(b, value)
+		saysAll(t, err, c10d.ErrClosed, "sample.identity", 2)
 	})
 	check(t, "of the future", func(t *testing.T) {
 		h, b := load(t, "sample:doubled", HookConfig{}), bucket(t, []float32{1})
@@ -257,24 +259,24 @@ func TestUseAfterCloseSaysSo(t *testing.T) {
 		require.NoError(t, err)
 		future.Close()
 		future.Close()
-		_, err = h.ParseHookResult(value)
-		saysAll(t, err, ErrClosed, "sample.doubled", 2)
+		_, err = h.ParseHookResult(b, value)
+		saysAll(t, err, c10d.ErrClosed, "sample.doubled", 2)
 	})
 }
 
 func TestOnlyValuesOfHookFuturesAreResults(t *testing.T) {
-	h := load(t, "sample:identity", HookConfig{})
-	_, err := h.ParseHookResult(Value{})
-	saysAll(t, err, ErrBadResult, "sample.identity", -1)
-	_, err = (&AllReduceCommHook{world}).ParseHookResult(Value{})
-	require.ErrorIs(t, err, ErrNotTensor)
+	h, b := load(t, "sample:identity", HookConfig{}), bucket(t, []float32{1})
+	for _, other := range []c10d.Result{nil, c10d.TensorResult{}, c10d.SparseResult{}, &pythonResult{}} {
+		_, err := h.ParseHookResult(b, other)
+		saysAll(t, err, c10d.ErrBadResult, "sample.identity", 2)
+	}
 }
 
 func TestATorchlessDTypeIsTheBucketsFault(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		b := bucket(t, []float32{1})
-		b.params[0].DType = 200
+		b.Parameters()[0].DType = 200
 		_, err := run(t, load(t, "sample:identity", HookConfig{}), b)
-		saysAll(t, err, ErrBucket, "sample.identity", 2)
+		saysAll(t, err, c10d.ErrBucket, "sample.identity", 2)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -24,9 +25,9 @@ func childState(require *require.Assertions) {
 	group, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Size: 1})
 	require.NoError(err)
 	defer group.Close()
-	p := &Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
+	p := &c10d.Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
 	defer p.Close()
-	hook, err := rt.NewHook("hooks.py:feedback", HookConfig{State: StateSpec{Spec: "hooks.py:Feedback"}, Parameters: []*Parameter{p}})
+	hook, err := rt.NewHook("hooks.py:feedback", HookConfig{State: StateSpec{Spec: "hooks.py:Feedback"}, Parameters: []*c10d.Parameter{p}})
 	require.NoError(err)
 	defer hook.Close()
 	file := os.Getenv("STATE_FILE")
@@ -38,7 +39,7 @@ func childState(require *require.Assertions) {
 	buffer, err := tensor.FromSlice(gradients)
 	require.NoError(err)
 	defer buffer.Close()
-	bucket, err := NewGradBucket(BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*Parameter{p}})
+	bucket, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*c10d.Parameter{p}})
 	require.NoError(err)
 	defer bucket.Close()
 	future, err := hook.RunHook(ctx, bucket)

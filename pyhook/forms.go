@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"pyhook/c10d"
 )
 
 // FutureForms says in which form the futures of collectives hold their tensors, in a
@@ -50,14 +52,14 @@ const stateHint = "the hook was given no state, so its first argument is None: g
 
 // advise names the likely reason of an error that a hook raised, where that is how the
 // hook was made.
-func (h *PythonCommHook) advise(e *HookError) *HookError {
+func (h *PythonCommHook) advise(e *c10d.Error) *c10d.Error {
 	otherForms := h.usesForms && h.rt.backend.Load() != "nccl"
-	if otherForms && errors.Is(e.Kind, ErrShort) {
+	if otherForms && e.Code.Is(c10d.ErrShort) {
 		e.Hint += "; or " + formsHint
 		return e
 	}
 	var python *PythonError
-	if !errors.Is(e.Kind, ErrRaised) && !errors.Is(e.Kind, ErrFutureFailed) || errors.Is(e.Kind, ErrPeer) || !errors.As(e.Err, &python) {
+	if !e.Code.Is(c10d.ErrRaised) && !e.Code.Is(c10d.ErrFutureFailed) || errors.Is(e, c10d.ErrPeer) || !errors.As(e.Err, &python) {
 		return e
 	}
 	for ; python.Cause != nil; python = python.Cause { // the first of them

@@ -2,13 +2,14 @@ package pyhook
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 func TestAHookThatAsksGetsNCCLsFormsOfFutures(t *testing.T) {
@@ -28,21 +29,21 @@ func TestAHookThatAsksGetsNCCLsFormsOfFutures(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 
-		seen := make(chan Collective, 10)
-		require.NoError(t, h.Observe(func(c Collective) { seen <- c }))
+		seen := make(chan c10d.Collective, 10)
+		require.NoError(t, h.TraceCollectives(func(c c10d.Collective) { seen <- c }))
 		got, err = runChained(t, h, b)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 		assert.Equal(t, int64(12), (<-seen).Bytes)
-		require.NoError(t, h.Observe(nil))
+		require.NoError(t, h.TraceCollectives(nil))
 	})
 	_, err := rt.NewHook("forms:nccl_mean", HookConfig{Futures: "gloo"})
-	require.ErrorIs(t, err, ErrBadArguments)
+	require.ErrorIs(t, err, c10d.ErrBadArguments)
 	assert.ErrorContains(t, err, `HookConfig.Futures is "gloo"`)
 }
 
 // runChained is run by RunHookChained.
-func runChained(t *testing.T, h *PythonCommHook, b *GradBucket) ([]float32, error) {
+func runChained(t *testing.T, h *PythonCommHook, b *c10d.GradBucket) ([]float32, error) {
 	t.Helper()
 	future, chain, err := h.RunHookChained(context.Background(), b)
 	require.NoError(t, err)
@@ -56,7 +57,7 @@ func runChained(t *testing.T, h *PythonCommHook, b *GradBucket) ([]float32, erro
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	require.NoError(t, err)
 	defer result.Close()
 	return values(t, result), nil
@@ -68,14 +69,14 @@ func TestErrorsNameTheLikelyReason(t *testing.T) {
 		kind error
 		hint string
 	}{
-		"indexed_in_a_callback": {ErrFutureFailed, forms},
-		"indexed_in_the_call":   {ErrRaised, forms},
-		"short_of_nccl":         {ErrShort, forms},
-		"wants_state":           {ErrRaised, state},
-		"own_index_error":       {ErrRaised, "prints the traceback"},
+		"indexed_in_a_callback": {c10d.ErrFutureFailed, forms},
+		"indexed_in_the_call":   {c10d.ErrRaised, forms},
+		"short_of_nccl":         {c10d.ErrShort, forms},
+		"wants_state":           {c10d.ErrRaised, state},
+		"own_index_error":       {c10d.ErrRaised, "prints the traceback"},
 	} {
 		_, err := run(t, load(t, "forms:"+hook, HookConfig{}), bucket(t, []float32{1, 2}))
-		var e *HookError
+		var e *c10d.Error
 		require.ErrorAs(t, err, &e, hook)
 		assert.ErrorIs(t, err, want.kind, hook)
 		assert.Contains(t, e.Hint, want.hint, hook)
@@ -96,7 +97,7 @@ func TestATensorAsAKeyIsNotPrinted(t *testing.T) {
 		for _, chained := range []bool{false, true} {
 			call := run
 			if chained && hook != "tensor_key" {
-				call = func(t *testing.T, h CommHook, b *GradBucket) ([]float32, error) {
+				call = func(t *testing.T, h c10d.CommHook, b *c10d.GradBucket) ([]float32, error) {
 					return runChained(t, h.(*PythonCommHook), b)
 				}
 			}
@@ -141,12 +142,12 @@ func TestAContextThatEndedIsNamedOnce(t *testing.T) {
 	_, pending := future.Wait(endsSoon())
 	slow := load(t, "stuck:endless", HookConfig{})
 	_, interrupted := slow.RunHook(endsSoon(), b)
-	require.ErrorIs(t, interrupted, ErrInterrupted)
+	require.ErrorIs(t, interrupted, c10d.ErrInterrupted)
 	ctx := endsSoon()
 	<-ctx.Done()
 	_, notCalled := h.RunHook(ctx, b)
 	_, _, chained := h.RunHookChained(ctx, b)
-	_, group := world.AllReduce(ctx, b.Buffer(), Sum)
+	_, group := world.AllReduce(ctx, b.Buffer(), c10d.Sum)
 	for what, err := range map[string]error{"pending": pending, "not called": notCalled, "interrupted": interrupted, "chained": chained,
 		"group": group, "barrier": world.Barrier(ctx)} {
 		require.Error(t, err, what)
@@ -155,10 +156,13 @@ func TestAContextThatEndedIsNamedOnce(t *testing.T) {
 		assert.Contains(t, first, "context deadline exceeded", what)
 		assert.ErrorIs(t, err, context.DeadlineExceeded, what)
 		assert.ErrorIs(t, err, context.Canceled, what)
-		var e *HookError
-		if errors.As(err, &e) {
-			assert.Contains(t, first, "rank 0, bucket 2: ", what)
-			assert.Equal(t, what == "not called" || what == "chained", strings.Contains(e.Hint, "nothing was started"), "%s: %s", what, e.Hint)
+		var e *c10d.Error
+		require.ErrorAs(t, err, &e, what)
+		where := "rank 0, bucket 2: "
+		if what == "group" || what == "barrier" {
+			where = "rank 0: the process group failed: "
 		}
+		assert.Contains(t, first, where, what)
+		assert.Equal(t, what == "not called" || what == "chained", strings.Contains(e.Hint, "nothing was started"), "%s: %s", what, e.Hint)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -22,81 +23,8 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-func TestAFutureIsDoneOnce(t *testing.T) {
-	future, complete := NewFuture()
-	select {
-	case <-future.Done():
-		t.Fatal("done too early")
-	default:
-	}
-	x := tensorOf(t, tensor.Float32, []float32{1})
-	complete(TensorValue(x), nil)
-	complete(Value{}, errors.New("too late"))
-	<-future.Done()
-	for range 2 {
-		value, err := future.Wait(soon(t))
-		require.NoError(t, err)
-		assert.Same(t, x, value.Tensor())
-		assert.Nil(t, value.Object())
-	}
-	cancelled, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err := future.Wait(cancelled)
-	require.NoError(t, err, "a value that is there is given whatever the context")
-}
-
-func TestThenChainsPassValuesAndErrors(t *testing.T) {
-	x, y := tensorOf(t, tensor.Float32, []float32{1}), tensorOf(t, tensor.Float32, []float32{2})
-	step := func(v Value) (Value, error) {
-		if v.Tensor() == x {
-			return TensorValue(y), nil
-		}
-		return v, nil
-	}
-	for _, early := range []bool{true, false} {
-		future, complete := NewFuture()
-		if early {
-			complete(TensorValue(x), nil)
-		}
-		last := future.Then(step).Then(step).Then(step)
-		if !early {
-			complete(TensorValue(x), nil)
-		}
-		value, err := last.Wait(soon(t))
-		require.NoError(t, err)
-		assert.Same(t, y, value.Tensor())
-	}
-	boom := errors.New("boom")
-	reached := false
-	failing := CompletedFuture(TensorValue(x), nil).Then(func(Value) (Value, error) { return Value{}, boom })
-	_, err := failing.Then(func(v Value) (Value, error) { reached = true; return v, nil }).Wait(soon(t))
-	require.ErrorIs(t, err, boom)
-	assert.False(t, reached, "an error passes by")
-}
-
-func TestManyGoroutinesMayWaitForOneFuture(t *testing.T) {
-	future, complete := NewFuture()
-	x := tensorOf(t, tensor.Float32, []float32{1})
-	var group sync.WaitGroup
-	for i := range 100 {
-		group.Go(func() {
-			if i%2 == 0 {
-				<-future.Done()
-			}
-			value, err := future.Wait(context.Background())
-			assert.NoError(t, err)
-			assert.Same(t, x, value.Tensor())
-			next, err := future.Then(func(v Value) (Value, error) { return v, nil }).Wait(context.Background())
-			assert.NoError(t, err)
-			assert.Same(t, x, next.Tensor())
-		})
-	}
-	complete(TensorValue(x), nil)
-	group.Wait()
-}
-
 // hookFuture calls the hook.
-func hookFuture(t *testing.T, hook string, b *GradBucket) *Future {
+func hookFuture(t *testing.T, hook string, b *c10d.GradBucket) *c10d.Future[c10d.Result] {
 	t.Helper()
 	future, err := load(t, hook, HookConfig{}).RunHook(context.Background(), b)
 	require.NoError(t, err)
@@ -104,17 +32,17 @@ func hookFuture(t *testing.T, hook string, b *GradBucket) *Future {
 }
 
 func TestThenKeepsThePythonValueUntilItHasRun(t *testing.T) {
-	read := func(v Value) (string, error) {
-		if v.Object() == nil {
+	read := func(v c10d.Result) (string, error) {
+		if ResultObject(v) == nil {
 			return "", errors.New("no object")
 		}
-		return v.Object().Str()
+		return ResultObject(v).Str()
 	}
 	for _, hook := range []string{"sample:doubled", "sample:pending"} {
 		check(t, hook, func(t *testing.T) {
 			future := hookFuture(t, hook, bucket(t, []float32{1, 2}))
 			start, text := make(chan struct{}), make(chan string, 1)
-			same := future.Then(func(v Value) (Value, error) {
+			same := future.Then(func(v c10d.Result) (c10d.Result, error) {
 				<-start
 				s, err := read(v)
 				text <- s
@@ -144,7 +72,7 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 		waiting := make(chan error)
 		go func() { _, err := future.Wait(context.Background()); waiting <- err }()
 		future.Close()
-		saysAll(t, <-waiting, ErrClosed, "sample.pending", 2)
+		saysAll(t, <-waiting, c10d.ErrClosed, "sample.pending", 2)
 		assert.Equal(t, int64(1), python(t, "sample.finish", true), "which is no harm")
 	})
 	t.Run("of a future that never comes", func(t *testing.T) {
@@ -160,12 +88,12 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 	})
 	check(t, "but not before those that were promised it", func(t *testing.T) {
 		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
-		next := future.Then(func(v Value) (Value, error) { return v, nil })
+		next := future.Then(func(v c10d.Result) (c10d.Result, error) { return v, nil })
 		future.Close()
 		python(t, "sample.finish", true)
 		value, err := next.Wait(soon(t))
 		require.NoError(t, err)
-		assert.NotNil(t, value.Object())
+		assert.NotNil(t, ResultObject(value))
 		next.Close()
 	})
 }
@@ -174,8 +102,8 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		n := max(20, 200/soakScale)
 		h := load(t, "sample:pending", HookConfig{})
-		futures := make([]*Future, n)
-		buckets := make([]*GradBucket, n)
+		futures := make([]*c10d.Future[c10d.Result], n)
+		buckets := make([]*c10d.GradBucket, n)
 		for i := range futures {
 			buckets[i] = bucket(t, []float32{float32(i), 1})
 			var err error
@@ -189,7 +117,7 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 				if !assert.NoError(t, err) {
 					return
 				}
-				result, err := h.ParseHookResult(value)
+				result, err := h.ParseHookResult(buckets[i], value)
 				assert.NoError(t, err)
 				s, err := tensor.Slice[float32](result)
 				assert.NoError(t, err)
@@ -205,17 +133,17 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 
 func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 	old, fresh := []float32{1, 2}, []float32{30, 40}
-	changes := map[string]func(t *testing.T, b *GradBucket){
-		"it is closed": func(_ *testing.T, b *GradBucket) { b.Close() },
-		"its memory is set": func(t *testing.T, b *GradBucket) {
+	changes := map[string]func(t *testing.T, b *c10d.GradBucket){
+		"it is closed": func(_ *testing.T, b *c10d.GradBucket) { b.Close() },
+		"its memory is set": func(t *testing.T, b *c10d.GradBucket) {
 			require.NoError(t, b.SetBuffer(tensorOf(t, tensor.Float32, fresh)))
 		},
-		"it is forgotten": func(_ *testing.T, b *GradBucket) { forget(b) },
-		"another hook is run": func(t *testing.T, b *GradBucket) {
+		"it is forgotten": func(_ *testing.T, b *c10d.GradBucket) { forget(b) },
+		"another hook is run": func(t *testing.T, b *c10d.GradBucket) {
 			_, err := run(t, load(t, "noop", HookConfig{}), b)
 			require.NoError(t, err)
 		},
-		"nothing, in contrast": func(*testing.T, *GradBucket) {},
+		"nothing, in contrast": func(*testing.T, *c10d.GradBucket) {},
 	}
 	for name, change := range changes {
 		for _, double := range []bool{false, true} {
@@ -230,7 +158,7 @@ func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 				python(t, "sample.finish", double)
 				value, err := future.Wait(soon(t))
 				require.NoError(t, err)
-				result, err := h.ParseHookResult(value)
+				result, err := h.ParseHookResult(b, value)
 				require.NoError(t, err)
 				defer result.Close()
 				want := map[bool][]float32{false: old, true: {2, 4}}[double]
@@ -246,12 +174,12 @@ func TestASteadyCallMakesNothing(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		h, b := load(t, "noop", HookConfig{}), bucket(t, []float32{1, 2, 3})
 		ctx := context.Background()
-		step := func() *Future {
+		step := func() *c10d.Future[c10d.Result] {
 			future, err := h.RunHook(ctx, b)
 			require.NoError(t, err)
 			value, err := future.Wait(ctx)
 			require.NoError(t, err)
-			result, err := h.ParseHookResult(value)
+			result, err := h.ParseHookResult(b, value)
 			require.NoError(t, err)
 			result.Close()
 			future.Close()
@@ -263,18 +191,18 @@ func TestASteadyCallMakesNothing(t *testing.T) {
 			assert.Zero(t, testing.AllocsPerRun(1000, func() { step() }))
 		}
 		// Closed as often as there were calls, it is as good as a new one.
-		seen := make(chan Value, 1)
-		next := first.Then(func(v Value) (Value, error) { seen <- v; return v, nil })
+		seen := make(chan c10d.Result, 1)
+		next := first.Then(func(v c10d.Result) (c10d.Result, error) { seen <- v; return v, nil })
 		defer next.Close()
 		_, err := next.Wait(soon(t))
 		require.NoError(t, err)
-		assert.Same(t, b.Buffer(), (<-seen).Tensor())
+		assert.Same(t, b.Buffer(), tensorIn(<-seen))
 
 		memory := tensorOf(t, tensor.Float32, []float32{4, 5, 6})
 		require.NoError(t, b.SetBuffer(memory))
 		assert.NotSame(t, first, step(), "of another buffer")
 		value, err := first.Wait(ctx)
 		require.NoError(t, err)
-		assert.NotSame(t, memory, value.Tensor())
+		assert.NotSame(t, memory, tensorIn(value))
 	})
 }

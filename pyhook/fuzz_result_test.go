@@ -1,13 +1,13 @@
 package pyhook
 
 import (
-	"errors"
 	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -76,7 +76,7 @@ func runProgram(t *testing.T, program []byte) {
 	numbers, err := tensor.Slice[float32](buffer)
 	require.NoError(t, err)
 	copy(numbers, []float32{1, -2, 3.5, 1e-3, 70000, 6})
-	b, err := NewGradBucket(BucketConfig{Index: 2, Count: 4, Buffer: buffer, Offsets: []int64{0, 2}, Lengths: []int64{2, 4}, Sizes: [][]int64{{2}, {2, 2}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 2, Count: 4, Buffer: buffer, Offsets: []int64{0, 2}, Lengths: []int64{2, 4}, Sizes: [][]int64{{2}, {2, 2}}})
 	require.NoError(t, err)
 	defer b.Close()
 	python(t, "programs.begin", program, int64(uintptr(buffer.Data())), int64(len(memory)))
@@ -114,7 +114,7 @@ func meant(dtype tensor.DType, raw []byte) []byte {
 }
 
 // runRaw calls the hook and returns its result as it is.
-func runRaw(t *testing.T, h CommHook, b *GradBucket) (*tensor.Tensor, error) {
+func runRaw(t *testing.T, h c10d.CommHook, b *c10d.GradBucket) (*tensor.Tensor, error) {
 	t.Helper()
 	future, err := h.RunHook(t.Context(), b)
 	if err != nil {
@@ -125,28 +125,28 @@ func runRaw(t *testing.T, h CommHook, b *GradBucket) (*tensor.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.ParseHookResult(value)
+	return h.ParseHookResult(b, value)
 }
 
 // requireWhole asserts that an error has all its parts.
 func requireWhole(t *testing.T, err error) {
 	t.Helper()
-	var e *HookError
+	var e *c10d.Error
 	require.ErrorAs(t, err, &e)
-	assert.Equal(t, "programs.hook", e.Hook)
+	assert.Equal(t, "hook programs.hook", e.Op)
 	assert.Equal(t, 0, e.Rank)
 	assert.Equal(t, 2, e.Bucket)
 	assert.NotEmpty(t, e.Detail)
 	assert.NotEmpty(t, e.Hint, "%v", err)
 	known := false
-	for _, kind := range []error{ErrRaised, ErrNotFuture, ErrFutureFailed, ErrBadResult} {
-		known = known || errors.Is(e.Kind, kind)
+	for _, kind := range []c10d.Code{c10d.ErrRaised, c10d.ErrNotFuture, c10d.ErrFutureFailed, c10d.ErrBadResult} {
+		known = known || e.Code.Is(kind)
 	}
 	assert.True(t, known, "%v", err)
 }
 
 // asGivenTo asserts that the next hook sees the trainer's memory as it is.
-func asGivenTo(t *testing.T, b *GradBucket, memory []byte) {
+func asGivenTo(t *testing.T, b *c10d.GradBucket, memory []byte) {
 	t.Helper()
 	h, err := rt.NewHook("programs:look", HookConfig{})
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/tensor"
 )
@@ -42,7 +43,7 @@ func TestAutogradIsOffInHookCalls(t *testing.T) {
 					for range 3 {
 						_, err := run(t, h, b)
 						if name == "raises_with_it_on" {
-							require.ErrorIs(t, err, ErrRaised)
+							require.ErrorIs(t, err, c10d.ErrRaised)
 							continue
 						}
 						require.NoError(t, err)
@@ -77,7 +78,7 @@ func TestAutogradIsOffInCallsInsideCalls(t *testing.T) {
 }
 
 // drained advances a chain to its end.
-func drained(t *testing.T, c Chain) {
+func drained(t *testing.T, c c10d.Chain) {
 	t.Helper()
 	for more := true; more; {
 		var err error
@@ -108,16 +109,16 @@ func TestAutogradIsOffInAChainsCallbacks(t *testing.T) {
 	})
 	check(t, "a sparse bucket", func(t *testing.T) {
 		h := load(t, "grads:notes", HookConfig{})
-		p := &Parameter{Name: "e", Shape: []int64{4, 2}, DType: tensor.Float32}
+		p := &c10d.Parameter{Name: "e", Shape: []int64{4, 2}, DType: tensor.Float32}
 		defer p.Close()
-		g, err := NewSparseGradient(p, 1, 2)
+		g, err := c10d.NewSparseGradient(p, 1, 2)
 		require.NoError(t, err)
 		defer g.Close()
-		b, err := NewSparseGradBucket(0, 1, p, g)
+		b, err := c10d.NewSparseGradBucket(0, 1, p, g)
 		require.NoError(t, err)
 		defer b.Close()
 		withMode(t, true, func() {
-			future, c, err := h.RunSparseHookChained(t.Context(), b)
+			future, c, err := h.RunHookChained(t.Context(), b)
 			require.NoError(t, err)
 			drained(t, c)
 			_, _ = future.Wait(t.Context())
@@ -131,14 +132,14 @@ func TestAutogradIsOffInAChainsCallbacks(t *testing.T) {
 }
 
 // weighted is a bucket of one gradient whose parameter has values.
-func weighted(t *testing.T, weights, gradient []float32) (*GradBucket, *tensor.Tensor) {
+func weighted(t *testing.T, weights, gradient []float32) (*c10d.GradBucket, *tensor.Tensor) {
 	t.Helper()
 	n := int64(len(weights))
 	data := tensorOf(t, tensor.Float32, weights)
-	p := &Parameter{Name: "w", Shape: []int64{n}, DType: tensor.Float32, Data: data}
+	p := &c10d.Parameter{Name: "w", Shape: []int64{n}, DType: tensor.Float32, Data: data}
 	t.Cleanup(p.Close)
-	b, err := NewGradBucket(BucketConfig{Count: 1, Buffer: tensorOf(t, tensor.Float32, gradient),
-		Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}, Parameters: []*Parameter{p}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: tensorOf(t, tensor.Float32, gradient),
+		Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}, Parameters: []*c10d.Parameter{p}})
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	return b, data

@@ -1,51 +1,16 @@
 package pyhook
 
-// #include "hookcall.h"
-import "C"
-
 import (
 	"context"
 	"errors"
 	"fmt"
 	"time"
-	"unsafe"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/internal/ctxerr"
 	"pyhook/tensor"
 )
-
-// ReduceOp is how AllReduce combines elements: c10d's ReduceOp.
-type ReduceOp string
-
-// The operations that every backend has.
-const (
-	Sum     ReduceOp = "SUM"
-	Product ReduceOp = "PRODUCT"
-	Min     ReduceOp = "MIN"
-	Max     ReduceOp = "MAX"
-)
-
-// ProcessGroup is a set of ranks that exchange tensors. TorchGroup is
-// torch.distributed's; a trainer may bring its own. Collectives must be called
-// by all ranks in one order. They do not wait: the future is done when the
-// tensor (which must stay until then) holds the result, and its value is that
-// tensor. On the CPU; dtypes as the backend has them.
-type ProcessGroup interface {
-	Rank() int
-	Size() int
-	Backend() string
-	// AllReduce combines t of all ranks into t on every rank.
-	AllReduce(ctx context.Context, t *tensor.Tensor, op ReduceOp) (*Future, error)
-	// Broadcast copies rank root's t into t on every rank.
-	Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*Future, error)
-	// AllGather copies rank i's in into out[i] on every rank: Size tensors of
-	// in's shape and dtype.
-	AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*Future, error)
-	// Barrier returns when all ranks have called it, or with the context's
-	// error; this rank's call counts then all the same.
-	Barrier(ctx context.Context) error
-}
 
 // GroupConfig is how the ranks find each other. The zero value reads RANK,
 // WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them.
@@ -123,21 +88,21 @@ func (g *TorchGroup) Backend() string { return g.backend }
 // Object returns the Python process group; it belongs to g.
 func (g *TorchGroup) Object() *Object { return g.object }
 
-// AllReduce: see ProcessGroup.
-func (g *TorchGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op ReduceOp) (*Future, error) {
+// AllReduce: see c10d.ProcessGroup.
+func (g *TorchGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) (*c10d.Future[*tensor.Tensor], error) {
 	return g.collective(ctx, "all_reduce", t, t, string(op), g.object)
 }
 
-// Broadcast: see ProcessGroup.
-func (g *TorchGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*Future, error) {
+// Broadcast: see c10d.ProcessGroup.
+func (g *TorchGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*c10d.Future[*tensor.Tensor], error) {
 	if root < 0 || root >= g.size {
 		return nil, groupError("broadcast", g.rank, fmt.Errorf("root %d of a group of %d", root, g.size))
 	}
 	return g.collective(ctx, "broadcast", t, t, root, g.object)
 }
 
-// AllGather: see ProcessGroup.
-func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*Future, error) {
+// AllGather: see c10d.ProcessGroup.
+func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
 	if len(out) != g.size {
 		return nil, groupError("all_gather", g.rank, fmt.Errorf("%d outputs for %d ranks", len(out), g.size))
 	}
@@ -146,45 +111,40 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *te
 
 // collective calls a function of _collectives.py, which returns the work's
 // future; result is the tensor that the Go future completes with.
-func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor.Tensor, args ...any) (*Future, error) {
+func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor.Tensor, args ...any) (*c10d.Future[*tensor.Tensor], error) {
 	if ctx.Err() != nil {
 		return nil, groupError(name, g.rank, ctxerr.While(ctx, "not issued"))
 	}
 	if d := result.Device(); !d.IsCPU() { // on which stream?
-		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory\nhint: copy it there, or give a Python hook (\"allreduce\") a bucket with BucketConfig.Stream", d, errors.ErrUnsupported))
+		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory\nhint: copy it there, or give a Python hook (\"allreduce\") a bucket with c10d.BucketConfig.Stream", d, errors.ErrUnsupported))
 	}
 	future, err := g.bridge.Call(name, args...)
 	if err != nil {
 		return nil, groupError(name, g.rank, err)
 	}
-	watched, err := g.rt.watch(future, func(err error) error { return groupError(name, g.rank, err) })
+	wrapErr := func(err error) error { return groupError(name, g.rank, err) }
+	watched, err := g.rt.watch(future, func(err error) error { return err })
 	if err != nil {
-		return nil, err
+		return nil, wrapErr(err)
 	}
-	return watched.Then(func(v Value) (Value, error) {
-		watched.Close()
-		return TensorValue(result), nil
-	}), nil
+	return c10d.Map(watched, wrapErr, func(c10d.Result) (*tensor.Tensor, error) { return result, nil }), nil
 }
 
 // watch makes a Go future of any torch future; it takes future over.
-func (rt *Runtime) watch(future *Object, place func(error) error) (*Future, error) {
-	var result C.pyh_result
-	err := future.Pointer(func(p unsafe.Pointer) error {
-		C.pyh_watch(rt.tools.c, (*C.PyObject)(p), &result)
-		return nil
-	})
+func (rt *Runtime) watch(future *Object, wrapErr func(error) error) (*c10d.Future[c10d.Result], error) {
+	var result cbridge.Result
+	err := rt.tools.api.Ask(future, &result)
 	future.Close()
 	if err != nil {
-		return nil, place(err)
+		return nil, wrapErr(err)
 	}
-	if result.outcome == C.PYH_PENDING {
-		return rt.await(result.pending, nil, nil, place), nil
+	if result.Outcome == cbridge.Waiting {
+		return rt.await(result.Pending(), nil, nil, wrapErr), nil
 	}
-	return CompletedFuture(valueOf(result, nil, nil, place)), nil
+	return c10d.CompletedFuture(resultOf(&result, nil, nil, wrapErr)), nil
 }
 
-// Barrier: see ProcessGroup.
+// Barrier: see c10d.ProcessGroup.
 func (g *TorchGroup) Barrier(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return groupError("barrier", g.rank, ctxerr.While(ctx, "not issued"))
@@ -276,4 +236,4 @@ func (rt *Runtime) newStore(kind string, args ...any) (*Store, error) {
 // Close drops the handle on the store. Idempotent.
 func (s *Store) Close() { s.object.Close() }
 
-var _ ProcessGroup = (*TorchGroup)(nil)
+var _ c10d.ProcessGroup = (*TorchGroup)(nil)

@@ -4,25 +4,27 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/tensor"
 )
 
 // waited is for the future of a collective.
-func waited(future *Future, err error) (*tensor.Tensor, error) {
+func waited(future *c10d.Future[*tensor.Tensor], err error) (*tensor.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
 	defer future.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	value, err := future.Wait(ctx)
-	return value.Tensor(), err
+	return future.Wait(ctx)
 }
 
 func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
@@ -30,7 +32,7 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		ctx := soon(t)
 		x := tensorOf(t, tensor.Float32, []float32{1, 2})
-		for _, op := range []ReduceOp{Sum, Product, Min, Max} {
+		for _, op := range []c10d.ReduceOp{c10d.Sum, c10d.Product, c10d.Min, c10d.Max} {
 			got, err := waited(world.AllReduce(ctx, x, op))
 			require.NoError(t, err)
 			assert.Same(t, x, got)
@@ -53,8 +55,8 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 		require.NoError(t, err)
 		sub.Close()
 		sub.Close()
-		_, err = waited(sub.AllReduce(soon(t), tensorOf(t, tensor.Float32, []float32{1}), Sum))
-		require.ErrorIs(t, err, ErrGroup)
+		_, err = waited(sub.AllReduce(soon(t), tensorOf(t, tensor.Float32, []float32{1}), c10d.Sum))
+		require.ErrorIs(t, err, c10d.ErrGroup)
 	})
 }
 
@@ -65,33 +67,37 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 	closed := tensorOf(t, tensor.Float32, []float32{1})
 	closed.Close()
 	cases := map[string]struct {
+		op   string
 		use  func(ctx context.Context) error
 		says string
 	}{
-		"a wrong root":             {func(ctx context.Context) error { _, err := world.Broadcast(ctx, x, 1); return err }, "root 1 of a group of 1"},
-		"a negative root":          {func(ctx context.Context) error { _, err := world.Broadcast(ctx, x, -1); return err }, "root -1"},
-		"too few outputs":          {func(ctx context.Context) error { _, err := world.AllGather(ctx, nil, x); return err }, "0 outputs for 1 ranks"},
-		"an unknown operation":     {func(ctx context.Context) error { _, err := world.AllReduce(ctx, x, "MEDIAN"); return err }, "MEDIAN"},
-		"a closed tensor":          {func(ctx context.Context) error { _, err := world.AllReduce(ctx, closed, Sum); return err }, "used after Close"},
-		"a cancelled context":      {func(context.Context) error { _, err := world.AllReduce(cancelled, x, Sum); return err }, "context canceled"},
-		"a barrier when cancelled": {func(context.Context) error { return world.Barrier(cancelled) }, "context canceled"},
-		"a rank that is not":       {func(context.Context) error { _, err := world.NewGroup([]int{0, 5}); return err }, "making a sub-group"},
-		"a second default group": {func(ctx context.Context) error {
+		"a wrong root":             {"broadcast", func(ctx context.Context) error { _, err := world.Broadcast(ctx, x, 1); return err }, "root 1 of a group of 1"},
+		"a negative root":          {"broadcast", func(ctx context.Context) error { _, err := world.Broadcast(ctx, x, -1); return err }, "root -1"},
+		"too few outputs":          {"all_gather", func(ctx context.Context) error { _, err := world.AllGather(ctx, nil, x); return err }, "0 outputs for 1 ranks"},
+		"an unknown operation":     {"all_reduce", func(ctx context.Context) error { _, err := world.AllReduce(ctx, x, "MEDIAN"); return err }, "MEDIAN"},
+		"a closed tensor":          {"all_reduce", func(ctx context.Context) error { _, err := world.AllReduce(ctx, closed, c10d.Sum); return err }, "used after Close"},
+		"a cancelled context":      {"all_reduce", func(context.Context) error { _, err := world.AllReduce(cancelled, x, c10d.Sum); return err }, "context canceled"},
+		"a barrier when cancelled": {"barrier", func(context.Context) error { return world.Barrier(cancelled) }, "context canceled"},
+		"a rank that is not":       {"making a sub-group", func(context.Context) error { _, err := world.NewGroup([]int{0, 5}); return err }, ""},
+		"a second default group": {"joining", func(ctx context.Context) error {
 			_, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Rank: 0, Size: 1})
 			return err
 		}, "has a default process group already"},
-		"joining when cancelled": {func(context.Context) error { _, err := rt.InitProcessGroup(cancelled, GroupConfig{}); return err }, "context canceled"},
+		"joining when cancelled": {"joining", func(context.Context) error { _, err := rt.InitProcessGroup(cancelled, GroupConfig{}); return err }, "context canceled"},
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
 			err := c.use(soon(t))
-			require.ErrorIs(t, err, ErrGroup)
-			require.ErrorContains(t, err, "process group, rank 0: ")
+			require.ErrorIs(t, err, c10d.ErrGroup)
+			require.ErrorContains(t, err, c.op+", rank 0: ")
 			require.ErrorContains(t, err, c.says)
+			if strings.HasPrefix(c.says, "context ") {
+				require.ErrorIs(t, err, context.Canceled)
+			}
 		})
 	}
 	check(t, "and the group still works", func(t *testing.T) {
-		_, err := waited(world.AllReduce(soon(t), x, Sum))
+		_, err := waited(world.AllReduce(soon(t), x, c10d.Sum))
 		require.NoError(t, err)
 	})
 }
@@ -109,24 +115,24 @@ func TestTheDTypesOfABackendAreTried(t *testing.T) {
 			continue
 		}
 		check(t, name, func(t *testing.T) {
-			_, err := waited(world.AllReduce(soon(t), tensorOf(t, dtype, []float32{1}), Sum))
+			_, err := waited(world.AllReduce(soon(t), tensorOf(t, dtype, []float32{1}), c10d.Sum))
 			if refusal == "" {
 				require.NoError(t, err)
 				return
 			}
-			require.ErrorIs(t, err, ErrGroup)
-			require.ErrorContains(t, err, "all_reduce: ")
+			require.ErrorIs(t, err, c10d.ErrGroup)
+			require.ErrorContains(t, err, "all_reduce, rank 0: the process group failed: ")
 			require.ErrorContains(t, err, "hint: "+dtypeHint)
 		})
 	}
 }
 
 func TestGoHooksOnAGroupOfOne(t *testing.T) {
-	hooks := []CommHook{&AllReduceCommHook{world}}
+	all := []c10d.CommHook{&hooks.AllReduceCommHook{Group: world}}
 	if dtypes, err := world.DTypes(); err == nil && dtypes["float16"] == "" {
-		hooks = append(hooks, &FP16CompressCommHook{world})
+		all = append(all, &hooks.FP16CompressCommHook{Group: world})
 	}
-	for _, h := range hooks {
+	for _, h := range all {
 		check(t, fmt.Sprintf("%T", h), func(t *testing.T) {
 			got, err := run(t, h, bucket(t, []float32{1, 2}, []float32{3}))
 			require.NoError(t, err)
@@ -135,45 +141,16 @@ func TestGoHooksOnAGroupOfOne(t *testing.T) {
 		check(t, fmt.Sprintf("%T of integers", h), func(t *testing.T) {
 			buffer := tensorOf(t, tensor.Int64, []float32{1, 2})
 			_, err := run(t, h, bucketOf(t, buffer, 2))
-			if _, fp16 := h.(*FP16CompressCommHook); fp16 {
+			if _, fp16 := h.(*hooks.FP16CompressCommHook); fp16 {
 				require.NoError(t, err)
 				return
 			}
-			var e *HookError
+			var e *c10d.Error
 			require.ErrorAs(t, err, &e)
-			assert.Equal(t, []any{"AllReduceCommHook", 0, 2, ErrRaised}, []any{e.Hook, e.Rank, e.Bucket, e.Kind})
+			assert.Equal(t, []any{"hook AllReduceCommHook", 0, 2, c10d.ErrRaised}, []any{e.Op, e.Rank, e.Bucket, e.Code})
 			require.ErrorContains(t, err, "int64 is not divided")
 			assert.Equal(t, []float32{1, 2}, values(t, buffer))
 		})
-	}
-}
-
-// failing is a group whose collectives fail, at once or later.
-type failing struct {
-	*TorchGroup
-	late bool
-}
-
-func (g failing) AllReduce(context.Context, *tensor.Tensor, ReduceOp) (*Future, error) {
-	err := groupError("all_reduce", 0, context.DeadlineExceeded)
-	if !g.late {
-		return nil, err
-	}
-	future, complete := NewFuture()
-	time.AfterFunc(time.Millisecond, func() { complete(Value{}, err) })
-	return future, nil
-}
-
-func TestAGoHooksFailureNamesItsPlace(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		group := failing{world, late}
-		for name, h := range map[string]CommHook{"AllReduceCommHook": &AllReduceCommHook{group}, "FP16CompressCommHook": &FP16CompressCommHook{group}} {
-			check(t, fmt.Sprintf("%s, late: %v", name, late), func(t *testing.T) {
-				_, err := run(t, h, bucket(t, []float32{1}))
-				saysAll(t, err, context.DeadlineExceeded, name, 2)
-				require.ErrorIs(t, err, ErrGroup)
-			})
-		}
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 // guests are the hooks of testdata/guests.py: what each gives. Python code shares
@@ -66,8 +68,8 @@ func TestATrainerOutlivesItsGuests(t *testing.T) {
 			for range 2 {
 				future, err := h.RunHook(t.Context(), b)
 				if guest.fails != "" {
-					require.ErrorIs(t, err, ErrRaised)
-					var e *HookError
+					require.ErrorIs(t, err, c10d.ErrRaised)
+					var e *c10d.Error
 					require.True(t, errors.As(err, &e))
 					assert.Contains(t, err.Error(), guest.fails)
 					assert.Less(t, len(err.Error()), 300_000)
@@ -76,7 +78,7 @@ func TestATrainerOutlivesItsGuests(t *testing.T) {
 				require.NoError(t, err)
 				value, err := future.Wait(t.Context())
 				require.NoError(t, err)
-				result, err := h.ParseHookResult(value)
+				result, err := h.ParseHookResult(b, value)
 				require.NoError(t, err)
 				assert.Equal(t, []float32{1, 2, 3}, values(t, result))
 				result.Close()

@@ -1,34 +1,18 @@
 package pyhook
 
-// #include <stdlib.h>
-// #include "hookcall.h"
-import "C"
-
 import (
 	"context"
 	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/internal/ctxerr"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
-
-// CommHook reduces a bucket of gradients over the ranks: c10d::CommHookInterface
-// (torch/csrc/distributed/c10d/comm.hpp).
-type CommHook interface {
-	// RunHook starts the reduction of b and returns the future of its result.
-	// It does not wait. The buffer must stay until the future is done.
-	RunHook(ctx context.Context, b *GradBucket) (*Future, error)
-	// ParseHookResult makes the reduced gradients of a future's value: a flat
-	// tensor of as many elements as the bucket, whose dtype may differ from
-	// the bucket's. The caller closes it. It writes nothing.
-	ParseHookResult(v Value) (*tensor.Tensor, error)
-}
 
 // HookConfig is what a hook is made with.
 type HookConfig struct {
@@ -43,7 +27,7 @@ type HookConfig struct {
 	Group *TorchGroup
 	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
 	// and hooks that are made here and take parameters: see Runtime.Parameters.
-	Parameters []*Parameter
+	Parameters []*c10d.Parameter
 	// Futures: NCCL for a hook that indexes futures as NCCL gives them.
 	Futures FutureForms
 }
@@ -59,7 +43,7 @@ type PythonCommHook struct {
 	formed *Object
 	// observed is hook or formed, watched for its collectives; nil: nobody does.
 	observed *Object
-	// watched is hook, or observed, with its collectives noted: see WatchCollectives.
+	// watched is hook, or observed, with its collectives noted: see CheckCollectives.
 	watched *Object
 
 	stateless bool // the state is None
@@ -79,15 +63,15 @@ type PythonCommHook struct {
 // (state, bucket). Arguments are Python literals and specs, also with keywords:
 // "my_hooks.py:make(rank=2, inner=fp16)". An object or a class that registers a hook
 // with a DDP model, "gns.py:Stats(ddp)", gives that hook: see Capture. Its module is
-// imported on Python's main thread. The caller closes the result. The error is a *HookError.
+// imported on Python's main thread. The caller closes the result. The error is a *c10d.Error.
 func (rt *Runtime) LoadHook(spec string) (*Object, error) { return rt.loadHook(spec, ofTrainer{}) }
 
 // NewState makes a hook's state from a class (a spec as LoadHook's, or the
 // short names powersgd, post_localsgd) and keyword arguments, on Python's main thread. A parameter
 // process_group is filled with group (nil: the default group) unless kwargs
 // has it, and a parameter `parameters` takes what Parameters returns, or a
-// *Parameter is any argument. The caller closes the result. The error is a
-// *HookError. A StateSpec in HookConfig.State does the same.
+// *c10d.Parameter is any argument. The caller closes the result. The error is a
+// *c10d.Error. A StateSpec in HookConfig.State does the same.
 func (rt *Runtime) NewState(spec string, kwargs map[string]any, group *TorchGroup) (*Object, error) {
 	return rt.newState(StateSpec{Spec: spec, Args: kwargs}, ofTrainer{group: group})
 }
@@ -136,69 +120,72 @@ func (h *PythonCommHook) Close() {
 	h.unwatch()
 }
 
-func (h *PythonCommHook) fail(b *GradBucket, kind, err error) error {
+func (h *PythonCommHook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
 	index := -1
 	if b != nil {
 		index = b.Index()
 	}
-	return h.failAt(index, kind, err)
+	return h.failAt(index, code, err)
 }
 
-func (h *PythonCommHook) failAt(bucket int, kind, err error) error {
-	var known *HookError
+func (h *PythonCommHook) failAt(bucket int, code c10d.Code, err error) error {
+	var known *c10d.Error
 	if errors.As(err, &known) {
 		return err
 	}
-	return h.advise(hookError(h.name, h.rt.Rank(), bucket, kind, err))
+	return h.advise(hookError(h.name, h.rt.Rank(), bucket, code, err))
 }
 
 // RunHook calls hook(state, bucket) and returns its future without waiting
 // (PythonCommHook::runHook). Every call gets a bucket object of its own, so
 // what the hook does to that (set_buffer) does not show in the next. The future
 // of a hook that is done at once, with the bucket's own buffer, is the same
-// *Future at each call: it costs nothing. After an error the bucket and the hook
+// *c10d.Future[c10d.Result] at each call: it costs nothing. After an error the bucket and the hook
 // may be used again, but where there are several ranks, others may wait in the
-// collectives of the call that failed. The error is a *HookError: ErrStateBuckets,
-// ErrRaised, ErrNotFuture, ErrNoneResult, ErrClosed, or the context's. When ctx
+// collectives of the call that failed. The error is a *c10d.Error: c10d.ErrStateBuckets,
+// c10d.ErrRaised, c10d.ErrNotFuture, c10d.ErrNoneResult, c10d.ErrClosed, or the context's. When ctx
 // ends during the call the hook gets the exception pyhook.Interrupted, again if
-// it catches it, and the error is ErrInterrupted and the context's. What blocks
+// it catches it, and the error is c10d.ErrInterrupted and the context's. What blocks
 // in C, a collective that is waited for perhaps, gets it when it returns.
 //
 // Its callbacks run as PyTorch runs them: on gloo on gloo's threads, as soon as a
 // collective is done. A callback that waits there for the work whose callback it is
 // (work.wait()) waits for itself, in PyTorch too. RunHookChained has neither.
-func (h *PythonCommHook) RunHook(ctx context.Context, b *GradBucket) (*Future, error) {
+func (h *PythonCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	return h.run(ctx, b, h.callable())
 }
 
 // run calls hook, which is h.callable() or a chain around it.
-func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (*Future, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, h.fail(b, err, ctxerr.While(ctx, notCalled))
+func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Object) (*c10d.Future[c10d.Result], error) {
+	if b.Sparse() != nil {
+		return h.runSparse(ctx, b, hook)
+	}
+	if ctx.Err() != nil {
+		return nil, h.fail(b, contextCode(ctx), ctxerr.While(ctx, notCalled))
 	}
 	if err := h.buckets.check(b); err != nil {
-		e := hookError(h.name, h.rt.Rank(), b.Index(), ErrStateBuckets, err)
+		e := hookError(h.name, h.rt.Rank(), b.Index(), c10d.ErrStateBuckets, err)
 		e.Hint = bucketsHint
 		return nil, e
 	}
-	python, err := b.forPython(h.rt.tools)
+	python, err := pythonBucketOf(h.rt.tools, b)
 	if err != nil {
-		return nil, h.fail(b, ErrBucket, err)
+		return nil, h.fail(b, c10d.ErrBucket, err)
 	}
 	if python.buffer.DType().IsComplex() {
 		if _, err := h.rt.bridge.CallValue("check_complex", h.hook); err != nil {
 			python.release()
-			return nil, h.fail(b, ErrComplex, err)
+			return nil, h.fail(b, c10d.ErrComplex, err)
 		}
 	}
 	callable := hook
 	if python.stream != nil {
 		if callable, err = python.stream.around(hook); err != nil {
 			python.release()
-			return nil, h.fail(b, ErrBucket, err)
+			return nil, h.fail(b, c10d.ErrBucket, err)
 		}
 	}
-	var result C.pyh_result
+	var result cbridge.Result
 	stacks, interrupted := "", false
 	if ctx.Done() == nil {
 		err = h.call(python, callable, nil, &result)
@@ -210,14 +197,14 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	}
 	if err != nil {
 		python.release()
-		return nil, h.fail(b, ErrClosed, err)
+		return nil, h.fail(b, c10d.ErrClosed, err)
 	}
-	if result.outcome == C.PYH_SAME { // nothing of Python is left to look at
+	if result.Outcome == cbridge.Same { // nothing of Python is left to look at
 		future := python.same
 		python.release()
 		return future, nil
 	}
-	future, err := h.settle(b, python, result)
+	future, err := h.futureOf(b, python, &result)
 	if !interrupted {
 		return future, err
 	}
@@ -230,127 +217,98 @@ func (h *PythonCommHook) run(ctx context.Context, b *GradBucket, hook *Object) (
 	return future, err
 }
 
-// faultsEach: after so many calls with a bucket, and after each of the first ones, it is
-// looked at whether a library of C that the hook uses has taken Go's signals.
-const faultsEach = 64
-
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *C.pyh_result) error {
-	hook, err := callable.Hold()
-	if err != nil {
-		return err
-	}
-	state, err := h.state.Hold()
-	if err != nil {
-		callable.Release()
-		return err
-	}
-	c := python.c
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *cbridge.Result) error {
+	call := python.invocation
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
-		c = (*C.pyh_bucket)(C.malloc(C.sizeof_pyh_bucket))
-		*c = C.pyh_bucket{layout: python.c.layout, tensor: python.c.tensor, dtype: python.c.dtype, value: python.c.value, data: python.c.data, len: python.c.len,
-			described: python.c.described, form: python.c.form}
+		call = call.Copy()
 	}
-	w.enter(c)
-	C.pyh_run_hook(h.rt.tools.address, C.uintptr_t(uintptr(hook)), C.uintptr_t(uintptr(state)), C.uintptr_t(uintptr(unsafe.Pointer(c))))
+	w.enter(call)
+	err := call.Invoke(callable, h.state, result)
 	w.leave()
-	if calls := python.c.calls; calls < faultsEach || calls%faultsEach == 0 {
-		cbridge.KeepFaults()
-	}
-	*result = c.result
 	if alone {
 		python.call.Unlock()
-	} else {
-		C.free(unsafe.Pointer(c))
 	}
-	h.state.Release()
-	callable.Release()
-	return nil
+	return err
 }
 
-// settle makes the future, or the error, of a call's result. It takes python's
+// futureOf makes the future, or the error, of a call's result. It takes python's
 // reference over.
-func (h *PythonCommHook) settle(b *GradBucket, python *pythonBucket, result C.pyh_result) (*Future, error) {
-	place := func(err error) error { return h.fail(b, futureKind(err), err) }
-	if result.outcome == C.PYH_PENDING {
-		return h.rt.await(result.pending, b, python, place), nil
+func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
+	wrapErr := func(err error) error { return h.fail(b, futureCode(err), err) }
+	if result.Outcome == cbridge.Waiting {
+		return h.rt.await(result.Pending(), b, python, wrapErr), nil
 	}
 	defer python.release()
-	if result.outcome != C.PYH_RAISED && result.outcome != C.PYH_NOT_FUTURE {
-		return CompletedFuture(valueOf(result, b, python, place)), nil
+	if result.Outcome != cbridge.Raised && result.Outcome != cbridge.Plain {
+		return c10d.CompletedFuture(resultOf(result, b, python, wrapErr)), nil
 	}
-	if result.touched != 0 {
-		b.forget(python)
+	if result.Changed {
+		b.Detach(pythonKey, python)
 	}
-	if result.outcome == C.PYH_RAISED {
-		return nil, h.fail(b, ErrRaised, taken(result.error))
+	if result.Outcome == cbridge.Raised {
+		return nil, h.fail(b, c10d.ErrRaised, result.TakeError())
 	}
-	object := cbridge.Own(unsafe.Pointer(result.object))
+	object := result.TakeObject()
 	defer object.Close()
 	accepted, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
 	if err == nil {
 		accepted.Close()
 		err = errors.New("no torch future")
 	}
-	return nil, h.fail(b, ErrNotFuture, err)
-}
-
-func taken(exc *C.PyObject) error {
-	if exc == nil {
-		return errors.New("python failed without an exception")
-	}
-	return cbridge.TakeError(cbridge.Own(unsafe.Pointer(exc)))
+	return nil, h.fail(b, c10d.ErrNotFuture, err)
 }
 
 // ParseHookResult makes the flat reduced tensor of a value
 // (PythonCommHook::parseHookResult). Better than PyTorch's: views with an
 // offset or strides are read right, results that are too short, sparse, on
-// another device or no tensor at all are refused with a *HookError
-// (ErrBadResult) before any gradient is touched. Surplus elements are left off,
+// another device or no tensor at all are refused with a *c10d.Error
+// (c10d.ErrBadResult) before any gradient is touched. Surplus elements are left off,
 // as in PyTorch; a list of one tensor (torch <= 1.9) is taken for the tensor.
 // The bucket's own buffer comes as its Alias: open as long as the buffer is.
-func (h *PythonCommHook) ParseHookResult(v Value) (*tensor.Tensor, error) {
-	if v.tensor != nil {
-		t, err := v.tensor.Alias()
+func (h *PythonCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	if own, ok := r.(c10d.TensorResult); ok && own.Tensor != nil {
+		t, err := own.Tensor.Alias()
 		if err != nil {
-			return nil, h.fail(v.bucket, ErrBadResult, err)
+			return nil, h.fail(b, c10d.ErrBadResult, err)
 		}
 		return t, nil
 	}
-	if v.bucket == nil || v.held == nil {
-		return nil, h.fail(nil, ErrBadResult, errors.New("not the value of a future of a hook"))
+	result, ok := r.(*pythonResult)
+	if !ok || result.python == nil {
+		return nil, h.fail(b, c10d.ErrBadResult, errors.New("not the result of a future of a hook"))
 	}
-	python := v.held.python
+	python := result.python
 	parse := h.rt.tools.parseValue
 	if python.stream != nil {
 		parse = python.stream.parse
 	}
-	flat, err := parse.Invoke([]any{v.held.object, python.layout}, nil)
+	flat, err := parse.Invoke([]any{result.object, python.layout}, nil)
 	if err != nil {
-		return nil, h.fail(v.bucket, kindOf(v.held.object), err)
+		return nil, h.fail(b, codeOfValue(result.object), err)
 	}
 	defer flat.Close()
 	h.legacy.note(python.layout)
 	t, err := tensorconv.FromPython(flat)
 	if err != nil {
-		return nil, h.fail(v.bucket, ErrLayout, err)
+		return nil, h.fail(b, c10d.ErrLayout, err)
 	}
 	return t, nil
 }
 
-// kindOf tells the kind of error that a value is: an exception that is the
+// codeOfValue tells the code of the error that a value is: an exception that is the
 // value (a C++ future keeps one that was given to set_exception so) is the
 // hook's failure.
-func kindOf(value *Object) error {
-	kind := ErrBadResult
+func codeOfValue(value *Object) c10d.Code {
+	code := c10d.ErrBadResult
 	_ = value.With("__class__", func(class *Object) error {
 		return class.With("__mro__", func(bases *Object) error {
 			if text, err := bases.Str(); err == nil && strings.Contains(text, "<class 'BaseException'>") {
-				kind = ErrFutureFailed
+				code = c10d.ErrFutureFailed
 			}
 			return nil
 		})
 	})
-	return kind
+	return code
 }

@@ -1,15 +1,13 @@
 package pyhook
 
-// #include "hookcall.h"
-import "C"
-
 import (
 	"context"
 	"errors"
 	"sync"
 	"time"
 
-	"pyhook/internal/ctxerr"
+	"pyhook/c10d"
+	"pyhook/cbridge"
 )
 
 // interruptedType is what Python raises in a hook whose context ended.
@@ -26,19 +24,19 @@ type watcher struct {
 	ctx  context.Context
 	stop func() bool
 
-	mu          sync.Mutex    // taken without the GIL, or inside it for a moment
-	c           *C.pyh_bucket // of the call that is inside; nil: none
-	running     bool          // a goroutine is in run
+	mu          sync.Mutex          // taken without the GIL, or inside it for a moment
+	call        *cbridge.Invocation // that is inside; nil: none
+	running     bool                // a goroutine is in run
 	interrupted bool
 	stacks      string
 }
 
 // callUntil is call, interrupted when ctx ends.
-func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, hook *Object, result *C.pyh_result) (stacks string, interrupted bool, err error) {
+func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, hook *Object, result *cbridge.Result) (stacks string, interrupted bool, err error) {
 	// Without a GIL a call may end while it is being interrupted: that is for
 	// Interruptible, and so are calls at the same time.
 	if h.rt.interpreter.Python.FreeThreaded || !h.watching.TryLock() {
-		var out C.pyh_result
+		var out cbridge.Result
 		stacks, interrupted = h.rt.interpreter.Interruptible(ctx, func() { err = h.call(python, hook, nil, &out) })
 		*result = out
 		return stacks, interrupted, err
@@ -63,12 +61,12 @@ func (h *PythonCommHook) unwatch() {
 	}
 }
 
-func (w *watcher) enter(c *C.pyh_bucket) {
+func (w *watcher) enter(call *cbridge.Invocation) {
 	if w == nil {
 		return
 	}
 	w.mu.Lock()
-	w.c, w.interrupted, w.stacks = c, false, ""
+	w.call, w.interrupted, w.stacks = call, false, ""
 	w.mu.Unlock()
 	if w.ctx.Err() != nil { // it ended before the call was there to be seen
 		go w.run()
@@ -80,14 +78,14 @@ func (w *watcher) leave() {
 		return
 	}
 	w.mu.Lock()
-	w.c = nil
+	w.call = nil
 	w.mu.Unlock()
 }
 
 // run is called when the context has ended.
 func (w *watcher) run() {
 	w.mu.Lock()
-	idle := !w.running && w.c != nil
+	idle := !w.running && w.call != nil
 	w.running = w.running || idle
 	w.mu.Unlock()
 	if idle {
@@ -95,25 +93,25 @@ func (w *watcher) run() {
 	}
 }
 
-// Thread: see cbridge.Target. pyh_run_hook sets the thread, which Strike looks at again.
+// Thread: see cbridge.Target. The call sets the thread, which Strike looks at again.
 func (w *watcher) Thread() (uint64, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.c == nil {
+	if w.call == nil {
 		w.running = false
 		return 0, false
 	}
-	return uint64(C.pyh_thread_of(w.c)), true
+	return w.call.Thread(), true
 }
 
 // Strike: see cbridge.Target.
 func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.c == nil || uint64(C.pyh_thread_of(w.c)) != thread || !strike() {
+	if w.call == nil || w.call.Thread() != thread || !strike() {
 		return false
 	}
-	w.c.interrupted = 1 // pyh_run_hook takes back what comes too late
+	w.call.SetInterrupted()
 	w.interrupted, w.stacks = true, stacks
 	return true
 }
@@ -141,15 +139,15 @@ func raisedBy(err error, kind string) bool {
 	return false
 }
 
-// futureKind is the kind of the error that a hook's future failed with.
-func futureKind(err error) error {
+// futureCode is the code of the error that a hook's future failed with.
+func futureCode(err error) c10d.Code {
 	switch {
 	case isInterrupted(err):
-		return ErrInterrupted
+		return c10d.ErrInterrupted
 	case raisedBy(err, givenUpType):
-		return ErrClosed
+		return c10d.ErrClosed
 	}
-	return ErrFutureFailed
+	return c10d.ErrFutureFailed
 }
 
 // interrupted is the error of a hook that its context ended: err is what came
@@ -160,16 +158,16 @@ func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks str
 	if errors.As(err, &python) {
 		err = python // and not that the hook raised, or its future failed
 	}
-	return &HookError{Hook: h.name, Rank: h.rt.Rank(), Bucket: bucket, Kind: ctxerr.As(ctx, ErrInterrupted),
+	return &c10d.Error{Op: "hook " + h.name, Rank: h.rt.Rank(), Bucket: bucket, Code: c10d.ErrInterrupted, Also: []c10d.Code{contextCode(ctx)},
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
-		Hint: "Stacks says where it was; what it had started goes on; " + usableAgain}
+		Hint: "Stacks says where it was; what it had started goes on; a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"}
 }
 
 // interruption returns the error of a call that failed because it was interrupted, in itself or in
 // a callback that ran in it: err, or the future's. nil: it did not.
-func interruption(future *Future, err error) error {
-	if err == nil && future != nil && future.completed.Load() {
-		err = future.err
+func interruption(future *c10d.Future[c10d.Result], err error) error {
+	if err == nil && future != nil && future.IsDone() {
+		_, err = future.Wait(context.Background())
 	}
 	if isInterrupted(err) {
 		return err

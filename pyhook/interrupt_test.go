@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -25,9 +26,9 @@ func TestAHookEndsWithItsContext(t *testing.T) {
 			start := time.Now()
 			_, err := h.RunHook(ctx, b)
 			assert.Less(t, time.Since(start), 10*time.Second)
-			require.ErrorIs(t, err, ErrInterrupted)
+			require.ErrorIs(t, err, c10d.ErrInterrupted)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			var e *HookError
+			var e *c10d.Error
 			require.True(t, errors.As(err, &e))
 			_, name, _ := strings.Cut(spec, ":")
 			assert.Contains(t, e.Stacks, "in "+name)
@@ -93,7 +94,7 @@ func TestAnEndlessCallbackOfAChainEndsWithItsContext(t *testing.T) {
 }
 
 // stillWorks runs another hook on the bucket.
-func stillWorks(t *testing.T, b *GradBucket) {
+func stillWorks(t *testing.T, b *c10d.GradBucket) {
 	t.Helper()
 	h := load(t, "noop", HookConfig{})
 	for range 3 {
@@ -106,7 +107,7 @@ func stillWorks(t *testing.T, b *GradBucket) {
 }
 
 func TestASparseHookEndsWithItsContext(t *testing.T) {
-	p := &Parameter{Name: "table", Shape: []int64{4, 2}, DType: tensor.Float32, Sparse: true}
+	p := &c10d.Parameter{Name: "table", Shape: []int64{4, 2}, DType: tensor.Float32, Sparse: true}
 	t.Cleanup(p.Close)
 	rows, err := tensor.FromSlice([]int64{1, 3}, 1, 2)
 	require.NoError(t, err)
@@ -114,15 +115,15 @@ func TestASparseHookEndsWithItsContext(t *testing.T) {
 	numbers, err := tensor.FromSlice([]float32{1, 2, 3, 4}, 2, 2)
 	require.NoError(t, err)
 	t.Cleanup(numbers.Close)
-	b, err := NewSparseGradBucket(1, 2, p, &SparseGradient{Indices: rows, Values: numbers})
+	b, err := c10d.NewSparseGradBucket(1, 2, p, &c10d.SparseGradient{Indices: rows, Values: numbers})
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = load(t, "stuck:waits_for_a_lock", HookConfig{}).RunSparseHook(ctx, b)
-	require.ErrorIs(t, err, ErrInterrupted)
+	_, err = load(t, "stuck:waits_for_a_lock", HookConfig{}).RunHook(ctx, b)
+	require.ErrorIs(t, err, c10d.ErrInterrupted)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	var e *HookError
+	var e *c10d.Error
 	require.True(t, errors.As(err, &e))
 	assert.Equal(t, 1, e.Bucket)
 	assert.Contains(t, e.Stacks, "in waits_for_a_lock")

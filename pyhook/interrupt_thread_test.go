@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/tensor"
 )
@@ -29,7 +30,7 @@ func TestPythonCommHook_RunHook_interruptedWhileItStartsThreads(t *testing.T) {
 			select {
 			case err := <-ended:
 				require.ErrorIs(t, err, context.DeadlineExceeded)
-				require.NotErrorIs(t, err, ErrRaised)
+				require.NotErrorIs(t, err, c10d.ErrRaised)
 			case <-time.After(30 * time.Second):
 				stacks, _ := rt.interpreter.Stacks()
 				require.FailNow(t, "the call does not end", stacks)
@@ -57,7 +58,7 @@ func TestPythonCommHook_RunHookChained_interruptedWhileWorksGo(t *testing.T) {
 			_, _, err := h.RunHookChained(ctx, b)
 			cancel()
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.NotErrorIs(t, err, ErrRaised)
+			require.NotErrorIs(t, err, c10d.ErrRaised)
 		}
 		assert.Eventually(t, func() bool { return python(t, "stuck.noted_works") == int64(0) },
 			5*time.Second, 10*time.Millisecond)
@@ -81,7 +82,7 @@ func TestChain_Advance_interruptedInsideAnotherCall(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_, err = chain.Advance(ctx)
-		assert.ErrorIs(t, err, ErrInterrupted)
+		assert.ErrorIs(t, err, c10d.ErrInterrupted)
 		return nil, nil
 	})
 	require.NoError(t, err)
@@ -110,8 +111,8 @@ func TestChain_Close_failsWhatIsNotDone(t *testing.T) {
 		chain.Close()
 		chain.Close()
 		_, err = future.Wait(soon(t))
-		saysAll(t, err, ErrClosed, "stuck.endless_callback", 2)
-		assert.NotErrorIs(t, err, ErrFutureFailed)
+		saysAll(t, err, c10d.ErrClosed, "stuck.endless_callback", 2)
+		assert.NotErrorIs(t, err, c10d.ErrFutureFailed)
 	})
 }
 
@@ -125,29 +126,29 @@ func TestChain_Advance_interruptedCallbackIsErrInterrupted(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err = chain.Advance(ctx)
-		require.ErrorIs(t, err, ErrInterrupted)
+		require.ErrorIs(t, err, c10d.ErrInterrupted)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.NotErrorIs(t, err, ErrFutureFailed)
-		var e *HookError
+		require.NotErrorIs(t, err, c10d.ErrFutureFailed)
+		var e *c10d.Error
 		require.ErrorAs(t, err, &e)
 		assert.Contains(t, e.Stacks, "in callback")
 		_, err = future.Wait(soon(t))
-		saysAll(t, err, ErrInterrupted, "stuck.endless_callback", 2)
+		saysAll(t, err, c10d.ErrInterrupted, "stuck.endless_callback", 2)
 	})
 }
 
 // What a failed call has started may still write to the bucket.
-func TestHookError_Unfinished(t *testing.T) {
+func TestError_Unfinished(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		h := load(t, "stuck:starts_and_raises", HookConfig{})
 		b := bucketOf(t, tensorOf(t, tensor.Float32, make([]float32, 1<<22)), 1<<22)
 		unfinished := 0
 		for range 20 {
 			_, _, err := h.RunHookChained(t.Context(), b)
-			require.ErrorIs(t, err, ErrRaised)
-			var e *HookError
+			require.ErrorIs(t, err, c10d.ErrRaised)
+			var e *c10d.Error
 			require.ErrorAs(t, err, &e)
-			if left := e.Unfinished(); left != nil {
+			if left := e.Unfinished; left != nil {
 				unfinished++
 				_, err := left.Wait(soon(t))
 				require.NoError(t, err)

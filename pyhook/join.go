@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/internal/ctxerr"
 )
 
@@ -48,8 +49,8 @@ const joinGrace = 1250 * time.Millisecond
 // 127.0.1.1 in /etc/hosts, and ranks are on other hosts, GLOO_SOCKET_IFNAME is set in
 // Python's environment to the interface of the way to them, if it is not set.
 //
-// The error wraps ErrGroup, and tells apart ErrJoinTimeout, ErrRank, ErrWorldSize,
-// ErrAddress, ErrPortInUse, ErrNotAStore and ErrTorchVersion (the ranks' torch must be of
+// The error wraps c10d.ErrGroup, and tells apart c10d.ErrJoinTimeout, c10d.ErrRank, c10d.ErrWorldSize,
+// c10d.ErrAddress, c10d.ErrPortInUse, c10d.ErrNotAStore and c10d.ErrTorchVersion (the ranks' torch must be of
 // one release); it comes to all ranks that have met.
 // After one the group may be joined anew, but not where it says that torch still
 // waits: inside the backend's own start torch cannot be called back, and ends by its
@@ -87,7 +88,7 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 	}
 	rank, size := cfg.Rank, cfg.Size
 	if size < 0 {
-		return nil, fmt.Errorf("%w: a world of %d\nhint: Size is the number of ranks", ErrWorldSize, size)
+		return nil, fmt.Errorf("%w: a world of %d\nhint: Size is the number of ranks", c10d.ErrWorldSize, size)
 	}
 	if size == 0 {
 		rank, size = -1, -1
@@ -112,7 +113,7 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 		why = ctxerr.While(ctx, "waiting for the other ranks")
 	case <-late.C:
 		why = fmt.Errorf("%w: torch still waits, by %s, %s after the timeout of %s\nhint: a rank does not answer, frozen or cut off perhaps: "+
-			"look at the other ranks' own errors, and end this process", ErrJoinTimeout, "InitMethod "+strconv.Quote(cfg.InitMethod), joinGrace, limit)
+			"look at the other ranks' own errors, and end this process", c10d.ErrJoinTimeout, "InitMethod "+strconv.Quote(cfg.InitMethod), joinGrace, limit)
 	}
 	rt.leave(done)
 	return nil, why

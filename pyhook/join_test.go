@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 func init() { children["rank that gives up joining"] = childGivesUp }
@@ -30,7 +32,7 @@ func childGivesUp(is *require.Assertions) {
 	begin := time.Now()
 	_, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Timeout: time.Minute})
 	is.ErrorIs(err, reason)
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.NoError(rt.Close(), "nothing is left waiting")
 	is.Less(time.Since(begin), 10*time.Second)
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
 
@@ -51,12 +52,10 @@ func builtin(name string, args ...any) (*Object, error) {
 // LegacyNames returns the bucket methods and result forms of torch 1.7 to 1.9
 // that the hook used with b (and in results parsed so far), sorted: such a hook
 // works here and not on a current PyTorch.
-func (h *PythonCommHook) LegacyNames(b *GradBucket) []string {
-	b.mu.Lock()
-	python := b.python
-	b.mu.Unlock()
-	if python != nil {
+func (h *PythonCommHook) LegacyNames(b *c10d.GradBucket) []string {
+	if python, err := pythonBucketOf(h.rt.tools, b); err == nil {
 		h.legacy.note(python.layout)
+		python.release()
 	}
 	h.legacy.mu.Lock()
 	defer h.legacy.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 // file writes a Python file for the test's duration.
@@ -28,31 +30,31 @@ func TestAHookThatCannotBeLoadedIsATypedError(t *testing.T) {
 		cause string
 		says  string
 	}{
-		"a missing module":          {"no_such_module:hook", ErrNoModule, "", "there is no module 'no_such_module'"},
-		"a missing file":            {"no/such/file.py:hook", ErrNoModule, "", "there is no file 'no/such/file.py'"},
-		"a missing attribute":       {"faults:returns_non", ErrNoAttribute, "", "hint: did you mean returns_none"},
-		"a short name misspelt":     {"fp61", ErrBadSpec, "", "hint: did you mean fp16"},
-		"no colon":                  {"my.hooks.fp16", ErrBadSpec, "", "my.hooks:fp16"},
-		"empty":                     {"", ErrBadSpec, "", "cannot read ''"},
-		"brackets that do not fit":  {"fp16_wrapper)", ErrBadSpec, "", "brackets"},
-		"a number":                  {"faults:a_number", ErrNotCallable, "", "Got int"},
-		"a class":                   {"faults:Unprintable", ErrNotCallable, "", "is a class"},
-		"one argument":              {"faults:one_argument", ErrArity, "", "cannot be called with (state, bucket)"},
-		"a wrapper without a hook":  {"fp16_wrapper", ErrArity, "", "this looks like a wrapper"},
-		"an async def":              {"faults:an_async_def", ErrNotFuture, "", "is an `async def`"},
-		"a generator":               {"faults:a_generator", ErrNotFuture, "", "has a `yield` in it"},
-		"an import error inside":    {missing + ":hook", ErrImportFailed, "ModuleNotFoundError", "hint: install no_such_dependency"},
-		"an error inside":           {raising + ":hook", ErrImportFailed, "OSError", "OSError: no disk"},
-		"a script that exits":       {exiting + ":hook", ErrImportFailed, "SystemExit", `if __name__ == "__main__"`},
-		"a syntax error":            {syntax + ":hook", ErrImportFailed, "SyntaxError", "SyntaxError"},
-		"a fault inside the wraps":  {"fp16_wrapper(faults:a_number)", ErrNotCallable, "", "Got int"},
-		"a wrapper with two inside": {"fp16_wrapper(noop, noop)", ErrArity, "", "2 hook(s)"},
+		"a missing module":          {"no_such_module:hook", c10d.ErrNoModule, "", "there is no module 'no_such_module'"},
+		"a missing file":            {"no/such/file.py:hook", c10d.ErrNoModule, "", "there is no file 'no/such/file.py'"},
+		"a missing attribute":       {"faults:returns_non", c10d.ErrNoAttribute, "", "hint: did you mean returns_none"},
+		"a short name misspelt":     {"fp61", c10d.ErrBadSpec, "", "hint: did you mean fp16"},
+		"no colon":                  {"my.hooks.fp16", c10d.ErrBadSpec, "", "my.hooks:fp16"},
+		"empty":                     {"", c10d.ErrBadSpec, "", "cannot read ''"},
+		"brackets that do not fit":  {"fp16_wrapper)", c10d.ErrBadSpec, "", "brackets"},
+		"a number":                  {"faults:a_number", c10d.ErrNotCallable, "", "Got int"},
+		"a class":                   {"faults:Unprintable", c10d.ErrNotCallable, "", "is a class"},
+		"one argument":              {"faults:one_argument", c10d.ErrArity, "", "cannot be called with (state, bucket)"},
+		"a wrapper without a hook":  {"fp16_wrapper", c10d.ErrArity, "", "this looks like a wrapper"},
+		"an async def":              {"faults:an_async_def", c10d.ErrNotFuture, "", "is an `async def`"},
+		"a generator":               {"faults:a_generator", c10d.ErrNotFuture, "", "has a `yield` in it"},
+		"an import error inside":    {missing + ":hook", c10d.ErrImportFailed, "ModuleNotFoundError", "hint: install no_such_dependency"},
+		"an error inside":           {raising + ":hook", c10d.ErrImportFailed, "OSError", "OSError: no disk"},
+		"a script that exits":       {exiting + ":hook", c10d.ErrImportFailed, "SystemExit", `if __name__ == "__main__"`},
+		"a syntax error":            {syntax + ":hook", c10d.ErrImportFailed, "SyntaxError", "SyntaxError"},
+		"a fault inside the wraps":  {"fp16_wrapper(faults:a_number)", c10d.ErrNotCallable, "", "Got int"},
+		"a wrapper with two inside": {"fp16_wrapper(noop, noop)", c10d.ErrArity, "", "2 hook(s)"},
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
 			_, err := rt.NewHook(c.spec, HookConfig{})
 			saysAll(t, err, c.kind, c.spec, -1)
-			require.ErrorIs(t, err, ErrLoad)
+			require.ErrorIs(t, err, c10d.ErrLoad)
 			assert.Contains(t, err.Error(), c.says)
 			if c.cause != "" {
 				require.ErrorIs(t, err, Exception(c.cause))
@@ -71,11 +73,11 @@ func TestAStateThatCannotBeMadeIsATypedError(t *testing.T) {
 		kind   error
 		says   string
 	}{
-		"an argument too many":      {"faults:needs_rank", map[string]any{"matrix_rank": 1, "rnk": 2}, ErrBadArguments, "unexpected keyword argument 'rnk'"},
-		"an argument missing":       {"faults:needs_rank", nil, ErrBadArguments, "hint: it accepts matrix_rank"},
-		"no class":                  {"faults:a_number", nil, ErrNotCallable, "no class and no function"},
-		"a constructor that raises": {"faults:throw", map[string]any{"error": 3}, ErrLoad, "TypeError: exceptions must derive"},
-		"no such class":             {"faults:PowerSGDStat", nil, ErrNoAttribute, "faults has no 'PowerSGDStat'"},
+		"an argument too many":      {"faults:needs_rank", map[string]any{"matrix_rank": 1, "rnk": 2}, c10d.ErrBadArguments, "unexpected keyword argument 'rnk'"},
+		"an argument missing":       {"faults:needs_rank", nil, c10d.ErrBadArguments, "hint: it accepts matrix_rank"},
+		"no class":                  {"faults:a_number", nil, c10d.ErrNotCallable, "no class and no function"},
+		"a constructor that raises": {"faults:throw", map[string]any{"error": 3}, c10d.ErrLoad, "TypeError: exceptions must derive"},
+		"no such class":             {"faults:PowerSGDStat", nil, c10d.ErrNoAttribute, "faults has no 'PowerSGDStat'"},
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
@@ -86,10 +88,10 @@ func TestAStateThatCannotBeMadeIsATypedError(t *testing.T) {
 	}
 	check(t, "of Go values without a Python form", func(t *testing.T) {
 		_, err := rt.NewHook("noop", HookConfig{State: make(chan int)})
-		require.ErrorIs(t, err, ErrBadArguments)
+		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		require.ErrorContains(t, err, "chan int")
 		_, err = rt.WrapHook(nil, HookConfig{})
-		saysAll(t, err, ErrClosed, "without a name", -1)
+		saysAll(t, err, c10d.ErrClosed, "without a name", -1)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/tensor"
 )
@@ -95,23 +96,23 @@ func runChild(t *testing.T, name string, env ...string) string {
 
 // bucketOf makes the third of four buckets over flat, of one-dimensional
 // gradients of these lengths.
-func bucketOf(t *testing.T, buffer *tensor.Tensor, lengths ...int64) *GradBucket {
+func bucketOf(t *testing.T, buffer *tensor.Tensor, lengths ...int64) *c10d.GradBucket {
 	t.Helper()
-	cfg := BucketConfig{Index: 2, Count: 4, Buffer: buffer}
+	cfg := c10d.BucketConfig{Index: 2, Count: 4, Buffer: buffer}
 	at := int64(0)
 	for _, n := range lengths {
 		cfg.Offsets, cfg.Lengths = append(cfg.Offsets, at), append(cfg.Lengths, n)
 		cfg.Sizes = append(cfg.Sizes, []int64{n})
 		at += n
 	}
-	b, err := NewGradBucket(cfg)
+	b, err := c10d.NewGradBucket(cfg)
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	return b
 }
 
 // bucket makes a float32 bucket with these gradients.
-func bucket(t *testing.T, gradients ...[]float32) *GradBucket {
+func bucket(t *testing.T, gradients ...[]float32) *c10d.GradBucket {
 	t.Helper()
 	var flat []float32
 	var lengths []int64
@@ -148,7 +149,7 @@ func values(t *testing.T, of *tensor.Tensor) []float32 {
 }
 
 // run calls the hook and returns the flat result as float32.
-func run(t *testing.T, h CommHook, b *GradBucket) ([]float32, error) {
+func run(t *testing.T, h c10d.CommHook, b *c10d.GradBucket) ([]float32, error) {
 	t.Helper()
 	future, err := h.RunHook(context.Background(), b)
 	if err != nil {
@@ -161,13 +162,16 @@ func run(t *testing.T, h CommHook, b *GradBucket) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	if err != nil {
 		return nil, err
 	}
 	defer result.Close()
 	return values(t, result), nil
 }
+
+// tensorIn is the tensor of a result that is one of Go's.
+func tensorIn(r c10d.Result) *tensor.Tensor { return r.(c10d.TensorResult).Tensor }
 
 // load makes a hook and closes it with the test.
 func load(t *testing.T, spec string, cfg HookConfig) *PythonCommHook {
@@ -213,7 +217,7 @@ func floats(v any) []float32 {
 // counters of everything that must come back to its start.
 func counters() [5]int64 {
 	_ = cbridge.Attached(func() {})
-	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), pendings()}
+	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), cbridge.Pendings()}
 }
 
 // settled waits for the memory of Go slices that goes on a goroutine.

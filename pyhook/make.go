@@ -3,6 +3,7 @@ package pyhook
 import (
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
 
@@ -46,7 +47,7 @@ func (rt *Runtime) loadHook(spec string, trainer ofTrainer) (*Object, error) {
 	group, parameters := trainer.arguments()
 	hook, err := rt.callOnMain("load_hook", spec, group, parameters)
 	if err != nil {
-		return nil, hookError(spec, rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(spec, rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	return hook, nil
 }
@@ -59,7 +60,7 @@ func (rt *Runtime) newState(s StateSpec, trainer ofTrainer) (*Object, error) {
 	group, parameters := trainer.arguments()
 	state, err := rt.callOnMain("build_state", s.Spec, args, group, parameters)
 	if err != nil {
-		return nil, hookError(s.Spec, rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(s.Spec, rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	return state, nil
 }
@@ -67,7 +68,7 @@ func (rt *Runtime) newState(s StateSpec, trainer ofTrainer) (*Object, error) {
 // wrapHook puts a hook and its state together.
 func (rt *Runtime) wrapHook(hook *Object, state any, trainer ofTrainer) (*PythonCommHook, error) {
 	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
-		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	switch s := state.(type) {
 	case *TorchGroup:
@@ -94,12 +95,12 @@ func (rt *Runtime) joinState(hook *Object, state any, trainer ofTrainer) (_ *Pyt
 	group, parameters := trainer.arguments()
 	both, err := rt.callOnMain("hook_and_state", hook, state != nil, group, parameters)
 	if err != nil {
-		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	defer both.Close()
 	h := &PythonCommHook{rt: rt}
 	if h.hook, err = both.Call("__getitem__", 0); err != nil {
-		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	h.name = rt.nameOf(h.hook)
 	if state != nil {
@@ -109,12 +110,12 @@ func (rt *Runtime) joinState(hook *Object, state any, trainer ofTrainer) (_ *Pyt
 	}
 	if err != nil {
 		h.hook.Close()
-		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
+		return nil, hookError(h.name, rt.Rank(), -1, c10d.ErrBadArguments, err)
 	}
 	h.stateless = h.state.IsNone()
 	if err := h.presentFutures(trainer.futures); err != nil {
 		h.Close()
-		return nil, hookError(h.name, rt.Rank(), -1, ErrBadArguments, err)
+		return nil, hookError(h.name, rt.Rank(), -1, c10d.ErrBadArguments, err)
 	}
 	return h, nil
 }
@@ -133,7 +134,7 @@ func (rt *Runtime) nameOf(hook *Object) string {
 // hook), or of a function of the model that does. It is given a stand-in for the model
 // (python/pyhook/capture.py), with cfg.Parameters under their names and cfg.Group; the
 // hook has the state that was registered. object stays the caller's. The error is a
-// *HookError.
+// *c10d.Error.
 func (rt *Runtime) Capture(object *Object, cfg HookConfig) (*PythonCommHook, error) {
 	trainer, err := rt.ofTrainer(cfg)
 	if err != nil {
@@ -143,12 +144,12 @@ func (rt *Runtime) Capture(object *Object, cfg HookConfig) (*PythonCommHook, err
 	group, parameters := trainer.arguments()
 	module, err := rt.Import("pyhook.capture")
 	if err != nil {
-		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	defer module.Close()
 	registered, err := rt.getOnMain(func() (*Object, error) { return module.Call("capture", object, parameters, group) })
 	if err != nil {
-		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, ErrLoad, err)
+		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	defer registered.Close()
 	return rt.wrapHook(registered, cfg.State, trainer)

@@ -9,13 +9,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // bucketOfParameters is a bucket with a gradient of ones for each parameter.
-func bucketOfParameters(t *testing.T, params ...*Parameter) *GradBucket {
+func bucketOfParameters(t *testing.T, params ...*c10d.Parameter) *c10d.GradBucket {
 	t.Helper()
-	cfg := BucketConfig{Count: 1, Parameters: params}
+	cfg := c10d.BucketConfig{Count: 1, Parameters: params}
 	total := int64(0)
 	for _, p := range params {
 		n := int64(1)
@@ -30,17 +31,17 @@ func bucketOfParameters(t *testing.T, params ...*Parameter) *GradBucket {
 		ones[i] = 1
 	}
 	cfg.Buffer = tensorOf(t, tensor.Float32, ones)
-	b, err := NewGradBucket(cfg)
+	b, err := c10d.NewGradBucket(cfg)
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	return b
 }
 
 // model is three parameters, one of them with values.
-func model(t *testing.T) []*Parameter {
+func model(t *testing.T) []*c10d.Parameter {
 	t.Helper()
 	data := tensorOf(t, tensor.Float32, []float32{1, 2})
-	params := []*Parameter{
+	params := []*c10d.Parameter{
 		{Name: "fc.weight", Shape: []int64{2}, DType: tensor.Float32, Data: data},
 		{Name: "fc.bias", Shape: []int64{1}, DType: tensor.Float32, Attributes: map[string]any{"is_shared_mp": true}},
 		{Name: "head", Shape: []int64{1, 1}, DType: tensor.Float32},
@@ -82,7 +83,7 @@ func TestRuntime_Parameters(t *testing.T) {
 		head, err := list.Call("__getitem__", "head")
 		require.NoError(t, err)
 		defer head.Close()
-		own, err := params[2].Python()
+		own, err := ParameterObject(params[2])
 		require.NoError(t, err)
 		defer own.Close()
 		assert.True(t, own.Same(head))
@@ -100,18 +101,18 @@ func TestRuntime_Parameters(t *testing.T) {
 	})
 	check(t, "that are missing say how to give them", func(t *testing.T) {
 		_, err := rt.NewHook("makes:by_name", HookConfig{State: StateSpec{Spec: "makes:ByName"}})
-		saysAll(t, err, ErrBadArguments, "makes:ByName", -1)
+		saysAll(t, err, c10d.ErrBadArguments, "makes:ByName", -1)
 		require.ErrorContains(t, err, "HookConfig.Parameters")
 		_, err = rt.NewHook("makes:make(inner=parameters)", HookConfig{})
-		saysAll(t, err, ErrBadArguments, "makes:make(inner=parameters)", -1)
+		saysAll(t, err, c10d.ErrBadArguments, "makes:make(inner=parameters)", -1)
 		_, err = rt.Parameters(nil)
-		require.ErrorIs(t, err, ErrBadArguments)
-		_, err = rt.Parameters(&Parameter{Name: "w", Shape: []int64{1}})
-		require.ErrorIs(t, err, ErrBadArguments)
+		require.ErrorIs(t, err, c10d.ErrBadArguments)
+		_, err = rt.Parameters(&c10d.Parameter{Name: "w", Shape: []int64{1}})
+		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		require.ErrorContains(t, err, "parameter w: it has no DType")
-		twice := []*Parameter{{Name: "w", Shape: []int64{1}, DType: tensor.Float32}, {Name: "w", Shape: []int64{2}, DType: tensor.Float32}}
+		twice := []*c10d.Parameter{{Name: "w", Shape: []int64{1}, DType: tensor.Float32}, {Name: "w", Shape: []int64{2}, DType: tensor.Float32}}
 		_, err = rt.Parameters(twice...)
-		require.ErrorIs(t, err, ErrBadArguments)
+		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		require.ErrorContains(t, err, "two parameters have the name 'w'")
 		for _, p := range twice {
 			p.Close()
@@ -149,7 +150,7 @@ func TestRuntime_NewHook_OfAnObjectThatRegistersIt(t *testing.T) {
 			assert.Equal(t, want, got, attribute)
 		}
 		_, err := rt.NewHook("makes:Stats()", HookConfig{State: 3})
-		saysAll(t, err, ErrBadArguments, "makes.Stats.hook", -1)
+		saysAll(t, err, c10d.ErrBadArguments, "makes.Stats.hook", -1)
 		require.ErrorContains(t, err, "a state of its own")
 	})
 	check(t, "or of one that Go has", func(t *testing.T) {
@@ -169,9 +170,9 @@ func TestRuntime_NewHook_OfAnObjectThatRegistersIt(t *testing.T) {
 	})
 	check(t, "and of one that registers none", func(t *testing.T) {
 		_, err := rt.NewHook("makes:registers_nothing(ddp)", HookConfig{})
-		saysAll(t, err, ErrNotCallable, "makes:registers_nothing(ddp)", -1)
+		saysAll(t, err, c10d.ErrNotCallable, "makes:registers_nothing(ddp)", -1)
 		_, err = rt.NewHook("makes:Stats", HookConfig{})
-		saysAll(t, err, ErrNotCallable, "makes:Stats", -1)
+		saysAll(t, err, c10d.ErrNotCallable, "makes:Stats", -1)
 		require.ErrorContains(t, err, "in brackets")
 	})
 }
@@ -193,15 +194,15 @@ func TestRuntime_NewHook_OfAFactory(t *testing.T) {
 	}
 	for spec, kind := range map[string]error{
 		`makes:make(rank=2.5)`:            nil, // no annotation and no default: it is the factory's to say
-		`makes:make(rank=2, cmprs="x")`:   ErrBadArguments,
-		`makes:make(rank=2, rank=3)`:      ErrBadSpec,
-		`makes:make(rank=2, 3)`:           ErrBadSpec,
-		`makes:make(rank="2)`:             ErrBadSpec,
-		`makes:make(rank=)`:               ErrBadSpec,
-		`makes:make(rank=2, inner=fp61)`:  ErrBadSpec,
-		`makes:takes_numbers(whole=1)`:    ErrNotCallable,
-		`makes:make(rank={1: makes:x})`:   ErrBadSpec,
-		`makes:make(__import__("os"), 2)`: ErrBadSpec,
+		`makes:make(rank=2, cmprs="x")`:   c10d.ErrBadArguments,
+		`makes:make(rank=2, rank=3)`:      c10d.ErrBadSpec,
+		`makes:make(rank=2, 3)`:           c10d.ErrBadSpec,
+		`makes:make(rank="2)`:             c10d.ErrBadSpec,
+		`makes:make(rank=)`:               c10d.ErrBadSpec,
+		`makes:make(rank=2, inner=fp61)`:  c10d.ErrBadSpec,
+		`makes:takes_numbers(whole=1)`:    c10d.ErrNotCallable,
+		`makes:make(rank={1: makes:x})`:   c10d.ErrBadSpec,
+		`makes:make(__import__("os"), 2)`: c10d.ErrBadSpec,
 	} {
 		check(t, spec, func(t *testing.T) {
 			_, err := rt.NewHook(spec, HookConfig{})
@@ -247,17 +248,17 @@ func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 				args = map[string]any{"also": inf()}
 			}
 			_, err := rt.NewState("makes:takes_numbers", args, nil)
-			require.ErrorIs(t, err, ErrLoad)
+			require.ErrorIs(t, err, c10d.ErrLoad)
 			require.ErrorContains(t, err, name)
 		}
 		_, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1.5}, nil)
-		saysAll(t, err, ErrBadArguments, "powersgd", -1)
+		saysAll(t, err, c10d.ErrBadArguments, "powersgd", -1)
 		require.ErrorContains(t, err, "matrix_approximation_rank=1.5 is not a whole number")
 	})
 	check(t, "PowerSGD runs with what JSON gave", func(t *testing.T) {
 		h := load(t, "powersgd", HookConfig{State: StateSpec{Spec: "powersgd", Args: map[string]any{
 			"matrix_approximation_rank": 1.0, "start_powerSGD_iter": 2.0}}})
-		b := bucketOfParameters(t, &Parameter{Shape: []int64{4, 4}, DType: tensor.Float32})
+		b := bucketOfParameters(t, &c10d.Parameter{Shape: []int64{4, 4}, DType: tensor.Float32})
 		for range 4 {
 			_, err := run(t, h, b)
 			require.NoError(t, err)
@@ -288,7 +289,7 @@ func TestRuntime_NewHook_WithoutTheStateThatItNeeds(t *testing.T) {
 	}
 	check(t, "post_localsgd has none: it fails at once", func(t *testing.T) {
 		_, err := rt.NewHook("post_localsgd", HookConfig{})
-		require.ErrorIs(t, err, ErrBadArguments)
+		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		require.ErrorContains(t, err, "start_localSGD_iter")
 		require.ErrorContains(t, err, "Runtime.NewState")
 	})
@@ -338,7 +339,7 @@ def spawns(state, bucket):
 	check(t, "a relative import", func(t *testing.T) {
 		bad := write("relative_of_a_file.py", "from . import x\n")
 		_, err := rt.NewHook(bad+":hook", HookConfig{})
-		saysAll(t, err, ErrImportFailed, bad+":hook", -1)
+		saysAll(t, err, c10d.ErrImportFailed, bad+":hook", -1)
 		require.ErrorContains(t, err, "set PYTHONPATH="+filepath.Dir(folder)+" and write "+filepath.Base(folder)+".relative_of_a_file:hook")
 	})
 }

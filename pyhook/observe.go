@@ -4,24 +4,17 @@ import (
 	"fmt"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
 
-// Collective is one that a hook issued, from when the hook took its future to
-// when that was done.
-type Collective struct {
-	Bucket     int
-	Start, End time.Time
-	Bytes      int64 // of the tensors that it left on this rank; 0 if it failed
-}
-
-// Observe tells on of every collective that the hook issues from now on and
+// TraceCollectives tells on of every collective that the hook issues from now on and
 // whose future it takes: in its call, and with RunHookChained in its callbacks
 // too. One that it waits for without a future is a part of the call. on runs on
 // whichever thread completes the collective, holding the GIL: it must be short
 // and must not call Python. nil ends it. Not while a call is inside. A call
 // costs some microseconds more meanwhile.
-func (h *PythonCommHook) Observe(on func(Collective)) error {
+func (h *PythonCommHook) TraceCollectives(on func(c10d.Collective)) error {
 	if on == nil {
 		h.observed.Close()
 		h.observed = nil
@@ -35,12 +28,12 @@ func (h *PythonCommHook) Observe(on func(Collective)) error {
 		return nil, err
 	})
 	if err != nil {
-		return h.fail(nil, ErrClosed, err)
+		return h.fail(nil, c10d.ErrClosed, err)
 	}
 	defer report.Close()
 	observed, err := h.rt.bridge.Call("Observed", h.presented(), report)
 	if err != nil {
-		return h.fail(nil, ErrClosed, err)
+		return h.fail(nil, c10d.ErrClosed, err)
 	}
 	h.observed.Close()
 	h.observed = observed
@@ -48,36 +41,36 @@ func (h *PythonCommHook) Observe(on func(Collective)) error {
 }
 
 // collective reads what python/pyhook/_ordered.py's Observed reports.
-func collective(args []*Object) (Collective, error) {
+func collective(args []*Object) (c10d.Collective, error) {
 	var numbers [4]int64
 	if len(args) != len(numbers) {
-		return Collective{}, fmt.Errorf("%d arguments for a collective", len(args))
+		return c10d.Collective{}, fmt.Errorf("%d arguments for a collective", len(args))
 	}
 	for i, arg := range args {
 		value, err := arg.Value()
 		if err != nil {
-			return Collective{}, err
+			return c10d.Collective{}, err
 		}
 		n, ok := value.(int64)
 		if !ok {
-			return Collective{}, fmt.Errorf("argument %d of a collective is %v", i, value)
+			return c10d.Collective{}, fmt.Errorf("argument %d of a collective is %v", i, value)
 		}
 		numbers[i] = n
 	}
-	return Collective{Bucket: int(numbers[0]), Start: time.Unix(0, numbers[1]), End: time.Unix(0, numbers[2]), Bytes: numbers[3]}, nil
+	return c10d.Collective{Bucket: int(numbers[0]), Start: time.Unix(0, numbers[1]), End: time.Unix(0, numbers[2]), Bytes: numbers[3]}, nil
 }
 
-// WatchCollectives makes a failure of a collective that the hook issues in a call of
-// RunHook or RunSparseHook, and never looks at, an error of that call's future:
-// ErrCollective. RunHookChained does so always, and in callbacks too. A call costs
+// CheckCollectives makes a failure of a collective that the hook issues in a call of
+// RunHook, and never looks at, an error of that call's future:
+// c10d.ErrCollective. RunHookChained does so always, and in callbacks too. A call costs
 // half a microsecond more from then on. Not while a call is inside.
-func (h *PythonCommHook) WatchCollectives() error {
+func (h *PythonCommHook) CheckCollectives() error {
 	if h.watched != nil {
 		return nil
 	}
 	watched, err := h.rt.bridge.Call("Watched", h.observable())
 	if err != nil {
-		return h.fail(nil, ErrClosed, err)
+		return h.fail(nil, c10d.ErrClosed, err)
 	}
 	h.watched = watched
 	return nil
@@ -90,7 +83,7 @@ func (h *PythonCommHook) rewatch() error {
 	}
 	h.watched.Close()
 	h.watched = nil
-	return h.WatchCollectives()
+	return h.CheckCollectives()
 }
 
 // callable is the hook, or what watches or observes it.

@@ -60,7 +60,11 @@ func (o Output) redirect(in *cbridge.Interpreter, source string, rank func() int
 		return nil, err
 	}
 	defer record.Close()
-	module, err := in.Module("_pyhook_streams", source)
+	const name = "_pyhook_streams" // not of the package: interruptions may come in it
+	if err := in.InstallPackage(name, map[string]string{name: source}); err != nil {
+		return nil, err
+	}
+	module, err := in.Import(name)
 	if err != nil {
 		return nil, err
 	}

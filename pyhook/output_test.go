@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -30,7 +31,7 @@ func talk(is *require.Assertions, output Output, hook string, after func()) {
 	is.NoError(err)
 	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)
-	b, err := NewGradBucket(BucketConfig{Index: 1, Count: 2, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 1, Count: 2, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}})
 	is.NoError(err)
 	future, err := h.RunHook(context.Background(), b)
 	is.NoError(err)

@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/tensor"
 )
 
@@ -78,7 +80,7 @@ func childFileRank(is *require.Assertions) {
 	subGroups(is, rank)
 	dtypes, err := world.DTypes()
 	is.NoError(err)
-	allReduce, fp16 := &AllReduceCommHook{world}, &FP16CompressCommHook{world}
+	allReduce, fp16 := &hooks.AllReduceCommHook{Group: world}, &hooks.FP16CompressCommHook{Group: world}
 	for i, n := range []int64{1, 7, 1000, 100_003} {
 		sameBits(is, "allreduce", allReduce, tensor.Float32, n, rank)
 		sameBits(is, "allreduce", allReduce, tensor.Float64, n, rank)
@@ -95,8 +97,8 @@ func childFileRank(is *require.Assertions) {
 	is.NoError(world.Barrier(context.Background()))
 	is.NoError(rt.Close())
 	is.NoError(rt.Close())
-	_, err = waited(world.AllReduce(context.Background(), must(is, 1), Sum))
-	is.ErrorIs(err, ErrGroup)
+	_, err = waited(world.AllReduce(context.Background(), must(is, 1), c10d.Sum))
+	is.ErrorIs(err, c10d.ErrGroup)
 	store.Close()
 }
 
@@ -115,9 +117,9 @@ func collectives(is *require.Assertions, rank int) {
 	}
 	mine := float32(rank + 1)
 	for _, c := range []struct {
-		op   ReduceOp
+		op   c10d.ReduceOp
 		want []float32
-	}{{Sum, []float32{3, 20}}, {Product, []float32{2, 100}}, {Min, []float32{1, 10}}, {Max, []float32{2, 10}}} {
+	}{{c10d.Sum, []float32{3, 20}}, {c10d.Product, []float32{2, 100}}, {c10d.Min, []float32{1, 10}}, {c10d.Max, []float32{2, 10}}} {
 		got, err := waited(world.AllReduce(ctx, must(is, mine, 10), c.op))
 		is.NoError(err)
 		is.Equal(c.want, read(got), c.op)
@@ -166,7 +168,7 @@ func subGroups(is *require.Assertions, rank int) {
 }
 
 // reduced runs the hook on the rank's data.
-func reduced(is *require.Assertions, h CommHook, dtype tensor.DType, n int64, rank int) ([]byte, error) {
+func reduced(is *require.Assertions, h c10d.CommHook, dtype tensor.DType, n int64, rank int) ([]byte, error) {
 	random := rand.New(rand.NewPCG(uint64(n), uint64(rank)))
 	wide := make([]float64, n)
 	for i := range wide {
@@ -179,7 +181,7 @@ func reduced(is *require.Assertions, h CommHook, dtype tensor.DType, n int64, ra
 	is.NoError(err)
 	defer buffer.Close()
 	is.NoError(tensor.Copy(buffer, from))
-	b, err := NewGradBucket(BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
 	is.NoError(err)
 	defer b.Close()
 	future, err := h.RunHook(context.Background(), b)
@@ -191,7 +193,7 @@ func reduced(is *require.Assertions, h CommHook, dtype tensor.DType, n int64, ra
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	is.NoError(err)
 	defer result.Close()
 	is.Equal(dtype, result.DType())
@@ -200,7 +202,7 @@ func reduced(is *require.Assertions, h CommHook, dtype tensor.DType, n int64, ra
 	return bytes.Clone(bits), nil
 }
 
-func sameBits(is *require.Assertions, spec string, native CommHook, dtype tensor.DType, n int64, rank int) {
+func sameBits(is *require.Assertions, spec string, native c10d.CommHook, dtype tensor.DType, n int64, rank int) {
 	h, err := rt.NewHook(spec, HookConfig{})
 	is.NoError(err)
 	defer h.Close()
@@ -241,13 +243,13 @@ func childTCPRank(is *require.Assertions) {
 		// The other does not come: the collective's own time limit ends it.
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		defer cancel()
-		future, err := world.AllReduce(context.Background(), must(is, 1), Sum)
+		future, err := world.AllReduce(context.Background(), must(is, 1), c10d.Sum)
 		is.NoError(err)
 		_, err = future.Wait(ctx)
 		is.ErrorIs(err, context.DeadlineExceeded)
-		is.ErrorContains(err, "process group, rank 0: all_reduce: ")
+		is.ErrorContains(err, "all_reduce, rank 0: the process group failed: ")
 		_, err = future.Wait(context.Background())
-		is.ErrorIs(err, ErrGroup)
+		is.ErrorIs(err, c10d.ErrGroup)
 	} else {
 		time.Sleep(4 * time.Second)
 	}
@@ -263,15 +265,15 @@ func childLonelyRank(is *require.Assertions) {
 	is.NoError(err)
 	begin := time.Now()
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Store: store, Rank: 0, Size: 2, Timeout: time.Second})
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.Less(time.Since(begin), 30*time.Second)
 	var python *PythonError
 	is.ErrorAs(err, &python)
 	is.Equal("timeout", python.Fields["code"], "%v", err)
-	is.ErrorContains(err, "process group, rank 0: joining: ")
+	is.ErrorContains(err, "joining, rank 0: not all ranks came in time: ")
 	is.ErrorContains(err, "hint: were all ranks started")
 	_, err = rt.NewTCPStore("127.0.0.1", 1, 2, false, time.Second)
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.ErrorContains(err, "making a store")
 }
 
@@ -292,9 +294,9 @@ func childNoBackend(is *require.Assertions) {
 		}
 	}
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: missing, Rank: 0, Size: 1})
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 	is.ErrorContains(err, "was built without the backend '"+missing+"'")
 	is.ErrorContains(err, "hint: it has ")
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", InitMethod: "tcp://", Rank: 0, Size: 1})
-	is.ErrorIs(err, ErrGroup)
+	is.ErrorIs(err, c10d.ErrGroup)
 }

@@ -6,6 +6,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/tensor"
 )
 
@@ -46,7 +48,7 @@ func names(t *testing.T, dict string) []string {
 }
 
 // asGiven asserts that the next hook sees the trainer's memory, as it was given.
-func asGiven(t *testing.T, b *GradBucket) {
+func asGiven(t *testing.T, b *c10d.GradBucket) {
 	t.Helper()
 	_, err := run(t, load(t, "results:look", HookConfig{}), b)
 	require.NoError(t, err)
@@ -134,14 +136,14 @@ func TestConjugateViewsOfComplexBucketsAreResolved(t *testing.T) {
 		b := bucketOf(t, buffer, 2)
 		defer b.Close()
 		_, err = run(t, load(t, "results:real_view", HookConfig{}), b)
-		saysAll(t, err, ErrComplex, "results.real_view", 2)
+		saysAll(t, err, c10d.ErrComplex, "results.real_view", 2)
 		_, err = run(t, load(t, "results:reals", HookConfig{}), b)
-		saysAll(t, err, ErrComplex, "results.reals", 2)
+		saysAll(t, err, c10d.ErrComplex, "results.reals", 2)
 		require.ErrorContains(t, err, "the imaginary parts would be lost")
 		_, err = run(t, load(t, "fp16", HookConfig{}), b)
-		require.ErrorIs(t, err, ErrComplex)
-		_, err = run(t, &FP16CompressCommHook{world}, b)
-		require.ErrorIs(t, err, ErrComplex)
+		require.ErrorIs(t, err, c10d.ErrComplex)
+		_, err = run(t, &hooks.FP16CompressCommHook{Group: world}, b)
+		require.ErrorIs(t, err, c10d.ErrComplex)
 		assert.Equal(t, []complex64{1 + 2i, 3 - 4i}, numbers(t, buffer), "as it was given")
 	})
 }
@@ -155,14 +157,14 @@ func numbers(t *testing.T, x *tensor.Tensor) []complex64 {
 }
 
 // runComplex runs the hook and reads the result as complex64.
-func runComplex(t *testing.T, h *PythonCommHook, b *GradBucket) []complex64 {
+func runComplex(t *testing.T, h *PythonCommHook, b *c10d.GradBucket) []complex64 {
 	t.Helper()
 	future, err := h.RunHook(t.Context(), b)
 	require.NoError(t, err)
 	defer future.Close()
 	value, err := future.Wait(t.Context())
 	require.NoError(t, err)
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	require.NoError(t, err)
 	defer result.Close()
 	plain, err := tensor.New(tensor.Complex64, result.Len())
@@ -218,14 +220,14 @@ func TestADTypeThatTheBackendRefusesPointsToTheDoctor(t *testing.T) {
 		check(t, spec, func(t *testing.T) {
 			h, b := load(t, spec, HookConfig{}), bucket(t, []float32{1, 2})
 			_, err := run(t, h, b)
-			saysAll(t, err, ErrFutureFailed, h.Name(), 2)
+			saysAll(t, err, c10d.ErrFutureFailed, h.Name(), 2)
 			assert.Contains(t, err.Error(), "hint: "+dtypeHint)
 			assert.Contains(t, err.Error(), "pyhook doctor")
 			assert.Equal(t, []float32{1, 2}, values(t, b.Buffer()))
 		})
 	}
 	if dtypes["float16"] != "" {
-		_, err := run(t, &FP16CompressCommHook{world}, bucket(t, []float32{1}))
+		_, err := run(t, &hooks.FP16CompressCommHook{Group: world}, bucket(t, []float32{1}))
 		require.ErrorContains(t, err, dtypeHint)
 	}
 }

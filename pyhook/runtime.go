@@ -127,13 +127,17 @@ func (rt *Runtime) boot(output Output) error {
 		return err
 	}
 	defer version.Close()
-	rt.torch, err = version.Str()
-	return err
+	if rt.torch, err = version.Str(); err != nil {
+		return err
+	}
+	return rt.interpreter.SaveBytecode()
 }
 
 // importUncollected imports a module with Python's garbage collector off, if it
 // was on: torch's import makes so many objects that looking through them is a
-// tenth of its time, and next to none of them is garbage.
+// tenth of its time, and next to none of them is garbage. Afterwards they are in
+// the oldest generation, where collections would have put them: else the first
+// collection looked through all of them after all.
 func importUncollected(name string) (*Object, error) {
 	gc, err := cbridge.Import("gc")
 	if err != nil {
@@ -149,6 +153,14 @@ func importUncollected(name string) (*Object, error) {
 			return nil, err
 		}
 		defer gc.CallValue("enable")
+		frozen, err := gc.CallValue("get_freeze_count")
+		if err != nil {
+			return nil, err
+		}
+		if frozen == int64(0) { // what the user has frozen stays so
+			defer gc.CallValue("unfreeze")
+			defer gc.CallValue("freeze")
+		}
 	}
 	return cbridge.Import(name)
 }
@@ -222,7 +234,7 @@ func (rt *Runtime) Import(module string) (*Object, error) {
 }
 
 // Close destroys the process groups, does what python does at its end, and drops what
-// the runtime holds. Futures that are pending then fail with ErrClosed. Python cannot be
+// the runtime holds. Futures that are pending then fail with c10d.ErrClosed. Python cannot be
 // started again in this process. Idempotent.
 //
 // Python's end is: executors are shut down, threads that are no daemons are waited for,

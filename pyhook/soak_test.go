@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 // resident is the process's memory in bytes.
@@ -73,7 +75,7 @@ func TestManyCallsLeaveNothingBehind(t *testing.T) {
 }
 
 // leavesNothing asserts that memory, references and handles are the same after calls.
-func leavesNothing(t *testing.T, h *PythonCommHook, b *GradBucket, calls func()) {
+func leavesNothing(t *testing.T, h *PythonCommHook, b *c10d.GradBucket, calls func()) {
 	t.Helper()
 	asan := underASan()
 	late, limit := 0.0, int64(1<<20)
@@ -88,7 +90,8 @@ func leavesNothing(t *testing.T, h *PythonCommHook, b *GradBucket, calls func())
 		debug.FreeOSMemory()
 	}
 	counts := func() [4]int64 {
-		return [4]int64{references(t, h.hook), references(t, h.state), references(t, b.python.tensor), references(t, b.python.layout)}
+		python := pythonOf(b)
+		return [4]int64{references(t, h.hook), references(t, h.state), references(t, python.tensor), references(t, python.layout)}
 	}
 	collect()
 	before, live, memory := counts(), counters(), resident(t)
@@ -107,14 +110,14 @@ func leavesNothing(t *testing.T, h *PythonCommHook, b *GradBucket, calls func())
 	}
 }
 
-func soakCall(t *testing.T, h *PythonCommHook, b *GradBucket, parse bool) {
+func soakCall(t *testing.T, h *PythonCommHook, b *c10d.GradBucket, parse bool) {
 	future, err := h.RunHook(context.Background(), b)
 	require.NoError(t, err)
 	defer future.Close()
 	value, err := future.Wait(context.Background())
 	require.NoError(t, err)
 	if parse {
-		result, err := h.ParseHookResult(value)
+		result, err := h.ParseHookResult(b, value)
 		require.NoError(t, err)
 		result.Close()
 	}

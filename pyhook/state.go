@@ -1,40 +1,14 @@
 package pyhook
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
-
-// The kinds of errors of SaveState and LoadState. All are ErrState.
-var (
-	ErrState = errors.New("the hook's state cannot be saved or restored")
-	// ErrStateUnsafe: only pickle could write or read it; the error names what.
-	ErrStateUnsafe = fmt.Errorf("%w: not safe", ErrState)
-	// ErrStateCorrupt: no saved state, or one that was cut short or changed.
-	ErrStateCorrupt = fmt.Errorf("%w: damaged", ErrState)
-	// ErrStateVersion: of a version of the format that this pyhook cannot read.
-	ErrStateVersion = fmt.Errorf("%w: another version", ErrState)
-	// ErrStateClass: it is the state of another kind of hook.
-	ErrStateClass = fmt.Errorf("%w: another class", ErrState)
-	// ErrStateRank: it is another rank's, or that of a group of another size.
-	ErrStateRank = fmt.Errorf("%w: another rank", ErrState)
-	// ErrStateBuckets, of a hook call: the state that was loaded holds tensors, and it was saved
-	// with other buckets than the hook is called with.
-	ErrStateBuckets = fmt.Errorf("%w: other buckets", ErrState)
-)
-
-// stateCodes are those of StateError in python/pyhook/_errors.py; the others
-// are ErrState.
-var stateCodes = map[string]error{
-	"unsafe": ErrStateUnsafe, "corrupt": ErrStateCorrupt, "version": ErrStateVersion,
-	"class": ErrStateClass, "immutable": ErrStateClass, "rank": ErrStateRank,
-}
 
 // StateOption changes how a state is saved or loaded.
 type StateOption func(*stateOptions)
@@ -80,7 +54,7 @@ func stateOptionsOf(opts []StateOption) stateOptions {
 // holds is saved too. Global random generators, a module's variables and what
 // closures hold are not.
 //
-// The error is a *HookError: ErrStateUnsafe names what cannot be saved, and
+// The error is a *c10d.Error: c10d.ErrStateUnsafe names what cannot be saved, and
 // nothing is written.
 func (h *PythonCommHook) SaveState(w io.Writer, opts ...StateOption) error {
 	data, err := h.stateBytes(stateOptionsOf(opts))
@@ -117,11 +91,11 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 // wins, hyper-parameters too. It reads r to its end. Call it between steps.
 //
 // A state that holds tensors belongs to the buckets of the run that saved it: a call with others
-// is ErrStateBuckets, unless AnyBuckets is given.
+// is c10d.ErrStateBuckets, unless AnyBuckets is given.
 //
 // No file can make this program run anything, unless TrustState is given.
 //
-// The error is a *HookError: ErrStateCorrupt, ErrStateClass, ... The state is
+// The error is a *c10d.Error: c10d.ErrStateCorrupt, c10d.ErrStateClass, ... The state is
 // then as it was, unless its own __setstate__ or load_state_dict failed.
 func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
 	o := stateOptionsOf(opts)
@@ -194,13 +168,7 @@ func (h *PythonCommHook) LoadStateFile(path string, opts ...StateOption) error {
 }
 
 func (h *PythonCommHook) stateError(err error) error {
-	e := hookError(h.name, h.rt.Rank(), -1, ErrState, err)
-	var python *PythonError
-	if errors.As(err, &python) && strings.HasSuffix(python.Type, ".StateError") {
-		if kind, ok := stateCodes[python.Fields["code"]]; ok {
-			e.Kind = kind
-		}
-	}
+	e := hookError(h.name, h.rt.Rank(), -1, c10d.ErrState, err)
 	if e.Hint == "" {
 		e.Hint = "each rank loads what it saved itself, into a hook that was made as the saved one was"
 	}

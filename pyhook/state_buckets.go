@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"pyhook/c10d"
 )
 
 // bucketForm is what a state may depend on of a bucket: PowerSGD, say, keeps its error by the
@@ -17,12 +19,12 @@ type bucketForm struct {
 	digest   string // of dtype, and of each parameter's name, place and shape
 }
 
-func formOf(b *GradBucket) bucketForm {
+func formOf(b *c10d.GradBucket) bucketForm {
 	form := bucketForm{elements: b.Buffer().Len(), dtype: b.Buffer().DType().String()}
 	sum := sha256.New()
 	fmt.Fprintln(sum, form.elements, form.dtype)
-	for i, p := range b.params {
-		fmt.Fprintf(sum, "%q %d %v\n", p.Name, b.cfg.Offsets[i], b.cfg.Sizes[i])
+	for i, p := range b.Parameters() {
+		fmt.Fprintf(sum, "%q %d %v\n", p.Name, b.Offsets()[i], b.Sizes()[i])
 	}
 	form.digest = hex.EncodeToString(sum.Sum(nil)[:8])
 	return form
@@ -32,7 +34,7 @@ func (f bucketForm) String() string { return fmt.Sprintf("%d elements of %s", f.
 
 // knownBucket is one that a hook was called with.
 type knownBucket struct {
-	bucket *GradBucket
+	bucket *c10d.GradBucket
 	form   bucketForm
 }
 
@@ -47,14 +49,14 @@ type hookBuckets struct {
 
 // check notes that b is about to be reduced. The error is that the hook's state is one of other
 // buckets.
-func (h *hookBuckets) check(b *GradBucket) error {
+func (h *hookBuckets) check(b *c10d.GradBucket) error {
 	if last := h.last.Load(); last != nil && b.Index() < len(*last) && (*last)[b.Index()].bucket == b {
 		return nil
 	}
 	return h.note(b)
 }
 
-func (h *hookBuckets) note(b *GradBucket) error {
+func (h *hookBuckets) note(b *c10d.GradBucket) error {
 	form := formOf(b)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,7 +78,7 @@ func (h *hookBuckets) note(b *GradBucket) error {
 }
 
 // stateFits says what is wrong with bucket b for a state that was saved with others.
-func stateFits(b *GradBucket, form bucketForm, saved []bucketForm) error {
+func stateFits(b *c10d.GradBucket, form bucketForm, saved []bucketForm) error {
 	if b.Count() != len(saved) {
 		return fmt.Errorf("its state was saved with %d buckets, and now there are %d", len(saved), b.Count())
 	}

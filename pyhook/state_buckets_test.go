@@ -9,24 +9,25 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // namedBucket is one of float32 parameters in a row.
-func namedBucket(t *testing.T, index, count int, names []string, sizes ...[]int64) *GradBucket {
+func namedBucket(t *testing.T, index, count int, names []string, sizes ...[]int64) *c10d.GradBucket {
 	t.Helper()
-	cfg := BucketConfig{Index: index, Count: count}
+	cfg := c10d.BucketConfig{Index: index, Count: count}
 	total := int64(0)
 	for i, size := range sizes {
 		n := size[0] * size[1]
 		cfg.Offsets, cfg.Lengths, cfg.Sizes = append(cfg.Offsets, total), append(cfg.Lengths, n), append(cfg.Sizes, size)
-		cfg.Parameters = append(cfg.Parameters, &Parameter{Name: names[i], Shape: size, DType: tensor.Float32})
+		cfg.Parameters = append(cfg.Parameters, &c10d.Parameter{Name: names[i], Shape: size, DType: tensor.Float32})
 		total += n
 	}
 	var err error
 	cfg.Buffer, err = tensor.New(tensor.Float32, total)
 	require.NoError(t, err)
-	b, err := NewGradBucket(cfg)
+	b, err := c10d.NewGradBucket(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		b.Close()
@@ -37,7 +38,7 @@ func namedBucket(t *testing.T, index, count int, names []string, sizes ...[]int6
 	return b
 }
 
-func callOnce(t *testing.T, h *PythonCommHook, b *GradBucket) error {
+func callOnce(t *testing.T, h *PythonCommHook, b *c10d.GradBucket) error {
 	t.Helper()
 	future, err := h.RunHook(context.Background(), b)
 	if err != nil {
@@ -61,7 +62,7 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 	require.NoError(t, saving.SaveState(&file))
 
 	for name, c := range map[string]struct {
-		bucket *GradBucket
+		bucket *c10d.GradBucket
 		want   string
 	}{
 		"the same":            {namedBucket(t, 0, 1, names, sizes...), ""},
@@ -80,9 +81,9 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			require.ErrorIs(t, err, ErrStateBuckets)
+			require.ErrorIs(t, err, c10d.ErrStateBuckets)
 			assert.Contains(t, err.Error(), fmt.Sprintf("hook %s, rank 0, bucket %d: ", h.Name(), c.bucket.Index()))
-			require.ErrorIs(t, err, ErrState)
+			require.ErrorIs(t, err, c10d.ErrState)
 			assert.Contains(t, err.Error(), c.want)
 			assert.Contains(t, err.Error(), "\nhint: resume with the parameters, BucketCapMB, FirstBucketMB and Layout")
 			require.Error(t, callOnce(t, h, c.bucket), "and again")
@@ -113,6 +114,6 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 		defer h.Close()
 		require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes()), AnyBuckets()))
 		err := callOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...))
-		require.ErrorIs(t, err, ErrRaised, "PowerSGD's own error")
+		require.ErrorIs(t, err, c10d.ErrRaised, "PowerSGD's own error")
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -37,7 +38,7 @@ func powerHook(t require.TestingT) *PythonCommHook {
 
 // powerSteps runs the hook on three buckets for some steps, with gradients that
 // the step's number makes, and returns the bits of all results.
-func powerSteps(t require.TestingT, h CommHook, first, last int) []uint32 {
+func powerSteps(t require.TestingT, h c10d.CommHook, first, last int) []uint32 {
 	sizes := [][]int64{{12, 9}, {20, 6}, {16, 5}}
 	var out []uint32
 	for step := first; step < last; step++ {
@@ -50,13 +51,13 @@ func powerSteps(t require.TestingT, h CommHook, first, last int) []uint32 {
 			for j := range memory {
 				memory[j] = float32(random.NormFloat64())
 			}
-			b, err := NewGradBucket(BucketConfig{Index: i, Count: len(sizes), Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{buffer.Len()}, Sizes: [][]int64{size}})
+			b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: len(sizes), Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{buffer.Len()}, Sizes: [][]int64{size}})
 			require.NoError(t, err)
 			future, err := h.RunHook(context.Background(), b)
 			require.NoError(t, err)
 			value, err := future.Wait(context.Background())
 			require.NoError(t, err)
-			result, err := h.ParseHookResult(value)
+			result, err := h.ParseHookResult(b, value)
 			require.NoError(t, err)
 			reduced, err := tensor.Slice[float32](result)
 			require.NoError(t, err)
@@ -186,13 +187,13 @@ func TestAStateThatDoesNotFitIsATypedErrorAndChangesNothing(t *testing.T) {
 		kind error
 		says string
 	}{
-		"nothing":           {nil, ErrStateCorrupt, "it is empty"},
-		"another file":      {[]byte(strings.Repeat("text", 40)), ErrStateCorrupt, "it does not begin as one"},
-		"a file cut short":  {data[:len(data)-1], ErrStateCorrupt, "hint: it was cut short"},
-		"a changed file":    {flipped, ErrStateCorrupt, "its digest does not fit"},
-		"another's state":   {data, ErrStateClass, "powerSGD_hook.PowerSGDState"},
-		"a state for none":  {data, ErrStateClass, "an empty state"},
-		"a reader's errors": {nil, ErrState, "no disk"},
+		"nothing":           {nil, c10d.ErrStateCorrupt, "it is empty"},
+		"another file":      {[]byte(strings.Repeat("text", 40)), c10d.ErrStateCorrupt, "it does not begin as one"},
+		"a file cut short":  {data[:len(data)-1], c10d.ErrStateCorrupt, "hint: it was cut short"},
+		"a changed file":    {flipped, c10d.ErrStateCorrupt, "its digest does not fit"},
+		"another's state":   {data, c10d.ErrStateClass, "powerSGD_hook.PowerSGDState"},
+		"a state for none":  {data, c10d.ErrStateClass, "an empty state"},
+		"a reader's errors": {nil, c10d.ErrState, "no disk"},
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
@@ -206,35 +207,29 @@ func TestAStateThatDoesNotFitIsATypedErrorAndChangesNothing(t *testing.T) {
 				err = h.LoadState(iotest.ErrReader(errors.New("no disk")))
 			}
 			saysAll(t, err, c.kind, "states.rounding", -1)
-			require.ErrorIs(t, err, ErrState)
+			require.ErrorIs(t, err, c10d.ErrState)
 			assert.Contains(t, err.Error(), c.says)
 		})
 	}
 	check(t, "a file that is not there", func(t *testing.T) {
 		err := power.LoadStateFile(filepath.Join(t.TempDir(), "none"))
 		require.ErrorIs(t, err, os.ErrNotExist)
-		require.ErrorIs(t, err, ErrState)
+		require.ErrorIs(t, err, c10d.ErrState)
 	})
 	check(t, "a closed hook", func(t *testing.T) {
 		h := powerHook(t)
 		h.Close()
-		require.ErrorIs(t, h.SaveState(&bytes.Buffer{}), ErrClosed)
+		require.ErrorIs(t, h.SaveState(&bytes.Buffer{}), c10d.ErrClosed)
 	})
 }
 
 func TestEachCodeOfAStateErrorHasItsKind(t *testing.T) {
-	for code := range stateCodes {
-		assert.Contains(t, documented(t, "StateError"), code)
-	}
-	for _, code := range documented(t, "StateError") {
+	for code, kind := range kinds["StateError"] {
 		made := stateOf(t, "states:raising", map[string]any{"code": code})
 		defer made.Close()
 		h := load(t, "states:rounding", HookConfig{State: made})
 		err := h.SaveState(&bytes.Buffer{})
-		kind := stateCodes[code]
-		if kind == nil {
-			kind = ErrState
-		}
+		require.ErrorIs(t, err, c10d.Code(code))
 		saysAll(t, err, kind, "states.rounding", -1)
 	}
 }
@@ -246,14 +241,14 @@ func TestAFileCannotRunAnythingUnlessItIsTrusted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	require.NoError(t, os.WriteFile(path, []byte("the last one"), 0o600))
 	err := h.SaveStateFile(path)
-	saysAll(t, err, ErrStateUnsafe, "states.rounding", -1)
+	saysAll(t, err, c10d.ErrStateUnsafe, "states.rounding", -1)
 	assert.Contains(t, err.Error(), "state.left['x'][0]: <states.Evil>")
 	kept, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, "the last one", string(kept))
 
 	require.NoError(t, h.SaveStateFile(path, TrustState()))
-	saysAll(t, h.LoadStateFile(path), ErrStateUnsafe, "states.rounding", -1)
+	saysAll(t, h.LoadStateFile(path), c10d.ErrStateUnsafe, "states.rounding", -1)
 	assert.Equal(t, false, python(t, "states.has_run"))
 	require.NoError(t, h.LoadStateFile(path, TrustState()))
 	assert.Equal(t, true, python(t, "states.has_run"))

@@ -1,6 +1,9 @@
 package pyhook
 
-import "pyhook/cbridge"
+import (
+	"pyhook/c10d"
+	"pyhook/cbridge"
+)
 
 // StockRefusal says why DistributedDataParallel.register_comm_hook of this torch
 // would refuse the hook, which pyhook takes: an annotation that is not exactly
@@ -10,12 +13,12 @@ import "pyhook/cbridge"
 func (h *PythonCommHook) StockRefusal() (string, error) {
 	judge, err := cbridge.Import("pyhook._judge")
 	if err != nil {
-		return "", h.failAt(-1, ErrLoad, err)
+		return "", h.failAt(-1, c10d.ErrLoad, err)
 	}
 	defer judge.Close()
 	value, err := judge.CallValue("stock_refusal", h.hook)
 	if err != nil {
-		return "", h.failAt(-1, ErrLoad, err)
+		return "", h.failAt(-1, c10d.ErrLoad, err)
 	}
 	text, _ := value.(string)
 	return text, nil

@@ -9,15 +9,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/tensor"
 )
 
 // onNotedStream is a bucket on the CPU that is handled as one on a GPU, by a
 // stream that notes what is done on it. tests/gpu has real ones.
-func onNotedStream(t *testing.T, gradients ...[]float32) *GradBucket {
+func onNotedStream(t *testing.T, gradients ...[]float32) *c10d.GradBucket {
 	t.Helper()
 	b := bucket(t, gradients...)
-	python, err := b.forPython(rt.tools)
+	python, err := pythonBucketOf(rt.tools, b)
 	require.NoError(t, err)
 	defer python.release()
 	m, err := rt.Import("streams")
@@ -27,7 +29,7 @@ func onNotedStream(t *testing.T, gradients ...[]float32) *GradBucket {
 	require.NoError(t, err)
 	stream, err := wrapOnStream(object)
 	require.NoError(t, err)
-	require.NoError(t, python.orderBy(stream))
+	python.orderBy(stream)
 	return b
 }
 
@@ -44,8 +46,8 @@ func TestAGPUsBucketIsHandledOnItsStream(t *testing.T) {
 		{"at_once", waited, []float32{1, 2, 3}, nil},
 		{"doubled", parsed, []float32{2, 4, 6}, nil},
 		{"every_second_value", parsed, []float32{0, 2, 4}, nil},
-		{"raises", called, nil, ErrRaised},
-		{"fails", waited, nil, ErrFutureFailed},
+		{"raises", called, nil, c10d.ErrRaised},
+		{"fails", waited, nil, c10d.ErrFutureFailed},
 	} {
 		check(t, c.hook, func(t *testing.T) {
 			h, b := load(t, "streams:"+c.hook, HookConfig{}), onNotedStream(t, []float32{1, 2, 3})
@@ -88,7 +90,7 @@ func TestAGPUsFutureThatIsDoneLaterIsWaitedForOnItsStream(t *testing.T) {
 		value, err := future.Wait(ctx)
 		require.NoError(t, err)
 		assert.Equal(t, []any{"enter", "wait", "leave"}, python(t, "streams.taken"))
-		result, err := h.ParseHookResult(value)
+		result, err := h.ParseHookResult(b, value)
 		require.NoError(t, err)
 		defer result.Close()
 		assert.Equal(t, []float32{3, 6, 9}, values(t, result))
@@ -97,7 +99,7 @@ func TestAGPUsFutureThatIsDoneLaterIsWaitedForOnItsStream(t *testing.T) {
 }
 
 // elsewhere is a bucket of memory that is said to be on a device.
-func elsewhere(t *testing.T, device tensor.DeviceType) (*GradBucket, error) {
+func elsewhere(t *testing.T, device tensor.DeviceType) (*c10d.GradBucket, error) {
 	t.Helper()
 	memory, err := tensor.New(tensor.Float32, 4)
 	require.NoError(t, err)
@@ -105,25 +107,21 @@ func elsewhere(t *testing.T, device tensor.DeviceType) (*GradBucket, error) {
 	there, err := tensor.FromPointer(memory.Data(), tensor.Float32, []int64{4}, nil, tensor.Device{Type: device, ID: 63}, nil)
 	require.NoError(t, err)
 	t.Cleanup(there.Close)
-	return NewGradBucket(BucketConfig{Index: 2, Count: 4, Buffer: there, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}})
+	return c10d.NewGradBucket(c10d.BucketConfig{Index: 2, Count: 4, Buffer: there, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}})
 }
 
 func TestABucketOnADeviceThatTorchHasNotIsAnError(t *testing.T) {
-	const oneAPI = 14
-	_, err := elsewhere(t, oneAPI)
-	require.ErrorIs(t, err, errors.ErrUnsupported)
-	assert.ErrorContains(t, err, "hint: ")
 	check(t, "a 64th GPU", func(t *testing.T) {
 		b, err := elsewhere(t, tensor.CUDA)
 		require.NoError(t, err)
 		defer b.Close()
 		h := load(t, "noop", HookConfig{})
 		_, err = h.RunHook(context.Background(), b)
-		saysAll(t, err, ErrBucket, h.Name(), 2)
+		saysAll(t, err, c10d.ErrBucket, h.Name(), 2)
 		t.Log(err)
-		_, err = (&AllReduceCommHook{Group: world}).RunHook(context.Background(), b)
-		saysAll(t, err, ErrRaised, "AllReduceCommHook", 2)
-		_, err = world.AllReduce(context.Background(), b.Buffer(), Sum)
+		_, err = (&hooks.AllReduceCommHook{Group: world}).RunHook(context.Background(), b)
+		saysAll(t, err, c10d.ErrRaised, "AllReduceCommHook", 2)
+		_, err = world.AllReduce(context.Background(), b.Buffer(), c10d.Sum)
 		assert.ErrorIs(t, err, errors.ErrUnsupported)
 		assert.ErrorContains(t, err, "cuda:63")
 	})

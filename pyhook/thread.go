@@ -4,40 +4,19 @@ import (
 	"context"
 	"runtime"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 )
-
-// ThreadBound is a hook whose calls belong on one OS thread: what its code made there
-// (a sqlite3 connection, an asyncio loop, a threading.local's values) is of use on that
-// thread only. ddp.Reducer calls such a hook and its chains there.
-type ThreadBound interface {
-	// BindThread chooses the thread for one caller.
-	BindThread() BoundThread
-}
-
-// BoundThread is an OS thread for one caller's hook calls. The thread may have more to
-// do than that: when the caller has nothing to do and Waiting is true, it calls Serve.
-type BoundThread interface {
-	// Run, once, runs loop on the thread, and lets go of that when loop returns. wake is
-	// called, on any goroutine, when Waiting may have become true.
-	Run(wake, loop func())
-	// Waiting says whether there is other work for the thread.
-	Waiting() bool
-	// Serve does that work. By loop.
-	Serve()
-	// Wait is f.Wait(ctx), and does that work meanwhile. By loop.
-	Wait(ctx context.Context, f *Future) (Value, error)
-}
 
 // BindThread gives the first caller Python's main thread, on which modules are imported
 // and states are made, as in a plain Python trainer. Who comes while another has it
 // gets a thread of its own: if the calls of two reducers shared one, a hook that waits
 // for another rank in the one could keep that rank's turn in the other from coming. So
 // does who is on the main thread itself, by RunOnMain, and would wait for itself.
-func (h *PythonCommHook) BindThread() BoundThread { return h.rt.BindThread() }
+func (h *PythonCommHook) BindThread() c10d.BoundThread { return h.rt.BindThread() }
 
 // BindThread is that of every hook of the runtime.
-func (rt *Runtime) BindThread() BoundThread {
+func (rt *Runtime) BindThread() c10d.BoundThread {
 	if rt.interpreter.OnMain() || !rt.bound.CompareAndSwap(false, true) {
 		return ownThread{}
 	}
@@ -56,22 +35,24 @@ func (m mainThread) Run(wake, loop func()) {
 func (m mainThread) Waiting() bool { return m.rt.interpreter.MainWaiting() }
 func (m mainThread) Serve()        { m.rt.interpreter.ServeMain() }
 
-func (m mainThread) Wait(ctx context.Context, f *Future) (Value, error) { return m.rt.wait(ctx, f) }
+func (m mainThread) Wait(ctx context.Context, f *c10d.Future[c10d.Result]) (c10d.Result, error) {
+	return m.rt.wait(ctx, f)
+}
 
 // wait is f.Wait(ctx). On Python's main thread what others have to do there is done
 // meanwhile.
-func (rt *Runtime) wait(ctx context.Context, f *Future) (v Value, err error) {
+func (rt *Runtime) wait(ctx context.Context, f *c10d.Future[c10d.Result]) (r c10d.Result, err error) {
 	in := rt.interpreter
 	if !in.OnMain() {
 		return f.Wait(ctx)
 	}
 	for {
 		here, wake := context.WithCancel(ctx)
-		in.WhileMain(wake, func() { v, err = f.Wait(here) })
+		in.WhileMain(wake, func() { r, err = f.Wait(here) })
 		woken := here.Err() != nil && ctx.Err() == nil
 		wake()
 		if !woken {
-			return v, err
+			return r, err
 		}
 		in.ServeMain()
 	}
@@ -90,14 +71,16 @@ func (ownThread) Run(_, loop func()) {
 func (ownThread) Waiting() bool { return false }
 func (ownThread) Serve()        {}
 
-func (ownThread) Wait(ctx context.Context, f *Future) (Value, error) { return f.Wait(ctx) }
+func (ownThread) Wait(ctx context.Context, f *c10d.Future[c10d.Result]) (c10d.Result, error) {
+	return f.Wait(ctx)
+}
 
 // RunOnMain runs f on Python's main thread, an OS thread of its own, and returns when f
 // has. LoadHook, NewState, Import and SaveState do so themselves, and ddp.Reducer calls
 // hooks there. Whoever calls RunHook, or functions of an Object, directly does it on the
 // calling thread: put such calls in f where they need what is bound to a thread. f waits
 // while a hook's call is inside there, and must not wait for a Reducer itself. The error
-// is ErrClosed, and f did not run.
+// is c10d.ErrClosed, and f did not run.
 func (rt *Runtime) RunOnMain(f func()) error { return rt.interpreter.RunOnMain(f) }
 
 // callOnMain calls a function of _bridge.py on Python's main thread.
@@ -115,4 +98,4 @@ func (rt *Runtime) getOnMain(f func() (*Object, error)) (o *Object, err error) {
 	return o, err
 }
 
-var _ ThreadBound = (*PythonCommHook)(nil)
+var _ c10d.ThreadBound = (*PythonCommHook)(nil)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
 )
 
 // nilPointerIsRecovered dereferences one.
@@ -49,7 +51,7 @@ func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
 
 	// A hook that is called on another thread is not bound to any, and fails as in Python.
 	_, err = h.RunHook(t.Context(), b)
-	require.ErrorIs(t, err, ErrRaised)
+	require.ErrorIs(t, err, c10d.ErrRaised)
 
 	require.NoError(t, syscall.Kill(syscall.Getpid(), syscall.SIGUSR2))
 	assert.Eventually(t, func() bool {

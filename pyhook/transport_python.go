@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"pyhook/c10d"
+	"pyhook/c10d/transport"
 	"pyhook/cbridge"
 	"pyhook/tensorconv"
 )
@@ -21,12 +23,14 @@ import (
 //
 // In Python errors are pyhook's GroupError, a RuntimeError, with the text; g.Err
 // has the first of the errors themselves.
-func (rt *Runtime) InstallTransport(ctx context.Context, g *TransportGroup, store *Store) (*TorchGroup, error) {
+func (rt *Runtime) InstallTransport(ctx context.Context, g *transport.Group, store *Store) (*TorchGroup, error) {
 	if err := g.Barrier(ctx); err != nil {
 		return nil, err
 	}
-	fail := func(err error) (*TorchGroup, error) { return nil, groupError("installing the transport", g.rank, err) }
-	link := &transportLink{groups: []*TransportGroup{g}}
+	fail := func(err error) (*TorchGroup, error) {
+		return nil, groupError("installing the transport", g.Rank(), err)
+	}
+	link := &transportLink{groups: []*transport.Group{g}}
 	open, err := cbridge.NewFunc("pyhook_transport_open", link.open)
 	if err != nil {
 		return fail(err)
@@ -46,7 +50,7 @@ func (rt *Runtime) InstallTransport(ctx context.Context, g *TransportGroup, stor
 	if store != nil {
 		shared = store.object
 	}
-	object, err := module.Call("install", open, issue, g.rank, g.size, g.cfg.Timeout.Seconds(), shared)
+	object, err := module.Call("install", open, issue, g.Rank(), g.Size(), g.Timeout().Seconds(), shared)
 	if err != nil {
 		return fail(err)
 	}
@@ -62,7 +66,7 @@ func (rt *Runtime) InstallTransport(ctx context.Context, g *TransportGroup, stor
 // must not block.
 type transportLink struct {
 	mu     sync.Mutex
-	groups []*TransportGroup // by number; the first is the default one
+	groups []*transport.Group // by number; the first is the default one
 	linger lingering
 }
 
@@ -88,7 +92,7 @@ func (l *transportLink) open(args []*Object) (any, error) {
 		rank, _ := member.(int64)
 		ranks[i] = int(rank)
 	}
-	group, err := l.groups[0].sub("torch/"+name, ranks, time.Duration(timeout*float64(time.Second)))
+	group, err := l.groups[0].Subgroup("torch/"+name, ranks, time.Duration(timeout*float64(time.Second)))
 	if err != nil {
 		return nil, err
 	}
@@ -121,33 +125,33 @@ func (l *transportLink) issue(args []*Object) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{name: name, reduce: ReduceOp(reduce), peer: int(numbers[1]), message: uint64(numbers[2])}
+	op := &transport.Operation{Name: name, Reduce: c10d.ReduceOp(reduce), Peer: int(numbers[1]), Message: uint64(numbers[2])}
 	for i, arg := range args[fixed:] {
 		t, err := tensorconv.FromPython(arg)
 		if err != nil {
-			op.close()
+			op.Close()
 			return nil, err
 		}
 		if i < int(numbers[3]) {
-			op.out = append(op.out, t)
+			op.Out = append(op.Out, t)
 		} else {
-			op.in = append(op.in, t)
+			op.In = append(op.In, t)
 		}
 	}
 	work, err := args[1].Clone()
 	if err != nil {
-		op.close()
+		op.Close()
 		return nil, err
 	}
 	l.mu.Lock()
 	group := l.groups[numbers[0]]
 	l.mu.Unlock()
-	err = group.start(op, func(err error) {
-		op.close()
+	err = group.Start(op, func(err error) {
+		op.Close()
 		l.finish(work, err)
 	})
 	if err != nil {
-		op.close()
+		op.Close()
 		work.Close()
 	}
 	return nil, err

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make the development tools and print the folder that holds them: pytest, ruff and mypy in an
-# environment that also sees the packages (torch) of the interpreter given, and staticcheck.
+# Make the development tools and print the folder that holds them: pytest, ruff, mypy and codespell
+# in an environment that also sees the packages (torch) of the interpreter given, and staticcheck.
 # Kept in the cache, outside the clone; one set for each interpreter and Go version.
 #
 # usage: setup-tools.sh [PYTHON]     default: $PYHOOK_PYTHON, else what setup-python.sh prints
@@ -23,7 +23,7 @@ fi
 version=$("$python" -c 'import sys; print(sys.executable, sys.version)')
 tools=$cache/tools-$(key "$version" "$(cat "$requirements")")
 if [[ ! -e $tools/complete ]]; then
-	say "installing pytest, mypy and ruff for $python into $tools"
+	say "installing pytest, mypy, ruff and codespell for $python into $tools"
 	"$python" -m venv --clear --system-site-packages "$tools" >&2 ||
 		die "$python cannot make environments (on Debian: apt-get install python3-venv)"
 	# An environment made from another one sees the base interpreter's packages, not the other's.

@@ -32,12 +32,20 @@ check_fmt() {
 	files=$(gofmt -l .)
 	[[ -z $files ]] || die "not formatted (make fmt puts it right):"$'\n'"$files"
 	ruff format --check
-	run "$scripts/stamp-pyapi.sh" --check
 }
 check_vet() { run go vet ./...; }
 check_staticcheck() { run "$tools/staticcheck" ./...; }
 check_ruff() { ruff check; }
 check_mypy() { cd python && run "$tools/mypy"; }
+check_words() { run "$tools/python" scripts/check_words.py; }
+
+# Comments, messages and docs. spelling.txt has names that codespell takes for mistakes: copyIn.
+check_spell() {
+	local files
+	printf '$ codespell --ignore-words scripts/spelling.txt FILES\n'
+	mapfile -d '' files < <(git ls-files -z -co --exclude-standard -- ':!*.sum' ':!*.json' ':!*.gz' ':!*.png' ':!*testdata/*')
+	"$tools/codespell" --ignore-words scripts/spelling.txt "${files[@]}"
+}
 # PYTHONMALLOC=debug: Python ends the process when C asks for memory without the GIL.
 check_pytest() { run env PYTHONMALLOC=debug PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
 # The manifests of deploy/kubernetes; a module of its own, with Kubernetes in it.
@@ -120,7 +128,7 @@ check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -
 
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
-lint=(fmt vet staticcheck ruff mypy)
+lint=(fmt vet staticcheck ruff mypy words spell)
 all=("${lint[@]}" pytest race cgocheck asan)
 deep=(race cgocheck deepasan valgrind debuggc release soak fuzz)
 

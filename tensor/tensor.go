@@ -221,7 +221,8 @@ func (t *Tensor) done() {
 	runtime.KeepAlive(t)
 }
 
-func (t *Tensor) isClosed() bool {
+// IsClosed reports whether t was closed.
+func (t *Tensor) IsClosed() bool {
 	debuggc.Collect()
 	if t.parent != nil {
 		t = t.parent
@@ -233,7 +234,7 @@ func (t *Tensor) isClosed() bool {
 // t is. Always the same one: it costs nothing, for what is handed out at every
 // step and whose owner stays.
 func (t *Tensor) Alias() (*Tensor, error) {
-	if t.isClosed() {
+	if t.IsClosed() {
 		return nil, ErrClosed
 	}
 	if t.parent != nil {
@@ -328,7 +329,7 @@ func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 func Slice[T Element](t *Tensor) ([]T, error) {
 	var zero T
 	switch {
-	case t.isClosed():
+	case t.IsClosed():
 		return nil, ErrClosed
 	case !t.Device().IsCPU():
 		return nil, &Error{Op: "slice", Why: "the memory is on " + t.Device().String()}
@@ -343,7 +344,7 @@ func Slice[T Element](t *Tensor) ([]T, error) {
 // RawBytes returns the bytes of a contiguous CPU tensor; see Slice.
 func RawBytes(t *Tensor) ([]byte, error) {
 	switch {
-	case t.isClosed():
+	case t.IsClosed():
 		return nil, ErrClosed
 	case !t.Device().IsCPU() || !t.IsContiguous():
 		return nil, &Error{Op: "bytes", Why: "not contiguous CPU memory"}

@@ -1,12 +1,5 @@
 package tensorconv
 
-// #include "dlpack.h"
-//
-// static PyObject *type_of(const pyh_api *py, PyObject *o) { return py->PyObject_Type(o); }
-// static void decref(const pyh_api *py, PyObject *o) { py->Py_DecRef(o); }
-// static int no_error(const pyh_api *py) { return py->PyErr_Occurred() == NULL; }
-import "C"
-
 import (
 	"errors"
 	"fmt"
@@ -15,7 +8,6 @@ import (
 	"unsafe"
 
 	"pyhook/cbridge"
-	"pyhook/internal/memory"
 	"pyhook/tensor"
 )
 
@@ -57,48 +49,46 @@ func FromPython(o *cbridge.Object) (*tensor.Tensor, error) {
 			o, dtype = viewed, d
 		}
 	}
-	var imported C.pyh_import
-	if err := importDLPack(o, maker, &imported); err != nil {
+	imported, err := importDLPack(o, maker)
+	if err != nil {
 		return nil, err
 	}
-	owner := memory.Of(imported.managed, unsafe.Pointer(imported.free))
-	t, err := newImported(&imported, dtype, owner)
+	t, err := newImported(imported, dtype)
 	if err != nil {
-		owner.Release()
+		imported.Owner.Release()
 	}
 	return t, err
 }
 
 // newImported takes the owner over, but not with an error. dtype is that of
 // what was imported as bytes, else tensor.Invalid.
-func newImported(imported *C.pyh_import, dtype tensor.DType, owner memory.Owner) (*tensor.Tensor, error) {
+func newImported(d *cbridge.ImportedDLTensor, dtype tensor.DType) (*tensor.Tensor, error) {
 	refuse := func(format string, args ...any) (*tensor.Tensor, error) {
 		return nil, &tensor.Error{Op: "DLPack import", Why: fmt.Sprintf(format, args...)}
 	}
-	d := &imported.tensor
-	ndim := int(d.ndim)
+	ndim := int(d.NDim)
 	switch {
-	case imported.read_only != 0:
+	case d.ReadOnly:
 		return refuse("the memory is read-only: copy it first")
-	case d.device._type < 1: // Device's zero value would make it the CPU
-		return refuse("device type %d is none of DLPack's", d.device._type)
+	case d.DeviceType < 1: // Device's zero value would make it the CPU
+		return refuse("device type %d is none of DLPack's", d.DeviceType)
 	case ndim < 0 || ndim > maxDims:
 		return refuse("%d dimensions", ndim)
-	case ndim > 0 && d.shape == nil:
+	case ndim > 0 && d.Shape == nil:
 		return refuse("%d dimensions without sizes", ndim)
 	}
 	if dtype == tensor.Invalid {
 		var err error
-		if dtype, err = tensor.DTypeOfDLPack(uint8(d.dtype.code), uint8(d.dtype.bits), uint16(d.dtype.lanes)); err != nil {
+		if dtype, err = tensor.DTypeOfDLPack(d.Code, d.Bits, d.Lanes); err != nil {
 			return nil, err
 		}
 	}
 	shape := make([]int64, ndim)
-	copy(shape, unsafe.Slice((*int64)(unsafe.Pointer(d.shape)), ndim))
+	copy(shape, unsafe.Slice(d.Shape, ndim))
 	var strides []int64 // nil: contiguous
-	if d.strides != nil {
+	if d.Strides != nil {
 		strides = make([]int64, ndim)
-		copy(strides, unsafe.Slice((*int64)(unsafe.Pointer(d.strides)), ndim))
+		copy(strides, unsafe.Slice(d.Strides, ndim))
 	}
 	n, low, high, err := tensor.Extent(shape, strides)
 	if err != nil {
@@ -107,17 +97,17 @@ func newImported(imported *C.pyh_import, dtype tensor.DType, owner memory.Owner)
 	var data unsafe.Pointer // of no elements: nil, whatever the producer says
 	if n > 0 {
 		switch {
-		case d.data == nil:
+		case d.Data == nil:
 			return refuse("%v has no memory", shape)
-		case !addressable(uintptr(d.data), uint64(d.byte_offset), low*int64(dtype.Size()), (high+1)*int64(dtype.Size())):
-			return refuse("shape %v with strides %v at %p and %d bytes goes round the address space", shape, strides, d.data, uint64(d.byte_offset))
+		case !addressable(uintptr(d.Data), d.ByteOffset, low*int64(dtype.Size()), (high+1)*int64(dtype.Size())):
+			return refuse("shape %v with strides %v at %p and %d bytes goes round the address space", shape, strides, d.Data, d.ByteOffset)
 		}
-		if data = unsafe.Add(d.data, int(d.byte_offset)); !dtype.Aligned(data) {
+		if data = unsafe.Add(d.Data, int(d.ByteOffset)); !dtype.Aligned(data) {
 			return refuse("%p is not aligned for %s", data, dtype)
 		}
 	}
-	device := tensor.Device{Type: tensor.DeviceType(d.device._type), ID: int32(d.device.id)}
-	return tensor.FromOwner(data, dtype, shape, strides, device, owner)
+	device := tensor.Device{Type: tensor.DeviceType(d.DeviceType), ID: d.DeviceID}
+	return tensor.FromOwner(data, dtype, shape, strides, device, d.Owner)
 }
 
 // addressable reports whether the bytes from low to high, counted from offset bytes
@@ -130,23 +120,14 @@ func addressable(base uintptr, offset uint64, low, high int64) bool {
 // objection says whether o is a torch tensor and why its memory is not its
 // values.
 func (s *torchAPI) objection(o *cbridge.Object) (bool, error) {
-	var why *C.char
-	var isTensor C.int
-	err := s.tensor.Pointer(func(kind unsafe.Pointer) error {
-		return o.Pointer(func(p unsafe.Pointer) error {
-			return cbridge.Check(func() bool {
-				why = C.pyh_torch_objection(api(), (*C.PyObject)(kind), (*C.PyObject)(p), &isTensor)
-				return C.no_error(api()) != 0
-			})
-		})
-	})
+	isTensor, why, err := cbridge.TorchObjection(s.tensor, o)
 	switch {
 	case err != nil:
 		return false, &tensor.Error{Op: "from Python", Why: "asking what it is", Err: err}
-	case why != nil:
-		return false, &tensor.Error{Op: "from Python", Why: C.GoString(why)}
+	case why != "":
+		return false, &tensor.Error{Op: "from Python", Why: why}
 	}
-	return isTensor != 0, nil
+	return isTensor, nil
 }
 
 // asBytes returns o viewed as integers if it is a torch tensor of a dtype that
@@ -173,63 +154,30 @@ func (s *torchAPI) asBytes(o *cbridge.Object) (*cbridge.Object, tensor.DType, er
 	return nil, tensor.Invalid, nil
 }
 
-func importDLPack(o, maker *cbridge.Object, out *C.pyh_import) error {
-	done, err := importExchange(o, out)
-	if done || err != nil {
-		return err
+func importDLPack(o, maker *cbridge.Object) (*cbridge.ImportedDLTensor, error) {
+	imported, err := cbridge.ImportExchange(o)
+	if imported != nil || err != nil {
+		return imported, importError(err, "from Python", "the type's DLPack exchange API refused")
 	}
 	capsule, err := capsuleOf(o, maker)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer capsule.Close()
-	var rc C.int
-	var major C.uint32_t
-	err = capsule.Pointer(func(p unsafe.Pointer) error {
-		return cbridge.Check(func() bool {
-			rc = C.pyh_dlpack_import(api(), (*C.PyObject)(p), out, &major)
-			return rc >= 0
-		})
-	})
-	switch {
-	case err != nil:
-		return &tensor.Error{Op: "DLPack import", Why: "reading the capsule", Err: err}
-	case rc > 0 && major > 0:
-		return unknownVersion(major)
-	case rc > 0:
-		return &tensor.Error{Op: "DLPack import", Why: "neither an object with __dlpack__ nor an unused DLPack capsule"}
-	}
-	return nil
+	imported, err = cbridge.ImportCapsule(capsule)
+	return imported, importError(err, "DLPack import", "reading the capsule")
 }
 
-func unknownVersion(major C.uint32_t) error {
-	return &tensor.Error{Op: "DLPack import", Why: fmt.Sprintf("version %d is not known here", major)}
-}
-
-// importExchange is not done where the type has no exchange API.
-func importExchange(o *cbridge.Object, out *C.pyh_import) (done bool, err error) {
-	var rc C.int
-	var major C.uint32_t
-	err = o.Pointer(func(p unsafe.Pointer) error {
-		return cbridge.Check(func() bool {
-			kind := C.type_of(api(), (*C.PyObject)(p))
-			defer C.decref(api(), kind)
-			x := C.pyh_exchange_api(api(), kind)
-			if x == nil {
-				return true
-			}
-			done = true
-			rc = C.pyh_exchange_import(api(), x, (*C.PyObject)(p), out, &major)
-			return rc >= 0
-		})
-	})
+// importError says what failed with a Python error; a *cbridge.DLPackError says it itself.
+func importError(err error, op, why string) error {
+	var unknown *cbridge.DLPackError
 	switch {
-	case err != nil:
-		return done, &tensor.Error{Op: "from Python", Why: "the type's DLPack exchange API refused", Err: err}
-	case rc > 0:
-		return done, unknownVersion(major)
+	case err == nil:
+		return nil
+	case errors.As(err, &unknown):
+		return &tensor.Error{Op: "DLPack import", Why: unknown.Error()}
 	}
-	return done, nil
+	return &tensor.Error{Op: op, Why: why, Err: err}
 }
 
 // capsuleOf has maker (nil: o itself) make a capsule. It asks for the newest form

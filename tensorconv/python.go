@@ -1,26 +1,12 @@
 package tensorconv
 
-// #include <stdlib.h>
-// #cgo CFLAGS: -std=gnu11 -O3 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -DPYHOOK_PYAPI=0xb781325bde93
-// #include "dlpack.h"
-// static void set_memory(pyh_memory *m, void *retain, void *release) {
-//   m->retain = (void (*)(void *))retain;
-//   m->release = (void (*)(void *))release;
-// }
-import "C"
-
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
-	"unsafe"
 
 	"pyhook/cbridge"
-	"pyhook/internal/memory"
 	"pyhook/tensor"
 )
-
-func api() *C.pyh_api { return (*C.pyh_api)(cbridge.API()) }
 
 // torchAPI is what this package uses of torch, looked up once.
 type torchAPI struct {
@@ -28,7 +14,7 @@ type torchAPI struct {
 	toDLPack   *cbridge.Object // torch.utils.dlpack.to_dlpack
 	dtypes     [tensor.NumDTypes]*cbridge.Object
 	tensor     *cbridge.Object        // torch.Tensor
-	exchange   *C.DLPackExchangeAPI   // torch.Tensor's; nil before torch 2.10
+	exchange   *cbridge.ExchangeAPI   // torch.Tensor's; nil before torch 2.10
 	viewed     [tensor.NumDTypes]bool // DLPack refuses it: goes as uint8, viewed
 }
 
@@ -116,20 +102,8 @@ func (s *torchAPI) find() error {
 	if err := s.findViewed(); err != nil {
 		return err
 	}
-	return s.tensor.Pointer(func(p unsafe.Pointer) error {
-		return cbridge.Attached(func() { s.exchange = C.pyh_exchange_api(api(), (*C.PyObject)(p)) })
-	})
-}
-
-// TorchDescriber returns the C function, int (*)(void *, DLTensor *), that fills
-// in a DLTensor of a torch.Tensor without keeping it (DLPack 1.3's exchange
-// API); nil before torch 2.10. It is called attached.
-func TorchDescriber() (unsafe.Pointer, error) {
-	s, err := torch()
-	if err != nil || s.exchange == nil {
-		return nil, err
-	}
-	return unsafe.Pointer(s.exchange.dltensor_from_py_object), nil
+	s.exchange, err = cbridge.FindExchangeAPI(s.tensor)
+	return err
 }
 
 // findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
@@ -208,25 +182,15 @@ func toTorch(t *tensor.Tensor, s *torchAPI, viewed bool) (*cbridge.Object, error
 	return o.Call("view", s.dtypes[t.DType()])
 }
 
-// memoryFunctions is how exported tensors hold their memory.
-var memoryFunctions = func() *C.pyh_memory {
-	m := (*C.pyh_memory)(C.calloc(1, C.sizeof_pyh_memory))
-	retain, release := memory.Functions()
-	C.set_memory(m, retain, release)
-	return m
-}()
-
-// describe fills in C's view of t; the slices are pinned by the caller.
-func describe(t *tensor.Tensor, owner memory.Owner, dtype tensor.DType, pin *runtime.Pinner) C.pyh_tensor {
+// describe describes t as if it were of that dtype.
+func describe(t *tensor.Tensor, dtype tensor.DType) *cbridge.DLTensor {
 	code, bits := dtype.DLPack()
-	c := C.pyh_tensor{data: t.Data(), memory: memoryFunctions, owner: owner.Pointer(), device_type: C.int32_t(t.Device().Type), device_id: C.int32_t(t.Device().ID),
-		code: C.uint8_t(code), bits: C.uint8_t(bits), ndim: C.int32_t(len(t.Shape()))}
-	if len(t.Shape()) > 0 { // else they may point into memory of Go's that nobody pins
-		pin.Pin(&t.Shape()[0])
-		pin.Pin(&t.Strides()[0])
-		c.shape, c.strides = (*C.int64_t)(&t.Shape()[0]), (*C.int64_t)(&t.Strides()[0])
+	d := &cbridge.DLTensor{Data: t.Data(), DeviceType: int32(t.Device().Type), DeviceID: t.Device().ID,
+		Code: code, Bits: bits, Lanes: 1, NDim: int32(len(t.Shape()))}
+	if len(t.Shape()) > 0 {
+		d.Shape, d.Strides = &t.Shape()[0], &t.Strides()[0]
 	}
-	return c
+	return d
 }
 
 func export(t *tensor.Tensor, s *torchAPI, dtype tensor.DType) (*cbridge.Object, error) {
@@ -235,16 +199,14 @@ func export(t *tensor.Tensor, s *torchAPI, dtype tensor.DType) (*cbridge.Object,
 		return nil, err
 	}
 	defer owner.Release()
-	var pin runtime.Pinner
-	defer pin.Unpin()
 	// The data pointer may be into a Go slice, which FromSlice has pinned.
-	c := describe(t, owner, dtype, &pin)
+	d := describe(t, dtype)
 	// torch's exchange API (2.15) never deletes what it refuses, so it gets
 	// what it cannot refuse; a refused capsule is still ours.
 	if s.exchange != nil && t.Device().Type == tensor.CPU {
-		return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_exchange_export(s.exchange, &c)) })
+		return s.exchange.Export(d, owner)
 	}
-	capsule, err := cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, 0)) })
+	capsule, err := d.Capsule(owner, false)
 	if err != nil {
 		return nil, err
 	}
@@ -261,14 +223,7 @@ func Capsule(t *tensor.Tensor, versioned bool) (*cbridge.Object, error) {
 		return nil, err
 	}
 	defer owner.Release()
-	var pin runtime.Pinner
-	defer pin.Unpin()
-	c := describe(t, owner, t.DType(), &pin)
-	flag := C.int(0)
-	if versioned {
-		flag = 1
-	}
-	return cbridge.Build(func() unsafe.Pointer { return unsafe.Pointer(C.pyh_dlpack_capsule(api(), &c, flag)) })
+	return describe(t, t.DType()).Capsule(owner, versioned)
 }
 
 // Go code hands tensors to Python functions as arguments.

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"sync"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // sharedBucket is what the worker has of a bucket.
 type sharedBucket struct {
-	id uint64
+	worker *Worker
+	id     uint64
 
 	mu     sync.Mutex
 	proc   *process       // that knows it as it is
@@ -28,12 +29,13 @@ type sharedBucket struct {
 // sharedParameter is what the worker has of a parameter.
 type sharedParameter struct {
 	id    uint64
-	of    *pyhook.Parameter
+	of    *c10d.Parameter
 	proc  *process
 	stage *tensor.Tensor // of the data, where that is not in shared memory; or nil
 }
 
-func (b *sharedBucket) close() {
+// free drops the memory that stands in for the trainer's.
+func (b *sharedBucket) free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
@@ -42,48 +44,43 @@ func (b *sharedBucket) close() {
 	b.stage, b.saved = nil, nil
 }
 
-// bucket returns what the worker has of b; it is made at the first use and goes with
-// the bucket.
-func (w *Worker) bucket(b *pyhook.GradBucket) (*sharedBucket, error) {
-	w.mu.Lock()
-	if w.closed {
-		w.mu.Unlock()
-		return nil, pyhook.ErrClosed
-	}
-	shared := w.buckets[b]
-	if shared != nil {
-		w.mu.Unlock()
-		return shared, nil
-	}
-	w.lastID++
-	shared = &sharedBucket{id: w.lastID}
-	w.buckets[b] = shared
-	w.mu.Unlock()
-	b.OnClose(func() { w.dropBucket(b) })
-	return shared, nil
+// Close is called with the bucket's: see c10d.Attachment.
+func (b *sharedBucket) Close() {
+	b.worker.mu.Lock()
+	delete(b.worker.buckets, b)
+	p := b.worker.proc
+	b.worker.mu.Unlock()
+	b.free()
+	go func() { _ = p.wire.send(&message{Kind: kindCloseBucket, Object: b.id}, nil) }()
 }
 
-func (w *Worker) dropBucket(b *pyhook.GradBucket) {
-	w.mu.Lock()
-	shared := w.buckets[b]
-	delete(w.buckets, b)
-	p := w.proc
-	w.mu.Unlock()
-	if shared == nil {
-		return
+// bucket returns what the worker has of b; it is made at the first use and goes with the bucket.
+func (w *Worker) bucket(b *c10d.GradBucket) (*sharedBucket, error) {
+	shared, err := b.Attach(w, func() (c10d.Attachment, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.closed {
+			return nil, c10d.ErrClosed
+		}
+		w.lastID++
+		s := &sharedBucket{worker: w, id: w.lastID}
+		w.buckets[s] = struct{}{}
+		return s, nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	shared.close()
-	go func() { _ = p.wire.send(&message{Kind: kindCloseBucket, Object: shared.id}, nil) }()
+	return shared.(*sharedBucket), nil
 }
 
 // prepare makes sure that the process knows the bucket as it is, and that all it
 // holds is in shared memory. It returns the memory that the call works on.
-func (w *Worker) prepare(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket) (*tensor.Tensor, error) {
+func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s *sharedBucket) (*tensor.Tensor, error) {
 	buffer := b.Buffer()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, fmt.Errorf("the bucket: %w", pyhook.ErrClosed)
+		return nil, fmt.Errorf("the bucket: %w", c10d.ErrClosed)
 	}
 	if s.proc != p || s.buffer != buffer && s.stage == nil {
 		if err := w.introduce(ctx, p, b, s, buffer); err != nil {
@@ -103,10 +100,7 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *pyhook.GradBucket, 
 }
 
 // introduce tells the process of the bucket.
-func (w *Worker) introduce(ctx context.Context, p *process, b *pyhook.GradBucket, s *sharedBucket, buffer *tensor.Tensor) error {
-	if b.SparseIndices() != nil {
-		return fmt.Errorf("a sparse bucket: a worker takes dense ones only")
-	}
+func (w *Worker) introduce(ctx context.Context, p *process, b *c10d.GradBucket, s *sharedBucket, buffer *tensor.Tensor) error {
 	if !buffer.Device().IsCPU() {
 		return fmt.Errorf("a buffer on %s: a worker shares the CPU's memory only", buffer.Device())
 	}
@@ -129,13 +123,8 @@ func (w *Worker) introduce(ctx context.Context, p *process, b *pyhook.GradBucket
 	}
 	m := &bucketMessage{ID: s.id, Index: b.Index(), Count: b.Count(), Buffer: place, Offsets: b.Offsets(), Lengths: b.Lengths(), Sizes: b.Sizes()}
 	s.staged = nil
-	if b.Parameters() != nil {
-		m.Params = make([]parameterMessage, len(b.Sizes()))
-	}
+	m.Params = make([]parameterMessage, len(b.Sizes()))
 	for i, param := range b.Parameters() {
-		if param == nil {
-			continue
-		}
 		known, err := w.parameter(ctx, p, param)
 		if err != nil {
 			return fmt.Errorf("parameter %s: %w", param.Name, err)
@@ -151,7 +140,7 @@ func (w *Worker) introduce(ctx context.Context, p *process, b *pyhook.GradBucket
 
 // introduceParameters tells the process of the model's parameters, with their values of
 // now, and returns their numbers.
-func (w *Worker) introduceParameters(ctx context.Context, p *process, params []*pyhook.Parameter) ([]uint64, error) {
+func (w *Worker) introduceParameters(ctx context.Context, p *process, params []*c10d.Parameter) ([]uint64, error) {
 	var ids []uint64
 	for i, param := range params {
 		if param == nil {
@@ -170,11 +159,11 @@ func (w *Worker) introduceParameters(ctx context.Context, p *process, params []*
 }
 
 // parameter tells the process of a parameter, once.
-func (w *Worker) parameter(ctx context.Context, p *process, param *pyhook.Parameter) (*sharedParameter, error) {
+func (w *Worker) parameter(ctx context.Context, p *process, param *c10d.Parameter) (*sharedParameter, error) {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
-		return nil, pyhook.ErrClosed
+		return nil, c10d.ErrClosed
 	}
 	s := w.params[param]
 	if s == nil {

@@ -110,7 +110,7 @@ func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *
 // post sends; if that fails the process has ended, or will.
 func (p *process) post(m *message, file *os.File) error {
 	if err := p.wire.send(m, file); err != nil {
-		p.kill(&Error{Kind: ErrCrashed, Detail: "it does not take messages: " + err.Error()}, false)
+		p.kill(&Error{Code: ErrCrashed, Detail: "it does not take messages: " + err.Error()}, false)
 		return p.failure
 	}
 	return nil
@@ -125,7 +125,7 @@ func (p *process) receive() {
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
 				// Not here, as the end of the process waits for this function's.
-				go p.kill(&Error{Kind: ErrProtocol, Detail: err.Error(), Err: err}, true)
+				go p.kill(&Error{Code: ErrProtocol, Detail: err.Error(), Err: err}, true)
 			}
 			return
 		}

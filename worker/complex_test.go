@@ -7,23 +7,23 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
 )
 
 // As in the process itself: a real bucket where the worker's torch has one, else
-// pyhook.ErrComplex.
+// c10d.ErrComplex.
 func TestComplexParametersInAWorker(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	h := hook(t, w, "allreduce", worker.HookConfig{})
-	params := []*pyhook.Parameter{{Name: "c", Shape: []int64{2}, DType: tensor.Complex64}}
+	params := []*c10d.Parameter{{Name: "c", Shape: []int64{2}, DType: tensor.Complex64}}
 	defer params[0].Close()
 	r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: w.Group(), Hook: h})
 	if refused := h.ComplexParameters(); refused != nil {
-		require.ErrorIs(t, refused, pyhook.ErrComplex)
-		require.ErrorIs(t, err, pyhook.ErrComplex)
+		require.ErrorIs(t, refused, c10d.ErrComplex)
+		require.ErrorIs(t, err, c10d.ErrComplex)
 		require.ErrorContains(t, err, "DistributedDataParallel of torch ")
 		require.False(t, strings.Contains(err.Error(), "of torch 2.15"), err)
 		return

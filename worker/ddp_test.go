@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -20,10 +21,10 @@ import (
 )
 
 // model is some buckets, with matrices that PowerSGD compresses.
-func model() []*pyhook.Parameter {
-	var params []*pyhook.Parameter
+func model() []*c10d.Parameter {
+	var params []*c10d.Parameter
 	for i, shape := range [][]int64{{48, 32}, {48}, {32, 48}, {32}, {16, 32}, {16}, {64, 16}} {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensor.Float32})
+		params = append(params, &c10d.Parameter{Name: fmt.Sprintf("p%d", i), Shape: shape, DType: tensor.Float32})
 	}
 	return params
 }
@@ -50,7 +51,7 @@ func backward(r *ddp.Reducer, rank, step, params int) error {
 }
 
 // trained is a digest of all gradients of some steps, bit by bit.
-func trained(ctx context.Context, group pyhook.ProcessGroup, hook pyhook.CommHook, steps int) (string, error) {
+func trained(ctx context.Context, group c10d.ProcessGroup, hook c10d.CommHook, steps int) (string, error) {
 	params := model()
 	defer func() {
 		for _, p := range params {
@@ -226,7 +227,7 @@ func trainedWithLoss(t *testing.T, w *worker.Worker, h *worker.Hook, steps, lost
 }
 
 // loseStep has a step fail whose buckets are at work, and marks it once more.
-func loseStep(ctx context.Context, t *testing.T, w *worker.Worker, h *worker.Hook, r *ddp.Reducer, params []*pyhook.Parameter, step int, local func() string) error {
+func loseStep(ctx context.Context, t *testing.T, w *worker.Worker, h *worker.Hook, r *ddp.Reducer, params []*c10d.Parameter, step int, local func() string) error {
 	if err := backward(r, w.Group().Rank(), step, len(params)-1); err != nil { // the first bucket is not ready
 		return err
 	}

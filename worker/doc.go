@@ -18,7 +18,7 @@
 //	}
 //
 // Only the rank whose worker failed sees an *Error. The others see that they lost a peer, a
-// *pyhook.HookError that is pyhook.ErrPeer; NeedsRestart is true for both. The example has the
+// *c10d.Error that is c10d.ErrPeer; NeedsRestart is true for both. The example has the
 // whole loop, which every rank runs.
 //
 //	trainer                            worker: this program again

@@ -1,44 +1,43 @@
 package worker
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"pyhook/c10d"
 
-	"pyhook/pyhook"
+	"golang.org/x/sys/unix"
 )
 
-// The kinds of an Error, for errors.Is.
-var (
+// The codes of an Error.
+const (
 	// ErrStart: the process could not start, find Python, or join the others.
-	ErrStart = errors.New("the worker did not start")
-	// ErrCrashed: a signal ended it: a segmentation fault, an abort of C++, a
-	// SIGKILL that pyhook did not send (the kernel's, when memory runs out).
-	ErrCrashed = errors.New("the worker crashed")
+	ErrStart c10d.Code = "worker_start"
+	// ErrCrashed: a signal ended it: a segmentation fault, an abort of C++, a SIGKILL that pyhook
+	// did not send (the kernel's, when memory runs out).
+	ErrCrashed c10d.Code = "worker_crashed"
 	// ErrExited: it ended itself, by os._exit or exit() of C.
-	ErrExited = errors.New("the worker exited")
+	ErrExited c10d.Code = "worker_exited"
 	// ErrHung: a call was not done after Config.Timeout.
-	ErrHung = errors.New("the worker hung")
+	ErrHung c10d.Code = "worker_hung"
 	// ErrCancelled: the context of a call ended before the call did.
-	ErrCancelled = errors.New("the worker was stopped, as the context of a call ended")
+	ErrCancelled c10d.Code = "worker_cancelled"
 	// ErrFrozen: no sign of life: the process is stopped, or gets no time.
-	ErrFrozen = errors.New("the worker is frozen")
+	ErrFrozen c10d.Code = "worker_frozen"
 	// ErrMemory: it used more than Config.MemoryLimit.
-	ErrMemory = errors.New("the worker used too much memory")
-	// ErrProtocol: what it sent is no message of this package: a hook has written to
-	// memory or descriptors that are not its own.
-	ErrProtocol = errors.New("the worker sent what is no message")
+	ErrMemory c10d.Code = "worker_memory"
+	// ErrProtocol: what it sent is not a message of this package: a hook has written to memory or
+	// descriptors that are not its own.
+	ErrProtocol c10d.Code = "worker_protocol"
 	// ErrStopped: Restart or Close ended it.
-	ErrStopped = errors.New("the worker was stopped")
+	ErrStopped c10d.Code = "worker_stopped"
 	// ErrNoRestart: Config.Restarts are used up.
-	ErrNoRestart = errors.New("the worker may not be restarted any more")
+	ErrNoRestart c10d.Code = "worker_no_restart"
 	// ErrSnapshot: the ranks have no snapshot in common.
-	ErrSnapshot = errors.New("the hook's state cannot be restored")
+	ErrSnapshot c10d.Code = "worker_snapshot"
 	// ErrNotArmed: the program does not call Main.
-	ErrNotArmed = errors.New("worker.Main was not called: call it first in main (in tests: in TestMain), since a worker is this same program")
+	ErrNotArmed c10d.Code = "worker_not_armed"
 )
 
 // Error says that a worker process failed, how, and what it was doing. The
@@ -47,7 +46,7 @@ type Error struct {
 	Rank     int
 	Hook     string // whose call did not end; empty: none
 	Bucket   int    // -1: none
-	Kind     error
+	Code     c10d.Code
 	Detail   string
 	ExitCode int            // -1: it did not exit by itself
 	Signal   syscall.Signal // that ended it; 0: none
@@ -65,7 +64,7 @@ func (e *Error) Error() string {
 	if e.Bucket >= 0 {
 		fmt.Fprintf(&b, ", bucket %d", e.Bucket)
 	}
-	fmt.Fprintf(&b, ": %v", e.Kind)
+	fmt.Fprintf(&b, ": %v", e.Code)
 	if e.Detail != "" {
 		b.WriteString(": " + e.Detail)
 	}
@@ -81,24 +80,24 @@ func (e *Error) Error() string {
 
 func (e *Error) hint() string {
 	switch {
-	case e.Kind == ErrStart:
+	case e.Code == ErrStart:
 		return "the cause is above; `pyhook doctor` tells what Python and torch can do here"
-	case e.Kind == ErrCrashed && e.Signal == syscall.SIGKILL:
+	case e.Code == ErrCrashed && e.Signal == syscall.SIGKILL:
 		return "the kernel kills so when memory runs out: look at its log. Restart it on every rank (worker.NeedsRestart is true on all of them)"
-	case e.Kind == ErrHung:
+	case e.Code == ErrHung:
 		return "did all ranks call the hook? The stack shows where it waited. Restart it on every rank"
-	case e.Kind == ErrStopped:
+	case e.Code == ErrStopped:
 		return "use it again after Restart has returned, on every rank"
 	}
 	return "Restart it on every rank (worker.NeedsRestart is true on all of them), and go back to the step that Restart returns"
 }
 
-// Unwrap returns the kind and the cause.
+// Unwrap returns the code and the cause.
 func (e *Error) Unwrap() []error {
 	if e.Err == nil {
-		return []error{e.Kind}
+		return []error{e.Code}
 	}
-	return []error{e.Kind, e.Err}
+	return []error{e.Code, e.Err}
 }
 
 // at is e for one call.
@@ -115,17 +114,17 @@ func signalText(s syscall.Signal) string {
 	return fmt.Sprintf("by signal %d", int(s))
 }
 
-// pyhookError is an error of the worker's own pyhook that is no HookError, as of a
-// process group: its text, its kinds and its exception.
+// pyhookError is an error of the worker's own pyhook: its text, and what errors.Is and errors.As
+// find in it.
 type pyhookError struct {
-	text  string
-	kinds []error
+	text   string
+	causes []error
 }
 
 func (e *pyhookError) Error() string   { return e.text }
-func (e *pyhookError) Unwrap() []error { return e.kinds }
+func (e *pyhookError) Unwrap() []error { return e.causes }
 
 // hookFailure is err as the error of a hook.
-func hookFailure(hook string, rank, bucket int, kind, err error, hint string) error {
-	return &pyhook.HookError{Hook: hook, Rank: rank, Bucket: bucket, Kind: kind, Detail: err.Error(), Hint: hint, Err: err}
+func hookFailure(hook string, rank, bucket int, code c10d.Code, err error, hint string) error {
+	return &c10d.Error{Op: "hook " + hook, Rank: rank, Bucket: bucket, Code: code, Detail: err.Error(), Hint: hint, Err: err}
 }

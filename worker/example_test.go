@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
 )
@@ -21,7 +21,7 @@ func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) 
 		return nil, err
 	}
 	defer hook.Close()
-	params := []*pyhook.Parameter{{Name: "weight", Shape: []int64{4}, DType: tensor.Float32}}
+	params := []*c10d.Parameter{{Name: "weight", Shape: []int64{4}, DType: tensor.Float32}}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: hook})
 	if err != nil {
 		return nil, err

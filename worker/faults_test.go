@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
@@ -90,7 +90,7 @@ func outlive(t *testing.T, size, every int) {
 	out := &output{}
 	workers := start(t, size, worker.Config{Timeout: callTimeout, FrozenAfter: frozenAfter, MemoryLimit: 1 << 30, Output: out})
 	hooks := map[string][]*worker.Hook{}
-	buckets := make([]*pyhook.GradBucket, size)
+	buckets := make([]*c10d.GradBucket, size)
 	for rank, w := range workers {
 		for _, spec := range []string{"faults:in_call", "faults:in_callback"} {
 			hooks[spec] = append(hooks[spec], hook(t, w, spec, worker.HookConfig{}))
@@ -113,7 +113,7 @@ func outlive(t *testing.T, size, every int) {
 }
 
 // survive has rank 1's hook do it, and all ranks go on.
-func (c *fault) survive(t *testing.T, workers []*worker.Worker, hooks []*worker.Hook, buckets []*pyhook.GradBucket) {
+func (c *fault) survive(t *testing.T, workers []*worker.Worker, hooks []*worker.Hook, buckets []*c10d.GradBucket) {
 	for rank, b := range buckets {
 		copy(floats(t, b.Buffer()), []float32{map[bool]float32{false: none, true: float32(c.fault)}[rank == 1], 3})
 	}
@@ -158,7 +158,7 @@ func (c *fault) survive(t *testing.T, workers []*worker.Worker, hooks []*worker.
 // worker if it waited too long.
 func requirePeerError(t *testing.T, err error) {
 	t.Helper()
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	var process *worker.Error
 	require.True(t, errors.As(err, &hook) || errors.As(err, &process), "%v", err)
 }
@@ -174,7 +174,7 @@ func restart(t *testing.T, workers []*worker.Worker) {
 }
 
 // sumIsRight asserts that a step of all ranks averages.
-func sumIsRight(t *testing.T, hooks []*worker.Hook, buckets []*pyhook.GradBucket) {
+func sumIsRight(t *testing.T, hooks []*worker.Hook, buckets []*c10d.GradBucket) {
 	t.Helper()
 	for rank, b := range buckets {
 		copy(floats(t, b.Buffer()), []float32{none, float32(3 + 2*rank)})
@@ -235,7 +235,7 @@ func children(t testing.TB) int {
 
 func TestSysExitIsAnErrorOfTheHook(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
-	for spec, kind := range map[string]error{"faults:in_call": pyhook.ErrRaised, "faults:in_callback": pyhook.ErrFutureFailed} {
+	for spec, kind := range map[string]error{"faults:in_call": c10d.ErrRaised, "faults:in_callback": c10d.ErrFutureFailed} {
 		h := hook(t, w, spec, worker.HookConfig{})
 		b := bucket(t, w, sysExit, 1)
 		_, err := reduce(soon(t), h, b)
@@ -337,7 +337,7 @@ func orphan(ctx context.Context, r *ranks.Rank) error {
 		return err
 	}
 	values[0] = holdGIL
-	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1}, Sizes: [][]int64{{1}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{1}, Sizes: [][]int64{{1}}})
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"pyhook/c10d"
 	"pyhook/internal/lines"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -29,8 +29,8 @@ func FuzzMessages(f *testing.F) {
 	other := &resultMessage{Call: 1, Outcome: outcomeOther, Tensor: place, Region: region}
 	bucket := &bucketMessage{ID: 5, Count: 1, Buffer: place, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}, Params: []parameterMessage{{ID: 3}}}
 	f.Add(false, false, uint8(1), encoded(&message{Kind: kindAnswer, ID: 1, Result: other}, &message{Kind: kindAnswer, ID: 2, Hook: &hookMessage{Name: "h"}}))
-	f.Add(false, false, uint8(2), encoded(&message{Kind: kindDone, Result: other}, &message{Kind: kindAnswer, ID: 2, Err: remote(pyhook.ErrShort)}))
-	f.Add(false, false, uint8(0), encoded(&message{Kind: kindDone, Result: &resultMessage{Call: 1, Outcome: outcomeFailed}, Err: remote(pyhook.ErrShort)}))
+	f.Add(false, false, uint8(2), encoded(&message{Kind: kindDone, Result: other}, &message{Kind: kindAnswer, ID: 2, Err: remote(c10d.ErrShort)}))
+	f.Add(false, false, uint8(0), encoded(&message{Kind: kindDone, Result: &resultMessage{Call: 1, Outcome: outcomeFailed}, Err: remote(c10d.ErrShort)}))
 	// What would crash the trainer, or have it wait for ever, if nobody looked at it.
 	for _, m := range []*message{
 		{Kind: kindDone},
@@ -138,7 +138,7 @@ func composed(data []byte) (list []*message) {
 			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensor.DType(next()), Data: piece()}}
 		}
 		if set&32 != 0 {
-			m.Observed = &observation{Hook: uint64(next()), On: next()&1 != 0, Collective: &pyhook.Collective{Bucket: int(next())}}
+			m.Observed = &observation{Hook: uint64(next()), On: next()&1 != 0, Collective: &c10d.Collective{Bucket: int(next())}}
 		}
 		if set&8 != 0 {
 			m.Group = &groupMessage{Op: []string{"all_reduce", "broadcast", "all_gather", "barrier", "?"}[uint64(next())%5], Root: int(next())}
@@ -148,7 +148,7 @@ func composed(data []byte) (list []*message) {
 			m.Run = &runMessage{Call: uint64(next()), Hook: uint64(next()), Bucket: uint64(next())}
 		}
 		if set&16 != 0 {
-			m.Err = &remoteError{Text: "text", Kinds: []string{"?"}, Hook: &remoteHookError{Bucket: int(next())}}
+			m.Err = &remoteError{Text: "text", Codes: []c10d.Code{"?"}, Error: &remoteDetails{Bucket: int(next())}}
 			m.Hook, m.Started = &hookMessage{Spec: "noop"}, &startedMessage{Rank: int(next())}
 		}
 		list = append(list, m)
@@ -197,7 +197,7 @@ var ended = func() *exec.Cmd {
 func feedTrainer(t *testing.T, data []byte, files int) {
 	cfg := &Config{}
 	cfg.setDefaults()
-	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{7: {onCollective: func(pyhook.Collective) {}}}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
+	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{7: {onCollective: func(c10d.Collective) {}}}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
 	var err error
 	p.page, err = newRegion(0, mailboxBytes)
 	require.NoError(t, err)

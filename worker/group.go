@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/internal/ctxerr"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
-// Group is the workers' process group, as a trainer's pyhook.ProcessGroup: its
+// Group is the workers' process group, as a trainer's c10d.ProcessGroup: its
 // collectives run in the worker, in the order of their calls. Tensors of NewBuffer
 // are used where they are, others are copied there and back. It goes on after a
 // Restart.
@@ -37,26 +37,26 @@ func (g *Group) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	return g.worker.NewBuffer(dtype, n)
 }
 
-// AllReduce: see pyhook.ProcessGroup.
-func (g *Group) AllReduce(ctx context.Context, t *tensor.Tensor, op pyhook.ReduceOp) (*pyhook.Future, error) {
+// AllReduce: see c10d.ProcessGroup.
+func (g *Group) AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) (*c10d.Future[*tensor.Tensor], error) {
 	return g.collective(ctx, &groupMessage{Op: "all_reduce", Reduce: op}, []*tensor.Tensor{t}, 0, 1)
 }
 
-// Broadcast: see pyhook.ProcessGroup.
-func (g *Group) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*pyhook.Future, error) {
+// Broadcast: see c10d.ProcessGroup.
+func (g *Group) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*c10d.Future[*tensor.Tensor], error) {
 	return g.collective(ctx, &groupMessage{Op: "broadcast", Root: root}, []*tensor.Tensor{t}, 0, 1)
 }
 
-// AllGather: see pyhook.ProcessGroup.
-func (g *Group) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*pyhook.Future, error) {
+// AllGather: see c10d.ProcessGroup.
+func (g *Group) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
 	if len(out) != g.size {
-		return nil, g.fail("all_gather", fmt.Errorf("%w: %d outputs for %d ranks", pyhook.ErrGroup, len(out), g.size))
+		return nil, g.fail("all_gather", fmt.Errorf("%w: %d outputs for %d ranks", c10d.ErrGroup, len(out), g.size))
 	}
 	tensors := append(append([]*tensor.Tensor{}, out...), in)
 	return g.collective(ctx, &groupMessage{Op: "all_gather"}, tensors, len(out), len(out))
 }
 
-// Barrier: see pyhook.ProcessGroup.
+// Barrier: see c10d.ProcessGroup.
 func (g *Group) Barrier(ctx context.Context) error {
 	future, err := g.collective(ctx, &groupMessage{Op: "barrier"}, nil, 0, 0)
 	if err != nil {
@@ -78,31 +78,31 @@ func (g *Group) fail(op string, err error) error {
 // groupCall is a collective on its way.
 type groupCall struct {
 	call
-	g        *Group
-	tensors  []*tensor.Tensor // the trainer's
-	shared   []*tensor.Tensor // what the worker has of each; staged ones are our own
-	outputs  int              // that many of the first ones are written
-	value    pyhook.Value
-	complete func(pyhook.Value, error)
+	g       *Group
+	tensors []*tensor.Tensor // the trainer's
+	shared  []*tensor.Tensor // what the worker has of each; staged ones are our own
+	outputs int              // that many of the first ones are written
+	value   *tensor.Tensor
+	promise c10d.Promise[*tensor.Tensor]
 }
 
 // collective issues one. Of the tensors the first outputs are written; the one at
 // result is the future's value.
-func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensor.Tensor, result, outputs int) (*pyhook.Future, error) {
+func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensor.Tensor, result, outputs int) (*c10d.Future[*tensor.Tensor], error) {
 	if ctx.Err() != nil {
 		return nil, g.fail(m.Op, ctxerr.While(ctx, "not issued"))
 	}
 	p := g.worker.process()
 	c := &groupCall{call: call{hook: m.Op, bucket: -1}, g: g, tensors: tensors, outputs: outputs}
 	if result < len(tensors) {
-		c.value = pyhook.TensorValue(tensors[result])
+		c.value = tensors[result]
 	}
 	if err := c.stage(ctx, p, m); err != nil {
 		c.free()
 		return nil, g.fail(m.Op, err)
 	}
-	future, complete := pyhook.NewFutureAt(func(err error) error { return g.fail(m.Op, err) })
-	c.complete, c.done = complete, c.finished
+	c.promise.Init(nil, func(err error) error { return g.fail(m.Op, err) })
+	c.done = c.finished
 	unmap, err := p.open(&c.call)
 	if err != nil {
 		c.free()
@@ -121,7 +121,7 @@ func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tens
 		}
 		return nil, g.fail(m.Op, err)
 	}
-	return future, nil
+	return c.promise.Future(), nil
 }
 
 // stage makes sure that all tensors are in shared memory.
@@ -162,10 +162,10 @@ func (c *groupCall) finished(a answer) {
 	}
 	c.free()
 	if err != nil {
-		c.complete(pyhook.Value{}, c.g.fail(c.hook, err))
+		c.promise.Complete(nil, c.g.fail(c.hook, err))
 		return
 	}
-	c.complete(c.value, nil)
+	c.promise.Complete(c.value, nil)
 }
 
 func (c *groupCall) free() {
@@ -177,6 +177,6 @@ func (c *groupCall) free() {
 }
 
 var (
-	_ pyhook.ProcessGroup    = (*Group)(nil)
-	_ pyhook.BufferAllocator = (*Group)(nil)
+	_ c10d.ProcessGroup    = (*Group)(nil)
+	_ c10d.BufferAllocator = (*Group)(nil)
 )

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -37,10 +38,10 @@ type HookConfig struct {
 	// and hooks that take parameters, by name, shape, dtype, attributes and, if they
 	// have Data, with their values: pyhook.HookConfig.Parameters. They must stay open
 	// as long as the hook.
-	Parameters []*pyhook.Parameter
+	Parameters []*c10d.Parameter
 }
 
-// Hook is a Python hook in the worker: a pyhook.CommHook for package ddp, which runs
+// Hook is a Python hook in the worker: a c10d.CommHook for package ddp, which runs
 // it as it runs a pyhook.PythonCommHook.
 type Hook struct {
 	worker *Worker
@@ -57,7 +58,7 @@ type Hook struct {
 	underway  int   // calls
 	touched   []*rollback
 	// onCollective is told of each; nil: nobody asked.
-	onCollective func(pyhook.Collective)
+	onCollective func(c10d.Collective)
 	snapshots    []snapshot // the last two
 	saving       *saving    // of the last snapshot; nil: none was made
 }
@@ -71,12 +72,12 @@ type loaded struct {
 
 // rollback is a bucket of the last step, with what it held.
 type rollback struct {
-	bucket *pyhook.GradBucket
+	bucket *c10d.GradBucket
 	shared *sharedBucket
 }
 
 // NewHook loads a hook in the worker, by a spec as of pyhook.Runtime.LoadHook. The
-// error is a *pyhook.HookError, or an *Error if the worker failed.
+// error is a *c10d.Error, or an *Error if the worker failed.
 func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 	h := &Hook{worker: w, id: w.newID(), spec: spec, cfg: cfg}
 	switch state := cfg.State.(type) {
@@ -113,15 +114,15 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 func (h *Hook) load(ctx context.Context, p *process) error {
 	params, err := h.worker.introduceParameters(ctx, p, h.cfg.Parameters)
 	if err != nil {
-		return h.fail(nil, pyhook.ErrLoad, err)
+		return h.fail(nil, c10d.ErrLoad, err)
 	}
 	hook := &hookMessage{ID: h.id, Spec: h.spec, State: h.state, Params: params, Futures: h.cfg.Futures}
 	m, err := p.ask(ctx, "loading hook "+h.spec, 0, &message{Kind: kindHook, Hook: hook}, nil)
 	if err != nil {
-		return h.fail(nil, pyhook.ErrLoad, err)
+		return h.fail(nil, c10d.ErrLoad, err)
 	}
 	if m.Hook == nil {
-		return h.fail(nil, pyhook.ErrLoad, errors.New("the worker answered without the hook"))
+		return h.fail(nil, c10d.ErrLoad, errors.New("the worker answered without the hook"))
 	}
 	h.loaded.Store(&loaded{m.Hook.Name, m.Hook.Independent, m.Hook.Order.local()})
 	return nil
@@ -135,7 +136,7 @@ func (h *Hook) Name() string {
 	return h.spec
 }
 
-// Independent: see pyhook.IndependentHook.
+// Independent: see c10d.IndependentHook.
 func (h *Hook) Independent() (bool, error) {
 	l := h.loaded.Load()
 	if l == nil {
@@ -170,43 +171,41 @@ func (h *Hook) Close() {
 }
 
 // fail makes err an error of the hook, unless it says itself whose it is.
-func (h *Hook) fail(b *pyhook.GradBucket, kind, err error) error {
+func (h *Hook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
 	bucket := -1
 	if b != nil {
 		bucket = b.Index()
 	}
 	var mine *Error
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	switch {
 	case errors.As(err, &mine):
 		return mine.at(h.Name(), bucket)
 	case errors.As(err, &hook):
 		return err
-	case errors.Is(err, pyhook.ErrClosed) || errors.Is(err, tensor.ErrClosed):
-		return hookFailure(h.Name(), h.worker.cfg.rank, bucket, pyhook.ErrClosed, err, "close it after the last future of its calls is done")
+	case errors.Is(err, c10d.ErrClosed) || errors.Is(err, tensor.ErrClosed):
+		return hookFailure(h.Name(), h.worker.cfg.rank, bucket, c10d.ErrClosed, err, "close it after the last future of its calls is done")
 	}
-	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, ended) {
-			kind = ended
-		}
+	if ended := c10d.ContextCode(err); ended != "" {
+		code = ended
 	}
-	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, kind, err, "the cause is in the text; a lone rank may call the hook again, several after Restart on every rank")
+	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, code, err, "the cause is in the text; a lone rank may call the hook again, several after Restart on every rank")
 }
 
 // RunHook calls hook(state, bucket) in the worker, and returns when the hook has:
-// see pyhook.CommHook. A buffer that NewBuffer made is used where it is; any other is
+// see c10d.CommHook. A buffer that NewBuffer made is used where it is; any other is
 // copied there and its result back. If ctx ends before the call is done, the worker
 // is ended (but see Config.KeepOnCancel).
 //
-// The error, also the future's, is a *pyhook.HookError where the hook failed and the
+// The error, also the future's, is a *c10d.Error where the hook failed and the
 // worker goes on, or an *Error where the worker did not.
-func (h *Hook) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
+func (h *Hook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	future, _, err := h.run(ctx, b, false)
 	return future, err
 }
 
-// RunHookChained: see pyhook.ChainedHook.
-func (h *Hook) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, pyhook.Chain, error) {
+// RunHookChained: see c10d.ChainedHook.
+func (h *Hook) RunHookChained(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	future, c, err := h.run(ctx, b, true)
 	if err != nil {
 		return nil, nil, err
@@ -214,13 +213,13 @@ func (h *Hook) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (*pyhoo
 	return future, c, nil
 }
 
-// ParseHookResult: see pyhook.CommHook. The bucket's own buffer comes as its Alias.
-func (h *Hook) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
-	t := v.Tensor()
-	if t == nil {
-		return nil, h.fail(nil, pyhook.ErrBadResult, errors.New("not the value of a future of a worker's hook"))
+// ParseHookResult: see c10d.CommHook. The bucket's own buffer comes as its Alias.
+func (h *Hook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	t, ok := r.(c10d.TensorResult)
+	if !ok {
+		return nil, h.fail(b, c10d.ErrBadResult, errors.New("not the result of a future of a worker's hook"))
 	}
-	return t.Alias()
+	return t.Tensor.Alias()
 }
 
 // NewBuffer: see Worker.NewBuffer.
@@ -229,14 +228,14 @@ func (h *Hook) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 }
 
 // begin counts the call in, and keeps what Rollback needs.
-func (h *Hook) begin(ctx context.Context, b *pyhook.GradBucket, s *sharedBucket) error {
+func (h *Hook) begin(ctx context.Context, b *c10d.GradBucket, s *sharedBucket) error {
 	if err := h.saved(ctx); err != nil {
 		return err
 	}
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
-		return fmt.Errorf("the hook: %w", pyhook.ErrClosed)
+		return fmt.Errorf("the hook: %w", c10d.ErrClosed)
 	}
 	if b.Index() == 0 {
 		h.reduced, h.touched = 0, nil
@@ -268,10 +267,10 @@ func (h *Hook) Rollback() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.cfg.Rollback {
-		return h.fail(nil, pyhook.ErrBadArguments, errors.New("the hook was made without HookConfig.Rollback"))
+		return h.fail(nil, c10d.ErrBadArguments, errors.New("the hook was made without HookConfig.Rollback"))
 	}
 	if h.underway > 0 {
-		return h.fail(nil, pyhook.ErrBucket, fmt.Errorf("%d calls are under way: Restart the worker before", h.underway))
+		return h.fail(nil, c10d.ErrBucket, fmt.Errorf("%d calls are under way: Restart the worker before", h.underway))
 	}
 	for _, r := range h.touched {
 		r.shared.mu.Lock()
@@ -281,7 +280,7 @@ func (h *Hook) Rollback() error {
 		}
 		r.shared.mu.Unlock()
 		if err != nil {
-			return h.fail(r.bucket, pyhook.ErrBucket, err)
+			return h.fail(r.bucket, c10d.ErrBucket, err)
 		}
 	}
 	h.touched = nil
@@ -289,6 +288,6 @@ func (h *Hook) Rollback() error {
 }
 
 var (
-	_ pyhook.IndependentHook = (*Hook)(nil)
-	_ pyhook.BufferAllocator = (*Hook)(nil)
+	_ c10d.IndependentHook = (*Hook)(nil)
+	_ c10d.BufferAllocator = (*Hook)(nil)
 )

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
@@ -45,7 +46,7 @@ func TestHooksRunOnTheTrainersMemory(t *testing.T) {
 			defer future.Close()
 			value, err := future.Wait(soon(t))
 			require.NoError(t, err)
-			result, err := h.ParseHookResult(value)
+			result, err := h.ParseHookResult(b, value)
 			require.NoError(t, err)
 			assert.Equal(t, c.same, result.Data() == b.Buffer().Data())
 			assert.Equal(t, []float32{1, 2, 3}, floats(t, b.Buffer()), "nobody but ddp writes the results")
@@ -60,16 +61,16 @@ func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
 		kind error
 		text string
 	}{
-		{"hooks:raises", pyhook.ErrRaised, "out of cheese"},
-		{"hooks:none", pyhook.ErrNoneResult, "None"},
-		{"hooks:short", pyhook.ErrShort, ""},
-		{"hooks:fails", pyhook.ErrFutureFailed, "no cheese"},
+		{"hooks:raises", c10d.ErrRaised, "out of cheese"},
+		{"hooks:none", c10d.ErrNoneResult, "None"},
+		{"hooks:short", c10d.ErrShort, ""},
+		{"hooks:fails", c10d.ErrFutureFailed, "no cheese"},
 	} {
 		t.Run(c.spec, func(t *testing.T) {
 			h := hook(t, w, c.spec, worker.HookConfig{})
 			b := bucket(t, w, 1, 2, 3)
 			_, err := reduce(soon(t), h, b)
-			var failed *pyhook.HookError
+			var failed *c10d.Error
 			require.ErrorAs(t, err, &failed)
 			assert.ErrorIs(t, err, c.kind)
 			assert.Equal(t, 0, failed.Rank)
@@ -88,14 +89,14 @@ func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
 	})
 	t.Run("a hook that is not there", func(t *testing.T) {
 		_, err := w.NewHook("hooks:nowhere", worker.HookConfig{})
-		assert.ErrorIs(t, err, pyhook.ErrNoAttribute)
+		assert.ErrorIs(t, err, c10d.ErrNoAttribute)
 	})
 	t.Run("a closed bucket", func(t *testing.T) {
 		b := bucket(t, w, 1)
 		b.Close()
 		b.Buffer().Close()
 		_, err := reduce(soon(t), hook(t, w, "noop", worker.HookConfig{}), b)
-		assert.ErrorIs(t, err, pyhook.ErrClosed)
+		assert.ErrorIs(t, err, c10d.ErrClosed)
 	})
 }
 
@@ -114,7 +115,7 @@ func TestStatesAreMadeSavedAndRestoredInTheWorker(t *testing.T) {
 	got, err = reduce(soon(t), h, b)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{7, 7}, got)
-	assert.ErrorIs(t, h.LoadState(bytes.NewReader([]byte("no state"))), pyhook.ErrStateCorrupt)
+	assert.ErrorIs(t, h.LoadState(bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
 
 	plain := hook(t, w, "hooks:scaled", worker.HookConfig{State: map[string]any{"factor": 2.5, "more": []any{1, "x", nil}}})
 	copy(floats(t, b.Buffer()), []float32{2, 4})
@@ -127,7 +128,7 @@ func TestAHookMayAskForNCCLsFormsOfFuturesAlsoAfterARestart(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	b := bucket(t, w, 3, 4)
 	_, err := reduce(soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
-	require.ErrorIs(t, err, pyhook.ErrShort, "gloo's form")
+	require.ErrorIs(t, err, c10d.ErrShort, "gloo's form")
 	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.NCCL})
 	for range 2 {
 		got, err := reduce(soon(t), h, b)
@@ -149,11 +150,11 @@ func TestHooksSeeTheParameters(t *testing.T) {
 			require.NoError(t, err)
 			defer data.Close()
 			copy(floats(t, data), []float32{3, 4})
-			p := &pyhook.Parameter{Name: "p", Shape: []int64{2}, DType: tensor.Float32, Data: data}
+			p := &c10d.Parameter{Name: "p", Shape: []int64{2}, DType: tensor.Float32, Data: data}
 			buffer, err := w.NewBuffer(tensor.Float32, 2)
 			require.NoError(t, err)
 			defer buffer.Close()
-			b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*pyhook.Parameter{p}})
+			b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*c10d.Parameter{p}})
 			require.NoError(t, err)
 			defer b.Close()
 			read := hook(t, w, "hooks:weights", worker.HookConfig{})
@@ -188,7 +189,7 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 				b := bucket(t, map[bool]*worker.Worker{true: workers[rank], false: nil}[shared], values...)
 				return b.Buffer()
 			}
-			wait := func(future *pyhook.Future, err error) {
+			wait := func(future *c10d.Future[*tensor.Tensor], err error) {
 				if assert.NoError(t, err) {
 					_, err = future.Wait(soon(t))
 					assert.NoError(t, err)
@@ -197,7 +198,7 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 			}
 			a, b := make(float32(rank), 1), make(float32(rank)+5, 1)
 			// Two at once, in one order.
-			first, err := g.AllReduce(soon(t), a, pyhook.Sum)
+			first, err := g.AllReduce(soon(t), a, c10d.Sum)
 			if err != nil {
 				return err
 			}
@@ -211,7 +212,7 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 			assert.Equal(t, []float32{1, 1}, floats(t, out[1]))
 			assert.Equal(t, []any{rank, 2, "gloo"}, []any{g.Rank(), g.Size(), g.Backend()})
 			_, err = g.Broadcast(soon(t), a, 7)
-			assert.ErrorIs(t, err, pyhook.ErrGroup)
+			assert.ErrorIs(t, err, c10d.ErrGroup)
 			return g.Barrier(soon(t))
 		}) {
 			require.NoError(t, err)

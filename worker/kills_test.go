@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/deep"
 	"pyhook/worker"
@@ -228,7 +228,7 @@ func (tr *trainer) restart(ctx context.Context) (int, error) {
 		}
 		tr.failed++
 		var failed *worker.Error
-		var hook *pyhook.HookError
+		var hook *c10d.Error
 		if try == 20 || ctx.Err() != nil || !errors.As(err, &failed) && !errors.As(err, &hook) {
 			return 0, fmt.Errorf("Restart, try %d: %w", try, err)
 		}

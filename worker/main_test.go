@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
@@ -110,7 +110,7 @@ func soon(t testing.TB) context.Context {
 }
 
 // bucket makes a float32 bucket of shared memory, or of other memory.
-func bucket(t testing.TB, w *worker.Worker, values ...float32) *pyhook.GradBucket {
+func bucket(t testing.TB, w *worker.Worker, values ...float32) *c10d.GradBucket {
 	t.Helper()
 	var buffer *tensor.Tensor
 	var err error
@@ -123,7 +123,7 @@ func bucket(t testing.TB, w *worker.Worker, values ...float32) *pyhook.GradBucke
 	t.Cleanup(buffer.Close)
 	copy(floats(t, buffer), values)
 	n := int64(len(values))
-	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{n}, Sizes: [][]int64{{n}}})
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	return b
@@ -146,7 +146,7 @@ func hook(t testing.TB, w *worker.Worker, spec string, cfg worker.HookConfig) *w
 }
 
 // reduce calls the hook and returns what came of it.
-func reduce(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket) ([]float32, error) {
+func reduce(ctx context.Context, h c10d.CommHook, b *c10d.GradBucket) ([]float32, error) {
 	future, err := h.RunHook(ctx, b)
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func reduce(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket) ([]flo
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	if err != nil {
 		return nil, err
 	}

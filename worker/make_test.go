@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
@@ -17,12 +18,12 @@ func TestWorker_NewHook_WithParameters(t *testing.T) {
 	values, err := tensor.FromSlice([]float32{3, 4}) // not in shared memory
 	require.NoError(t, err)
 	defer values.Close()
-	params := []*pyhook.Parameter{
+	params := []*c10d.Parameter{
 		{Name: "fc.weight", Shape: []int64{2}, DType: tensor.Float32, Data: values},
 		{Name: "fc.bias", Shape: []int64{1}, DType: tensor.Float32, Attributes: map[string]any{"is_shared_mp": true}},
 	}
-	b := func(t *testing.T, params ...*pyhook.Parameter) *pyhook.GradBucket {
-		cfg := pyhook.BucketConfig{Count: 1, Parameters: params}
+	b := func(t *testing.T, params ...*c10d.Parameter) *c10d.GradBucket {
+		cfg := c10d.BucketConfig{Count: 1, Parameters: params}
 		var total int64
 		for _, p := range params {
 			cfg.Offsets, cfg.Lengths, cfg.Sizes = append(cfg.Offsets, total), append(cfg.Lengths, p.Shape[0]), append(cfg.Sizes, p.Shape)
@@ -32,7 +33,7 @@ func TestWorker_NewHook_WithParameters(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(buffer.Close)
 		cfg.Buffer = buffer
-		made, err := pyhook.NewGradBucket(cfg)
+		made, err := c10d.NewGradBucket(cfg)
 		require.NoError(t, err)
 		t.Cleanup(made.Close)
 		return made
@@ -61,12 +62,12 @@ func TestWorker_NewHook_WithParameters(t *testing.T) {
 	t.Run("a whole float is an int, and PowerSGD has a state", func(t *testing.T) {
 		hook(t, w, "powersgd", worker.HookConfig{})
 		_, err := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2.5}}})
-		require.ErrorIs(t, err, pyhook.ErrBadArguments)
+		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		hook(t, w, "powersgd", worker.HookConfig{State: pyhook.StateSpec{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2.0}}})
 	})
 	t.Run("none of nil", func(t *testing.T) {
-		_, err := w.NewHook("made:Stats()", worker.HookConfig{Parameters: []*pyhook.Parameter{nil}})
-		require.ErrorIs(t, err, pyhook.ErrLoad)
+		_, err := w.NewHook("made:Stats()", worker.HookConfig{Parameters: []*c10d.Parameter{nil}})
+		require.ErrorIs(t, err, c10d.ErrLoad)
 		require.ErrorContains(t, err, "parameter 0 is nil")
 	})
 }

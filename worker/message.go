@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -117,7 +118,7 @@ type hookMessage struct {
 	Futures pyhook.FutureForms
 	// In the answer:
 	Name        string
-	Independent bool         // pyhook.IndependentHook's
+	Independent bool         // c10d.IndependentHook's
 	Order       *remoteError // why that is not known
 }
 
@@ -146,7 +147,7 @@ const (
 
 type groupMessage struct {
 	Op      string // "all_reduce", "broadcast", "all_gather", "barrier"
-	Reduce  pyhook.ReduceOp
+	Reduce  c10d.ReduceOp
 	Root    int
 	Tensors []tensorMessage // of all_gather: the outputs, then the input
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/worker"
 )
 
@@ -56,9 +56,11 @@ func TestNeedsRestart(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestNeedsRestart_Kinds(t *testing.T) {
-	failed := func(kind error) error { return fmt.Errorf("step 3: %w", &worker.Error{Kind: kind}) }
-	hook := func(kind error) error { return &ddp.StepError{Err: &pyhook.HookError{Kind: kind}} }
+func TestNeedsRestart_Codes(t *testing.T) {
+	failed := func(code c10d.Code) error { return fmt.Errorf("step 3: %w", &worker.Error{Code: code}) }
+	hook := func(code c10d.Code, also ...c10d.Code) error {
+		return &ddp.StepError{Err: &c10d.Error{Code: code, Also: also}}
+	}
 	for text, c := range map[string]struct {
 		err  error
 		want bool
@@ -68,9 +70,9 @@ func TestNeedsRestart_Kinds(t *testing.T) {
 		"a stopped worker": {failed(worker.ErrStopped), true},
 		"no start":         {failed(worker.ErrStart), false},
 		"no more restarts": {failed(worker.ErrNoRestart), false},
-		"a lost peer":      {hook(fmt.Errorf("%w: %w", pyhook.ErrRaised, pyhook.ErrPeer)), true},
+		"a lost peer":      {hook(c10d.ErrRaised, c10d.ErrPeer), true},
 		"out of step":      {&ddp.OutOfStepError{Cause: errors.New("a hook failed")}, true},
-		"an exception":     {hook(pyhook.ErrRaised), false},
+		"an exception":     {hook(c10d.ErrRaised), false},
 		"a context":        {context.Canceled, false},
 	} {
 		assert.Equal(t, c.want, worker.NeedsRestart(c.err), text)

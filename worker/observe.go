@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 )
 
 // observation is of a hook's collectives: the trainer asks with On, the worker tells
@@ -12,14 +12,14 @@ import (
 type observation struct {
 	Hook       uint64
 	On         bool
-	Collective *pyhook.Collective
+	Collective *c10d.Collective
 }
 
-// Observe tells on of every collective that the hook issues from now on, also after a
-// Restart: see pyhook.PythonCommHook.Observe. on runs on a goroutine that reads what
+// TraceCollectives tells on of every collective that the hook issues from now on, also after a
+// Restart: see c10d.TracedHook. on runs on a goroutine that reads what
 // the worker sends, so it must be short; the last collectives of a step may come a
 // moment after its futures. nil ends it. Not while a call is inside.
-func (h *Hook) Observe(on func(pyhook.Collective)) error {
+func (h *Hook) TraceCollectives(on func(c10d.Collective)) error {
 	h.mu.Lock()
 	h.onCollective = on
 	h.mu.Unlock()
@@ -44,7 +44,7 @@ func (h *Hook) observe(ctx context.Context, p *process) error {
 	p.observers[h.id] = h
 	p.mu.Unlock()
 	if _, err := p.ask(ctx, "observing hook "+h.Name(), 0, &message{Kind: kindObserve, Observed: &observation{Hook: h.id, On: true}}, nil); err != nil {
-		return h.fail(nil, pyhook.ErrBadArguments, err)
+		return h.fail(nil, c10d.ErrBadArguments, err)
 	}
 	return nil
 }
@@ -69,12 +69,12 @@ func (p *process) observed(o *observation) {
 func (s *server) observe(m *observation) error {
 	hook := find(s, s.hooks, m.Hook)
 	if hook == nil {
-		return fmt.Errorf("hook %d: %w", m.Hook, pyhook.ErrClosed)
+		return fmt.Errorf("hook %d: %w", m.Hook, c10d.ErrClosed)
 	}
 	if !m.On {
-		return hook.Observe(nil)
+		return hook.TraceCollectives(nil)
 	}
-	return hook.Observe(func(c pyhook.Collective) {
+	return hook.TraceCollectives(func(c c10d.Collective) {
 		_ = s.wire.send(&message{Kind: kindObserve, Observed: &observation{Hook: m.Hook, Collective: &c}}, nil)
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
-	"pyhook/timeline"
 	"pyhook/worker"
 )
 
@@ -22,7 +21,7 @@ func TestTheTimelineHasTheCollectivesOfWorkersHooks(t *testing.T) {
 		}
 		defer h.Close()
 		params := model()
-		record := timeline.New(0)
+		record := ddp.NewTimeline(0)
 		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap, Timeline: record})
 		if err != nil {
 			return err

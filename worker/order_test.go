@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/worker"
 )
 
@@ -19,11 +19,11 @@ func TestHookIndependentIsWhatTheWorkersHookSays(t *testing.T) {
 	}
 	h := hook(t, w, "hooks:sideways", worker.HookConfig{})
 	_, err := h.Independent()
-	require.ErrorIs(t, err, pyhook.ErrOrder)
-	require.ErrorIs(t, err, pyhook.ErrLoad)
-	var of *pyhook.HookError
+	require.ErrorIs(t, err, c10d.ErrOrder)
+	require.ErrorIs(t, err, c10d.ErrLoad)
+	var of *c10d.Error
 	require.ErrorAs(t, err, &of)
-	assert.Equal(t, h.Name(), of.Hook)
+	assert.Equal(t, "hook "+h.Name(), of.Op)
 }
 
 func TestHookRunHookFailsWhereACollectiveFailsUnseen(t *testing.T) {
@@ -32,7 +32,7 @@ func TestHookRunHookFailsWhereACollectiveFailsUnseen(t *testing.T) {
 	b := bucket(t, w, 1, 2, 3)
 	says := func(err error) {
 		t.Helper()
-		require.ErrorIs(t, err, pyhook.ErrCollective)
+		require.ErrorIs(t, err, c10d.ErrCollective)
 		require.ErrorContains(t, err, "all_reduce, which the hook issued and did not look at, failed")
 		require.ErrorContains(t, err, h.Name())
 	}

@@ -151,7 +151,7 @@ func (p *process) fail() {
 	p.mu.Lock()
 	e := p.why
 	if e == nil {
-		e = &Error{Kind: ErrExited}
+		e = &Error{Code: ErrExited}
 	}
 	state := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	e.ExitCode = p.cmd.ProcessState.ExitCode()
@@ -161,7 +161,7 @@ func (p *process) fail() {
 	switch {
 	case p.why != nil:
 	case state.Signaled():
-		e.Kind, e.Detail = ErrCrashed, signalText(e.Signal)
+		e.Code, e.Detail = ErrCrashed, signalText(e.Signal)
 	default:
 		e.Detail = fmt.Sprintf("with code %d", e.ExitCode)
 	}
@@ -208,7 +208,7 @@ func (p *process) kill(why *Error, dump bool) {
 func (p *process) stop() {
 	p.mu.Lock()
 	if p.why == nil {
-		p.why = &Error{Kind: ErrStopped}
+		p.why = &Error{Code: ErrStopped}
 	}
 	p.mu.Unlock()
 	_ = p.wire.send(&message{Kind: kindStop}, nil)
@@ -222,7 +222,7 @@ func (p *process) stop() {
 			break
 		}
 	}
-	p.kill(&Error{Kind: ErrStopped}, false)
+	p.kill(&Error{Code: ErrStopped}, false)
 }
 
 // isEnding says whether Python is at its own end there: threads are waited for, say.

@@ -1,9 +1,9 @@
 package worker
 
 import (
-	"context"
 	"errors"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -11,39 +11,17 @@ import (
 // remoteError is an error on its way from the worker to the trainer.
 type remoteError struct {
 	Text   string
-	Kinds  []string
+	Codes  []c10d.Code // that errors.Is finds in it
 	Python *pyhook.PythonError
-	Hook   *remoteHookError
+	Error  *remoteDetails // of a *c10d.Error
 }
 
-type remoteHookError struct {
-	Hook         string
-	Rank, Bucket int
-	Kind         string
-	Detail, Hint string
-}
-
-// kinds are what errors.Is tells apart, and finds on this side too. They travel by
-// their texts, which are all different.
-var kinds = []error{
-	pyhook.ErrRaised, pyhook.ErrInterrupted, pyhook.ErrSparseGradient, pyhook.ErrNotFuture, pyhook.ErrNoneResult, pyhook.ErrFutureFailed, pyhook.ErrBadResult,
-	pyhook.ErrNotTensor, pyhook.ErrShort, pyhook.ErrSparse, pyhook.ErrMeta, pyhook.ErrDevice, pyhook.ErrLayout,
-	pyhook.ErrComplex, pyhook.ErrNonFinite, pyhook.ErrBucket, pyhook.ErrLoad, pyhook.ErrBadSpec, pyhook.ErrNoModule,
-	pyhook.ErrNoAttribute, pyhook.ErrNotCallable, pyhook.ErrArity, pyhook.ErrImportFailed, pyhook.ErrBadArguments,
-	pyhook.ErrNeverFuture, pyhook.ErrCollective, pyhook.ErrOrder, pyhook.ErrGroup, pyhook.ErrPeer, pyhook.ErrJoinTimeout, pyhook.ErrRank, pyhook.ErrWorldSize,
-	pyhook.ErrAddress, pyhook.ErrPortInUse, pyhook.ErrNotAStore, pyhook.ErrOutOfStep, pyhook.ErrTorchVersion, pyhook.ErrClosed, pyhook.ErrRunning, pyhook.ErrExitTimeout, pyhook.ErrState, pyhook.ErrStateUnsafe,
-	pyhook.ErrStateCorrupt, pyhook.ErrStateVersion, pyhook.ErrStateClass, pyhook.ErrStateRank, pyhook.ErrStateBuckets, tensor.ErrClosed,
-	context.Canceled, context.DeadlineExceeded,
-}
-
-// kindNamed returns the kind with a text, or nil.
-func kindNamed(text string) error {
-	for _, kind := range kinds {
-		if kind.Error() == text {
-			return kind
-		}
-	}
-	return nil
+type remoteDetails struct {
+	Op                   string
+	Rank, Bucket         int
+	Code                 c10d.Code
+	Also                 []c10d.Code
+	Detail, Hint, Stacks string
 }
 
 // remote makes err ready to travel; nil stays nil.
@@ -51,43 +29,37 @@ func remote(err error) *remoteError {
 	if err == nil {
 		return nil
 	}
-	r := &remoteError{Text: err.Error()}
-	for _, kind := range kinds {
-		if errors.Is(err, kind) {
-			r.Kinds = append(r.Kinds, kind.Error())
-		}
+	r := &remoteError{Text: err.Error(), Codes: c10d.CodesOf(err)}
+	if errors.Is(err, tensor.ErrClosed) && !errors.Is(err, c10d.ErrClosed) {
+		r.Codes = append(r.Codes, c10d.ErrClosed)
 	}
 	errors.As(err, &r.Python)
-	var hook *pyhook.HookError
-	if errors.As(err, &hook) {
-		r.Hook = &remoteHookError{hook.Hook, hook.Rank, hook.Bucket, hook.Kind.Error(), hook.Detail, hook.Hint}
+	var e *c10d.Error
+	if errors.As(err, &e) {
+		r.Error = &remoteDetails{e.Op, e.Rank, e.Bucket, e.Code, e.Also, e.Detail, e.Hint, e.Stacks}
 	}
 	return r
 }
 
-// local makes the error that remote was given, as far as it can be told apart.
+// local makes the error that remote was given, as far as errors.Is and errors.As tell it apart.
 func (r *remoteError) local() error {
 	if r == nil {
 		return nil
 	}
 	plain := &pyhookError{text: r.Text}
-	for _, name := range r.Kinds {
-		plain.kinds = append(plain.kinds, kindNamed(name))
+	for _, code := range r.Codes {
+		plain.causes = append(plain.causes, code)
 	}
-	kinds := plain.kinds
 	if r.Python != nil {
-		plain.kinds = append(plain.kinds, r.Python)
+		plain.causes = append(plain.causes, r.Python)
 	}
-	if r.Hook == nil {
+	if r.Error == nil {
 		return plain
 	}
-	kind := kindNamed(r.Hook.Kind)
-	if kind == nil { // of several, as where a hook raised since a peer is gone
-		kind = &pyhookError{text: r.Hook.Kind, kinds: kinds}
-	}
-	e := &pyhook.HookError{Hook: r.Hook.Hook, Rank: r.Hook.Rank, Bucket: r.Hook.Bucket, Kind: kind, Detail: r.Hook.Detail, Hint: r.Hook.Hint, Err: plain}
-	if r.Python != nil {
-		e.Err = r.Python
+	e := &c10d.Error{Op: r.Error.Op, Rank: r.Error.Rank, Bucket: r.Error.Bucket, Code: r.Error.Code, Also: r.Error.Also,
+		Detail: r.Error.Detail, Hint: r.Error.Hint, Stacks: r.Error.Stacks, Err: plain}
+	if e.Error() != r.Text { // it was the cause of another
+		return &pyhookError{text: r.Text, causes: []error{e}}
 	}
 	return e
 }

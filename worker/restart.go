@@ -8,7 +8,7 @@ import (
 	"io"
 	"slices"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -93,7 +93,7 @@ func (h *Hook) saved(ctx context.Context) error {
 func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
 	m, err := p.ask(ctx, "saving hook "+h.Name(), 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
 	if err != nil {
-		return nil, h.fail(nil, pyhook.ErrState, err)
+		return nil, h.fail(nil, c10d.ErrState, err)
 	}
 	return m.Bytes, nil
 }
@@ -121,7 +121,7 @@ func (h *Hook) LoadState(r io.Reader) error {
 func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {
 	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted, Own: own}
 	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
-		return h.fail(nil, pyhook.ErrState, err)
+		return h.fail(nil, c10d.ErrState, err)
 	}
 	return nil
 }
@@ -143,11 +143,11 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 	w.mu.Unlock()
 	switch limit := w.cfg.Restarts; {
 	case closed:
-		return Recovery{}, w.restartError(ErrNoRestart, pyhook.ErrClosed)
+		return Recovery{}, w.restartError(ErrNoRestart, c10d.ErrClosed)
 	case limit < 0, limit > 0 && times >= limit:
 		return Recovery{}, w.restartError(ErrNoRestart, fmt.Errorf("Config.Restarts is %d", limit))
 	}
-	former.kill(&Error{Kind: ErrStopped}, false)
+	former.kill(&Error{Code: ErrStopped}, false)
 	p, err := w.launch(ctx)
 	if err != nil {
 		return Recovery{}, err
@@ -169,7 +169,7 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		}
 	}
 	if err != nil {
-		p.kill(&Error{Kind: ErrStopped, Detail: "its restart failed", Err: err}, false)
+		p.kill(&Error{Code: ErrStopped, Detail: "its restart failed", Err: err}, false)
 		return Recovery{}, err
 	}
 	w.generation.Add(1)
@@ -178,20 +178,20 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 
 // NeedsRestart says whether err, of a hook call, a collective or ddp.Reducer's Wait, left the
 // workers' group unusable, so that every rank must call Restart: this rank's worker failed (an
-// *Error), another rank or the way to it is gone (pyhook.ErrPeer), or a step failed here while
-// others may be in it still (pyhook.ErrOutOfStep). It is false for what Restart cannot mend: a
+// *Error), another rank or the way to it is gone (c10d.ErrPeer), or a step failed here while
+// others may be in it still (c10d.ErrOutOfStep). It is false for what Restart cannot mend: a
 // worker that does not start (ErrStart, ErrNotArmed), ErrNoRestart, ErrSnapshot, and an exception
 // of the hook's own, which the next step may raise again.
 func NeedsRestart(err error) bool {
 	var failed *Error
 	if errors.As(err, &failed) {
-		return !slices.Contains([]error{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, failed.Kind)
+		return !slices.Contains([]c10d.Code{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, failed.Code)
 	}
-	return errors.Is(err, pyhook.ErrPeer) || errors.Is(err, pyhook.ErrOutOfStep)
+	return errors.Is(err, c10d.ErrPeer) || errors.Is(err, c10d.ErrOutOfStep)
 }
 
-func (w *Worker) restartError(kind, err error) error {
-	return &Error{Rank: w.cfg.rank, Bucket: -1, Kind: kind, Detail: err.Error(), ExitCode: -1, Err: err}
+func (w *Worker) restartError(code c10d.Code, err error) error {
+	return &Error{Rank: w.cfg.rank, Bucket: -1, Code: code, Detail: err.Error(), ExitCode: -1, Err: err}
 }
 
 // recover agrees with the other ranks on the snapshot to go on from.

@@ -5,47 +5,49 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"pyhook/c10d"
 	"pyhook/internal/ctxerr"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
 // hookCall is one call of a hook, as the trainer sees it.
 type hookCall struct {
 	call
-	h        *Hook
-	p        *process
-	b        *pyhook.GradBucket
-	ctx      context.Context
-	memory   *tensor.Tensor // that the worker works on
-	future   *pyhook.Future
-	complete func(pyhook.Value, error)
-	over     atomic.Bool
-	closed   atomic.Bool                 // its chain is
-	unwatch  atomic.Pointer[func() bool] // stops watching ctx
+	h       *Hook
+	p       *process
+	b       *c10d.GradBucket
+	ctx     context.Context
+	memory  *tensor.Tensor // that the worker works on
+	promise c10d.Promise[c10d.Result]
+	over    atomic.Bool
+	closed  atomic.Bool                 // its chain is
+	unwatch atomic.Pointer[func() bool] // stops watching ctx
 }
 
 // run calls the hook, and waits for the call but not for its future.
-func (h *Hook) run(ctx context.Context, b *pyhook.GradBucket, chained bool) (*pyhook.Future, *chain, error) {
+func (h *Hook) run(ctx context.Context, b *c10d.GradBucket, chained bool) (*c10d.Future[c10d.Result], *chain, error) {
 	if ctx.Err() != nil {
-		return nil, nil, h.fail(b, pyhook.ErrRaised, ctxerr.While(ctx, "not called"))
+		return nil, nil, h.fail(b, c10d.ErrRaised, ctxerr.While(ctx, "not called"))
+	}
+	if b.Sparse() != nil {
+		return nil, nil, h.fail(b, c10d.ErrBucket, errors.New("the bucket is sparse, and a worker takes dense ones only"))
 	}
 	w := h.worker
 	p := w.process()
 	s, err := w.bucket(b)
 	if err != nil {
-		return nil, nil, h.fail(b, pyhook.ErrClosed, err)
+		return nil, nil, h.fail(b, c10d.ErrClosed, err)
 	}
 	if err := h.begin(ctx, b, s); err != nil {
-		return nil, nil, h.fail(b, pyhook.ErrState, err)
+		return nil, nil, h.fail(b, c10d.ErrState, err)
 	}
 	memory, err := w.prepare(ctx, p, b, s)
 	if err != nil {
-		return nil, nil, h.fail(b, pyhook.ErrBucket, err)
+		return nil, nil, h.fail(b, c10d.ErrBucket, err)
 	}
 	c := &hookCall{call: call{hook: h.Name(), bucket: b.Index()}, h: h, p: p, b: b, ctx: ctx, memory: memory}
 	c.done = c.finished
-	c.future, c.complete = pyhook.NewFutureAt(c.ended)
+	c.promise.Init(nil, c.ended)
 	h.count(1)
 	free, err := p.open(&c.call)
 	if err != nil {
@@ -60,13 +62,13 @@ func (h *Hook) run(ctx context.Context, b *pyhook.GradBucket, chained bool) (*py
 		p.drop(&c.call)
 		c.finished(a)
 		if a.outcome == outcomeFailed {
-			return nil, nil, h.fail(b, pyhook.ErrRaised, a.err)
+			return nil, nil, h.fail(b, c10d.ErrRaised, a.err)
 		}
 	}
 	if chained {
-		return c.future, &chain{c}, nil
+		return c.promise.Future(), &chain{c}, nil
 	}
-	return c.future, nil, nil
+	return c.promise.Future(), nil, nil
 }
 
 // request sends the call through the mailbox if that is free, else as a message, and
@@ -121,7 +123,7 @@ func (c *hookCall) wait() answer {
 // cancel ends the worker because the context did.
 func (c *hookCall) cancel() {
 	cause := context.Cause(c.ctx)
-	c.p.kill(&Error{Kind: ErrCancelled, Detail: c.what() + ": " + cause.Error(), Err: cause}, true)
+	c.p.kill(&Error{Code: ErrCancelled, Detail: c.what() + ": " + cause.Error(), Err: cause}, true)
 }
 
 // watch looks after the context of a call that is pending.
@@ -147,7 +149,7 @@ func (c *hookCall) ended(err error) error {
 		<-c.p.dead
 		return c.p.failure.at(c.hook, c.bucket)
 	}
-	return c.h.fail(c.b, pyhook.ErrFutureFailed, err)
+	return c.h.fail(c.b, c10d.ErrFutureFailed, err)
 }
 
 // finished completes the future, once.
@@ -162,12 +164,12 @@ func (c *hookCall) finished(a answer) {
 	switch a.outcome {
 	case outcomeSame:
 		c.h.countReduced(c.p, c.b)
-		c.complete(pyhook.TensorValue(c.memory), nil)
+		c.promise.Complete(c10d.TensorResult{Tensor: c.memory}, nil)
 	case outcomeOther:
 		c.h.countReduced(c.p, c.b)
-		c.complete(pyhook.OwnedTensorValue(a.tensor), nil)
+		c.promise.Complete(c10d.TensorResult{Tensor: a.tensor, Owned: true}, nil)
 	default:
-		c.complete(pyhook.Value{}, c.h.fail(c.b, pyhook.ErrFutureFailed, a.err))
+		c.promise.Complete(nil, c.h.fail(c.b, c10d.ErrFutureFailed, a.err))
 	}
 }
 
@@ -178,7 +180,7 @@ func (h *Hook) count(calls int) {
 }
 
 // countReduced begins a snapshot after the last bucket of a step, if one is due.
-func (h *Hook) countReduced(p *process, b *pyhook.GradBucket) {
+func (h *Hook) countReduced(p *process, b *c10d.GradBucket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.reduced++; h.reduced != b.Count() {
@@ -191,10 +193,10 @@ func (h *Hook) countReduced(p *process, b *pyhook.GradBucket) {
 	}
 }
 
-// chain is the pyhook.Chain of a call.
+// chain is the c10d.Chain of a call.
 type chain struct{ c *hookCall }
 
-// Advance: see pyhook.Chain. The end of ctx ends the worker.
+// Advance: see c10d.Chain. The end of ctx ends the worker.
 func (ch *chain) Advance(ctx context.Context) (bool, error) {
 	c := ch.c
 	m, err := c.p.ask(ctx, "a callback of hook "+c.hook, 0, &message{Kind: kindAdvance, Object: c.id}, nil)
@@ -202,13 +204,13 @@ func (ch *chain) Advance(ctx context.Context) (bool, error) {
 	case err == nil:
 		return m.More, nil
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) && !c.h.worker.cfg.KeepOnCancel:
-		c.p.kill(&Error{Kind: ErrCancelled, Detail: c.what() + ": " + err.Error(), Err: err}, true)
+		c.p.kill(&Error{Code: ErrCancelled, Detail: c.what() + ": " + err.Error(), Err: err}, true)
 		err = c.p.failure
 	}
-	return false, c.h.fail(c.b, pyhook.ErrFutureFailed, err)
+	return false, c.h.fail(c.b, c10d.ErrFutureFailed, err)
 }
 
-// Close: see pyhook.Chain. If the call is not done it waits for the collectives that
+// Close: see c10d.Chain. If the call is not done it waits for the collectives that
 // are under way, and the future fails then: the bucket is the trainer's again.
 func (ch *chain) Close() {
 	c := ch.c

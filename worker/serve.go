@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -23,12 +24,12 @@ type server struct {
 
 	started bool // it was asked to; serve's
 	rt      *pyhook.Runtime
-	thread  pyhook.BoundThread // of serveCalls: Python's main one
+	thread  c10d.BoundThread // of serveCalls: Python's main one
 	group   *pyhook.TorchGroup
 
 	mu      sync.Mutex
 	regions map[uint64]*region
-	params  map[uint64]*pyhook.Parameter
+	params  map[uint64]*c10d.Parameter
 	buckets map[uint64]*servedBucket
 	hooks   map[uint64]*pyhook.PythonCommHook
 	bound   uint64 // the hook that Python's main thread is for: the first; 0: none
@@ -38,7 +39,7 @@ type server struct {
 func newServer(w *wire, box *mailbox, stacks *os.File) *server {
 	return &server{
 		wire: w, box: box, stacks: stacks, wake: make(chan struct{}, 1),
-		regions: map[uint64]*region{}, params: map[uint64]*pyhook.Parameter{}, buckets: map[uint64]*servedBucket{},
+		regions: map[uint64]*region{}, params: map[uint64]*c10d.Parameter{}, buckets: map[uint64]*servedBucket{},
 		hooks: map[uint64]*pyhook.PythonCommHook{}, calls: map[uint64]*servedCall{},
 	}
 }
@@ -207,7 +208,7 @@ func (s *server) join(m *startMessage) (*pyhook.TorchGroup, error) {
 
 func (s *server) newHook(m *hookMessage) (*message, error) {
 	if s.rt == nil {
-		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, pyhook.ErrLoad)
+		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, c10d.ErrLoad)
 	}
 	cfg := pyhook.HookConfig{Group: s.group, Futures: m.Futures}
 	for _, id := range m.Params {
@@ -226,7 +227,7 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 		return nil, err
 	}
 	// The trainer may run it outside chains (ddp.Overlapped).
-	if err := hook.WatchCollectives(); err != nil {
+	if err := hook.CheckCollectives(); err != nil {
 		hook.Close()
 		return nil, err
 	}

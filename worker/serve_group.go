@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -13,7 +14,7 @@ import (
 func (s *server) state(m *message) (*message, error) {
 	hook := find(s, s.hooks, m.Object)
 	if hook == nil {
-		return nil, fmt.Errorf("hook %d: %w", m.Object, pyhook.ErrClosed)
+		return nil, fmt.Errorf("hook %d: %w", m.Object, c10d.ErrClosed)
 	}
 	var options []pyhook.StateOption
 	if m.TrustAny {
@@ -54,7 +55,7 @@ func (s *server) collective(m *message) {
 	}()
 }
 
-func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensor.Tensor, error) {
+func (s *server) issue(m *groupMessage) (*c10d.Future[*tensor.Tensor], []*tensor.Tensor, error) {
 	var tensors []*tensor.Tensor
 	for i := range m.Tensors {
 		t, err := s.tensor(&m.Tensors[i])
@@ -64,13 +65,13 @@ func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensor.Tensor, error
 		tensors = append(tensors, t)
 	}
 	if s.group == nil {
-		return nil, tensors, fmt.Errorf("%s before the start: %w", m.Op, pyhook.ErrGroup)
+		return nil, tensors, fmt.Errorf("%s before the start: %w", m.Op, c10d.ErrGroup)
 	}
 	if len(tensors) == 0 && m.Op != "barrier" {
-		return nil, tensors, fmt.Errorf("%s of no tensor: %w", m.Op, pyhook.ErrGroup)
+		return nil, tensors, fmt.Errorf("%s of no tensor: %w", m.Op, c10d.ErrGroup)
 	}
 	ctx := context.Background()
-	var future *pyhook.Future
+	var future *c10d.Future[*tensor.Tensor]
 	var err error
 	switch m.Op {
 	case "all_reduce":
@@ -81,9 +82,9 @@ func (s *server) issue(m *groupMessage) (*pyhook.Future, []*tensor.Tensor, error
 		last := len(tensors) - 1
 		future, err = s.group.AllGather(ctx, tensors[:last], tensors[last])
 	case "barrier":
-		var complete func(pyhook.Value, error)
-		future, complete = pyhook.NewFuture()
-		go func() { complete(pyhook.Value{}, s.group.Barrier(ctx)) }()
+		var complete func(*tensor.Tensor, error)
+		future, complete = c10d.NewFuture[*tensor.Tensor]()
+		go func() { complete(nil, s.group.Barrier(ctx)) }()
 	default:
 		err = errors.New("no collective " + m.Op)
 	}

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"sync"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
 // servedBucket is the trainer's bucket, over the same memory.
 type servedBucket struct {
-	bucket *pyhook.GradBucket
+	bucket *c10d.GradBucket
 	buffer *tensor.Tensor
 }
 
@@ -28,9 +29,9 @@ type servedCall struct {
 	number uint64 // the hook's
 	hook   *pyhook.PythonCommHook
 	bucket *servedBucket
-	future *pyhook.Future
-	chain  pyhook.Chain // nil: not chained
-	told   sync.Once    // kindDone is sent
+	future *c10d.Future[c10d.Result]
+	chain  c10d.Chain // nil: not chained
+	told   sync.Once  // kindDone is sent
 }
 
 // outgoing is a message with what is to be sent along.
@@ -44,7 +45,7 @@ func (s *server) newParameter(m *parameterMessage) error {
 	if err != nil {
 		return err
 	}
-	put(s, s.params, m.ID, &pyhook.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data, Attributes: m.Attributes})
+	put(s, s.params, m.ID, &c10d.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data, Attributes: m.Attributes})
 	return nil
 }
 
@@ -53,11 +54,11 @@ func (s *server) newBucket(m *bucketMessage) (err error) {
 	if b.buffer, err = s.tensor(m.Buffer); err != nil {
 		return err
 	}
-	cfg := pyhook.BucketConfig{Index: m.Index, Count: m.Count, Buffer: b.buffer, Offsets: m.Offsets, Lengths: m.Lengths, Sizes: m.Sizes}
+	cfg := c10d.BucketConfig{Index: m.Index, Count: m.Count, Buffer: b.buffer, Offsets: m.Offsets, Lengths: m.Lengths, Sizes: m.Sizes}
 	for _, p := range m.Params {
 		cfg.Parameters = append(cfg.Parameters, find(s, s.params, p.ID))
 	}
-	if b.bucket, err = pyhook.NewGradBucket(cfg); err != nil {
+	if b.bucket, err = c10d.NewGradBucket(cfg); err != nil {
 		b.buffer.Close()
 		return err
 	}
@@ -152,7 +153,7 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 	}
 	hook, bucket := find(s, s.hooks, m.Hook), find(s, s.buckets, m.Bucket)
 	if hook == nil || bucket == nil {
-		return fail(fmt.Errorf("hook %d or bucket %d is not known to the worker: %w", m.Hook, m.Bucket, pyhook.ErrClosed))
+		return fail(fmt.Errorf("hook %d or bucket %d is not known to the worker: %w", m.Hook, m.Bucket, c10d.ErrClosed))
 	}
 	call := &servedCall{id: m.Call, number: m.Hook, hook: hook, bucket: bucket}
 	var err error
@@ -164,7 +165,7 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 	if err != nil {
 		return fail(err)
 	}
-	done := isDone(call.future)
+	done := call.future.IsDone()
 	if call.chain != nil || !done {
 		put(s, s.calls, call.id, call)
 	}
@@ -180,15 +181,6 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 	return outcome, full
 }
 
-func isDone(f *pyhook.Future) bool {
-	select {
-	case <-f.Done():
-		return true
-	default:
-		return false
-	}
-}
-
 // result reads a future that is done, and closes it.
 func (c *servedCall) result() (uint32, *outgoing) {
 	defer c.future.Close()
@@ -199,7 +191,7 @@ func (c *servedCall) result() (uint32, *outgoing) {
 	if err != nil {
 		return fail(err)
 	}
-	t, err := c.hook.ParseHookResult(value)
+	t, err := c.hook.ParseHookResult(c.bucket.bucket, value)
 	if err != nil {
 		return fail(err)
 	}
@@ -262,13 +254,13 @@ func (s *server) sendResult(kind kind, id uint64, o *outgoing) {
 func (s *server) advance(id uint64) (*message, error) {
 	call := find(s, s.calls, id)
 	if call == nil || call.chain == nil {
-		return nil, fmt.Errorf("call %d has no chain: %w", id, pyhook.ErrClosed)
+		return nil, fmt.Errorf("call %d has no chain: %w", id, c10d.ErrClosed)
 	}
 	var more bool
 	var err error
 	s.onThreadOf(call.number, func() { more, err = call.chain.Advance(context.Background()) })
 	// Whoever advances looks at the future next.
-	if isDone(call.future) {
+	if call.future.IsDone() {
 		s.tell(call)
 	}
 	return &message{More: more}, err
@@ -282,14 +274,14 @@ func (s *server) closeChain(id uint64) {
 		return
 	}
 	defer call.chain.Close()
-	if isDone(call.future) {
+	if call.future.IsDone() {
 		return
 	}
-	if chain, ok := call.chain.(interface{ Drain(context.Context) error }); ok {
+	if chain, ok := call.chain.(c10d.DrainingChain); ok {
 		_ = chain.Drain(context.Background()) // an error ends them, too
 	}
 	call.told.Do(func() {
-		err := fmt.Errorf("given up before its last collectives: %w", pyhook.ErrClosed)
+		err := fmt.Errorf("given up before its last collectives: %w", c10d.ErrClosed)
 		call.future.Close()
 		s.sendResult(kindDone, 0, &outgoing{message: message{Err: remote(err), Result: &resultMessage{Call: id, Outcome: outcomeFailed}}})
 	})

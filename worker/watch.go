@@ -36,15 +36,15 @@ func (p *process) watch() {
 			if p.isStopped() {
 				detail += ": a signal stopped it"
 			}
-			p.kill(&Error{Kind: ErrFrozen, Detail: detail}, true)
+			p.kill(&Error{Code: ErrFrozen, Detail: detail}, true)
 			return
 		}
 		if used := p.ownMemory(); p.cfg.MemoryLimit > 0 && used > p.cfg.MemoryLimit {
-			p.kill(&Error{Kind: ErrMemory, Detail: fmt.Sprintf("%d MiB of its own, the limit is %d", used>>20, p.cfg.MemoryLimit>>20)}, true)
+			p.kill(&Error{Code: ErrMemory, Detail: fmt.Sprintf("%d MiB of its own, the limit is %d", used>>20, p.cfg.MemoryLimit>>20)}, true)
 			return
 		}
 		if c, since := p.overdue(); c != nil {
-			p.kill(&Error{Kind: ErrHung, Detail: fmt.Sprintf("%s is not done after %s", c.what(), since.Round(time.Millisecond))}, true)
+			p.kill(&Error{Code: ErrHung, Detail: fmt.Sprintf("%s is not done after %s", c.what(), since.Round(time.Millisecond))}, true)
 			return
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -29,8 +30,8 @@ type Worker struct {
 	group    *Group
 	hooks    []*Hook // in the order of their making
 	regions  []*region
-	buckets  map[*pyhook.GradBucket]*sharedBucket
-	params   map[*pyhook.Parameter]*sharedParameter
+	buckets  map[*sharedBucket]struct{}
+	params   map[*c10d.Parameter]*sharedParameter
 	lastID   uint64 // of regions, buckets, parameters and hooks
 	restarts int
 	closed   bool
@@ -45,7 +46,7 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 	if !armed.Load() {
 		return nil, ErrNotArmed
 	}
-	w := &Worker{cfg: cfg, buckets: map[*pyhook.GradBucket]*sharedBucket{}, params: map[*pyhook.Parameter]*sharedParameter{}}
+	w := &Worker{cfg: cfg, buckets: map[*sharedBucket]struct{}{}, params: map[*c10d.Parameter]*sharedParameter{}}
 	w.cfg.setDefaults()
 	p, err := w.launch(ctx)
 	if err != nil {
@@ -60,10 +61,10 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 // launch starts a process and has it join.
 func (w *Worker) launch(ctx context.Context) (*process, error) {
 	fail := func(err error) (*process, error) {
-		e := &Error{Rank: w.cfg.rank, Bucket: -1, Kind: ErrStart, ExitCode: -1, Err: err, Detail: err.Error()}
+		e := &Error{Rank: w.cfg.rank, Bucket: -1, Code: ErrStart, ExitCode: -1, Err: err, Detail: err.Error()}
 		var ended *Error
 		if errors.As(err, &ended) {
-			e.Detail = fmt.Sprintf("%v: %s", ended.Kind, ended.Detail)
+			e.Detail = fmt.Sprintf("%v: %s", ended.Code, ended.Detail)
 			e.ExitCode, e.Signal, e.Stack, e.Stderr = ended.ExitCode, ended.Signal, ended.Stack, ended.Stderr
 		}
 		return nil, e
@@ -82,11 +83,11 @@ func (w *Worker) launch(ctx context.Context) (*process, error) {
 		Rank: rank, Size: size, Timeout: w.cfg.groupTimeout(),
 	}}, nil)
 	if err != nil {
-		p.kill(&Error{Kind: ErrStopped}, false)
+		p.kill(&Error{Code: ErrStopped}, false)
 		return fail(err)
 	}
 	if s := answer.Started; s == nil || s.Rank != rank || s.Size != size {
-		p.kill(&Error{Kind: ErrProtocol}, false)
+		p.kill(&Error{Code: ErrProtocol}, false)
 		return fail(fmt.Errorf("rank %d of %d was asked to start and answered %+v", rank, size, s))
 	}
 	p.started = answer.Started
@@ -139,8 +140,8 @@ func (w *Worker) Close() {
 	w.buckets, w.params = nil, nil
 	w.mu.Unlock()
 	p.stop()
-	for _, b := range buckets {
-		b.close()
+	for b := range buckets {
+		b.free()
 	}
 	for _, s := range params {
 		s.stage.Close()
@@ -148,7 +149,7 @@ func (w *Worker) Close() {
 }
 
 // NewBuffer returns a flat tensor of n zeros that the worker sees without copying.
-// The caller closes it; it outlives Restart and Close. pyhook.BufferAllocator.
+// The caller closes it; it outlives Restart and Close. c10d.BufferAllocator.
 func (w *Worker) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	return w.newTensor(dtype, []int64{n}, tensor.Capacity(n))
 }
@@ -244,4 +245,4 @@ func (w *Worker) newID() uint64 {
 	return w.lastID
 }
 
-var _ pyhook.BufferAllocator = (*Worker)(nil)
+var _ c10d.BufferAllocator = (*Worker)(nil)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -15,15 +16,15 @@ type calls struct {
 	run    *rankRun
 	python *pyhook.PythonCommHook // nil: the hook is Go's
 	inTurn bool                   // one call is over before the next one: bytes can be told apart
-	judge  func(index int, bucket *pyhook.GradBucket, result *tensor.Tensor) error
+	judge  func(index int, bucket *c10d.GradBucket, result *tensor.Tensor) error
 
 	mu      sync.Mutex
 	step    int
-	buckets []*pyhook.GradBucket // of the calls of this step
-	sent    []uint64             // by all sockets, before each call; nil: not counted
-	looking []time.Duration      // by call: how long counting took
-	begin   time.Time            // of the first call
-	end     time.Time            // of the last future, as the first result is read
+	buckets []*c10d.GradBucket // of the calls of this step
+	sent    []uint64           // by all sockets, before each call; nil: not counted
+	looking []time.Duration    // by call: how long counting took
+	begin   time.Time          // of the first call
+	end     time.Time          // of the last future, as the first result is read
 	parsed  int
 }
 
@@ -73,7 +74,7 @@ func (c *calls) times() (step time.Duration, looking []time.Duration) {
 }
 
 // called runs a hook call.
-func (c *calls) called(b *pyhook.GradBucket, call func() (*pyhook.Future, error)) (*pyhook.Future, error) {
+func (c *calls) called(b *c10d.GradBucket, call func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
 	c.mu.Lock()
 	if len(c.buckets) == 0 {
 		c.begin = time.Now()
@@ -103,7 +104,7 @@ func (c *calls) called(b *pyhook.GradBucket, call func() (*pyhook.Future, error)
 
 // parse reads the result of the next bucket: the Reducer reads them in their
 // order, when all of them are there.
-func (c *calls) parse(v pyhook.Value, parse func(pyhook.Value) (*tensor.Tensor, error)) (*tensor.Tensor, error) {
+func (c *calls) parse(bucket *c10d.GradBucket, r c10d.Result, parse func(*c10d.GradBucket, c10d.Result) (*tensor.Tensor, error)) (*tensor.Tensor, error) {
 	c.mu.Lock()
 	if c.parsed == 0 {
 		c.end = time.Now()
@@ -112,9 +113,8 @@ func (c *calls) parse(v pyhook.Value, parse func(pyhook.Value) (*tensor.Tensor, 
 	}
 	index := c.parsed
 	c.parsed++
-	bucket := c.buckets[index]
 	c.mu.Unlock()
-	result, err := parse(v)
+	result, err := parse(bucket, r)
 	if err != nil {
 		return nil, err
 	}
@@ -135,44 +135,44 @@ type pythonCalls struct {
 	calls *calls
 }
 
-func (h *pythonCalls) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
-	return h.calls.called(b, func() (*pyhook.Future, error) { return h.PythonCommHook.RunHook(ctx, b) })
+func (h *pythonCalls) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	return h.calls.called(b, func() (*c10d.Future[c10d.Result], error) { return h.PythonCommHook.RunHook(ctx, b) })
 }
 
-func (h *pythonCalls) RunHookChained(ctx context.Context, b *pyhook.GradBucket) (future *pyhook.Future, chain pyhook.Chain, err error) {
-	future, err = h.calls.called(b, func() (*pyhook.Future, error) {
-		var called *pyhook.Future
+func (h *pythonCalls) RunHookChained(ctx context.Context, b *c10d.GradBucket) (future *c10d.Future[c10d.Result], chain c10d.Chain, err error) {
+	future, err = h.calls.called(b, func() (*c10d.Future[c10d.Result], error) {
+		var called *c10d.Future[c10d.Result]
 		called, chain, err = h.PythonCommHook.RunHookChained(ctx, b)
 		return called, err
 	})
 	return future, chain, err
 }
 
-func (h *pythonCalls) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
-	return h.calls.parse(v, h.PythonCommHook.ParseHookResult)
+func (h *pythonCalls) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	return h.calls.parse(b, r, h.PythonCommHook.ParseHookResult)
 }
 
 // goCalls is a Go hook that is watched: pyhook's own ones issue collectives only
 // when they are called.
 type goCalls struct {
-	pyhook.CommHook
+	c10d.CommHook
 	calls *calls
 }
 
 func (h *goCalls) CollectivesOnlyInCall() bool {
-	inner, ok := h.CommHook.(interface{ CollectivesOnlyInCall() bool })
+	inner, ok := h.CommHook.(c10d.InCallHook)
 	return ok && inner.CollectivesOnlyInCall()
 }
 
-func (h *goCalls) RunHook(ctx context.Context, b *pyhook.GradBucket) (*pyhook.Future, error) {
-	return h.calls.called(b, func() (*pyhook.Future, error) { return h.CommHook.RunHook(ctx, b) })
+func (h *goCalls) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	return h.calls.called(b, func() (*c10d.Future[c10d.Result], error) { return h.CommHook.RunHook(ctx, b) })
 }
 
-func (h *goCalls) ParseHookResult(v pyhook.Value) (*tensor.Tensor, error) {
-	return h.calls.parse(v, h.CommHook.ParseHookResult)
+func (h *goCalls) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	return h.calls.parse(b, r, h.CommHook.ParseHookResult)
 }
 
 var (
-	_ pyhook.ChainedHook = (*pythonCalls)(nil)
-	_ pyhook.CommHook    = (*goCalls)(nil)
+	_ c10d.ChainedHook = (*pythonCalls)(nil)
+	_ c10d.CommHook    = (*goCalls)(nil)
 )

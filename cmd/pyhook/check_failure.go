@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/report"
 	"pyhook/pyhook"
@@ -27,15 +28,15 @@ var failureCodes = []struct {
 	err  error
 	code string
 }{
-	{pyhook.ErrRaised, "raised"},
-	{pyhook.ErrNoneResult, "returned_none"},
-	{pyhook.ErrNotFuture, "not_future"},
-	{pyhook.ErrFutureFailed, "future_failed"},
-	{pyhook.ErrNotTensor, "not_tensor"},
-	{pyhook.ErrShort, "short"},
-	{pyhook.ErrBadResult, "bad_result"},
-	{pyhook.ErrLoad, "load"},
-	{pyhook.ErrGroup, "group"},
+	{c10d.ErrRaised, "raised"},
+	{c10d.ErrNoneResult, "returned_none"},
+	{c10d.ErrNotFuture, "not_future"},
+	{c10d.ErrFutureFailed, "future_failed"},
+	{c10d.ErrNotTensor, "not_tensor"},
+	{c10d.ErrShort, "short"},
+	{c10d.ErrBadResult, "bad_result"},
+	{c10d.ErrLoad, "load"},
+	{c10d.ErrGroup, "group"},
 }
 
 // fail notes a failure: of the phase that is judged, or of the comparison.

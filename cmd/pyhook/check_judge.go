@@ -5,15 +5,15 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
 // judge compares the result of the Reducer's bucket index with the exact mean, and
 // takes its digest, for each bucket of the plan that is in it.
-func (p *phase) judge(index int, bucket *pyhook.GradBucket, result *tensor.Tensor) error {
+func (p *phase) judge(index int, bucket *c10d.GradBucket, result *tensor.Tensor) error {
 	if want := bucket.Buffer().Len(); result.Len() != want {
-		return fmt.Errorf("%w: %d elements for a bucket of %d", pyhook.ErrShort, result.Len(), want)
+		return fmt.Errorf("%w: %d elements for a bucket of %d", c10d.ErrShort, result.Len(), want)
 	}
 	plain, err := tensor.New(result.DType(), result.Len())
 	if err != nil {

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"pyhook/pyhook"
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -11,7 +11,7 @@ import (
 // Every phase has its own: hooks may change weights, and hang things on the
 // parameters.
 type checkModel struct {
-	params  []*pyhook.Parameter // as a model has them: the last one is ready first
+	params  []*c10d.Parameter // as a model has them: the last one is ready first
 	buckets []*plannedBucket
 }
 
@@ -34,7 +34,7 @@ func newCheckModel(p *checkPlan) (*checkModel, error) {
 	for _, shapes := range p.Buckets {
 		total += len(shapes)
 	}
-	m.params = make([]*pyhook.Parameter, total)
+	m.params = make([]*c10d.Parameter, total)
 	next := total
 	for index, shapes := range p.Buckets {
 		b := &plannedBucket{}
@@ -61,7 +61,7 @@ func newCheckModel(p *checkPlan) (*checkModel, error) {
 				return nil, err
 			}
 			next--
-			m.params[next] = &pyhook.Parameter{Name: fmt.Sprintf("bucket%d.parameter%d", index, i), Shape: shape, DType: dtype, Data: data}
+			m.params[next] = &c10d.Parameter{Name: fmt.Sprintf("bucket%d.parameter%d", index, i), Shape: shape, DType: dtype, Data: data}
 			b.params, b.offsets = append(b.params, next), append(b.offsets, offset)
 			offset += elementsOf([][]int64{shape})
 		}

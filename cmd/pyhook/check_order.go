@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -49,10 +50,10 @@ func otherOrder(p *phase) (ddp.Order, bool) {
 	if p.reducer.Order() != ddp.Serial {
 		return ddp.Serial, true
 	}
-	if _, ok := p.hook.(pyhook.ChainedHook); ok {
+	if _, ok := p.hook.(c10d.ChainedHook); ok {
 		return ddp.Ordered, true
 	}
-	if h, ok := p.hook.(interface{ CollectivesOnlyInCall() bool }); ok && h.CollectivesOnlyInCall() {
+	if h, ok := p.hook.(c10d.InCallHook); ok && h.CollectivesOnlyInCall() {
 		return ddp.Overlapped, true
 	}
 	return 0, false
@@ -118,7 +119,7 @@ func (r *rankRun) any(ctx context.Context, mine bool) (bool, error) {
 	if mine {
 		values[0] = 1
 	}
-	future, err := r.group.AllReduce(ctx, t, pyhook.Max)
+	future, err := r.group.AllReduce(ctx, t, c10d.Max)
 	if err != nil {
 		return false, err
 	}

@@ -13,7 +13,7 @@ import (
 	"pyhook/internal/report"
 )
 
-// rankOutput passes on what hooks print, with the live line out of the way.
+// rankOutput prints the hooks' output above the live line.
 type rankOutput struct {
 	mu      sync.Mutex
 	w       io.Writer
@@ -73,8 +73,7 @@ func (o *rankOutput) Write(p []byte) (int, error) {
 	if o.drop(string(p)) {
 		return len(p), nil
 	}
-	o.line.Clear()
-	return o.w.Write(p)
+	return len(p), o.line.Print(string(p))
 }
 
 func (o *rankOutput) set(text string) {
@@ -83,8 +82,8 @@ func (o *rankOutput) set(text string) {
 	o.line.Set(text)
 }
 
-// follow shows how far rank 0 is, until the returned function is called.
-func (o *rankOutput) follow(path string, p *checkPlan) (stop func()) {
+// showProgress shows how far rank 0 is, until the returned function is called.
+func (o *rankOutput) showProgress(path string, p *checkPlan) (stop func()) {
 	if !report.IsTerminal(o.w) {
 		return func() {}
 	}

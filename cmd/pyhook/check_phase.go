@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -17,9 +18,9 @@ import (
 type phase struct {
 	run     *rankRun
 	model   *checkModel
-	hook    pyhook.CommHook // not watched
-	drop    func()          // of hook and state
-	after   *pyhook.Object  // --after-step's function; nil: none
+	hook    c10d.CommHook  // not watched
+	drop    func()         // of hook and state
+	after   *pyhook.Object // --after-step's function; nil: none
 	calls   *calls
 	reducer *ddp.Reducer
 
@@ -171,7 +172,7 @@ func (p *phase) failed(step int, err error) error {
 		return err
 	}
 	p.run.at(step, inStep.Bucket)
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	if err = inStep.Err; !errors.As(err, &hook) {
 		err = fmt.Errorf("hook %s, rank %d, bucket %d: %w", p.run.plan.Hook, inStep.Rank, inStep.Bucket, err)
 	}

@@ -35,7 +35,7 @@ func spawnCheck(cmd *cobra.Command, f *checkFlags) error {
 		return err
 	}
 	out := newRankOutput(cmd.ErrOrStderr())
-	stop := out.follow(progressFileName(dir, 0), &f.plan)
+	stop := out.showProgress(progressFileName(dir, 0), &f.plan)
 	spawnErr := spawnSelf(ctx, f.ranks, out, "__check-rank", "--dir", dir, "--python", python.Executable)
 	stop()
 	if err := stoppedBy(ctx); err != nil {

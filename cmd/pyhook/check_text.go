@@ -96,7 +96,7 @@ func printBuckets(out *report.Printer, r *checkReport) {
 			{Text: formatShapes(b.Shapes), Style: out.Dim},
 		})
 	}
-	out.Table("  ", "rrllrrrrrll", rows)
+	out.Table("  ", report.AlignRight, rows)
 	out.Printf("\n  %s\n", out.Dim("errors: relative to the exact mean, in the worst step and the last; sent: by all ranks in the last step; time: median"))
 	if r.First != nil {
 		out.Printf("  %s\n", out.Dim(fmt.Sprintf("step 0, as DDP's first one, has one bucket of %d elements: sent %s, time %s",

@@ -11,7 +11,7 @@ import (
 
 // printDoctor writes the diagnosis for people.
 func printDoctor(p *report.Printer, r *doctorReport) {
-	p.Table("", "", append(pythonRows(p, r), torchRows(p, r)...))
+	p.Table("", report.AlignLeft, append(pythonRows(p, r), torchRows(p, r)...))
 	p.Printf("\n")
 	for _, c := range r.Checks {
 		printDoctorCheck(p, &c)

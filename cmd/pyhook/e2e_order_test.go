@@ -166,7 +166,7 @@ func TestOrdersThatAreNone(t *testing.T) {
 	r := command(t, nil, "check", "allreduce", "--order", "nccl")
 	assert.Contains(t, r.stderr, `"nccl" is no order of buckets: it is one of auto, serial, ordered, overlapped`)
 	r = command(t, nil, "check", "go:allreduce", "--order", "ordered")
-	assert.Contains(t, r.stderr, "no pyhook.ChainedHook")
+	assert.Contains(t, r.stderr, "no c10d.ChainedHook")
 }
 
 func TestCheckCallsHooksOnPythonsMainThreadInBothOrders(t *testing.T) {

@@ -128,7 +128,7 @@ func (o *trainOptions) local(ctx context.Context) (*trainer.Report, error) {
 		return nil, usageError("%w", err)
 	}
 	show := newProgress(os.Stderr, o.Hook.Hook)
-	defer show.close()
+	defer show.Clear()
 	defer afterAStop("the %d ranks to end, at most 30 s (%s)", o.ranks, inC)()
 	return o.spawn(ctx, show)
 }

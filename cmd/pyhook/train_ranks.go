@@ -104,7 +104,7 @@ func (r *rankReader) Write(text []byte) (int, error) {
 			}
 			continue
 		}
-		r.show.print("[rank 0] " + string(line))
+		_ = r.show.Print("[rank 0] " + string(line)) // an error of stderr has no reader
 	}
 	return len(text), nil
 }
@@ -116,7 +116,7 @@ type prefixed struct {
 
 func (p *prefixed) Write(text []byte) (int, error) {
 	for line := range bytes.Lines(text) {
-		p.show.print(p.prefix + string(line))
+		_ = p.show.Print(p.prefix + string(line))
 	}
 	return len(text), nil
 }
@@ -161,7 +161,7 @@ func (s *sink) report(r *trainer.Report) error {
 
 func (s *sink) close() {
 	if s.show != nil {
-		s.show.close()
+		s.show.Clear()
 		s.show = nil
 	}
 }

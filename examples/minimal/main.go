@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -25,7 +26,7 @@ func main() {
 	hook := must(rt.NewHook("fp16", pyhook.HookConfig{})) // or "my_hooks.py:my_hook"
 	defer hook.Close()
 
-	params := []*pyhook.Parameter{{Name: "w", Shape: []int64{2, 3}, DType: tensor.Float32}}
+	params := []*c10d.Parameter{{Name: "w", Shape: []int64{2, 3}, DType: tensor.Float32}}
 	reducer := must(ddp.NewReducer(ctx, params, ddp.Options{Group: group, Hook: hook}))
 	defer reducer.Close()
 	grad := must(tensor.Slice[float32](reducer.Gradient(0))) // Python sees the same memory

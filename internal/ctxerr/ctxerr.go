@@ -1,17 +1,17 @@
-// Package ctxerr makes errors of contexts that ended.
+// Package ctxerr makes errors from contexts that ended.
 package ctxerr
 
 import "context"
 
-// Error says what a context's end has stopped. Its text names what ended the context
-// once, though errors.Is finds the context's error and its cause, which differ where a
-// context was cancelled because another one ended.
+// Error names the operation that a context's end stopped, and the cause, once. errors.Is
+// finds both the context's error and its cause: they differ where a context was cancelled
+// because another one ended.
 type Error struct {
 	doing      string
 	err, cause error
 }
 
-// While returns the error of what was under way when ctx ended.
+// While returns the error of an operation during which ctx ended.
 func While(ctx context.Context, doing string) *Error {
 	return &Error{doing, ctx.Err(), context.Cause(ctx)}
 }
@@ -21,10 +21,10 @@ func (e *Error) Error() string { return e.doing + ": " + e.cause.Error() }
 // Unwrap returns the context's error and its cause.
 func (e *Error) Unwrap() []error { return []error{e.err, e.cause} }
 
-// Kind is an error of which errors.Is finds the context's too; its text is its own.
+// Kind has the text of an error, and errors.Is finds both that error and the context's.
 type Kind struct{ kind, err error }
 
-// As returns kind, which is ctx's error too.
+// As returns an error that is both kind and ctx's error.
 func As(ctx context.Context, kind error) *Kind { return &Kind{kind, ctx.Err()} }
 
 func (k *Kind) Error() string { return k.kind.Error() }

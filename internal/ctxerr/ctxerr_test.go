@@ -11,28 +11,30 @@ import (
 	"pyhook/internal/ctxerr"
 )
 
-func TestTheTextNamesTheCauseOnce(t *testing.T) {
-	deadline, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
-	defer cancel()
-	<-deadline.Done()
-	follows, stop := context.WithCancelCause(context.Background())
-	stop(context.Cause(deadline))
-	boom := errors.New("boom")
-	own, stop := context.WithCancelCause(context.Background())
-	stop(boom)
+func TestWhile(t *testing.T) {
+	t.Run("the text names the cause once", func(t *testing.T) {
+		deadline, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
+		defer cancel()
+		<-deadline.Done()
+		derived, stop := context.WithCancelCause(context.Background())
+		stop(context.Cause(deadline))
+		boom := errors.New("boom")
+		own, stop := context.WithCancelCause(context.Background())
+		stop(boom)
 
-	for ctx, want := range map[context.Context]string{
-		deadline: "waiting: context deadline exceeded",
-		follows:  "waiting: context deadline exceeded",
-		own:      "waiting: boom",
-	} {
-		err := ctxerr.While(ctx, "waiting")
-		assert.EqualError(t, err, want)
-		assert.ErrorIs(t, err, ctx.Err())
-		assert.ErrorIs(t, err, context.Cause(ctx))
-	}
-	kind := ctxerr.As(follows, boom)
-	assert.EqualError(t, kind, "boom")
-	assert.ErrorIs(t, kind, boom)
-	assert.ErrorIs(t, kind, context.Canceled)
+		for ctx, want := range map[context.Context]string{
+			deadline: "waiting: context deadline exceeded",
+			derived:  "waiting: context deadline exceeded",
+			own:      "waiting: boom",
+		} {
+			err := ctxerr.While(ctx, "waiting")
+			assert.EqualError(t, err, want)
+			assert.ErrorIs(t, err, ctx.Err())
+			assert.ErrorIs(t, err, context.Cause(ctx))
+		}
+		kind := ctxerr.As(derived, boom)
+		assert.EqualError(t, kind, "boom")
+		assert.ErrorIs(t, kind, boom)
+		assert.ErrorIs(t, kind, context.Canceled)
+	})
 }

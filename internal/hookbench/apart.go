@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/launch"
 	"pyhook/pyhook"
 )
@@ -42,7 +43,7 @@ const (
 // differs there.
 func (c Case) apart() bool { return !c.noop() && c.alone() && !c.GPU }
 
-func startApart(j *job, group pyhook.ProcessGroup) (*apart, error) {
+func startApart(j *job, group c10d.ProcessGroup) (*apart, error) {
 	child := *j
 	child.Apart, child.Rank, child.World = true, group.Rank(), group.Size()
 	text, err := json.Marshal(child)

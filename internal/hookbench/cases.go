@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"math"
 
+	"pyhook/c10d"
 	"pyhook/internal/hookspec"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -149,13 +149,13 @@ func (c Case) shape() []int64 {
 }
 
 // bucket is the case's bucket over its buffer, which stays the caller's.
-func (c Case) bucket(buffer *tensor.Tensor, params []*pyhook.Parameter) (*pyhook.GradBucket, error) {
-	cfg := pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Parameters: params}
+func (c Case) bucket(buffer *tensor.Tensor, params []*c10d.Parameter) (*c10d.GradBucket, error) {
+	cfg := c10d.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Parameters: params}
 	for i := range c.Params {
 		length := c.Bytes / 4 / int64(c.Params)
 		cfg.Offsets = append(cfg.Offsets, int64(i)*length)
 		cfg.Lengths = append(cfg.Lengths, length)
 		cfg.Sizes = append(cfg.Sizes, c.shape())
 	}
-	return pyhook.NewGradBucket(cfg)
+	return c10d.NewGradBucket(cfg)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -16,7 +17,7 @@ import (
 type goSide struct {
 	ctx    context.Context
 	hook   *pyhook.PythonCommHook
-	bucket *pyhook.GradBucket
+	bucket *c10d.GradBucket
 	buffer *tensor.Tensor
 	moved  bool      // a result was not the buffer's own memory
 	chain  bool      // calls are chained, and the chain drained
@@ -53,13 +54,13 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 
 // parameters are those of the buckets and their Python list, for a state that is made
 // with them; nil where there is no state, or the buffer is on a GPU.
-func (b *bench) parameters(rt *pyhook.Runtime) ([]*pyhook.Parameter, *pyhook.Object, error) {
+func (b *bench) parameters(rt *pyhook.Runtime) ([]*c10d.Parameter, *pyhook.Object, error) {
 	if b.c.Spec.State == "" || b.c.GPU {
 		return nil, nil, nil
 	}
-	params := make([]*pyhook.Parameter, b.c.Params)
+	params := make([]*c10d.Parameter, b.c.Params)
 	for i := range params {
-		params[i] = &pyhook.Parameter{Name: fmt.Sprintf("parameter%d", i), Shape: b.c.shape(), DType: b.buffer.DType()}
+		params[i] = &c10d.Parameter{Name: fmt.Sprintf("parameter%d", i), Shape: b.c.shape(), DType: b.buffer.DType()}
 		b.closers = append(b.closers, params[i].Close)
 	}
 	list, err := b.keep(rt.Parameters(params...))
@@ -113,7 +114,7 @@ func (g *goSide) call() error {
 	if err != nil {
 		return err
 	}
-	result, err := g.hook.ParseHookResult(value)
+	result, err := g.hook.ParseHookResult(g.bucket, value)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func (g *goSide) call() error {
 }
 
 // runHook calls the hook; in a chain also its callbacks.
-func (g *goSide) runHook() (*pyhook.Future, error) {
+func (g *goSide) runHook() (*c10d.Future[c10d.Result], error) {
 	if !g.chain {
 		return g.hook.RunHook(g.ctx, g.bucket)
 	}

@@ -1,27 +1,5 @@
 package hookbench
 
-// #cgo CFLAGS: -std=gnu11 -O2 -Wall -Wextra -DPYHOOK_PYAPI=0xb781325bde93
-// #include <stdbool.h>
-// #include "../../cbridge/pyapi.h"
-//
-// static bool has_state(const pyh_api *py) {
-//   return py->PyGILState_GetThisThreadState() != NULL;
-// }
-//
-// // As every wrapper of the GIL does it: the state lives for this call only.
-// static bool naive_call(const pyh_api *py, PyObject *f) {
-//   int state = py->PyGILState_Ensure();
-//   PyObject *result = py->vectorcall(f, NULL, 0, NULL);
-//   if (result != NULL) {
-//     py->Py_DecRef(result);
-//   } else {
-//     py->PyErr_Clear();
-//   }
-//   py->PyGILState_Release(state);
-//   return result != NULL;
-// }
-import "C"
-
 import (
 	"errors"
 	"fmt"
@@ -34,7 +12,7 @@ import (
 	"time"
 	"unsafe"
 
-	"pyhook/cbridge"
+	"pyhook/internal/ctest"
 )
 
 // forScale times what one would do without pyhook.
@@ -76,12 +54,12 @@ func (b *bench) naive(calls int) (ns []int64, err error) {
 	if err != nil {
 		return nil, err
 	}
-	py := (*C.pyh_api)(cbridge.API())
+	ctest.Init()
 	err = f.Pointer(func(p unsafe.Pointer) error {
 		var inner error
-		onFreshThread(py, func() {
+		onFreshThread(func() {
 			ns, inner = timed(calls, func() error {
-				if !C.naive_call(py, (*C.PyObject)(p)) {
+				if !ctest.Ensured(p) { // as every wrapper of the GIL does it: the state lives for this call only
 					return errors.New("the call failed")
 				}
 				return nil
@@ -94,14 +72,14 @@ func (b *bench) naive(calls int) (ns []int64, err error) {
 
 // onFreshThread runs f locked to an OS thread that keeps no thread state. Those
 // that do are held until such a one comes.
-func onFreshThread(py *C.pyh_api, f func()) {
+func onFreshThread(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		if C.has_state(py) {
-			onFreshThread(py, f)
+		if ctest.HasState() {
+			onFreshThread(f)
 			return
 		}
 		f()

@@ -8,8 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
+	"pyhook/internal/report"
 	"pyhook/pyhook"
 )
 
@@ -115,8 +115,8 @@ func PrintTable(w io.Writer, rows []Row) {
 	r := rows[0]
 	fmt.Fprintf(w, "\ntorch %s, Python %s, %s, %d x %s\n", r.Torch, r.Python, r.Go, r.Cores, r.CPU)
 	fmt.Fprint(w, "ratio: Go over C++ (c10d::PythonCommHook), median of neighbouring blocks; apart: C++ in a process of its own; times in us a call\n\n")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "ratio\thalf lie in\tapart\thalf lie in\tto python\tgo\tc++\tapart\tnew bucket\tpython\tgo p99\tc++ p99\tallocs\tcopied\tcase\t\n")
+	cells := [][]report.Cell{report.Row("ratio", "half lie in", "apart", "half lie in", "to python", "go", "c++", "apart", "new bucket", "python",
+		"go p99", "c++ p99", "allocs", "copied", "case")}
 	for _, r := range rows {
 		copied := "0"
 		if !r.SameMemory {
@@ -130,10 +130,11 @@ func PrintTable(w io.Writer, rows []Row) {
 		if r.CppApartUS > 0 {
 			apart, apartHalf = fmt.Sprintf("%.3f", r.RatioApart), fmt.Sprintf("%.2f..%.2f", r.RatioApartLow, r.RatioApartHigh)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t\n", ratio, half, apart, apartHalf, r.PythonRatio,
-			us(r.GoUS), us(r.CppUS), us(r.CppApartUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US), r.GoAllocs, copied, r.Case)
+		cells = append(cells, report.Row(ratio, half, apart, apartHalf, fmt.Sprintf("%.2f", r.PythonRatio),
+			us(r.GoUS), us(r.CppUS), us(r.CppApartUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US),
+			fmt.Sprintf("%.1f", r.GoAllocs), copied, r.Case))
 	}
-	t.Flush()
+	report.New(w).Table("", report.AlignRight, cells)
 	for _, r := range rows {
 		if r.NaiveUS > 0 {
 			fmt.Fprintf(w, "%s for scale: %s us with a fresh thread state and new objects a call, %s us by a child process and a pipe\n",

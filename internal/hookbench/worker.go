@@ -8,11 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/internal/hookspec"
+	"pyhook/internal/report"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
@@ -34,8 +35,8 @@ func WorkerCases() []Case {
 // comes before each call and is not counted: in training there is one.
 type callSide struct {
 	ctx    context.Context
-	hook   pyhook.CommHook
-	bucket *pyhook.GradBucket
+	hook   c10d.CommHook
+	bucket *c10d.GradBucket
 	pause  time.Duration
 	moved  bool // a result was not the buffer's own memory
 }
@@ -64,7 +65,7 @@ func (s *callSide) call() error {
 	if err != nil {
 		return err
 	}
-	result, err := s.hook.ParseHookResult(value)
+	result, err := s.hook.ParseHookResult(s.bucket, value)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[stri
 	})
 }
 
-func (b *workerBench) side(ctx context.Context, hook pyhook.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
+func (b *workerBench) side(ctx context.Context, hook c10d.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
 	buffer, err := allocate(tensor.Float32, b.c.Bytes/4)
 	if err != nil {
 		return nil, err
@@ -272,16 +273,15 @@ func PrintWorkerTable(w io.Writer, rows []WorkerRow) {
 		return
 	}
 	fmt.Fprint(w, "\na worker process beside this one, in us a call (medians)\n\n")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "in process\tworker\tmore\tin process p99\tworker p99\tcopied\tcase\t\n")
+	cells := [][]report.Cell{report.Row("in process", "worker", "more", "in process p99", "worker p99", "copied", "case")}
 	for _, r := range rows {
 		copied := "0"
 		if r.Copied {
 			copied = "other memory"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%+.2f\t%s\t%s\t%s\t%s\t\n", us(r.HereUS), us(r.ThereUS), r.MoreUS, us(r.HereP99US), us(r.ThereP99US), copied, r.Case)
+		cells = append(cells, report.Row(us(r.HereUS), us(r.ThereUS), fmt.Sprintf("%+.2f", r.MoreUS), us(r.HereP99US), us(r.ThereP99US), copied, r.Case))
 	}
-	t.Flush()
+	report.New(w).Table("", report.AlignRight, cells)
 	for _, r := range rows {
 		if r.PausedThereUS > 0 {
 			fmt.Fprintf(w, "%s with 1 ms between calls: %s us in process, %s us in a worker\n", r.Case, us(r.PausedHereUS), us(r.PausedThereUS))

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/pyhook"
 )
 
@@ -124,12 +126,12 @@ func (s Spec) Futures() pyhook.FutureForms {
 // Make makes the hook and its state; close drops both. A stateless hook gets
 // the state None, which stands for the default process group. params are the model's,
 // for a state or hook that takes them.
-func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*pyhook.Parameter) (hook pyhook.CommHook, close func(), err error) {
+func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*c10d.Parameter) (hook c10d.CommHook, close func(), err error) {
 	switch s.Hook {
 	case "go:allreduce":
-		return &pyhook.AllReduceCommHook{Group: group}, func() {}, nil
+		return &hooks.AllReduceCommHook{Group: group}, func() {}, nil
 	case "go:fp16":
-		return &pyhook.FP16CompressCommHook{Group: group}, func() {}, nil
+		return &hooks.FP16CompressCommHook{Group: group}, func() {}, nil
 	}
 	s = s.WithDefaults()
 	args, err := s.Args()

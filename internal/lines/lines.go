@@ -1,4 +1,4 @@
-// Package lines passes a child process's output on line by line, and keeps its end.
+// Package lines forwards a child process's output line by line, and keeps its end.
 package lines
 
 import (
@@ -8,21 +8,21 @@ import (
 	"sync"
 )
 
-// longestLine bounds what a rank that never ends its line can make the launcher
-// keep. A longer line is broken.
+// longestLine bounds the memory for a line that a rank never ends. A longer line is
+// split.
 const longestLine = 64 << 10
 
-// Writer passes on whole lines, each in one Write under a lock that all
-// writers of the same destination share, so that no two ranks mix in a line.
+// Writer forwards whole lines, each in one Write under a lock that all writers of
+// the same destination share, so that no two ranks mix in a line.
 //
-// A carriage return ends a line too, or the progress bars of tqdm would show
+// A carriage return ends a line too: otherwise the progress bars of tqdm would show
 // only once they are full.
 //
-// Write never fails: a rank must not die, or block for ever on a full pipe, of
-// a launcher whose own output went away.
+// Write never fails: a rank must not die, or block for ever on a full pipe, because
+// nobody reads the launcher's own output. One goroutine writes at a time.
 type Writer struct {
 	Lock    *sync.Mutex
-	Dst     io.Writer // nil: keep the tail only
+	Dst     io.Writer // nil: only the tail is kept
 	Prefix  string
 	Tail    *Tail
 	pending []byte
@@ -40,8 +40,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 }
 
-// lineLength is the length of the first whole line with its end, or 0. A
-// carriage return at the very end may be half of "\r\n", so it waits.
+// lineLength returns the length of the first whole line with its end, or 0. A
+// carriage return at the very end may be half of "\r\n", so it does not end a line yet.
 func lineLength(p []byte) int {
 	i := bytes.IndexAny(p, "\n\r")
 	switch {
@@ -58,7 +58,7 @@ func lineLength(p []byte) int {
 }
 
 func (w *Writer) emit(line []byte) {
-	// By lines too: a tail may be of two streams.
+	// Line by line: two streams may share a tail.
 	w.Tail.add(line)
 	if w.Dst == nil {
 		return
@@ -73,8 +73,7 @@ func (w *Writer) emit(line []byte) {
 	_, _ = w.Dst.Write(out)
 }
 
-// Flush ends a last line that the rank left open, or it would run into another
-// rank's.
+// Flush writes a last line without an end, and ends it: the next rank's begins a new one.
 func (w *Writer) Flush() {
 	if len(w.pending) > 0 {
 		w.emit(w.pending)
@@ -83,7 +82,7 @@ func (w *Writer) Flush() {
 }
 
 // Tail keeps the last bytes of a rank's output, standard output and error
-// together, for the report of its failure.
+// together, for the report of its failure. It is safe for concurrent use.
 type Tail struct {
 	lock sync.Mutex
 	Size int // in bytes
@@ -102,7 +101,7 @@ func (t *Tail) add(p []byte) {
 	}
 }
 
-// Text starts at a line where older output was dropped.
+// Text returns the last bytes, from the beginning of a line where older output was dropped.
 func (t *Tail) Text() string {
 	t.lock.Lock()
 	defer t.lock.Unlock()

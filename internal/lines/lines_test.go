@@ -17,7 +17,7 @@ func (w *writes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestLineWriterPassesOnWholeLines(t *testing.T) {
+func TestWriter(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		in   []string
@@ -47,44 +47,48 @@ func TestLineWriterPassesOnWholeLines(t *testing.T) {
 	}
 }
 
-func TestRanksNeverMixInALine(t *testing.T) {
-	var got strings.Builder
-	var lock sync.Mutex
-	var ranks sync.WaitGroup
-	for rank := range 4 {
-		ranks.Go(func() {
-			w := &Writer{Lock: &lock, Dst: &got, Prefix: fmt.Sprintf("[rank %d] ", rank), Tail: &Tail{Size: 10}}
-			for range 200 {
-				for range 5 {
-					fmt.Fprint(w, rank)
+func TestWriter_concurrent(t *testing.T) {
+	t.Run("ranks never mix in a line", func(t *testing.T) {
+		var got strings.Builder
+		var lock sync.Mutex
+		var ranks sync.WaitGroup
+		for rank := range 4 {
+			ranks.Go(func() {
+				w := &Writer{Lock: &lock, Dst: &got, Prefix: fmt.Sprintf("[rank %d] ", rank), Tail: &Tail{Size: 10}}
+				for range 200 {
+					for range 5 {
+						fmt.Fprint(w, rank)
+					}
+					fmt.Fprint(w, "\n")
 				}
-				fmt.Fprint(w, "\n")
-			}
-		})
-	}
-	ranks.Wait()
-	count := map[string]int{}
-	for line := range strings.Lines(got.String()) {
-		count[line]++
-	}
-	want := map[string]int{}
-	for rank := range 4 {
-		want[fmt.Sprintf("[rank %d] %s\n", rank, strings.Repeat(fmt.Sprint(rank), 5))] = 200
-	}
-	assert.Equal(t, want, count)
+			})
+		}
+		ranks.Wait()
+		count := map[string]int{}
+		for line := range strings.Lines(got.String()) {
+			count[line]++
+		}
+		want := map[string]int{}
+		for rank := range 4 {
+			want[fmt.Sprintf("[rank %d] %s\n", rank, strings.Repeat(fmt.Sprint(rank), 5))] = 200
+		}
+		assert.Equal(t, want, count)
+	})
 }
 
-func TestTailKeepsTheLastWholeLines(t *testing.T) {
-	k := &Tail{Size: 10}
-	k.add([]byte("one\n"))
-	assert.Equal(t, "one\n", k.Text())
-	for range 100 {
-		k.add([]byte("line\n"))
-	}
-	k.add([]byte("end"))
-	assert.Equal(t, "line\nend", k.Text())
-	k.add([]byte("a line far longer than the tail is"))
-	assert.LessOrEqual(t, len(k.Text()), 10)
-	k.add([]byte("\xff"))
-	assert.Contains(t, k.Text(), "\uFFFD")
+func TestTail_Text(t *testing.T) {
+	t.Run("the last whole lines", func(t *testing.T) {
+		k := &Tail{Size: 10}
+		k.add([]byte("one\n"))
+		assert.Equal(t, "one\n", k.Text())
+		for range 100 {
+			k.add([]byte("line\n"))
+		}
+		k.add([]byte("end"))
+		assert.Equal(t, "line\nend", k.Text())
+		k.add([]byte("a line far longer than the tail is"))
+		assert.LessOrEqual(t, len(k.Text()), 10)
+		k.add([]byte("\xff"))
+		assert.Contains(t, k.Text(), "\uFFFD")
+	})
 }

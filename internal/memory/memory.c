@@ -8,8 +8,8 @@
 struct pyh_owner {
   _Atomic int64_t refs;
   void *memory;
-  void (*free)(void *);   // NULL: Go's function with this id releases the memory
-  uintptr_t id;
+  void (*free)(void *);   // NULL: the Go function of this cgo.Handle releases the memory
+  uintptr_t handle;
   struct pyh_owner *next; // in the list of the released
 };
 
@@ -47,10 +47,10 @@ pyh_owner *pyh_owner_alloc(size_t bytes, size_t align, void **base) {
   return o;
 }
 
-pyh_owner *pyh_owner_foreign(uintptr_t id) {
+pyh_owner *pyh_owner_foreign(uintptr_t handle) {
   pyh_owner *o = pyh_owner_of(NULL, NULL);
   if (o != NULL) {
-    o->id = id;
+    o->handle = handle;
   }
   return o;
 }
@@ -94,10 +94,10 @@ uintptr_t pyh_owner_next_released(void) {
   if (o == NULL) {
     return 0;
   }
-  uintptr_t id = o->id;
+  uintptr_t handle = o->handle;
   free(o);
   atomic_fetch_sub(&alive, 1);
-  return id;
+  return handle;
 }
 
 void *pyh_owner_retain_address(void) { return (void *)pyh_owner_retain; }

@@ -8,8 +8,8 @@ import "C"
 
 import (
 	"os"
+	"runtime/cgo"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"unsafe"
 )
@@ -55,13 +55,10 @@ func Functions() (retain, release unsafe.Pointer) {
 	return C.pyh_owner_retain_address(), C.pyh_owner_release_address()
 }
 
-// The release functions of foreign memory, by the id that C holds. C code drops the last reference
-// on any thread, with or without the GIL, so it only lists the id and wakes the reaper.
-var (
-	releases    sync.Map // uintptr -> func()
-	lastRelease atomic.Uintptr
-	startReaper sync.Once
-)
+// startReaper starts the reaper, with the first foreign memory. C code drops the last reference on
+// any thread, with or without the GIL, so it only lists the release function's handle and wakes the
+// reaper.
+var startReaper sync.Once
 
 // Foreign returns an owner of memory that release releases, soon after the last reference is gone,
 // on a goroutine of this package.
@@ -80,9 +77,7 @@ func Foreign(release func()) Owner {
 		C.pyh_owner_notify(C.int(fd))
 		go reap(r, w)
 	})
-	id := lastRelease.Add(1)
-	releases.Store(id, release)
-	owner := C.pyh_owner_foreign(C.uintptr_t(id))
+	owner := C.pyh_owner_foreign(C.uintptr_t(cgo.NewHandle(release)))
 	if owner == nil {
 		panic("pyhook: out of memory")
 	}
@@ -97,10 +92,11 @@ func reap(r, w *os.File) {
 		if _, err := r.Read(buffer); err != nil {
 			return
 		}
-		for id := C.pyh_owner_next_released(); id != 0; id = C.pyh_owner_next_released() {
-			if release, ok := releases.LoadAndDelete(uintptr(id)); ok {
-				release.(func())()
-			}
+		for c := C.pyh_owner_next_released(); c != 0; c = C.pyh_owner_next_released() {
+			handle := cgo.Handle(c)
+			release := handle.Value().(func())
+			handle.Delete()
+			release()
 		}
 	}
 }

@@ -13,14 +13,14 @@ typedef struct pyh_owner pyh_owner;
 pyh_owner *pyh_owner_alloc(size_t bytes, size_t align, void **base);
 // Memory of someone else, which free(memory) releases, on the thread of the last reference.
 pyh_owner *pyh_owner_of(void *memory, void (*free)(void *));
-// Memory of someone else, which Go's function with this id releases.
-pyh_owner *pyh_owner_foreign(uintptr_t id);
+// Memory of someone else, which the Go function of this cgo.Handle releases.
+pyh_owner *pyh_owner_foreign(uintptr_t handle);
 
 void pyh_owner_retain(void *owner);
 void pyh_owner_release(void *owner);
 int64_t pyh_owners(void); // alive in the process
 
-// Returns the id of one released foreign owner at each call; 0: there is no more.
+// Returns the handle of one released foreign owner at each call; 0: there is no more.
 uintptr_t pyh_owner_next_released(void);
 // Has a byte written to fd for each of them.
 void pyh_owner_notify(int fd);

@@ -27,7 +27,7 @@ func IsTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Printf writes formatted text; what the output does with it cannot be helped.
+// Printf writes formatted text. It ignores errors of the output.
 func (p *Printer) Printf(format string, args ...any) { fmt.Fprintf(p.w, format, args...) }
 
 // The styles.
@@ -102,7 +102,7 @@ func Indent(text, prefix string) string {
 	return strings.Join(lines, "\n")
 }
 
-// SplitHints takes the lines "hint: ..." out of an error's text.
+// SplitHints separates the lines "hint: ..." of an error's text.
 func SplitHints(text string) (message string, hints []string) {
 	var rest []string
 	for _, line := range strings.Split(text, "\n") {

@@ -9,29 +9,113 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTableAlignsStyledCells(t *testing.T) {
-	var out bytes.Buffer
-	p := &Printer{w: &out, colour: true}
-	p.Table("  ", "lr", [][]Cell{
-		{Text("name"), Text("size")},
-		{{Text: "é", Style: p.Good}, Text("1")},
-		{Text("bucket"), Text("1000"), Text("last")},
+func TestPrinter_Table(t *testing.T) {
+	table := func(indent string, align Align, rows func(p *Printer) [][]Cell) string {
+		var out bytes.Buffer
+		p := &Printer{w: &out, colour: true}
+		p.Table(indent, align, rows(p))
+		return out.String()
+	}
+	cells := func(p *Printer) [][]Cell {
+		return [][]Cell{
+			Row("name", "size", "note"),
+			{{Text: "é", Style: p.Good}, Text("1"), {Text: "a  long\tnote", Style: p.Dim}},
+			Row("bucket", "1000", ""),
+		}
+	}
+	t.Run("styles take no width", func(t *testing.T) {
+		assert.Equal(t, "  name    size  note\n  \x1b[32mé\x1b[0m       1     \x1b[2ma  long\tnote\x1b[0m\n  bucket  1000\n",
+			table("  ", AlignLeft, cells))
 	})
-	assert.Equal(t, "  name    size\n  \x1b[32mé\x1b[0m          1\n  bucket  1000  last\n", out.String())
+	t.Run("numbers are set to the right", func(t *testing.T) {
+		assert.Equal(t, "  name  size  note\n     \x1b[32mé\x1b[0m     1  \x1b[2ma  long\tnote\x1b[0m\nbucket  1000\n",
+			table("", AlignRight, cells))
+	})
+	t.Run("a cell that is part of its neighbour gets its own style", func(t *testing.T) {
+		assert.Equal(t, "ab  \x1b[32ma\x1b[0m  c\n", table("", AlignLeft, func(p *Printer) [][]Cell {
+			return [][]Cell{{Text("ab"), {Text: "a", Style: p.Good}, Text("c")}}
+		}))
+	})
+	t.Run("empty cells and rows", func(t *testing.T) {
+		assert.Equal(t, "a   b  c\n    b\n\nonly\n", table("", AlignLeft, func(*Printer) [][]Cell {
+			return [][]Cell{Row("a ", "b", "c"), Row("", "b", ""), {}, Row("only")}
+		}))
+	})
 }
 
-func TestNothingIsColouredWhereThereIsNoTerminal(t *testing.T) {
+func TestProgress(t *testing.T) {
+	live := func() (*Progress, *bytes.Buffer) {
+		var out bytes.Buffer
+		p := NewProgress(&out)
+		p.live = true
+		return p, &out
+	}
+	t.Run("an activity of unknown length has no bar", func(t *testing.T) {
+		p, out := live()
+		p.Set("starting")
+		assert.Contains(t, out.String(), "starting")
+		assert.NotContains(t, out.String(), "(")
+	})
+	t.Run("steps have one", func(t *testing.T) {
+		p, out := live()
+		p.Set("starting")
+		p.Step("epoch 1", 1, 4)
+		assert.Contains(t, out.String(), "epoch 1")
+		assert.Contains(t, out.String(), "25%")
+		assert.Contains(t, out.String(), "(1/4)")
+	})
+	t.Run("a line is printed where the live line was, which comes back", func(t *testing.T) {
+		p, out := live()
+		p.Step("epoch 1", 1, 4)
+		out.Reset()
+		assert.NoError(t, p.Print("a hook's line\n"))
+		assert.Regexp(t, `^\r +\ra hook's line\n$`, out.String())
+		p.Step("epoch 1", 2, 4)
+		assert.Contains(t, out.String(), "(2/4)")
+	})
+	t.Run("the last step ends it, and another activity follows", func(t *testing.T) {
+		p, out := live()
+		p.Step("a", 4, 4)
+		out.Reset()
+		p.Clear()
+		assert.Empty(t, out.String())
+		p.Step("b", 1, 4)
+		assert.Contains(t, out.String(), "b  25%")
+		p.Set("c")
+		assert.Contains(t, out.String(), "c")
+	})
+	t.Run("Clear removes it once", func(t *testing.T) {
+		p, out := live()
+		p.Clear()
+		assert.Empty(t, out.String())
+		p.Set("a")
+		p.Clear()
+		out.Reset()
+		p.Clear()
+		assert.Empty(t, out.String())
+	})
+	t.Run("steps beyond the total and of nothing", func(t *testing.T) {
+		p, _ := live()
+		p.Step("a", 7, 4)
+		p.Step("b", 0, 0)
+		p.Step("b", 1, 0)
+	})
+}
+
+func TestPrinter_noTerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := New(&out)
 	p.Printf("%s %s %s", p.Good("a"), p.Bad("b"), p.Dim("c"))
 	assert.Equal(t, "a b c", out.String())
 	progress := NewProgress(&out)
 	progress.Set("working")
+	progress.Step("working", 1, 2)
+	require.NoError(t, progress.Print("!"))
 	progress.Clear()
-	assert.Equal(t, "a b c", out.String())
+	assert.Equal(t, "a b c!", out.String())
 }
 
-func TestErrorHasItsHintsLast(t *testing.T) {
+func TestPrinter_Error(t *testing.T) {
 	var out bytes.Buffer
 	New(&out).Error("first\nsecond", "Traceback:\n\n  line\n", "do this\nand that", "")
 	assert.Equal(t, "error: first\n  second\n    Traceback:\n\n      line\nhint: do this\n      and that\n", out.String())
@@ -61,7 +145,7 @@ func TestCount(t *testing.T) {
 	assert.Equal(t, "1 rank, 0 ranks, 2 ranks", Count(1, "rank")+", "+Count(0, "rank")+", "+Count(2, "rank"))
 }
 
-func TestJSONLeavesBracketsAlone(t *testing.T) {
+func TestJSON(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, JSON(&out, map[string]string{"a": "<&>"}))
 	assert.Equal(t, "{\n  \"a\": \"<&>\"\n}\n", out.String())

@@ -2,10 +2,10 @@ package report
 
 import (
 	"strings"
-	"unicode/utf8"
+	"text/tabwriter"
 )
 
-// Cell is a table's text and how it is styled; the style takes no room.
+// Cell is one cell of a table. Its style takes no width.
 type Cell struct {
 	Text  string
 	Style func(string) string // nil: plain
@@ -14,38 +14,69 @@ type Cell struct {
 // Text makes a plain cell.
 func Text(s string) Cell { return Cell{Text: s} }
 
-// Table writes rows with their columns aligned and two spaces between. right
-// says which columns are set to the right, as numbers are: 'r' at its place,
-// such as "lrr"; beyond its end columns are set to the left.
-func (p *Printer) Table(indent, right string, rows [][]Cell) {
-	var widths []int
-	for _, row := range rows {
-		for i, cell := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell.Text))
-		}
+// Row makes a row of plain cells.
+func Row(texts ...string) []Cell {
+	cells := make([]Cell, len(texts))
+	for i, text := range texts {
+		cells[i] = Text(text)
 	}
+	return cells
+}
+
+// Align is how a table sets its columns.
+type Align uint
+
+// The values of Align.
+const (
+	AlignLeft  Align = 0
+	AlignRight       = Align(tabwriter.AlignRight) // for tables of numbers
+)
+
+// Table writes rows with their columns aligned and two spaces between. The last cell of a row
+// is not aligned: it starts at the left of its column and may be of any length. It may have
+// styles and line ends in its text; other cells must not.
+func (p *Printer) Table(indent string, align Align, rows [][]Cell) {
+	const gap = "  "
+	var plain strings.Builder
+	w := tabwriter.NewWriter(&plain, 0, 0, len(gap), ' ', uint(align))
 	for _, row := range rows {
-		var line strings.Builder
-		line.WriteString(indent)
-		for i, cell := range row {
-			text := cell.Text
-			if cell.Style != nil {
-				text = cell.Style(text)
-			}
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell.Text))
-			if i < len(right) && right[i] == 'r' {
-				text = pad + text
-			} else {
-				text += pad
-			}
-			if i > 0 {
-				line.WriteString("  ")
-			}
-			line.WriteString(text)
+		for _, cell := range row[:max(0, len(row)-1)] {
+			w.Write([]byte(cell.Text + "\t"))
 		}
-		p.Printf("%s\n", strings.TrimRight(line.String(), " "))
+		w.Write([]byte("\n"))
 	}
+	w.Flush() // a strings.Builder never fails
+	lines := strings.Split(plain.String(), "\n")
+	for i, row := range rows {
+		if len(row) == 0 {
+			p.Printf("\n")
+			continue
+		}
+		line := lines[i]
+		if align == AlignRight { // tabwriter's gap is then before a column
+			line = strings.TrimPrefix(line, gap) + gap
+		}
+		if len(row) == 1 {
+			line = ""
+		}
+		p.Printf("%s%s\n", indent, strings.TrimRight(styled(line, row), " "))
+	}
+}
+
+// styled gives the cells of a line their styles, and appends the last cell.
+func styled(line string, row []Cell) string {
+	var out strings.Builder
+	for i, cell := range row {
+		text := cell.Text
+		if cell.Style != nil {
+			text = cell.Style(text)
+		}
+		if i == len(row)-1 {
+			return out.String() + line + text
+		}
+		before, after, _ := strings.Cut(line, cell.Text)
+		out.WriteString(before + text)
+		line = after
+	}
+	return out.String() + line
 }

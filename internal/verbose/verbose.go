@@ -1,4 +1,4 @@
-// Package verbose formats errors that have more to show than their text.
+// Package verbose formats errors that have details beside their text.
 package verbose
 
 import (
@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Format writes an error for its method Format. The verb %+v adds details below the text, each
-// with its title; details without a text are left out. All other verbs are those of the text.
+// Format implements fmt.Formatter for an error. The verb %+v adds the details below the text,
+// each with its title, and omits details without a text. Other verbs format the text.
 func Format(s fmt.State, verb rune, text string, details ...Detail) {
 	if verb != 'v' || !s.Flag('+') {
 		fmt.Fprintf(s, fmt.FormatString(s, verb), text)
@@ -21,5 +21,5 @@ func Format(s fmt.State, verb rune, text string, details ...Detail) {
 	}
 }
 
-// Detail is what %+v adds.
+// Detail is a part that %+v adds.
 type Detail struct{ Title, Text string }

@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// ErrUnsupported: this system does not count the bytes of its sockets.
+// ErrUnsupported means that this system does not count the bytes of its sockets.
 var ErrUnsupported = errors.New("bytes on the wire cannot be counted here: that needs Linux 4.19 or newer and /proc")
 
 // SentBytes returns the TCP payload that this process sent over the sockets
 // that are open now. It falls when a socket closes: see Meter.
 func SentBytes() (uint64, error) {
-	sockets, err := look()
+	sockets, err := openSockets()
 	if err != nil {
 		return 0, err
 	}
@@ -22,37 +22,37 @@ func SentBytes() (uint64, error) {
 	return sum, nil
 }
 
-// Meter adds up over the life of a process: what sockets sent before they
-// closed stays in the sum, as of the last look at them. The zero Meter is
-// ready; it may be used from any goroutine.
+// Meter adds up over the life of a process: its sum keeps the bytes of closed
+// sockets, as of the last measurement before. The zero Meter is ready to use. It
+// is safe for concurrent use.
 type Meter struct {
-	mu   sync.Mutex
-	last map[uint64]uint64 // inode of a socket -> bytes sent, at the last look
-	gone uint64            // of sockets that closed
+	mu     sync.Mutex
+	last   map[uint64]uint64 // inode of a socket -> bytes sent, at the last measurement
+	closed uint64            // bytes of sockets that closed
 }
 
-// SentBytes looks now and returns the sum, which never falls.
+// SentBytes measures and returns the sum, which never falls.
 func (m *Meter) SentBytes() (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	sockets, err := look()
+	sockets, err := openSockets()
 	if err != nil {
 		return 0, err
 	}
-	sum := m.settle(sockets)
+	sum := m.add(sockets)
 	m.last = sockets
 	return sum, nil
 }
 
-// settle moves what the closed sockets sent to gone. An inode whose count fell
-// was given to another socket.
-func (m *Meter) settle(sockets map[uint64]uint64) uint64 {
+// add returns the sum with these sockets, and moves the bytes of closed ones to m.closed. An
+// inode whose count fell now belongs to another socket.
+func (m *Meter) add(sockets map[uint64]uint64) uint64 {
 	for inode, before := range m.last {
 		if now, open := sockets[inode]; !open || now < before {
-			m.gone += before
+			m.closed += before
 		}
 	}
-	sum := m.gone
+	sum := m.closed
 	for _, sent := range sockets {
 		sum += sent
 	}

@@ -13,8 +13,8 @@ import (
 
 const descriptors = "/proc/self/fd"
 
-// supported: tcpi_bytes_sent came with Linux 4.19 (ba113c3aa79a), and an older
-// kernel leaves it 0, which would read as "nothing was sent".
+// supported returns an error before Linux 4.19, which added tcpi_bytes_sent (ba113c3aa79a).
+// An older kernel leaves it 0, which would read as "nothing was sent".
 var supported = sync.OnceValue(func() error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -44,9 +44,9 @@ func atLeast(release string, major, minor int) bool {
 	return err == nil && (a > major || a == major && b >= minor)
 }
 
-// look returns the bytes that each open TCP socket sent, by the socket's inode:
-// descriptors that were duplicated are one socket.
-func look() (map[uint64]uint64, error) {
+// openSockets returns the bytes that each open TCP socket sent, by the socket's inode:
+// duplicated descriptors are one socket.
+func openSockets() (map[uint64]uint64, error) {
 	if err := supported(); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,8 @@ func look() (map[uint64]uint64, error) {
 	return sockets, nil
 }
 
-// socketInode of a descriptor; not ok: no socket, or closed meanwhile.
+// socketInode returns the inode of a descriptor, and false if it is not a socket or was closed
+// meanwhile.
 func socketInode(name string) (uint64, bool) {
 	target, err := os.Readlink(descriptors + "/" + name)
 	if err != nil {
@@ -94,7 +95,8 @@ func socketInode(name string) (uint64, bool) {
 	return inode, err == nil
 }
 
-// sentBy asks the kernel; not ok: not TCP, or closed meanwhile.
+// sentBy asks the kernel for a socket's bytes. ok is false if it is not TCP or was closed
+// meanwhile.
 func sentBy(fd int) (sent uint64, ok bool, err error) {
 	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
 		return 0, false, nil

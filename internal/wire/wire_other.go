@@ -2,4 +2,4 @@
 
 package wire
 
-func look() (map[uint64]uint64, error) { return nil, ErrUnsupported }
+func openSockets() (map[uint64]uint64, error) { return nil, ErrUnsupported }

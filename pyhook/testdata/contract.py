@@ -198,12 +198,6 @@ class State:
         self.process_group, self.rank = process_group, rank
 
 
-def sees_sparse_indices(state, bucket):
-    indices = bucket._layout.sparse_indices
-    seen["indices"] = None if indices is None else indices.tolist()
-    return done(bucket.buffer())
-
-
 def threads():
     return [t.name for t in threading.enumerate()]
 

@@ -97,7 +97,7 @@ class BucketLayout:
         False after a hook resized it or gave it other memory in place
         (``buffer.resize_``, ``buffer.set_``, ``buffer.data = ...``), or made it
         require grad: make a new layout then. The Go side asks the same in C
-        (hookcall.c: untouched).
+        (cbridge/bucket_call.c: unchanged).
         """
         if self.is_sparse:
             return True
@@ -181,7 +181,7 @@ class BucketMethods:
     """All that a bucket does, over two attributes that a subclass stores.
 
     ``Bucket`` stores them in slots. The Go side makes a type in C for the
-    buckets of its calls, which stores them in C (pyhook/shell.c) and has a
+    buckets of its calls, which stores them in C (cbridge/bucket_object.c) and has a
     ``buffer`` of its own; for ``isinstance`` and ``__class__`` those are
     ``Bucket`` too.
     """
@@ -301,7 +301,7 @@ class Bucket(BucketMethods, GradBucket):  # type: ignore[misc]  # torch has no s
 
 
 class _Shell(BucketMethods):
-    """What ``fresh`` makes; the Go side has the same in C (pyhook/shell.c)."""
+    """What ``fresh`` makes; the Go side has the same in C (cbridge/bucket_object.c)."""
 
     __slots__ = ("__weakref__", "_buffer", "_layout")
 

@@ -30,7 +30,7 @@ class HookContractError(HookError, RuntimeError):
     (torch/csrc/distributed/c10d/python_comm_hook.cpp), so that code which
     catches PyTorch's error catches this one.
 
-    Codes: ``none_result``, ``not_future``, ``not_done``, ``timeout``,
+    Codes: ``none_result``, ``not_future``, ``not_done``, ``result_timeout``,
     ``none_value``, ``not_tensor``, ``list_value``, ``short``, ``sparse``,
     ``layout``, ``meta``, ``device``, ``complex``, ``nonfinite``, ``collective``
     (one that the hook issued failed, and the hook did not look at it).
@@ -82,9 +82,9 @@ class RankError(HookError, RuntimeError):
 class StateError(HookError, RuntimeError):
     """A hook's state could not be saved or restored. The state is as it was before.
 
-    Codes: ``unsafe`` (only pickle can write or read it), ``corrupt``, ``version``
-    (of the format), ``class`` (what is in the file and what is to be restored do
-    not fit), ``rank`` (another rank's state), ``immutable`` (it cannot be restored
-    in place), ``unsupported`` (a dtype, device or library that is not here),
-    ``failed`` (the state's own methods raised: it may now be half restored).
+    Codes: ``state_unsafe`` (only pickle can write or read it), ``state_corrupt``, ``state_version``
+    (of the format), ``state_class`` (what is in the file and what is to be restored do
+    not fit), ``state_rank`` (another rank's state), ``state_immutable`` (it cannot be restored
+    in place), ``state_unsupported`` (a dtype, device or library that is not here),
+    ``state_failed`` (the state's own methods raised: it may now be half restored).
     """

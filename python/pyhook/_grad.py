@@ -6,7 +6,7 @@ the hook's thread: all of them with NCCL, whose futures are done on the host at 
 Callbacks that gloo's own threads run see those threads' mode, which is on; that stays
 so here.
 
-The Go side turns it off in C for each hook call (pyhook/gradmode.c).
+The Go side turns it off in C for each hook call (cbridge/grad_mode.c).
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ def save_state(state: Any, trusted: bool = False) -> bytes:
         trusted: pickle what cannot be written otherwise.
 
     Raises:
-        StateError: ``unsafe`` names what cannot be saved:
-            ``state.buffers[3].future: <class>``; ``failed``.
+        StateError: ``state_unsafe`` names what cannot be saved:
+            ``state.buffers[3].future: <class>``; ``state_failed``.
     """
     return _save(state, [], trusted)
 
@@ -115,7 +115,7 @@ def load_state(
         device: put tensors there, rather than on the device that they were on.
 
     Raises:
-        StateError: see its codes. But for ``failed``, ``into`` is as it was.
+        StateError: see its codes. But for ``state_failed``, ``into`` is as it was.
     """
     target = MISSING if into is None else into
     return _restore(data, target, [], trusted=trusted, any_rank=any_rank, device=device)
@@ -215,18 +215,18 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes]:
     data = bytes(data)
     if len(data) < _START + _FIXED.size or not data.startswith(MAGIC):
         what = "it is empty" if not data else "it does not begin as one, or is cut short"
-        raise StateError("corrupt", f"this is not a saved state: {what}")
+        raise StateError("state_corrupt", f"this is not a saved state: {what}")
     body = memoryview(data)[_START:]
     if hashlib.sha256(body).digest() != data[len(MAGIC) : _START]:
         raise StateError(
-            "corrupt",
+            "state_corrupt",
             "the saved state is damaged: its digest does not fit",
             "it was cut short or changed after it was written; take another checkpoint",
         )
     version, length = _FIXED.unpack_from(body)
     if version != VERSION:
         raise StateError(
-            "version",
+            "state_version",
             f"the saved state has format version {version}, and this is pyhook {__version__}, "
             f"which reads version {VERSION}",
             "load it with the pyhook that wrote it"
@@ -238,7 +238,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes]:
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
     except (ValueError, RecursionError) as error:
-        raise StateError("corrupt", f"the saved state's header cannot be read: {error}") from error
+        raise StateError("state_corrupt", f"the saved state's header cannot be read: {error}") from error
     return header, bytes(body[_FIXED.size + length :])
 
 
@@ -265,12 +265,12 @@ def _restore(
         raise
     except Exception as error:  # whatever a file can be made to contain
         raise StateError(
-            "corrupt", f"the saved state cannot be read: {type(error).__name__}: {error!s:.200}"
+            "state_corrupt", f"the saved state cannot be read: {type(error).__name__}: {error!s:.200}"
         ) from error
     for new, old in zip([state, *parts], [into, *carried]):
         if old is not MISSING and new is not old:
             raise StateError(
-                "immutable",
+                "state_immutable",
                 f"a state of class {class_name(type(old))} cannot be restored in place",
                 "keep what changes in an object, a list or a dict",
             )
@@ -282,7 +282,7 @@ def _check_class(header: dict[str, Any], into: Any, carried: list[Any]) -> None:
     saved, here = header.get("class"), MISSING if into is MISSING else _class(into)
     if here is not MISSING and not same_name(saved, here):
         raise StateError(
-            "class",
+            "state_class",
             f"the file holds {_describe(saved)}, and the state to restore is {_describe(here)}",
             "make the hook with the state that it was saved with",
         )
@@ -293,7 +293,7 @@ def _check_class(header: dict[str, Any], into: Any, carried: list[Any]) -> None:
         and all(same_name(name, _class(part)) for name, part in zip(names, carried))
     ):
         raise StateError(
-            "class",
+            "state_class",
             f"the file was saved with a hook that holds {names!r:.200}, and this "
             f"one holds {[_class(part) for part in carried]}",
             "load it into the hook that it was saved with",
@@ -311,7 +311,7 @@ def _check_rank(header: dict[str, Any]) -> None:
         return  # nothing in it
     if rank is not None and saved[0] is not None and saved != (rank, size):
         raise StateError(
-            "rank",
+            "state_rank",
             f"the state is that of rank {saved[0]!r:.20} of {saved[1]!r:.20}, and this is rank "
             f"{rank} of {size}",
             "each rank saves and loads its own; any_rank=True takes it all the same, and then "

@@ -44,7 +44,7 @@ class Memory:
             torch.empty(0, device=device)
         except Exception as error:
             raise StateError(
-                "unsupported",
+                "state_unsupported",
                 f"there is no device {device} here: {error}",
                 'load with device="cpu", or another',
             ) from error
@@ -85,7 +85,7 @@ def whole(*numbers: Any) -> bool:
 def dtype_of(name: Any) -> Any:
     found = getattr(torch, name, None) if re.fullmatch(r"\w+", name) else None
     if not isinstance(found, torch.dtype):
-        raise StateError("unsupported", f"torch {torch.__version__} has no dtype {name!r:.60}")
+        raise StateError("state_unsupported", f"torch {torch.__version__} has no dtype {name!r:.60}")
     return found
 
 
@@ -94,7 +94,7 @@ def numpy() -> Any:
         import numpy as np
     except ImportError as error:
         raise StateError(
-            "unsupported", "the state has numpy values, and there is no numpy here"
+            "state_unsupported", "the state has numpy values, and there is no numpy here"
         ) from error
     return np
 

@@ -80,7 +80,7 @@ class Decoder:
                     step()
             except Exception as error:
                 raise StateError(
-                    "failed", f"{path}: restoring raised {type(error).__name__}: {error}"
+                    "state_failed", f"{path}: restoring raised {type(error).__name__}: {error}"
                 ) from error
 
     def decode(self, node: Any, old: Any, path: str) -> Any:
@@ -190,7 +190,7 @@ class Decoder:
                 if id(old) in self._claimed:
                     there = "an object that stands for another one already"
                 raise StateError(
-                    "class",
+                    "state_class",
                     f"{path}: the file has a {_short(name)}, and the state to restore {there}",
                     "classes named in a file are not imported: make the state as the saved one "
                     "was made, with this object in its place, or load with trusted=True",
@@ -201,7 +201,7 @@ class Decoder:
         self._made[node["id"]] = old
         if parts[0] != how:
             raise StateError(
-                "class",
+                "state_class",
                 f"{path}: the file has the {_short(how)} of a {name}, and this one shows its "
                 f"{_short(parts[0])}",
                 "it was saved with another version of the class",
@@ -227,7 +227,7 @@ class Decoder:
                 raise ValueError(f"an attribute {_short(name)}")
             if not hasattr(target, "__dict__") and not hasattr(type(target), name):
                 raise StateError(
-                    "class",
+                    "state_class",
                     f"{path}: the file has {_short(name)}, for which this "
                     f"{class_name(type(target))} has no slot",
                     "it was saved with another version of the class",
@@ -239,7 +239,7 @@ class Decoder:
             return None  # the default group, or one that the hook makes when it needs it
         if old is MISSING or not same_name(wanted, kept(old)):
             raise StateError(
-                "class",
+                "state_class",
                 f"{path}: the saved state had a {_short(wanted)} here, which is not in the "
                 "file, and the state to restore has "
                 + ("nothing" if old is MISSING else kept(old) or f"a {class_name(type(old))}"),
@@ -252,7 +252,7 @@ class Decoder:
         found = by_trainers_name(node["v"])
         if len(found) != 1:
             raise StateError(
-                "class",
+                "state_class",
                 f"{path}: the saved state refers to the model's parameter {_short(node['v'])}, and "
                 f"there are {len(found)} of this name here",
                 "load it into a state that was made with the parameters (HookConfig.Parameters), "
@@ -263,14 +263,14 @@ class Decoder:
     def _pickle(self, node: Any, old: Any, path: str) -> Any:
         if not self._trusted:
             raise StateError(
-                "unsafe",
+                "state_unsafe",
                 f"{path}: the file has a pickle here, and loading it can run any program",
                 "load with trusted=True if you wrote the file yourself, and only then",
             )
         try:
             return pickle.loads(self.memory.blob(node["at"]))
         except Exception as error:
-            raise StateError("failed", f"{path}: {type(error).__name__}: {error}") from error
+            raise StateError("state_failed", f"{path}: {type(error).__name__}: {error}") from error
 
     # Leaves.
 
@@ -289,7 +289,7 @@ class Decoder:
             return torch.nn.Parameter(made, requires_grad=grad)
         if old.shape != made.shape or old.dtype != made.dtype:
             raise StateError(
-                "class",
+                "state_class",
                 f"{path}: the file has a {made.dtype} parameter {tuple(made.shape)}, and the state "
                 f"to restore a {old.dtype} one {tuple(old.shape)}",
             )
@@ -359,9 +359,9 @@ def _new(name: Any) -> Any:
         if isinstance(found, type):
             if any(kind.__name__ == "pybind11_type" for kind in inspect.getmro(type(found))):
                 # Of an instance without its constructor C++'s methods read what nobody set.
-                raise StateError("class", f"{_short(name)} is C++'s, made by its constructor only")
+                raise StateError("state_class", f"{_short(name)} is C++'s, made by its constructor only")
             return found.__new__(found)  # type: ignore[call-overload]
-    raise StateError("class", f"there is no class {_short(name)} here")
+    raise StateError("state_class", f"there is no class {_short(name)} here")
 
 
 def _number(text: str) -> float:

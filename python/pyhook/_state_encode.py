@@ -95,7 +95,7 @@ class Encoder:
             raise  # an object may say so itself
         except Exception as error:
             raise StateError(
-                "failed",
+                "state_failed",
                 f"{path}: {class_name(type(value))} could not give its state: "
                 f"{type(error).__name__}: {error}",
             ) from error
@@ -134,7 +134,7 @@ class Encoder:
         if isinstance(value, torch._C.Future):
             hint = "save between steps, when the futures of all buckets are done and dropped"
         what = f"{path}: <{class_name(type(value))}> cannot be saved safely"
-        return StateError("unsafe", f"{what}, {why}" if why else what, hint)
+        return StateError("state_unsafe", f"{what}, {why}" if why else what, hint)
 
     def _blob(self, data: bytes) -> list[int]:
         at = [self._size, len(data)]

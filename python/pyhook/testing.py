@@ -154,7 +154,7 @@ def run(
         _finish(chain, future, end)
         if not _done_before(end, future):
             raise HookContractError(
-                "timeout",
+                "result_timeout",
                 f"the future that {hook_name(hook)} returned was not done after {timeout:g} s",
                 "does something complete it on every path (set_result or set_exception)?",
             )

@@ -226,7 +226,7 @@ def test_a_sparse_bucket_takes_sparse_results_only():
 
 def test_a_future_that_never_completes_is_a_timeout():
     bucket = testing.bucket([torch.ones(2)])
-    refused("timeout", testing.run, lambda s, b: torch.futures.Future(), None, bucket, 0.2)
+    refused("result_timeout", testing.run, lambda s, b: torch.futures.Future(), None, bucket, 0.2)
 
 
 def test_run_casts_to_the_dtype_of_the_bucket():

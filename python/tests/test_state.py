@@ -115,7 +115,7 @@ def one_of_two_ranks(rank, folder):
         other = file.read()
     with pytest.raises(StateError, match=f"rank {1 - rank} of 2") as caught:
         load_state(other, into=resumed.state)
-    assert caught.value.code == "rank"
+    assert caught.value.code == "state_rank"
     with open(os.path.join(folder, str(rank)), "rb") as file:
         mine = file.read()
     assert mine != other  # error feedback is each rank's own
@@ -152,7 +152,7 @@ def test_none_and_groups_are_empty_states(group):
     assert state_info(save_state(group))["class"] == ""
     with pytest.raises(StateError, match="empty state") as caught:
         load_state(save_state(None), into=Residuals())
-    assert caught.value.code == "class"
+    assert caught.value.code == "state_class"
 
 
 class Inner:
@@ -362,4 +362,4 @@ def test_what_a_hook_holds_is_saved_with_it():
     assert table[1].args == ({"a": 1},)
     with pytest.raises(StateError, match="holds") as caught:
         restore_hook(save_hook(old, None), used, None, False, False, "")
-    assert caught.value.code == "class"
+    assert caught.value.code == "state_class"

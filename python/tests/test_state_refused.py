@@ -41,7 +41,7 @@ class Bad:
 def test_what_cannot_be_saved_is_named(foo, path):
     with pytest.raises(StateError, match=path) as caught:
         save_state(Outer(foo))
-    assert caught.value.code == "unsafe"
+    assert caught.value.code == "state_unsafe"
     assert caught.value.hint
 
 
@@ -55,12 +55,12 @@ def refused(code, data, **options):
 def test_a_refused_file_leaves_the_state_as_it_was():
     saved = save_state(Outer([{"a": 1}, Outer(Outer(5))]))
     state = Outer([{"a": 0}, Outer(None)])
-    error = refused("class", saved, into=state)
+    error = refused("state_class", saved, into=state)
     assert "state.foo[1].foo" in error.message
     assert state.foo[0] == {"a": 0}
-    assert refused("class", saved, into=Inner()).hint
-    refused("class", saved)
-    refused("immutable", save_state((1, 2)), into=(1, 3))
+    assert refused("state_class", saved, into=Inner()).hint
+    refused("state_class", saved)
+    refused("state_immutable", save_state((1, 2)), into=(1, 3))
 
 
 def forged(data, change=lambda header: None, version=None):
@@ -77,11 +77,11 @@ def forged(data, change=lambda header: None, version=None):
 def test_damage_is_seen_wherever_it_is():
     data = save_state({"a": torch.arange(3), "b": [1, "x"]})
     for i in range(len(data)):
-        refused("corrupt", data[:i])
-        refused("corrupt", data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :])
-    refused("corrupt", data + b"\0")
-    assert "version 2" in refused("version", forged(data, version=2)).message
-    refused("corrupt", forged(data, lambda header: [1]))
+        refused("state_corrupt", data[:i])
+        refused("state_corrupt", data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :])
+    refused("state_corrupt", data + b"\0")
+    assert "version 2" in refused("state_version", forged(data, version=2)).message
+    refused("state_corrupt", forged(data, lambda header: [1]))
 
 
 def test_forged_files_give_a_state_error_or_a_value():
@@ -141,10 +141,10 @@ class Malicious:
 
 
 def test_a_file_cannot_run_anything_by_default(tmp_path, monkeypatch):
-    refused("corrupt", pickle.dumps(Malicious()))
+    refused("state_corrupt", pickle.dumps(Malicious()))
     data = save_state(Outer(Malicious()), trusted=True)
     assert state_info(data)["pickled"] == ["state.foo"]
-    assert "trusted=True" in refused("unsafe", data, into=Outer(0)).hint
+    assert "trusted=True" in refused("state_unsafe", data, into=Outer(0)).hint
     assert ran == []
     load_state(data, into=Outer(0), trusted=True)
     assert ran == ["it ran"]
@@ -157,23 +157,23 @@ def test_a_file_cannot_run_anything_by_default(tmp_path, monkeypatch):
     def rename(header):
         header["state"]["v"]["v"][0][1]["class"] = "evil_module.Class"
 
-    refused("class", forged(good, rename), into=Outer(Outer(1)))
-    refused("class", forged(good, rename), into=Outer(None))
+    refused("state_class", forged(good, rename), into=Outer(Outer(1)))
+    refused("state_class", forged(good, rename), into=Outer(None))
     refused(
-        "class", forged(good, lambda h: h.update({"class": "evil_module.Class"})), into=Outer(1)
+        "state_class", forged(good, lambda h: h.update({"class": "evil_module.Class"})), into=Outer(1)
     )
     assert "evil_module" not in sys.modules
 
     # numpy does not check this one itself, and reads past its buffer.
     rng = save_state([np.random.RandomState(0)])
-    refused("corrupt", forged(rng, lambda h: json.loads(json.dumps(h).replace("624", "62400000"))))
+    refused("state_corrupt", forged(rng, lambda h: json.loads(json.dumps(h).replace("624", "62400000"))))
 
 
 def test_a_trusted_file_needs_no_counterpart(group):
     power = Power(group)
     power.run(0, 3)
     data = save_state(power.state, trusted=True)
-    refused("class", data)
+    refused("state_class", data)
     new = load_state(data, trusted=True)
     assert content(new) == content(power.state)
     assert new.process_group is group
@@ -181,7 +181,7 @@ def test_a_trusted_file_needs_no_counterpart(group):
 
 def test_another_ranks_state_is_refused(group):
     data = forged(save_state([1]), lambda header: header.update(rank=1, world_size=4))
-    assert "rank 1 of 4" in refused("rank", data).message
+    assert "rank 1 of 4" in refused("state_rank", data).message
     assert load_state(data, any_rank=True) == [1]
 
 
@@ -189,7 +189,7 @@ def test_tensors_go_to_the_device_that_is_asked_for():
     data = forged(
         save_state([torch.ones(2)]), lambda header: header["storages"][0].update(device="cuda:63")
     )
-    assert 'device="cpu"' in refused("unsupported", data).hint
+    assert 'device="cpu"' in refused("state_unsupported", data).hint
     assert load_state(data, device="cpu")[0].tolist() == [1, 1]
 
 
@@ -200,7 +200,7 @@ def test_a_small_file_cannot_ask_for_much_memory():
         node = header["state"]["v"][0][1]
         header["state"]["v"] = [[i, {**node, "id": 100 + i}] for i in range(2)]
 
-    assert "share bytes" in refused("corrupt", forged(saved, share)).message
+    assert "share bytes" in refused("state_corrupt", forged(saved, share)).message
 
     array = save_state({"a": np.ndarray((3,), np.dtype("<U0"), buffer=bytearray())})
 

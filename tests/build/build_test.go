@@ -19,11 +19,14 @@ const trainer = `package main
 import (
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 )
 
-func main() { fmt.Println(ddp.Options{}.Order, pyhook.ErrClosed) }
+var _ pyhook.Config
+
+func main() { fmt.Println(ddp.Options{}.Order, c10d.ErrClosed) }
 `
 
 // run runs a command line in a folder and returns all that it printed.

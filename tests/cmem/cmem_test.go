@@ -19,7 +19,7 @@ func build(t *testing.T, flags ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "cmem")
 	args := append([]string{"-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare"}, flags...)
-	for _, folder := range []string{"testdata", "../../cbridge", "../../internal/memory", "../../tensor", "../../tensorconv", "../../pyhook"} {
+	for _, folder := range []string{"testdata", "../../cbridge", "../../internal/memory", "../../tensor"} {
 		files, err := filepath.Glob(filepath.Join(folder, "*.c"))
 		require.NoError(t, err)
 		require.NotEmpty(t, files, folder)

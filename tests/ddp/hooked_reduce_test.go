@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -38,7 +40,7 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 		var report hookedReport
 		out, err := m.run(ctx, rt, world, todo.Folder)
 		if err != nil {
-			report.Error, report.Complex = err.Error(), errors.Is(err, pyhook.ErrComplex)
+			report.Error, report.Complex = err.Error(), errors.Is(err, c10d.ErrComplex)
 		}
 		text, err := json.Marshal(report)
 		if err != nil {
@@ -55,17 +57,17 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 // hookedModel is a case with its weights, gradients and reducer.
 type hookedModel struct {
 	*hookedCase
-	params  []*pyhook.Parameter
+	params  []*c10d.Parameter
 	own     []*tensor.Tensor // the trainer's gradients
 	reducer *ddp.Reducer
 }
 
-func (m *hookedModel) hook(rt *pyhook.Runtime, world *pyhook.TorchGroup) (pyhook.CommHook, func(), error) {
+func (m *hookedModel) hook(rt *pyhook.Runtime, world *pyhook.TorchGroup) (c10d.CommHook, func(), error) {
 	switch m.Hook {
 	case "go":
-		return &pyhook.AllReduceCommHook{Group: world}, func() {}, nil
+		return &hooks.AllReduceCommHook{Group: world}, func() {}, nil
 	case "go_fp16":
-		return &pyhook.FP16CompressCommHook{Group: world}, func() {}, nil
+		return &hooks.FP16CompressCommHook{Group: world}, func() {}, nil
 	case "updates", "by_norm", "doubled":
 		path, err := filepath.Abs(filepath.Join("testdata", "hooked.py"))
 		if err != nil {
@@ -130,7 +132,7 @@ func (m *hookedModel) open(data []byte) ([]byte, error) {
 			return nil, err
 		}
 		m.own = append(m.own, own)
-		m.params = append(m.params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Data: weights})
+		m.params = append(m.params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Data: weights})
 		if data, err = fillBytes(weights, data); err != nil {
 			return nil, err
 		}

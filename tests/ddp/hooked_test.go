@@ -42,7 +42,7 @@ func (c *hookedCase) complex() bool { return strings.HasPrefix(c.Name, "complex"
 // hookedReport is what Go did on a rank.
 type hookedReport struct {
 	Error   string
-	Complex bool // it is pyhook.ErrComplex
+	Complex bool // it is c10d.ErrComplex
 }
 
 func hookedCases() (list []*hookedCase) {
@@ -118,7 +118,7 @@ func appendNumbers(data []byte, p hookedParam, random *rand.Rand, signed bool) [
 
 // Complex parameters, and hooks that read or step the weights, against stock DDP: the
 // gradients and the weights of each step, bit for bit. What this torch's DDP cannot is
-// pyhook.ErrComplex.
+// c10d.ErrComplex.
 func TestComplexParametersAndWeightsInHooksAreStockDDPsBitForBit(t *testing.T) {
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
@@ -40,14 +41,14 @@ func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 		return err
 	}
 	defer closeHook()
-	var params []*pyhook.Parameter
+	var params []*c10d.Parameter
 	weights := make([]float32, 3*64)
 	for i := range 3 {
 		data, err := tensor.FromSlice(weights[64*i:64*(i+1)], 8, 8)
 		if err != nil {
 			return err
 		}
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{8, 8}, DType: tensor.Float32, Data: data})
+		params = append(params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{8, 8}, DType: tensor.Float32, Data: data})
 	}
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, Join: true, Layout: ddp.LayoutRebuilt, BucketCapMB: 1e-5})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
@@ -51,9 +52,9 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	var params []*pyhook.Parameter
+	var params []*c10d.Parameter
 	for i, n := range args.Sizes {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{n}, DType: tensor.Float32})
+		params = append(params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{n}, DType: tensor.Float32})
 	}
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
 	if err != nil {
@@ -92,11 +93,11 @@ func outOfStepStep(ctx context.Context, r *ddp.Reducer, rank, step, params int) 
 		return err
 	}()
 	switch {
-	case errors.Is(err, pyhook.ErrOutOfStep):
+	case errors.Is(err, c10d.ErrOutOfStep):
 		return "out of step", err.Error()
-	case errors.Is(err, pyhook.ErrPeer):
+	case errors.Is(err, c10d.ErrPeer):
 		return "peer", err.Error()
-	case errors.Is(err, pyhook.ErrRaised):
+	case errors.Is(err, c10d.ErrRaised):
 		return "raised", err.Error()
 	case err != nil:
 		return "error", err.Error()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -108,7 +109,7 @@ func reduceCase(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGrou
 	return os.WriteFile(base+".bin", out.Bytes(), 0o600)
 }
 
-func newHook(rt *pyhook.Runtime, world *pyhook.TorchGroup, name string) (hook pyhook.CommHook, free func(), err error) {
+func newHook(rt *pyhook.Runtime, world *pyhook.TorchGroup, name string) (hook c10d.CommHook, free func(), err error) {
 	switch name {
 	case "none":
 		return nil, func() {}, nil
@@ -136,7 +137,7 @@ type model struct {
 	*modelCase
 	rank    int
 	input   []byte // not read yet
-	params  []*pyhook.Parameter
+	params  []*c10d.Parameter
 	own     []*tensor.Tensor
 	reducer *ddp.Reducer
 }
@@ -152,7 +153,7 @@ func (m *model) open(ctx context.Context, opts ddp.Options) error {
 			return err
 		}
 		m.own = append(m.own, own)
-		m.params = append(m.params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype})
+		m.params = append(m.params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype})
 	}
 	var err error
 	m.reducer, err = ddp.NewReducer(ctx, m.params, opts)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -68,7 +69,7 @@ func reduceSparse(ctx context.Context, rank *ranks.Rank) error {
 type sparseModel struct {
 	*sparseCase
 	rank    int
-	params  []*pyhook.Parameter
+	params  []*c10d.Parameter
 	dense   []*tensor.Tensor // the trainer's own, of the dense ones
 	rows    []*given         // of NoSync's step
 	reducer *ddp.Reducer
@@ -139,7 +140,7 @@ func (m *sparseModel) open(ctx context.Context, opts ddp.Options) (err error) {
 				return err
 			}
 		}
-		m.params = append(m.params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Sparse: p.Sparse})
+		m.params = append(m.params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: p.Shape, DType: dtype, Sparse: p.Sparse})
 	}
 	m.reducer, err = ddp.NewReducer(ctx, m.params, opts)
 	return err
@@ -210,7 +211,7 @@ func (m *sparseModel) ready(step, i int, g *given) error {
 		g = &given{slices.Concat(m.rows[i].Rows, g.Rows), slices.Concat(m.rows[i].Values, g.Values)}
 	}
 	m.rows[i] = g
-	sparse, err := pyhook.NewSparseGradient(m.params[i], 1, int64(len(g.Rows)))
+	sparse, err := c10d.NewSparseGradient(m.params[i], 1, int64(len(g.Rows)))
 	if err != nil {
 		return err
 	}

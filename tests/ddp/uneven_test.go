@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
@@ -95,9 +96,9 @@ func (report *unevenReport) compare(ctx context.Context, rt *pyhook.Runtime, wor
 		return err
 	}
 	defer closeHook()
-	var params []*pyhook.Parameter
+	var params []*c10d.Parameter
 	for i, shape := range unevenShapes {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32})
+		params = append(params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32})
 		defer params[i].Close()
 	}
 	mb := float64(unevenCap) / (1 << 20)

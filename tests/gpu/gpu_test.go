@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
@@ -77,15 +78,15 @@ func TestWhatAHookDoesWrongOnAGPUIsAnError(t *testing.T) {
 	b, stream := gpuBucket(t)
 	value(t, "write", int64(stream), b.Buffer(), 3)
 	_, err := load(t, "gpu:raises").RunHook(context.Background(), b)
-	require.ErrorIs(t, err, pyhook.ErrRaised)
+	require.ErrorIs(t, err, c10d.ErrRaised)
 	h := load(t, "gpu:on_the_cpu")
 	future, err := h.RunHook(context.Background(), b)
 	require.NoError(t, err)
 	defer future.Close()
 	v, err := future.Wait(context.Background())
 	require.NoError(t, err)
-	_, err = h.ParseHookResult(v)
-	require.ErrorIs(t, err, pyhook.ErrBadResult)
+	_, err = h.ParseHookResult(b, v)
+	require.ErrorIs(t, err, c10d.ErrBadResult)
 	assert.ErrorContains(t, err, "cuda:0")
 	got, want := object(t, "read", int64(stream), b.Buffer()), object(t, "gradients", elements, 3)
 	assert.Equal(t, true, value(t, "same", got, want), "the gradients are as they were")

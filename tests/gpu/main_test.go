@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
@@ -81,7 +82,7 @@ func value(t *testing.T, function string, args ...any) any {
 
 // gpuBucket is a bucket over device memory by its address, ordered by a new
 // stream. The memory is torch's, which stands for a trainer's.
-func gpuBucket(t *testing.T) (*pyhook.GradBucket, pyhook.Stream) {
+func gpuBucket(t *testing.T) (*c10d.GradBucket, c10d.Stream) {
 	t.Helper()
 	memory := object(t, "zeros", elements)
 	imported, err := tensorconv.FromPython(memory)
@@ -91,8 +92,8 @@ func gpuBucket(t *testing.T) (*pyhook.GradBucket, pyhook.Stream) {
 	buffer, err := tensor.FromPointer(imported.Data(), tensor.Float32, []int64{elements}, nil, imported.Device(), nil)
 	require.NoError(t, err)
 	t.Cleanup(buffer.Close)
-	stream := pyhook.Stream(value(t, "new_stream").(int64))
-	cfg := pyhook.BucketConfig{Count: 1, Buffer: buffer, Stream: stream, Sizes: sizes}
+	stream := c10d.Stream(value(t, "new_stream").(int64))
+	cfg := c10d.BucketConfig{Count: 1, Buffer: buffer, Stream: stream, Sizes: sizes}
 	at := int64(0)
 	for _, size := range sizes {
 		n := int64(1)
@@ -102,7 +103,7 @@ func gpuBucket(t *testing.T) (*pyhook.GradBucket, pyhook.Stream) {
 		cfg.Offsets, cfg.Lengths = append(cfg.Offsets, at), append(cfg.Lengths, n)
 		at += n
 	}
-	b, err := pyhook.NewGradBucket(cfg)
+	b, err := c10d.NewGradBucket(cfg)
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	return b, stream
@@ -130,14 +131,14 @@ func load(t *testing.T, hook string) *pyhook.PythonCommHook {
 }
 
 // reduce calls the hook and returns its result without waiting for the GPU.
-func reduce(t *testing.T, h *pyhook.PythonCommHook, b *pyhook.GradBucket) *tensor.Tensor {
+func reduce(t *testing.T, h *pyhook.PythonCommHook, b *c10d.GradBucket) *tensor.Tensor {
 	t.Helper()
 	future, err := h.RunHook(t.Context(), b)
 	require.NoError(t, err)
 	defer future.Close()
 	v, err := future.Wait(t.Context())
 	require.NoError(t, err)
-	result, err := h.ParseHookResult(v)
+	result, err := h.ParseHookResult(b, v)
 	require.NoError(t, err)
 	return result
 }

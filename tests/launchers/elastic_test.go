@@ -31,8 +31,8 @@ func (r *torchrun) output() string {
 	return torchrunPrefix.ReplaceAllString(string(text), "")
 }
 
-// unable says why this torch's torchrun cannot start anything, or is empty:
-// Debian's builds of torch 2.4 and later have no libuv, which it asks for.
+// unable returns why this torch's torchrun cannot start anything, or "": it requires libuv,
+// which Debian's builds of torch 2.4 and later lack.
 var unable = sync.OnceValue(func() string {
 	cmd := exec.Command(python, "-m", "torch.distributed.run", "-r", "1", "-t", "1", "--standalone", "--no_python", "true")
 	cmd.Env = append(environment(), "USE_LIBUV=0")
@@ -48,7 +48,7 @@ func start(t *testing.T, args ...string) *torchrun {
 	return agent(t, "--standalone --nnodes 1 --nproc_per_node 2", args...)
 }
 
-// agent runs pyhook with these arguments as torchrun's options say.
+// agent runs pyhook with these arguments under torchrun with these options.
 func agent(t *testing.T, options string, args ...string) *torchrun {
 	t.Helper()
 	if why := unable(); why != "" {
@@ -82,7 +82,7 @@ func (r *torchrun) wait(t *testing.T) {
 		require.NoError(t, err, "%s", r.output())
 	case <-time.After(3 * time.Minute):
 		r.kill()
-		require.Fail(t, "torchrun did not end", "%s", r.output())
+		require.Fail(t, "torchrun still runs", "%s", r.output())
 	}
 }
 
@@ -150,67 +150,67 @@ func replaced(t *testing.T, rank, former int) int {
 	return 0
 }
 
-// TestAKilledRankCostsNothingButTime kills a rank twice as it trains and once
-// as the restarted ranks start Python and look for each other.
-func TestAKilledRankCostsNothingButTime(t *testing.T) {
-	folder := t.TempDir()
-	train := func(checkpoint string) *torchrun {
-		return start(t, "train", "--hook", "powersgd", "--epochs", "12", "--checkpoint", checkpoint)
-	}
-	undisturbed := filepath.Join(folder, "undisturbed")
-	train(undisturbed).wait(t)
+func TestTorchrun_restart(t *testing.T) {
+	// Kills a rank twice while it trains, and once while the restarted ranks start Python and meet.
+	t.Run("a killed rank costs nothing but time", func(t *testing.T) {
+		folder := t.TempDir()
+		train := func(checkpoint string) *torchrun {
+			return start(t, "train", "--hook", "powersgd", "--epochs", "12", "--checkpoint", checkpoint)
+		}
+		undisturbed := filepath.Join(folder, "undisturbed")
+		train(undisturbed).wait(t)
 
-	disturbed := filepath.Join(folder, "disturbed")
-	job := train(disturbed)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	step, victim, pid := 0, 0, 0
-	for kill := range 2 {
-		step = saved(t, job, disturbed, step)
-		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
-		victim = random.IntN(2)
-		var ok bool
-		pid, ok = ranks()[victim]
-		require.True(t, ok, "rank %d is not there", victim)
-		t.Logf("kill %d: rank %d after step %d", kill, victim, step)
+		disturbed := filepath.Join(folder, "disturbed")
+		job := train(disturbed)
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		random := rand.New(rand.NewPCG(seed, 1))
+		step, victim, pid := 0, 0, 0
+		for kill := range 2 {
+			step = saved(t, job, disturbed, step)
+			time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
+			victim = random.IntN(2)
+			var ok bool
+			pid, ok = ranks()[victim]
+			require.True(t, ok, "rank %d is not there", victim)
+			t.Logf("kill %d: rank %d after step %d", kill, victim, step)
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		}
+		pid = replaced(t, victim, pid)
+		delay := time.Duration(random.IntN(1200)) * time.Millisecond
+		time.Sleep(delay)
+		t.Logf("kill 2: rank %d, %s after its start", victim, delay)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-	}
-	pid = replaced(t, victim, pid)
-	delay := time.Duration(random.IntN(1200)) * time.Millisecond
-	time.Sleep(delay)
-	t.Logf("kill 2: rank %d, %s after its start", victim, delay)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-	job.wait(t)
-	assert.Equal(t, digest(t, undisturbed), digest(t, disturbed), "weights, momentum and step of the last checkpoint")
-}
-
-// TestTheNumberOfMachinesMayChange: with a range of sizes, a second machine joins
-// as the first one trains, and dies. The job starts anew with those that there are.
-func TestTheNumberOfMachinesMayChange(t *testing.T) {
-	options := "--nnodes 1:2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id job --rdzv_conf last_call_timeout=1 --rdzv_endpoint 127.0.0.1:" +
-		strconv.Itoa(port(t))
-	// Both save their hook's state, which nobody reads: a state is for one number of ranks.
-	saves := filepath.Join(t.TempDir(), "digits")
-	machine := func() *torchrun {
-		return agent(t, options, "train", "--hook", "powersgd", "--epochs", "250", "--save", saves, "--timeout", "10s", "--json")
-	}
-	saved := func(r *torchrun, rank string) {
-		t.Helper()
-		require.Eventually(t, func() bool {
-			files, _ := filepath.Glob(saves + ".step*.hook" + rank)
-			return len(files) > 0
-		}, time.Minute, 10*time.Millisecond, "rank %s does not train\n%s", rank, r.output())
-	}
-	first := machine()
-	saved(first, "0")
-	second := machine()
-	saved(first, "1")
-	second.kill()
-	first.wait(t)
-	sizes := regexp.MustCompile(`rank 0 of (\d) \(`).FindAllStringSubmatch(first.output(), -1)
-	require.Len(t, sizes, 3, "%s", first.output())
-	assert.Equal(t, [3]string{"1", "2", "1"}, [3]string{sizes[0][1], sizes[1][1], sizes[2][1]})
-	got := parsed(t, first.output())
-	assert.Equal(t, report{"env", 0, 1, 250 * 22, true, got.WeightsSHA}, got)
+		job.wait(t)
+		assert.Equal(t, digest(t, undisturbed), digest(t, disturbed), "weights, momentum and step of the last checkpoint")
+	})
+	// With a range of sizes, a second machine joins while the first one trains, and dies. Each time
+	// the job restarts with the machines that there are.
+	t.Run("the number of machines may change", func(t *testing.T) {
+		options := "--nnodes 1:2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id job --rdzv_conf last_call_timeout=1 --rdzv_endpoint 127.0.0.1:" +
+			strconv.Itoa(port(t))
+		// Both save their hook's state, which nobody reads: a state is for one number of ranks.
+		saves := filepath.Join(t.TempDir(), "digits")
+		machine := func() *torchrun {
+			return agent(t, options, "train", "--hook", "powersgd", "--epochs", "250", "--save", saves, "--timeout", "10s", "--json")
+		}
+		saved := func(r *torchrun, rank string) {
+			t.Helper()
+			require.Eventually(t, func() bool {
+				files, _ := filepath.Glob(saves + ".step*.hook" + rank)
+				return len(files) > 0
+			}, time.Minute, 10*time.Millisecond, "rank %s does not train\n%s", rank, r.output())
+		}
+		first := machine()
+		saved(first, "0")
+		second := machine()
+		saved(first, "1")
+		second.kill()
+		first.wait(t)
+		sizes := regexp.MustCompile(`rank 0 of (\d) \(`).FindAllStringSubmatch(first.output(), -1)
+		require.Len(t, sizes, 3, "%s", first.output())
+		assert.Equal(t, [3]string{"1", "2", "1"}, [3]string{sizes[0][1], sizes[1][1], sizes[2][1]})
+		got := parsed(t, first.output())
+		assert.Equal(t, report{"env", 0, 1, 250 * 22, true, got.WeightsSHA}, got)
+	})
 }

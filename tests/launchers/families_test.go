@@ -21,13 +21,13 @@ import (
 // family is what a launcher sets for each of two ranks.
 type family struct {
 	source string // as the report names it
-	says   string // as rank 0 tells the user
+	origin string // as rank 0 prints it
 	env    func(t *testing.T, rank int) []string
 }
 
 // families replay what the launchers really set: Open MPI 4.1, MPICH 4.0 (Hydra)
-// and Slurm 22.05 were run for it. MASTER_PORT stands where the launcher says no
-// port, so that two tests of one machine do not meet.
+// and Slurm 22.05 were run for it. MASTER_PORT is set where the launcher sets no
+// port, so that two tests on one machine have two ports.
 var families = map[string]family{
 	"plain variables": {"env", "from torchrun's RANK/WORLD_SIZE", func(t *testing.T, rank int) []string {
 		return variables("RANK", rank, "WORLD_SIZE", 2, "LOCAL_RANK", rank, "LOCAL_WORLD_SIZE", 2, "MASTER_ADDR", "127.0.0.1", "MASTER_PORT", port(t))
@@ -55,7 +55,7 @@ var families = map[string]family{
 	}},
 }
 
-// slurm is what srun sets, but for what says where things are on that machine.
+// slurm returns what srun sets, without paths and names of that machine.
 func slurm(t *testing.T, rank int, nodelist string, nodes int, tasks string) []string {
 	node, local := 0, rank
 	if nodes > 1 {
@@ -86,7 +86,7 @@ var (
 	ports   = map[string]int{}
 )
 
-// once makes a number for the ranks of a test to share.
+// once returns one number for all ranks of a test.
 func once(t *testing.T, find func() int) int {
 	portsMu.Lock()
 	defer portsMu.Unlock()
@@ -98,8 +98,8 @@ func once(t *testing.T, find func() int) int {
 
 func port(t *testing.T) int { return once(t, func() int { return listened(t, 0) }) }
 
-// slurmJob is a job whose port, 15000 and the last four digits of its number
-// and the step's, is free.
+// slurmJob returns a job's number whose port is free: 15000, the last four digits of that
+// number, and the step's.
 func slurmJob(t *testing.T) int {
 	return once(t, func() int {
 		for job := 4_711_000 + time.Now().Nanosecond()%9000; ; job++ {
@@ -110,7 +110,7 @@ func slurmJob(t *testing.T) int {
 	})
 }
 
-// listened is the port, or a free one for 0; 0 if it is taken.
+// listened returns the port, a free one for 0, or 0 if another process listens there.
 func listened(t *testing.T, port int) int {
 	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
@@ -131,30 +131,30 @@ type report struct {
 	WeightsSHA       string `json:"weights_sha256"`
 }
 
-// arguments train for 22 steps with a hook that keeps a state on every rank.
+// arguments train for 22 steps with a hook that has a state on every rank.
 func arguments(checkpoint string) []string {
 	return []string{"train", "--hook", "powersgd", "--epochs", "1", "--checkpoint", checkpoint, "--json"}
 }
 
-// said is what a process wrote.
-type said struct{ stdout, stderr bytes.Buffer }
+// output is what a process wrote.
+type output struct{ stdout, stderr bytes.Buffer }
 
 // command runs pyhook to its end.
-func command(t *testing.T, env []string, args ...string) (*said, error) {
+func command(t *testing.T, env []string, args ...string) (*output, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(environment(), env...)
-	s := &said{}
+	s := &output{}
 	cmd.Stdout, cmd.Stderr = &s.stdout, &s.stderr
 	return s, cmd.Run()
 }
 
 // trained starts two ranks of a family and returns what each wrote.
-func trained(t *testing.T, f family, checkpoint string) [2]*said {
+func trained(t *testing.T, f family, checkpoint string) [2]*output {
 	t.Helper()
-	var outputs [2]*said
+	var outputs [2]*output
 	var failed [2]error
 	var group sync.WaitGroup
 	for rank := range 2 {
@@ -181,7 +181,7 @@ func parsed(t *testing.T, stdout string) report {
 	return r
 }
 
-func TestOneBinaryTrainsAlikeUnderEveryLauncher(t *testing.T) {
+func TestLaunchers(t *testing.T) {
 	folder := t.TempDir()
 	reference := filepath.Join(folder, "reference")
 	s, err := command(t, nil, append(arguments(reference), "-n", "2")...)
@@ -200,8 +200,8 @@ func TestOneBinaryTrainsAlikeUnderEveryLauncher(t *testing.T) {
 			checkpoint := filepath.Join(t.TempDir(), "checkpoint")
 			outputs := trained(t, f, checkpoint)
 			alike(t, checkpoint, f.source, parsed(t, outputs[0].stdout.String()))
-			assert.Regexp(t, `(?m)^rank 0 of 2 \(local 0 of [12]\) `+regexp.QuoteMeta(f.says)+", master ", outputs[0].stderr.String())
-			assert.Empty(t, outputs[1].stdout.String(), "rank 0 speaks for all")
+			assert.Regexp(t, `(?m)^rank 0 of 2 \(local 0 of [12]\) `+regexp.QuoteMeta(f.origin)+", master ", outputs[0].stderr.String())
+			assert.Empty(t, outputs[1].stdout.String(), "rank 0 prints for all")
 		})
 	}
 	t.Run("torchrun", func(t *testing.T) {

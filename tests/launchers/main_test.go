@@ -44,7 +44,7 @@ func prepare(folder string) error {
 		return err
 	}
 	python = found.Executable
-	if folder, err = filepath.EvalSymlinks(folder); err != nil { // as /proc/PID/exe tells it
+	if folder, err = filepath.EvalSymlinks(folder); err != nil { // as /proc/PID/exe reads
 		return err
 	}
 	binary = filepath.Join(folder, "pyhook")
@@ -62,7 +62,7 @@ func prepare(folder string) error {
 	return nil
 }
 
-// launchers are the beginnings of the variables that launch.Detect reads.
+// launchers are the prefixes of the variables that launch.Detect reads.
 var launchers = []string{"RANK=", "WORLD_SIZE=", "LOCAL_", "GROUP_", "MASTER_", "TORCHELASTIC_", "PET_", "SLURM_", "OMPI_", "PMIX_",
 	"PMI_", "MPI_", "MV2_"}
 

@@ -10,13 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAnEnvironmentThatDoesNotAddUpIsNamed: neither a world of one, nor a wait
-// for ranks that nobody starts. All of it is found before Python starts.
-func TestAnEnvironmentThatDoesNotAddUpIsNamed(t *testing.T) {
+// TestRefused has environments that do not make a job. Each is an error before Python starts, and
+// neither a world of one nor a wait for ranks that nobody starts.
+func TestRefused(t *testing.T) {
 	step := variables("SLURM_JOB_ID", 7, "SLURM_STEP_ID", 0, "SLURM_STEP_NUM_TASKS", 2, "SLURM_STEP_NUM_NODES", 1, "SLURM_LOCALID", 0)
 	for name, test := range map[string]struct {
 		env  []string
-		says string
+		want string
 	}{
 		"a rank without a world": {variables("RANK", 0), "RANK/WORLD_SIZE: WORLD_SIZE is not set although RANK is"},
 		"nowhere to meet":        {variables("RANK", 0, "WORLD_SIZE", 2), "MASTER_ADDR is not set although RANK is"},
@@ -43,26 +43,27 @@ func TestAnEnvironmentThatDoesNotAddUpIsNamed(t *testing.T) {
 			require.True(t, errors.As(err, &exit), "%v", err)
 			assert.Equal(t, 2, exit.ExitCode())
 			assert.Contains(t, s.stderr.String(), "error: launch: cannot tell the rank from ")
-			assert.Contains(t, s.stderr.String(), test.says)
+			assert.Contains(t, s.stderr.String(), test.want)
 			assert.Empty(t, s.stdout.String())
 		})
 	}
 }
 
-func TestRanksAreNotStartedInsideALauncher(t *testing.T) {
-	s, err := command(t, families["plain variables"].env(t, 0), "train", "-n", "2")
-	require.Error(t, err)
-	assert.Contains(t, s.stderr.String(), "this is rank 0 of 2 (local 0 of 2) from torchrun's RANK/WORLD_SIZE")
-	assert.Contains(t, s.stderr.String(), "-n is for starting ranks without a launcher")
-}
-
-// TestABatchScriptOfSlurmIsToldOfSrun replays what sbatch sets for the script.
-func TestABatchScriptOfSlurmIsToldOfSrun(t *testing.T) {
-	env := variables("SLURM_JOB_ID", 7, "SLURM_JOBID", 7, "SLURM_PROCID", 0, "SLURM_LOCALID", 0, "SLURM_NODEID", 0, "SLURM_NTASKS", 2,
-		"SLURM_NPROCS", 2, "SLURM_NNODES", 1, "SLURM_JOB_NUM_NODES", 1, "SLURM_NODELIST", "localhost", "SLURM_JOB_NODELIST", "localhost",
-		"SLURM_TASKS_PER_NODE", 2, "SLURM_GTIDS", 0)
-	s, err := command(t, env, "train", "-n", "1", "--epochs", "1", "--hook", "go:allreduce", "--json")
-	require.NoError(t, err, "%s", s.stderr.String())
-	assert.Contains(t, s.stderr.String(), "note: this is a shell of a Slurm job and not a task of srun")
-	assert.Equal(t, 1, parsed(t, s.stdout.String()).WorldSize)
+func TestRefused_ranks(t *testing.T) {
+	t.Run("-n inside a launcher", func(t *testing.T) {
+		s, err := command(t, families["plain variables"].env(t, 0), "train", "-n", "2")
+		require.Error(t, err)
+		assert.Contains(t, s.stderr.String(), "this is rank 0 of 2 (local 0 of 2) from torchrun's RANK/WORLD_SIZE")
+		assert.Contains(t, s.stderr.String(), "-n is for starting ranks without a launcher")
+	})
+	// replays what sbatch sets for the script.
+	t.Run("a batch script of Slurm gets a note about srun", func(t *testing.T) {
+		env := variables("SLURM_JOB_ID", 7, "SLURM_JOBID", 7, "SLURM_PROCID", 0, "SLURM_LOCALID", 0, "SLURM_NODEID", 0, "SLURM_NTASKS", 2,
+			"SLURM_NPROCS", 2, "SLURM_NNODES", 1, "SLURM_JOB_NUM_NODES", 1, "SLURM_NODELIST", "localhost", "SLURM_JOB_NODELIST", "localhost",
+			"SLURM_TASKS_PER_NODE", 2, "SLURM_GTIDS", 0)
+		s, err := command(t, env, "train", "-n", "1", "--epochs", "1", "--hook", "go:allreduce", "--json")
+		require.NoError(t, err, "%s", s.stderr.String())
+		assert.Contains(t, s.stderr.String(), "note: this is a shell of a Slurm job and not a task of srun")
+		assert.Equal(t, 1, parsed(t, s.stdout.String()).WorldSize)
+	})
 }

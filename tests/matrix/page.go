@@ -70,15 +70,15 @@ func readJSON(path string, into any) error {
 
 // writePackages has a column for each environment.
 func writePackages(page *strings.Builder, columns []*result) {
+	var rows [][]string
 	row := func(name string, cell func(*result) string) {
-		fmt.Fprintf(page, "| %s |", name)
+		cells := []string{name}
 		for _, c := range columns {
-			fmt.Fprintf(page, " %s |", cell(c))
+			cells = append(cells, cell(c))
 		}
-		page.WriteString("\n")
+		rows = append(rows, cells)
 	}
 	row("package", func(c *result) string { return c.Title })
-	page.WriteString("|---|" + strings.Repeat("---|", len(columns)) + "\n")
 	row("Python", func(c *result) string {
 		if c.Missing != "" {
 			return "not to be had: " + c.Missing
@@ -93,6 +93,17 @@ func writePackages(page *strings.Builder, columns []*result) {
 	})
 	for _, name := range packageNames(columns) {
 		row("`"+strings.TrimPrefix(name, "pyhook/")+"`", func(c *result) string { return c.cell(name) })
+	}
+	writeTable(page, rows)
+}
+
+// writeTable writes a Markdown table. The first row is its head.
+func writeTable(page *strings.Builder, rows [][]string) {
+	for i, row := range rows {
+		fmt.Fprintf(page, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			page.WriteString(strings.Repeat("|---", len(row)) + "|\n")
+		}
 	}
 }
 
@@ -169,23 +180,24 @@ func writeHooks(page *strings.Builder, root string, columns []*result) error {
 			cases[name] = true
 		}
 	}
-	page.WriteString("| case |")
+	head := []string{"case"}
 	for _, h := range tested {
-		fmt.Fprintf(page, " torch %s |", h.Torch)
+		head = append(head, "torch "+h.Torch)
 	}
-	page.WriteString("\n|---|" + strings.Repeat("---|", len(tested)) + "\n")
+	rows := [][]string{head}
 	words := map[string]string{"equal": "equal", "serial": "equal", "right": "right", "fails": "upstream fails", "absent": "no such hook"}
 	for _, name := range slices.Sorted(maps.Keys(cases)) {
-		fmt.Fprintf(page, "| `%s` |", name)
+		row := []string{"`" + name + "`"}
 		for _, h := range tested {
 			word := words[h.Cases[name].Outcome]
 			if word == "" {
 				return fmt.Errorf("no outcome of %s on torch %s", name, h.Torch)
 			}
-			fmt.Fprintf(page, " %s |", word)
+			row = append(row, word)
 		}
-		page.WriteString("\n")
+		rows = append(rows, row)
 	}
+	writeTable(page, rows)
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pyhook/c10d"
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -25,10 +26,11 @@ const elements = 2 << 20
 
 // kinds are the errors whose names a rank tells.
 var kinds = map[string]error{
-	"ErrGroup": pyhook.ErrGroup, "ErrPeer": pyhook.ErrPeer, "ErrJoinTimeout": pyhook.ErrJoinTimeout, "ErrRank": pyhook.ErrRank,
-	"ErrWorldSize": pyhook.ErrWorldSize, "ErrAddress": pyhook.ErrAddress, "ErrPortInUse": pyhook.ErrPortInUse,
-	"ErrNotAStore": pyhook.ErrNotAStore, "ErrTorchVersion": pyhook.ErrTorchVersion, "ErrInterrupted": pyhook.ErrInterrupted, "ErrRaised": pyhook.ErrRaised, "ErrFutureFailed": pyhook.ErrFutureFailed,
-	"ErrUnsupported": errors.ErrUnsupported, "DeadlineExceeded": context.DeadlineExceeded,
+	"ErrGroup": c10d.ErrGroup, "ErrPeer": c10d.ErrPeer, "ErrJoinTimeout": c10d.ErrJoinTimeout, "ErrRank": c10d.ErrRank,
+	"ErrWorldSize": c10d.ErrWorldSize, "ErrAddress": c10d.ErrAddress, "ErrPortInUse": c10d.ErrPortInUse,
+	"ErrNotAStore": c10d.ErrNotAStore, "ErrTorchVersion": c10d.ErrTorchVersion, "ErrInterrupted": c10d.ErrInterrupted, "ErrRaised": c10d.ErrRaised,
+	"ErrFutureFailed": c10d.ErrFutureFailed,
+	"ErrUnsupported":  errors.ErrUnsupported, "DeadlineExceeded": context.DeadlineExceeded,
 }
 
 func lockThread() func() {
@@ -102,9 +104,9 @@ func (a *answer) explain(err error) {
 			a.Kinds = append(a.Kinds, name)
 		}
 	}
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	if errors.As(err, &hook) {
-		a.Hook, a.Rank, a.Bucket, a.Hint = hook.Hook, hook.Rank, hook.Bucket, hook.Hint
+		a.Hook, a.Rank, a.Bucket, a.Hint = hook.Op, hook.Rank, hook.Bucket, hook.Hint
 	}
 }
 
@@ -220,7 +222,7 @@ func (t *trainer) step(ctx context.Context) (bool, error) {
 	for i := range values {
 		values[i] = 1
 	}
-	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Index: 3, Count: 4, Buffer: buffer, Offsets: []int64{0},
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 3, Count: 4, Buffer: buffer, Offsets: []int64{0},
 		Lengths: []int64{elements}, Sizes: [][]int64{{elements}}})
 	if err != nil {
 		return false, err
@@ -235,7 +237,7 @@ func (t *trainer) step(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	result, err := t.hook.ParseHookResult(value)
+	result, err := t.hook.ParseHookResult(b, value)
 	if err != nil {
 		return false, err
 	}

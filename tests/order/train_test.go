@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -47,7 +48,7 @@ type outcome struct {
 }
 
 // plain hides what else a hook is.
-type plain struct{ pyhook.CommHook }
+type plain struct{ c10d.CommHook }
 
 // train runs on every rank: several runs in one process, since starting torch
 // takes longer than they do.
@@ -69,9 +70,9 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	var outcomes []outcome
 	for i, one := range runs {
 		o, err := one.train(ctx, rt, group)
-		var failed *pyhook.HookError
+		var failed *c10d.Error
 		if errors.As(err, &failed) {
-			o, err = &outcome{Err: fmt.Sprintf("bucket %d: %v: %s", failed.Bucket, failed.Kind, failed.Detail)}, nil
+			o, err = &outcome{Err: fmt.Sprintf("bucket %d: %v: %s", failed.Bucket, failed.Code, failed.Detail)}, nil
 		}
 		if err != nil {
 			return fmt.Errorf("run %d, %+v: %w", i, one, err)
@@ -102,15 +103,15 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 		return nil, err
 	}
 	defer python.Close()
-	var hook pyhook.CommHook = python
+	var hook c10d.CommHook = python
 	if c.Plain {
 		hook = plain{python}
 	}
-	var params []*pyhook.Parameter
+	var params []*c10d.Parameter
 	for i := range c.Layers {
 		params = append(params,
-			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.weight", i), Shape: []int64{c.Size, c.Size}, DType: tensor.Float32},
-			&pyhook.Parameter{Name: fmt.Sprintf("layer%d.bias", i), Shape: []int64{c.Size}, DType: tensor.Float32})
+			&c10d.Parameter{Name: fmt.Sprintf("layer%d.weight", i), Shape: []int64{c.Size, c.Size}, DType: tensor.Float32},
+			&c10d.Parameter{Name: fmt.Sprintf("layer%d.bias", i), Shape: []int64{c.Size}, DType: tensor.Float32})
 	}
 	reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: group, Hook: hook, BucketCapMB: c.CapMB, Order: c.Order})
 	if err != nil {

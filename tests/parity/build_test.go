@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pyhook/c10d/hooks"
 	"pyhook/pyhook"
 )
 
@@ -16,10 +17,10 @@ import (
 func (t *trial) makeHook() error {
 	switch t.c.Hook {
 	case "", "builtin:ALLREDUCE":
-		t.hook = &pyhook.AllReduceCommHook{Group: t.group}
+		t.hook = &hooks.AllReduceCommHook{Group: t.group}
 		return nil
 	case "builtin:FP16_COMPRESS":
-		t.hook = &pyhook.FP16CompressCommHook{Group: t.group}
+		t.hook = &hooks.FP16CompressCommHook{Group: t.group}
 		return nil
 	}
 	function, err := t.function()

@@ -230,9 +230,9 @@ func (c *comparison) failsAlike(t *testing.T, one hookCase, v verdict, listed st
 			return got.Error
 		}
 		assert.Contains(t, got.Error, listed, "rank %d", rank)
-		assert.Equal(t, first.Kind, got.Kind, "rank %d", rank)
+		assert.Equal(t, first.Code, got.Code, "rank %d", rank)
 		if !one.needsDDP() {
-			assert.True(t, got.Typed, "rank %d: no *HookError: %s", rank, got.Error)
+			assert.True(t, got.Typed, "rank %d: no *c10d.Error: %s", rank, got.Error)
 			assert.Equal(t, v.Stage, got.Stage, "rank %d", rank)
 		}
 	}
@@ -240,7 +240,7 @@ func (c *comparison) failsAlike(t *testing.T, one hookCase, v verdict, listed st
 		return "the same error, when the hook is made"
 	}
 	assert.Empty(t, difference(one, "out", c.inputs(one.Name), c.out(one.Name), first.Steps), "steps before the error")
-	return "the same error, as a `*HookError`: " + first.Kind
+	return "the same error, as a `*c10d.Error`: " + first.Code
 }
 
 func (c *comparison) everyHookIsInACase(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -21,9 +22,9 @@ type trial struct {
 	work  job
 	rank  int
 
-	hook    pyhook.CommHook
-	params  []*pyhook.Parameter
-	buckets []*pyhook.GradBucket
+	hook    c10d.CommHook
+	params  []*c10d.Parameter
+	buckets []*c10d.GradBucket
 	views   []*tensor.Tensor // by parameter: its gradient in the bucket
 	grads   []*tensor.Tensor // by parameter: the reduced gradient
 	release []func()
@@ -34,8 +35,8 @@ type outcome struct {
 	Stage  string `json:"stage"` // of the error: make, step N
 	Steps  int    `json:"steps"` // done, and dumped
 	Error  string `json:"error"`
-	Typed  bool   `json:"typed"`  // a *pyhook.HookError
-	Kind   string `json:"kind"`   // the HookError's
+	Typed  bool   `json:"typed"`  // a *c10d.Error
+	Code   string `json:"code"`   // the c10d.Error's, and what it is besides, in words
 	Leaked int64  `json:"leaked"` // Go tensors still open after everything was closed
 }
 
@@ -61,9 +62,12 @@ func (t *trial) run(ctx context.Context) (result outcome, err error) {
 		return result, nil
 	}
 	result.Error = failed.Error()
-	var hook *pyhook.HookError
+	var hook *c10d.Error
 	if result.Typed = errors.As(failed, &hook); result.Typed {
-		result.Kind = hook.Kind.Error()
+		result.Code = hook.Code.Error()
+		for _, code := range hook.Also {
+			result.Code += ": " + code.Error()
+		}
 	}
 	return result, nil
 }
@@ -148,7 +152,7 @@ func (t *trial) makeParameters() error {
 		if values, err = fill(data, values); err != nil {
 			return err
 		}
-		param := &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype, Data: data}
+		param := &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype, Data: data}
 		t.release = append(t.release, param.Close)
 		t.params = append(t.params, param)
 	}
@@ -197,7 +201,7 @@ func (t *trial) makeBuckets() error {
 		if err != nil {
 			return err
 		}
-		bucket, err := pyhook.NewGradBucket(cfg)
+		bucket, err := c10d.NewGradBucket(cfg)
 		if err != nil {
 			return err
 		}
@@ -218,8 +222,8 @@ func (t *trial) makeBuckets() error {
 	return nil
 }
 
-func (t *trial) layout(index int, members []int) (cfg pyhook.BucketConfig, err error) {
-	cfg = pyhook.BucketConfig{Index: index, Count: len(t.c.Buckets)}
+func (t *trial) layout(index int, members []int) (cfg c10d.BucketConfig, err error) {
+	cfg = c10d.BucketConfig{Index: index, Count: len(t.c.Buckets)}
 	dtype := t.params[members[0]].DType
 	asReal := t.c.complex() && !t.work.ComplexBuckets
 	total := int64(0)
@@ -280,7 +284,7 @@ func (t *trial) step(ctx context.Context, step int) error {
 // reduce calls the hook for every bucket, then waits for all of them, also
 // after an error: the ranks leave the step together.
 func (t *trial) reduce(ctx context.Context) error {
-	futures := make([]*pyhook.Future, len(t.buckets))
+	futures := make([]*c10d.Future[c10d.Result], len(t.buckets))
 	var failed error
 	note := func(err error) {
 		if failed == nil {
@@ -314,8 +318,8 @@ func (t *trial) reduce(ctx context.Context) error {
 }
 
 // take copies a reduced bucket to its gradients, in their dtype.
-func (t *trial) take(index int, value pyhook.Value) error {
-	flat, err := t.hook.ParseHookResult(value)
+func (t *trial) take(index int, value c10d.Result) error {
+	flat, err := t.hook.ParseHookResult(t.buckets[index], value)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@
 //	    return r.Report(total)
 //	}
 //
-//	func TestTheRanksAgree(t *testing.T) {
+//	func TestSum(t *testing.T) {
 //	    job := ranks.Run(t, 2, "sum", []int{1, 2, 3})   // 3: any JSON, read with r.Args
 //	    ranks.Result[int](t, job, 1)                    // what rank 1 reported
 //	}
@@ -18,11 +18,11 @@
 // Run fails the test with the failing rank's message, traceback and output.
 // Start with Options is for tests of failures: it has Wait, Pids, a timeout and
 // an environment. Ranks and test share a folder, Rank.Dir and Job.Dir, which
-// goes away with the test.
+// is removed with the test.
 //
-// Nothing hangs and nothing is left behind: a rank ends itself when its time is
-// over (it prints every goroutine first), its peers are stopped when one fails,
-// and all of them end with the test or with its process.
+// Nothing hangs and nothing is left behind: a rank ends itself at its timeout (it
+// prints every goroutine first), launch stops its peers when one fails, and all
+// of them end with the test or with its process.
 //
 // Each rank has one thread for arithmetic (OMP_NUM_THREADS=1), as the order of
 // a sum depends on it, and gloo on the loopback interface.

@@ -22,17 +22,17 @@ const (
 	argsFile        = "args.json"
 )
 
-// Func runs on every rank. ctx ends when a peer has failed or time is over. It
-// may leave what it opened: the process ends after it.
+// Func runs on every rank. ctx ends when a peer has failed or at the timeout. Func
+// need not close what it opened: the process ends after it.
 type Func func(ctx context.Context, r *Rank) error
 
-// Rank is the place of a Func's process.
+// Rank is the rank of a Func's process, and the size of its job.
 type Rank struct {
 	Rank, Size int
 	Dir        string // shared by the ranks and the test
 }
 
-// Args reads what Run was given.
+// Args reads the args of Run into v.
 func (r *Rank) Args(v any) error {
 	data, err := os.ReadFile(filepath.Join(r.Dir, argsFile))
 	if err != nil {
@@ -41,7 +41,7 @@ func (r *Rank) Args(v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// Report leaves v for Result.
+// Report stores v for Result.
 func (r *Rank) Report(v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -99,7 +99,7 @@ func serve(name string) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(2 * time.Second): // inside C or Python, where nothing can stop it
+	case <-time.After(2 * time.Second): // inside C or Python, which nothing can stop
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -108,8 +108,8 @@ func serve(name string) error {
 	return fmt.Errorf("not done after %s: %w", limit, context.DeadlineExceeded)
 }
 
-// protected makes an error of a panic, so that it reaches the test with its
-// stack and is not the exit code 2 alone.
+// protected returns a panic as an error, so that it reaches the test with its stack
+// and not as the exit code 2 alone.
 func protected(ctx context.Context, f Func, r *Rank) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -20,7 +20,7 @@ type Options struct {
 	N    int
 	Case string // a name given to Main
 	Args any    // for Rank.Args, as JSON
-	// Timeout of each rank; 0: two minutes. A rank that is too late fails with
+	// Timeout of each rank; 0: two minutes. A rank that exceeds it fails with
 	// "not done after".
 	Timeout time.Duration
 	Env     []string // over the test's own environment
@@ -31,7 +31,7 @@ type Job struct {
 	Dir string // shared by the ranks and the test
 
 	name   string
-	group  *launch.Group
+	job    *launch.Job
 	output bytes.Buffer // launch writes one line at a time; read it after Wait
 }
 
@@ -64,7 +64,7 @@ func Start(t testing.TB, options Options) *Job {
 
 func start(t testing.TB, options Options) (*Job, error) {
 	if _, known := cases[options.Case]; !known {
-		return nil, fmt.Errorf("no such case: was it given to ranks.Main?")
+		return nil, errors.New("no such case: give it to ranks.Main")
 	}
 	if options.Timeout == 0 {
 		options.Timeout = 2 * time.Minute
@@ -81,9 +81,9 @@ func start(t testing.TB, options Options) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The rank's own deadline comes first: it can say what it was doing.
+	// The rank's own timeout comes first: it can print its goroutines.
 	ctx, cancel := context.WithTimeout(t.Context(), options.Timeout+15*time.Second)
-	job.group, err = launch.Start(ctx, launch.SpawnConfig{
+	job.job, err = launch.Start(ctx, launch.SpawnConfig{
 		Command: []string{self}, N: options.N, Env: options.environ(job.Dir),
 		GracePeriod: 3 * time.Second, Stdout: &job.output, Stderr: &job.output, TailBytes: 64 << 10,
 	})
@@ -93,7 +93,7 @@ func start(t testing.TB, options Options) (*Job, error) {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = job.group.Wait()
+		_ = job.job.Wait()
 	})
 	return job, nil
 }
@@ -113,7 +113,7 @@ func (o Options) environ(dir string) []string {
 // fault, with its message, traceback and the output of all in its text; or the
 // context's when time ran out.
 func (j *Job) Wait() error {
-	err := j.group.Wait()
+	err := j.job.Wait()
 	if err == nil {
 		return nil
 	}
@@ -126,12 +126,12 @@ func (j *Job) Wait() error {
 }
 
 // Pids are the ranks' process ids, by rank.
-func (j *Job) Pids() []int { return j.group.Pids() }
+func (j *Job) Pids() []int { return j.job.Pids() }
 
 // Output is what the ranks printed, each line behind its rank. Call Wait before.
 func (j *Job) Output() string { return j.output.String() }
 
-// Result returns what a rank reported.
+// Result returns the value that a rank reported.
 func Result[T any](t testing.TB, j *Job, rank int) T {
 	t.Helper()
 	var v T

@@ -62,58 +62,60 @@ func environment(_ context.Context, r *Rank) error {
 	return r.Report([]string{os.Getenv("OMP_NUM_THREADS"), os.Getenv("RANK"), os.Getenv("CHEESE")})
 }
 
-func TestEveryRankReadsTheArgumentsAndReports(t *testing.T) {
-	job := Run(t, 3, "add", []int{4, 5})
-	for rank := range 3 {
-		assert.Equal(t, rank*100+9, Result[int](t, job, rank))
-	}
-}
-
-func TestTheFailingRankIsNamedWithItsMessageAndTraceback(t *testing.T) {
-	err := Start(t, Options{N: 2, Case: "fail"}).Wait()
-	var rank *launch.RankError
-	require.ErrorAs(t, err, &rank)
-	assert.Equal(t, 1, rank.Rank)
-	assert.ErrorContains(t, err, "out of cheese")
-	assert.ErrorContains(t, err, `File "hook.py", line 3`)
-}
-
-func TestAPanicOfARankReachesTheTestWithItsStack(t *testing.T) {
-	err := Start(t, Options{N: 2, Case: "panic"}).Wait()
-	assert.ErrorContains(t, err, "a panic on rank 0")
-	assert.ErrorContains(t, err, "ranks.panics")
-}
-
-func TestAHangingRankEndsWithItsGoroutinesPrinted(t *testing.T) {
-	start := time.Now()
-	job := Start(t, Options{N: 2, Case: "hang", Timeout: time.Second})
-	assert.ErrorContains(t, job.Wait(), "not done after 1s")
-	assert.Contains(t, job.Output(), "ranks.hang")
-	assert.Less(t, time.Since(start), 20*time.Second)
-}
-
-func TestNoRankOutlivesTheTest(t *testing.T) {
-	var pids []int
-	t.Run("a test that does not wait", func(t *testing.T) {
-		job := Start(t, Options{N: 2, Case: "hang"})
-		pids = job.Pids()
-		require.Eventually(t, func() bool {
-			files, err := filepath.Glob(filepath.Join(job.Dir, "[01]"))
-			return err == nil && len(files) == 2
-		}, 20*time.Second, 10*time.Millisecond)
+func TestRun(t *testing.T) {
+	t.Run("every rank reads the arguments and reports", func(t *testing.T) {
+		job := Run(t, 3, "add", []int{4, 5})
+		for rank := range 3 {
+			assert.Equal(t, rank*100+9, Result[int](t, job, rank))
+		}
 	})
-	require.Len(t, pids, 2)
-	for _, pid := range pids {
-		assert.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
-	}
+	t.Run("ranks have one thread and the options' environment", func(t *testing.T) {
+		job := RunOptions(t, Options{N: 2, Case: "environment", Env: []string{"CHEESE=brie"}})
+		assert.Equal(t, []string{"1", "1", "brie"}, Result[[]string](t, job, 1))
+	})
 }
 
-func TestRanksHaveOneThreadAndTheOptionsEnvironment(t *testing.T) {
-	job := RunOptions(t, Options{N: 2, Case: "environment", Env: []string{"CHEESE=brie"}})
-	assert.Equal(t, []string{"1", "1", "brie"}, Result[[]string](t, job, 1))
+func TestJob_Wait(t *testing.T) {
+	t.Run("the failing rank is named with its message and traceback", func(t *testing.T) {
+		err := Start(t, Options{N: 2, Case: "fail"}).Wait()
+		var rank *launch.RankError
+		require.ErrorAs(t, err, &rank)
+		assert.Equal(t, 1, rank.Rank)
+		assert.ErrorContains(t, err, "out of cheese")
+		assert.ErrorContains(t, err, `File "hook.py", line 3`)
+	})
+	t.Run("a panic of a rank arrives with its stack", func(t *testing.T) {
+		err := Start(t, Options{N: 2, Case: "panic"}).Wait()
+		assert.ErrorContains(t, err, "a panic on rank 0")
+		assert.ErrorContains(t, err, "ranks.panics")
+	})
+	t.Run("a hanging rank ends and prints its goroutines", func(t *testing.T) {
+		start := time.Now()
+		job := Start(t, Options{N: 2, Case: "hang", Timeout: time.Second})
+		assert.ErrorContains(t, job.Wait(), "not done after 1s")
+		assert.Contains(t, job.Output(), "ranks.hang")
+		assert.Less(t, time.Since(start), 20*time.Second)
+	})
 }
 
-func TestAnUnknownCaseIsRefused(t *testing.T) {
-	_, err := start(t, Options{N: 1, Case: "none"})
-	assert.ErrorContains(t, err, "no such case")
+func TestStart(t *testing.T) {
+	t.Run("no rank outlives the test", func(t *testing.T) {
+		var pids []int
+		t.Run("a test that does not wait", func(t *testing.T) {
+			job := Start(t, Options{N: 2, Case: "hang"})
+			pids = job.Pids()
+			require.Eventually(t, func() bool {
+				files, err := filepath.Glob(filepath.Join(job.Dir, "[01]"))
+				return err == nil && len(files) == 2
+			}, 20*time.Second, 10*time.Millisecond)
+		})
+		require.Len(t, pids, 2)
+		for _, pid := range pids {
+			assert.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
+		}
+	})
+	t.Run("an unknown case is refused", func(t *testing.T) {
+		_, err := start(t, Options{N: 1, Case: "none"})
+		assert.ErrorContains(t, err, "no such case")
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -17,7 +18,7 @@ type hookCase struct {
 	call  func(context.Context) error
 
 	hook    *pyhook.PythonCommHook
-	bucket  *pyhook.GradBucket
+	bucket  *c10d.GradBucket
 	buffers []*tensor.Tensor
 }
 
@@ -51,8 +52,8 @@ func (w *worker) cases() ([]*hookCase, error) {
 	err := errors.Join(
 		good(1000, "noop", "noop"), good(20, "allreduce", "allreduce"),
 		good(100, "another tensor", "hooks:doubled"), good(20, "a pending future", "hooks:pending"),
-		bad("hooks:raises", pyhook.ErrRaised), bad("hooks:short", pyhook.ErrShort), bad("hooks:none", pyhook.ErrNoneResult),
-		bad("hooks:fails_later", pyhook.ErrFutureFailed), bad("hooks:resizes", pyhook.ErrShort),
+		bad("hooks:raises", c10d.ErrRaised), bad("hooks:short", c10d.ErrShort), bad("hooks:none", c10d.ErrNoneResult),
+		bad("hooks:fails_later", c10d.ErrFutureFailed), bad("hooks:resizes", c10d.ErrShort),
 	)
 	if err != nil {
 		return nil, err
@@ -82,7 +83,7 @@ func (w *worker) make(name, hook string, cfg pyhook.HookConfig, size int64) (*ho
 		return nil, err
 	}
 	half := size / 2
-	b, err := pyhook.NewGradBucket(pyhook.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0, half},
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: 0, Count: 1, Buffer: buffer, Offsets: []int64{0, half},
 		Lengths: []int64{half, half}, Sizes: [][]int64{{half / 16, 16}, {half / 16, 16}}})
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (c *hookCase) reduce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := c.hook.ParseHookResult(value)
+	result, err := c.hook.ParseHookResult(c.bucket, value)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -212,7 +213,7 @@ func (w *worker) agree(ctx context.Context, over *tensor.Tensor, mine bool) (boo
 	if mine && w.group.Rank() == 0 {
 		values[0] = 1
 	}
-	future, err := w.group.AllReduce(ctx, over, pyhook.Max)
+	future, err := w.group.AllReduce(ctx, over, c10d.Max)
 	if err != nil {
 		return false, err
 	}

@@ -11,8 +11,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
+	"pyhook/c10d/transport"
+	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
-	"pyhook/memgroup"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
@@ -24,16 +27,16 @@ const (
 )
 
 // bucketOf makes a bucket of two gradients with n*n elements each.
-func bucketOf(index, n int64) *pyhook.GradBucket {
+func bucketOf(index, n int64) *c10d.GradBucket {
 	buffer := must(tensor.New(tensor.Float32, 2*n*n))
-	return must(pyhook.NewGradBucket(pyhook.BucketConfig{
+	return must(c10d.NewGradBucket(c10d.BucketConfig{
 		Index: int(index), Count: bucketCount, Buffer: buffer,
 		Offsets: []int64{0, n * n}, Lengths: []int64{n * n, n * n}, Sizes: [][]int64{{n, n}, {n, n}},
 	}))
 }
 
 // runHook calls the hook and gives the reduced gradients to read.
-func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read func([]float32)) error {
+func runHook(ctx context.Context, h c10d.CommHook, b *c10d.GradBucket, read func([]float32)) error {
 	future, err := h.RunHook(ctx, b)
 	if err != nil {
 		return err
@@ -43,7 +46,7 @@ func runHook(ctx context.Context, h pyhook.CommHook, b *pyhook.GradBucket, read 
 	if err != nil {
 		return err
 	}
-	result, err := h.ParseHookResult(value)
+	result, err := h.ParseHookResult(b, value)
 	if err != nil {
 		return err
 	}
@@ -88,14 +91,14 @@ var hookCases = []struct {
 	{hook: "group_uses:all_to_all_hook"},
 }
 
-// hooks runs each hook for some steps, several buckets a step, and reports the
+// allHooks runs each hook for some steps, several buckets a step, and reports the
 // digest of all results, or the error.
-func hooks(ctx context.Context, r *ranks.Rank) error {
+func allHooks(ctx context.Context, r *ranks.Rank) error {
 	var backend string
 	if err := r.Args(&backend); err != nil {
 		return err
 	}
-	rt, world, _, _, err := join(ctx, r, backend, pyhook.TransportConfig{Timeout: time.Minute})
+	rt, world, _, _, err := join(ctx, r, backend, transport.Config{Timeout: time.Minute})
 	if err != nil {
 		return err
 	}
@@ -130,8 +133,8 @@ func hooks(ctx context.Context, r *ranks.Rank) error {
 	return rt.Close()
 }
 
-func trial(ctx context.Context, hook pyhook.CommHook, rank int) (string, error) {
-	buckets := make([]*pyhook.GradBucket, bucketCount)
+func trial(ctx context.Context, hook c10d.CommHook, rank int) (string, error) {
+	buckets := make([]*c10d.GradBucket, bucketCount)
 	for i := range buckets {
 		buckets[i] = bucketOf(int64(i), int64(8+4*i))
 		defer buckets[i].Buffer().Close()
@@ -198,8 +201,8 @@ func TestAReducerRunsOverAMemoryGroup(t *testing.T) {
 }
 
 func reduceOnce(ctx context.Context, g *memgroup.Group, out *[]float32) error {
-	r, err := ddp.NewReducer(ctx, []*pyhook.Parameter{{Name: "w", Shape: []int64{4}, DType: tensor.Float32}},
-		ddp.Options{Group: g, Hook: &pyhook.AllReduceCommHook{Group: g}})
+	r, err := ddp.NewReducer(ctx, []*c10d.Parameter{{Name: "w", Shape: []int64{4}, DType: tensor.Float32}},
+		ddp.Options{Group: g, Hook: &hooks.AllReduceCommHook{Group: g}})
 	if err != nil {
 		return err
 	}

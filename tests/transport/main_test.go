@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
+	"pyhook/c10d/transport"
 	"pyhook/cbridge"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -21,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	ranks.Main(m, map[string]ranks.Func{
-		"cases": cases, "hooks": hooks, "order": order, "mismatch": mismatch, "gone": gone, "many": many, "slow": slow,
+		"cases": cases, "hooks": allHooks, "order": order, "mismatch": mismatch, "gone": gone, "many": many, "slow": slow,
 	})
 }
 
@@ -41,7 +43,7 @@ func job(t *testing.T, n int, name string, args any) *ranks.Job {
 }
 
 // join starts Python and the default group: over the socket transport, or gloo.
-func join(ctx context.Context, r *ranks.Rank, backend string, cfg pyhook.TransportConfig) (rt *pyhook.Runtime, world *pyhook.TorchGroup, g *pyhook.TransportGroup, s *socket, err error) {
+func join(ctx context.Context, r *ranks.Rank, backend string, cfg transport.Config) (rt *pyhook.Runtime, world *pyhook.TorchGroup, g *transport.Group, s *socket, err error) {
 	if rt, err = pyhook.Start(ctx, pyhook.Config{Path: []string{"testdata"}}); err != nil {
 		return
 	}
@@ -52,7 +54,7 @@ func join(ctx context.Context, r *ranks.Rank, backend string, cfg pyhook.Transpo
 	if s, err = connect(r.Dir, r.Rank, r.Size); err != nil {
 		return
 	}
-	if g, err = pyhook.NewTransportGroup(s, cfg); err != nil {
+	if g, err = transport.New(s, cfg); err != nil {
 		return
 	}
 	world, err = rt.InstallTransport(ctx, g, nil)
@@ -66,7 +68,7 @@ func cases(ctx context.Context, r *ranks.Rank) error {
 	if err := r.Args(&backend); err != nil {
 		return err
 	}
-	rt, world, g, _, err := join(ctx, r, backend, pyhook.TransportConfig{Timeout: 20 * time.Second})
+	rt, world, g, _, err := join(ctx, r, backend, transport.Config{Timeout: 20 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -115,7 +117,7 @@ func TestEveryCollectiveWorksInPython(t *testing.T) {
 
 // mismatch: rank 1 calls another collective; the group works after that.
 func mismatch(ctx context.Context, r *ranks.Rank) error {
-	rt, world, g, _, err := join(ctx, r, "socket", pyhook.TransportConfig{Timeout: 20 * time.Second})
+	rt, world, g, _, err := join(ctx, r, "socket", transport.Config{Timeout: 20 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func mismatch(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	var typed *pyhook.MismatchError
+	var typed *transport.MismatchError
 	if !errors.As(g.Err(), &typed) || typed.Rank != 1-r.Rank {
 		return fmt.Errorf("no MismatchError in Go: %w", g.Err())
 	}
@@ -135,12 +137,12 @@ func mismatch(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	future, err := world.AllReduce(ctx, x, pyhook.Sum)
+	future, err := world.AllReduce(ctx, x, c10d.Sum)
 	if err != nil {
 		return err
 	}
 	_, err = future.Wait(ctx)
-	if !errors.Is(err, pyhook.ErrGroup) || !strings.Contains(err.Error(), "out of step") {
+	if !errors.Is(err, c10d.ErrGroup) || !strings.Contains(err.Error(), "out of step") {
 		return fmt.Errorf("a Go all-reduce of other lengths: %w", err)
 	}
 	if err := world.Barrier(ctx); err != nil {
@@ -158,7 +160,7 @@ func TestRanksOutOfStepGetAnErrorInPythonAndInGo(t *testing.T) {
 
 // gone: rank 1 hangs up in the middle of rank 0's collective.
 func gone(ctx context.Context, r *ranks.Rank) error {
-	rt, _, g, s, err := join(ctx, r, "socket", pyhook.TransportConfig{})
+	rt, _, g, s, err := join(ctx, r, "socket", transport.Config{})
 	if err != nil {
 		return err
 	}
@@ -176,7 +178,7 @@ func gone(ctx context.Context, r *ranks.Rank) error {
 	if !errors.As(g.Err(), &typed) || typed.Rank != 1 {
 		return fmt.Errorf("no peerGone in Go: %w", g.Err())
 	}
-	if !errors.Is(err, pyhook.ErrFutureFailed) {
+	if !errors.Is(err, c10d.ErrFutureFailed) {
 		return fmt.Errorf("the hook's error: %w", err)
 	}
 	return r.Report(err.Error())
@@ -189,7 +191,7 @@ func TestAHookFailsWithTheTransportsError(t *testing.T) {
 
 // slow: rank 1 never comes.
 func slow(ctx context.Context, r *ranks.Rank) error {
-	rt, _, g, _, err := join(ctx, r, "socket", pyhook.TransportConfig{Timeout: 2 * time.Second})
+	rt, _, g, _, err := join(ctx, r, "socket", transport.Config{Timeout: 2 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -231,7 +233,7 @@ func counters() [4]int64 {
 
 // many: 10,000 all-reduces leave nothing behind.
 func many(ctx context.Context, r *ranks.Rank) error {
-	rt, _, _, _, err := join(ctx, r, "socket", pyhook.TransportConfig{})
+	rt, _, _, _, err := join(ctx, r, "socket", transport.Config{})
 	if err != nil {
 		return err
 	}

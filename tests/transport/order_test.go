@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"pyhook/c10d"
+	"pyhook/c10d/transport"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -18,12 +20,12 @@ import (
 
 // plainHook hides that its callbacks can be run by the caller: each bucket's future is
 // waited for, whoever completes it.
-type plainHook struct{ pyhook.CommHook }
+type plainHook struct{ c10d.CommHook }
 
 // order reports the digests of a hook that keeps something between body and callback:
 // waited for bucket by bucket, and in the default order.
 func order(ctx context.Context, r *ranks.Rank) error {
-	rt, world, _, _, err := join(ctx, r, "socket", pyhook.TransportConfig{Timeout: time.Minute})
+	rt, world, _, _, err := join(ctx, r, "socket", transport.Config{Timeout: time.Minute})
 	if err != nil {
 		return err
 	}
@@ -32,7 +34,7 @@ func order(ctx context.Context, r *ranks.Rank) error {
 	python := must(rt.NewHook("group_uses:quantised", pyhook.HookConfig{State: state}))
 	defer python.Close()
 	var digests []string
-	for _, hook := range []pyhook.CommHook{plainHook{python}, python} {
+	for _, hook := range []c10d.CommHook{plainHook{python}, python} {
 		digest, err := reducedBy(ctx, world, hook)
 		if err != nil {
 			return err
@@ -45,10 +47,10 @@ func order(ctx context.Context, r *ranks.Rank) error {
 	return rt.Close()
 }
 
-func reducedBy(ctx context.Context, world pyhook.ProcessGroup, hook pyhook.CommHook) (string, error) {
-	var params []*pyhook.Parameter
+func reducedBy(ctx context.Context, world c10d.ProcessGroup, hook c10d.CommHook) (string, error) {
+	var params []*c10d.Parameter
 	for i := range 5 {
-		params = append(params, &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{40}, DType: tensor.Float32})
+		params = append(params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{40}, DType: tensor.Float32})
 	}
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
 	if err != nil {

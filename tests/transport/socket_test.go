@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"pyhook/pyhook"
+	"pyhook/c10d/transport"
 )
 
 // socket is the tests' transport: messages over unix sockets. It shows nothing
@@ -26,7 +26,7 @@ type peer struct {
 	write sync.Mutex
 
 	mu    sync.Mutex
-	inbox map[pyhook.Tag]chan []byte
+	inbox map[transport.Tag]chan []byte
 	err   error
 	gone  chan struct{}
 }
@@ -77,7 +77,7 @@ func dial(name string) (conn net.Conn, err error) {
 }
 
 func (s *socket) add(rank int, conn net.Conn) {
-	p := &peer{conn: conn, inbox: map[pyhook.Tag]chan []byte{}, gone: make(chan struct{})}
+	p := &peer{conn: conn, inbox: map[transport.Tag]chan []byte{}, gone: make(chan struct{})}
 	s.peers[rank] = p
 	go func() {
 		p.err = p.read()
@@ -95,12 +95,12 @@ func (p *peer) read() error {
 		if _, err := io.ReadFull(p.conn, data); err != nil {
 			return err
 		}
-		p.box(pyhook.Tag{Group: binary.LittleEndian.Uint64(head[:]), Message: binary.LittleEndian.Uint64(head[8:])}) <- data
+		p.box(transport.Tag{Group: binary.LittleEndian.Uint64(head[:]), Message: binary.LittleEndian.Uint64(head[8:])}) <- data
 	}
 }
 
 // box is where messages of a tag wait; collectives have one of each tag.
-func (p *peer) box(tag pyhook.Tag) chan []byte {
+func (p *peer) box(tag transport.Tag) chan []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	box := p.inbox[tag]
@@ -118,7 +118,7 @@ type peerGone struct{ Rank int }
 
 func (e *peerGone) Error() string { return fmt.Sprintf("rank %d hung up", e.Rank) }
 
-func (s *socket) Send(_ context.Context, to int, tag pyhook.Tag, data []byte) error {
+func (s *socket) Send(_ context.Context, to int, tag transport.Tag, data []byte) error {
 	p := s.peers[to]
 	head := make([]byte, 0, header+len(data))
 	for _, x := range []uint64{tag.Group, tag.Message, uint64(len(data))} {
@@ -132,7 +132,7 @@ func (s *socket) Send(_ context.Context, to int, tag pyhook.Tag, data []byte) er
 	return nil
 }
 
-func (s *socket) Recv(ctx context.Context, from int, tag pyhook.Tag, data []byte) error {
+func (s *socket) Recv(ctx context.Context, from int, tag transport.Tag, data []byte) error {
 	p := s.peers[from]
 	var got []byte
 	select {

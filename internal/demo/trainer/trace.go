@@ -7,7 +7,7 @@ import (
 	"io"
 	"slices"
 
-	"pyhook/timeline"
+	"pyhook/internal/timeline"
 )
 
 // traceLimit is how many spans a rank keeps: some 20 MB of JSON, all of which

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/demo/digits"
 	"pyhook/internal/demo/mlp"
@@ -14,7 +15,6 @@ import (
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
-	"pyhook/timeline"
 )
 
 // run is one rank's training.
@@ -23,15 +23,15 @@ type run struct {
 	world   launch.World
 	rt      *pyhook.Runtime
 	group   *pyhook.TorchGroup
-	hook    pyhook.CommHook
+	hook    c10d.CommHook
 	reducer *ddp.Reducer
 	train   digits.Dataset
 	test    digits.Dataset
 	network *mlp.Network
 	sgd     *mlp.SGD
-	params  []*pyhook.Parameter
+	params  []*c10d.Parameter
 	grads   [][]float32 // views of the reducer's buckets
-	record  *timeline.Recorder
+	record  *ddp.Timeline
 
 	first  int // the step that training starts at
 	saved  int // the step of the last checkpoint; 0: none by this run
@@ -48,7 +48,7 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 	}
 	r := &run{cfg: cfg, world: world, rt: rt}
 	if cfg.Trace != "" {
-		r.record = timeline.New(world.Rank)
+		r.record = ddp.NewTimeline(world.Rank)
 		r.record.SetLimit(traceLimit)
 	}
 	if err := r.load(); err != nil {
@@ -111,7 +111,7 @@ func (r *run) makeParameters() error {
 		if err != nil {
 			return err
 		}
-		r.params = append(r.params, &pyhook.Parameter{Name: p.Name, Shape: p.Shape, DType: tensor.Float32, Data: data})
+		r.params = append(r.params, &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: tensor.Float32, Data: data})
 	}
 	return nil
 }
@@ -268,7 +268,7 @@ func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
 }
 
 // gather returns every rank's values, one rank after another.
-func gather[T tensor.Element](ctx context.Context, group pyhook.ProcessGroup, mine []T) ([]T, error) {
+func gather[T tensor.Element](ctx context.Context, group c10d.ProcessGroup, mine []T) ([]T, error) {
 	in, err := tensor.FromSlice(mine)
 	if err != nil {
 		return nil, err

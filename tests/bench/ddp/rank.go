@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
 	"pyhook/ddp"
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -164,7 +166,7 @@ func (r *rank) timed(ctx context.Context, s side) (int64, error) {
 type reducerSide struct {
 	sources []*tensor.Tensor
 	grads   []*tensor.Tensor // mode copy: the trainer's own
-	params  []*pyhook.Parameter
+	params  []*c10d.Parameter
 	reducer *ddp.Reducer
 	closers []func()
 }
@@ -176,13 +178,13 @@ func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide,
 			s.close()
 		}
 	}()
-	var hook pyhook.CommHook
+	var hook c10d.CommHook
 	switch c.Hook {
 	case "none":
 	case "go:allreduce":
-		hook = &pyhook.AllReduceCommHook{Group: r.group}
+		hook = &hooks.AllReduceCommHook{Group: r.group}
 	case "go:fp16":
-		hook = &pyhook.FP16CompressCommHook{Group: r.group}
+		hook = &hooks.FP16CompressCommHook{Group: r.group}
 	default:
 		h, err := r.rt.NewHook(c.Hook, pyhook.HookConfig{})
 		if err != nil {
@@ -192,7 +194,7 @@ func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide,
 		hook = h
 	}
 	for i, shape := range resnet50() {
-		p := &pyhook.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32}
+		p := &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32}
 		s.params = append(s.params, p)
 		s.closers = append(s.closers, p.Close)
 		if !c.View {

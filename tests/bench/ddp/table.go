@@ -5,9 +5,9 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"text/tabwriter"
 
 	"pyhook/ddp"
+	"pyhook/internal/report"
 )
 
 // row is a case's figures: milliseconds a step, medians.
@@ -50,10 +50,10 @@ func printTable(w io.Writer, rows []row) {
 	first := rows[0]
 	fmt.Fprintf(w, "\nWhole steps on ResNet-50's shapes (25,557,032 elements, 161 tensors), %d ranks on gloo, %d steps a side.\ntorch %s, Python %s, %s, %d cores. ratio: Go over stock DDP, median of neighbouring steps.\n\n",
 		first.Ranks, first.Steps, first.Torch, first.Python, first.Go, first.Cores)
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "hook/gradients\tratio\thalf lie in\tgo ms\tstock ms\torder")
+	cells := [][]report.Cell{report.Row("hook/gradients", "ratio", "half lie in", "go ms", "stock ms", "order")}
 	for _, r := range rows {
-		fmt.Fprintf(table, "%s\t%.2f\t%.2f-%.2f\t%.1f\t%.1f\t%s\n", r.Case, r.Ratio, r.Low, r.High, r.GoMS, r.StockMS, r.Order)
+		cells = append(cells, report.Row(r.Case, fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f-%.2f", r.Low, r.High),
+			fmt.Sprintf("%.1f", r.GoMS), fmt.Sprintf("%.1f", r.StockMS), r.Order))
 	}
-	table.Flush()
+	report.New(w).Table("", report.AlignLeft, cells)
 }

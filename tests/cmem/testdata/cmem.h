@@ -5,11 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../../cbridge/bridge.h"
+#include "../../../cbridge/bucket_call.h"
+#include "../../../cbridge/bucket_object.h"
+#include "../../../cbridge/callback.h"
+#include "../../../cbridge/dlpack.h"
+#include "../../../cbridge/init.h"
+#include "../../../cbridge/interrupt.h"
+#include "../../../cbridge/object.h"
+#include "../../../cbridge/pending.h"
+#include "../../../cbridge/signals.h"
+#include "../../../cbridge/threadstate.h"
 #include "../../../internal/memory/memory.h"
 #include "../../../tensor/copy.h"
 #include "../../../tensor/finite.h"
-#include "../../../tensorconv/dlpack.h"
 
 #define CHECK(what)                                                            \
   do {                                                                         \
@@ -25,7 +33,7 @@ void check_copy(void);    // copy.c
 void check_objects(void); // object.c, callback.c
 void check_threads(void); // threadstate.c
 void check_dlpack(void);  // dlpack.c
-void check_hooks(void);   // hookcall.c
+void check_calls(void);   // invoke.c, bucket_call.c, bucket_object.c, torch_api.c, grad_mode.c
 void check_pending(void); // pending.c
 
 int live_funcs(void); // Go functions that Python holds

@@ -2,10 +2,8 @@
 
 #include "cmem.h"
 
-static const pyh_memory functions = {pyh_owner_retain, pyh_owner_release};
-
-static pyh_tensor describe(pyh_owner *o, void *base, const int64_t *shape, const int64_t *strides, int ndim) {
-  return (pyh_tensor){.data = base, .memory = &functions, .owner = o, .device_type = 1, .code = 2, .bits = 32, .ndim = ndim, .shape = shape, .strides = strides};
+static DLTensor describe(void *base, const int64_t *shape, const int64_t *strides, int ndim) {
+  return (DLTensor){.data = base, .device = {1, 0}, .ndim = ndim, .dtype = {2, 32, 1}, .shape = (int64_t *)shape, .strides = (int64_t *)strides};
 }
 
 static void settle(void) { // does what was deferred
@@ -19,16 +17,16 @@ static void check_capsules(void) {
     for (int ndim = 0; ndim <= 2; ndim += 2) {
       void *base;
       pyh_owner *o = pyh_owner_alloc(24, 64, &base);
-      pyh_tensor t = describe(o, base, ndim ? shape : NULL, ndim ? strides : NULL, ndim);
-      PyObject *dropped = pyh_dlpack_capsule(&pyh, &t, versioned), *used = pyh_dlpack_capsule(&pyh, &t, versioned);
+      DLTensor t = describe(base, ndim ? shape : NULL, ndim ? strides : NULL, ndim);
+      PyObject *dropped = pyh_dlpack_capsule(&t, o, versioned), *used = pyh_dlpack_capsule(&t, o, versioned);
       pyh_owner_release(o);
       pyh.Py_DecRef(dropped); // nobody consumed it
       pyh_import in;
       uint32_t major;
-      CHECK(pyh_dlpack_import(&pyh, used, &in, &major) == 0);
+      CHECK(pyh_dlpack_import(used, &in, &major) == 0);
       CHECK(in.tensor.ndim == ndim && in.read_only == 0 && memcmp(in.tensor.shape, shape, 8 * (size_t)ndim) == 0);
       CHECK(((float *)in.tensor.data)[5] == 0);
-      CHECK(pyh_dlpack_import(&pyh, used, &in, &major) == 1 && major == 0); // once only
+      CHECK(pyh_dlpack_import(used, &in, &major) == 1 && major == 0); // once only
       pyh.Py_DecRef(used);
       in.free(in.managed);
       CHECK(pyh_owners() == 1); // its deleter waits for the next enter
@@ -38,7 +36,7 @@ static void check_capsules(void) {
   }
   pyh_import in;
   uint32_t major;
-  CHECK(pyh_dlpack_import(&pyh, pyh.None, &in, &major) == 1);
+  CHECK(pyh_dlpack_import(pyh.None, &in, &major) == 1);
 }
 
 static int deleted;
@@ -59,15 +57,15 @@ static void check_foreign(void) {
   pyh_import in;
   uint32_t major;
   PyObject *newer = pyh.PyCapsule_New(managed(2), "dltensor_versioned", NULL);
-  CHECK(pyh_dlpack_import(&pyh, newer, &in, &major) == 1 && major == 2 && deleted == 1);
+  CHECK(pyh_dlpack_import(newer, &in, &major) == 1 && major == 2 && deleted == 1);
   PyObject *fixed = pyh.PyCapsule_New(managed(1), "dltensor_versioned", NULL);
-  CHECK(pyh_dlpack_import(&pyh, fixed, &in, &major) == 0 && in.read_only);
+  CHECK(pyh_dlpack_import(fixed, &in, &major) == 0 && in.read_only);
   in.free(in.managed);
   settle();
   CHECK(deleted == 2);
   DLManagedTensor *nobody = calloc(1, sizeof *nobody); // without a deleter
   PyObject *legacy = pyh.PyCapsule_New(nobody, "dltensor", NULL);
-  CHECK(pyh_dlpack_import(&pyh, legacy, &in, &major) == 0);
+  CHECK(pyh_dlpack_import(legacy, &in, &major) == 0);
   in.free(in.managed);
   settle();
   free(nobody);
@@ -93,22 +91,22 @@ static void check_exchange(void) {
   PyObject *plain = from(dict, "Plain"), *tensor = from(dict, "Tensor"), *odd = from(dict, "Odd");
   PyObject *capsule = pyh.PyCapsule_New(&api, "dlpack_exchange_api", NULL);
   CHECK(pyh.PyObject_SetAttrString(tensor, "__dlpack_c_exchange_api__", capsule) == 0);
-  CHECK(pyh_exchange_api(&pyh, plain) == NULL && pyh_exchange_api(&pyh, odd) == NULL);
-  CHECK(pyh_exchange_api(&pyh, tensor) == &api);
+  CHECK(pyh_exchange_api(plain) == NULL && pyh_exchange_api(odd) == NULL);
+  CHECK(pyh_exchange_api(tensor) == &api);
   api.version.major = 2;
-  CHECK(pyh_exchange_api(&pyh, tensor) == NULL);
+  CHECK(pyh_exchange_api(tensor) == NULL);
   api.version.major = 1;
 
   const int64_t shape[] = {6}, strides[] = {1};
   void *base;
   pyh_owner *o = pyh_owner_alloc(24, 64, &base);
-  pyh_tensor t = describe(o, base, shape, strides, 1);
-  PyObject *obj = pyh_exchange_export(&api, &t);
+  DLTensor t = describe(base, shape, strides, 1);
+  PyObject *obj = pyh_exchange_export(&api, &t, o);
   pyh_owner_release(o);
   pyh_import in;
   uint32_t major;
-  CHECK(pyh_exchange_import(&pyh, &api, obj, &in, &major) == 0 && in.tensor.shape[0] == 6);
-  CHECK(pyh_exchange_import(&pyh, &api, plain, &in, &major) == -1);
+  CHECK(pyh_exchange_import(&api, obj, &in, &major) == 0 && in.tensor.shape[0] == 6);
+  CHECK(pyh_exchange_import(&api, plain, &in, &major) == -1);
   pyh.PyErr_Clear();
   in.free(in.managed);
   settle();
@@ -129,8 +127,8 @@ static void check_objections(void) {
   PyObject *kind = from(dict, "T");
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     PyObject *obj = from(dict, cases[i].name);
-    int is;
-    const char *why = pyh_torch_objection(&pyh, kind, obj, &is);
+    bool is;
+    const char *why = pyh_torch_objection(kind, obj, &is);
     CHECK(is == cases[i].is && (why != NULL) == (cases[i].part != NULL));
     CHECK(why == NULL || strstr(why, cases[i].part) != NULL);
     CHECK((pyh.PyErr_Occurred() != NULL) == cases[i].raises);
@@ -142,6 +140,7 @@ static void check_objections(void) {
 }
 
 void check_dlpack(void) {
+  pyh_set_memory(pyh_owner_retain, pyh_owner_release);
   pyh_enter();
   check_capsules();
   check_foreign();

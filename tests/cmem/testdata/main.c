@@ -88,7 +88,7 @@ int main(int argc, char **argv) {
   check_objects();
   check_threads();
   check_dlpack();
-  check_hooks();
+  check_calls();
   check_pending();
   CHECK(pyh_owners() == 0);
   CHECK(pyh_deferred() == 0);

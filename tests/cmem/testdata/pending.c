@@ -2,7 +2,6 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "../../../pyhook/hookcall.h"
 #include "cmem.h"
 
 // A future as torch's: it calls back once it has a value, and a callback that is
@@ -30,16 +29,17 @@ static const char source[] =
     "def fail(f): f.fails = True\n"
     "one, error = ['value'], ValueError('v')\n";
 
-static pyh_tools *tools;
+static pyh_torch_api *torch;
 static PyObject *dict;
 
-static uintptr_t told_id;
-static pyh_result told;
+static uintptr_t notified;
+static pyh_result notice;
 
-static void tell(uintptr_t id, pyh_result *result) {
-  CHECK(told_id == 0);
-  told_id = id;
-  told = *result;
+// In place of pending.go.
+void pyhookFutureDone(uintptr_t id, pyh_result *result) {
+  CHECK(notified == 0);
+  notified = id;
+  notice = *result;
 }
 
 static void drop(PyObject *o) {
@@ -62,9 +62,9 @@ static void finish(PyObject *future, const char *with) {
   pyh.Py_DecRef(value);
 }
 
-static pyh_pending *watch(PyObject *future) {
+static pyh_pending *ask(PyObject *future) {
   pyh_result out;
-  pyh_watch(tools, future, &out);
+  pyh_ask_future(torch, future, &out);
   CHECK(out.outcome == PYH_PENDING && out.pending != NULL);
   return out.pending;
 }
@@ -85,7 +85,7 @@ typedef struct {
 
 static void *block(void *arg) {
   blocked *b = arg;
-  b->done = pyh_block(b->pending, &b->result);
+  b->done = pyh_pending_block(b->pending, &b->result);
   return NULL;
 }
 
@@ -99,11 +99,11 @@ static void *finish_at_the_end(void *future) {
 }
 
 // ended starts a thread that blocks, does one of three things to it, and returns
-// what pyh_block returned.
+// what pyh_pending_block returned.
 static int ended(PyObject *future, const char *by, int soon) {
-  blocked b = {.pending = watch(future)};
+  blocked b = {.pending = ask(future)};
   pthread_t thread;
-  CHECK(pyh_arm(b.pending, 7, &b.result) == 0);
+  CHECK(pyh_pending_arm(b.pending, 7, &b.result) == 0);
   CHECK(pthread_create(&thread, NULL, block, &b) == 0);
   if (!soon) {
     usleep(20000); // most likely it waits by now
@@ -111,18 +111,18 @@ static int ended(PyObject *future, const char *by, int soon) {
   if (*by == 'f') {
     finish(future, "one");
   } else if (*by == 'a') {
-    CHECK(pyh_abandon(b.pending) == 1);
+    CHECK(pyh_pending_abandon(b.pending) == 1);
   } else {
-    pyh_wake(b.pending);
+    pyh_pending_wake(b.pending);
   }
   pthread_join(thread, NULL);
   if (b.done) {
-    // Go takes the result once, from the thread or from who was told.
+    // Go takes the result once, from the thread or from the notice.
     gives(&b.result, PYH_VALUE);
-    told_id = 0;
+    notified = 0;
   }
   if (*by == 'w') {
-    CHECK(pyh_abandon(b.pending) == 1);
+    CHECK(pyh_pending_abandon(b.pending) == 1);
   }
   pyh_pending_release(b.pending);
   return b.done;
@@ -131,64 +131,62 @@ static int ended(PyObject *future, const char *by, int soon) {
 void check_pending(void) {
   pyh_enter();
   dict = python(source);
-  tools = calloc(1, sizeof *tools);
-  tools->py = &pyh;
-  tools->tell = tell;
-  PyObject *class = tools->future_class = tools->python_future = from(dict, "Future");
-  tools->done = pyh.PyObject_GetAttrString(class, "done");
-  tools->value = pyh.PyObject_GetAttrString(class, "value");
-  tools->add_done_callback = pyh.PyObject_GetAttrString(class, "add_done_callback");
+  torch = calloc(1, sizeof *torch);
+  PyObject *class = torch->future_class = torch->python_future = from(dict, "Future");
+  torch->done = pyh.PyObject_GetAttrString(class, "done");
+  torch->value = pyh.PyObject_GetAttrString(class, "value");
+  torch->add_done_callback = pyh.PyObject_GetAttrString(class, "add_done_callback");
   pyh_result out;
   PyObject *future;
 
   const struct { const char *with; int outcome; } ends[] = {{"one", PYH_VALUE}, {"error", PYH_FAILED}};
   for (int i = 0; i < 2; i++) {
     future = called("Future", NULL, 0); // armed, then done
-    pyh_pending *p = watch(future);
-    CHECK(pyh_arm(p, 5, &out) == 0);
+    pyh_pending *p = ask(future);
+    CHECK(pyh_pending_arm(p, 5, &out) == 0);
     finish(future, ends[i].with);
-    CHECK(told_id == 5 && pyh_abandon(p) == 0);
-    gives(&told, ends[i].outcome);
-    told_id = 0;
-    CHECK(pyh_block(p, &out) == 1); // too late: it is done
+    CHECK(notified == 5 && pyh_pending_abandon(p) == 0);
+    gives(&notice, ends[i].outcome);
+    notified = 0;
+    CHECK(pyh_pending_block(p, &out) == 1); // too late: it is done
     pyh_pending_release(p);
     pyh.Py_DecRef(future);
 
     future = called("Future", NULL, 0); // done, then armed
-    p = watch(future);
+    p = ask(future);
     finish(future, ends[i].with);
-    CHECK(pyh_arm(p, 6, &out) == 1 && told_id == 0);
+    CHECK(pyh_pending_arm(p, 6, &out) == 1 && notified == 0);
     gives(&out, ends[i].outcome);
     pyh_pending_release(p);
     pyh.Py_DecRef(future);
   }
 
   future = called("Future", NULL, 0); // abandoned, then done
-  pyh_pending *p = watch(future);
-  CHECK(pyh_arm(p, 5, &out) == 0 && pyh_abandon(p) == 1 && pyh_abandon(p) == 0);
+  pyh_pending *p = ask(future);
+  CHECK(pyh_pending_arm(p, 5, &out) == 0 && pyh_pending_abandon(p) == 1 && pyh_pending_abandon(p) == 0);
   pyh_pending_release(p);
   finish(future, "one");
-  CHECK(told_id == 0);
+  CHECK(notified == 0);
   pyh.Py_DecRef(future);
 
   future = called("Future", NULL, 0); // done where Go cannot be entered
-  p = watch(future);
-  CHECK(pyh_arm(p, 8, &out) == 0);
+  p = ask(future);
+  CHECK(pyh_pending_arm(p, 8, &out) == 0);
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, finish_at_the_end, future) == 0);
   pyh_leave();
   pthread_join(thread, NULL);
-  CHECK(told_id == 0);
+  CHECK(notified == 0);
   pyh_enter();
-  CHECK(told_id == 8);
-  gives(&told, PYH_VALUE);
-  told_id = 0;
+  CHECK(notified == 8);
+  gives(&notice, PYH_VALUE);
+  notified = 0;
   pyh_pending_release(p);
   pyh.Py_DecRef(future);
 
   future = called("Future", NULL, 0); // refuses the callback
   drop(called("fail", &future, 1));
-  pyh_watch(tools, future, &out);
+  pyh_ask_future(torch, future, &out);
   gives(&out, PYH_FAILED);
   pyh.Py_DecRef(future);
 
@@ -201,13 +199,13 @@ void check_pending(void) {
     }
   }
 
-  PyObject *all[] = {class, tools->done, tools->value, tools->add_done_callback, dict};
+  PyObject *all[] = {class, torch->done, torch->value, torch->add_done_callback, dict};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     pyh.Py_DecRef(all[i]);
   }
-  free(tools);
+  free(torch);
   pyh_leave();
   pyh_enter(); // does what was deferred
   pyh_leave();
-  CHECK(pyh_pendings() == 0);
+  CHECK(pyh_pending_count() == 0);
 }

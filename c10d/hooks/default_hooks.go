@@ -1,0 +1,143 @@
+// Package hooks has communication hooks in Go, which need no Python: c10d's default hooks
+// (torch/csrc/distributed/c10d/default_comm_hooks.cpp), bit for bit.
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/c10d"
+	"pyhook/tensor"
+)
+
+// AllReduceCommHook averages a bucket over the ranks: c10d::AllReduceCommHook. It divides first,
+// then sums, so its results are bitwise those of PyTorch's. It takes sparse buckets too: see
+// AverageSparse.
+type AllReduceCommHook struct{ Group c10d.ProcessGroup }
+
+// CollectivesOnlyInCall tells package ddp that its buckets may overlap on any backend: no callback
+// of it starts a collective.
+func (h *AllReduceCommHook) CollectivesOnlyInCall() bool { return true }
+
+// RunHook: see c10d.CommHook.
+func (h *AllReduceCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	wrapErr := func(err error) error { return hookError("AllReduceCommHook", h.Group, b, err) }
+	if b.Sparse() != nil {
+		future, err := AverageSparse(ctx, h.Group, b.Parameters()[0], b.Sparse())
+		if err != nil {
+			return nil, wrapErr(err)
+		}
+		return c10d.Map(future, wrapErr, sparseResult), nil
+	}
+	buffer := b.Buffer()
+	if err := tensor.Divide(buffer, float64(h.Group.Size())); err != nil {
+		return nil, wrapErr(err)
+	}
+	future, err := h.Group.AllReduce(ctx, buffer, c10d.Sum)
+	if err != nil {
+		return nil, wrapErr(err)
+	}
+	return c10d.Map(future, wrapErr, tensorResult), nil
+}
+
+func tensorResult(t *tensor.Tensor) (c10d.Result, error) { return c10d.TensorResult{Tensor: t}, nil }
+
+func sparseResult(g *c10d.SparseGradient) (c10d.Result, error) {
+	own, err := g.Views() // g is closed with its future
+	return c10d.SparseResult{Gradient: own}, err
+}
+
+// ParseHookResult: see c10d.CommHook.
+func (h *AllReduceCommHook) ParseHookResult(_ *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	return c10d.ParseTensor(r)
+}
+
+// ParseSparseHookResult: see c10d.SparseHook.
+func (h *AllReduceCommHook) ParseSparseHookResult(_ *c10d.GradBucket, r c10d.Result) (*c10d.SparseGradient, error) {
+	return c10d.ParseSparse(r)
+}
+
+// FP16CompressCommHook averages a bucket in half precision: c10d::FP16CompressCommHook.
+type FP16CompressCommHook struct{ Group c10d.ProcessGroup }
+
+// CollectivesOnlyInCall: see AllReduceCommHook.
+func (h *FP16CompressCommHook) CollectivesOnlyInCall() bool { return true }
+
+// RunHook: see c10d.CommHook. The result is written back to the bucket.
+func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	wrapErr := func(err error) error { return hookError("FP16CompressCommHook", h.Group, b, err) }
+	buffer := b.Buffer()
+	if buffer == nil {
+		return nil, wrapErr(fmt.Errorf("%w: the bucket is sparse, and this hook takes dense ones only", c10d.ErrSparse))
+	}
+	if err := notComplex(buffer); err != nil {
+		return nil, wrapErr(err)
+	}
+	half, err := tensor.New(tensor.Float16, buffer.Len())
+	if err != nil {
+		return nil, wrapErr(err)
+	}
+	err = tensor.Copy(half, buffer)
+	if err == nil {
+		err = tensor.Divide(half, float64(h.Group.Size()))
+	}
+	var sum *c10d.Future[*tensor.Tensor]
+	if err == nil {
+		sum, err = h.Group.AllReduce(ctx, half, c10d.Sum)
+	}
+	if err != nil {
+		half.Close()
+		return nil, wrapErr(err)
+	}
+	result := &c10d.Promise[c10d.Result]{}
+	result.Init(nil, wrapErr)
+	sum.OnDone(func(_ *tensor.Tensor, err error) {
+		defer half.Close()
+		defer sum.Close()
+		if err == nil {
+			err = tensor.Copy(buffer, half)
+		}
+		if err != nil {
+			err = wrapErr(err)
+		}
+		result.Complete(c10d.TensorResult{Tensor: buffer}, err)
+	})
+	return result.Future(), nil
+}
+
+// ParseHookResult: see c10d.CommHook.
+func (h *FP16CompressCommHook) ParseHookResult(_ *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	return c10d.ParseTensor(r)
+}
+
+// notComplex returns the error of a hook that would lose imaginary parts; nil: it would not.
+func notComplex(t *tensor.Tensor) error {
+	if !t.DType().IsComplex() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: half precision has no complex numbers, and the imaginary parts would be lost\nhint: give the real view, as package ddp does", c10d.ErrComplex, t)
+}
+
+func hookError(hook string, group c10d.ProcessGroup, b *c10d.GradBucket, err error) error {
+	e := &c10d.Error{Op: "hook " + hook, Rank: group.Rank(), Bucket: b.Index(), Code: c10d.ErrRaised, Detail: err.Error(), Err: err}
+	switch code := c10d.ContextCode(err); {
+	case c10d.IsClosed(err):
+		e.Code = c10d.ErrClosed
+	case code != "":
+		e.Code = code
+	}
+	var known *c10d.Error
+	if errors.As(err, &known) {
+		e.Hint = known.Hint
+	}
+	if e.Hint == "" {
+		e.Hint = e.Code.Hint()
+	}
+	return e
+}
+
+var (
+	_ c10d.SparseHook = (*AllReduceCommHook)(nil)
+	_ c10d.CommHook   = (*FP16CompressCommHook)(nil)
+)

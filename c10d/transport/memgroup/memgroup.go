@@ -1,0 +1,94 @@
+package memgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/c10d"
+	"pyhook/c10d/transport"
+)
+
+// ErrClosed: a rank's Close. It is a *ClosedError.
+var ErrClosed = errors.New("the rank is closed")
+
+// ClosedError says which rank is gone. It is ErrClosed for errors.Is.
+type ClosedError struct{ Rank int }
+
+func (e *ClosedError) Error() string { return fmt.Sprintf("rank %d is closed", e.Rank) }
+
+// Unwrap returns ErrClosed.
+func (e *ClosedError) Unwrap() error { return ErrClosed }
+
+// Group is one rank: a c10d.ProcessGroup (by its transport.Group) and a
+// transport.Transport with Send and Recv.
+type Group struct {
+	*transport.Group
+	mail *mailbox
+}
+
+// New makes the ranks of a group. It panics if size is not positive.
+func New(size int) []*Group {
+	return NewConfig(size, transport.Config{})
+}
+
+// NewConfig is New with a timeout, or with another name than "memory".
+func NewConfig(size int, cfg transport.Config) []*Group {
+	if size < 1 {
+		panic(fmt.Sprintf("memgroup: %d ranks", size))
+	}
+	if cfg.Name == "" {
+		cfg.Name = "memory"
+	}
+	mail := newMailbox(size)
+	groups := make([]*Group, size)
+	for rank := range groups {
+		group, err := transport.New(&end{mail, rank}, cfg)
+		if err != nil {
+			panic(err) // an end has what a Transport needs
+		}
+		groups[rank] = &Group{group, mail}
+	}
+	return groups
+}
+
+// Send gives data to rank to's Recv of this tag, and returns when that has it.
+// No tag meets those of the group's collectives.
+func (g *Group) Send(ctx context.Context, to int, tag transport.Tag, data []byte) error {
+	return g.mail.meet(ctx, letter{g.Rank(), to, tag, false}, data, true)
+}
+
+// Recv takes what rank from sends with this tag. See Send.
+func (g *Group) Recv(ctx context.Context, from int, tag transport.Tag, data []byte) error {
+	return g.mail.meet(ctx, letter{from, g.Rank(), tag, false}, data, false)
+}
+
+// Close ends this rank: what it and what others do with it fails with a
+// *ClosedError. Idempotent.
+func (g *Group) Close() {
+	g.mail.close(g.Rank())
+	g.Group.Close()
+}
+
+// end is the transport of a rank's transport.Group.
+type end struct {
+	mail *mailbox
+	rank int
+}
+
+func (e *end) Rank() int { return e.rank }
+func (e *end) Size() int { return len(e.mail.closed) }
+
+func (e *end) Send(ctx context.Context, to int, tag transport.Tag, data []byte) error {
+	return e.mail.meet(ctx, letter{e.rank, to, tag, true}, data, true)
+}
+
+func (e *end) Recv(ctx context.Context, from int, tag transport.Tag, data []byte) error {
+	return e.mail.meet(ctx, letter{from, e.rank, tag, true}, data, false)
+}
+
+var (
+	_ c10d.ProcessGroup      = (*Group)(nil)
+	_ transport.Transport    = (*Group)(nil)
+	_ transport.PointToPoint = (*Group)(nil)
+)

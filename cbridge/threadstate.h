@@ -1,0 +1,38 @@
+// Attaching threads to the interpreter, and what waits for that.
+#ifndef PYHOOK_THREADSTATE_H
+#define PYHOOK_THREADSTATE_H
+
+#include "pyapi.h"
+
+// pyh_make_exit_key is called before Python starts.
+void pyh_make_exit_key(void);
+// pyh_enter attaches the calling thread to the interpreter (takes the GIL where there is one) and
+// pyh_leave detaches it. They nest; an inner pair expects the thread still attached, as Python's
+// own calls leave it.
+void pyh_enter(void);
+void pyh_leave(void);
+// pyh_let_go detaches a thread that is attached, for a wait in the middle of what Python called;
+// pyh_go_on undoes it.
+PyThreadState *pyh_let_go(void);
+void pyh_go_on(PyThreadState *state);
+// pyh_keep_state has the calling thread, which is attached and perhaps not Go's, keep its thread
+// state until it ends.
+void pyh_keep_state(void);
+void pyh_adopt_main_thread(void);
+bool pyh_on_main_thread(void);
+bool pyh_thread_is_ending(void);
+// pyh_callback_enter and pyh_callback_leave go around Go code that Python calls, on a thread that
+// need not be Go's. 0: the thread is ending, no Go can run on it any more, and a RuntimeError is
+// set.
+int pyh_callback_enter(void);
+void pyh_callback_leave(void);
+// pyh_defer_decref drops a reference from any thread, attached or not: the next pyh_enter does it.
+void pyh_defer_decref(PyObject *obj);
+// pyh_defer_call calls fn(arg) attached, at the next pyh_enter.
+void pyh_defer_call(void (*fn)(void *), void *arg);
+int64_t pyh_deferred(void);
+int64_t pyh_thread_states(void);
+
+bool pyh_is_forked(void); // this process is a child of os.fork
+
+#endif

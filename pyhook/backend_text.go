@@ -1,0 +1,30 @@
+package pyhook
+
+import (
+	"regexp"
+	"strings"
+)
+
+// What backends say, in the one place that reads it.
+
+// invalidScalarType is what gloo says of a dtype that it was built without.
+const invalidScalarType = "Invalid scalar type"
+
+const dtypeHint = "this build of the backend cannot all-reduce that dtype: " +
+	"run `pyhook doctor`, which lists those that it can"
+
+// peerText is what gloo, nccl and torch's store say where a peer, or the way to it, is gone or too
+// slow.
+var peerText = regexp.MustCompile(`gloo/transport/|Application timeout caused pair closure|` +
+	`Timed out waiting \d+ms for (send|recv) operation|Connection closed by peer|Connection reset by peer|` +
+	`connectFullMesh failed|NCCL (communicator was aborted|error)|ncclRemoteError|Watchdog caught collective operation timeout`)
+
+// isPeer reports whether an exception, or what caused it, is a backend's about a peer.
+func isPeer(python *PythonError) bool {
+	for ; python != nil; python = python.Cause {
+		if (python.Type == "RuntimeError" || strings.HasPrefix(python.Type, "torch.distributed.Dist")) && peerText.MatchString(python.Message) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,33 @@
+package pyhook
+
+import (
+	"sync/atomic"
+
+	"pyhook/c10d"
+)
+
+// pythonResult is the c10d.Result of a Python hook, or the value of any torch future: the Python
+// object that it completed with. Of a hook that completed with the bucket's own buffer it is a
+// c10d.TensorResult instead.
+type pythonResult struct {
+	object   *Object
+	python   *pythonBucket // what the hook was called with, to read object by; nil for other futures
+	released atomic.Bool
+}
+
+// Release: see c10d.Result.
+func (r *pythonResult) Release() {
+	if r.released.CompareAndSwap(false, true) {
+		r.object.Close()
+		r.python.release()
+	}
+}
+
+// ResultObject returns the Python object that a Python hook's future completed with, or nil where
+// that was the bucket's own buffer. It is valid until the future is closed.
+func ResultObject(r c10d.Result) *Object {
+	if r, ok := r.(*pythonResult); ok {
+		return r.object
+	}
+	return nil
+}
