@@ -118,6 +118,7 @@ def test_what_plain_ranks_cannot_say_is_in_the_hint(address):  # noqa: F811
     text = ours.hear()
     assert "rank 1 of 3 could not join at 127.0.0.1:" in text
     assert "met by torch's own protocol" in text
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in text
     plain.end()
     ours.end()
 
@@ -149,15 +150,14 @@ def test_they_meet_at_torchruns_store(agent, kinds):  # noqa: F811
 
 
 def test_a_restart_at_torchruns_store(agent):  # noqa: F811
-    """Up to torch 2.5 each attempt has keys of its own; since then plain ranks meet the dead."""
+    """Up to torch 2.5 each attempt has keys of its own. Since then plain ranks meet the dead,
+    where they are not quick enough, now or at their next group: never a wrong sum."""
     job("GP", env=elastic(agent.port))
     env = elastic(agent.port, restart=1)
     ranks = [Rank(kind, i, 2, "env://", env, 10) for i, kind in enumerate("GP")]
     results = [rank.hear() for rank in ranks]
-    if _group.torch_version() < (2, 6):
-        assert results == [3.0, 3.0]
-    elif results[0] != 3.0:  # else each rank was quick enough to replace its own address
-        assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in results[0]
+    for result in results:
+        assert result == 3.0 or (_group.torch_version() >= (2, 6) and "Error: " in result)
     for rank in ranks:
         rank.end()
 

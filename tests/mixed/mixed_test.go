@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -152,8 +153,8 @@ func serve() (err error) {
 	return group.Barrier(ctx)
 }
 
-func newBucket() (*pyhook.GradBucket, []float32, error) {
-	config := pyhook.BucketConfig{Count: 1, Sizes: shapes}
+func newBucket() (*c10d.GradBucket, []float32, error) {
+	config := c10d.BucketConfig{Count: 1, Sizes: shapes}
 	total := int64(0)
 	for _, shape := range shapes {
 		n := int64(1)
@@ -172,12 +173,12 @@ func newBucket() (*pyhook.GradBucket, []float32, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	bucket, err := pyhook.NewGradBucket(config)
+	bucket, err := c10d.NewGradBucket(config)
 	return bucket, values, err
 }
 
 // reduce calls the hook and prints the result's bytes.
-func reduce(ctx context.Context, hook *pyhook.PythonCommHook, bucket *pyhook.GradBucket) error {
+func reduce(ctx context.Context, hook *pyhook.PythonCommHook, bucket *c10d.GradBucket) error {
 	future, err := hook.RunHook(ctx, bucket)
 	if err != nil {
 		return err
@@ -187,7 +188,7 @@ func reduce(ctx context.Context, hook *pyhook.PythonCommHook, bucket *pyhook.Gra
 	if err != nil {
 		return err
 	}
-	result, err := hook.ParseHookResult(value)
+	result, err := hook.ParseHookResult(bucket, value)
 	if err != nil {
 		return err
 	}
