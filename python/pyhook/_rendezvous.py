@@ -246,7 +246,7 @@ class Meeting:
         self.waits = (
             f"for an answer of rank 0 at {self.endpoint}, where a store is, perhaps another job's"
         )
-        name = self._await_answer(store, word)
+        name = self._answer_to(store, word)
         if name is None:
             return None
         store.add(f"knows/{name}/{word}", 1)
@@ -261,7 +261,7 @@ class Meeting:
             raise GroupError(*verdict)
         return name
 
-    def _await_answer(self, store: Any, word: str) -> Optional[str]:
+    def _answer_to(self, store: Any, word: str) -> Optional[str]:
         """Return the attempt's name, or None: no rank 0 answers, and some ranks are plain."""
         if self._wire is None:
             name = store.get(f"answer/{word}")

@@ -149,17 +149,12 @@ def test_they_meet_at_torchruns_store(agent, kinds):  # noqa: F811
     job(kinds, env=elastic(agent.port))
 
 
-def test_a_restart_at_torchruns_store(agent):  # noqa: F811
-    """Up to torch 2.5 each attempt has keys of its own. Since then plain ranks meet the dead,
-    where they are not quick enough, now or at their next group: never a wrong sum."""
+@pytest.mark.skipif(
+    _group.torch_version() >= (2, 6), reason="plain ranks meet the dead there: pytorch#167288"
+)
+def test_they_meet_again_at_torchruns_store_after_a_restart(agent):  # noqa: F811
     job("GP", env=elastic(agent.port))
-    env = elastic(agent.port, restart=1)
-    ranks = [Rank(kind, i, 2, "env://", env, 10) for i, kind in enumerate("GP")]
-    results = [rank.hear() for rank in ranks]
-    for result in results:
-        assert result == 3.0 or (_group.torch_version() >= (2, 6) and "Error: " in result)
-    for rank in ranks:
-        rank.end()
+    job("GP", env=elastic(agent.port, restart=1))
 
 
 def static_rendezvous():
