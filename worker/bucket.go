@@ -10,15 +10,16 @@ import (
 	"pyhook/tensor"
 )
 
-// sharedBucket is what the worker has of a bucket.
+// sharedBucket is what a Worker keeps of a bucket; it is attached to the bucket.
 type sharedBucket struct {
 	worker *Worker
 	id     uint64
 
 	mu     sync.Mutex
-	proc   *process       // that knows it as it is
+	proc   *process       // that knows the bucket as it is
 	buffer *tensor.Tensor // of the bucket then
-	// stage is shared memory in place of a buffer that is not; nil: the buffer is.
+	closes int64          // Worker.paramCloses then
+	// stage is a copy of the buffer in shared memory, where the buffer is in other memory; or nil.
 	stage  *tensor.Tensor
 	staged []*sharedParameter // whose data is copied before each call
 	// saved is what the buffer held before the last call: see Hook.Rollback.
@@ -26,15 +27,7 @@ type sharedBucket struct {
 	closed bool
 }
 
-// sharedParameter is what the worker has of a parameter.
-type sharedParameter struct {
-	id    uint64
-	of    *c10d.Parameter
-	proc  *process
-	stage *tensor.Tensor // of the data, where that is not in shared memory; or nil
-}
-
-// free drops the memory that stands in for the trainer's.
+// free closes the stage and the saved copy.
 func (b *sharedBucket) free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -46,35 +39,22 @@ func (b *sharedBucket) free() {
 
 // Close is called with the bucket's: see c10d.Attachment.
 func (b *sharedBucket) Close() {
-	b.worker.mu.Lock()
-	delete(b.worker.buckets, b)
-	p := b.worker.proc
-	b.worker.mu.Unlock()
+	p := b.worker.detach(b)
 	b.free()
 	go func() { _ = p.wire.send(&message{Kind: kindCloseBucket, Object: b.id}, nil) }()
 }
 
-// bucket returns what the worker has of b; it is made at the first use and goes with the bucket.
+// bucket returns what the worker keeps of b.
 func (w *Worker) bucket(b *c10d.GradBucket) (*sharedBucket, error) {
-	shared, err := b.Attach(w, func() (c10d.Attachment, error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.closed {
-			return nil, c10d.ErrClosed
-		}
-		w.lastID++
-		s := &sharedBucket{worker: w, id: w.lastID}
-		w.buckets[s] = struct{}{}
-		return s, nil
-	})
+	attached, err := w.attach(b, func(id uint64) attachment { return &sharedBucket{worker: w, id: id} })
 	if err != nil {
 		return nil, err
 	}
-	return shared.(*sharedBucket), nil
+	return attached.(*sharedBucket), nil
 }
 
-// prepare makes sure that the process knows the bucket as it is, and that all it
-// holds is in shared memory. It returns the memory that the call works on.
+// prepare makes sure that the process knows the bucket as it is, and copies what is in other memory
+// to shared memory. It returns the memory that the call works on.
 func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s *sharedBucket) (*tensor.Tensor, error) {
 	buffer := b.Buffer()
 	s.mu.Lock()
@@ -82,14 +62,15 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s 
 	if s.closed {
 		return nil, fmt.Errorf("the bucket: %w", c10d.ErrClosed)
 	}
-	if s.proc != p || s.buffer != buffer && s.stage == nil {
-		if err := w.introduce(ctx, p, b, s, buffer); err != nil {
+	closes := w.paramCloses.Load()
+	if s.proc != p || s.closes != closes || s.buffer != buffer && s.stage == nil {
+		if err := w.sendBucket(ctx, p, b, s, buffer); err != nil {
 			return nil, err
 		}
-		s.proc, s.buffer = p, buffer
+		s.proc, s.buffer, s.closes = p, buffer, closes
 	}
 	for _, param := range s.staged {
-		if err := tensor.Copy(param.stage, param.of.Data); err != nil {
+		if err := param.copyData(); err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", param.of.Name, err)
 		}
 	}
@@ -99,105 +80,31 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s 
 	return s.stage, tensor.Copy(s.stage, buffer)
 }
 
-// introduce tells the process of the bucket.
-func (w *Worker) introduce(ctx context.Context, p *process, b *c10d.GradBucket, s *sharedBucket, buffer *tensor.Tensor) error {
+// sendBucket makes the bucket and its parameters known to the process. The caller holds s.mu.
+func (w *Worker) sendBucket(ctx context.Context, p *process, b *c10d.GradBucket, s *sharedBucket, buffer *tensor.Tensor) error {
 	if !buffer.Device().IsCPU() {
 		return fmt.Errorf("a buffer on %s: a worker shares the CPU's memory only", buffer.Device())
 	}
-	place, err := w.share(ctx, p, buffer)
-	if err != nil {
+	var location *tensorMessage
+	var err error
+	if location, s.stage, err = w.shareOrStage(ctx, p, buffer, s.stage); err != nil {
 		return err
 	}
-	if place == nil && s.stage == nil {
-		if s.stage, err = w.NewBuffer(buffer.DType(), buffer.Len()); err != nil {
-			return err
-		}
-	} else if place != nil {
-		s.stage.Close()
-		s.stage = nil
-	}
-	if s.stage != nil {
-		if place, err = w.share(ctx, p, s.stage); err != nil {
-			return err
-		}
-	}
-	m := &bucketMessage{ID: s.id, Index: b.Index(), Count: b.Count(), Buffer: place, Offsets: b.Offsets(), Lengths: b.Lengths(), Sizes: b.Sizes()}
 	s.staged = nil
-	m.Params = make([]parameterMessage, len(b.Sizes()))
+	m := &bucketMessage{
+		ID: s.id, Index: b.Index(), Count: b.Count(), Buffer: location,
+		Offsets: b.Offsets(), Lengths: b.Lengths(), Sizes: b.Sizes(), Params: make([]parameterMessage, len(b.Sizes())),
+	}
 	for i, param := range b.Parameters() {
 		known, err := w.parameter(ctx, p, param)
 		if err != nil {
 			return fmt.Errorf("parameter %s: %w", param.Name, err)
 		}
 		m.Params[i].ID = known.id
-		if known.stage != nil && !slices.Contains(s.staged, known) {
+		if known.isStaged() && !slices.Contains(s.staged, known) {
 			s.staged = append(s.staged, known)
 		}
 	}
 	_, err = p.ask(ctx, "a new bucket", 0, &message{Kind: kindBucket, Bucket: m}, nil)
 	return err
-}
-
-// introduceParameters tells the process of the model's parameters, with their values of
-// now, and returns their numbers.
-func (w *Worker) introduceParameters(ctx context.Context, p *process, params []*c10d.Parameter) ([]uint64, error) {
-	var ids []uint64
-	for i, param := range params {
-		if param == nil {
-			return nil, fmt.Errorf("parameter %d is nil", i)
-		}
-		known, err := w.parameter(ctx, p, param)
-		if err == nil && known.stage != nil {
-			err = tensor.Copy(known.stage, param.Data)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("parameter %s: %w", param.Name, err)
-		}
-		ids = append(ids, known.id)
-	}
-	return ids, nil
-}
-
-// parameter tells the process of a parameter, once.
-func (w *Worker) parameter(ctx context.Context, p *process, param *c10d.Parameter) (*sharedParameter, error) {
-	w.mu.Lock()
-	if w.closed {
-		w.mu.Unlock()
-		return nil, c10d.ErrClosed
-	}
-	s := w.params[param]
-	if s == nil {
-		w.lastID++
-		s = &sharedParameter{id: w.lastID, of: param}
-		w.params[param] = s
-	}
-	known := s.proc == p
-	w.mu.Unlock()
-	if known {
-		return s, nil
-	}
-	m := parameterMessage{ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType, Attributes: param.Attributes}
-	if param.Data != nil {
-		var err error
-		if m.Data, err = w.share(ctx, p, param.Data); err != nil {
-			return nil, err
-		}
-		if m.Data == nil {
-			if s.stage == nil {
-				if s.stage, err = w.newTensor(param.Data.DType(), param.Data.Shape(), 0); err != nil {
-					return nil, err
-				}
-			}
-			if m.Data, err = w.share(ctx, p, s.stage); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if _, err := p.ask(ctx, "a new parameter", 0, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{m}}}, nil); err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	s.proc = p
-	w.mu.Unlock()
-	return s, nil
 }

@@ -43,11 +43,11 @@ func FuzzMessages(f *testing.F) {
 		f.Add(false, false, uint8(1), encoded(m))
 	}
 	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensor.Float32, Data: place}}}},
-		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindUnmap, Object: 1}))
+		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindCloseParameter, Object: 3}, &message{Kind: kindCloseParameter, Object: 3}, &message{Kind: kindUnmap, Object: 1}))
 	f.Add(true, false, uint8(0), encoded(&message{Kind: kindCollective, ID: 1, Group: &groupMessage{Op: "all_gather"}}, &message{Kind: kindAdvance, ID: 2, Object: 1},
 		&message{Kind: kindCloseChain, ID: 3}, &message{Kind: kindSave, ID: 4}, &message{Kind: kindHook, ID: 5, Hook: &hookMessage{Spec: "noop"}}, &message{Kind: kindStop}))
-	f.Add(false, true, uint8(1), []byte("\x0b\x01\x01\x03\x04\x04\x00\x02\x04"))
-	f.Add(true, true, uint8(1), []byte("\x02\x01\x01\x03\x04\x04\x00\x02\x04\x05\x01\x01\x03"))
+	f.Add(false, true, uint8(1), []byte("\x0c\x01\x01\x03\x04\x04\x00\x02\x04"))
+	f.Add(true, true, uint8(1), []byte("\x02\x01\x01\x03\x04\x04\x00\x02\x04\x06\x01\x01\x03"))
 	f.Fuzz(func(t *testing.T, toWorker, structured bool, files uint8, data []byte) {
 		if structured {
 			data = encoded(composed(data)...)
@@ -123,7 +123,7 @@ func composed(data []byte) (list []*message) {
 			m.Region = &regionMessage{ID: uint64(next()), Bytes: int(next())}
 		}
 		if set&4 != 0 {
-			m.Bucket = &bucketMessage{ID: uint64(next()), Index: int(next()), Count: int(next()), Buffer: piece(), Indices: piece(), Offsets: some(), Lengths: some(), Sizes: [][]int64{some()}}
+			m.Bucket = &bucketMessage{ID: uint64(next()), Index: int(next()), Count: int(next()), Buffer: piece(), Offsets: some(), Lengths: some(), Sizes: [][]int64{some()}}
 			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensor.DType(next()), Data: piece()}}
 		}
 		if set&32 != 0 {

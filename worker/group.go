@@ -128,26 +128,19 @@ func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tens
 func (c *groupCall) stage(ctx context.Context, p *process, m *groupMessage) error {
 	w := c.g.worker
 	for _, t := range c.tensors {
-		place, err := w.share(ctx, p, t)
+		location, stage, err := w.shareOrStage(ctx, p, t, nil)
+		if stage == nil {
+			c.shared = append(c.shared, t)
+		} else {
+			c.shared = append(c.shared, stage)
+		}
+		if err == nil && stage != nil {
+			err = tensor.Copy(stage, t)
+		}
 		if err != nil {
 			return err
 		}
-		shared := t
-		if place == nil {
-			if shared, err = w.newTensor(t.DType(), t.Shape(), 0); err != nil {
-				return err
-			}
-			c.shared = append(c.shared, shared)
-			if err := tensor.Copy(shared, t); err != nil {
-				return err
-			}
-			if place, err = w.share(ctx, p, shared); err != nil {
-				return err
-			}
-		} else {
-			c.shared = append(c.shared, shared)
-		}
-		m.Tensors = append(m.Tensors, *place)
+		m.Tensors = append(m.Tensors, *location)
 	}
 	return nil
 }

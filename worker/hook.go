@@ -112,7 +112,7 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 }
 
 func (h *Hook) load(ctx context.Context, p *process) error {
-	params, err := h.worker.introduceParameters(ctx, p, h.cfg.Parameters)
+	params, err := h.worker.parameterIDs(ctx, p, h.cfg.Parameters)
 	if err != nil {
 		return h.fail(nil, c10d.ErrLoad, err)
 	}

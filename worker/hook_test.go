@@ -177,6 +177,16 @@ func TestHooksSeeTheParameters(t *testing.T) {
 				require.NoError(t, err)
 			}
 			assert.Equal(t, []float32{1, 1}, got, "one object for all calls")
+			before := worker.LiveRegions()
+			p.Close()
+			if !shared {
+				assert.Equal(t, before-1, worker.LiveRegions(), "the copy of its data goes with it")
+			}
+			floats(t, data)[0] = 7
+			got, err = reduce(testutil.Soon(t), read, b)
+			require.NoError(t, err, "a closed parameter may be used again")
+			assert.Equal(t, floats(t, data), got)
+			p.Close()
 		})
 	}
 }

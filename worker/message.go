@@ -37,27 +37,28 @@ type message struct {
 type kind uint8
 
 const (
-	kindAnswer      kind = iota
-	kindStart            // Start: -> Started
-	kindMap              // Region, and a descriptor
-	kindUnmap            // Object: a region
-	kindParameter        // Bucket.Params[0]
-	kindBucket           // Bucket
-	kindCloseBucket      // Object
-	kindHook             // Hook: -> its name in Hook
-	kindCloseHook        // Object
-	kindRun              // Run: -> Result
-	kindLook             // the mailbox holds a call
-	kindDone             // Result, of a call that was pending; from the worker
-	kindAdvance          // Object, a call: -> More
-	kindCloseChain       // Object, a call
-	kindSave             // Object, a hook: -> Bytes
-	kindRestore          // Object, a hook, and Bytes
-	kindCollective       // Group
-	kindStop             // end orderly
-	kindObserve          // Observed
-	kindComplex          // Object, a hook: -> Err, if its torch has no complex parameters
-	numKinds             // how many there are
+	kindAnswer         kind = iota
+	kindStart               // Start: -> Started
+	kindMap                 // Region, and a descriptor
+	kindUnmap               // Object: a region
+	kindParameter           // Bucket.Params[0]
+	kindCloseParameter      // Object
+	kindBucket              // Bucket
+	kindCloseBucket         // Object
+	kindHook                // Hook: -> its name in Hook
+	kindCloseHook           // Object
+	kindRun                 // Run: -> Result
+	kindLook                // the mailbox holds a call
+	kindDone                // Result, of a call that was pending; from the worker
+	kindAdvance             // Object, a call: -> More
+	kindCloseChain          // Object, a call
+	kindSave                // Object, a hook: -> Bytes
+	kindRestore             // Object, a hook, and Bytes
+	kindCollective          // Group
+	kindStop                // end orderly
+	kindObserve             // Observed
+	kindComplex             // Object, a hook: -> Err, if its torch has no complex parameters
+	numKinds                // how many there are
 )
 
 // startMessage is what a worker needs to start Python and to join the others.
@@ -91,7 +92,7 @@ type tensorMessage struct {
 }
 
 type parameterMessage struct {
-	ID    uint64 // 0: the bucket has none here
+	ID    uint64 // in a bucketMessage nothing else is set
 	Name  string
 	Shape []int64
 	DType tensor.DType
@@ -103,7 +104,7 @@ type parameterMessage struct {
 type bucketMessage struct {
 	ID               uint64
 	Index, Count     int
-	Buffer, Indices  *tensorMessage
+	Buffer           *tensorMessage
 	Offsets, Lengths []int64
 	Sizes            [][]int64
 	Params           []parameterMessage // of each gradient

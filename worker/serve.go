@@ -64,7 +64,7 @@ func (s *server) serve() error {
 			s.look()
 		case kindCollective:
 			s.collective(m)
-		case kindMap, kindUnmap, kindParameter, kindBucket, kindCloseBucket:
+		case kindMap, kindUnmap, kindParameter, kindCloseParameter, kindBucket, kindCloseBucket:
 			s.answer(m, nil, s.memory(m))
 		default:
 			go s.handle(m)
@@ -259,6 +259,11 @@ func (s *server) memory(m *message) error {
 		take(s, s.regions, m.Object).close()
 	case kindParameter:
 		return s.newParameter(&m.Bucket.Params[0])
+	case kindCloseParameter:
+		if param := take(s, s.params, m.Object); param != nil {
+			param.Close()
+			param.Data.Close()
+		}
 	case kindBucket:
 		return s.newBucket(m.Bucket)
 	case kindCloseBucket:

@@ -30,13 +30,13 @@ type Worker struct {
 	group    *Group
 	hooks    []*Hook // in the order of their making
 	regions  []*region
-	buckets  map[*sharedBucket]struct{}
-	params   map[*c10d.Parameter]*sharedParameter
-	lastID   uint64 // of regions, buckets, parameters and hooks
+	attached map[attachment]struct{} // to buckets and parameters
+	lastID   uint64                  // of regions, buckets, parameters and hooks
 	restarts int
 	closed   bool
 
-	generation atomic.Int64 // Restarts that succeeded
+	generation  atomic.Int64 // Restarts that succeeded
+	paramCloses atomic.Int64 // parameters closed so far: buckets may refer to them in the process
 }
 
 // Start starts a worker: this program again (see Main), with Python, torch and a
@@ -46,7 +46,7 @@ func Start(ctx context.Context, cfg Config) (*Worker, error) {
 	if !armed.Load() {
 		return nil, ErrNotArmed
 	}
-	w := &Worker{cfg: cfg, buckets: map[*sharedBucket]struct{}{}, params: map[*c10d.Parameter]*sharedParameter{}}
+	w := &Worker{cfg: cfg, attached: map[attachment]struct{}{}}
 	w.cfg.setDefaults()
 	p, err := w.launch(ctx)
 	if err != nil {
@@ -136,15 +136,12 @@ func (w *Worker) Close() {
 		return
 	}
 	w.closed = true
-	p, buckets, params := w.proc, w.buckets, w.params
-	w.buckets, w.params = nil, nil
+	p, attached := w.proc, w.attached
+	w.attached = nil
 	w.mu.Unlock()
 	p.stop()
-	for b := range buckets {
-		b.free()
-	}
-	for _, s := range params {
-		s.stage.Close()
+	for a := range attached {
+		a.free()
 	}
 }
 
