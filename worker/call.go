@@ -136,8 +136,8 @@ func (p *process) receive() {
 			}
 		}
 		switch m.Kind {
-		case kindObserve:
-			p.observed(m.Observed)
+		case kindTrace:
+			p.trace(m.Trace)
 		case kindAnswer:
 			p.mu.Lock()
 			c := p.calls[m.ID]

@@ -83,9 +83,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// place returns the rank and size to join with: -1 where torch shall read them from
-// the environment.
-func (c *Config) place() (rank, size int, err error) {
+// rankAndSize returns the rank and size to join with, from RANK and WORLD_SIZE if Size is 0.
+func (c *Config) rankAndSize() (rank, size int, err error) {
 	if c.Size > 0 {
 		return c.Rank, c.Size, nil
 	}

@@ -98,7 +98,7 @@ func outlive(t *testing.T, size, every int) {
 		}
 		buckets[rank] = bucket(t, w, 0, 1)
 	}
-	settled := resources(t)
+	before := resources(t)
 	for i, c := range faults {
 		if i%every == 0 {
 			t.Run(c.name, func(t *testing.T) { c.survive(t, workers, hooks[c.spec], buckets) })
@@ -107,7 +107,7 @@ func outlive(t *testing.T, size, every int) {
 	for _, w := range workers {
 		assert.NoError(t, w.Err())
 	}
-	nothingIsLeft(t, settled)
+	nothingIsLeft(t, before)
 	if t.Failed() {
 		t.Log(out)
 	}

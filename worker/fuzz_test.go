@@ -25,10 +25,10 @@ import (
 // Nothing may crash or hang, allocate without measure, or be left; calls that wait
 // end with an answer or a typed error.
 func FuzzMessages(f *testing.F) {
-	place := &tensorMessage{Region: 1, DType: tensor.Float32, Shape: []int64{4}, Capacity: 4}
+	location := &tensorMessage{Region: 1, DType: tensor.Float32, Shape: []int64{4}, Capacity: 4}
 	region := &regionMessage{ID: 1, Bytes: 64}
-	other := &resultMessage{Call: 1, Outcome: outcomeOther, Tensor: place, Region: region}
-	bucket := &bucketMessage{ID: 5, Count: 1, Buffer: place, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}, Params: []parameterMessage{{ID: 3}}}
+	other := &resultMessage{Call: 1, Outcome: outcomeOther, Tensor: location, Region: region}
+	bucket := &bucketMessage{ID: 5, Count: 1, Buffer: location, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}, Params: []parameterMessage{{ID: 3}}}
 	f.Add(false, false, uint8(1), encoded(&message{Kind: kindAnswer, ID: 1, Result: other}, &message{Kind: kindAnswer, ID: 2, Hook: &hookMessage{Name: "h"}}))
 	f.Add(false, false, uint8(2), encoded(&message{Kind: kindDone, Result: other}, &message{Kind: kindAnswer, ID: 2, Err: remote(c10d.ErrShort)}))
 	f.Add(false, false, uint8(0), encoded(&message{Kind: kindDone, Result: &resultMessage{Call: 1, Outcome: outcomeFailed}, Err: remote(c10d.ErrShort)}))
@@ -37,12 +37,12 @@ func FuzzMessages(f *testing.F) {
 		{Kind: kindDone},
 		{Kind: kindDone, Result: &resultMessage{Call: 2}}, // of what is no call
 		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther}},
-		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Tensor: place, Region: &regionMessage{Bytes: 1 << 30}}}, // the memory has 64
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Tensor: location, Region: &regionMessage{Bytes: 1 << 30}}}, // the memory has 64
 		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &tensorMessage{DType: tensor.Float64, Shape: []int64{1}, Capacity: 1 << 61}}},
 	} {
 		f.Add(false, false, uint8(1), encoded(m))
 	}
-	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensor.Float32, Data: place}}}},
+	f.Add(true, false, uint8(1), encoded(&message{Kind: kindMap, ID: 1, Region: region}, &message{Kind: kindParameter, Bucket: &bucketMessage{Params: []parameterMessage{{ID: 3, Shape: []int64{4}, DType: tensor.Float32, Data: location}}}},
 		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindCloseParameter, Object: 3}, &message{Kind: kindCloseParameter, Object: 3}, &message{Kind: kindUnmap, Object: 1}))
 	f.Add(true, false, uint8(0), encoded(&message{Kind: kindCollective, ID: 1, Group: &groupMessage{Op: "all_gather"}}, &message{Kind: kindAdvance, ID: 2, Object: 1},
 		&message{Kind: kindCloseChain, ID: 3}, &message{Kind: kindSave, ID: 4}, &message{Kind: kindHook, ID: 5, Hook: &hookMessage{Spec: "noop"}}, &message{Kind: kindStop}))
@@ -127,7 +127,7 @@ func composed(data []byte) (list []*message) {
 			m.Bucket.Params = []parameterMessage{{ID: uint64(next()), Shape: some(), DType: tensor.DType(next()), Data: piece()}}
 		}
 		if set&32 != 0 {
-			m.Observed = &observation{Hook: uint64(next()), On: next()&1 != 0, Collective: &c10d.Collective{Bucket: int(next())}}
+			m.Trace = &traceMessage{Hook: uint64(next()), On: next()&1 != 0, Collective: &c10d.Collective{Bucket: int(next())}}
 		}
 		if set&8 != 0 {
 			m.Group = &groupMessage{Op: []string{"all_reduce", "broadcast", "all_gather", "barrier", "?"}[uint64(next())%5], Root: int(next())}
@@ -186,7 +186,8 @@ var ended = func() *exec.Cmd {
 func feedTrainer(t *testing.T, data []byte, files int) {
 	cfg := &Config{}
 	cfg.setDefaults()
-	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{7: {onCollective: func(c10d.Collective) {}}}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
+	traced := &Worker{hooks: []*Hook{{id: 7, onCollective: func(c10d.Collective) {}}}}
+	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, trace: traced.trace, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
 	var err error
 	p.page, err = newRegion(0, mailboxBytes)
 	require.NoError(t, err)

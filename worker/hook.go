@@ -57,7 +57,7 @@ type Hook struct {
 	reduced   int   // buckets of the step that is under way
 	underway  int   // calls
 	touched   []*rollback
-	// onCollective is told of each; nil: nobody asked.
+	// onCollective is called for each; nil: nobody asked. See TraceCollectives.
 	onCollective func(c10d.Collective)
 	snapshots    []snapshot // the last two
 	saving       *saving    // of the last snapshot; nil: none was made
@@ -164,9 +164,6 @@ func (h *Hook) Close() {
 	}
 	p := w.proc
 	w.mu.Unlock()
-	p.mu.Lock()
-	delete(p.observers, h.id)
-	p.mu.Unlock()
 	go func() { _ = p.wire.send(&message{Kind: kindCloseHook, Object: h.id}, nil) }()
 }
 

@@ -26,7 +26,7 @@ type message struct {
 	Run      *runMessage
 	Result   *resultMessage
 	Group    *groupMessage
-	Observed *observation
+	Trace    *traceMessage
 	Object   uint64 // what is closed, advanced, saved
 	Bytes    []byte // a state
 	More     bool   // of Chain.Advance
@@ -56,7 +56,7 @@ const (
 	kindRestore             // Object, a hook, and Bytes
 	kindCollective          // Group
 	kindStop                // end orderly
-	kindObserve             // Observed
+	kindTrace               // Trace
 	kindComplex             // Object, a hook: -> Err, if its torch has no complex parameters
 	numKinds                // how many there are
 )
@@ -174,8 +174,8 @@ func (m *message) check() error {
 		ok = m.Result != nil
 	case kindCollective:
 		ok = m.Group != nil
-	case kindObserve:
-		ok = m.Observed != nil
+	case kindTrace:
+		ok = m.Trace != nil
 	}
 	if m.Result != nil && m.Result.Outcome == outcomeOther {
 		ok = ok && m.Result.Tensor != nil && m.Result.Region != nil

@@ -29,7 +29,8 @@ type process struct {
 	cmd     *exec.Cmd
 	tail    *lines.Tail
 	started *startedMessage
-	info    atomic.Int64 // the thread to signal for the stacks; 0: Python does not run
+	trace   func(*traceMessage) // is called for each collective that the process reports
+	info    atomic.Int64        // the thread to signal for the stacks; 0: Python does not run
 
 	hot  sync.Mutex // one call at a time goes through the mailbox
 	spin spinner
@@ -38,10 +39,8 @@ type process struct {
 	calls  map[uint64]*call
 	next   uint64
 	mapped map[uint64]bool // regions that it has
-	// observers are the hooks whose collectives it may tell of, by their ids.
-	observers map[uint64]*Hook
-	why       *Error // what was found wrong first; nil: nothing
-	gone      bool   // dead is closed
+	why    *Error          // what was found wrong first; nil: nothing
+	gone   bool            // dead is closed
 
 	endOnce sync.Once
 	failure *Error        // set before dead is closed
@@ -50,8 +49,8 @@ type process struct {
 }
 
 // startProcess starts a worker process, which waits for kindStart.
-func startProcess(cfg *Config) (_ *process, err error) {
-	p := &process{cfg: cfg, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, observers: map[uint64]*Hook{}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{Size: tailBytes}}
+func startProcess(cfg *Config, trace func(*traceMessage)) (_ *process, err error) {
+	p := &process{cfg: cfg, trace: trace, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{Size: tailBytes}}
 	defer func() {
 		if err != nil {
 			p.release()
@@ -122,7 +121,7 @@ func (p *process) launch() error {
 		return err
 	}
 	go p.receive()
-	go p.watch()
+	go p.supervise()
 	return nil
 }
 

@@ -164,7 +164,7 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 		if err = h.recover(ctx, p, &r); err != nil {
 			break
 		}
-		if err = h.observe(ctx, p); err != nil {
+		if err = h.startTrace(ctx, p); err != nil {
 			break
 		}
 	}

@@ -69,12 +69,12 @@ func (w *Worker) launch(ctx context.Context) (*process, error) {
 		}
 		return nil, e
 	}
-	rank, size, err := w.cfg.place()
+	rank, size, err := w.cfg.rankAndSize()
 	if err != nil {
 		return fail(err)
 	}
 	w.cfg.title = fmt.Sprintf("%s: pyhook worker, rank %d of %d", filepath.Base(os.Args[0]), rank, size)
-	p, err := startProcess(&w.cfg)
+	p, err := startProcess(&w.cfg, w.trace)
 	if err != nil {
 		return fail(err)
 	}
@@ -203,10 +203,10 @@ func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tens
 		return &tensorMessage{DType: t.DType(), Shape: t.Shape()}, nil
 	}
 	var found *region
-	var place *tensorMessage
+	var location *tensorMessage
 	w.mu.Lock()
 	for _, r := range w.regions {
-		if place = r.find(t); place != nil {
+		if location = r.find(t); location != nil {
 			found = r
 			break
 		}
@@ -216,14 +216,14 @@ func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tens
 		return nil, nil
 	}
 	// The whole of what NewBuffer made, and not a view at its start.
-	if capacity := tensor.Capacity(t.Len()); len(place.Shape) == 1 && capacity*int64(t.DType().Size()) == int64(len(found.memory)) {
-		place.Capacity = capacity
+	if capacity := tensor.Capacity(t.Len()); len(location.Shape) == 1 && capacity*int64(t.DType().Size()) == int64(len(found.memory)) {
+		location.Capacity = capacity
 	}
 	p.mu.Lock()
 	known := p.mapped[found.id]
 	p.mu.Unlock()
 	if known {
-		return place, nil
+		return location, nil
 	}
 	m := &message{Kind: kindMap, Region: &regionMessage{ID: found.id, Bytes: len(found.memory)}}
 	if _, err := p.ask(ctx, "sharing memory", 0, m, found.file); err != nil {
@@ -232,7 +232,7 @@ func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tens
 	p.mu.Lock()
 	p.mapped[found.id] = true
 	p.mu.Unlock()
-	return place, nil
+	return location, nil
 }
 
 func (w *Worker) newID() uint64 {

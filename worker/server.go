@@ -115,7 +115,7 @@ func (s *server) handle(m *message) {
 	case kindHook:
 		answer, err = s.newHook(m.Hook)
 	case kindCloseHook:
-		if hook := take(s, s.hooks, m.Object); hook != nil {
+		if hook := remove(s, s.hooks, m.Object); hook != nil {
 			s.unbind(m.Object)
 			hook.Close()
 		}
@@ -132,8 +132,8 @@ func (s *server) handle(m *message) {
 		answer, err = s.advance(m.Object)
 	case kindCloseChain:
 		s.closeChain(m.Object)
-	case kindObserve:
-		err = s.observe(m.Observed)
+	case kindTrace:
+		err = s.trace(m.Trace)
 	case kindSave, kindRestore:
 		answer, err = s.state(m)
 	case kindComplex:
@@ -144,14 +144,14 @@ func (s *server) handle(m *message) {
 	s.answer(m, answer, err)
 }
 
-// find and take look up what the trainer refers to; nil: there is no such.
+// find and remove look up what the trainer refers to by an id; nil: nothing has it.
 func find[V any](s *server, table map[uint64]V, id uint64) V {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return table[id]
 }
 
-func take[V any](s *server, table map[uint64]V, id uint64) V {
+func remove[V any](s *server, table map[uint64]V, id uint64) V {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := table[id]
@@ -159,7 +159,7 @@ func take[V any](s *server, table map[uint64]V, id uint64) V {
 	return v
 }
 
-func put[V any](s *server, table map[uint64]V, id uint64, v V) {
+func store[V any](s *server, table map[uint64]V, id uint64, v V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	table[id] = v
@@ -254,20 +254,20 @@ func (s *server) memory(m *message) error {
 		if err != nil {
 			return err
 		}
-		put(s, s.regions, r.id, r)
+		store(s, s.regions, r.id, r)
 	case kindUnmap:
-		take(s, s.regions, m.Object).close()
+		remove(s, s.regions, m.Object).close()
 	case kindParameter:
 		return s.newParameter(&m.Bucket.Params[0])
 	case kindCloseParameter:
-		if param := take(s, s.params, m.Object); param != nil {
+		if param := remove(s, s.params, m.Object); param != nil {
 			param.Close()
 			param.Data.Close()
 		}
 	case kindBucket:
 		return s.newBucket(m.Bucket)
 	case kindCloseBucket:
-		take(s, s.buckets, m.Object).close()
+		remove(s, s.buckets, m.Object).close()
 	}
 	return nil
 }

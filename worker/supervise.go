@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	beatEvery  = 20 * time.Millisecond
-	watchEvery = 20 * time.Millisecond
+	beatEvery      = 20 * time.Millisecond
+	superviseEvery = 20 * time.Millisecond
 )
 
-// watch looks after the process: its memory, its signs of life, and the time of its
-// calls.
-func (p *process) watch() {
-	ticker := time.NewTicker(watchEvery)
+// supervise kills the process when its memory passes the limit, its heartbeat stops, or a call takes
+// too long.
+func (p *process) supervise() {
+	ticker := time.NewTicker(superviseEvery)
 	defer ticker.Stop()
 	beat, seen := p.box.heartbeat.Load(), time.Now()
 	for {

@@ -25,13 +25,13 @@ func (b *servedBucket) close() {
 
 // servedCall is one that is not done, or whose chain the trainer has.
 type servedCall struct {
-	id     uint64
-	number uint64 // the hook's
-	hook   *pyhook.PythonCommHook
-	bucket *servedBucket
-	future *c10d.Future[c10d.Result]
-	chain  c10d.Chain // nil: not chained
-	told   sync.Once  // kindDone is sent
+	id       uint64
+	number   uint64 // the hook's
+	hook     *pyhook.PythonCommHook
+	bucket   *servedBucket
+	future   *c10d.Future[c10d.Result]
+	chain    c10d.Chain // nil: not chained
+	notified sync.Once  // kindDone is sent
 }
 
 // outgoing is a message with what is to be sent along.
@@ -45,7 +45,7 @@ func (s *server) newParameter(m *parameterMessage) error {
 	if err != nil {
 		return err
 	}
-	put(s, s.params, m.ID, &c10d.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data, Attributes: m.Attributes})
+	store(s, s.params, m.ID, &c10d.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data, Attributes: m.Attributes})
 	return nil
 }
 
@@ -62,8 +62,8 @@ func (s *server) newBucket(m *bucketMessage) (err error) {
 		b.buffer.Close()
 		return err
 	}
-	former := take(s, s.buckets, m.ID)
-	put(s, s.buckets, m.ID, b)
+	former := remove(s, s.buckets, m.ID)
+	store(s, s.buckets, m.ID, b)
 	former.close()
 	return nil
 }
@@ -167,17 +167,17 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 	}
 	done := call.future.IsDone()
 	if call.chain != nil || !done {
-		put(s, s.calls, call.id, call)
+		store(s, s.calls, call.id, call)
 	}
 	if !done {
 		go func() {
 			<-call.future.Done()
-			s.tell(call)
+			s.notify(call)
 		}()
 		return outcomePending, nil
 	}
-	// The answer tells.
-	call.told.Do(func() { outcome, full = call.result() })
+	// The answer says how it ended.
+	call.notified.Do(func() { outcome, full = call.result() })
 	return outcome, full
 }
 
@@ -212,8 +212,8 @@ func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
-	place := &tensorMessage{DType: t.DType(), Shape: t.Shape()}
-	to, err := r.tensor(place)
+	location := &tensorMessage{DType: t.DType(), Shape: t.Shape()}
+	to, err := r.tensor(location)
 	if err != nil {
 		r.close()
 		return nil, err
@@ -223,19 +223,19 @@ func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 		r.close()
 		return nil, err
 	}
-	result := &resultMessage{Call: c.id, Outcome: outcomeOther, Tensor: place, Region: &regionMessage{Bytes: len(r.memory)}}
+	result := &resultMessage{Call: c.id, Outcome: outcomeOther, Tensor: location, Region: &regionMessage{Bytes: len(r.memory)}}
 	return &outgoing{message{Result: result}, r}, nil
 }
 
-// tell sends what came of a call that was pending, once.
-func (s *server) tell(c *servedCall) {
-	c.told.Do(func() {
+// notify sends the result of a call that was pending, once.
+func (s *server) notify(c *servedCall) {
+	c.notified.Do(func() {
 		outcome, full := c.result()
 		if full == nil {
 			full = &outgoing{message: message{Result: &resultMessage{Call: c.id, Outcome: outcome}}}
 		}
 		if c.chain == nil {
-			take(s, s.calls, c.id)
+			remove(s, s.calls, c.id)
 		}
 		s.sendResult(kindDone, 0, full)
 	})
@@ -261,7 +261,7 @@ func (s *server) advance(id uint64) (*message, error) {
 	s.onThreadOf(call.number, func() { more, err = call.chain.Advance(context.Background()) })
 	// Whoever advances looks at the future next.
 	if call.future.IsDone() {
-		s.tell(call)
+		s.notify(call)
 	}
 	return &message{More: more}, err
 }
@@ -269,7 +269,7 @@ func (s *server) advance(id uint64) (*message, error) {
 // closeChain gives up the collectives that a call has not issued yet, and waits for
 // those that are under way: then nothing writes to the bucket any more.
 func (s *server) closeChain(id uint64) {
-	call := take(s, s.calls, id)
+	call := remove(s, s.calls, id)
 	if call == nil || call.chain == nil {
 		return
 	}
@@ -280,7 +280,7 @@ func (s *server) closeChain(id uint64) {
 	if chain, ok := call.chain.(c10d.DrainingChain); ok {
 		_ = chain.Drain(context.Background()) // an error ends them, too
 	}
-	call.told.Do(func() {
+	call.notified.Do(func() {
 		err := fmt.Errorf("given up before its last collectives: %w", c10d.ErrClosed)
 		call.future.Close()
 		s.sendResult(kindDone, 0, &outgoing{message: message{Err: remote(err), Result: &resultMessage{Call: id, Outcome: outcomeFailed}}})

@@ -21,7 +21,7 @@ type hookCall struct {
 	promise c10d.Promise[c10d.Result]
 	over    atomic.Bool
 	closed  atomic.Bool                 // its chain is
-	unwatch atomic.Pointer[func() bool] // stops watching ctx
+	release atomic.Pointer[func() bool] // ends what endWithContext began
 }
 
 // run calls the hook, and waits for the call but not for its future.
@@ -57,7 +57,7 @@ func (h *Hook) run(ctx context.Context, b *c10d.GradBucket, chained bool) (*c10d
 	a := c.request(&runMessage{Call: c.id, Hook: h.id, Bucket: s.id, Chained: chained})
 	free()
 	if a.outcome == outcomePending {
-		c.watch()
+		c.endWithContext()
 	} else {
 		p.drop(&c.call)
 		c.finished(a)
@@ -126,8 +126,8 @@ func (c *hookCall) cancel() {
 	c.p.kill(&Error{Code: ErrCancelled, Detail: c.what() + ": " + cause.Error(), Err: cause}, true)
 }
 
-// watch looks after the context of a call that is pending.
-func (c *hookCall) watch() {
+// endWithContext ends the worker if the context ends before the call, which is pending, does.
+func (c *hookCall) endWithContext() {
 	if c.ctx.Done() == nil || c.h.worker.cfg.KeepOnCancel {
 		return
 	}
@@ -136,7 +136,7 @@ func (c *hookCall) watch() {
 			c.cancel()
 		}
 	})
-	c.unwatch.Store(&stop)
+	c.release.Store(&stop)
 	if c.over.Load() {
 		stop()
 	}
@@ -157,7 +157,7 @@ func (c *hookCall) finished(a answer) {
 	if !c.over.CompareAndSwap(false, true) {
 		return
 	}
-	if stop := c.unwatch.Load(); stop != nil {
+	if stop := c.release.Load(); stop != nil {
 		(*stop)()
 	}
 	c.h.count(-1)
