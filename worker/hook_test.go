@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -260,4 +261,40 @@ func TestNoCallIsLost(t *testing.T) {
 		group.Wait()
 	}
 	assert.NoError(t, w.Err())
+}
+
+// TestHook_RunHook_Concurrent has two hooks wait for the other rank within their calls, each in a
+// group of its own. The ranks call them in different orders: a rank whose worker took one call at a
+// time would never come to the call that the other rank waits for.
+func TestHook_RunHook_Concurrent(t *testing.T) {
+	workers := start(t, 2, worker.Config{Timeout: 30 * time.Second})
+	hooks, buckets := [2][2]*worker.Hook{}, [2][2]*c10d.GradBucket{}
+	for i := range 2 {
+		for _, err := range onRanks(2, func(rank int) (err error) {
+			state := worker.State{Spec: "hooks:OwnGroup"}
+			hooks[rank][i], err = workers[rank].NewHook("hooks:summed", worker.HookConfig{State: state})
+			return err
+		}) {
+			require.NoError(t, err)
+		}
+		for rank, w := range workers {
+			buckets[rank][i] = bucket(t, w, float32(10*i+rank))
+		}
+	}
+	for _, err := range onRanks(2, func(rank int) error {
+		return errors.Join(onRanks(2, func(turn int) error {
+			i := rank ^ turn // rank 0 calls hook 0 first, rank 1 hook 1
+			time.Sleep(time.Duration(turn) * 200 * time.Millisecond)
+			got, err := reduce(testutil.Soon(t), hooks[rank][i], buckets[rank][i])
+			assert.Equal(t, []float32{float32(20*i + 1)}, got)
+			return err
+		})...)
+	}) {
+		assert.NoError(t, err)
+	}
+	for rank := range workers {
+		for _, h := range hooks[rank] {
+			h.Close()
+		}
+	}
 }
