@@ -55,8 +55,8 @@ func (c *call) finish(a answer) {
 	}
 }
 
-// open puts a call on the list, and keeps the mailbox mapped until free.
-func (p *process) open(c *call) (free func(), err error) {
+// open puts a call on the list.
+func (p *process) open(c *call) error {
 	c.answered = make(chan answer, 1)
 	c.start = time.Now()
 	if c.limit == 0 {
@@ -65,13 +65,12 @@ func (p *process) open(c *call) (free func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
-		return nil, p.failure.at(c.hook, c.bucket)
+		return p.failure.at(c.hook, c.bucket)
 	}
 	p.next++
 	c.id = p.next
 	p.calls[c.id] = c
-	p.page.refs.Add(1)
-	return p.page.close, nil
+	return nil
 }
 
 // drop takes a call off the list; false: it was not on it any more.
@@ -89,11 +88,9 @@ func (p *process) drop(c *call) bool {
 // still waited for by whoever watches the time.
 func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *message, file *os.File) (*message, error) {
 	c := &call{hook: what, bucket: -1, limit: limit}
-	free, err := p.open(c)
-	if err != nil {
+	if err := p.open(c); err != nil {
 		return nil, err
 	}
-	defer free()
 	m.ID = c.id
 	if err := p.post(m, file); err != nil {
 		return nil, err
@@ -151,7 +148,7 @@ func (p *process) receive() {
 			}
 			select {
 			case c.answered <- a:
-			default: // it was in the mailbox, too
+			default: // a second answer
 				a.tensor.Close()
 			}
 		case kindDone:

@@ -23,12 +23,10 @@
 //
 //	trainer                            worker: this program again
 //	Hook, Group  ── messages, socket ──▶  pyhook.Runtime, the group, the hooks
-//	             ── calls, mailbox ────▶  (a page of shared memory)
 //	buckets      ══ the same memory ═══   buckets
 //
 // A bucket that NewBuffer made, as those of ddp are, lies in memory that both map: no
-// byte of it is copied. A call goes through a page that both look at for some
-// microseconds before they sleep.
+// byte of it is copied.
 //
 // Hooks and their states live in the worker, so they are named by specs and made
 // there; Go functions and objects of pyhook.Runtime stay behind. What a hook writes

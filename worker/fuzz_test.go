@@ -189,15 +189,13 @@ func feedTrainer(t *testing.T, data []byte, files int) {
 	traced := &Worker{hooks: []*Hook{{id: 7, onCollective: func(c10d.Collective) {}}}}
 	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, trace: traced.trace, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
 	var err error
-	p.page, err = newRegion(0, mailboxBytes)
+	p.page, err = newRegion(0, vitalsBytes)
 	require.NoError(t, err)
 	p.wire = connected(t, data, files)
 	answers := make(chan answer, 100)
 	called, asked := &call{hook: "h", bucket: 0, done: func(a answer) { answers <- a }}, &call{hook: "a question", bucket: -1}
 	for _, c := range []*call{called, asked} {
-		free, err := p.open(c)
-		require.NoError(t, err)
-		defer free()
+		require.NoError(t, p.open(c))
 	}
 	go p.receive()
 	<-p.read
@@ -218,10 +216,10 @@ func feedTrainer(t *testing.T, data []byte, files int) {
 
 // feedWorker has the worker's side read data, as one that has been asked to start.
 func feedWorker(t *testing.T, data []byte, files int) {
-	page, err := newRegion(0, mailboxBytes)
+	page, err := newRegion(0, vitalsBytes)
 	require.NoError(t, err)
 	defer page.close()
-	s := newServer(connected(t, data, files), mailboxIn(page), nil)
+	s := newServer(connected(t, data, files), vitalsIn(page), nil)
 	s.started = true
 	_ = s.serve()
 	s.wire.drop()

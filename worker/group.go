@@ -103,13 +103,11 @@ func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tens
 	}
 	c.promise.Init(nil, func(err error) error { return g.fail(m.Op, err) })
 	c.done = c.finished
-	unmap, err := p.open(&c.call)
-	if err != nil {
+	if err := p.open(&c.call); err != nil {
 		c.free()
 		return nil, err
 	}
-	defer unmap()
-	err = p.post(&message{Kind: kindCollective, ID: c.id, Group: m}, nil)
+	err := p.post(&message{Kind: kindCollective, ID: c.id, Group: m}, nil)
 	if err == nil {
 		// It is issued when this returns: the next one, or a hook, comes after it.
 		a := <-c.answered

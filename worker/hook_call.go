@@ -49,13 +49,11 @@ func (h *Hook) run(ctx context.Context, b *c10d.GradBucket, chained bool) (*c10d
 	c.done = c.finished
 	c.promise.Init(nil, c.ended)
 	h.count(1)
-	free, err := p.open(&c.call)
-	if err != nil {
+	if err := p.open(&c.call); err != nil {
 		c.finished(answer{outcome: outcomeFailed, err: err})
 		return nil, nil, err
 	}
 	a := c.request(&runMessage{Call: c.id, Hook: h.id, Bucket: s.id, Chained: chained})
-	free()
 	if a.outcome == outcomePending {
 		c.endWithContext()
 	} else {
@@ -71,40 +69,15 @@ func (h *Hook) run(ctx context.Context, b *c10d.GradBucket, chained bool) (*c10d
 	return c.promise.Future(), nil, nil
 }
 
-// request sends the call through the mailbox if that is free, else as a message, and
-// waits for the answer.
+// request sends the call and waits for the answer.
 func (c *hookCall) request(m *runMessage) answer {
-	if !c.p.hot.TryLock() {
-		if err := c.p.post(&message{Kind: kindRun, ID: c.id, Run: m}, nil); err != nil {
-			return answer{outcome: outcomeFailed, err: err}
-		}
-		return c.wait()
-	}
-	defer c.p.hot.Unlock()
-	box := c.p.box
-	box.call, box.hook, box.bucket, box.chained = m.Call, m.Hook, m.Bucket, m.Chained
-	number := box.request.Add(1)
-	if box.workerAsleep.CompareAndSwap(true, false) {
-		if err := c.p.post(&message{Kind: kindLook}, nil); err != nil {
-			return answer{outcome: outcomeFailed, err: err}
-		}
-	}
-	replied := func() bool { return box.reply.Load() == number }
-	if !c.p.spin.wait(func() bool { return replied() || len(c.answered) > 0 }) {
-		box.parentAsleep.Store(number)
-		if !replied() {
-			defer c.p.spin.slept()
-			return c.wait()
-		}
-		box.parentAsleep.Store(0)
-	}
-	if replied() && (box.outcome == outcomeSame || box.outcome == outcomePending) {
-		return answer{outcome: box.outcome}
+	if err := c.p.post(&message{Kind: kindRun, ID: c.id, Run: m}, nil); err != nil {
+		return answer{outcome: outcomeFailed, err: err}
 	}
 	return c.wait()
 }
 
-// wait waits for the answer by message, or for the end of the process.
+// wait waits for the answer or for the end of the process.
 func (c *hookCall) wait() answer {
 	done := c.ctx.Done()
 	if c.h.worker.cfg.KeepOnCancel {

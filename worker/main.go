@@ -18,7 +18,7 @@ const variable = "PYHOOK_WORKER"
 // What a worker inherits, after the standard streams.
 const (
 	socketFD = 3 + iota
-	mailboxFD
+	vitalsFD
 	stacksFD
 )
 
@@ -54,7 +54,7 @@ func beWorker() error {
 	// The name that top and ps show without arguments; it is "exe" else. Only for people.
 	_ = os.WriteFile("/proc/self/comm", []byte("pyhook-worker"), 0)
 	var files [3]*os.File
-	for i, fd := range []int{socketFD, mailboxFD, stacksFD} {
+	for i, fd := range []int{socketFD, vitalsFD, stacksFD} {
 		unix.CloseOnExec(fd)
 		files[i] = os.NewFile(uintptr(fd), "from the trainer")
 	}
@@ -62,12 +62,12 @@ func beWorker() error {
 	if err != nil {
 		return err
 	}
-	page, err := mapRegion(0, files[1], mailboxBytes)
+	page, err := mapRegion(0, files[1], vitalsBytes)
 	if err != nil {
 		return err
 	}
 	files[1].Close()
-	s := newServer(w, mailboxIn(page), files[2])
+	s := newServer(w, vitalsIn(page), files[2])
 	go s.beat()
 	return s.serve()
 }
@@ -76,7 +76,7 @@ func beWorker() error {
 // may hold for long.
 func (s *server) beat() {
 	for range time.Tick(beatEvery) {
-		s.box.heartbeat.Add(1)
+		s.vitals.heartbeat.Add(1)
 	}
 }
 

@@ -48,7 +48,6 @@ const (
 	kindHook                // Hook: -> its name in Hook
 	kindCloseHook           // Object
 	kindRun                 // Run: -> Result
-	kindLook                // the mailbox holds a call
 	kindDone                // Result, of a call that was pending; from the worker
 	kindAdvance             // Object, a call: -> More
 	kindCloseChain          // Object, a call
@@ -143,7 +142,7 @@ const (
 	outcomeSame           // done: the bucket's own memory
 	outcomePending        // kindDone follows
 	outcomeOther          // done: Tensor
-	outcomeFailed         // Err; in the mailbox: an answer by message follows
+	outcomeFailed         // Err
 )
 
 type groupMessage struct {

@@ -23,17 +23,14 @@ import (
 type process struct {
 	cfg     *Config
 	wire    *wire
-	page    *region
-	box     *mailbox
+	page    *region // of vitals
+	vitals  *vitals
 	stacks  *os.File // what faulthandler writes; the worker has it too
 	cmd     *exec.Cmd
 	tail    *lines.Tail
 	started *startedMessage
 	trace   func(*traceMessage) // is called for each collective that the process reports
 	info    atomic.Int64        // the thread to signal for the stacks; 0: Python does not run
-
-	hot  sync.Mutex // one call at a time goes through the mailbox
-	spin spinner
 
 	mu     sync.Mutex
 	calls  map[uint64]*call
@@ -56,10 +53,10 @@ func startProcess(cfg *Config, trace func(*traceMessage)) (_ *process, err error
 			p.release()
 		}
 	}()
-	if p.page, err = newRegion(0, mailboxBytes); err != nil {
+	if p.page, err = newRegion(0, vitalsBytes); err != nil {
 		return nil, err
 	}
-	p.box = mailboxIn(p.page)
+	p.vitals = vitalsIn(p.page)
 	fd, err := unix.MemfdCreate("pyhook stacks", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -228,7 +225,7 @@ func (p *process) stop() {
 func (p *process) isEnding() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.gone && p.box.ending.Load()
+	return !p.gone && p.vitals.ending.Load()
 }
 
 // dumpStacks has faulthandler write the stacks of all threads, which it does from

@@ -68,62 +68,6 @@ func (s *server) newBucket(m *bucketMessage) (err error) {
 	return nil
 }
 
-// serveCalls runs the hooks that are asked for in the mailbox, one after another.
-func (s *server) serveCalls() {
-	var spin spinner
-	var served uint64
-	asked := func() bool { return s.box.request.Load() != served }
-	ready := func() bool { return asked() || s.thread.Waiting() }
-	for {
-		for !spin.wait(ready) {
-			s.box.workerAsleep.Store(true)
-			if ready() {
-				s.box.workerAsleep.Store(false)
-				break
-			}
-			<-s.wake
-			spin.slept()
-		}
-		s.thread.Serve()
-		if !asked() {
-			continue
-		}
-		served = s.box.request.Load()
-		call := s.box.call
-		outcome, full := s.runOnThread(&runMessage{Call: call, Hook: s.box.hook, Bucket: s.box.bucket, Chained: s.box.chained})
-		s.box.outcome = outcome
-		s.box.reply.Store(served)
-		sleeps := s.box.parentAsleep.CompareAndSwap(served, 0)
-		switch {
-		case full != nil:
-			s.sendResult(kindAnswer, call, full)
-		case sleeps:
-			_ = s.wire.send(&message{Kind: kindAnswer, ID: call, Result: &resultMessage{Call: call, Outcome: outcome}}, nil)
-		}
-	}
-}
-
-// runOnThread is run, by serveCalls. Its thread is the first hook's alone, as in
-// pyhook.BindThread: other hooks must not be held up by that one, nor hold it up.
-func (s *server) runOnThread(m *runMessage) (outcome uint32, full *outgoing) {
-	if s.isBound(m.Hook) {
-		return s.run(m)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		outcome, full = s.run(m)
-	}()
-	for {
-		select {
-		case <-done:
-			return outcome, full
-		case <-s.wake:
-			s.thread.Serve()
-		}
-	}
-}
-
 // isBound says whether Python's main thread is for that hook.
 func (s *server) isBound(hook uint64) bool {
 	s.mu.Lock()
@@ -146,14 +90,11 @@ func (s *server) onThreadOf(hook uint64, f func()) {
 	}
 }
 
-// run calls a hook. What cannot be said by the outcome alone is in full.
-func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
-	fail := func(err error) (uint32, *outgoing) {
-		return outcomeFailed, &outgoing{message: message{Err: remote(err), Result: &resultMessage{Call: m.Call, Outcome: outcomeFailed}}}
-	}
+// run calls a hook, and returns the answer.
+func (s *server) run(m *runMessage) *outgoing {
 	hook, bucket := find(s, s.hooks, m.Hook), find(s, s.buckets, m.Bucket)
 	if hook == nil || bucket == nil {
-		return fail(fmt.Errorf("hook %d or bucket %d is not known to the worker: %w", m.Hook, m.Bucket, c10d.ErrClosed))
+		return failed(m.Call, fmt.Errorf("hook %d or bucket %d is not known to the worker: %w", m.Hook, m.Bucket, c10d.ErrClosed))
 	}
 	call := &servedCall{id: m.Call, number: m.Hook, hook: hook, bucket: bucket}
 	var err error
@@ -163,7 +104,7 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 		call.future, err = hook.RunHook(context.Background(), bucket.bucket)
 	}
 	if err != nil {
-		return fail(err)
+		return failed(m.Call, err)
 	}
 	done := call.future.IsDone()
 	if call.chain != nil || !done {
@@ -174,36 +115,47 @@ func (s *server) run(m *runMessage) (outcome uint32, full *outgoing) {
 			<-call.future.Done()
 			s.notify(call)
 		}()
-		return outcomePending, nil
+		return outcome(m.Call, outcomePending)
 	}
-	// The answer says how it ended.
-	call.notified.Do(func() { outcome, full = call.result() })
-	return outcome, full
+	var result *outgoing
+	call.notified.Do(func() { result = call.result() }) // the answer notifies
+	return result
+}
+
+// outcome is a message with the outcome of a call.
+func outcome(call uint64, outcome uint32) *outgoing {
+	return &outgoing{message: message{Result: &resultMessage{Call: call, Outcome: outcome}}}
+}
+
+// failed is a message with the error of a call.
+func failed(call uint64, err error) *outgoing {
+	o := outcome(call, outcomeFailed)
+	o.Err = remote(err)
+	return o
 }
 
 // result reads a future that is done, and closes it.
-func (c *servedCall) result() (uint32, *outgoing) {
+func (c *servedCall) result() *outgoing {
 	defer c.future.Close()
-	fail := func(err error) (uint32, *outgoing) {
-		return outcomeFailed, &outgoing{message: message{Err: remote(err), Result: &resultMessage{Call: c.id, Outcome: outcomeFailed}}}
-	}
 	value, err := c.future.Wait(context.Background())
 	if err != nil {
-		return fail(err)
+		return failed(c.id, err)
 	}
 	t, err := c.hook.ParseHookResult(c.bucket.bucket, value)
 	if err != nil {
-		return fail(err)
+		return failed(c.id, err)
 	}
 	defer t.Close()
-	if t.Bytes() == 0 || t.Data() == c.bucket.buffer.Data() && t.DType() == c.bucket.buffer.DType() && t.IsContiguous() && t.Len() == c.bucket.buffer.Len() {
-		return outcomeSame, nil
+	buffer := c.bucket.buffer
+	same := t.Data() == buffer.Data() && t.DType() == buffer.DType() && t.IsContiguous() && t.Len() == buffer.Len()
+	if same || t.Bytes() == 0 {
+		return outcome(c.id, outcomeSame)
 	}
 	full, err := c.copied(t)
 	if err != nil {
-		return fail(err)
+		return failed(c.id, err)
 	}
-	return outcomeOther, full
+	return full
 }
 
 // copied is a result in memory of its own, which the trainer maps.
@@ -230,14 +182,11 @@ func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 // notify sends the result of a call that was pending, once.
 func (s *server) notify(c *servedCall) {
 	c.notified.Do(func() {
-		outcome, full := c.result()
-		if full == nil {
-			full = &outgoing{message: message{Result: &resultMessage{Call: c.id, Outcome: outcome}}}
-		}
+		result := c.result()
 		if c.chain == nil {
 			remove(s, s.calls, c.id)
 		}
-		s.sendResult(kindDone, 0, full)
+		s.sendResult(kindDone, 0, result)
 	})
 }
 
@@ -283,6 +232,6 @@ func (s *server) closeChain(id uint64) {
 	call.notified.Do(func() {
 		err := fmt.Errorf("given up before its last collectives: %w", c10d.ErrClosed)
 		call.future.Close()
-		s.sendResult(kindDone, 0, &outgoing{message: message{Err: remote(err), Result: &resultMessage{Call: id, Outcome: outcomeFailed}}})
+		s.sendResult(kindDone, 0, failed(id, err))
 	})
 }

@@ -18,13 +18,11 @@ import (
 // numbers.
 type server struct {
 	wire   *wire
-	box    *mailbox
+	vitals *vitals
 	stacks *os.File
-	wake   chan struct{} // the mailbox may hold a call
 
 	started bool // it was asked to; serve's
 	rt      *pyhook.Runtime
-	thread  c10d.BoundThread // of serveCalls: Python's main one
 	group   *pyhook.TorchGroup
 
 	mu      sync.Mutex
@@ -36,9 +34,9 @@ type server struct {
 	calls   map[uint64]*servedCall
 }
 
-func newServer(w *wire, box *mailbox, stacks *os.File) *server {
+func newServer(w *wire, vitals *vitals, stacks *os.File) *server {
 	return &server{
-		wire: w, box: box, stacks: stacks, wake: make(chan struct{}, 1),
+		wire: w, vitals: vitals, stacks: stacks,
 		regions: map[uint64]*region{}, params: map[uint64]*c10d.Parameter{}, buckets: map[uint64]*servedBucket{},
 		hooks: map[uint64]*pyhook.PythonCommHook{}, calls: map[uint64]*servedCall{},
 	}
@@ -60,8 +58,6 @@ func (s *server) serve() error {
 		switch m.Kind {
 		case kindStop:
 			return s.stop()
-		case kindLook:
-			s.look()
 		case kindCollective:
 			s.collective(m)
 		case kindMap, kindUnmap, kindParameter, kindCloseParameter, kindBucket, kindCloseBucket:
@@ -81,16 +77,8 @@ func (s *server) stop() error {
 		_, _ = bridge.CallValue("destroy", true)
 		bridge.Close()
 	}
-	s.box.ending.Store(true)
+	s.vitals.ending.Store(true)
 	return s.rt.Close()
-}
-
-// look wakes serveCalls.
-func (s *server) look() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
 }
 
 // answer sends an answer to m, if it asks for one. A trainer that is gone ends this
@@ -120,13 +108,9 @@ func (s *server) handle(m *message) {
 			hook.Close()
 		}
 	case kindRun:
-		var outcome uint32
-		var full *outgoing
-		s.onThreadOf(m.Run.Hook, func() { outcome, full = s.run(m.Run) })
-		if full == nil {
-			full = &outgoing{message: message{Result: &resultMessage{Call: m.ID, Outcome: outcome}}}
-		}
-		s.sendResult(kindAnswer, m.ID, full)
+		var result *outgoing
+		s.onThreadOf(m.Run.Hook, func() { result = s.run(m.Run) })
+		s.sendResult(kindAnswer, m.ID, result)
 		return
 	case kindAdvance:
 		answer, err = s.advance(m.Object)
@@ -172,8 +156,7 @@ func (s *server) start(m *startMessage) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.rt, s.thread = rt, rt.BindThread()
-	go s.thread.Run(s.look, s.serveCalls)
+	s.rt = rt
 	module, err := rt.Import("pyhook._worker")
 	if err != nil {
 		return nil, err

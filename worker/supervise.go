@@ -18,7 +18,7 @@ const (
 func (p *process) supervise() {
 	ticker := time.NewTicker(superviseEvery)
 	defer ticker.Stop()
-	beat, seen := p.box.heartbeat.Load(), time.Now()
+	beat, seen := p.vitals.heartbeat.Load(), time.Now()
 	for {
 		select {
 		case <-p.dead:
@@ -26,7 +26,7 @@ func (p *process) supervise() {
 		case <-ticker.C:
 		}
 		if p.isGone() {
-			return // the mailbox may be unmapped
+			return // vitals may be unmapped
 		}
 		if now := p.beats(); now != beat {
 			beat, seen = now, time.Now()
@@ -64,7 +64,7 @@ func (p *process) beats() uint64 {
 	if p.gone {
 		return 0
 	}
-	return p.box.heartbeat.Load()
+	return p.vitals.heartbeat.Load()
 }
 
 // ownMemory is what the process has in memory and no other one shares, in bytes.
