@@ -17,6 +17,9 @@ type Leaks[C comparable] struct {
 	// Collect frees what nothing uses any more, if a test may leave that to a garbage collector. Where
 	// it is nil, a handle that nobody closed fails the test.
 	Collect func()
+	// Clean reports whether now has nothing that before did not have. Where it is nil, the two must be
+	// equal.
+	Clean func(before, now C) bool
 }
 
 // Check runs f and fails the test if the counts do not come back to what they were before f.
@@ -53,13 +56,17 @@ func (l Leaks[C]) Stable() C {
 
 func (l Leaks[C]) expect(t testing.TB, want C) {
 	t.Helper()
+	clean := l.Clean
+	if clean == nil {
+		clean = func(before, now C) bool { return before == now }
+	}
 	got := l.Counts()
-	if got == want || poll(func() bool {
+	if clean(want, got) || poll(func() bool {
 		if l.Collect != nil {
 			l.Collect()
 		}
 		got = l.Counts()
-		return got == want
+		return clean(want, got)
 	}) {
 		return
 	}

@@ -256,7 +256,7 @@ func TestSendAndRecvMeetByTag(t *testing.T) {
 }
 
 func TestNothingStaysBehind(t *testing.T) {
-	first, err := tensor.FromSlice([]byte{1}) // starts tensorconv's goroutine
+	first, err := tensor.FromSlice([]byte{1}) // starts the runtime's goroutines for finalizers and cleanups
 	require.NoError(t, err)
 	first.Close()
 	nothing := func() bool { return tensor.LiveTensors() == 0 && tensor.LiveMemory() == 0 }
