@@ -32,6 +32,9 @@ func TestDocs_namesOfTests(t *testing.T) {
 	require.NoError(t, err)
 	named := 0
 	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+		if filepath.Base(page) == "compatibility.md" {
+			continue // what make matrix ran, under the names of then
+		}
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		for _, name := range regexp.MustCompile(`\b(Test[A-Z]\w+|Fuzz[A-Z]\w+)`).FindAllString(string(text), -1) {
