@@ -129,67 +129,71 @@ func inProcess(ctx context.Context, r *ranks.Rank) error {
 	return r.Report(digests)
 }
 
-func TestStepsAreBitwiseThoseOfThisProcess(t *testing.T) {
-	for _, size := range []int{1, 2, 4} {
-		t.Run(fmt.Sprint(size, " ranks"), func(t *testing.T) {
-			job := ranks.Run(t, size, "in-process", nil)
-			workers := start(t, size, worker.Config{})
-			for _, err := range onRanks(size, func(rank int) error {
-				w := workers[rank]
-				want := ranks.Result[map[string]string](t, job, rank)
-				for _, c := range parityHooks {
-					if want[c.spec] == "" {
-						continue // this gloo does not reduce the dtype
+func TestHook_InAReducer(t *testing.T) {
+	t.Run("steps are bitwise those of this process", func(t *testing.T) {
+		for _, size := range []int{1, 2, 4} {
+			t.Run(fmt.Sprint(size, " ranks"), func(t *testing.T) {
+				job := ranks.Run(t, size, "in-process", nil)
+				workers := start(t, size, worker.Config{})
+				for _, err := range onRanks(size, func(rank int) error {
+					w := workers[rank]
+					want := ranks.Result[map[string]string](t, job, rank)
+					for _, c := range parityHooks {
+						if want[c.spec] == "" {
+							continue // this gloo does not reduce the dtype
+						}
+						cfg := worker.HookConfig{SnapshotEvery: 2}
+						if c.state != "" {
+							cfg.State = worker.State{Spec: c.state, Args: powerSGD}
+						}
+						h, err := w.NewHook(c.spec, cfg)
+						if err != nil {
+							return err
+						}
+						defer h.Close()
+						got, err := trained(testutil.Soon(t), w.Group(), h, paritySteps)
+						if err != nil {
+							return fmt.Errorf("%s: %w", c.spec, err)
+						}
+						assert.Equal(t, want[c.spec], got, c.spec)
 					}
-					cfg := worker.HookConfig{SnapshotEvery: 2}
-					if c.state != "" {
-						cfg.State = worker.State{Spec: c.state, Args: powerSGD}
-					}
-					h, err := w.NewHook(c.spec, cfg)
-					if err != nil {
-						return err
-					}
-					defer h.Close()
-					got, err := trained(testutil.Soon(t), w.Group(), h, paritySteps)
-					if err != nil {
-						return fmt.Errorf("%s: %w", c.spec, err)
-					}
-					assert.Equal(t, want[c.spec], got, c.spec)
+					got, err := trained(testutil.Soon(t), w.Group(), nil, paritySteps)
+					assert.Equal(t, want["none"], got, "no hook")
+					return err
+				}) {
+					require.NoError(t, err)
 				}
-				got, err := trained(testutil.Soon(t), w.Group(), nil, paritySteps)
-				assert.Equal(t, want["none"], got, "no hook")
+			})
+		}
+	})
+}
+
+// TestHook_Rollback: a worker dies in the middle of a step of PowerSGD. The
+// gradients are put back, the state restored, and the run is bit by bit the one in
+// which nothing happened.
+func TestHook_Rollback(t *testing.T) {
+	t.Run("a lost step is taken again", func(t *testing.T) {
+		const size, steps, lost = 2, 6, 4
+		workers := start(t, size, worker.Config{Timeout: 20 * time.Second})
+		digests := make([][2]string, size)
+		for run := range 2 {
+			for _, err := range onRanks(size, func(rank int) (err error) {
+				w := workers[rank]
+				h, err := w.NewHook("powersgd", worker.HookConfig{State: &worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1, Rollback: true})
+				if err != nil {
+					return err
+				}
+				defer h.Close()
+				digests[rank][run], err = trainedWithLoss(t, w, h, steps, map[int]int{0: -1, 1: lost}[run])
 				return err
 			}) {
 				require.NoError(t, err)
 			}
-		})
-	}
-}
-
-// TestALostStepIsTakenAgain: a worker dies in the middle of a step of PowerSGD. The
-// gradients are put back, the state restored, and the run is bit by bit the one in
-// which nothing happened.
-func TestALostStepIsTakenAgain(t *testing.T) {
-	const size, steps, lost = 2, 6, 4
-	workers := start(t, size, worker.Config{Timeout: 20 * time.Second})
-	digests := make([][2]string, size)
-	for run := range 2 {
-		for _, err := range onRanks(size, func(rank int) (err error) {
-			w := workers[rank]
-			h, err := w.NewHook("powersgd", worker.HookConfig{State: &worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1, Rollback: true})
-			if err != nil {
-				return err
-			}
-			defer h.Close()
-			digests[rank][run], err = trainedWithLoss(t, w, h, steps, map[int]int{0: -1, 1: lost}[run])
-			return err
-		}) {
-			require.NoError(t, err)
 		}
-	}
-	for rank := range size {
-		assert.Equal(t, digests[rank][0], digests[rank][1])
-	}
+		for rank := range size {
+			assert.Equal(t, digests[rank][0], digests[rank][1])
+		}
+	})
 }
 
 // trainedWithLoss is trained, but rank 1's worker is killed within a step.

@@ -77,13 +77,15 @@ var faults = []fault{
 	{"memory without end", "faults:in_call", eat, 0, worker.ErrMemory, callTimeout, -1, syscall.SIGKILL, "in eat"},
 }
 
-func TestWhateverAHookDoesTheTrainerGoesOn(t *testing.T) {
-	for _, c := range []struct {
-		size  int
-		every int // of the faults
-	}{{2, 1}, {4, 4}} {
-		t.Run(fmt.Sprint(c.size, " ranks"), func(t *testing.T) { outlive(t, c.size, c.every) })
-	}
+func TestWorker_Restart(t *testing.T) {
+	t.Run("whatever a hook does the trainer goes on", func(t *testing.T) {
+		for _, c := range []struct {
+			size  int
+			every int // of the faults
+		}{{2, 1}, {4, 4}} {
+			t.Run(fmt.Sprint(c.size, " ranks"), func(t *testing.T) { outlive(t, c.size, c.every) })
+		}
+	})
 }
 
 func outlive(t *testing.T, size, every int) {
@@ -231,75 +233,83 @@ func children(t testing.TB) int {
 	return n
 }
 
-func TestSysExitIsAnErrorOfTheHook(t *testing.T) {
-	w := start(t, 1, worker.Config{})[0]
-	for spec, kind := range map[string]error{"faults:in_call": c10d.ErrRaised, "faults:in_callback": c10d.ErrFutureFailed} {
-		h := hook(t, w, spec, worker.HookConfig{})
-		b := bucket(t, w, sysExit, 1)
-		_, err := reduce(testutil.Soon(t), h, b)
-		assert.ErrorIs(t, err, kind)
-		assert.ErrorContains(t, err, "SystemExit")
-		floats(t, b.Buffer())[0] = 0
-		_, err = reduce(testutil.Soon(t), h, b)
-		assert.NoError(t, err)
-	}
+func TestHook_RunHook_SysExit(t *testing.T) {
+	t.Run("sys.exit is an error of the hook", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		for spec, kind := range map[string]error{"faults:in_call": c10d.ErrRaised, "faults:in_callback": c10d.ErrFutureFailed} {
+			h := hook(t, w, spec, worker.HookConfig{})
+			b := bucket(t, w, sysExit, 1)
+			_, err := reduce(testutil.Soon(t), h, b)
+			assert.ErrorIs(t, err, kind)
+			assert.ErrorContains(t, err, "SystemExit")
+			floats(t, b.Buffer())[0] = 0
+			_, err = reduce(testutil.Soon(t), h, b)
+			assert.NoError(t, err)
+		}
+	})
 }
 
-func TestWhatAWorkerPrintsIsPassedOnAndKept(t *testing.T) {
-	out := &output{}
-	w := start(t, 1, worker.Config{Output: out})[0]
-	_, err := reduce(testutil.Soon(t), hook(t, w, "faults:in_call", worker.HookConfig{}), bucket(t, w, say, 1))
-	var failed *worker.Error
-	require.ErrorAs(t, err, &failed)
-	assert.Contains(t, failed.Stderr, "a line of rank 0")
-	assert.Contains(t, failed.Stderr, "the last words")
-	assert.Contains(t, out.String(), "[worker 0] a line of rank 0\n")
+func TestConfig_Output(t *testing.T) {
+	t.Run("what a worker prints is passed on and kept", func(t *testing.T) {
+		out := &output{}
+		w := start(t, 1, worker.Config{Output: out})[0]
+		_, err := reduce(testutil.Soon(t), hook(t, w, "faults:in_call", worker.HookConfig{}), bucket(t, w, say, 1))
+		var failed *worker.Error
+		require.ErrorAs(t, err, &failed)
+		assert.Contains(t, failed.Stderr, "a line of rank 0")
+		assert.Contains(t, failed.Stderr, "the last words")
+		assert.Contains(t, out.String(), "[worker 0] a line of rank 0\n")
+	})
 }
 
-func TestACallThatIsKeptGoesOnAfterItsContext(t *testing.T) {
-	w := start(t, 1, worker.Config{KeepOnCancel: true, Timeout: 3 * time.Second})[0]
-	h := hook(t, w, "faults:in_callback", worker.HookConfig{})
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	b := bucket(t, w, sleep, 1)
-	future, err := h.RunHook(ctx, b)
-	if err == nil { // the callback may run within the call
-		defer future.Close()
-		_, err = future.Wait(ctx)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.Equal(t, 1, strings.Count(err.Error(), "context "), err)
-		require.NoError(t, w.Err())
-		_, err = future.Wait(testutil.Soon(t))
-	}
-	assert.ErrorIs(t, err, worker.ErrHung)
-}
-
-func TestStartSaysWhyItFailed(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		cfg  worker.Config
-		text string
-	}{
-		{"no such Python", worker.Config{Size: 1, Python: "/nowhere/python"}, "/nowhere/python"},
-		{"no such backend", worker.Config{Size: 1, Backend: "carrier_pigeon"}, "carrier_pigeon"},
-		{"a rank that does not come", worker.Config{Rank: 1, Size: 2, InitMethod: "tcp://127.0.0.1:" + strconv.Itoa(freePort(t)), StartTimeout: 4 * time.Second}, "the start is not done after 4"},
-		{"no rank", worker.Config{}, "WORLD_SIZE"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			before := resources(t)
-			_, err := worker.Start(testutil.Soon(t), c.cfg)
-			var failed *worker.Error
-			require.ErrorAs(t, err, &failed)
-			assert.ErrorIs(t, err, worker.ErrStart)
-			assert.ErrorContains(t, err, c.text)
-			nothingIsLeft(t, before)
-		})
-	}
-	t.Run("a context that ends", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+func TestConfig_KeepOnCancel(t *testing.T) {
+	t.Run("a call goes on after its context", func(t *testing.T) {
+		w := start(t, 1, worker.Config{KeepOnCancel: true, Timeout: 3 * time.Second})[0]
+		h := hook(t, w, "faults:in_callback", worker.HookConfig{})
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		defer cancel()
-		_, err := worker.Start(ctx, worker.Config{Size: 1})
-		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		b := bucket(t, w, sleep, 1)
+		future, err := h.RunHook(ctx, b)
+		if err == nil { // the callback may run within the call
+			defer future.Close()
+			_, err = future.Wait(ctx)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, 1, strings.Count(err.Error(), "context "), err)
+			require.NoError(t, w.Err())
+			_, err = future.Wait(testutil.Soon(t))
+		}
+		assert.ErrorIs(t, err, worker.ErrHung)
+	})
+}
+
+func TestStart(t *testing.T) {
+	t.Run("it says why it failed", func(t *testing.T) {
+		for _, c := range []struct {
+			name string
+			cfg  worker.Config
+			text string
+		}{
+			{"no such Python", worker.Config{Size: 1, Python: "/nowhere/python"}, "/nowhere/python"},
+			{"no such backend", worker.Config{Size: 1, Backend: "carrier_pigeon"}, "carrier_pigeon"},
+			{"a rank that does not come", worker.Config{Rank: 1, Size: 2, InitMethod: "tcp://127.0.0.1:" + strconv.Itoa(freePort(t)), StartTimeout: 4 * time.Second}, "the start is not done after 4"},
+			{"no rank", worker.Config{}, "WORLD_SIZE"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				before := resources(t)
+				_, err := worker.Start(testutil.Soon(t), c.cfg)
+				var failed *worker.Error
+				require.ErrorAs(t, err, &failed)
+				assert.ErrorIs(t, err, worker.ErrStart)
+				assert.ErrorContains(t, err, c.text)
+				nothingIsLeft(t, before)
+			})
+		}
+		t.Run("a context that ends", func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			_, err := worker.Start(ctx, worker.Config{Size: 1})
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+		})
 	})
 }
 
@@ -346,15 +356,17 @@ func orphan(ctx context.Context, r *ranks.Rank) error {
 	return err
 }
 
-func TestAWorkerDiesWithItsTrainer(t *testing.T) {
-	job := ranks.Start(t, ranks.Options{N: 1, Case: "orphan"})
-	report := filepath.Join(job.Dir, "report.rank0.json")
-	testutil.Eventually(t, func() bool { info, err := os.Stat(report); return err == nil && info.Size() > 0 })
-	pid := ranks.Result[int](t, job, 0)
-	require.True(t, lives(pid))
-	require.NoError(t, syscall.Kill(job.Pids()[0], syscall.SIGKILL))
-	assert.Error(t, job.Wait())
-	testutil.Eventually(t, func() bool { return !lives(pid) })
+func TestWorker_Process(t *testing.T) {
+	t.Run("it dies with its trainer", func(t *testing.T) {
+		job := ranks.Start(t, ranks.Options{N: 1, Case: "orphan"})
+		report := filepath.Join(job.Dir, "report.rank0.json")
+		testutil.Eventually(t, func() bool { info, err := os.Stat(report); return err == nil && info.Size() > 0 })
+		pid := ranks.Result[int](t, job, 0)
+		require.True(t, lives(pid))
+		require.NoError(t, syscall.Kill(job.Pids()[0], syscall.SIGKILL))
+		assert.Error(t, job.Wait())
+		testutil.Eventually(t, func() bool { return !lives(pid) })
+	})
 }
 
 // lives: a zombie does not.

@@ -18,283 +18,299 @@ import (
 	"pyhook/worker"
 )
 
-func TestHooksRunOnTheTrainersMemory(t *testing.T) {
-	w := start(t, 1, worker.Config{})[0]
-	for _, c := range []struct {
-		name, spec string
-		shared     bool
-		want       []float32
-		same       bool
-	}{
-		{"shared memory is not copied", "noop", true, []float32{1, 2, 3}, true},
-		{"and an all-reduce works in it", "allreduce", true, []float32{1, 2, 3}, true},
-		{"other memory is staged", "allreduce", false, []float32{1, 2, 3}, false},
-		{"a result in other memory, of another dtype", "hooks:other", true, []float32{2, 4, 6}, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := hook(t, w, c.spec, worker.HookConfig{})
-			from := w
-			if !c.shared {
-				from = nil
-			}
-			b := bucket(t, from, 1, 2, 3)
-			for range 3 {
-				got, err := reduce(testutil.Soon(t), h, b)
-				require.NoError(t, err)
-				assert.Equal(t, c.want, got)
-			}
-			future, err := h.RunHook(testutil.Soon(t), b)
-			require.NoError(t, err)
-			defer future.Close()
-			value, err := future.Wait(testutil.Soon(t))
-			require.NoError(t, err)
-			result, err := h.ParseHookResult(b, value)
-			require.NoError(t, err)
-			assert.Equal(t, c.same, result.Data() == b.Buffer().Data())
-			assert.Equal(t, []float32{1, 2, 3}, floats(t, b.Buffer()), "nobody but ddp writes the results")
-		})
-	}
-}
-
-func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
-	w := start(t, 1, worker.Config{Rank: 0})[0]
-	for _, c := range []struct {
-		spec string
-		kind error
-		text string
-	}{
-		{"hooks:raises", c10d.ErrRaised, "out of cheese"},
-		{"hooks:none", c10d.ErrNoneResult, "None"},
-		{"hooks:short", c10d.ErrShort, ""},
-		{"hooks:fails", c10d.ErrFutureFailed, "no cheese"},
-	} {
-		t.Run(c.spec, func(t *testing.T) {
-			h := hook(t, w, c.spec, worker.HookConfig{})
-			b := bucket(t, w, 1, 2, 3)
-			_, err := reduce(testutil.Soon(t), h, b)
-			var failed *c10d.Error
-			require.ErrorAs(t, err, &failed)
-			assert.ErrorIs(t, err, c.kind)
-			assert.Equal(t, 0, failed.Rank)
-			assert.Equal(t, 0, failed.Bucket)
-			assert.NotEmpty(t, failed.Hint)
-			assert.Contains(t, err.Error(), c.text)
-			assert.NoError(t, w.Err(), "the worker goes on")
-		})
-	}
-	t.Run("the exception and its traceback", func(t *testing.T) {
-		_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:raises", worker.HookConfig{}), bucket(t, w, 1))
-		assert.ErrorIs(t, err, pyhook.Exception("ValueError"))
-		var python *pyhook.PythonError
-		require.ErrorAs(t, err, &python)
-		assert.Contains(t, python.Traceback, "hooks.py")
-	})
-	t.Run("a hook that is not there", func(t *testing.T) {
-		_, err := w.NewHook("hooks:nowhere", worker.HookConfig{})
-		assert.ErrorIs(t, err, c10d.ErrNoAttribute)
-	})
-	t.Run("a closed bucket", func(t *testing.T) {
-		b := bucket(t, w, 1)
-		b.Close()
-		b.Buffer().Close()
-		_, err := reduce(testutil.Soon(t), hook(t, w, "noop", worker.HookConfig{}), b)
-		assert.ErrorIs(t, err, c10d.ErrClosed)
-	})
-}
-
-func TestStatesAreMadeSavedAndRestoredInTheWorker(t *testing.T) {
-	w := start(t, 1, worker.Config{})[0]
-	b := bucket(t, w, 0, 0)
-	h := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter", Args: map[string]any{"start": 5}}})
-	got, err := reduce(testutil.Soon(t), h, b)
-	require.NoError(t, err)
-	assert.Equal(t, []float32{6, 6}, got)
-	var saved bytes.Buffer
-	require.NoError(t, h.SaveState(&saved))
-	_, err = reduce(testutil.Soon(t), h, b)
-	require.NoError(t, err)
-	require.NoError(t, h.LoadState(&saved))
-	got, err = reduce(testutil.Soon(t), h, b)
-	require.NoError(t, err)
-	assert.Equal(t, []float32{7, 7}, got)
-	assert.ErrorIs(t, h.LoadState(bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
-
-	plain := hook(t, w, "hooks:scaled", worker.HookConfig{State: map[string]any{"factor": 2.5, "more": []any{1, "x", nil}}})
-	copy(floats(t, b.Buffer()), []float32{2, 4})
-	got, err = reduce(testutil.Soon(t), plain, b)
-	require.NoError(t, err)
-	assert.Equal(t, []float32{5, 10}, got)
-}
-
-func TestAHookMayAskForNCCLsFormsOfFuturesAlsoAfterARestart(t *testing.T) {
-	w := start(t, 1, worker.Config{})[0]
-	b := bucket(t, w, 3, 4)
-	_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
-	require.ErrorIs(t, err, c10d.ErrShort, "gloo's form")
-	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.NCCL})
-	for range 2 {
-		got, err := reduce(testutil.Soon(t), h, b)
-		require.NoError(t, err)
-		assert.Equal(t, []float32{3, 4}, got)
-		_, err = w.Restart(testutil.Soon(t))
-		require.NoError(t, err)
-	}
-}
-
-func TestHooksSeeTheParameters(t *testing.T) {
-	w := start(t, 1, worker.Config{})[0]
-	for _, shared := range []bool{true, false} {
-		t.Run(map[bool]string{true: "in shared memory", false: "in other memory"}[shared], func(t *testing.T) {
-			data, err := tensor.New(tensor.Float32, 2)
-			if shared {
-				data, err = w.NewBuffer(tensor.Float32, 2)
-			}
-			require.NoError(t, err)
-			defer data.Close()
-			copy(floats(t, data), []float32{3, 4})
-			p := &c10d.Parameter{Name: "p", Shape: []int64{2}, DType: tensor.Float32, Data: data}
-			buffer, err := w.NewBuffer(tensor.Float32, 2)
-			require.NoError(t, err)
-			defer buffer.Close()
-			b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*c10d.Parameter{p}})
-			require.NoError(t, err)
-			defer b.Close()
-			read := hook(t, w, "hooks:weights", worker.HookConfig{})
-			got, err := reduce(testutil.Soon(t), read, b)
-			require.NoError(t, err)
-			assert.Equal(t, []float32{3, 4}, got)
-			floats(t, data)[0] = 9
-			got, err = reduce(testutil.Soon(t), read, b)
-			require.NoError(t, err)
-			assert.Equal(t, []float32{9, 4}, got)
-			if shared {
-				_, err = reduce(testutil.Soon(t), hook(t, w, "hooks:add_to_weights", worker.HookConfig{}), b)
-				require.NoError(t, err)
-				assert.Equal(t, []float32{10, 5}, floats(t, data))
-			}
-			same := hook(t, w, "hooks:same_parameters", worker.HookConfig{})
-			for range 2 {
-				got, err = reduce(testutil.Soon(t), same, b)
-				require.NoError(t, err)
-			}
-			assert.Equal(t, []float32{1, 1}, got, "one object for all calls")
-			before := worker.LiveRegions()
-			p.Close()
-			if !shared {
-				testutil.Eventually(t, func() bool { return worker.LiveRegions() < before }, "the copy of its data goes with it")
-			}
-			floats(t, data)[0] = 7
-			got, err = reduce(testutil.Soon(t), read, b)
-			require.NoError(t, err, "a closed parameter may be used again")
-			assert.Equal(t, floats(t, data), got)
-			p.Close()
-		})
-	}
-}
-
-func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
-	workers := start(t, 2, worker.Config{})
-	for _, shared := range []bool{true, false} {
-		for _, err := range onRanks(2, func(rank int) error {
-			g := workers[rank].Group()
-			make := func(values ...float32) *tensor.Tensor {
-				b := bucket(t, map[bool]*worker.Worker{true: workers[rank], false: nil}[shared], values...)
-				return b.Buffer()
-			}
-			wait := func(future *c10d.Future[*tensor.Tensor], err error) {
-				if assert.NoError(t, err) {
-					_, err = future.Wait(testutil.Soon(t))
-					assert.NoError(t, err)
-					future.Close()
+func TestHook_RunHook_Memory(t *testing.T) {
+	t.Run("it is the trainer's", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		for _, c := range []struct {
+			name, spec string
+			shared     bool
+			want       []float32
+			same       bool
+		}{
+			{"shared memory is not copied", "noop", true, []float32{1, 2, 3}, true},
+			{"and an all-reduce works in it", "allreduce", true, []float32{1, 2, 3}, true},
+			{"other memory is staged", "allreduce", false, []float32{1, 2, 3}, false},
+			{"a result in other memory, of another dtype", "hooks:other", true, []float32{2, 4, 6}, false},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				h := hook(t, w, c.spec, worker.HookConfig{})
+				from := w
+				if !c.shared {
+					from = nil
 				}
-			}
-			a, b := make(float32(rank), 1), make(float32(rank)+5, 1)
-			// Two at once, in one order.
-			first, err := g.AllReduce(testutil.Soon(t), a, c10d.Sum)
-			if err != nil {
-				return err
-			}
-			wait(g.Broadcast(testutil.Soon(t), b, 1))
-			wait(first, nil)
-			assert.Equal(t, []float32{1, 2}, floats(t, a))
-			assert.Equal(t, []float32{6, 1}, floats(t, b))
-			out := []*tensor.Tensor{make(0, 0), make(0, 0)}
-			wait(g.AllGather(testutil.Soon(t), out, make(float32(rank), float32(rank))))
-			assert.Equal(t, []float32{0, 0}, floats(t, out[0]))
-			assert.Equal(t, []float32{1, 1}, floats(t, out[1]))
-			assert.Equal(t, []any{rank, 2, "gloo"}, []any{g.Rank(), g.Size(), g.Backend()})
-			_, err = g.Broadcast(testutil.Soon(t), a, 7)
-			assert.ErrorIs(t, err, c10d.ErrGroup)
-			return g.Barrier(testutil.Soon(t))
-		}) {
-			require.NoError(t, err)
-		}
-	}
-	t.Run("a context that has ended", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		assert.ErrorIs(t, workers[0].Group().Barrier(ctx), context.Canceled)
-	})
-}
-
-// TestNoCallIsLost calls hooks whose futures are done at once and later, from one
-// goroutine and several, at all distances in time.
-func TestNoCallIsLost(t *testing.T) {
-	w := start(t, 1, worker.Config{})[0]
-	for _, callers := range []int{1, 3} {
-		var group sync.WaitGroup
-		for caller := range callers {
-			spec := []string{"allreduce", "noop", "hooks:other"}[caller]
-			h, b := hook(t, w, spec, worker.HookConfig{}), bucket(t, w, 1, 2)
-			group.Go(func() {
-				for i := range 2000 {
-					if i%8 == 0 {
-						time.Sleep(time.Duration(i%200) * time.Microsecond)
-					}
+				b := bucket(t, from, 1, 2, 3)
+				for range 3 {
 					got, err := reduce(testutil.Soon(t), h, b)
-					if !assert.NoError(t, err) || !assert.Equal(t, got[0]*2, got[1]) {
-						return
-					}
+					require.NoError(t, err)
+					assert.Equal(t, c.want, got)
 				}
+				future, err := h.RunHook(testutil.Soon(t), b)
+				require.NoError(t, err)
+				defer future.Close()
+				value, err := future.Wait(testutil.Soon(t))
+				require.NoError(t, err)
+				result, err := h.ParseHookResult(b, value)
+				require.NoError(t, err)
+				assert.Equal(t, c.same, result.Data() == b.Buffer().Data())
+				assert.Equal(t, []float32{1, 2, 3}, floats(t, b.Buffer()), "nobody but ddp writes the results")
 			})
 		}
-		group.Wait()
-	}
-	assert.NoError(t, w.Err())
+	})
+}
+
+func TestHook_RunHook_Errors(t *testing.T) {
+	t.Run("they are those of this process", func(t *testing.T) {
+		w := start(t, 1, worker.Config{Rank: 0})[0]
+		for _, c := range []struct {
+			spec string
+			kind error
+			text string
+		}{
+			{"hooks:raises", c10d.ErrRaised, "out of cheese"},
+			{"hooks:none", c10d.ErrNoneResult, "None"},
+			{"hooks:short", c10d.ErrShort, ""},
+			{"hooks:fails", c10d.ErrFutureFailed, "no cheese"},
+		} {
+			t.Run(c.spec, func(t *testing.T) {
+				h := hook(t, w, c.spec, worker.HookConfig{})
+				b := bucket(t, w, 1, 2, 3)
+				_, err := reduce(testutil.Soon(t), h, b)
+				var failed *c10d.Error
+				require.ErrorAs(t, err, &failed)
+				assert.ErrorIs(t, err, c.kind)
+				assert.Equal(t, 0, failed.Rank)
+				assert.Equal(t, 0, failed.Bucket)
+				assert.NotEmpty(t, failed.Hint)
+				assert.Contains(t, err.Error(), c.text)
+				assert.NoError(t, w.Err(), "the worker goes on")
+			})
+		}
+		t.Run("the exception and its traceback", func(t *testing.T) {
+			_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:raises", worker.HookConfig{}), bucket(t, w, 1))
+			assert.ErrorIs(t, err, pyhook.Exception("ValueError"))
+			var python *pyhook.PythonError
+			require.ErrorAs(t, err, &python)
+			assert.Contains(t, python.Traceback, "hooks.py")
+		})
+		t.Run("a hook that is not there", func(t *testing.T) {
+			_, err := w.NewHook("hooks:nowhere", worker.HookConfig{})
+			assert.ErrorIs(t, err, c10d.ErrNoAttribute)
+		})
+		t.Run("a closed bucket", func(t *testing.T) {
+			b := bucket(t, w, 1)
+			b.Close()
+			b.Buffer().Close()
+			_, err := reduce(testutil.Soon(t), hook(t, w, "noop", worker.HookConfig{}), b)
+			assert.ErrorIs(t, err, c10d.ErrClosed)
+		})
+	})
+}
+
+func TestHook_SaveState(t *testing.T) {
+	t.Run("states are made, saved and restored in the worker", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		b := bucket(t, w, 0, 0)
+		h := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter", Args: map[string]any{"start": 5}}})
+		got, err := reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{6, 6}, got)
+		var saved bytes.Buffer
+		require.NoError(t, h.SaveState(&saved))
+		_, err = reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		require.NoError(t, h.LoadState(&saved))
+		got, err = reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{7, 7}, got)
+		assert.ErrorIs(t, h.LoadState(bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
+
+		plain := hook(t, w, "hooks:scaled", worker.HookConfig{State: map[string]any{"factor": 2.5, "more": []any{1, "x", nil}}})
+		copy(floats(t, b.Buffer()), []float32{2, 4})
+		got, err = reduce(testutil.Soon(t), plain, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{5, 10}, got)
+	})
+}
+
+func TestHookConfig_Futures(t *testing.T) {
+	t.Run("NCCL's forms, also after a Restart", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		b := bucket(t, w, 3, 4)
+		_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
+		require.ErrorIs(t, err, c10d.ErrShort, "gloo's form")
+		h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.NCCL})
+		for range 2 {
+			got, err := reduce(testutil.Soon(t), h, b)
+			require.NoError(t, err)
+			assert.Equal(t, []float32{3, 4}, got)
+			_, err = w.Restart(testutil.Soon(t))
+			require.NoError(t, err)
+		}
+	})
+}
+
+func TestHook_RunHook_Parameters(t *testing.T) {
+	t.Run("hooks see them", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		for _, shared := range []bool{true, false} {
+			t.Run(map[bool]string{true: "in shared memory", false: "in other memory"}[shared], func(t *testing.T) {
+				data, err := tensor.New(tensor.Float32, 2)
+				if shared {
+					data, err = w.NewBuffer(tensor.Float32, 2)
+				}
+				require.NoError(t, err)
+				defer data.Close()
+				copy(floats(t, data), []float32{3, 4})
+				p := &c10d.Parameter{Name: "p", Shape: []int64{2}, DType: tensor.Float32, Data: data}
+				buffer, err := w.NewBuffer(tensor.Float32, 2)
+				require.NoError(t, err)
+				defer buffer.Close()
+				b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer, Offsets: []int64{0}, Lengths: []int64{2}, Sizes: [][]int64{{2}}, Parameters: []*c10d.Parameter{p}})
+				require.NoError(t, err)
+				defer b.Close()
+				read := hook(t, w, "hooks:weights", worker.HookConfig{})
+				got, err := reduce(testutil.Soon(t), read, b)
+				require.NoError(t, err)
+				assert.Equal(t, []float32{3, 4}, got)
+				floats(t, data)[0] = 9
+				got, err = reduce(testutil.Soon(t), read, b)
+				require.NoError(t, err)
+				assert.Equal(t, []float32{9, 4}, got)
+				if shared {
+					_, err = reduce(testutil.Soon(t), hook(t, w, "hooks:add_to_weights", worker.HookConfig{}), b)
+					require.NoError(t, err)
+					assert.Equal(t, []float32{10, 5}, floats(t, data))
+				}
+				same := hook(t, w, "hooks:same_parameters", worker.HookConfig{})
+				for range 2 {
+					got, err = reduce(testutil.Soon(t), same, b)
+					require.NoError(t, err)
+				}
+				assert.Equal(t, []float32{1, 1}, got, "one object for all calls")
+				before := worker.LiveRegions()
+				p.Close()
+				if !shared {
+					testutil.Eventually(t, func() bool { return worker.LiveRegions() < before }, "the copy of its data goes with it")
+				}
+				floats(t, data)[0] = 7
+				got, err = reduce(testutil.Soon(t), read, b)
+				require.NoError(t, err, "a closed parameter may be used again")
+				assert.Equal(t, floats(t, data), got)
+				p.Close()
+			})
+		}
+	})
+}
+
+func TestGroup(t *testing.T) {
+	t.Run("its collectives run in the workers", func(t *testing.T) {
+		workers := start(t, 2, worker.Config{})
+		for _, shared := range []bool{true, false} {
+			for _, err := range onRanks(2, func(rank int) error {
+				g := workers[rank].Group()
+				make := func(values ...float32) *tensor.Tensor {
+					b := bucket(t, map[bool]*worker.Worker{true: workers[rank], false: nil}[shared], values...)
+					return b.Buffer()
+				}
+				wait := func(future *c10d.Future[*tensor.Tensor], err error) {
+					if assert.NoError(t, err) {
+						_, err = future.Wait(testutil.Soon(t))
+						assert.NoError(t, err)
+						future.Close()
+					}
+				}
+				a, b := make(float32(rank), 1), make(float32(rank)+5, 1)
+				// Two at once, in one order.
+				first, err := g.AllReduce(testutil.Soon(t), a, c10d.Sum)
+				if err != nil {
+					return err
+				}
+				wait(g.Broadcast(testutil.Soon(t), b, 1))
+				wait(first, nil)
+				assert.Equal(t, []float32{1, 2}, floats(t, a))
+				assert.Equal(t, []float32{6, 1}, floats(t, b))
+				out := []*tensor.Tensor{make(0, 0), make(0, 0)}
+				wait(g.AllGather(testutil.Soon(t), out, make(float32(rank), float32(rank))))
+				assert.Equal(t, []float32{0, 0}, floats(t, out[0]))
+				assert.Equal(t, []float32{1, 1}, floats(t, out[1]))
+				assert.Equal(t, []any{rank, 2, "gloo"}, []any{g.Rank(), g.Size(), g.Backend()})
+				_, err = g.Broadcast(testutil.Soon(t), a, 7)
+				assert.ErrorIs(t, err, c10d.ErrGroup)
+				return g.Barrier(testutil.Soon(t))
+			}) {
+				require.NoError(t, err)
+			}
+		}
+		t.Run("a context that has ended", func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			assert.ErrorIs(t, workers[0].Group().Barrier(ctx), context.Canceled)
+		})
+	})
+}
+
+// TestHook_RunHook calls hooks whose futures are done at once and later, from one
+// goroutine and several, at all distances in time.
+func TestHook_RunHook(t *testing.T) {
+	t.Run("no call is lost", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		for _, callers := range []int{1, 3} {
+			var group sync.WaitGroup
+			for caller := range callers {
+				spec := []string{"allreduce", "noop", "hooks:other"}[caller]
+				h, b := hook(t, w, spec, worker.HookConfig{}), bucket(t, w, 1, 2)
+				group.Go(func() {
+					for i := range 2000 {
+						if i%8 == 0 {
+							time.Sleep(time.Duration(i%200) * time.Microsecond)
+						}
+						got, err := reduce(testutil.Soon(t), h, b)
+						if !assert.NoError(t, err) || !assert.Equal(t, got[0]*2, got[1]) {
+							return
+						}
+					}
+				})
+			}
+			group.Wait()
+		}
+		assert.NoError(t, w.Err())
+	})
 }
 
 // TestHook_RunHook_Concurrent has two hooks wait for the other rank within their calls, each in a
 // group of its own. The ranks call them in different orders: a rank whose worker took one call at a
 // time would never come to the call that the other rank waits for.
 func TestHook_RunHook_Concurrent(t *testing.T) {
-	workers := start(t, 2, worker.Config{Timeout: 30 * time.Second})
-	hooks, buckets := [2][2]*worker.Hook{}, [2][2]*c10d.GradBucket{}
-	for i := range 2 {
-		for _, err := range onRanks(2, func(rank int) (err error) {
-			state := worker.State{Spec: "hooks:OwnGroup"}
-			hooks[rank][i], err = workers[rank].NewHook("hooks:summed", worker.HookConfig{State: state})
-			return err
+	t.Run("two hooks whose calls wait for each other over ranks", func(t *testing.T) {
+		workers := start(t, 2, worker.Config{Timeout: 30 * time.Second})
+		hooks, buckets := [2][2]*worker.Hook{}, [2][2]*c10d.GradBucket{}
+		for i := range 2 {
+			for _, err := range onRanks(2, func(rank int) (err error) {
+				state := worker.State{Spec: "hooks:OwnGroup"}
+				hooks[rank][i], err = workers[rank].NewHook("hooks:summed", worker.HookConfig{State: state})
+				return err
+			}) {
+				require.NoError(t, err)
+			}
+			for rank, w := range workers {
+				buckets[rank][i] = bucket(t, w, float32(10*i+rank))
+			}
+		}
+		for _, err := range onRanks(2, func(rank int) error {
+			return errors.Join(onRanks(2, func(turn int) error {
+				i := rank ^ turn // rank 0 calls hook 0 first, rank 1 hook 1
+				time.Sleep(time.Duration(turn) * 200 * time.Millisecond)
+				got, err := reduce(testutil.Soon(t), hooks[rank][i], buckets[rank][i])
+				assert.Equal(t, []float32{float32(20*i + 1)}, got)
+				return err
+			})...)
 		}) {
-			require.NoError(t, err)
+			assert.NoError(t, err)
 		}
-		for rank, w := range workers {
-			buckets[rank][i] = bucket(t, w, float32(10*i+rank))
+		for rank := range workers {
+			for _, h := range hooks[rank] {
+				h.Close()
+			}
 		}
-	}
-	for _, err := range onRanks(2, func(rank int) error {
-		return errors.Join(onRanks(2, func(turn int) error {
-			i := rank ^ turn // rank 0 calls hook 0 first, rank 1 hook 1
-			time.Sleep(time.Duration(turn) * 200 * time.Millisecond)
-			got, err := reduce(testutil.Soon(t), hooks[rank][i], buckets[rank][i])
-			assert.Equal(t, []float32{float32(20*i + 1)}, got)
-			return err
-		})...)
-	}) {
-		assert.NoError(t, err)
-	}
-	for rank := range workers {
-		for _, h := range hooks[rank] {
-			h.Close()
-		}
-	}
+	})
 }

@@ -23,37 +23,39 @@ import (
 // TestNeedsRestart runs the loop of the package's example on two ranks, and kills the worker of
 // rank 1 on the way: rank 0 sees no *Error, and restarts all the same.
 func TestNeedsRestart(t *testing.T) {
-	workers := start(t, 2, worker.Config{Timeout: 20 * time.Second, StartTimeout: 30 * time.Second})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	const steps = 600
-	want := make([][]float32, 2)
-	errs := onRanks(2, func(rank int) (err error) {
-		want[rank], err = train(ctx, workers[rank], steps)
-		return err
-	})
-	require.NoError(t, errors.Join(errs...))
+	t.Run("the loop of the example, with a kill", func(t *testing.T) {
+		workers := start(t, 2, worker.Config{Timeout: 20 * time.Second, StartTimeout: 30 * time.Second})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		const steps = 600
+		want := make([][]float32, 2)
+		errs := onRanks(2, func(rank int) (err error) {
+			want[rank], err = train(ctx, workers[rank], steps)
+			return err
+		})
+		require.NoError(t, errors.Join(errs...))
 
-	got := make([][]float32, 2)
-	over := atomic.Bool{}
-	victim := workers[1].Pid()
-	go func() {
-		time.Sleep(20 * time.Millisecond)
-		if !over.Load() {
-			_ = syscall.Kill(victim, syscall.SIGKILL)
+		got := make([][]float32, 2)
+		over := atomic.Bool{}
+		victim := workers[1].Pid()
+		go func() {
+			time.Sleep(20 * time.Millisecond)
+			if !over.Load() {
+				_ = syscall.Kill(victim, syscall.SIGKILL)
+			}
+		}()
+		errs = onRanks(2, func(rank int) (err error) {
+			got[rank], err = train(ctx, workers[rank], steps)
+			over.Store(true)
+			return err
+		})
+		require.NoError(t, errors.Join(errs...))
+		require.NotEqual(t, victim, workers[1].Pid(), "the worker was killed after the run")
+		for rank, w := range workers {
+			assert.Equal(t, 1, w.Group().Generation(), "rank %d", rank)
 		}
-	}()
-	errs = onRanks(2, func(rank int) (err error) {
-		got[rank], err = train(ctx, workers[rank], steps)
-		over.Store(true)
-		return err
+		assert.Equal(t, want, got)
 	})
-	require.NoError(t, errors.Join(errs...))
-	require.NotEqual(t, victim, workers[1].Pid(), "the worker was killed after the run")
-	for rank, w := range workers {
-		assert.Equal(t, 1, w.Group().Generation(), "rank %d", rank)
-	}
-	assert.Equal(t, want, got)
 }
 
 func TestNeedsRestart_Codes(t *testing.T) {
@@ -79,7 +81,7 @@ func TestNeedsRestart_Codes(t *testing.T) {
 	}
 }
 
-func TestWorker_Name(t *testing.T) {
+func TestWorker_Process_Name(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	proc := fmt.Sprintf("/proc/%d", w.Pid())
 	line, err := os.ReadFile(proc + "/cmdline")

@@ -35,22 +35,24 @@ const (
 
 var phases = []string{"in a step", "between steps", "in Restart"}
 
-// TestKillsAtAnyMomentChangeNothing: workers of a PowerSGD run are killed in hook
+// TestWorker_Restart_Kills: workers of a PowerSGD run are killed in hook
 // calls, in collectives, in snapshots, between steps and while they restart. The
 // weights at the end are bit by bit those of the run in which nothing happened.
-func TestKillsAtAnyMomentChangeNothing(t *testing.T) {
-	const size = 2
-	kills := min(deep.Times(t, 5), 50)
-	steps := killEvery*kills + 8
-	for _, seed := range []uint64{1} {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			workers := start(t, size, worker.Config{Timeout: 20 * time.Second, StartTimeout: 30 * time.Second})
-			want := enduring(t, workers, steps, nil)
-			got := enduring(t, workers, steps, &killer{kills: kills, random: rand.New(rand.NewPCG(seed, 0))})
-			assert.Equal(t, want, got)
-			assert.Equal(t, want[0], want[1], "the ranks' weights are alike")
-		})
-	}
+func TestWorker_Restart_Kills(t *testing.T) {
+	t.Run("kills at any moment change nothing", func(t *testing.T) {
+		const size = 2
+		kills := min(deep.Times(t, 5), 50)
+		steps := killEvery*kills + 8
+		for _, seed := range []uint64{1} {
+			t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+				workers := start(t, size, worker.Config{Timeout: 20 * time.Second, StartTimeout: 30 * time.Second})
+				want := enduring(t, workers, steps, nil)
+				got := enduring(t, workers, steps, &killer{kills: kills, random: rand.New(rand.NewPCG(seed, 0))})
+				assert.Equal(t, want, got)
+				assert.Equal(t, want[0], want[1], "the ranks' weights are alike")
+			})
+		}
+	})
 }
 
 // enduring trains on all ranks, and returns digests of their weights.
