@@ -113,18 +113,3 @@ func signalText(s syscall.Signal) string {
 	}
 	return fmt.Sprintf("by signal %d", int(s))
 }
-
-// pyhookError is an error of the worker's own pyhook: its text, and what errors.Is and errors.As
-// find in it.
-type pyhookError struct {
-	text   string
-	causes []error
-}
-
-func (e *pyhookError) Error() string   { return e.text }
-func (e *pyhookError) Unwrap() []error { return e.causes }
-
-// hookFailure is err as the error of a hook.
-func hookFailure(hook string, rank, bucket int, code c10d.Code, err error, hint string) error {
-	return &c10d.Error{Op: "hook " + hook, Rank: rank, Bucket: bucket, Code: code, Detail: err.Error(), Hint: hint, Err: err}
-}

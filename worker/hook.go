@@ -173,6 +173,7 @@ func (h *Hook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
 	if b != nil {
 		bucket = b.Index()
 	}
+	hint := "the cause is in the text; a lone rank may call the hook again, several after Restart on every rank"
 	var mine *Error
 	var hook *c10d.Error
 	switch {
@@ -181,12 +182,15 @@ func (h *Hook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
 	case errors.As(err, &hook):
 		return err
 	case errors.Is(err, c10d.ErrClosed) || errors.Is(err, tensor.ErrClosed):
-		return hookFailure(h.Name(), h.worker.cfg.rank, bucket, c10d.ErrClosed, err, "close it after the last future of its calls is done")
+		code, hint = c10d.ErrClosed, "close it after the last future of its calls is done"
+	default:
+		if ended := c10d.ContextCode(err); ended != "" {
+			code = ended
+		}
 	}
-	if ended := c10d.ContextCode(err); ended != "" {
-		code = ended
+	return &c10d.Error{
+		Op: "hook " + h.Name(), Rank: h.worker.cfg.rank, Bucket: bucket, Code: code, Detail: err.Error(), Hint: hint, Err: err,
 	}
-	return hookFailure(h.Name(), h.worker.cfg.rank, bucket, code, err, "the cause is in the text; a lone rank may call the hook again, several after Restart on every rank")
 }
 
 // RunHook calls hook(state, bucket) in the worker, and returns when the hook has:

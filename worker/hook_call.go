@@ -165,35 +165,3 @@ func (h *Hook) countReduced(p *process, b *c10d.GradBucket) {
 		go h.snapshot(p, h.completed, h.saving)
 	}
 }
-
-// chain is the c10d.Chain of a call.
-type chain struct{ c *hookCall }
-
-// Advance: see c10d.Chain. The end of ctx ends the worker.
-func (ch *chain) Advance(ctx context.Context) (bool, error) {
-	c := ch.c
-	m, err := c.p.ask(ctx, "a callback of hook "+c.hook, 0, &message{Kind: kindAdvance, Object: c.id}, nil)
-	switch {
-	case err == nil:
-		return m.More, nil
-	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) && !c.h.worker.cfg.KeepOnCancel:
-		c.p.kill(&Error{Code: ErrCancelled, Detail: c.what() + ": " + err.Error(), Err: err}, true)
-		err = c.p.failure
-	}
-	return false, c.h.fail(c.b, c10d.ErrFutureFailed, err)
-}
-
-// Close: see c10d.Chain. If the call is not done it waits for the collectives that
-// are under way, and the future fails then: the bucket is the trainer's again.
-func (ch *chain) Close() {
-	c := ch.c
-	if c.closed.Swap(true) {
-		return
-	}
-	if c.over.Load() {
-		_ = c.p.wire.send(&message{Kind: kindCloseChain, Object: c.id}, nil)
-		return
-	}
-	// The end of its context, or of its time, ends the call and with it this.
-	_, _ = c.p.ask(context.Background(), "giving up a call of hook "+c.hook, 0, &message{Kind: kindCloseChain, Object: c.id}, nil)
-}

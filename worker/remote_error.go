@@ -24,6 +24,16 @@ type remoteDetails struct {
 	Detail, Hint, Stacks string
 }
 
+// localError is a remoteError on the trainer's side: its text, and what errors.Is and errors.As find
+// in it.
+type localError struct {
+	text   string
+	causes []error
+}
+
+func (e *localError) Error() string   { return e.text }
+func (e *localError) Unwrap() []error { return e.causes }
+
 // remote makes err ready to travel; nil stays nil.
 func remote(err error) *remoteError {
 	if err == nil {
@@ -46,7 +56,7 @@ func (r *remoteError) local() error {
 	if r == nil {
 		return nil
 	}
-	plain := &pyhookError{text: r.Text}
+	plain := &localError{text: r.Text}
 	for _, code := range r.Codes {
 		plain.causes = append(plain.causes, code)
 	}
@@ -59,7 +69,7 @@ func (r *remoteError) local() error {
 	e := &c10d.Error{Op: r.Error.Op, Rank: r.Error.Rank, Bucket: r.Error.Bucket, Code: r.Error.Code, Also: r.Error.Also,
 		Detail: r.Error.Detail, Hint: r.Error.Hint, Stacks: r.Error.Stacks, Err: plain}
 	if e.Error() != r.Text { // it was the cause of another
-		return &pyhookError{text: r.Text, causes: []error{e}}
+		return &localError{text: r.Text, causes: []error{e}}
 	}
 	return e
 }

@@ -1,11 +1,9 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"pyhook/c10d"
@@ -34,96 +32,6 @@ func (r Recovery) Ahead() (rank int, differ bool) {
 	counts := r.Completed[0]
 	most := slices.Max(counts)
 	return slices.Index(counts, most), slices.Min(counts) != most
-}
-
-// snapshot is a hook's state after so many steps. Without data it is the state that
-// the hook is made with.
-type snapshot struct {
-	steps int64
-	data  []byte
-}
-
-// keptSnapshots are enough: no rank is more than one ahead.
-const keptSnapshots = 2
-
-// saving is a snapshot that is being made, or was. err is set before done is closed.
-type saving struct {
-	done chan struct{}
-	err  error
-}
-
-// snapshot saves the state between two steps.
-func (h *Hook) snapshot(p *process, steps int64, s *saving) {
-	defer close(s.done)
-	data, err := h.save(context.Background(), p)
-	if err != nil {
-		s.err = err
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.snapshots = append(h.snapshots, snapshot{steps, data})
-	if len(h.snapshots) > keptSnapshots {
-		h.snapshots = h.snapshots[1:]
-	}
-}
-
-// saved waits for a snapshot that is being made. Its error is told once.
-func (h *Hook) saved(ctx context.Context) error {
-	h.mu.Lock()
-	s := h.saving
-	h.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.saving == s {
-		h.saving = nil
-		return s.err
-	}
-	return nil
-}
-
-func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
-	m, err := p.ask(ctx, "saving hook "+h.Name(), 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
-	if err != nil {
-		return nil, h.fail(nil, c10d.ErrState, err)
-	}
-	return m.Bytes, nil
-}
-
-// SaveState writes the hook's state: pyhook.PythonCommHook.SaveState, whose files it
-// shares. With HookConfig.Trusted, as with pyhook.TrustState.
-func (h *Hook) SaveState(w io.Writer) error {
-	data, err := h.save(context.Background(), h.worker.process())
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(data)
-	return err
-}
-
-// LoadState restores what SaveState wrote: pyhook.PythonCommHook.LoadState.
-func (h *Hook) LoadState(r io.Reader) error {
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	return h.restore(context.Background(), h.worker.process(), data, false)
-}
-
-func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {
-	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted, Own: own}
-	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
-		return h.fail(nil, c10d.ErrState, err)
-	}
-	return nil
 }
 
 // Restart ends the worker's process, if it has not ended, and starts another: it
@@ -225,21 +133,6 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 		return nil
 	}
 	return h.restore(ctx, p, data, true)
-}
-
-// commonSnapshot returns the latest that all ranks have, or -1.
-func commonSnapshot(all [][]int64) int64 {
-	latest := int64(-1)
-	for _, candidate := range all[0][1:] {
-		everywhere := true
-		for _, theirs := range all {
-			everywhere = everywhere && slices.Contains(theirs[1:], candidate)
-		}
-		if everywhere {
-			latest = max(latest, candidate)
-		}
-	}
-	return latest
 }
 
 // gather returns what each rank has of some numbers, all as many.

@@ -199,39 +199,3 @@ func (s *server) sendResult(kind kind, id uint64, o *outgoing) {
 	_ = s.wire.send(&o.message, o.region.file)
 	o.region.close()
 }
-
-func (s *server) advance(id uint64) (*message, error) {
-	call := find(s, s.calls, id)
-	if call == nil || call.chain == nil {
-		return nil, fmt.Errorf("call %d has no chain: %w", id, c10d.ErrClosed)
-	}
-	var more bool
-	var err error
-	s.onThreadOf(call.number, func() { more, err = call.chain.Advance(context.Background()) })
-	// Whoever advances looks at the future next.
-	if call.future.IsDone() {
-		s.notify(call)
-	}
-	return &message{More: more}, err
-}
-
-// closeChain gives up the collectives that a call has not issued yet, and waits for
-// those that are under way: then nothing writes to the bucket any more.
-func (s *server) closeChain(id uint64) {
-	call := remove(s, s.calls, id)
-	if call == nil || call.chain == nil {
-		return
-	}
-	defer call.chain.Close()
-	if call.future.IsDone() {
-		return
-	}
-	if chain, ok := call.chain.(c10d.DrainingChain); ok {
-		_ = chain.Drain(context.Background()) // an error ends them, too
-	}
-	call.notified.Do(func() {
-		err := fmt.Errorf("given up before its last collectives: %w", c10d.ErrClosed)
-		call.future.Close()
-		s.sendResult(kindDone, 0, failed(id, err))
-	})
-}

@@ -1,35 +1,13 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 
 	"pyhook/c10d"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 )
-
-func (s *server) state(m *message) (*message, error) {
-	hook := find(s, s.hooks, m.Object)
-	if hook == nil {
-		return nil, fmt.Errorf("hook %d: %w", m.Object, c10d.ErrClosed)
-	}
-	var options []pyhook.StateOption
-	if m.TrustAny {
-		options = append(options, pyhook.TrustState())
-	}
-	if m.Own {
-		options = append(options, pyhook.AnyBuckets())
-	}
-	if m.Kind == kindRestore {
-		return nil, hook.LoadState(bytes.NewReader(m.Bytes), options...)
-	}
-	var w bytes.Buffer
-	err := hook.SaveState(&w, options...)
-	return &message{Bytes: w.Bytes()}, err
-}
 
 // collective issues one of the group's and answers; kindDone follows.
 func (s *server) collective(m *message) {
