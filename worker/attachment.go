@@ -7,8 +7,8 @@ import (
 	"pyhook/tensor"
 )
 
-// attachment is what a Worker keeps of a bucket or a parameter. It goes with its owner, and with the
-// Worker.
+// attachment is what a Worker keeps of a bucket or a parameter. It is closed with its owner, and
+// freed with the Worker.
 type attachment interface {
 	c10d.Attachment
 	free() // closes the shared memory that it made
@@ -39,9 +39,10 @@ func (w *Worker) detach(a attachment) *process {
 	return w.proc
 }
 
-// shareOrStage returns where t lies in memory that p has mapped, and no stage. Where t is in other
-// memory, it returns where the stage lies: shared memory of t's shape, made unless the caller has it
-// already, to which the caller copies t before each use. The caller owns the stage, also on error.
+// shareOrStage returns where t lies in memory that p has mapped, and closes the stage. If t is in
+// other memory, it returns where the stage lies, and makes that if it is nil: shared memory of t's
+// shape, to which the caller copies t before each use. The caller owns the returned stage, also on
+// error.
 func (w *Worker) shareOrStage(ctx context.Context, p *process, t, stage *tensor.Tensor) (*tensorMessage, *tensor.Tensor, error) {
 	m, err := w.share(ctx, p, t)
 	if err != nil {

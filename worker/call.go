@@ -23,7 +23,7 @@ type call struct {
 	start  time.Time
 	limit  time.Duration
 
-	answered chan answer // the answer to the request; room for one
+	answered chan answer // the answer to the request; of capacity 1
 	// done is called once, when the worker is done with a call whose answer was
 	// outcomePending, or has ended; nil: the answer is all.
 	done func(answer)
@@ -84,8 +84,8 @@ func (p *process) drop(c *call) bool {
 	return true
 }
 
-// ask sends a request and waits for its answer. If ctx ends before, the answer is
-// still waited for by whoever watches the time.
+// ask sends a request and waits for its answer. If ctx ends before, the call stays on the list, and
+// supervise kills a process that never answers.
 func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *message, file *os.File) (*message, error) {
 	c := &call{hook: what, bucket: -1, limit: limit}
 	if err := p.open(c); err != nil {
@@ -139,7 +139,7 @@ func (p *process) receive() {
 			p.mu.Lock()
 			c := p.calls[m.ID]
 			if c != nil && c.done == nil {
-				delete(p.calls, m.ID) // also if nobody waits any more
+				delete(p.calls, m.ID) // also if ask has returned
 			}
 			p.mu.Unlock()
 			if c == nil {

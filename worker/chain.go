@@ -48,7 +48,7 @@ func (s *server) advance(id uint64) (*message, error) {
 	var more bool
 	var err error
 	s.onThreadOf(call.number, func() { more, err = call.chain.Advance(context.Background()) })
-	// Whoever advances looks at the future next.
+	// The caller of Advance looks at the future next.
 	if call.future.IsDone() {
 		s.notify(call)
 	}

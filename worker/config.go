@@ -39,7 +39,7 @@ type Config struct {
 	// seconds.
 	FrozenAfter time.Duration
 	// MemoryLimit in bytes of what the worker has in memory for itself, without the
-	// buckets and libraries. More is ErrMemory. It is looked at every 20 ms. 0: none.
+	// buckets and libraries. More is ErrMemory. The trainer reads it every 20 ms. 0: none.
 	MemoryLimit int64
 	// KeepOnCancel: a call whose context has ended goes on, until Timeout. Otherwise
 	// the worker is ended at once, so that nothing writes to the bucket any more.

@@ -6,7 +6,8 @@
 //	func main() {
 //		worker.Main() // a worker is this same program
 //		w, _ := worker.Start(ctx, worker.Config{Timeout: time.Minute})
-//		hook, _ := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd"}, SnapshotEvery: 100})
+//		state := worker.State{Spec: "powersgd"}
+//		hook, _ := w.NewHook("powersgd", worker.HookConfig{State: state, SnapshotEvery: 100})
 //		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook})
 //		for step := 0; step < steps; step++ {
 //			...
@@ -32,6 +33,6 @@
 // there; Go functions and objects of pyhook.Runtime stay behind. What a hook writes
 // to a parameter's data is seen by the trainer only if NewBuffer made that.
 //
-// This package knows processes and shared memory. What a hook is, and what is wrong
-// with its results, package pyhook knows, on the worker's side. Linux only.
+// This package handles processes and shared memory; package pyhook, in the worker, calls the hooks
+// and checks their results. Linux only.
 package worker

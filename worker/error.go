@@ -81,7 +81,7 @@ func (e *Error) Error() string {
 func (e *Error) hint() string {
 	switch {
 	case e.Code == ErrStart:
-		return "the cause is above; `pyhook doctor` tells what Python and torch can do here"
+		return "the cause is above; `pyhook doctor` lists what Python and torch can do here"
 	case e.Code == ErrCrashed && e.Signal == syscall.SIGKILL:
 		return "the kernel kills so when memory runs out: look at its log. Restart it on every rank (worker.NeedsRestart is true on all of them)"
 	case e.Code == ErrHung:

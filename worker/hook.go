@@ -21,8 +21,8 @@ type State struct {
 
 // HookConfig is what a hook is made with, also after a Restart.
 type HookConfig struct {
-	// State is the hook's first argument: a State (or pyhook.StateSpec), the worker's *Group, or a Go value
-	// of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
+	// State is the hook's first argument: a State (or pyhook.StateSpec), the worker's *Group, or a
+	// Go value of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
 	State any
 	// Futures: see pyhook.HookConfig.
 	Futures pyhook.FutureForms
@@ -57,7 +57,7 @@ type Hook struct {
 	reduced   int   // buckets of the step that is under way
 	underway  int   // calls
 	touched   []*rollback
-	// onCollective is called for each; nil: nobody asked. See TraceCollectives.
+	// onCollective is called for each; may be nil. See TraceCollectives.
 	onCollective func(c10d.Collective)
 	snapshots    []snapshot // the last two
 	saving       *saving    // of the last snapshot; nil: none was made
@@ -97,7 +97,7 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 		return nil, err
 	}
 	h.snapshots = []snapshot{{}}
-	if cfg.SnapshotEvery > 0 { // also to tell now if that cannot be done
+	if cfg.SnapshotEvery > 0 { // also so that a state that cannot be saved fails here
 		data, err := h.save(context.Background(), p)
 		if err != nil {
 			h.Close()

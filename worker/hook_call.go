@@ -69,7 +69,8 @@ func (h *Hook) run(ctx context.Context, b *c10d.GradBucket, chained bool) (*c10d
 	return c.promise.Future(), nil, nil
 }
 
-// request sends the call and waits for the answer.
+// request sends the call and waits for the answer. Calls of several goroutines run at once in the
+// worker: two hooks may wait for each other over ranks.
 func (c *hookCall) request(m *runMessage) answer {
 	if err := c.p.post(&message{Kind: kindRun, ID: c.id, Run: m}, nil); err != nil {
 		return answer{outcome: outcomeFailed, err: err}
@@ -115,8 +116,8 @@ func (c *hookCall) endWithContext() {
 	}
 }
 
-// ended is the error of waiting for the future with a context that ended. If that is
-// the call's, the worker is being ended, and tells more.
+// ended is the error of waiting for the future with a context that ended. If it is the call's
+// context, the worker is being ended, and its error says more.
 func (c *hookCall) ended(err error) error {
 	if c.ctx.Err() != nil && !c.h.worker.cfg.KeepOnCancel {
 		<-c.p.dead

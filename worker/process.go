@@ -101,7 +101,7 @@ func (p *process) command(socket *os.File) {
 	p.cmd.Stdout, p.cmd.Stderr = output(), output()
 }
 
-// launch starts the process and what watches it.
+// launch starts the process, and the goroutines that read its messages and supervise it.
 func (p *process) launch() error {
 	started := make(chan error)
 	go func() {
@@ -142,7 +142,7 @@ func (p *process) reap() {
 	p.fail()
 }
 
-// fail, after the end of the process, tells all that wait.
+// fail, after the end of the process, ends all calls with its error.
 func (p *process) fail() {
 	p.mu.Lock()
 	e := p.why
@@ -199,8 +199,8 @@ func (p *process) kill(why *Error, dump bool) {
 	<-p.dead
 }
 
-// stop ends the process orderly: its groups are destroyed, or, after a while, not, and
-// Python comes to its end as python does.
+// stop asks the process to destroy its groups and to end Python, and kills it if that takes too
+// long.
 func (p *process) stop() {
 	p.mu.Lock()
 	if p.why == nil {
@@ -221,15 +221,15 @@ func (p *process) stop() {
 	p.kill(&Error{Code: ErrStopped}, false)
 }
 
-// isEnding says whether Python is at its own end there: threads are waited for, say.
+// isEnding reports whether the worker is ending Python, and waits for its threads for example.
 func (p *process) isEnding() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.gone && p.vitals.ending.Load()
 }
 
-// dumpStacks has faulthandler write the stacks of all threads, which it does from
-// the signal's handler, whoever holds Python's global lock.
+// dumpStacks has faulthandler write the stacks of all threads, from the handler of a signal, which
+// needs no global lock of Python's.
 func (p *process) dumpStacks() {
 	thread := int(p.info.Load())
 	if thread == 0 || p.isStopped() {
@@ -257,7 +257,7 @@ func (p *process) dumpStacks() {
 	}
 }
 
-// isStopped tells a process that SIGSTOP or a debugger stopped.
+// isStopped reports whether SIGSTOP or a debugger stopped the process.
 func (p *process) isStopped() bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {

@@ -24,8 +24,8 @@ type remoteDetails struct {
 	Detail, Hint, Stacks string
 }
 
-// localError is a remoteError on the trainer's side: its text, and what errors.Is and errors.As find
-// in it.
+// localError is a remoteError on the trainer's side: its text, and the causes that errors.Is and
+// errors.As find.
 type localError struct {
 	text   string
 	causes []error
@@ -51,7 +51,7 @@ func remote(err error) *remoteError {
 	return r
 }
 
-// local makes the error that remote was given, as far as errors.Is and errors.As tell it apart.
+// local makes the error that remote was given, for errors.Is and errors.As.
 func (r *remoteError) local() error {
 	if r == nil {
 		return nil

@@ -68,7 +68,7 @@ func (s *server) newBucket(m *bucketMessage) (err error) {
 	return nil
 }
 
-// isBound says whether Python's main thread is for that hook.
+// isBound reports whether Python's main thread is for that hook.
 func (s *server) isBound(hook uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +83,9 @@ func (s *server) unbind(hook uint64) {
 	}
 }
 
-// onThreadOf runs f, which calls Python code of a hook, where that is called.
+// onThreadOf runs f, which calls Python code of a hook: on Python's main thread if that is the
+// hook's, else here. Only one hook has that thread, as with pyhook's BindThread: the calls of two
+// would hold each other up, and one may wait for the other over ranks.
 func (s *server) onThreadOf(hook uint64, f func()) {
 	if !s.isBound(hook) || s.rt.RunOnMain(f) != nil {
 		f()

@@ -14,8 +14,8 @@ import (
 	"pyhook/tensor"
 )
 
-// server is a worker process's side: Python, and what the trainer refers to by
-// numbers.
+// server is the worker process's side: Python, and what the trainer refers to by ids. The trainer
+// counts them; a cgo.Handle is valid in one process only.
 type server struct {
 	wire   *wire
 	vitals *vitals
@@ -166,10 +166,10 @@ func (s *server) start(m *startMessage) (*message, error) {
 	cbridge.ReleaseFaults() // to faulthandler
 	// faulthandler gives the calling thread a stack for signals, where Go has its own.
 	err = onThreadOfItsOwn(func() error {
-		_, err := module.CallValue("watch", int(s.stacks.Fd()), stackSignal)
+		_, err := module.CallValue("write_stacks", int(s.stacks.Fd()), stackSignal)
 		return err
 	})
-	started.Thread = startWatcher()
+	started.Thread = startSignalThread()
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (s *server) start(m *startMessage) (*message, error) {
 func (s *server) join(m *startMessage) (*pyhook.TorchGroup, error) {
 	method := m.InitMethod
 	if m.Size == 1 {
-		method = "" // there is nobody to meet
+		method = "" // there are no other ranks
 	}
 	return s.rt.InitProcessGroup(context.Background(), pyhook.GroupConfig{
 		Backend: m.Backend, InitMethod: method, Rank: m.Rank, Size: m.Size, Timeout: m.Timeout})

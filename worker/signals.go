@@ -10,10 +10,10 @@ package worker
 // typedef struct {
 //   int signal, tid;
 //   sem_t known; // tid is
-// } watcher;
+// } signal_thread;
 //
-// static void *watch(void *arg) {
-//   watcher *w = arg;
+// static void *handle_signals(void *arg) {
+//   signal_thread *w = arg;
 //   sigset_t others;
 //   sigfillset(&others);
 //   sigdelset(&others, w->signal);
@@ -26,13 +26,13 @@ package worker
 //   return NULL;
 // }
 //
-// // start_watcher makes a thread that does nothing but handle a signal; 0: it failed.
-// static int start_watcher(int number) {
-//   static watcher w;
+// // start_signal_thread makes a thread that does nothing but handle a signal; 0: it failed.
+// static int start_signal_thread(int number) {
+//   static signal_thread w;
 //   pthread_t thread;
 //   w.signal = number;
 //   sem_init(&w.known, 0, 0);
-//   if (pthread_create(&thread, NULL, watch, &w) != 0) {
+//   if (pthread_create(&thread, NULL, handle_signals, &w) != 0) {
 //     return 0;
 //   }
 //   pthread_detach(thread);
@@ -57,6 +57,6 @@ const stackSignal = 61
 // goroutines and the exit code 2. faulthandler's handler comes before the default.
 func defaultFatalSignals() { C.default_fatal_signals() }
 
-// startWatcher makes an OS thread that handles stackSignal, and returns its id. Sent to
+// startSignalThread makes an OS thread that handles stackSignal, and returns its id. Sent to
 // a thread that runs a hook, the signal would end a sleep or another wait in it early.
-func startWatcher() int { return int(C.start_watcher(stackSignal)) }
+func startSignalThread() int { return int(C.start_signal_thread(stackSignal)) }

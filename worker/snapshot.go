@@ -43,7 +43,7 @@ func (h *Hook) snapshot(p *process, steps int64, s *saving) {
 	}
 }
 
-// saved waits for a snapshot that is being made. Its error is told once.
+// saved waits for a snapshot that is being made, and returns its error once.
 func (h *Hook) saved(ctx context.Context) error {
 	h.mu.Lock()
 	s := h.saving

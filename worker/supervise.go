@@ -13,8 +13,8 @@ const (
 	superviseEvery = 20 * time.Millisecond
 )
 
-// supervise kills the process when its memory passes the limit, its heartbeat stops, or a call takes
-// too long.
+// supervise kills the process when its memory passes the limit, its heartbeat stops, or a call
+// takes too long.
 func (p *process) supervise() {
 	ticker := time.NewTicker(superviseEvery)
 	defer ticker.Stop()

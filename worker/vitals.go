@@ -9,7 +9,7 @@ import (
 // that holds Python's global lock does not keep the trainer from reading it.
 type vitals struct {
 	heartbeat atomic.Uint64 // the worker counts it up every beatEvery
-	ending    atomic.Bool   // the worker's groups are destroyed, and Python comes to its end
+	ending    atomic.Bool   // the worker has destroyed its groups, and ends Python
 }
 
 const vitalsBytes = 4096

@@ -36,7 +36,7 @@ func newWire(file *os.File) (*wire, error) {
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {
 		conn.Close()
-		return nil, fmt.Errorf("%s is no unix socket", file.Name())
+		return nil, fmt.Errorf("%s is not a unix socket", file.Name())
 	}
 	w := &wire{conn: unixConn}
 	w.encoder, w.decoder = gob.NewEncoder(&w.buffer), gob.NewDecoder(w)
@@ -126,7 +126,7 @@ func (w *wire) close() {
 	w.conn.Close()
 }
 
-// drop closes the descriptors that nobody asked for. By whoever called receive.
+// drop closes the descriptors that file did not hand out. For the goroutine that calls receive.
 func (w *wire) drop() {
 	for _, f := range w.files {
 		f.Close()

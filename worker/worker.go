@@ -18,8 +18,7 @@ import (
 
 var errNoRank = errors.New("Config.Size is 0, and RANK or WORLD_SIZE is not in the environment")
 
-// Worker is a process that runs this rank's hooks, and the place where it is started
-// again. Any goroutine may use it.
+// Worker runs this rank's hooks in a child process that can be restarted. Any goroutine may use it.
 type Worker struct {
 	cfg Config
 
@@ -95,8 +94,8 @@ func (w *Worker) launch(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// groupTimeout is the backend's: longer than the calls', so that it is the trainer
-// who finds them late, and knows where.
+// groupTimeout is the backend's. It is longer than the calls', so that the trainer is the first to
+// find a late call, and names it.
 func (c *Config) groupTimeout() time.Duration { return 2*c.Timeout + time.Minute }
 
 // Info says which Python and torch the worker runs.
@@ -125,8 +124,8 @@ func (w *Worker) process() *process {
 	return w.proc
 }
 
-// Close ends the process, and drops what the Worker remembers. Tensors of NewBuffer
-// stay valid until they are closed. Calls that are under way fail. Idempotent.
+// Close ends the process, and frees what the Worker keeps of buckets and parameters. Tensors of
+// NewBuffer stay valid until they are closed. Calls that are under way fail. Idempotent.
 func (w *Worker) Close() {
 	w.restarting.Lock()
 	defer w.restarting.Unlock()

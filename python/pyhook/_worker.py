@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 
-def watch(descriptor: int, signal: int) -> None:
+def write_stacks(descriptor: int, signal: int) -> None:
     """Have the stacks of all threads written to a descriptor.
 
     That happens when a signal such as SIGSEGV is about to end the process, when
