@@ -1,6 +1,7 @@
 #include "bucket_call.h"
 
 #include "bucket_object.h"
+#include "hot_path.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,9 +81,10 @@ static bool one_unnamed(const pyh_bucket_call *b) {
 // do not affect this result but would leak into the next call. A tensor that requires
 // grad holds a graph, and with a parameter in it the two hold each other by the
 // parameter's grad: it is detached.
-static bool same_metadata(const pyh_bucket_call *b) {
+static bool same_metadata(const pyh_bucket_call *b, const PyObject *value) {
   const pyh_torch_api *t = b->call.torch;
-  if (!is(pyh.PyObject_GetAttr(b->tensor, t->requires_grad), pyh.False)) {
+  if (pyh_look_at_graph(b->call.calls, value == b->tensor) &&
+      !is(pyh.PyObject_GetAttr(b->tensor, t->requires_grad), pyh.False)) {
     is(call1(t->detach, b->tensor), NULL);
     return false;
   }
@@ -92,9 +94,9 @@ static bool same_metadata(const pyh_bucket_call *b) {
 // unchanged: the hook did not give the tensor other memory, or another form of
 // it, in place (resize_, set_, .data=, unsqueeze_, as_strided_, requires_grad_,
 // rename_, .__class__=).
-static bool unchanged(const pyh_invocation *inv) {
+static bool unchanged(const pyh_invocation *inv, const PyObject *value) {
   const pyh_bucket_call *b = (const pyh_bucket_call *)inv;
-  return (b->described ? same_form(b) : same_memory(b)) && same_metadata(b);
+  return (b->described ? same_form(b) : same_memory(b)) && same_metadata(b, value);
 }
 
 static const pyh_call_kind kind = {sizeof(pyh_bucket_call), arguments, unchanged};

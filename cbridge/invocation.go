@@ -97,7 +97,7 @@ func (i *Invocation) Copy() *Invocation {
 func (i *Invocation) AskBy(value *Object) { i.c.value = value.ptr }
 
 // Invoke calls callable(first, ...), with autograd off as in backward(), and stores
-// what came of it in r. It waits for nothing but the callable itself. The error is
+// what came of it in r, a zero Result. It waits for nothing but the callable itself. The error is
 // ErrObjectClosed, or that Python has ended; then nothing was called.
 func (i *Invocation) Invoke(callable, first *Object, r *Result) error {
 	if err := callable.use(); err != nil {
@@ -108,7 +108,11 @@ func (i *Invocation) Invoke(callable, first *Object, r *Result) error {
 		return err
 	}
 	C.pyh_invoke(C.uintptr_t(uintptr(unsafe.Pointer(i.c))), C.uintptr_t(uintptr(unsafe.Pointer(callable.ptr))), C.uintptr_t(uintptr(unsafe.Pointer(first.ptr))))
-	*r = resultOf(&i.c.result)
+	if i.c.result.outcome == C.PYH_SAME { // nothing else is set
+		r.Outcome = Same
+	} else {
+		*r = resultOf(&i.c.result)
+	}
 	first.done()
 	callable.done()
 	return nil

@@ -13,7 +13,7 @@
 // sort_value sorts the value of a future that is done, a new reference; NULL: it
 // failed.
 static void sort_value(PyObject *value, const pyh_invocation *inv, pyh_result *out) {
-  out->changed = inv != NULL && !inv->kind->unchanged(inv);
+  out->changed = inv != NULL && !inv->kind->unchanged(inv, value);
   if (value == NULL) {
     out->outcome = PYH_FAILED;
   } else if (inv != NULL && value == inv->own && !out->changed) {
@@ -113,11 +113,11 @@ void pyh_invoke(uintptr_t invocation, uintptr_t callable, uintptr_t first) {
   if (returned == NULL) {
     out->outcome = PYH_RAISED;
     out->error = pyh_raised();
-    out->changed = !inv->kind->unchanged(inv);
+    out->changed = !inv->kind->unchanged(inv, NULL);
   } else if (!pyh_is_future(t, returned)) {
     out->outcome = PYH_PLAIN;
     out->object = returned;
-    out->changed = !inv->kind->unchanged(inv);
+    out->changed = !inv->kind->unchanged(inv, returned);
   } else {
     sort_future(inv, returned);
     pyh.Py_DecRef(returned);

@@ -40,8 +40,8 @@ typedef struct {
   // they are; -1: exception set.
   int (*arguments)(pyh_invocation *, PyObject **args);
   // Says whether the callable left alone what is kept for the next calls. No
-  // exception is set before or after.
-  bool (*unchanged)(const pyh_invocation *);
+  // exception is set before or after. value: what came of the call; NULL: an error.
+  bool (*unchanged)(const pyh_invocation *, const PyObject *value);
 } pyh_call_kind;
 
 // One place to call from, for one call at a time, in C memory. The objects are

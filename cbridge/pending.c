@@ -116,6 +116,7 @@ static pyh_pending *allocate(const pyh_torch_api *t, PyObject *future, const pyh
   if (inv != NULL) {
     memcpy(p->copy, inv, copied);
     p->invocation = (pyh_invocation *)p->copy;
+    p->invocation->calls = 0; // all is looked at: gloo's threads have autograd on
   }
   p->refs = 2;
   pthread_mutex_init(&p->lock, NULL);

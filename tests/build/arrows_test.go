@@ -1,6 +1,9 @@
 package build
 
 import (
+	"cmp"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -69,4 +72,21 @@ func TestArrows(t *testing.T) {
 			assert.Contains(t, []string{"pyhook", "golang.org/x/sys"}, name)
 		}
 	})
+}
+
+// A header of another package would not be in the key of Go's build cache: objects of the old
+// layout would stay in use.
+func TestArrows_headers(t *testing.T) {
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() && (entry.Name() == "tests" || entry.Name() == ".git" || entry.Name() == "out") {
+			return cmp.Or(err, error(fs.SkipDir))
+		}
+		if !slices.Contains([]string{".go", ".c", ".h"}, filepath.Ext(path)) {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		assert.NotRegexp(t, `#include ".*/|-I\$\{SRCDIR\}/\.\.`, string(text), path)
+		return err
+	})
+	require.NoError(t, err)
 }

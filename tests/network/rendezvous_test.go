@@ -17,7 +17,7 @@ func refused(t *testing.T, r *rank, kind, part string) {
 	require.NoError(t, err)
 	assert.False(t, a.OK)
 	assert.Subset(t, a.Kinds, []string{"ErrGroup", kind}, a.Err)
-	assert.Contains(t, a.Err, "joining: ")
+	assert.Regexp(t, `^joining, rank \d+: `, a.Err)
 	assert.Contains(t, a.Err, part)
 	if kind != "DeadlineExceeded" {
 		assert.Contains(t, a.Err, "hint: ")
