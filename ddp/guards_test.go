@@ -17,7 +17,7 @@ import (
 // guards calls a function of guards.py.
 func guards(t *testing.T, function string, args ...any) {
 	t.Helper()
-	m, err := rt.Import("guards")
+	m, err := rt.Import(t.Context(), "guards")
 	require.NoError(t, err)
 	defer m.Close()
 	_, err = m.CallValue(function, args...)
@@ -193,7 +193,7 @@ func TestALateWriteIsTold(t *testing.T) {
 
 // calls is how often the hook was called for a bucket.
 func calls(t *testing.T, bucket int) any {
-	m, err := rt.Import("guards")
+	m, err := rt.Import(t.Context(), "guards")
 	require.NoError(t, err)
 	defer m.Close()
 	n, err := m.CallValue("calls", bucket)
@@ -202,7 +202,7 @@ func calls(t *testing.T, bucket int) any {
 }
 
 func TestHooksThatAreRightWriteNothingLate(t *testing.T) {
-	refused, err := world.DTypes()
+	refused, err := world.DTypes(t.Context())
 	require.NoError(t, err)
 	for spec, dtype := range map[string]string{"allreduce": "float32", "fp16": "float16", "powersgd": "float32", "hooks:later": "float32", "hooks:odd": "float32"} {
 		if refused[dtype] != "" {
@@ -211,7 +211,7 @@ func TestHooksThatAreRightWriteNothingLate(t *testing.T) {
 		t.Run(spec, func(t *testing.T) {
 			var state any
 			if spec == "powersgd" {
-				made, err := rt.NewState(spec, map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
+				made, err := rt.NewState(t.Context(), spec, map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
 				require.NoError(t, err)
 				defer made.Close()
 				state = made

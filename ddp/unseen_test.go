@@ -16,7 +16,7 @@ import (
 // pythonList is a state that a hook may append to.
 func pythonList(t *testing.T) *pyhook.Object {
 	t.Helper()
-	builtins, err := rt.Import("builtins")
+	builtins, err := rt.Import(t.Context(), "builtins")
 	require.NoError(t, err)
 	defer builtins.Close()
 	list, err := builtins.Call("list")

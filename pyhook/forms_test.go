@@ -37,7 +37,7 @@ func TestAHookThatAsksGetsNCCLsFormsOfFutures(t *testing.T) {
 		assert.Equal(t, int64(12), (<-seen).Bytes)
 		require.NoError(t, h.TraceCollectives(nil))
 	})
-	_, err := rt.NewHook("forms:nccl_mean", HookConfig{Futures: "gloo"})
+	_, err := rt.NewHook(t.Context(), "forms:nccl_mean", HookConfig{Futures: "gloo"})
 	require.ErrorIs(t, err, c10d.ErrBadArguments)
 	assert.ErrorContains(t, err, `HookConfig.Futures is "gloo"`)
 }

@@ -176,7 +176,7 @@ func tensorIn(r c10d.Result) *tensor.Tensor { return r.(c10d.TensorResult).Tenso
 // load makes a hook and closes it with the test.
 func load(t *testing.T, spec string, cfg HookConfig) *PythonCommHook {
 	t.Helper()
-	h, err := rt.NewHook(spec, cfg)
+	h, err := rt.NewHook(t.Context(), spec, cfg)
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h
@@ -192,7 +192,7 @@ func python(t *testing.T, name string, args ...any) any {
 
 func callPython(name string, args ...any) (any, error) {
 	module, function, _ := strings.Cut(name, ".")
-	m, err := rt.Import(module)
+	m, err := rt.Import(context.Background(), module)
 	if err != nil {
 		return nil, err
 	}

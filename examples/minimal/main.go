@@ -23,7 +23,7 @@ func main() {
 	rt := must(pyhook.Start(ctx, pyhook.Config{}))
 	defer rt.Close()
 	group := must(rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"}))
-	hook := must(rt.NewHook("fp16", pyhook.HookConfig{})) // or "my_hooks.py:my_hook"
+	hook := must(rt.NewHook(ctx, "fp16", pyhook.HookConfig{})) // or "my_hooks.py:my_hook"
 	defer hook.Close()
 
 	params := []*c10d.Parameter{{Name: "w", Shape: []int64{2, 3}, DType: tensor.Float32}}

@@ -64,13 +64,13 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 	if err := r.makeParameters(); err != nil {
 		return nil, err
 	}
-	hook, closeHook, err := cfg.Hook.Make(rt, r.group, r.params)
+	hook, closeHook, err := cfg.Hook.Make(ctx, rt, r.group, r.params)
 	if err != nil {
 		return nil, err
 	}
 	defer closeHook()
 	r.hook = hook
-	if err := r.restoreHook(); err != nil {
+	if err := r.restoreHook(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.makeReducer(ctx); err != nil {
