@@ -52,7 +52,7 @@ func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 		"guards:raises": c10d.ErrRaised, "guards:raises_after_a_collective": c10d.ErrRaised, "guards:fails_later": c10d.ErrFutureFailed,
 		"guards:is_short": c10d.ErrShort, "guards:never_ends": context.DeadlineExceeded,
 	} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 			t.Run(spec+" "+order.String(), func(t *testing.T) {
 				r := guarded(t, spec, ddp.Options{Rollback: true, Order: order})
 				var addresses []any
@@ -158,7 +158,7 @@ func isLate(t *testing.T, err error, bucket int) {
 }
 
 func TestALateWriteIsTold(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 		t.Run(order.String(), func(t *testing.T) {
 			r := guarded(t, "guards:is_good", ddp.Options{LateWrites: true, Order: order})
 			guards(t, "be_bad", false)

@@ -23,7 +23,7 @@ func TestReducer_HasTheParametersThatTheStateWasMadeWith(t *testing.T) {
 		h, err := rt.NewHook(t.Context(), "hooks:known", pyhook.HookConfig{State: pyhook.StateSpec{Spec: "hooks:Known"}, Parameters: params})
 		require.NoError(t, err)
 		defer h.Close()
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats, Order: ddp.Serial})
+		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats, Order: ddp.OrderSerial})
 		require.NoError(t, err)
 		defer r.Close()
 		for range 3 {

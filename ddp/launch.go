@@ -92,7 +92,7 @@ func (r *Reducer) launch() {
 }
 
 // launchStep calls the hooks, in bucket order, as buckets become ready, and in
-// Serial and Ordered also runs their callbacks.
+// OrderSerial and OrderOrdered also runs their callbacks.
 func (r *Reducer) launchStep(s *step) {
 	var chains chains
 	defer r.abandon(s, &chains)
@@ -114,7 +114,7 @@ func (r *Reducer) launchStep(s *step) {
 		if chain != nil {
 			chains = append(chains, bucketChain{next, chain})
 		}
-		if ok && r.order == Serial {
+		if ok && r.order == OrderSerial {
 			ok = r.drain(s, &chains)
 		}
 		if !ok {
@@ -171,7 +171,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 			return v, nil
 		})
 	}
-	if r.order == Serial && chain == nil {
+	if r.order == OrderSerial && chain == nil {
 		res.value, res.err = r.thread.Wait(s.ctx, res.timed)
 	}
 	return res, chain

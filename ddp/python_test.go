@@ -80,7 +80,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 		require.NoError(t, err)
 		defer closeParameters(params)
 		defer r.Close()
-		assert.Equal(t, ddp.Serial, r.Order())
+		assert.Equal(t, ddp.OrderSerial, r.Order())
 		for range 5 {
 			// Matrices of rank 1, which PowerSGD keeps.
 			for i := range params {
@@ -130,7 +130,7 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 	for spec, kind := range map[string]error{"hooks:raises_once": c10d.ErrRaised, "hooks:fails_once": c10d.ErrFutureFailed,
 		"hooks:short_once": c10d.ErrShort, "hooks:none_once": c10d.ErrNoneResult} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 			t.Run(spec, func(t *testing.T) {
 				seen, err := rt.Import(t.Context(), "builtins")
 				require.NoError(t, err)

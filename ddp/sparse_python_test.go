@@ -20,7 +20,7 @@ func TestPythonHooksReduceSparseGradients(t *testing.T) {
 		"allreduce": "1:4,40 5:3,30 ", "sparse_hooks:average": "1:4,40 5:3,30 ", "noop": "1:4,40 5:3,30 ", "sparse_hooks:gives_double": "1:8,80 5:6,60 ",
 		"sparse_hooks:by_thread": "1:8,80 5:6,60 ", "sparse_hooks:in_place": "1:8,80 5:6,60 ",
 	} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 			t.Run(spec+" "+order.String(), func(t *testing.T) {
 				noLeaks(t, func() {
 					h, err := rt.NewHook(t.Context(), spec, pyhook.HookConfig{})

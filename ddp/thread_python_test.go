@@ -27,7 +27,7 @@ func boundHook(t *testing.T, hook, state string) *pyhook.PythonCommHook {
 // sqlite3, asyncio and threading.local at import and in the state, in calls and in
 // callbacks, on gloo.
 func TestWhatBelongsToAThreadWorksInAReducersHooks(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
+	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered} {
 		t.Run(order.String(), func(t *testing.T) {
 			h := boundHook(t, "hook", "State")
 			params := scalars(4)
@@ -50,7 +50,7 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 		h := boundHook(t, "where", "new_list")
 		params := scalars(3)
 		t.Cleanup(func() { closeParameters(params) })
-		r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: ddp.Ordered})
+		r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: ddp.OrderOrdered})
 		hooks = append(hooks, h)
 		for range 2 { // one after another: the group is one
 			setAll(t, r, len(params))
@@ -141,7 +141,7 @@ func BenchmarkThread(b *testing.B) {
 			b.Run(spec+"/"+name, func(b *testing.B) {
 				params := scalars(8)
 				defer closeParameters(params)
-				r := must(ddp.NewReducer(context.Background(), params, ddp.Options{Group: world, Hook: hook, BucketCapMB: tiny, Order: ddp.Ordered}))
+				r := must(ddp.NewReducer(context.Background(), params, ddp.Options{Group: world, Hook: hook, BucketCapMB: tiny, Order: ddp.OrderOrdered}))
 				defer r.Close()
 				for b.Loop() {
 					for i := range params {

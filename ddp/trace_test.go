@@ -36,7 +36,7 @@ func nest(t *testing.T, spans []timeline.Span) {
 
 // A bucket's parts follow each other, in each step.
 func TestTimelineHasEachBucketsParts(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		t.Run(order.String(), func(t *testing.T) {
 			record := ddp.NewTimeline(0)
 			group := memoryGroups(1)[0]

@@ -28,7 +28,7 @@ type HookConfig struct {
 	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
 	// and hooks that are made here and take parameters: see Runtime.Parameters.
 	Parameters []*c10d.Parameter
-	// Futures: NCCL for a hook that indexes futures as NCCL gives them.
+	// Futures: FutureFormsNCCL for a hook that indexes futures as NCCL gives them.
 	Futures FutureForms
 }
 
@@ -228,7 +228,10 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 	call := python.invocation
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
-		call = call.Copy()
+		var err error
+		if call, err = call.Copy(); err != nil {
+			return err
+		}
 	}
 	w.enter(call)
 	err := call.Invoke(callable, h.state, result)

@@ -170,6 +170,14 @@ func run(t *testing.T, h c10d.CommHook, b *c10d.GradBucket) ([]float32, error) {
 	return values(t, result), nil
 }
 
+// resultObject is the Python object of a result that is Python's.
+func resultObject(r c10d.Result) *Object {
+	if r, ok := r.(*pythonResult); ok {
+		return r.object
+	}
+	return nil
+}
+
 // tensorIn is the tensor of a result that is one of Go's.
 func tensorIn(r c10d.Result) *tensor.Tensor { return r.(c10d.TensorResult).Tensor }
 

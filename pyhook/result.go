@@ -2,8 +2,6 @@ package pyhook
 
 import (
 	"sync/atomic"
-
-	"pyhook/c10d"
 )
 
 // pythonResult is the c10d.Result of a Python hook, or the value of any torch future: the Python
@@ -21,13 +19,4 @@ func (r *pythonResult) Release() {
 		r.object.Close()
 		r.python.release()
 	}
-}
-
-// ResultObject returns the Python object that a Python hook's future completed with, or nil where
-// that was the bucket's own buffer. It is valid until the future is closed.
-func ResultObject(r c10d.Result) *Object {
-	if r, ok := r.(*pythonResult); ok {
-		return r.object
-	}
-	return nil
 }

@@ -14,10 +14,7 @@ import (
 // StateOption changes how a state is saved or loaded.
 type StateOption func(*stateOptions)
 
-type stateOptions struct {
-	trusted, anyRank, anyBuckets bool
-	device                       string
-}
+type stateOptions struct{ trusted, anyRank, anyBuckets bool }
 
 // TrustState lets SaveState pickle what it could not write otherwise, and
 // LoadState read that. Loading a pickle can run any program: trust only files
@@ -31,10 +28,6 @@ func AnyRank() StateOption { return func(o *stateOptions) { o.anyRank = true } }
 // AnyBuckets lets the hook be called with other buckets than its state was saved with. Only for
 // a state that does not depend on them.
 func AnyBuckets() StateOption { return func(o *stateOptions) { o.anyBuckets = true } }
-
-// StateDevice puts the state's tensors on a device ("cpu", "cuda:1"); without
-// it they go where they were.
-func StateDevice(name string) StateOption { return func(o *stateOptions) { o.device = name } }
 
 func stateOptionsOf(opts []StateOption) stateOptions {
 	var o stateOptions
@@ -116,7 +109,7 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 	defer bridge.Close()
 	var buckets any
 	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
-		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device)
+		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank)
 		return err
 	})
 	if err != nil {

@@ -129,7 +129,7 @@ func TestAHookMayAskForNCCLsFormsOfFuturesAlsoAfterARestart(t *testing.T) {
 	b := bucket(t, w, 3, 4)
 	_, err := reduce(soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
 	require.ErrorIs(t, err, c10d.ErrShort, "gloo's form")
-	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.NCCL})
+	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.FutureFormsNCCL})
 	for range 2 {
 		got, err := reduce(soon(t), h, b)
 		require.NoError(t, err)

@@ -226,7 +226,7 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The trainer may run it outside chains (ddp.Overlapped).
+	// The trainer may run it outside chains (ddp.OrderOverlapped).
 	if err := hook.CheckCollectives(); err != nil {
 		hook.Close()
 		return nil, err

@@ -124,7 +124,7 @@ func (p *phase) steps(ctx context.Context) error {
 func (p *phase) oneStep(ctx context.Context, step int) error {
 	p.step, p.layout = step, p.reducer.Buckets()
 	p.record.Calls = append(p.record.Calls, make([]callRecord, len(p.model.buckets)))
-	p.calls.inTurn = p.reducer.Order() == ddp.Serial || len(p.layout) == 1
+	p.calls.inTurn = p.reducer.Order() == ddp.OrderSerial || len(p.layout) == 1
 	p.calls.next(step)
 	if err := p.fill(step); err != nil {
 		return err

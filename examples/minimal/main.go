@@ -36,7 +36,7 @@ func main() {
 	}
 	check(reducer.Ready(0)) // the hook starts here, on a goroutine of the reducer
 	must(reducer.Wait(ctx))
-	fmt.Printf("rank %d of %d: mean gradient %v\n", world.Rank, world.WorldSize, grad)
+	fmt.Printf("rank %d of %d: mean gradient %v\n", world.Rank, world.Size, grad)
 	check(group.Barrier(ctx)) // rank 0 serves the store: it leaves last
 }
 

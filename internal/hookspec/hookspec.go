@@ -21,7 +21,7 @@ type Spec struct {
 	Hook      string   // pyhook.LoadHook's spec, or "go:allreduce", "go:fp16"
 	State     string   // pyhook.NewState's spec; empty: see Make
 	StateArgs []string // key=JSON
-	// NCCLFutures: the hook gets NCCL's forms of futures (pyhook.NCCL).
+	// NCCLFutures: the hook gets NCCL's forms of futures (pyhook.FutureFormsNCCL).
 	NCCLFutures bool `json:",omitempty"`
 }
 
@@ -119,9 +119,9 @@ func (s Spec) WithDefaults() Spec {
 // Futures is pyhook.HookConfig's.
 func (s Spec) Futures() pyhook.FutureForms {
 	if s.NCCLFutures {
-		return pyhook.NCCL
+		return pyhook.FutureFormsNCCL
 	}
-	return pyhook.BackendForms
+	return pyhook.FutureFormsBackend
 }
 
 // Make makes the hook and its state; close drops both. A stateless hook gets

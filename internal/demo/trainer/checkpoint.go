@@ -22,7 +22,7 @@ type meta struct {
 }
 
 func (r *run) meta() meta {
-	return meta{r.cfg.Seed, r.cfg.Batch, r.cfg.Hook.Hook, r.world.WorldSize, r.cfg.BucketCapMB}
+	return meta{r.cfg.Seed, r.cfg.Batch, r.cfg.Hook.Hook, r.world.Size, r.cfg.BucketCapMB}
 }
 
 // A hook's state differs from rank to rank, so each rank has a file of its own.
