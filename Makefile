@@ -16,7 +16,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kubernetes matrix test-deep soak lint test-go test-py test-race test-cgocheck test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
+.PHONY: help build demo test test-kubernetes matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,13 +30,13 @@ demo: ## set up, build and run the demo; its files go to out/demo
 	@$(MAKE) --no-print-directory build
 	@$(with_python) set -x && bin/pyhook demo --out out/demo
 
-test: ## set up and run every check: formats, linters, Python and Go tests, race, cgocheck, ASan
+test: ## set up and run every check: formats, linters, Python and Go tests, race and cgocheck, ASan
 	@scripts/test.sh all
 
 lint: ## formats, go vet, staticcheck, ruff, mypy, words of names, spelling
 	@scripts/test.sh lint
 
-test-deep: ## race, cgocheck, ASan, valgrind, debug-GC, a soak and all fuzz targets; FUZZTIME=10m MINUTES=5
+test-deep: ## race and cgocheck, ASan, valgrind, debug-GC, a soak and all fuzz targets; FUZZTIME=10m MINUTES=5
 	@FUZZTIME='$(FUZZTIME)' MINUTES='$(MINUTES)' scripts/test.sh deep
 
 soak: ## hooks of every kind for MINUTES=5, and whether memory or anything else grows
@@ -49,11 +49,8 @@ test-go: ## Go tests, plain (the quickest)
 test-py: ## Python tests
 	@scripts/test.sh pytest
 
-test-race: ## Go tests under the race detector
+test-race: ## Go tests under the race detector, with each pointer between Go and C checked
 	@scripts/test.sh race
-
-test-cgocheck: ## Go tests with each pointer between Go and C checked
-	@scripts/test.sh cgocheck
 
 test-asan: ## tests of the C code under AddressSanitizer
 	@scripts/test.sh asan

@@ -5,22 +5,14 @@ import (
 	"errors"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
-
-// soon is a context for what must not take long.
-func soon(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // floats makes a tensor and closes it with the test.
 func floats(t *testing.T, values ...float32) *tensor.Tensor {
@@ -49,7 +41,7 @@ func TestAFutureIsDoneOnce(t *testing.T) {
 	complete(nil, errors.New("too late"))
 	<-future.Done()
 	for range 2 {
-		value, err := future.Wait(soon(t))
+		value, err := future.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Same(t, x, tensorIn(value))
 	}
@@ -76,14 +68,14 @@ func TestThenChainsPassValuesAndErrors(t *testing.T) {
 		if !early {
 			complete(resultOf(x), nil)
 		}
-		value, err := last.Wait(soon(t))
+		value, err := last.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Same(t, y, tensorIn(value))
 	}
 	boom := errors.New("boom")
 	reached := false
 	failing := c10d.CompletedFuture(resultOf(x), nil).Then(func(c10d.Result) (c10d.Result, error) { return nil, boom })
-	_, err := failing.Then(func(v c10d.Result) (c10d.Result, error) { reached = true; return v, nil }).Wait(soon(t))
+	_, err := failing.Then(func(v c10d.Result) (c10d.Result, error) { reached = true; return v, nil }).Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, boom)
 	assert.False(t, reached, "an error passes by")
 }
@@ -116,10 +108,10 @@ func (slices) Release() {}
 
 func TestThenTakesValuesThatCannotBeCompared(t *testing.T) {
 	same := func(r c10d.Result) (c10d.Result, error) { return r, nil }
-	result, err := c10d.CompletedFuture[c10d.Result](slices{[]float32{1}}, nil).Then(same).Wait(soon(t))
+	result, err := c10d.CompletedFuture[c10d.Result](slices{[]float32{1}}, nil).Then(same).Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, slices{[]float32{1}}, result)
-	rows, err := c10d.CompletedFuture([]int{1, 2}, nil).Then(func(v []int) ([]int, error) { return v[:1], nil }).Wait(soon(t))
+	rows, err := c10d.CompletedFuture([]int{1, 2}, nil).Then(func(v []int) ([]int, error) { return v[:1], nil }).Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, []int{1}, rows)
 }

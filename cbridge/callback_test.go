@@ -35,7 +35,7 @@ func sum(args []*Object) (any, error) {
 
 func TestPythonCallsAGoFunction(t *testing.T) {
 	m := module(t, "def apply(f, *args): return [f(*args), f.__name__, callable(f)]\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f := goFunc(t, sum)
 		defer f.Close()
 		assert.Equal(t, []any{int64(6), "go_func", true}, call(t, m, "apply", f, 1, 2, 3))
@@ -53,7 +53,7 @@ func TestPythonThreadsCallAGoFunctionAtOnce(t *testing.T) {
 		"    ts = [threading.Thread(target=work, args=(i,)) for i in range(threads)]\n"+
 		"    [t.start() for t in ts]; [t.join() for t in ts]\n"+
 		"    return sum(out)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		states := ThreadStates()
 		f := goFunc(t, func(args []*Object) (any, error) {
 			helper, err := python.Import("math") // and back into Python from there
@@ -71,14 +71,14 @@ func TestPythonThreadsCallAGoFunctionAtOnce(t *testing.T) {
 
 func TestManyGoroutinesAndPythonCallEachOther(t *testing.T) {
 	m := module(t, "def apply(f, n): return f(n) + 1\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		var calls atomic.Int64
 		f := goFunc(t, func(args []*Object) (any, error) { calls.Add(1); return sum(args) })
 		defer f.Close()
 		var group sync.WaitGroup
 		for i := range 8 {
 			group.Go(func() {
-				for range manyCalls / 50 {
+				for range often(200) {
 					v, err := m.CallValue("apply", f, i)
 					assert.NoError(t, err)
 					assert.Equal(t, int64(i+1), v)
@@ -86,7 +86,7 @@ func TestManyGoroutinesAndPythonCallEachOther(t *testing.T) {
 			})
 		}
 		group.Wait()
-		assert.Equal(t, int64(8*(manyCalls/50)), calls.Load())
+		assert.Equal(t, int64(8*often(200)), calls.Load())
 	})
 }
 
@@ -118,7 +118,7 @@ func TestAFailingGoFunctionRaisesRuntimeErrorInPython(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t, func() {
+			leaks.Check(t, func() {
 				f := goFunc(t, c.fn)
 				defer f.Close()
 				got := call(t, m, "attempt", f)
@@ -138,7 +138,7 @@ func TestAGoFunctionTakesNoKeywordArguments(t *testing.T) {
 }
 
 func TestArgumentsAreClosedWhenTheFunctionReturns(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		var kept *Object
 		f := goFunc(t, func(args []*Object) (any, error) { kept = args[0]; return args[0], nil })
 		defer f.Close()
@@ -167,7 +167,7 @@ func TestAGoFunctionLivesAsLongAsPythonHoldsIt(t *testing.T) {
 
 func TestCallsNestThroughBothLanguages(t *testing.T) {
 	m := module(t, "def down(f, n): return f(n - 1) + 1 if n else 0\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		var f *Object
 		f = goFunc(t, func(args []*Object) (any, error) { return m.CallValue("down", f, args[0]) })
 		defer f.Close()
@@ -177,7 +177,7 @@ func TestCallsNestThroughBothLanguages(t *testing.T) {
 
 func TestEndlessNestingThroughBothLanguagesIsAnError(t *testing.T) {
 	m := module(t, "def down(f): return f()\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		var f *Object
 		depth := 0
 		f = goFunc(t, func([]*Object) (any, error) {

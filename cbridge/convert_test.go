@@ -43,7 +43,7 @@ func TestGoValuesComeBackFromPythonAsTheyWent(t *testing.T) {
 	}
 	for name, v := range values {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t, func() {
+			leaks.Check(t, func() {
 				o, err := Convert(v.in)
 				require.NoError(t, err)
 				defer o.Close()
@@ -79,7 +79,7 @@ func TestPythonValuesBecomeGoValues(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t, func() { assert.Equal(t, c.want, value(t, c.expression)) })
+			leaks.Check(t, func() { assert.Equal(t, c.want, value(t, c.expression)) })
 		})
 	}
 }
@@ -111,7 +111,7 @@ func TestGoValuesWithoutAPythonFormAreRefused(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t, func() {
+			leaks.Check(t, func() {
 				_, err := Convert(c.value)
 				require.Error(t, err)
 				assert.Contains(t, err.Error(), c.why)
@@ -139,7 +139,7 @@ func TestPythonValuesWithoutAGoFormAreRefused(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t, func() {
+			leaks.Check(t, func() {
 				o := eval(t, c.expression)
 				defer o.Close()
 				_, err := o.Value()
@@ -157,7 +157,7 @@ func TestADictWhoseItemsAreNoPairsIsAnErrorNotACrash(t *testing.T) {
 	m := module(t, "class Odd(dict):\n    def items(self): return [1, 2]\n"+
 		"class Rude(dict):\n    def items(self): raise OSError('rude')\n")
 	for _, class := range []string{"Odd", "Rude"} {
-		noLeaks(t, func() {
+		leaks.Check(t, func() {
 			_, err := m.CallValue(class)
 			var raised *PythonError
 			require.ErrorAs(t, err, &raised)
@@ -171,7 +171,7 @@ func TestDeepValuesMakeTheWayBack(t *testing.T) {
 		list, dict = []any{list}, map[any]any{"k": dict}
 	}
 	for _, v := range []any{list, dict} {
-		noLeaks(t, func() { assert.Equal(t, v, roundTrip(t, v)) })
+		leaks.Check(t, func() { assert.Equal(t, v, roundTrip(t, v)) })
 	}
 }
 
@@ -187,7 +187,7 @@ func init() {
 }
 
 func TestHandlesAndConvertedTypesGoInsideContainers(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		o := eval(t, "{1, 2}")
 		defer o.Close()
 		m := module(t, "def same(a, b): return a['h'][0] is b and a['l'] == [b, 7, {7: b}]\n")
@@ -228,7 +228,7 @@ func TestAMapsKeysArriveInOrder(t *testing.T) {
 
 func TestATupleIsATupleInPython(t *testing.T) {
 	m := module(t, "def text(x): return repr(x)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		assert.Equal(t, "((1, ['a']), (), [(2,)])", call(t, m, "text", Tuple{Tuple{1, []any{"a"}}, Tuple{}, []Tuple{{2}}}))
 	})
 }

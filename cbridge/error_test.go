@@ -35,7 +35,7 @@ func TestARaisedExceptionTellsTypeAndMessage(t *testing.T) {
 	}
 	for name, want := range cases {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t, func() { assert.EqualError(t, fault(t, name), want) })
+			leaks.Check(t, func() { assert.EqualError(t, fault(t, name), want) })
 		})
 	}
 	assert.Equal(t, int64(2), value(t, "1 + 1"), "Python lives on")
@@ -64,7 +64,7 @@ func TestErrorsIsIsWhatExceptIsInPython(t *testing.T) {
 
 func TestTheChainOfCausesIsUnwrapped(t *testing.T) {
 	for _, name := range []string{"chained", "in_context"} {
-		noLeaks(t, func() {
+		leaks.Check(t, func() {
 			err := fault(t, name)
 			assert.Equal(t, "outer", err.Message)
 			require.NotNil(t, err.Cause)
@@ -132,7 +132,7 @@ func TestEndlessRecursionIsAnErrorNotACrash(t *testing.T) {
 }
 
 func TestSyntaxAndImportErrorsAreTold(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		_, err := python.Module("broken", "def f(:\n")
 		require.ErrorIs(t, err, Exception("SyntaxError"))
 		assert.Contains(t, err.Error(), "<broken>, line 1")

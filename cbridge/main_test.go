@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/internal/ctest"
+	"pyhook/internal/testutil"
 )
 
 // python is the one interpreter of this test process.
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if name != "" {
-		children[name](require.New(childT{}))
+		children[name](require.New(testutil.Child{}))
 		os.Exit(0)
 	}
 	flag.Parse()
@@ -53,12 +53,6 @@ func TestMain(m *testing.M) {
 	fmt.Printf("Python %s from %s (%s)\n", python.Version, python.Library, python.Python.Source)
 	os.Exit(m.Run())
 }
-
-// childT ends the child process at the first failure.
-type childT struct{}
-
-func (childT) Errorf(format string, args ...any) { fmt.Printf(format, args...) }
-func (childT) FailNow()                          { os.Exit(1) }
 
 // runChild runs a case in a process of its own, with this process's Python
 // unless env says otherwise, and returns what it wrote to its stdout.
@@ -125,19 +119,16 @@ func call(t *testing.T, o *Object, name string, args ...any) any {
 	return v
 }
 
-// noLeaks asserts that f leaves no handle, Go function or deferred work open.
-func noLeaks(t *testing.T, f func()) {
-	t.Helper()
-	objects, funcs := LiveObjects(), LiveFuncs()
-	f()
-	assert.Eventually(t, func() bool {
-		runtime.GC()
-		_ = Attached(func() {}) // an enter does the deferred work
-		return LiveObjects() == objects && LiveFuncs() == funcs
-	}, 10*time.Second, 10*time.Millisecond, "handles or Go functions left open")
-	assert.Equal(t, objects, LiveObjects())
-	assert.Equal(t, funcs, LiveFuncs())
-}
+// handles are what must come back to its start.
+type handles struct{ Objects, Funcs int64 }
+
+var leaks = testutil.Leaks[handles]{Collect: runtime.GC, Counts: func() handles {
+	_ = Attached(func() {}) // an enter does the deferred work
+	return handles{LiveObjects(), LiveFuncs()}
+}}
+
+// often is how often a test calls that looks for slow leaks and races.
+func often(n int) int { return testutil.Scale{Debug: 200}.Of(n) }
 
 // bridge gives the tests' C code functions of this package.
 func bridge() *ctest.Bridge { return ctest.NewBridge(functions()) }

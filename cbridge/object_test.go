@@ -12,10 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/internal/ctest"
+	"pyhook/internal/testutil"
 )
 
 func TestCloseMayBeCalledAgain(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		before := LiveObjects()
 		o := eval(t, "object()")
 		assert.Equal(t, before+1, LiveObjects())
@@ -27,7 +28,7 @@ func TestCloseMayBeCalledAgain(t *testing.T) {
 }
 
 func TestEveryUseAfterCloseIsAnError(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		o := eval(t, "object()")
 		o.Close()
 		other := eval(t, "[]")
@@ -58,7 +59,7 @@ func TestEveryUseAfterCloseIsAnError(t *testing.T) {
 }
 
 func TestCloseWaitsForNobodyAndHarmsNobodyInside(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		o := eval(t, "list(range(100))")
 		var group sync.WaitGroup
 		for range 8 {
@@ -93,14 +94,14 @@ func TestAForgottenObjectIsCollected(t *testing.T) {
 	m := module(t, "import weakref\nclass C: pass\nrefs = []\n"+
 		"def make():\n    c = C()\n    refs.append(weakref.ref(c))\n    return c\n"+
 		"def alive(): return sum(r() is not None for r in refs)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		for range 10 {
 			forget(t, m)
 		}
-		assert.Eventually(t, func() bool {
+		testutil.Eventually(t, func() bool {
 			runtime.GC()
 			return call(t, m, "alive") == int64(0)
-		}, 10*time.Second, 5*time.Millisecond)
+		})
 	})
 }
 
@@ -110,7 +111,7 @@ func TestManyCallsLeaveTheReferenceCountAsItWas(t *testing.T) {
 		"    return [sys.getrefcount(x) for x in (probe, fault, take, None.__class__)]\n"+
 		"def take(x, *, k=None): return x\n"+
 		"def fail(x): raise fault.with_traceback(None)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		probe, err := m.Attr("probe")
 		require.NoError(t, err)
 		defer probe.Close()
@@ -118,7 +119,7 @@ func TestManyCallsLeaveTheReferenceCountAsItWas(t *testing.T) {
 		take, err := m.Attr("take")
 		require.NoError(t, err)
 		defer take.Close()
-		for range manyCalls {
+		for range often(10_000) {
 			result, err := take.Invoke([]any{probe}, map[string]any{"k": []any{probe, 1, "s"}})
 			require.NoError(t, err)
 			require.True(t, result.Same(probe))
@@ -126,7 +127,7 @@ func TestManyCallsLeaveTheReferenceCountAsItWas(t *testing.T) {
 			_, err = take.Invoke([]any{probe, make(chan int)}, nil) // refused half way
 			require.Error(t, err)
 		}
-		for range manyCalls / 20 {
+		for range often(500) {
 			_, err := m.CallValue("fail", probe)
 			require.ErrorIs(t, err, Exception("KeyError"))
 		}
@@ -137,7 +138,7 @@ func TestManyCallsLeaveTheReferenceCountAsItWas(t *testing.T) {
 }
 
 func TestSameIsNoneStrAndRepr(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		a, none := eval(t, "'été'"), eval(t, "None")
 		defer a.Close()
 		defer none.Close()
@@ -157,7 +158,7 @@ func TestSameIsNoneStrAndRepr(t *testing.T) {
 		assert.Equal(t, "'été'", s)
 	})
 	m := module(t, "class Rude:\n    def __repr__(self): raise OSError('no')\n    def __str__(self): return 5\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		o, err := m.Call("Rude")
 		require.NoError(t, err)
 		defer o.Close()
@@ -170,7 +171,7 @@ func TestSameIsNoneStrAndRepr(t *testing.T) {
 
 func TestAttributesAreReadSetAndMissed(t *testing.T) {
 	m := module(t, "class C: __slots__ = ('a',)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		o, err := m.Call("C")
 		require.NoError(t, err)
 		defer o.Close()
@@ -190,7 +191,7 @@ func TestAttributesAreReadSetAndMissed(t *testing.T) {
 
 func TestKeywordArgumentsArriveByName(t *testing.T) {
 	m := module(t, "def f(a, b=2, *, c): return [a, b, c]\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f, err := m.Attr("f")
 		require.NoError(t, err)
 		defer f.Close()
@@ -212,7 +213,7 @@ func TestKeywordArgumentsArriveByName(t *testing.T) {
 }
 
 func TestTakeErrorTakesAnExceptionOver(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		err := TakeError(eval(t, "OSError('from C')"))
 		require.ErrorIs(t, err, Exception("OSError"))
 		assert.EqualError(t, err, "OSError: from C")
@@ -220,7 +221,7 @@ func TestTakeErrorTakesAnExceptionOver(t *testing.T) {
 }
 
 func TestACloneIsClosedOnItsOwn(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		o := eval(t, "[1]")
 		clone, err := o.Clone()
 		require.NoError(t, err)
@@ -237,7 +238,7 @@ func TestACloneIsClosedOnItsOwn(t *testing.T) {
 
 func TestBuildAndCheckTakeWhatCCodeReturned(t *testing.T) {
 	ctest.Init()
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		exc := eval(t, "OSError('from C')")
 		defer exc.Close()
 		require.NoError(t, exc.Pointer(func(ptr unsafe.Pointer) error {

@@ -8,7 +8,7 @@ import (
 )
 
 func TestAnEmbeddedPackageIsImportedBeforeAnInstalledCopy(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		require.NoError(t, python.InstallPackage("twice", map[string]string{"twice": "origin = 'embedded'\n"}))
 		m, err := python.Import("twice") // testdata has one too
 		require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestAnEmbeddedPackageHasSubmodulesSourcesAndTracebacks(t *testing.T) {
 }
 
 func TestAModuleIsRegisteredUnderItsName(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		m, err := python.Module("made_here", "import sys\nx = 'été'\ndef f(): return __name__\n")
 		require.NoError(t, err)
 		defer m.Close()

@@ -68,8 +68,8 @@ func (b *builder) value(depth int) any {
 func TestRandomNestedValuesComeBackAsTheyWent(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
-	noLeaks(t, func() {
-		for range max(manyCalls/5, 100) {
+	leaks.Check(t, func() {
+		for range max(often(2000), 100) {
 			data := make([]byte, 512)
 			_, _ = random.Read(data)
 			data[0] = 7 + 9*27 // begin with a list of seven

@@ -6,11 +6,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/testutil"
 )
 
 // onDyingThread runs f on an OS thread that ends with it.
@@ -36,7 +37,7 @@ func TestAThreadGivesItsStateBackWhenItEnds(t *testing.T) {
 		"class C: pass\n"+
 		"def keep(x=None):\n    local.c, local.x = C(), x\n    refs.append(weakref.ref(local.c))\n"+
 		"def alive(): return sum(r() is not None for r in refs)\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		call(t, m, "alive")
 		before := ThreadStates()
 		f := goFunc(t, sum)
@@ -44,8 +45,7 @@ func TestAThreadGivesItsStateBackWhenItEnds(t *testing.T) {
 			onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
 		}
 		f.Close() // the last threads to end drop the function
-		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
-			10*time.Second, time.Millisecond, "thread-locals go with the state")
+		testutil.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) }, "thread-locals go with the state")
 	})
 }
 
@@ -60,7 +60,7 @@ func TestThreadStatesGrowWithThreadsNotWithCalls(t *testing.T) {
 	var group sync.WaitGroup
 	for range 4 {
 		group.Go(func() {
-			for range manyCalls / 10 {
+			for range often(1000) {
 				assert.NoError(t, Attached(func() {}))
 			}
 		})
@@ -71,14 +71,14 @@ func TestThreadStatesGrowWithThreadsNotWithCalls(t *testing.T) {
 
 func TestEightGoroutinesCallAtOnce(t *testing.T) {
 	m := module(t, "def f(i, j): return i * j\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f, err := m.Attr("f")
 		require.NoError(t, err)
 		defer f.Close()
 		var group sync.WaitGroup
 		for i := range 8 {
 			group.Go(func() {
-				for j := range manyCalls {
+				for j := range often(10_000) {
 					o, err := f.Invoke([]any{i, j}, nil)
 					if !assert.NoError(t, err) {
 						return
@@ -96,22 +96,22 @@ func TestEightGoroutinesCallAtOnce(t *testing.T) {
 }
 
 func TestACallThatBlocksHoldsUpNobodyElse(t *testing.T) {
-	nap, err := python.Import("time")
-	require.NoError(t, err)
-	defer nap.Close()
-	asleep := make(chan time.Duration)
-	start := time.Now()
+	m := module(t, "import threading\nbegun, end = threading.Event(), threading.Event()\n"+
+		"def block():\n    begun.set()\n    return end.wait(60)\n"+
+		"def blocks(): return begun.is_set() and not end.is_set()\n"+
+		"def let_go(): end.set()\n")
+	blocked := make(chan any)
 	go func() {
-		_, err := nap.CallValue("sleep", 1.0)
+		ended, err := m.CallValue("block")
 		assert.NoError(t, err)
-		asleep <- time.Since(start)
+		blocked <- ended
 	}()
-	for range min(50, manyCalls/10) {
+	testutil.Eventually(t, func() bool { return call(t, m, "blocks") == true })
+	for range min(50, often(1000)) {
 		value(t, "sum(range(10))")
 	}
-	awake := time.Since(start)
-	assert.Less(t, awake, 900*time.Millisecond)
-	assert.GreaterOrEqual(t, <-asleep, time.Second)
+	call(t, m, "let_go")
+	assert.Equal(t, true, <-blocked, "the others went on while the call blocked")
 }
 
 func TestRunOnMainIsPythonsMainThread(t *testing.T) {
@@ -138,7 +138,7 @@ func TestAPanicOnTheMainThreadIsTheCallers(t *testing.T) {
 }
 
 func TestAttachedNests(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		require.NoError(t, Attached(func() {
 			for i := range 3 {
 				assert.NoError(t, Attached(func() { assert.Equal(t, int64(i), value(t, fmt.Sprint(i))) }))
@@ -182,7 +182,7 @@ func TestAGuestKeepsItsStateUntilItEnds(t *testing.T) {
 	if value(t, "__import__('sysconfig').get_config_var('Py_GIL_DISABLED')") == int64(1) {
 		want = []any{int64(1), int64(1), int64(1)} // see pyh_keep_state
 	}
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f, err := m.Attr("f")
 		require.NoError(t, err)
 		defer f.Close()
@@ -192,8 +192,7 @@ func TestAGuestKeepsItsStateUntilItEnds(t *testing.T) {
 			assert.NoError(t, f.Pointer(func(p unsafe.Pointer) error { bridge().Guest(p, 3); return nil }))
 			assert.Equal(t, want, call(t, m, "end"))
 		}
-		assert.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) },
-			10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return ThreadStates() <= before+1 && call(t, m, "alive") == int64(0) })
 	})
 }
 
@@ -211,7 +210,7 @@ func TestAThreadOfPythonsMayBeAGuest(t *testing.T) {
 		"    return threads\n")
 	before := ThreadStates()
 	assert.Equal(t, int64(20), call(t, m, "run", bridge().ForeignKeep(), 20))
-	assert.Eventually(t, func() bool { return ThreadStates() <= before+1 }, 10*time.Second, time.Millisecond)
+	testutil.Eventually(t, func() bool { return ThreadStates() <= before+1 })
 	assert.Equal(t, int64(2), value(t, "1 + 1"))
 }
 
@@ -224,12 +223,11 @@ func TestAThreadThatEndsRunsNoGoFunction(t *testing.T) {
 		"        except RuntimeError as e: seen.append(str(e))\n"+
 		"def keep(f): local.bell = Bell(f)\n"+
 		"def get(): return seen\n")
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		f := goFunc(t, sum)
 		onDyingThread(func() { assert.NoError(t, ignore(m.Call("keep", f))) })
 		f.Close()
 		want := []any{"no Go function can run on a thread that is ending"}
-		assert.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, call(t, m, "get")) },
-			10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, call(t, m, "get")) })
 	})
 }

@@ -3,12 +3,12 @@ package ddp_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 )
 
 // TestTheReducersOwnCollectivesMayFail: those that it adds to the hook's.
@@ -26,14 +26,14 @@ func TestTheReducersOwnCollectivesMayFail(t *testing.T) {
 			noLeaks(t, func() {
 				g := memoryGroups(1)[0]
 				test.opts.Group, test.opts.Hook = g, hook{run: identity}
-				r, err := ddp.NewReducer(soon(t), scalars(2), test.opts)
+				r, err := ddp.NewReducer(testutil.Soon(t), scalars(2), test.opts)
 				require.NoError(t, err)
 				defer r.Close()
 				g.mu.Lock()
 				g.fail = errors.New("boom")
 				g.mu.Unlock()
 				setAll(t, r, 2)
-				_, err = r.Wait(soon(t))
+				_, err = r.Wait(testutil.Soon(t))
 				require.ErrorIs(t, err, g.fail)
 				require.ErrorContains(t, err, test.want)
 				var step *ddp.StepError
@@ -58,16 +58,16 @@ func TestCloseEndsTheReducersOwnCollectives(t *testing.T) {
 			noLeaks(t, func() {
 				group := memoryGroups(2)[0] // the other rank never comes
 				opts.Group, opts.Hook, opts.SkipVerify = group, hook{run: identity}, true
-				r, err := ddp.NewReducer(soon(t), scalars(2), opts)
+				r, err := ddp.NewReducer(testutil.Soon(t), scalars(2), opts)
 				require.NoError(t, err)
 				setAll(t, r, 2)
 				done := make(chan error)
 				go func() {
-					_, err := r.Wait(soon(t))
+					_, err := r.Wait(testutil.Soon(t))
 					done <- err
 				}()
 				if begun {
-					require.Eventually(t, func() bool { return group.waiting() > 0 }, 10*time.Second, time.Millisecond)
+					testutil.Eventually(t, func() bool { return group.waiting() > 0 })
 				}
 				r.Close()
 				require.ErrorIs(t, <-done, ddp.ErrClosed)

@@ -15,6 +15,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -37,7 +38,7 @@ func TestReducer_Wait_cancelledStepsLeaveNothing(t *testing.T) {
 				defer h.Close()
 				params := parameters([]int64{2}, []int64{2})
 				defer closeParameters(params)
-				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
+				r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
 				require.NoError(t, err)
 				defer r.Close()
 				cut, most := 0, int64(0)
@@ -46,7 +47,7 @@ func TestReducer_Wait_cancelledStepsLeaveNothing(t *testing.T) {
 						cut++
 					}
 					setAll(t, r, 2)
-					_, err := r.Wait(soon(t))
+					_, err := r.Wait(testutil.Soon(t))
 					require.NoError(t, err, "the step after the cancelled one %d", i)
 					for k := range 2 {
 						want := 2 * float32(k+1)

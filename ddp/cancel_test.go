@@ -15,26 +15,12 @@ import (
 	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
 // quick is long enough for what must not happen.
 func quick() <-chan time.Time { return time.After(20 * time.Millisecond) }
-
-// within runs f and asserts that it takes no time.
-func within(t *testing.T, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		require.FailNow(t, what+" does not return")
-	}
-}
 
 func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 	if debuggc.On {
@@ -43,7 +29,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		noLeaks(t, func() {
 			g := newGate()
-			r, err := ddp.NewReducer(soon(t), scalars(2), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
 			require.NoError(t, err)
 			old := abandonedStep(t, g, r)
 			late := g.open
@@ -62,7 +48,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			g.complete(0, r.Gradient(1), nil)
 			g.called(t, 1)
 			g.complete(1, r.Gradient(0), nil)
-			_, err = r.Wait(soon(t))
+			_, err = r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			assert.Equal(t, []float32{3}, floats(r.Gradient(1)))
 			assert.Equal(t, []float32{4}, floats(r.Gradient(0)))
@@ -149,7 +135,7 @@ func TestAHookThatHeedsItsContextIsStopped(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	}
 	setAll(t, r, 2)
-	within(t, "Close", r.Close)
+	testutil.Within(t, r.Close)
 }
 
 func TestAHookCallThatIsInsideIsWaitedFor(t *testing.T) {
@@ -184,7 +170,7 @@ func TestAHookCallThatIsInsideIsWaitedFor(t *testing.T) {
 
 func TestNothingWorksAfterClose(t *testing.T) {
 	noLeaks(t, func() {
-		r, err := ddp.NewReducer(soon(t), scalars(2), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})
+		r, err := ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})
 		require.NoError(t, err)
 		stepWorks(t, r, 2)
 		var closing sync.WaitGroup
@@ -195,7 +181,7 @@ func TestNothingWorksAfterClose(t *testing.T) {
 		r.Close()
 		grad := tensorOf(t, 1)
 		defer grad.Close()
-		_, err = r.Wait(soon(t))
+		_, err = r.Wait(testutil.Soon(t))
 		require.ErrorIs(t, err, ddp.ErrClosed)
 		require.ErrorIs(t, r.Ready(0), ddp.ErrClosed)
 		require.ErrorIs(t, r.ReadyFrom(0, grad), ddp.ErrClosed)
@@ -209,7 +195,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 		for _, waiting := range []bool{true, false} {
 			noLeaks(t, func() {
 				g := newGate()
-				r, err := ddp.NewReducer(soon(t), scalars(3), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
+				r, err := ddp.NewReducer(testutil.Soon(t), scalars(3), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
 				require.NoError(t, err)
 				grad := tensorOf(t, 1)
 				defer grad.Close()
@@ -226,7 +212,7 @@ func TestCloseInTheMiddleOfAStep(t *testing.T) {
 					}()
 					time.Sleep(time.Millisecond)
 				}
-				within(t, "Close", r.Close)
+				testutil.Within(t, r.Close)
 				if waiting {
 					require.ErrorIs(t, <-waited, ddp.ErrClosed)
 				}
@@ -245,7 +231,7 @@ func TestCloseAtAnyMoment(t *testing.T) {
 		for i := range often(300) {
 			groups := memoryGroups(1)
 			groups[0].seededDelay(uint64(i), 50*time.Microsecond)
-			r, err := ddp.NewReducer(soon(t), scalars(4), ddp.Options{Group: groups[0], BucketCapMB: tiny, Order: ddp.Order(i % 3), SkipVerify: true})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(4), ddp.Options{Group: groups[0], BucketCapMB: tiny, Order: ddp.Order(i % 3), SkipVerify: true})
 			require.NoError(t, err)
 			done := make(chan error)
 			go func() {
@@ -263,8 +249,8 @@ func TestCloseAtAnyMoment(t *testing.T) {
 				}
 			}()
 			time.Sleep(time.Duration(i) * time.Microsecond)
-			within(t, "Close", r.Close)
-			within(t, "Wait", func() { require.ErrorIs(t, <-done, ddp.ErrClosed) })
+			testutil.Within(t, r.Close)
+			testutil.Within(t, func() { require.ErrorIs(t, <-done, ddp.ErrClosed) })
 		}
 	})
 }
@@ -277,7 +263,7 @@ func TestTwoWaitsAtOnceAreRefused(t *testing.T) {
 	errs := make(chan error)
 	for range 2 {
 		go func() {
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			errs <- err
 		}()
 	}
@@ -308,7 +294,7 @@ func TestOfManyMarkersOfOneParameterOneWins(t *testing.T) {
 		close(start)
 		marking.Wait()
 		require.Equal(t, []int32{1, 3}, []int32{won.Load(), refused.Load()})
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }
@@ -319,7 +305,7 @@ func TestAStepThatEndsWhileAGradientIsCopied(t *testing.T) {
 		grad := zeros(t, tensor.Float64, 1<<20)
 		defer grad.Close()
 		for i := range 40 {
-			r, err := ddp.NewReducer(soon(t), parameters([]int64{1 << 20}, nil), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})
+			r, err := ddp.NewReducer(testutil.Soon(t), parameters([]int64{1 << 20}, nil), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}})
 			require.NoError(t, err)
 			require.NoError(t, r.Ready(1))
 			copied := make(chan error)
@@ -332,7 +318,7 @@ func TestAStepThatEndsWhileAGradientIsCopied(t *testing.T) {
 				}
 				continue
 			}
-			_, err = r.Wait(soon(t))
+			_, err = r.Wait(testutil.Soon(t))
 			if err := <-copied; err != nil {
 				require.ErrorIs(t, err, ddp.ErrNotReady)
 			}

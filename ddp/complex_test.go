@@ -10,6 +10,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -62,7 +63,7 @@ func TestHooksGetTheRealPartsOfComplexParameters(t *testing.T) {
 					for i := range 3 {
 						require.NoError(t, r.Ready(i))
 					}
-					_, err := r.Wait(soon(t))
+					_, err := r.Wait(testutil.Soon(t))
 					require.NoError(t, err)
 					assert.Equal(t, []complex64{2 + 4i, -6 + 8i}, complexes(r.Gradient(0)))
 					assert.Equal(t, []complex64{10i, 12}, complexes(r.Gradient(2)))
@@ -79,12 +80,12 @@ func TestAComplexResultForRealPartsIsRefused(t *testing.T) {
 		r := reducer(t, complexParameters(t)[:1], ddp.Options{Hook: h})
 		copy(complexes(r.Gradient(0)), []complex64{1 + 2i, -3 + 4i})
 		require.NoError(t, r.Ready(0))
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.ErrorIs(t, err, c10d.ErrComplex)
 	}
 	r := reducer(t, parameters([]int64{2}), ddp.Options{Hook: doubling{t: t, dtype: tensor.Complex64}})
 	set(t, r, 0, 1)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, c10d.ErrComplex, "nor for real parameters")
 }
 
@@ -102,7 +103,7 @@ func TestGradientsOfTheOtherKindAreRefused(t *testing.T) {
 	wide := must(tensor.FromSlice([]complex128{1 + 2i, 3}))
 	defer wide.Close()
 	require.NoError(t, r.ReadyFrom(0, wide))
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, []complex128{1 + 2i, 3}, must(tensor.Slice[complex128](wide)))
 }
@@ -113,7 +114,7 @@ func TestANaNInAnImaginaryPartIsNamedByItsParameter(t *testing.T) {
 	for i := range 3 {
 		require.NoError(t, r.Ready(i))
 	}
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, c10d.ErrNonFinite)
 	require.ErrorContains(t, err, "element 1 of parameter p2")
 }

@@ -10,6 +10,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -87,7 +88,7 @@ func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
 					assert.Equal(t, 2, launched, "a bucket was launched after the one that failed")
 				}
 				setAll(t, r, 3)
-				timings, err := r.Wait(soon(t))
+				timings, err := r.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 				assert.Len(t, timings, 3)
 				assert.Equal(t, []float32{99, 99}, floats(r.Gradient(2)))
@@ -104,7 +105,7 @@ func failAtBucketOne(t *testing.T, r *ddp.Reducer, want error) {
 	for i := range own {
 		require.NoError(t, r.ReadyFrom(i, tensorOf(t, own[i]...)))
 	}
-	timings, err := r.Wait(soon(t))
+	timings, err := r.Wait(testutil.Soon(t))
 	require.Error(t, err)
 	require.Nil(t, timings)
 	if want != nil {
@@ -130,7 +131,7 @@ func TestAnErrorOfAFutureWaitsForTheOthersSoThatNoneWritesIntoTheNextStep(t *tes
 	g.called(t, 1)
 	waited := make(chan error)
 	go func() {
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		waited <- err
 	}()
 	g.complete(0, nil, errBoom)
@@ -155,7 +156,7 @@ func TestMarkingTwiceIsRefusedAndWritesNothing(t *testing.T) {
 	}
 	assert.Equal(t, []float32{5}, floats(r.Gradient(1)), "the bucket may be with the hook")
 	set(t, r, 0, 1)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	stepWorks(t, r, 2)
 }
@@ -167,18 +168,18 @@ func TestWaitingTooEarlyNamesTheParametersThatAreMissing(t *testing.T) {
 		set(t, r, 11, 1)
 		g.called(t, 0)
 		go g.complete(0, r.Gradient(11), nil)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.ErrorIs(t, err, ddp.ErrNotReady)
 		var parameter *ddp.ParameterError
 		require.ErrorAs(t, err, &parameter)
 		assert.Len(t, parameter.Names, 11)
 		assert.Contains(t, err.Error(), "not marked ready in this step: p0, p1, p2, p3, p4, p5, p6, p7 and 3 more\nhint: ")
-		_, err = r.Wait(soon(t))
+		_, err = r.Wait(testutil.Soon(t))
 		require.ErrorIs(t, err, ddp.ErrNotReady, "a step that nothing was done in")
 	}
 	r := reducer(t, scalars(3), ddp.Options{Hook: hook{run: identity}, BucketCapMB: tiny})
 	set(t, r, 2, 1)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, ddp.ErrNotReady)
 	stepWorks(t, r, 3)
 }
@@ -195,7 +196,7 @@ func TestAHooksErrorGoesBeforeAParameterThatIsMissing(t *testing.T) {
 	set(t, r, 1, 1)
 	<-called
 	<-called
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, errBoom)
 	stepWorks(t, r, 3)
 }

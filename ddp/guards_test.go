@@ -11,6 +11,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/debuggc"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -65,7 +66,7 @@ func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 					setAll(t, r, 4)
 					limit := 20 * time.Second
 					if kind == context.DeadlineExceeded {
-						require.Eventually(t, func() bool { return calls(t, 1) != before }, limit, time.Millisecond)
+						testutil.Eventually(t, func() bool { return calls(t, 1) != before })
 						limit = 100 * time.Millisecond
 					}
 					ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -93,7 +94,7 @@ func TestWithoutRollbackAHookMayDamageItsBuckets(t *testing.T) {
 	}
 	r := guarded(t, "guards:raises", ddp.Options{})
 	setAll(t, r, 4)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, c10d.ErrRaised)
 	assert.Equal(t, []float32{-7, -7}, floats(r.Gradient(3)))
 }
@@ -109,7 +110,7 @@ func TestRollbackOfSparseGradients(t *testing.T) {
 	for i := 1; i < len(params); i++ {
 		set(t, r, i, 1)
 	}
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, c10d.ErrRaised)
 	assert.Equal(t, before, floats(g.Values))
 }
@@ -169,7 +170,7 @@ func TestALateWriteIsTold(t *testing.T) {
 			guards(t, "write", 1) // after the step
 			isLate(t, r.LateWrites(), 1)
 			setAll(t, r, 4)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			isLate(t, err, 1)
 			mine(t, r)
 			require.NoError(t, r.LateWrites(), "it was told")
@@ -179,10 +180,10 @@ func TestALateWriteIsTold(t *testing.T) {
 			for i := 3; i > 0; i-- {
 				set(t, r, i, float32(i+1))
 			}
-			require.Eventually(t, func() bool { return calls(t, 1) != before }, 10*time.Second, time.Millisecond)
+			testutil.Eventually(t, func() bool { return calls(t, 1) != before })
 			guards(t, "write", 0) // whose hook was called before that of bucket 1
 			set(t, r, 0, 1)
-			_, err = r.Wait(soon(t))
+			_, err = r.Wait(testutil.Soon(t))
 			isLate(t, err, 0)
 			mine(t, r)
 			stepWorks(t, r, 4)
@@ -221,7 +222,7 @@ func TestHooksThatAreRightWriteNothingLate(t *testing.T) {
 			r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, spec, state), BucketCapMB: tiny, LateWrites: true})
 			for range 5 {
 				setAll(t, r, 3)
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 				require.NoError(t, r.LateWrites())
 			}
@@ -233,7 +234,7 @@ func TestAResultThatIsNotFiniteIsRefusedIfAsked(t *testing.T) {
 	for _, check := range []bool{true, false} {
 		r := guarded(t, "guards:not_finite", ddp.Options{CheckFinite: check})
 		setAll(t, r, 4)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		if !check {
 			require.NoError(t, err)
 			continue

@@ -9,6 +9,7 @@ import (
 
 	"pyhook/c10d/hooks"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -21,7 +22,7 @@ func TestUnevenInputs(t *testing.T) {
 			onRanks(size, func(rank int) {
 				opts := opts
 				opts.Group, opts.Hook, opts.Join, opts.BucketCapMB = groups[rank], &hooks.AllReduceCommHook{Group: groups[rank]}, true, twoFloats
-				r, err := ddp.NewReducer(soon(t), scalars(n), opts)
+				r, err := ddp.NewReducer(testutil.Soon(t), scalars(n), opts)
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -31,7 +32,7 @@ func TestUnevenInputs(t *testing.T) {
 						floats(r.Gradient(i))[0] = 3
 						assert.NoError(t, r.Ready(i))
 					}
-					_, err := r.Wait(soon(t))
+					_, err := r.Wait(testutil.Soon(t))
 					assert.NoError(t, err)
 					want := float32(1) // of rank 2 alone
 					if step < 2 {
@@ -39,10 +40,10 @@ func TestUnevenInputs(t *testing.T) {
 					}
 					assert.Equal(t, want, floats(r.Gradient(0))[0], "rank %d, step %d", rank, step)
 				}
-				last, err := r.Join(soon(t))
+				last, err := r.Join(testutil.Soon(t))
 				assert.NoError(t, err)
 				assert.Equal(t, 2, last)
-				last, err = r.Join(soon(t))
+				last, err = r.Join(testutil.Soon(t))
 				assert.NoError(t, err)
 				assert.Equal(t, 2, last)
 			})
@@ -51,16 +52,16 @@ func TestUnevenInputs(t *testing.T) {
 }
 
 func TestJoinNeedsItsOption(t *testing.T) {
-	_, err := reducer(t, scalars(1), ddp.Options{}).Join(soon(t))
+	_, err := reducer(t, scalars(1), ddp.Options{}).Join(testutil.Soon(t))
 	require.ErrorContains(t, err, "Options.Join")
-	_, err = ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Join: true, StaticGraph: true})
+	_, err = ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Join: true, StaticGraph: true})
 	require.ErrorContains(t, err, "StaticGraph")
 	r := reducer(t, scalars(2), ddp.Options{Join: true})
 	set(t, r, 1, 1)
-	_, err = r.Join(soon(t))
+	_, err = r.Join(testutil.Soon(t))
 	require.ErrorContains(t, err, "Join in a step in which p1 is marked already")
 	set(t, r, 0, 1)
-	_, err = r.Wait(soon(t))
+	_, err = r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 }
 
@@ -86,16 +87,16 @@ func TestParametersAreBroadcast(t *testing.T) {
 				// Each rank changes one value before.
 				floats(params[3].Data)[0] = float32(rank)
 				if root == 0 {
-					assert.NoError(t, ddp.BroadcastParameters(soon(t), groups[rank], params))
+					assert.NoError(t, ddp.BroadcastParameters(testutil.Soon(t), groups[rank], params))
 				} else {
-					assert.NoError(t, ddp.BroadcastParametersFrom(soon(t), groups[rank], root, params))
+					assert.NoError(t, ddp.BroadcastParametersFrom(testutil.Soon(t), groups[rank], root, params))
 				}
 				assert.Equal(t, []float32{0, 1, 2, 3}, floats(params[0].Data))
 				assert.Equal(t, []float64{10, 11, 12}, must(tensor.Slice[float64](params[1].Data)))
 				assert.Equal(t, []float32{float32(root)}, floats(params[3].Data))
 			}
 			params[3].Data = nil
-			assert.ErrorContains(t, ddp.BroadcastParameters(soon(t), groups[rank], params), fmt.Sprintf("rank %d: broadcasting parameter 3: it has no Data", rank))
+			assert.ErrorContains(t, ddp.BroadcastParameters(testutil.Soon(t), groups[rank], params), fmt.Sprintf("rank %d: broadcasting parameter 3: it has no Data", rank))
 		})
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -23,14 +24,14 @@ func TestReducer_HasTheParametersThatTheStateWasMadeWith(t *testing.T) {
 		h, err := rt.NewHook(t.Context(), "hooks:known", pyhook.HookConfig{State: pyhook.StateSpec{Spec: "hooks:Known"}, Parameters: params})
 		require.NoError(t, err)
 		defer h.Close()
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats, Order: ddp.OrderSerial})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats, Order: ddp.OrderSerial})
 		require.NoError(t, err)
 		defer r.Close()
 		for range 3 {
 			for _, i := range []int{0, 2, 1, 3} { // not the order of the first buckets
 				set(t, r, i, 9)
 			}
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			for i := range params {
 				assert.Equal(t, float32(i), floats(r.Gradient(i))[0], "by its name")

@@ -8,6 +8,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -17,7 +18,7 @@ func ready(t *testing.T, r *ddp.Reducer, n int) {
 	for i := n - 1; i >= 0; i-- {
 		require.NoError(t, r.Ready(i))
 	}
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 }
 
@@ -56,7 +57,7 @@ func TestBucketsThatAreNoneAreRefused(t *testing.T) {
 		"(float32) and p2 (float64)":     {mixed, [][]int{{0, 1, 2}}},
 		"ddp, rank 0: Options.Buckets: ": {scalars(1), [][]int{{0, 0}}},
 	} {
-		_, err := ddp.NewReducer(soon(t), c.params, ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Buckets: c.given})
+		_, err := ddp.NewReducer(testutil.Soon(t), c.params, ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Buckets: c.given})
 		assert.ErrorContains(t, err, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -28,7 +29,7 @@ func TestTheRebuiltLayoutFollowsRankZerosOrderAfterTheFirstStep(t *testing.T) {
 	groups := memoryGroups(size)
 	noLeaks(t, func() {
 		onRanks(size, func(rank int) {
-			r, err := ddp.NewReducer(soon(t), scalars(n), ddp.Options{Group: groups[rank], Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(n), ddp.Options{Group: groups[rank], Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats})
 			if !assert.NoError(t, err) {
 				return
 			}
@@ -37,7 +38,7 @@ func TestTheRebuiltLayoutFollowsRankZerosOrderAfterTheFirstStep(t *testing.T) {
 			for step := range 3 {
 				old := r.Gradient(0)
 				markInOrder(t, r, orders[rank]...)
-				timings, err := r.Wait(soon(t))
+				timings, err := r.Wait(testutil.Soon(t))
 				assert.NoError(t, err)
 				assert.Len(t, timings, map[bool]int{true: 1, false: 3}[step == 0])
 				assert.Equal(t, [][]int{{4, 2}, {3, 0}, {1}}, r.Buckets(), "by size, in rank 0's order")
@@ -61,7 +62,7 @@ func TestTheFirstLayoutOfMixedDTypesIsReversed(t *testing.T) {
 	for _, i := range []int{4, 5, 1, 0, 3, 2} {
 		require.NoError(t, r.Ready(i))
 	}
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, [][]int{{5, 1, 3}, {4, 0, 2}}, r.Buckets(), "of buckets that are not full the newest dtype's comes first")
 }
@@ -76,12 +77,12 @@ func TestAFailedFirstStepIsNotTheOneToRebuildAfter(t *testing.T) {
 	}}
 	r := reducer(t, scalars(3), ddp.Options{Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: tiny})
 	markInOrder(t, r, 2, 1, 0)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, assert.AnError)
 	require.Len(t, r.Buckets(), 1)
 	fail = false
 	markInOrder(t, r, 1, 2, 0)
-	_, err = r.Wait(soon(t))
+	_, err = r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, [][]int{{1}, {2}, {0}}, r.Buckets())
 }
@@ -118,7 +119,7 @@ func TestALayoutThatIsNoneIsRefused(t *testing.T) {
 			g := &wrongLayout{memoryGroup: memoryGroups(1)[0], at: test.at, element: test.element, value: test.value}
 			r := reducer(t, scalars(3), ddp.Options{Group: g, Layout: ddp.LayoutRebuilt, BucketCapMB: tiny})
 			markInOrder(t, r, 2, 1, 0)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.ErrorContains(t, err, test.want)
 			require.ErrorContains(t, r.Ready(0), test.want, "no step after it: the ranks may have other buckets")
 			assert.Equal(t, float32(3), floats(r.Gradient(2))[0], "the step itself is reduced")
@@ -134,7 +135,7 @@ func TestWithoutAHookGradientsAreDividedAsPyTorchDoes(t *testing.T) {
 		gradient := func(rank, i int) float32 { return float32(rank+1)*1.7 + float32(i)/3 }
 		onRanks(size, func(rank int) {
 			const n = 40
-			r, err := ddp.NewReducer(soon(t), scalars(n), ddp.Options{Group: groups[rank], BucketCapMB: 8 * twoFloats})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(n), ddp.Options{Group: groups[rank], BucketCapMB: 8 * twoFloats})
 			if !assert.NoError(t, err) {
 				return
 			}
@@ -150,7 +151,7 @@ func TestWithoutAHookGradientsAreDividedAsPyTorchDoes(t *testing.T) {
 				defer g.Close()
 				assert.NoError(t, r.ReadyFrom(i, g))
 			}
-			_, err = r.Wait(soon(t))
+			_, err = r.Wait(testutil.Soon(t))
 			assert.NoError(t, err)
 			for i := range n {
 				sum := 0.0

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -35,7 +36,7 @@ func TestLoggingDataOfStepsWhoseTimesAreKnown(t *testing.T) {
 	value := tensorOf(t, 5)
 	gate.complete(0, value, nil)
 	gate.complete(1, value, nil)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	all := time.Since(start)
 
@@ -63,7 +64,7 @@ func TestLoggingDataOfCommunicationDuringTheBackwardPass(t *testing.T) {
 	slow.called(t, 1)
 	slow.complete(0, tensorOf(t, 1), nil)
 	slow.complete(1, tensorOf(t, 1), nil)
-	_, err := r2.Wait(soon(t))
+	_, err := r2.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, r2.LoggingData().BackwardComputeCommOverlapTime, pause.Nanoseconds())
 
@@ -78,7 +79,7 @@ func TestLoggingDataOfCommunicationDuringTheBackwardPass(t *testing.T) {
 func TestLoggingDataOfAFailedStep(t *testing.T) {
 	r := reducer(t, scalars(2), ddp.Options{Hook: failing(t, "future"), BucketCapMB: tiny})
 	setAll(t, r, 2)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.Error(t, err)
 	l := r.LoggingData()
 	assert.True(t, l.HasError)
@@ -97,7 +98,7 @@ func TestLoggingDataHasPyTorchsNames(t *testing.T) {
 	require.NoError(t, r.MarkUnused(0))
 	require.NoError(t, r.ReadyFrom(1, tensorOf(t, 1)))
 	require.NoError(t, r.Ready(2))
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	text, err := json.Marshal(r.LoggingData())
 	require.NoError(t, err)
@@ -112,7 +113,7 @@ func TestLoggingDataHasPyTorchsNames(t *testing.T) {
 	} {
 		assert.Equal(t, want, got[name], name)
 	}
-	last, err := r.Join(soon(t))
+	last, err := r.Join(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, 0, last)
 	assert.False(t, r.LoggingData().HasError, "the end of Join is none")

@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"regexp"
-	"runtime"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +14,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
-	"pyhook/internal/debuggc"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -30,14 +26,8 @@ var (
 	world *pyhook.TorchGroup
 )
 
-// often is how often a long test does something: n, or a tenth where each use of a
-// handle collects garbage.
-func often(n int) int {
-	if debuggc.On {
-		return n / 10
-	}
-	return n
-}
+// often is how often a long test does something.
+func often(n int) int { return testutil.Scale{Debug: 10}.Of(n) }
 
 func TestMain(m *testing.M) {
 	folder := os.Getenv(folderVariable)
@@ -128,56 +118,28 @@ func setAll(t *testing.T, r *ddp.Reducer, n int) {
 func stepWorks(t *testing.T, r *ddp.Reducer, n int) {
 	t.Helper()
 	setAll(t, r, n)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	for i := range n {
 		assert.Equal(t, float32(i+1), floats(r.Gradient(i))[0], "parameter %d", i)
 	}
 }
 
-// soon is a context for what should take no time.
-func soon(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
+// handles are what must come back to its start.
+type handles struct{ Objects, Funcs, Tensors, Memory int64 }
 
-// counters of everything that must come back to its start.
-func counters() [4]int64 {
-	_ = cbridge.Attached(func() {})
-	return [4]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory()}
-}
+// Collect is nil: the Reducer closes what it makes.
+var leaks = testutil.Leaks[handles]{Counts: func() handles {
+	_ = cbridge.Attached(func() {}) // an enter does the deferred work
+	return handles{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory()}
+}}
 
-// noLeaks asserts that f, which closes what it makes, leaves nothing: no
-// objects, no memory, no goroutines.
+// noLeaks asserts that f, which closes what it makes, leaves no handle, memory or goroutine.
 func noLeaks(t *testing.T, f func()) {
 	t.Helper()
-	// What earlier tests let go of is freed by a goroutine, a little later.
-	if !assert.Eventually(t, func() bool { return counters()[3] == 0 }, 10*time.Second, time.Millisecond) {
-		require.Fail(t, "an earlier test left something", "objects, funcs, tensors, memory: %v", counters())
-	}
-	before, goroutines := counters(), len(goStacks())
-	f()
-	ok := assert.Eventually(t, func() bool {
-		return counters() == before && len(goStacks()) <= goroutines+1 // this one
-	}, 10*time.Second, 5*time.Millisecond)
-	if !ok {
-		t.Logf("objects, funcs, tensors, memory: %v before, %v after; %d goroutines before, now\n%s",
-			before, counters(), goroutines, strings.Join(goStacks(), "\n"))
-	}
+	testutil.Eventually(t, func() bool { return leaks.Counts().Memory == 0 }, "the memory of earlier tests is freed")
+	leaks.Check(t, func() { testutil.NoGoroutines(t, f) })
 }
-
-// goStacks are the goroutines' stacks, but for those that stand for a thread of
-// Python's.
-func goStacks() []string {
-	text := make([]byte, 1<<20)
-	stacks := strings.Split(string(text[:runtime.Stack(text, true)]), "\n\n")
-	return slices.DeleteFunc(stacks, ofPythonsThread.MatchString)
-}
-
-// After a while the state says for how many minutes.
-var ofPythonsThread = regexp.MustCompile(`\[syscall(, \d+ minutes)?, locked to thread\]:\nruntime\.goexit`)
 
 // sameBits tells NaNs apart, too.
 func sameBits(a, b []float32) bool {

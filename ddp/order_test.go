@@ -12,6 +12,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -93,7 +94,7 @@ func runChained(t *testing.T, c chained, order ddp.Order) ([]string, error) {
 	n := len(c.levels)
 	r := reducer(t, scalars(n), ddp.Options{Hook: c, BucketCapMB: tiny, Order: order})
 	setAll(t, r, n)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	return log, err
 }
 
@@ -175,6 +176,6 @@ func TestReducerWaitSerialDoesNotWaitForAFutureThatTheLastCallCompletes(t *testi
 }
 
 func TestNewReducerRefusesAHookWhoseOrderIsNotKnown(t *testing.T) {
-	_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: independent{err: c10d.ErrOrder}})
+	_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: independent{err: c10d.ErrOrder}})
 	require.ErrorIs(t, err, c10d.ErrOrder)
 }

@@ -11,6 +11,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 )
 
 // renewable is one rank of two, whose hooks here issue no collectives.
@@ -27,19 +28,19 @@ func TestReducer_OutOfStep(t *testing.T) {
 			group := &renewable{memoryGroup: memoryGroups(2)[0]}
 			r := reducer(t, scalars(3), ddp.Options{Group: group, Hook: failing(t, how), BucketCapMB: tiny, SkipVerify: true})
 			setAll(t, r, 3)
-			_, failed := r.Wait(soon(t))
+			_, failed := r.Wait(testutil.Soon(t))
 			require.Error(t, failed)
 			refused(t, r, failed)
 			group.generation++ // all ranks made their group anew
 			setAll(t, r, 3)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 		})
 	}
 	t.Run("a parameter was not marked", func(t *testing.T) {
 		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: hook{run: identity}, BucketCapMB: tiny, SkipVerify: true})
 		require.NoError(t, r.Ready(1)) // the first bucket is launched
-		_, failed := r.Wait(soon(t))
+		_, failed := r.Wait(testutil.Soon(t))
 		require.ErrorIs(t, failed, ddp.ErrNotReady)
 		refused(t, r, failed)
 	})
@@ -67,11 +68,11 @@ func TestReducer_OutOfStep(t *testing.T) {
 		}}
 		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: h, BucketCapMB: tiny, SkipVerify: true, CheckFinite: true})
 		setAll(t, r, 2)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.ErrorIs(t, err, c10d.ErrNonFinite)
 		bad = false
 		setAll(t, r, 2)
-		_, err = r.Wait(soon(t))
+		_, err = r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	})
 }
@@ -79,7 +80,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 // refused sees that every way into the next step is closed, and says why.
 func refused(t *testing.T, r *ddp.Reducer, cause error) {
 	t.Helper()
-	_, wait := r.Wait(soon(t))
+	_, wait := r.Wait(testutil.Soon(t))
 	for _, err := range []error{r.Ready(0), r.ReadyFrom(0, tensorOf(t, 1)), r.MarkUnused(0), wait, r.NoSync(func() error { return nil })} {
 		require.ErrorIs(t, err, c10d.ErrOutOfStep)
 		var out *ddp.OutOfStepError

@@ -8,6 +8,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -38,7 +39,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 				params := parameters([]int64{2, 3}, []int64{3}, []int64{0}, nil)
 				params[3].Data = must(tensor.New(tensor.Float32))
 				defer params[3].Data.Close()
-				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
+				r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: twoFloats})
 				require.NoError(t, err)
 				defer closeParameters(params)
 				defer r.Close()
@@ -47,7 +48,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 					for i := range params {
 						set(t, r, i, float32(i+1))
 					}
-					_, err := r.Wait(soon(t))
+					_, err := r.Wait(testutil.Soon(t))
 					require.NoError(t, err)
 					for i := range params {
 						for _, x := range floats(r.Gradient(i)) {
@@ -76,7 +77,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 		require.NoError(t, err)
 		defer h.Close()
 		params := parameters([]int64{8, 8}, []int64{8}, []int64{8, 8}, []int64{8, 8})
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny})
 		require.NoError(t, err)
 		defer closeParameters(params)
 		defer r.Close()
@@ -90,7 +91,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 				}
 				require.NoError(t, r.Ready(i))
 			}
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			for i := range params {
 				for k, x := range floats(r.Gradient(i)) {
@@ -116,7 +117,7 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:watches", namespace), BucketCapMB: twoFloats})
 	for step := range 3 {
 		setAll(t, r, 3)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err, "step %d", step)
 	}
 	calls, err := namespace.Attr("calls")
@@ -145,7 +146,7 @@ func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 				require.NoError(t, r.ReadyFrom(0, tensorOf(t, own...)))
 				set(t, r, 1, 1)
 				set(t, r, 2, 1)
-				_, err = r.Wait(soon(t))
+				_, err = r.Wait(testutil.Soon(t))
 				require.ErrorIs(t, err, kind)
 				var step *ddp.StepError
 				require.ErrorAs(t, err, &step)
@@ -175,7 +176,7 @@ func TestAPythonHooksOddResultIsReadRight(t *testing.T) {
 				assert.Equal(t, float32(2*(i+1)), floats(back)[0])
 			}()
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }

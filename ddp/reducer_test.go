@@ -18,6 +18,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -49,7 +50,7 @@ func onRanks(size int, f func(rank int)) {
 
 func meanOverRanks(t *testing.T, group *memoryGroup, h c10d.CommHook) {
 	params := parameters([]int64{3, 2}, nil, []int64{4}, []int64{0}, []int64{1, 5})
-	r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: group, Hook: h, BucketCapMB: twoFloats})
+	r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: group, Hook: h, BucketCapMB: twoFloats})
 	if !assert.NoError(t, err) {
 		return
 	}
@@ -62,7 +63,7 @@ func meanOverRanks(t *testing.T, group *memoryGroup, h c10d.CommHook) {
 			}
 			assert.NoError(t, r.Ready(i))
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		assert.NoError(t, err)
 		mean := float32(group.Size()+1) / 2
 		for i := range params {
@@ -90,7 +91,7 @@ func TestAHundredSchedulesOfManyGoroutines(t *testing.T) {
 // oneSchedule marks n parameters from n goroutines, in random order with random
 // delays, some in the reducer's memory and some in their own.
 func oneSchedule(t *testing.T, group *memoryGroup, order ddp.Order, random *rand.Rand, n int) {
-	r, err := ddp.NewReducer(soon(t), scalars(n), ddp.Options{Group: group, BucketCapMB: twoFloats, Order: order, SkipVerify: true})
+	r, err := ddp.NewReducer(testutil.Soon(t), scalars(n), ddp.Options{Group: group, BucketCapMB: twoFloats, Order: order, SkipVerify: true})
 	if !assert.NoError(t, err) {
 		return
 	}
@@ -116,7 +117,7 @@ func oneSchedule(t *testing.T, group *memoryGroup, order ddp.Order, random *rand
 			})
 		}
 		marking.Wait()
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		assert.NoError(t, err)
 		for i := range n {
 			want := float32(i+1) / 2
@@ -148,7 +149,7 @@ func TestHooksAreCalledInBucketOrderAndNotByTheMarker(t *testing.T) {
 		for _, i := range rand.New(rand.NewPCG(seed, 0)).Perm(n) {
 			set(t, r, i, 1)
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7}, calls)
 		require.NotContains(t, callers, goroutine())
@@ -169,7 +170,7 @@ func TestHooksStartBeforeTheLastGradientIsThere(t *testing.T) {
 	for _, bucket := range []int{1, 2, 0} {
 		g.complete(bucket, r.Gradient(2-bucket), nil)
 	}
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 }
 
@@ -193,7 +194,7 @@ func TestSerialWaitsForEachFutureAndOverlappedDoesNot(t *testing.T) {
 		for bucket := range 3 {
 			g.complete(bucket, r.Gradient(2-bucket), nil)
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }
@@ -229,7 +230,7 @@ func TestAutoOverlapsWhereItIsSafe(t *testing.T) {
 }
 
 func TestOrderedIsRefusedForAHookThatCannot(t *testing.T) {
-	_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Order: ddp.OrderOrdered})
+	_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Order: ddp.OrderOrdered})
 	assert.ErrorContains(t, err, "ChainedHook")
 }
 
@@ -245,7 +246,7 @@ func TestTimingsAreTheReductionsAndNotTheBackwardPasss(t *testing.T) {
 	g.called(t, 1)
 	time.Sleep(backward)
 	g.complete(1, r.Gradient(0), nil)
-	timings, err := r.Wait(soon(t))
+	timings, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	require.Len(t, timings, 2)
 	assert.Less(t, timings[0].Total, backward)
@@ -283,7 +284,7 @@ func TestParametersOfEveryKindAreReduced(t *testing.T) {
 	params = append(params, half)
 	groups := memoryGroups(2)
 	onRanks(2, func(rank int) {
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: groups[rank], BucketCapMB: 1})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: groups[rank], BucketCapMB: 1})
 		if !assert.NoError(t, err) {
 			return
 		}
@@ -305,7 +306,7 @@ func TestParametersOfEveryKindAreReduced(t *testing.T) {
 				}
 			}()
 		}
-		_, err = r.Wait(soon(t))
+		_, err = r.Wait(testutil.Soon(t))
 		assert.NoError(t, err)
 	})
 }
@@ -325,11 +326,11 @@ func TestAReducerNeedsAGroupAndParameters(t *testing.T) {
 			{ddp.Options{Group: group}, parameters([]int64{2}, []int64{1 << 40, 1 << 40}), "too many elements"},
 			{ddp.Options{Group: group}, []*c10d.Parameter{{Name: "untyped", Shape: []int64{1}}}, "invalid dtype"},
 		} {
-			_, err := ddp.NewReducer(soon(t), c.params, c.opts)
+			_, err := ddp.NewReducer(testutil.Soon(t), c.params, c.opts)
 			require.ErrorContains(t, err, c.want)
 		}
 		group.fail = errors.New("no network")
-		_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: group})
+		_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: group})
 		require.ErrorIs(t, err, group.fail)
 	})
 }

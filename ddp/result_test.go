@@ -9,6 +9,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -72,7 +73,7 @@ func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
 				own := tensorOf(t, -1)
 				set(t, r, 1, -1)
 				require.NoError(t, r.ReadyFrom(0, own))
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 				assert.Equal(t, c.want[:2], floats(r.Gradient(1)))
 				assert.Equal(t, c.want[2:], floats(r.Gradient(0)))
@@ -91,7 +92,7 @@ func TestAResultThatIsTheBucketReversedIsCopiedRight(t *testing.T) {
 	}}
 	r := reducer(t, scalars(3), ddp.Options{Hook: h})
 	setAll(t, r, 3)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	defer reversed.Close()
 	for i, want := range []float32{3, 2, 1} {
@@ -113,7 +114,7 @@ func TestGradientsInTheTrainersMemoryComeBackInTheirOwnForm(t *testing.T) {
 	require.NoError(t, r.ReadyFrom(0, double))
 	floats(r.Gradient(2))[0] = 7
 	require.NoError(t, r.ReadyFrom(2, r.Gradient(2))) // the bucket's own memory
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, []float32{2, 0, 4, 0, 6, 0, 8, 0}, floats(wide))
 	assert.Equal(t, []float64{10, 12}, must(tensor.Slice[float64](double)))
@@ -135,7 +136,7 @@ func TestAGradientThatCannotBeCopiedLeavesItsParameterUnmarked(t *testing.T) {
 		assert.ErrorContains(t, err, "rank 0, gradient of p0")
 	}
 	require.NoError(t, r.ReadyFrom(0, tensorOf(t, 1, 2)))
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 }
 
@@ -152,7 +153,7 @@ func TestMixedDTypesHaveBucketsOfTheirOwn(t *testing.T) {
 			assert.Equal(t, params[i].DType, r.Gradient(i).DType())
 			require.NoError(t, r.Ready(i))
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }

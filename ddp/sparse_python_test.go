@@ -11,6 +11,7 @@ import (
 	"pyhook/c10d/hooks"
 	"pyhook/cbridge"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -28,7 +29,7 @@ func TestPythonHooksReduceSparseGradients(t *testing.T) {
 					defer h.Close()
 					params := embedding()
 					defer closeParameters(params)
-					r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, Order: order})
+					r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, Order: order})
 					require.NoError(t, err)
 					defer r.Close()
 					for range 3 {
@@ -86,7 +87,7 @@ func TestABadPythonHookForASparseBucketIsAStepErrorAndTheNextStepWorks(t *testin
 				defer h.Close()
 				params := embedding()
 				defer closeParameters(params)
-				r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h})
+				r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h})
 				require.NoError(t, err)
 				defer r.Close()
 				for range 2 {
@@ -94,7 +95,7 @@ func TestABadPythonHookForASparseBucketIsAStepErrorAndTheNextStepWorks(t *testin
 					floats(r.Gradient(1))[0] = 7
 					require.NoError(t, r.Ready(1))
 					require.NoError(t, r.ReadySparse(0, g))
-					_, err = r.Wait(soon(t))
+					_, err = r.Wait(testutil.Soon(t))
 					g.Close()
 					require.ErrorIs(t, err, c.kind)
 					require.ErrorContains(t, err, c.says)
@@ -137,7 +138,7 @@ func TestPyTorchsCompressingHooksOnASparseGradient(t *testing.T) {
 			}
 			r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, c.spec, state)})
 			require.NoError(t, r.ReadySparse(0, coo(t, []int64{1}, 1)))
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.ErrorIs(t, err, c.kind)
 			require.ErrorContains(t, err, c.says)
 		})
@@ -160,7 +161,7 @@ func TestPowerSGDAroundSparseBuckets(t *testing.T) {
 		}
 		require.NoError(t, r.Ready(0))
 		require.NoError(t, r.ReadySparse(1, coo(t, []int64{5, 1, 1}, 3, 1, 3)))
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Equal(t, "1:4,40 5:3,30 ", cooText(r.SparseGradient(1)))
 		_, exact := math.Modf(float64(floats(r.Gradient(0))[1]))
@@ -181,14 +182,14 @@ func TestAClosedHookFailsTheSparseBucket(t *testing.T) {
 	_, err = h.ParseSparseHookResult(b, c10d.TensorResult{Tensor: tensorOf(t, 1)})
 	require.ErrorIs(t, err, c10d.ErrBadResult)
 	h.Close()
-	_, err = h.RunHook(soon(t), b)
+	_, err = h.RunHook(testutil.Soon(t), b)
 	require.ErrorIs(t, err, c10d.ErrClosed)
 	_, err = c10d.NewSparseGradBucket(1, 1, params[0], g)
 	require.ErrorContains(t, err, "bucket 1 of 1")
 	half := &c10d.Parameter{Name: "half", Shape: []int64{1, 1}, DType: tensor.Float16}
 	rows := must(c10d.NewSparseGradient(half, 1, 1))
 	defer rows.Close()
-	_, err = hooks.AverageSparse(soon(t), world, half, rows)
+	_, err = hooks.AverageSparse(testutil.Soon(t), world, half, rows)
 	require.ErrorIs(t, err, c10d.ErrSparseGradient)
 	require.ErrorContains(t, err, "only float32 and float64")
 	_, err = c10d.NewSparseGradient(half, 3, 1)

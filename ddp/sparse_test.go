@@ -12,6 +12,7 @@ import (
 	"pyhook/c10d/hooks"
 	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -60,7 +61,7 @@ func sparseStep(t *testing.T, r *ddp.Reducer, rank int, g *c10d.SparseGradient) 
 	} else {
 		assert.NoError(t, r.ReadySparse(0, g))
 	}
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	assert.NoError(t, err)
 }
 
@@ -75,7 +76,7 @@ func onEmbedding(t *testing.T, opts ddp.Options, hook bool, f func(rank int, r *
 		if hook {
 			opts.Hook = &hooks.AllReduceCommHook{Group: groups[rank]}
 		}
-		r, err := ddp.NewReducer(soon(t), embedding(), opts)
+		r, err := ddp.NewReducer(testutil.Soon(t), embedding(), opts)
 		if assert.NoError(t, err) {
 			defer r.Close()
 			f(rank, r)
@@ -127,7 +128,7 @@ func TestAStepMayHaveNoRows(t *testing.T) {
 		}
 		// Not marked at all.
 		assert.NoError(t, r.Ready(1))
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		assert.NoError(t, err)
 		assert.Empty(t, cooText(r.SparseGradient(0)))
 	})
@@ -147,7 +148,7 @@ func TestNoSyncLeavesSparseRowsToTheNextStep(t *testing.T) {
 				assert.NoError(t, r.ReadySparse(0, g))
 			} // else not used in this step: those of before
 			assert.NoError(t, r.Ready(1))
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			assert.NoError(t, err)
 			assert.Equal(t, "3:9,90 ", cooText(r.SparseGradient(0)))
 		})
@@ -164,7 +165,7 @@ func TestStaticGraphWithASparseParameterThatLayersShare(t *testing.T) {
 				assert.ErrorIs(t, r.ReadySparse(0, both), ddp.ErrGraphChanged)
 			}
 			assert.NoError(t, r.Ready(1))
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			assert.NoError(t, err)
 			assert.Equal(t, "1:2,20 4:6,60 ", cooText(r.SparseGradient(0)), "rank %d step %d", rank, step)
 		}
@@ -176,7 +177,7 @@ func TestARankWithoutDataJoinsWithNoRows(t *testing.T) {
 		for range 1 + rank {
 			sparseStep(t, r, rank, coo(t, []int64{1}, 2))
 		}
-		last, err := r.Join(soon(t))
+		last, err := r.Join(testutil.Soon(t))
 		assert.NoError(t, err)
 		assert.Equal(t, 1, last)
 		if rank == 1 {
@@ -190,7 +191,7 @@ func TestTwoSparseDimensions(t *testing.T) {
 	params[0].Sparse = true
 	groups := memgroup.New(2)
 	onRanks(2, func(rank int) {
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: groups[rank]})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: groups[rank]})
 		if !assert.NoError(t, err) {
 			return
 		}
@@ -202,7 +203,7 @@ func TestTwoSparseDimensions(t *testing.T) {
 			} else {
 				assert.NoError(t, r.MarkUnused(0))
 			}
-			_, err = r.Wait(soon(t))
+			_, err = r.Wait(testutil.Soon(t))
 			assert.NoError(t, err)
 			got := r.SparseGradient(0)
 			assert.Equal(t, []int64{0, 1, 2, 0}, must(tensor.Slice[int64](got.Indices)))
@@ -213,7 +214,7 @@ func TestTwoSparseDimensions(t *testing.T) {
 		g := must(c10d.NewSparseGradient(params[0], 2-rank, 1))
 		defer g.Close()
 		assert.NoError(t, r.ReadySparse(0, g))
-		_, err = r.Wait(soon(t))
+		_, err = r.Wait(testutil.Soon(t))
 		assert.ErrorIs(t, err, c10d.ErrSparseGradient)
 		assert.ErrorContains(t, err, "2 sparse dimensions on rank 0 and 1 on rank 1")
 	})
@@ -223,7 +224,7 @@ func TestASparseGradientThatIsNoneIsRefused(t *testing.T) {
 	noLeaks(t, func() {
 		t.Run("", func(t *testing.T) {
 			params := embedding()
-			r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: memoryGroups(1)[0]})
+			r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: memoryGroups(1)[0]})
 			require.NoError(t, err)
 			defer r.Close()
 			of := func(dtype tensor.DType, shape ...int64) *tensor.Tensor {
@@ -288,13 +289,13 @@ func TestAHookMustKnowSparseGradients(t *testing.T) {
 		"a Go hook": {Hook: &hook{run: identity}}, "half precision": {Hook: &hooks.FP16CompressCommHook{Group: group}},
 	} {
 		opts.Group = group
-		_, err := ddp.NewReducer(soon(t), embedding(), opts)
+		_, err := ddp.NewReducer(testutil.Soon(t), embedding(), opts)
 		require.ErrorIs(t, err, ddp.ErrSparse, name)
 		require.ErrorContains(t, err, "p0 is sparse", name)
 	}
 	scalar := scalars(1)
 	scalar[0].Shape, scalar[0].Sparse = nil, true
-	_, err := ddp.NewReducer(soon(t), scalar, ddp.Options{Group: group})
+	_, err := ddp.NewReducer(testutil.Soon(t), scalar, ddp.Options{Group: group})
 	require.ErrorContains(t, err, "no dimensions")
 }
 
@@ -303,7 +304,7 @@ func TestRanksWithASparseAndADenseParameterDiffer(t *testing.T) {
 	onRanks(2, func(rank int) {
 		params := embedding()
 		params[0].Sparse = rank == 0
-		_, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: groups[rank]})
+		_, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: groups[rank]})
 		assert.ErrorIs(t, err, ddp.ErrMismatch)
 		assert.ErrorContains(t, err, "[6 2] sparse float32 on rank 0")
 	})
@@ -325,7 +326,7 @@ func TestABadSparseResultWritesNothing(t *testing.T) {
 			group := memgroup.New(1)[0]
 			defer group.Close()
 			h := &badSparse{AllReduceCommHook: hooks.AllReduceCommHook{Group: group}}
-			r, err := ddp.NewReducer(soon(t), embedding(), ddp.Options{Group: group, Hook: h})
+			r, err := ddp.NewReducer(testutil.Soon(t), embedding(), ddp.Options{Group: group, Hook: h})
 			require.NoError(t, err)
 			defer r.Close()
 			good := func() (*c10d.SparseGradient, error) { return coo(t, []int64{2}, 7), nil }
@@ -340,7 +341,7 @@ func TestABadSparseResultWritesNothing(t *testing.T) {
 				floats(r.Gradient(1))[0] = 3
 				require.NoError(t, r.Ready(1))
 				require.NoError(t, r.ReadySparse(0, coo(t, []int64{1}, 1)))
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				var step *ddp.StepError
 				require.ErrorAs(t, err, &step, name)
 				assert.Equal(t, []string{"p0"}, step.Names)
@@ -357,7 +358,7 @@ func TestWaitEndsWithItsContextWhileAnotherRankDoesNotCome(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			groups := memgroup.New(2)
 			onRanks(2, func(rank int) {
-				r, err := ddp.NewReducer(soon(t), embedding(), ddp.Options{Group: groups[rank]})
+				r, err := ddp.NewReducer(testutil.Soon(t), embedding(), ddp.Options{Group: groups[rank]})
 				if !assert.NoError(t, err) {
 					return
 				}

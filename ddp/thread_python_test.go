@@ -4,13 +4,13 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 )
 
@@ -35,7 +35,7 @@ func TestWhatBelongsToAThreadWorksInAReducersHooks(t *testing.T) {
 			r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: order})
 			for range 3 {
 				setAll(t, r, len(params))
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 			}
 		})
@@ -54,7 +54,7 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 		hooks = append(hooks, h)
 		for range 2 { // one after another: the group is one
 			setAll(t, r, len(params))
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 		}
 	}
@@ -83,9 +83,9 @@ func TestTheNextReducerHasPythonsMainThread(t *testing.T) {
 	for range 20 {
 		h := boundHook(t, "hook", "State")
 		params := scalars(1)
-		r := must(ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h}))
+		r := must(ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h}))
 		setAll(t, r, 1)
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		r.Close()
 		closeParameters(params)
@@ -104,28 +104,33 @@ func TestAStepLeavesPythonsMainThreadToOthers(t *testing.T) {
 			require.NoError(t, rt.RunOnMain(t.Context(), func() {}))
 			python(t, "../pyhook/testdata/bound.py:where", nil)
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }
 
 // While one reducer's hook blocks on Python's main thread, another's goes on.
 func TestAHookThatBlocksHoldsUpNoOtherReducer(t *testing.T) {
-	blocks := python(t, "../pyhook/testdata/bound.py:sleeps", nil)
+	locks := pythonList(t)
+	blocks := python(t, "../pyhook/testdata/bound.py:blocks", locks)
 	quick := boundHook(t, "where", "new_list")
 	params, others := scalars(1), scalars(1)
 	t.Cleanup(func() { closeParameters(params); closeParameters(others) })
 	r := reducer(t, params, ddp.Options{Group: world, Hook: blocks})
 	q := reducer(t, others, ddp.Options{Group: world, Hook: quick})
 	setAll(t, r, 1)
-	start := time.Now()
+	testutil.Eventually(t, func() bool { return must(locks.CallValue("__len__")) == int64(1) }, "the hook blocks")
 	setAll(t, q, 1)
-	_, err := q.Wait(soon(t))
+	_, err := q.Wait(testutil.Soon(t))
 	require.NoError(t, err)
-	assert.Less(t, time.Since(start), 900*time.Millisecond)
-	_, err = r.Wait(soon(t))
+	lock, err := locks.Call("__getitem__", 0)
 	require.NoError(t, err)
-	assert.GreaterOrEqual(t, time.Since(start), time.Second)
+	defer lock.Close()
+	assert.Equal(t, true, must(lock.CallValue("locked")), "the other hook still blocks")
+	_, err = lock.CallValue("release")
+	require.NoError(t, err)
+	_, err = r.Wait(testutil.Soon(t))
+	require.NoError(t, err)
 }
 
 // unbound hides that a hook belongs on a thread.

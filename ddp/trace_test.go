@@ -13,6 +13,7 @@ import (
 
 	"pyhook/c10d/hooks"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/internal/timeline"
 	"pyhook/pyhook"
 )
@@ -45,7 +46,7 @@ func TestTimelineHasEachBucketsParts(t *testing.T) {
 			const steps = 3
 			for range steps {
 				setAll(t, r, 4)
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 			}
 			spans := record.Spans()
@@ -85,13 +86,13 @@ func TestTimelineHasThePythonHooksCollectivesAndCallbacks(t *testing.T) {
 		params := parameters([]int64{8, 8}, []int64{8, 8})
 		defer closeParameters(params)
 		record := ddp.NewTimeline(0)
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Timeline: record})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Timeline: record})
 		require.NoError(t, err)
 		defer r.Close()
 		for step := range 3 {
 			began := len(record.Spans())
 			setAll(t, r, 2)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			spans := record.Spans()[began:]
 			nest(t, spans)
@@ -105,10 +106,10 @@ func TestTimelineHasThePythonHooksCollectivesAndCallbacks(t *testing.T) {
 				// A collective is told of by the thread that completed it, perhaps after
 				// it has woken who waits for it.
 				var collectives []timeline.Span
-				require.Eventually(t, func() bool {
+				testutil.Eventually(t, func() bool {
 					collectives = named(record.Spans()[began:], "collectives", track)
 					return len(collectives) == wanted
-				}, 10*time.Second, time.Millisecond, "%d collectives of %s", wanted, track)
+				}, "%d collectives of %s", wanted, track)
 				if step < 2 {
 					assert.EqualValues(t, 8*8*4, collectives[0].Args["bytes"])
 				} else {
@@ -136,7 +137,7 @@ func TestTimelineOfAFailedStep(t *testing.T) {
 	r := reducer(t, scalars(4), ddp.Options{Group: group, Hook: &hooks.AllReduceCommHook{Group: group}, BucketCapMB: twoFloats, Timeline: record})
 	group.fail = errors.New("no network")
 	setAll(t, r, 4)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorContains(t, err, "no network")
 	spans := record.Spans()
 	assert.Len(t, named(spans, "hooks", "call, bucket 0"), 1)

@@ -10,6 +10,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 )
 
@@ -34,7 +35,7 @@ func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 	h := python(t, spec, pythonList(t))
 	r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: order})
 	setAll(t, r, 3)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, kind)
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
@@ -74,7 +75,7 @@ func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
 			failures := 0
 			for range 20 {
 				setAll(t, r, 3)
-				if _, err := r.Wait(soon(t)); err != nil {
+				if _, err := r.Wait(testutil.Soon(t)); err != nil {
 					require.ErrorIs(t, err, c10d.ErrCollective)
 					failures++
 				}
@@ -111,7 +112,7 @@ func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
 		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:drops_average", nil), BucketCapMB: tiny, Order: order})
 		for range 2 {
 			setAll(t, r, 3)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			if !old {
 				require.NoError(t, err, "gloo of torch 2 has AVG")
 				continue
@@ -142,7 +143,7 @@ func TestPythonCommHookIndependentIsOfWhatIsProvenOrSaysSo(t *testing.T) {
 		closeParameters(params)
 	}
 	for _, spec := range []string{"order_hooks:sideways", "fp16_wrapper(order_hooks:sideways)"} {
-		_, err := ddp.NewReducer(soon(t), scalars(1), ddp.Options{Group: world, Hook: python(t, spec, nil)})
+		_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: world, Hook: python(t, spec, nil)})
 		require.ErrorIs(t, err, c10d.ErrOrder)
 		require.ErrorIs(t, err, c10d.ErrLoad)
 		require.ErrorContains(t, err, "'sideways'")

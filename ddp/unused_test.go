@@ -10,6 +10,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -25,7 +26,7 @@ func TestNoSyncReducesNothingAndTheNextStepTheSum(t *testing.T) {
 	groups := memoryGroups(2)
 	noLeaks(t, func() {
 		onRanks(2, func(rank int) {
-			r, err := ddp.NewReducer(soon(t), scalars(2), ddp.Options{Group: groups[rank], Unused: ddp.UnusedFind})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: groups[rank], Unused: ddp.UnusedFind})
 			if !assert.NoError(t, err) {
 				return
 			}
@@ -38,7 +39,7 @@ func TestNoSyncReducesNothingAndTheNextStepTheSum(t *testing.T) {
 				own[0] += float32(10 * (rank + 1))
 				assert.NoError(t, r.Ready(0))
 				assert.NoError(t, r.ReadyFrom(1, grad))
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				assert.NoError(t, err)
 			}
 			assert.NoError(t, r.NoSync(func() error {
@@ -52,7 +53,7 @@ func TestNoSyncReducesNothingAndTheNextStepTheSum(t *testing.T) {
 			if rank == 0 {
 				backward()
 			} else { // not used in the last step, but before
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				assert.NoError(t, err)
 			}
 			assert.Equal(t, float32(3+4)/2, floats(r.Gradient(0))[0])
@@ -68,7 +69,7 @@ func TestNoSyncIsNotForTheMiddleOfAStep(t *testing.T) {
 	set(t, r, 1, 1)
 	require.ErrorContains(t, r.NoSync(func() error { return nil }), "NoSync in a step in which p1 is marked already")
 	set(t, r, 0, 1)
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	boom := errors.New("boom")
 	require.ErrorIs(t, r.NoSync(func() error { return errors.Join(r.Ready(0), r.Ready(0), boom) }), boom)
@@ -83,7 +84,7 @@ func TestUnusedParametersAreFound(t *testing.T) {
 	groups := memoryGroups(2)
 	noLeaks(t, func() {
 		onRanks(2, func(rank int) {
-			r, err := ddp.NewReducer(soon(t), scalars(4), ddp.Options{Group: groups[rank], Unused: ddp.UnusedFind, BucketCapMB: twoFloats})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(4), ddp.Options{Group: groups[rank], Unused: ddp.UnusedFind, BucketCapMB: twoFloats})
 			if !assert.NoError(t, err) {
 				return
 			}
@@ -105,7 +106,7 @@ func TestUnusedParametersAreFound(t *testing.T) {
 					assert.NoError(t, r.MarkUnusedInto(2-rank, grads[2-rank]))
 					assert.ErrorIs(t, r.Ready(3), ddp.ErrReadyTwice)
 				}
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				assert.NoError(t, err)
 				for i, want := range []float32{8, 4, 4, 0} {
 					assert.Equal(t, want, floats(r.Gradient(i))[0], "parameter %d", i)
@@ -132,7 +133,7 @@ func TestMarkUnusedNeedsNoSearch(t *testing.T) {
 	require.ErrorContains(t, r.MarkUnusedInto(0, wrong), "gradient of p0: shape [2]")
 	require.ErrorContains(t, r.MarkUnusedInto(0, nil), "gradient of p0: the tensor is nil")
 	require.NoError(t, r.MarkUnusedInto(0, own))
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	require.Zero(t, floats(r.Gradient(0))[0])
 	require.Zero(t, floats(own)[0], "without UnusedFind it is a gradient of zero")
@@ -161,7 +162,7 @@ func TestAStaticGraphCountsInTheFirstStep(t *testing.T) {
 			require.ErrorIs(t, r.ReadyFrom(0, grad), ddp.ErrGraphChanged)
 			require.ErrorContains(t, r.Ready(2), "marked 0 times in the first step and is marked once more")
 		}
-		_, err := r.Wait(soon(t))
+		_, err := r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		for i, want := range []float32{6, 2, 0} {
 			require.Equal(t, want, floats(r.Gradient(i))[0], "step %d, parameter %d", step, i)
@@ -169,7 +170,7 @@ func TestAStaticGraphCountsInTheFirstStep(t *testing.T) {
 	}
 	set(t, r, 1, 2)
 	require.NoError(t, r.Ready(0))
-	_, err := r.Wait(soon(t))
+	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, ddp.ErrGraphChanged)
 	require.ErrorContains(t, err, "p0: it was marked 2 times in the first step and 1 times in this one")
 	require.ErrorContains(t, r.MarkUnused(2), "StaticGraph")
@@ -190,7 +191,7 @@ func TestAStaticGraphOverlapsAfterTheFirstStep(t *testing.T) {
 		set(t, r, 0, 1)
 		done := make(chan error)
 		go func() {
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			done <- err
 		}()
 		if step == 0 {

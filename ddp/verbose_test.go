@@ -9,6 +9,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 )
 
 // TestStepError_Format: %+v shows the traceback of a hook's exception, the other verbs the text.
@@ -17,7 +18,7 @@ func TestStepError_Format(t *testing.T) {
 		t.Run(spec, func(t *testing.T) {
 			r := guarded(t, spec, ddp.Options{})
 			setAll(t, r, 4)
-			_, err := r.Wait(soon(t))
+			_, err := r.Wait(testutil.Soon(t))
 			var step *ddp.StepError
 			require.ErrorAs(t, err, &step)
 			var hook *c10d.Error

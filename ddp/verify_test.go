@@ -13,6 +13,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -56,7 +57,7 @@ func TestListsThatDifferAreSeenByEveryRank(t *testing.T) {
 					if rank == 1 || rank == 3 {
 						list = c.change(list)
 					}
-					_, err := ddp.NewReducer(soon(t), list, ddp.Options{Group: groups[rank]})
+					_, err := ddp.NewReducer(testutil.Soon(t), list, ddp.Options{Group: groups[rank]})
 					assert.ErrorIs(t, err, ddp.ErrMismatch)
 					var parameter *ddp.ParameterError
 					if assert.ErrorAs(t, err, &parameter) {
@@ -79,7 +80,7 @@ func TestEqualListsPass(t *testing.T) {
 			if rank == 1 {
 				list[2].Shape = []int64{} // no dimensions, as nil
 			}
-			assert.NoError(t, ddp.VerifyParameters(soon(t), groups[rank], list))
+			assert.NoError(t, ddp.VerifyParameters(testutil.Soon(t), groups[rank], list))
 			assert.Equal(t, 1, groups[rank].next, "equal lists take one collective")
 		})
 	}
@@ -89,7 +90,7 @@ func TestTheGroupsErrorsPassThroughVerification(t *testing.T) {
 	noLeaks(t, func() {
 		groups := memoryGroups(2)
 		groups[0].fail = errors.New("no network")
-		err := ddp.VerifyParameters(soon(t), groups[0], layers())
+		err := ddp.VerifyParameters(testutil.Soon(t), groups[0], layers())
 		require.ErrorIs(t, err, groups[0].fail)
 		require.ErrorContains(t, err, "verifying the parameter lists")
 
@@ -98,6 +99,6 @@ func TestTheGroupsErrorsPassThroughVerification(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(t, ddp.VerifyParameters(ctx, groups[0], layers()), context.DeadlineExceeded)
-		require.NoError(t, ddp.VerifyParameters(soon(t), groups[1], layers()))
+		require.NoError(t, ddp.VerifyParameters(testutil.Soon(t), groups[1], layers()))
 	})
 }

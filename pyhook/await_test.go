@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 )
 
 // processors has Go use n for the test.
@@ -67,7 +68,7 @@ func TestWhoIsBlockedIsFreedByTheContextAndByClose(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		waiting := make(chan error)
 		go func() { _, err := future.Wait(ctx); waiting <- err }()
-		require.Eventually(t, func() bool { return blocking.Load() == 1 }, 10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return blocking.Load() == 1 })
 		cancel()
 		saysAll(t, <-waiting, context.Canceled, "sample.pending", 2)
 		assert.Zero(t, blocking.Load())
@@ -80,7 +81,7 @@ func TestWhoIsBlockedIsFreedByTheContextAndByClose(t *testing.T) {
 		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
 		waiting := make(chan error)
 		go func() { _, err := future.Wait(context.Background()); waiting <- err }()
-		require.Eventually(t, func() bool { return blocking.Load() == 1 }, 10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return blocking.Load() == 1 })
 		future.Close()
 		saysAll(t, <-waiting, c10d.ErrClosed, "sample.pending", 2)
 		assert.Zero(t, blocking.Load())
@@ -98,7 +99,7 @@ func TestTorchsThreadsKeepTheirThreadState(t *testing.T) {
 	for all < 30 {
 		future, err := hook.RunHook(context.Background(), b)
 		require.NoError(t, err)
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		future.Close()
 		counts := python(t, "sample.most_callbacks").([]any)

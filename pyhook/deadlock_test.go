@@ -3,9 +3,6 @@ package pyhook
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"runtime/pprof"
 	"sync"
 	"testing"
 	"time"
@@ -15,22 +12,9 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
-
-// within ends the process, with all stacks, if f hangs: cleanups would too.
-func within(t *testing.T, limit time.Duration, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(limit):
-		fmt.Fprintln(os.Stderr, "deadlock in "+t.Name())
-		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
-		os.Exit(2)
-	}
-}
 
 // pythonOf is what the bucket has of Python's; nil: nothing.
 func pythonOf(b *c10d.GradBucket) *pythonBucket {
@@ -52,12 +36,12 @@ func forget(b *c10d.GradBucket) {
 // by one who waits for the GIL, it would never end.
 func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		within(t, time.Minute, func() {
+		testutil.Within(t, func() {
 			h := load(t, "sample:pending", HookConfig{})
 			b := bucket(t, []float32{1, 2})
 			other := tensorOf(t, tensor.Float32, []float32{3, 4})
 			first := b.Buffer()
-			for i := range max(4, 200/soakScale) {
+			for i := range slow.Of(200) {
 				futures := make([]*c10d.Future[c10d.Result], 4)
 				for j := range futures {
 					var err error
@@ -89,7 +73,7 @@ func TestCallbacksAndGoroutinesDoNotWaitForEachOther(t *testing.T) {
 // that does not wait for Python.
 func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		within(t, time.Minute, func() {
+		testutil.Within(t, func() {
 			b := bucket(t, []float32{1})
 			pending := hookFuture(t, "sample:pending", b)
 			defer pending.Close()
@@ -129,7 +113,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 					}
 				}
 			})
-			for range max(4, 100/soakScale) {
+			for range slow.Of(100) {
 				got, err := run(t, h, bucket(t, []float32{1}))
 				assert.NoError(t, err)
 				assert.Equal(t, []float32{2}, got)
@@ -143,7 +127,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 
 func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		within(t, 2*time.Minute, func() {
+		testutil.Within(t, func() {
 			shared := &c10d.Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
 			defer shared.Close()
 			var group sync.WaitGroup
@@ -157,7 +141,7 @@ func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 				require.NoError(t, err)
 				group.Go(func() {
 					defer b.Close()
-					for range max(2, 50/soakScale) {
+					for range slow.Of(50) {
 						_, err := run(t, h, b)
 						if spec == "faults:raises" {
 							assert.ErrorIs(t, err, c10d.ErrRaised)
@@ -174,7 +158,7 @@ func TestManyGoroutinesRunHooksAtOnce(t *testing.T) {
 
 func TestCloseWhileCallsRunIsClean(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		within(t, 2*time.Minute, func() {
+		testutil.Within(t, func() {
 			for round := range 20 {
 				h := load(t, "sample:doubled", HookConfig{})
 				var group sync.WaitGroup

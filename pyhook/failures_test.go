@@ -22,7 +22,7 @@ var failures = []struct {
 // TestOneCallInAHundredFails at random, in one of several ways. Each failure is
 // reported by its own call and by no other, and every other result is right.
 func TestOneCallInAHundredFails(t *testing.T) {
-	n := min(deep.Times(t, 50_000), 1_000_000) / soakScale
+	n := slow.Of(min(deep.Times(t, 50_000), 1_000_000))
 	check(t, fmt.Sprint(n, " calls"), func(t *testing.T) {
 		b := bucket(t, []float32{0, 0}, []float32{0})
 		h := load(t, "failing:sometimes", HookConfig{State: map[string]any{}})
@@ -47,7 +47,7 @@ func TestOneCallInAHundredFails(t *testing.T) {
 				}
 			}
 		}
-		calls(max(n/5, 20_000/soakScale)) // until errors, too, have had their memory
+		calls(max(n/5, slow.Of(20_000))) // until errors, too, have had their memory
 		failed = 0
 		leavesNothing(t, h, b, func() { calls(n) })
 		t.Logf("%d of %d calls failed", failed, n)

@@ -170,7 +170,7 @@ func TestAnExceptionKeepsItsTraceback(t *testing.T) {
 }
 
 func TestRunHookDoesNotCallWithACancelledContext(t *testing.T) {
-	noLeaks(t, func() {
+	leaks.Check(t, func() {
 		t.Run("", func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			cancel(errors.New("the job was preempted"))

@@ -6,22 +6,14 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
-
-// soon is a context for what must not take long.
-func soon(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // hookFuture calls the hook.
 func hookFuture(t *testing.T, hook string, b *c10d.GradBucket) *c10d.Future[c10d.Result] {
@@ -53,7 +45,7 @@ func TestThenKeepsThePythonValueUntilItHasRun(t *testing.T) {
 			}
 			future.Close()
 			close(start)
-			value, err := same.Wait(soon(t))
+			value, err := same.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			assert.Equal(t, "tensor([2., 4.])", <-text)
 			s, err := read(value)
@@ -77,21 +69,21 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 	})
 	t.Run("of a future that never comes", func(t *testing.T) {
 		python(t, "gc.collect")
-		before := settled()
-		before[4] += 10 // torch keeps such a future, and its callback, for ever
+		before := leaks.Stable()
+		before.Pending += 10 // torch keeps such a future, and its callback, for ever
 		t.Run("", func(t *testing.T) {
 			for range 10 {
 				hookFuture(t, "sample:lost", bucket(t, []float32{1})).Close()
 			}
 		})
-		assert.Eventually(t, func() bool { return counters() == before }, 10*time.Second, time.Millisecond)
+		testutil.Eventually(t, func() bool { return leaks.Counts() == before })
 	})
 	check(t, "but not before those that were promised it", func(t *testing.T) {
 		future := hookFuture(t, "sample:pending", bucket(t, []float32{1}))
 		next := future.Then(func(v c10d.Result) (c10d.Result, error) { return v, nil })
 		future.Close()
 		python(t, "sample.finish", true)
-		value, err := next.Wait(soon(t))
+		value, err := next.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.NotNil(t, resultObject(value))
 		next.Close()
@@ -100,7 +92,7 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 
 func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		n := max(20, 200/soakScale)
+		n := max(20, slow.Of(200))
 		h := load(t, "sample:pending", HookConfig{})
 		futures := make([]*c10d.Future[c10d.Result], n)
 		buckets := make([]*c10d.GradBucket, n)
@@ -113,7 +105,7 @@ func TestManyFuturesCompleteOnPythonThreadsAtOnce(t *testing.T) {
 		var group sync.WaitGroup
 		for i, future := range futures {
 			group.Go(func() {
-				value, err := future.Wait(soon(t))
+				value, err := future.Wait(testutil.Soon(t))
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -156,7 +148,7 @@ func TestABucketMayChangeWhileItsFutureIsPending(t *testing.T) {
 				h.Close() // which changes nothing either
 				change(t, b)
 				python(t, "sample.finish", double)
-				value, err := future.Wait(soon(t))
+				value, err := future.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 				result, err := h.ParseHookResult(b, value)
 				require.NoError(t, err)
@@ -187,14 +179,14 @@ func TestASteadyCallMakesNothing(t *testing.T) {
 		}
 		first := step()
 		assert.Same(t, first, step())
-		if soakScale == 1 { // not what a checked build adds
+		if testutil.FullSpeed { // not what a checked build adds
 			assert.Zero(t, testing.AllocsPerRun(1000, func() { step() }))
 		}
 		// Closed as often as there were calls, it is as good as a new one.
 		seen := make(chan c10d.Result, 1)
 		next := first.Then(func(v c10d.Result) (c10d.Result, error) { seen <- v; return v, nil })
 		defer next.Close()
-		_, err := next.Wait(soon(t))
+		_, err := next.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Same(t, b.Buffer(), tensorIn(<-seen))
 

@@ -1,7 +1,6 @@
 package pyhook
 
 import (
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,15 +25,15 @@ func FuzzHookResult(f *testing.F) {
 		f.Add([]byte{2, byte(operation), 3, 2, 0, 1, 5})
 	}
 	rounds := 0
-	var before [5]int64
+	var before handles
 	f.Fuzz(func(t *testing.T, program []byte) {
 		if len(program) > 40 {
 			return
 		}
 		if rounds%500 == 0 { // the tracebacks of errors make rings
-			now := collected(t)
+			now := leaks.Stable()
 			if rounds > 0 {
-				require.Equal(t, before, now, "objects, funcs, tensors, memory after 500 programs")
+				require.Equal(t, before, now, "after 500 programs")
 			}
 			before = now
 		}
@@ -55,15 +54,6 @@ func counted(f *testing.F, list string) int64 {
 	n, err := callPython("builtins.len", o)
 	require.NoError(f, err)
 	return n.(int64)
-}
-
-func collected(t *testing.T) [5]int64 {
-	t.Helper()
-	for range 3 {
-		python(t, "gc.collect")
-		runtime.GC()
-	}
-	return settled()
 }
 
 func runProgram(t *testing.T, program []byte) {

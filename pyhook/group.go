@@ -15,8 +15,10 @@ import (
 // GroupConfig is how the ranks find each other. The zero value reads RANK,
 // WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them.
 type GroupConfig struct {
-	Backend    string // gloo, nccl, mpi, ucc; empty: nccl where CUDA is there, else gloo
-	InitMethod string // "env://" (the default), "tcp://host:port", "file://path"
+	Backend string // gloo, nccl, mpi, ucc; empty: nccl where CUDA is there, else gloo
+	// InitMethod is "env://" (the default), "tcp://host:port" or "file://path". A "?" at its end
+	// asks for torch's own protocol; at a file plain Python ranks are met only so.
+	InitMethod string
 	Store      *Store // an explicit store, and no InitMethod
 	Rank, Size int    // Size 0: from RANK and WORLD_SIZE
 	// Timeout of each collective; 0: PyTorch's 30 minutes.

@@ -13,6 +13,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -30,7 +31,7 @@ func waited(future *c10d.Future[*tensor.Tensor], err error) (*tensor.Tensor, err
 func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 	assert.Equal(t, []any{0, 1, "gloo", 0}, []any{world.Rank(), world.Size(), world.Backend(), rt.Rank()})
 	check(t, "", func(t *testing.T) {
-		ctx := soon(t)
+		ctx := testutil.Soon(t)
 		x := tensorOf(t, tensor.Float32, []float32{1, 2})
 		for _, op := range []c10d.ReduceOp{c10d.Sum, c10d.Product, c10d.Min, c10d.Max} {
 			got, err := waited(world.AllReduce(ctx, x, op))
@@ -51,11 +52,11 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 		sub, err := world.NewGroup(t.Context(), []int{0})
 		require.NoError(t, err)
 		assert.Equal(t, []any{0, 1, "gloo"}, []any{sub.Rank(), sub.Size(), sub.Backend()})
-		_, err = waited(sub.Broadcast(soon(t), tensorOf(t, tensor.Float32, []float32{1}), 0))
+		_, err = waited(sub.Broadcast(testutil.Soon(t), tensorOf(t, tensor.Float32, []float32{1}), 0))
 		require.NoError(t, err)
 		sub.Close()
 		sub.Close()
-		_, err = waited(sub.AllReduce(soon(t), tensorOf(t, tensor.Float32, []float32{1}), c10d.Sum))
+		_, err = waited(sub.AllReduce(testutil.Soon(t), tensorOf(t, tensor.Float32, []float32{1}), c10d.Sum))
 		require.ErrorIs(t, err, c10d.ErrGroup)
 	})
 }
@@ -87,7 +88,7 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
-			err := c.use(soon(t))
+			err := c.use(testutil.Soon(t))
 			require.ErrorIs(t, err, c10d.ErrGroup)
 			require.ErrorContains(t, err, c.op+", rank 0: ")
 			require.ErrorContains(t, err, c.says)
@@ -97,7 +98,7 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 		})
 	}
 	check(t, "and the group still works", func(t *testing.T) {
-		_, err := waited(world.AllReduce(soon(t), x, c10d.Sum))
+		_, err := waited(world.AllReduce(testutil.Soon(t), x, c10d.Sum))
 		require.NoError(t, err)
 	})
 }
@@ -115,7 +116,7 @@ func TestTheDTypesOfABackendAreTried(t *testing.T) {
 			continue
 		}
 		check(t, name, func(t *testing.T) {
-			_, err := waited(world.AllReduce(soon(t), tensorOf(t, dtype, []float32{1}), c10d.Sum))
+			_, err := waited(world.AllReduce(testutil.Soon(t), tensorOf(t, dtype, []float32{1}), c10d.Sum))
 			if refusal == "" {
 				require.NoError(t, err)
 				return

@@ -11,6 +11,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -60,8 +61,7 @@ func TestPythonCommHook_RunHookChained_interruptedWhileWorksGo(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NotErrorIs(t, err, c10d.ErrRaised)
 		}
-		assert.Eventually(t, func() bool { return python(t, "stuck.noted_works") == int64(0) },
-			5*time.Second, 10*time.Millisecond)
+		testutil.Eventually(t, func() bool { return python(t, "stuck.noted_works") == int64(0) })
 		stillWorks(t, b)
 	})
 }
@@ -110,7 +110,7 @@ func TestChain_Close_failsWhatIsNotDone(t *testing.T) {
 		defer future.Close()
 		chain.Close()
 		chain.Close()
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		saysAll(t, err, c10d.ErrClosed, "stuck.endless_callback", 2)
 		assert.NotErrorIs(t, err, c10d.ErrFutureFailed)
 	})
@@ -132,7 +132,7 @@ func TestChain_Advance_interruptedCallbackIsErrInterrupted(t *testing.T) {
 		var e *c10d.Error
 		require.ErrorAs(t, err, &e)
 		assert.Contains(t, e.Stacks, "in callback")
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		saysAll(t, err, c10d.ErrInterrupted, "stuck.endless_callback", 2)
 	})
 }
@@ -150,7 +150,7 @@ func TestError_Unfinished(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			if left := e.Unfinished; left != nil {
 				unfinished++
-				_, err := left.Wait(soon(t))
+				_, err := left.Wait(testutil.Soon(t))
 				require.NoError(t, err)
 			}
 		}

@@ -19,11 +19,12 @@ const (
 	torchTimeout   = 30 * time.Minute
 )
 
-// joinLimit is how long the ranks wait for each other. Where the meeting is torch's own
-// (a store, "env://?") it has one timeout for everything.
+// joinLimit is how long the ranks wait for each other. Where torch itself does all of it
+// (a store, or an InitMethod with a query) it has one timeout for everything.
 func (cfg *GroupConfig) joinLimit() time.Duration {
+	_, query, _ := strings.Cut(cfg.InitMethod, "?")
 	switch {
-	case cfg.Store != nil || strings.Contains(cfg.InitMethod, "?"):
+	case cfg.Store != nil || query != "":
 		if cfg.Timeout > 0 {
 			return cfg.Timeout
 		}
@@ -56,9 +57,12 @@ const joinGrace = 1250 * time.Millisecond
 // timeout.
 //
 // Rank 0 serves the store at MASTER_ADDR, or PYHOOK_STORE_LISTEN, and at no other
-// address, on torch 2.0 and later. All ranks must join through pyhook: where some are
-// plain Python, the InitMethod "env://?" leaves the meeting to torch's own (see
-// python/pyhook/_rendezvous.py).
+// address, on torch 2.0 and later.
+//
+// Other ranks of the job may be plain Python that calls torch's init_process_group with env://
+// or tcp://: torch counts them in the store, and the ranks then meet by torch's own protocol.
+// That names no rank, so what such a rank does wrong is ErrJoinTimeout or ErrPeer. All ranks
+// need one torch and one backend.
 func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*TorchGroup, error) {
 	object, err := rt.join(ctx, cfg)
 	if err != nil {

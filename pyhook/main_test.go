@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if name != "" {
-		children[name](require.New(childT{}))
+		children[name](require.New(testutil.Child{}))
 		os.Exit(0)
 	}
 	flag.Parse()
@@ -67,12 +67,6 @@ func start() (err error) {
 	_, err = callPython("gc.freeze") // collections look at what tests make only
 	return err
 }
-
-// childT ends the child process at the first failure.
-type childT struct{}
-
-func (childT) Errorf(format string, args ...any) { fmt.Printf(format, args...) }
-func (childT) FailNow()                          { os.Exit(1) }
 
 // child prepares a case in a process of its own, with this process's Python
 // unless env says otherwise.
@@ -222,51 +216,38 @@ func floats(v any) []float32 {
 	return out
 }
 
-// counters of everything that must come back to its start.
-func counters() [5]int64 {
-	_ = cbridge.Attached(func() {})
-	return [5]int64{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), cbridge.Pendings()}
-}
+// handles are what must come back to its start.
+type handles struct{ Objects, Funcs, Tensors, Memory, Pending int64 }
 
-// settled waits for the memory of Go slices that goes on a goroutine.
-func settled() [5]int64 {
-	before := counters()
-	for range 20 {
-		time.Sleep(100 * time.Microsecond)
-		if now := counters(); now != before {
-			return settled()
+func (h handles) list() []int64 { return []int64{h.Objects, h.Funcs, h.Tensors, h.Memory, h.Pending} }
+
+var leaks = testutil.Leaks[handles]{
+	Counts: func() handles {
+		_ = cbridge.Attached(func() {}) // an enter does the deferred work
+		return handles{cbridge.LiveObjects(), cbridge.LiveFuncs(), tensor.LiveTensors(), tensor.LiveMemory(), cbridge.Pendings()}
+	},
+	Collect: func() {
+		for range 3 { // tracebacks make rings, which only Python's collector undoes; a ring may hold another
+			runtime.GC()
+			_, _ = callPython("gc.collect")
 		}
-	}
-	return before
-}
-
-// noLeaks asserts that f leaves nothing open.
-func noLeaks(t *testing.T, f func()) {
-	t.Helper()
-	for range 2 { // a ring may hold another
-		runtime.GC()
-		python(t, "gc.collect")
-	}
-	before := settled()
-	f()
-	clean := func() bool {
-		runtime.GC()
-		for i, n := range counters() { // fewer: something that an earlier test had let go of is gone
-			if n > before[i] {
+	},
+	Clean: func(before, now handles) bool {
+		was := before.list()
+		for i, n := range now.list() { // fewer: something that an earlier test had let go of is gone
+			if n > was[i] {
 				return false
 			}
 		}
 		return true
-	}
-	// Tracebacks make rings, which only Python's collector undoes.
-	collect := func() bool { _, err := callPython("gc.collect"); return err == nil && clean() }
-	if !clean() && !assert.Eventually(t, collect, 10*time.Second, 5*time.Millisecond) {
-		t.Errorf("objects, funcs, tensors, memory, pending futures: %v before, %v after", before, counters())
-	}
+	},
 }
 
-// check is t.Run with noLeaks around it.
+// slow divides the numbers of calls of long tests.
+var slow = testutil.Scale{Race: 20, Debug: 500}
+
+// check is t.Run that leaves nothing open.
 func check(t *testing.T, name string, f func(t *testing.T)) {
 	t.Helper()
-	noLeaks(t, func() { t.Run(name, f) })
+	leaks.Check(t, func() { t.Run(name, f) })
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 )
 
 // resident is the process's memory in bytes.
@@ -68,8 +69,8 @@ func TestManyCallsLeaveNothingBehind(t *testing.T) {
 					soakCall(t, h, b, c.parse)
 				}
 			}
-			calls(max(c.calls/4, 6000) / soakScale) // until gloo's threads have their memory
-			leavesNothing(t, h, b, func() { calls(c.calls / soakScale) })
+			calls(slow.Of(max(c.calls/4, 6000))) // until gloo's threads have their memory
+			leavesNothing(t, h, b, func() { calls(slow.Of(c.calls)) })
 		})
 	}
 }
@@ -94,18 +95,18 @@ func leavesNothing(t *testing.T, h *PythonCommHook, b *c10d.GradBucket, calls fu
 		return [4]int64{references(t, h.hook), references(t, h.state), references(t, python.tensor), references(t, python.layout)}
 	}
 	collect()
-	before, live, memory := counts(), counters(), resident(t)
+	before, live, memory := counts(), leaks.Counts().list(), resident(t)
 	calls()
 	collect()
 	grown := resident(t) - memory
 	t.Logf("resident memory grew by %d KiB", grown>>10)
-	if soakScale == 1 && !asan { // the race detector's own memory grows; ASan keeps what is freed
+	if testutil.FullSpeed && !asan { // the race detector's own memory grows; ASan keeps what is freed
 		assert.Less(t, grown, limit, "memory")
 	}
 	for i, now := range counts() {
 		assert.InDelta(t, before[i], now, late, "references of hook, state, buffer, layout: %d", i)
 	}
-	for i, now := range counters() {
+	for i, now := range leaks.Counts().list() {
 		assert.InDelta(t, live[i], now, late, "objects, funcs, tensors, memory: %d", i)
 	}
 }

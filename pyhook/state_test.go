@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -79,9 +80,9 @@ func init() {
 	// Goes on in a new process from the file that the test saved.
 	children["resume"] = func(is *require.Assertions) {
 		is.NoError(start())
-		h := powerHook(childT{})
+		h := powerHook(testutil.Child{})
 		is.NoError(h.LoadStateFile(context.Background(), os.Getenv(stateFile)))
-		fmt.Printf("\nresumed %x\n", powerSteps(childT{}, h, 6, 12))
+		fmt.Printf("\nresumed %x\n", powerSteps(testutil.Child{}, h, 6, 12))
 	}
 }
 

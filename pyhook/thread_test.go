@@ -3,12 +3,12 @@ package pyhook
 import (
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 )
 
 // nilPointerIsRecovered dereferences one.
@@ -54,14 +54,14 @@ func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
 	require.ErrorIs(t, err, c10d.ErrRaised)
 
 	require.NoError(t, syscall.Kill(syscall.Getpid(), syscall.SIGUSR2))
-	assert.Eventually(t, func() bool {
+	testutil.Eventually(t, func() bool {
 		seen := false
 		return module.With("SIGNALS", func(list *Object) error {
 			v, err := list.Value()
 			seen = err == nil && assert.ObjectsAreEqual([]any{int64(1)}, v)
 			return err
 		}) == nil && seen
-	}, 10*time.Second, time.Millisecond, "the module's own signal handler")
+	}, "the module's own signal handler")
 	require.NoError(t, rt.RunOnMain(t.Context(), func() { python(t, "bound.forget_signals") }))
 }
 

@@ -52,16 +52,33 @@ check_pytest() { run env PYTHONMALLOC=debug PYTHONPATH="$root/python" "$tools/py
 check_kubernetes() {
 	cd tests/kubernetes
 	run go vet ./...
-	run go test -count=1 -timeout "$timeout" ./...
+	run go test -count=1 -vet=off -timeout "$timeout" ./...
 }
-# -count=1: Go's test cache does not know of the interpreter that a test starts.
-check_go() { run go test -count=1 -timeout "$timeout" ./...; }
-check_race() { run go test -race -count=1 -timeout "$timeout" ./...; }
+# gotest runs Go's tests. -count=1: Go's test cache does not know of the interpreter that a test
+# starts. No vet: that is a check of its own. No debug information: stack traces need none, and
+# linking takes less time. Many tests wait more than they compute, so one package more than there are
+# cores runs at once.
+gotest() { run go test -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
 
-# Every pointer that passes between Go and C is checked.
-check_cgocheck() {
-	run env GOEXPERIMENT=cgocheck2 go test -count=1 -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp
+# What takes longest comes first, so that none of it is left alone at the end.
+longest=(./tests/launchers ./tests/network ./worker ./cmd/pyhook)
+plain=(./internal/demo/lossplot) # draws, on one goroutine: nothing for the race detector
+
+check_go() { gotest "${longest[@]}" ./...; }
+
+# One build has both the race detector and cgocheck2, which looks at each pointer that Go writes to
+# C's memory. atexit_sleep_ms: else each process, and the tests start hundreds, waits a second at its
+# end for races that may still come.
+check_race() {
+	local packages
+	packages=$(go list ./... | grep -vxF "$(go list "${plain[@]}")")
+	export GOEXPERIMENT=cgocheck2 GORACE="atexit_sleep_ms=0 ${GORACE:-}"
+	# shellcheck disable=SC2086  # a package a word
+	gotest -race "${longest[@]}" $packages
 }
+
+# What the race detector scales down, cannot measure (memory, allocations) or has no use for.
+check_full() { gotest ./pyhook ./ddp "${plain[@]}"; }
 
 # The C code under AddressSanitizer. Leaks are counted by the tests: CPython leaks by design. The
 # two libraries are loaded first, so that the sanitizer sees the C++ exceptions of torch.
@@ -69,16 +86,16 @@ asan() {
 	local preload
 	preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so.6)"
 	run env ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
-		go test -asan -count=1 -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
+		go test -asan -count=1 -vet=off -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
 }
-check_asan() { asan ./cbridge ./tensorconv; }
+check_asan() { asan ./cbridge ./tensor ./tensorconv; }
 
 # The deep ones.
 
-check_deepasan() { asan ./cbridge ./tensorconv ./pyhook ./ddp; }
+check_deepasan() { asan ./cbridge ./tensor ./tensorconv ./pyhook ./ddp; }
 
 # Garbage is collected at each use of a handle: a reference kept by luck is dropped.
-check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensorconv ./pyhook ./ddp; }
+check_debuggc() { run go test -tags pyhookdebug -count=1 -timeout "$timeout" ./cbridge ./tensor ./tensorconv ./c10d/... ./pyhook ./ddp; }
 
 check_valgrind() {
 	command -v valgrind >/dev/null || die "valgrind is not on PATH; on Debian: apt-get install valgrind"
@@ -129,8 +146,8 @@ check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy words spell)
-all=("${lint[@]}" pytest race cgocheck asan)
-deep=(race cgocheck deepasan valgrind debuggc release soak fuzz)
+all=("${lint[@]}" pytest race full asan)
+deep=(race full deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
 all) checks=("${all[@]}") ;;
@@ -149,22 +166,61 @@ export PYHOOK_PYTHON
 tools=$("$scripts/setup-tools.sh" "$PYHOOK_PYTHON")
 
 failed=() lines=()
-for check in "${checks[@]}"; do
-	printf '\n==> %s\n' "$check"
-	start=$SECONDS verdict=ok
+work=$(mktemp -d)
+beside=() groups=()
+
+# cleanup also ends the checks that run beside the others, if this script is interrupted.
+cleanup() {
+	local group
+	for group in ${groups[@]+"${groups[@]}"}; do kill -- "-$group" 2>/dev/null || true; done
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+# timed runs a check, and leaves its exit status and seconds in a file.
+timed() {
+	local status start=$SECONDS
 	# A subshell with its own set -e: bash ignores set -e in a function whose status is tested.
 	set +e
 	(
 		set -e
-		"check_$check"
+		"check_$1"
 	)
 	status=$?
 	set -e
+	echo "$status $((SECONDS - start))" >"$work/$1.status"
+}
+
+# note takes a finished check into the summary.
+note() {
+	local status seconds verdict=ok
+	read -r status seconds <"$work/$1.status" || status=1 seconds=0
 	if ((status != 0)); then
 		verdict=FAILED
-		failed+=("$check")
+		failed+=("$1")
 	fi
-	lines+=("$(printf '%-12s %-6s %4d s' "$check" "$verdict" $((SECONDS - start)))")
+	lines+=("$(printf '%-12s %-6s %4d s' "$1" "$verdict" "$seconds")")
+}
+
+# What uses one core runs beside the checks after it, and is shown at the end.
+for check in "${checks[@]}"; do
+	if [[ $check == @(mypy|pytest) && $check != "${checks[-1]}" ]]; then
+		set -m # a process group of its own
+		timed "$check" </dev/null >"$work/$check.output" 2>&1 &
+		set +m
+		beside+=("$check") groups+=($!)
+		continue
+	fi
+	printf '\n==> %s\n' "$check"
+	timed "$check"
+	note "$check"
+done
+wait
+groups=()
+for check in ${beside[@]+"${beside[@]}"}; do
+	printf '\n==> %s\n' "$check"
+	cat "$work/$check.output"
+	note "$check"
 done
 
 printf '\n==> summary (Python: %s)\n' "$PYHOOK_PYTHON"

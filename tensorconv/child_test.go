@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/internal/torchtest"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
@@ -17,7 +18,7 @@ import (
 
 // childMain runs in a process whose Python has not imported torch.
 func childMain() {
-	t := require.New(childT{})
+	t := require.New(testutil.Child{})
 	x, err := tensor.FromSlice([]float32{1, 2})
 	t.NoError(err)
 	_, err = tensorconv.ToPython(x)
@@ -40,12 +41,6 @@ func childMain() {
 	t.NoError(err)
 	fmt.Println(text)
 }
-
-// childT ends the child at the first failure.
-type childT struct{}
-
-func (childT) Errorf(format string, args ...any) { fmt.Printf(format, args...) }
-func (childT) FailNow()                          { os.Exit(1) }
 
 func TestTorchIsImportedOnlyWhereItIsNeededAndAnEarlierFailureIsForgotten(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")

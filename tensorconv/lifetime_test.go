@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/internal/torchtest"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
@@ -30,7 +31,7 @@ func foreign(t testing.TB, of *tensor.Tensor) (*tensor.Tensor, *atomic.Int64) {
 // releasedOnce asserts that the release function is called soon, and no more.
 func releasedOnce(t testing.TB, count *atomic.Int64) {
 	t.Helper()
-	assert.Eventually(t, func() bool { return count.Load() == 1 }, 5*time.Second, time.Millisecond)
+	testutil.Eventually(t, func() bool { return count.Load() == 1 })
 	runtime.GC()
 	assert.Equal(t, int64(1), count.Load())
 }
@@ -153,7 +154,7 @@ func TestAGoSliceIsPinnedUntilPythonLetsGo(t *testing.T) {
 	default:
 	}
 	o.Close()
-	assert.Eventually(t, func() bool {
+	testutil.Eventually(t, func() bool {
 		runtime.GC()
 		select {
 		case <-collected:
@@ -161,7 +162,7 @@ func TestAGoSliceIsPinnedUntilPythonLetsGo(t *testing.T) {
 		default:
 			return false
 		}
-	}, 5*time.Second, 5*time.Millisecond, "still pinned")
+	}, "still pinned")
 }
 
 func TestForgottenTensorsAreCollected(t *testing.T) {
@@ -180,7 +181,7 @@ func TestForgottenTensorsAreCollected(t *testing.T) {
 		require.NoError(t, err)
 		counts = append(counts, count)
 	}
-	assert.Eventually(t, func() bool {
+	testutil.Eventually(t, func() bool {
 		runtime.GC()
 		_ = cbridge.Attached(func() {})
 		for _, count := range counts {
@@ -189,7 +190,7 @@ func TestForgottenTensorsAreCollected(t *testing.T) {
 			}
 		}
 		return true
-	}, 5*time.Second, 5*time.Millisecond)
+	})
 }
 
 func TestCloseIsIdempotentAndLaterUseIsErrClosed(t *testing.T) {
@@ -242,7 +243,7 @@ func TestReleaseFunctionsThatWaitHoldUpNoDeleter(t *testing.T) {
 		t.Error("a deleter waits for the reaper")
 	}
 	close(wait)
-	assert.Eventually(t, func() bool { return released.Load() == n }, 10*time.Second, 5*time.Millisecond)
+	testutil.Eventually(t, func() bool { return released.Load() == n })
 }
 
 // resident returns the bytes of memory that the process has.

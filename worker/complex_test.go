@@ -9,6 +9,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 	"pyhook/worker"
 )
@@ -20,7 +21,7 @@ func TestComplexParametersInAWorker(t *testing.T) {
 	h := hook(t, w, "allreduce", worker.HookConfig{})
 	params := []*c10d.Parameter{{Name: "c", Shape: []int64{2}, DType: tensor.Complex64}}
 	defer params[0].Close()
-	r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: w.Group(), Hook: h})
+	r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: w.Group(), Hook: h})
 	if refused := h.ComplexParameters(); refused != nil {
 		require.ErrorIs(t, refused, c10d.ErrComplex)
 		require.ErrorIs(t, err, c10d.ErrComplex)
@@ -35,7 +36,7 @@ func TestComplexParametersInAWorker(t *testing.T) {
 	for range 3 {
 		copy(gradient, []complex64{1 + 2i, -3 + 4i})
 		require.NoError(t, r.Ready(0))
-		_, err = r.Wait(soon(t))
+		_, err = r.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		assert.Equal(t, []complex64{1 + 2i, -3 + 4i}, gradient)
 	}

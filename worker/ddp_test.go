@@ -14,6 +14,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
@@ -149,13 +150,13 @@ func TestStepsAreBitwiseThoseOfThisProcess(t *testing.T) {
 						return err
 					}
 					defer h.Close()
-					got, err := trained(soon(t), w.Group(), h, paritySteps)
+					got, err := trained(testutil.Soon(t), w.Group(), h, paritySteps)
 					if err != nil {
 						return fmt.Errorf("%s: %w", c.spec, err)
 					}
 					assert.Equal(t, want[c.spec], got, c.spec)
 				}
-				got, err := trained(soon(t), w.Group(), nil, paritySteps)
+				got, err := trained(testutil.Soon(t), w.Group(), nil, paritySteps)
 				assert.Equal(t, want["none"], got, "no hook")
 				return err
 			}) {
@@ -193,7 +194,7 @@ func TestALostStepIsTakenAgain(t *testing.T) {
 
 // trainedWithLoss is trained, but rank 1's worker is killed within a step.
 func trainedWithLoss(t *testing.T, w *worker.Worker, h *worker.Hook, steps, lost int) (string, error) {
-	ctx := soon(t)
+	ctx := testutil.Soon(t)
 	params := model()
 	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap})
 	if err != nil {

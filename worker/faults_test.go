@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
@@ -147,7 +148,7 @@ func (c *fault) survive(t *testing.T, workers []*worker.Worker, hooks []*worker.
 		}
 	}
 	assert.Equal(t, float32(c.fault), floats(t, buckets[1].Buffer())[0], "the gradients are there")
-	_, err := reduce(soon(t), hooks[1], buckets[1])
+	_, err := reduce(testutil.Soon(t), hooks[1], buckets[1])
 	assert.ErrorIs(t, err, c.kind, "until it is restarted")
 
 	restart(t, workers)
@@ -166,7 +167,7 @@ func requirePeerError(t *testing.T, err error) {
 func restart(t *testing.T, workers []*worker.Worker) {
 	t.Helper()
 	for _, err := range onRanks(len(workers), func(rank int) error {
-		_, err := workers[rank].Restart(soon(t))
+		_, err := workers[rank].Restart(testutil.Soon(t))
 		return err
 	}) {
 		require.NoError(t, err)
@@ -180,7 +181,7 @@ func sumIsRight(t *testing.T, hooks []*worker.Hook, buckets []*c10d.GradBucket) 
 		copy(floats(t, b.Buffer()), []float32{none, float32(3 + 2*rank)})
 	}
 	for _, err := range onRanks(len(hooks), func(rank int) error {
-		got, err := reduce(soon(t), hooks[rank], buckets[rank])
+		got, err := reduce(testutil.Soon(t), hooks[rank], buckets[rank])
 		assert.Equal(t, []float32{0, float32(2 + len(hooks))}, got)
 		return err
 	}) {
@@ -211,11 +212,8 @@ func resources(t testing.TB) use {
 // goroutines.
 func nothingIsLeft(t testing.TB, before use) {
 	t.Helper()
-	now := resources(t)
-	for end := time.Now().Add(10 * time.Second); now.more(before) && time.Now().Before(end); now = resources(t) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	assert.False(t, now.more(before), "%+v before, %+v now", before, now)
+	var now use
+	testutil.Eventually(t, func() bool { now = resources(t); return !now.more(before) }, "%+v before, %+v now", before, &now)
 }
 
 // children counts this process's, zombies too.
@@ -238,11 +236,11 @@ func TestSysExitIsAnErrorOfTheHook(t *testing.T) {
 	for spec, kind := range map[string]error{"faults:in_call": c10d.ErrRaised, "faults:in_callback": c10d.ErrFutureFailed} {
 		h := hook(t, w, spec, worker.HookConfig{})
 		b := bucket(t, w, sysExit, 1)
-		_, err := reduce(soon(t), h, b)
+		_, err := reduce(testutil.Soon(t), h, b)
 		assert.ErrorIs(t, err, kind)
 		assert.ErrorContains(t, err, "SystemExit")
 		floats(t, b.Buffer())[0] = 0
-		_, err = reduce(soon(t), h, b)
+		_, err = reduce(testutil.Soon(t), h, b)
 		assert.NoError(t, err)
 	}
 }
@@ -250,7 +248,7 @@ func TestSysExitIsAnErrorOfTheHook(t *testing.T) {
 func TestWhatAWorkerPrintsIsPassedOnAndKept(t *testing.T) {
 	out := &output{}
 	w := start(t, 1, worker.Config{Output: out})[0]
-	_, err := reduce(soon(t), hook(t, w, "faults:in_call", worker.HookConfig{}), bucket(t, w, say, 1))
+	_, err := reduce(testutil.Soon(t), hook(t, w, "faults:in_call", worker.HookConfig{}), bucket(t, w, say, 1))
 	var failed *worker.Error
 	require.ErrorAs(t, err, &failed)
 	assert.Contains(t, failed.Stderr, "a line of rank 0")
@@ -271,7 +269,7 @@ func TestACallThatIsKeptGoesOnAfterItsContext(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, 1, strings.Count(err.Error(), "context "), err)
 		require.NoError(t, w.Err())
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 	}
 	assert.ErrorIs(t, err, worker.ErrHung)
 }
@@ -289,7 +287,7 @@ func TestStartSaysWhyItFailed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := resources(t)
-			_, err := worker.Start(soon(t), c.cfg)
+			_, err := worker.Start(testutil.Soon(t), c.cfg)
 			var failed *worker.Error
 			require.ErrorAs(t, err, &failed)
 			assert.ErrorIs(t, err, worker.ErrStart)
@@ -351,12 +349,12 @@ func orphan(ctx context.Context, r *ranks.Rank) error {
 func TestAWorkerDiesWithItsTrainer(t *testing.T) {
 	job := ranks.Start(t, ranks.Options{N: 1, Case: "orphan"})
 	report := filepath.Join(job.Dir, "report.rank0.json")
-	require.Eventually(t, func() bool { info, err := os.Stat(report); return err == nil && info.Size() > 0 }, time.Minute, 20*time.Millisecond)
+	testutil.Eventually(t, func() bool { info, err := os.Stat(report); return err == nil && info.Size() > 0 })
 	pid := ranks.Result[int](t, job, 0)
 	require.True(t, lives(pid))
 	require.NoError(t, syscall.Kill(job.Pids()[0], syscall.SIGKILL))
 	assert.Error(t, job.Wait())
-	assert.Eventually(t, func() bool { return !lives(pid) }, 10*time.Second, 10*time.Millisecond)
+	testutil.Eventually(t, func() bool { return !lives(pid) })
 }
 
 // lives: a zombie does not.

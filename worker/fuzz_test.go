@@ -16,6 +16,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/internal/lines"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -52,7 +53,7 @@ func FuzzMessages(f *testing.F) {
 			data = encoded(composed(data)...)
 		}
 		regions, before := live.Load(), allocated()
-		within(t, func() {
+		testutil.Within(t, func() {
 			if toWorker {
 				feedWorker(t, data, int(files%4))
 			} else {
@@ -71,18 +72,6 @@ func allocated() uint64 {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return stats.TotalAlloc
-}
-
-func within(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		text := make([]byte, 1<<20)
-		t.Fatalf("it hangs:\n%s", text[:runtime.Stack(text, true)])
-	}
 }
 
 // encoded is what a wire sends.

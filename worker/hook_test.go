@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
@@ -37,14 +38,14 @@ func TestHooksRunOnTheTrainersMemory(t *testing.T) {
 			}
 			b := bucket(t, from, 1, 2, 3)
 			for range 3 {
-				got, err := reduce(soon(t), h, b)
+				got, err := reduce(testutil.Soon(t), h, b)
 				require.NoError(t, err)
 				assert.Equal(t, c.want, got)
 			}
-			future, err := h.RunHook(soon(t), b)
+			future, err := h.RunHook(testutil.Soon(t), b)
 			require.NoError(t, err)
 			defer future.Close()
-			value, err := future.Wait(soon(t))
+			value, err := future.Wait(testutil.Soon(t))
 			require.NoError(t, err)
 			result, err := h.ParseHookResult(b, value)
 			require.NoError(t, err)
@@ -69,7 +70,7 @@ func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
 		t.Run(c.spec, func(t *testing.T) {
 			h := hook(t, w, c.spec, worker.HookConfig{})
 			b := bucket(t, w, 1, 2, 3)
-			_, err := reduce(soon(t), h, b)
+			_, err := reduce(testutil.Soon(t), h, b)
 			var failed *c10d.Error
 			require.ErrorAs(t, err, &failed)
 			assert.ErrorIs(t, err, c.kind)
@@ -81,7 +82,7 @@ func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
 		})
 	}
 	t.Run("the exception and its traceback", func(t *testing.T) {
-		_, err := reduce(soon(t), hook(t, w, "hooks:raises", worker.HookConfig{}), bucket(t, w, 1))
+		_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:raises", worker.HookConfig{}), bucket(t, w, 1))
 		assert.ErrorIs(t, err, pyhook.Exception("ValueError"))
 		var python *pyhook.PythonError
 		require.ErrorAs(t, err, &python)
@@ -95,7 +96,7 @@ func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
 		b := bucket(t, w, 1)
 		b.Close()
 		b.Buffer().Close()
-		_, err := reduce(soon(t), hook(t, w, "noop", worker.HookConfig{}), b)
+		_, err := reduce(testutil.Soon(t), hook(t, w, "noop", worker.HookConfig{}), b)
 		assert.ErrorIs(t, err, c10d.ErrClosed)
 	})
 }
@@ -104,22 +105,22 @@ func TestStatesAreMadeSavedAndRestoredInTheWorker(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	b := bucket(t, w, 0, 0)
 	h := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter", Args: map[string]any{"start": 5}}})
-	got, err := reduce(soon(t), h, b)
+	got, err := reduce(testutil.Soon(t), h, b)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{6, 6}, got)
 	var saved bytes.Buffer
 	require.NoError(t, h.SaveState(t.Context(), &saved))
-	_, err = reduce(soon(t), h, b)
+	_, err = reduce(testutil.Soon(t), h, b)
 	require.NoError(t, err)
 	require.NoError(t, h.LoadState(t.Context(), &saved))
-	got, err = reduce(soon(t), h, b)
+	got, err = reduce(testutil.Soon(t), h, b)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{7, 7}, got)
 	assert.ErrorIs(t, h.LoadState(t.Context(), bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
 
 	plain := hook(t, w, "hooks:scaled", worker.HookConfig{State: map[string]any{"factor": 2.5, "more": []any{1, "x", nil}}})
 	copy(floats(t, b.Buffer()), []float32{2, 4})
-	got, err = reduce(soon(t), plain, b)
+	got, err = reduce(testutil.Soon(t), plain, b)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{5, 10}, got)
 }
@@ -127,14 +128,14 @@ func TestStatesAreMadeSavedAndRestoredInTheWorker(t *testing.T) {
 func TestAHookMayAskForNCCLsFormsOfFuturesAlsoAfterARestart(t *testing.T) {
 	w := start(t, 1, worker.Config{})[0]
 	b := bucket(t, w, 3, 4)
-	_, err := reduce(soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
+	_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
 	require.ErrorIs(t, err, c10d.ErrShort, "gloo's form")
 	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.FutureFormsNCCL})
 	for range 2 {
-		got, err := reduce(soon(t), h, b)
+		got, err := reduce(testutil.Soon(t), h, b)
 		require.NoError(t, err)
 		assert.Equal(t, []float32{3, 4}, got)
-		_, err = w.Restart(soon(t))
+		_, err = w.Restart(testutil.Soon(t))
 		require.NoError(t, err)
 	}
 }
@@ -158,21 +159,21 @@ func TestHooksSeeTheParameters(t *testing.T) {
 			require.NoError(t, err)
 			defer b.Close()
 			read := hook(t, w, "hooks:weights", worker.HookConfig{})
-			got, err := reduce(soon(t), read, b)
+			got, err := reduce(testutil.Soon(t), read, b)
 			require.NoError(t, err)
 			assert.Equal(t, []float32{3, 4}, got)
 			floats(t, data)[0] = 9
-			got, err = reduce(soon(t), read, b)
+			got, err = reduce(testutil.Soon(t), read, b)
 			require.NoError(t, err)
 			assert.Equal(t, []float32{9, 4}, got)
 			if shared {
-				_, err = reduce(soon(t), hook(t, w, "hooks:add_to_weights", worker.HookConfig{}), b)
+				_, err = reduce(testutil.Soon(t), hook(t, w, "hooks:add_to_weights", worker.HookConfig{}), b)
 				require.NoError(t, err)
 				assert.Equal(t, []float32{10, 5}, floats(t, data))
 			}
 			same := hook(t, w, "hooks:same_parameters", worker.HookConfig{})
 			for range 2 {
-				got, err = reduce(soon(t), same, b)
+				got, err = reduce(testutil.Soon(t), same, b)
 				require.NoError(t, err)
 			}
 			assert.Equal(t, []float32{1, 1}, got, "one object for all calls")
@@ -191,29 +192,29 @@ func TestTheGroupsCollectivesRunInTheWorkers(t *testing.T) {
 			}
 			wait := func(future *c10d.Future[*tensor.Tensor], err error) {
 				if assert.NoError(t, err) {
-					_, err = future.Wait(soon(t))
+					_, err = future.Wait(testutil.Soon(t))
 					assert.NoError(t, err)
 					future.Close()
 				}
 			}
 			a, b := make(float32(rank), 1), make(float32(rank)+5, 1)
 			// Two at once, in one order.
-			first, err := g.AllReduce(soon(t), a, c10d.Sum)
+			first, err := g.AllReduce(testutil.Soon(t), a, c10d.Sum)
 			if err != nil {
 				return err
 			}
-			wait(g.Broadcast(soon(t), b, 1))
+			wait(g.Broadcast(testutil.Soon(t), b, 1))
 			wait(first, nil)
 			assert.Equal(t, []float32{1, 2}, floats(t, a))
 			assert.Equal(t, []float32{6, 1}, floats(t, b))
 			out := []*tensor.Tensor{make(0, 0), make(0, 0)}
-			wait(g.AllGather(soon(t), out, make(float32(rank), float32(rank))))
+			wait(g.AllGather(testutil.Soon(t), out, make(float32(rank), float32(rank))))
 			assert.Equal(t, []float32{0, 0}, floats(t, out[0]))
 			assert.Equal(t, []float32{1, 1}, floats(t, out[1]))
 			assert.Equal(t, []any{rank, 2, "gloo"}, []any{g.Rank(), g.Size(), g.Backend()})
-			_, err = g.Broadcast(soon(t), a, 7)
+			_, err = g.Broadcast(testutil.Soon(t), a, 7)
 			assert.ErrorIs(t, err, c10d.ErrGroup)
-			return g.Barrier(soon(t))
+			return g.Barrier(testutil.Soon(t))
 		}) {
 			require.NoError(t, err)
 		}
@@ -239,7 +240,7 @@ func TestNoCallIsLost(t *testing.T) {
 					if i%8 == 0 {
 						time.Sleep(time.Duration(i%200) * time.Microsecond)
 					}
-					got, err := reduce(soon(t), h, b)
+					got, err := reduce(testutil.Soon(t), h, b)
 					if !assert.NoError(t, err) || !assert.Equal(t, got[0]*2, got[1]) {
 						return
 					}

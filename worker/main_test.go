@@ -101,14 +101,6 @@ func onRanks(size int, f func(rank int) error) []error {
 	return errs
 }
 
-// soon is a context for what should take no time, on a busy machine.
-func soon(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // bucket makes a float32 bucket of shared memory, or of other memory.
 func bucket(t testing.TB, w *worker.Worker, values ...float32) *c10d.GradBucket {
 	t.Helper()

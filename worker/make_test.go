@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
@@ -42,20 +43,20 @@ func TestWorker_NewHook_WithParameters(t *testing.T) {
 		State: worker.State{Spec: "made:ById", Args: map[string]any{"scale": json.Number("2")}}, Parameters: params})
 	for _, when := range []string{"at first", "after a restart"} {
 		t.Run(when, func(t *testing.T) {
-			got, err := reduce(soon(t), h, b(t, params[1], params[0]))
+			got, err := reduce(testutil.Soon(t), h, b(t, params[1], params[0]))
 			require.NoError(t, err)
 			assert.Equal(t, []float32{-1, 6, 8}, got, "the objects that the state was made with")
-			got, err = reduce(soon(t), h, b(t, params[0])) // as after rebuilt buckets
+			got, err = reduce(testutil.Soon(t), h, b(t, params[0])) // as after rebuilt buckets
 			require.NoError(t, err)
 			assert.Equal(t, []float32{6, 8}, got)
-			_, err = w.Restart(soon(t))
+			_, err = w.Restart(testutil.Soon(t))
 			require.NoError(t, err)
 		})
 	}
 	t.Run("an object that registers its hook", func(t *testing.T) {
 		h := hook(t, w, "made:Stats()", worker.HookConfig{Parameters: params})
 		assert.Equal(t, "made.Stats.hook", h.Name())
-		got, err := reduce(soon(t), h, b(t, params...))
+		got, err := reduce(testutil.Soon(t), h, b(t, params...))
 		require.NoError(t, err)
 		assert.Equal(t, []float32{2, 2, 2}, got)
 	})

@@ -2,12 +2,12 @@ package worker_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/worker"
 )
 
@@ -22,7 +22,7 @@ func TestTheTimelineHasTheCollectivesOfWorkersHooks(t *testing.T) {
 		defer h.Close()
 		params := model()
 		record := ddp.NewTimeline(0)
-		r, err := ddp.NewReducer(soon(t), params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap, Timeline: record})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap, Timeline: record})
 		if err != nil {
 			return err
 		}
@@ -30,10 +30,10 @@ func TestTheTimelineHasTheCollectivesOfWorkersHooks(t *testing.T) {
 		step := func(n int) (collectives int) {
 			before := len(record.Spans())
 			if assert.NoError(t, backward(r, rank, n, len(params))) {
-				_, err := r.Wait(soon(t))
+				_, err := r.Wait(testutil.Soon(t))
 				assert.NoError(t, err)
 			}
-			assert.Eventually(t, func() bool { // they come by the socket
+			testutil.Eventually(t, func() bool { // they come by the socket
 				collectives = 0
 				for _, s := range record.Spans()[before:] {
 					if s.Track == "collectives" {
@@ -42,13 +42,13 @@ func TestTheTimelineHasTheCollectivesOfWorkersHooks(t *testing.T) {
 					}
 				}
 				return collectives >= len(r.Buckets())
-			}, 20*time.Second, time.Millisecond)
+			})
 			return collectives
 		}
 		assert.Equal(t, len(r.Buckets()), step(0), "before PowerSGD begins: one all-reduce a bucket")
 		step(1)
 		step(2)
-		if _, err := w.Restart(soon(t)); err != nil {
+		if _, err := w.Restart(testutil.Soon(t)); err != nil {
 			return err
 		}
 		step(3)

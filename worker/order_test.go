@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/worker"
 )
 
@@ -36,18 +37,18 @@ func TestHookRunHookFailsWhereACollectiveFailsUnseen(t *testing.T) {
 		require.ErrorContains(t, err, "all_reduce, which the hook issued and did not look at, failed")
 		require.ErrorContains(t, err, h.Name())
 	}
-	future, chain, err := h.RunHookChained(soon(t), b)
+	future, chain, err := h.RunHookChained(testutil.Soon(t), b)
 	require.NoError(t, err)
 	for more := true; more && err == nil; {
-		more, err = chain.Advance(soon(t))
+		more, err = chain.Advance(testutil.Soon(t))
 	}
 	says(err)
 	chain.Close()
 	future.Close()
 
-	_, err = reduce(soon(t), h, b)
+	_, err = reduce(testutil.Soon(t), h, b)
 	says(err)
-	got, err := reduce(soon(t), hook(t, w, "allreduce", worker.HookConfig{}), b)
+	got, err := reduce(testutil.Soon(t), hook(t, w, "allreduce", worker.HookConfig{}), b)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{1, 2, 3}, got)
 }

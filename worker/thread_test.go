@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/testutil"
 	"pyhook/worker"
 )
 
@@ -21,19 +22,19 @@ func TestAWorkersHooksAreOnPythonsMainThread(t *testing.T) {
 	h := hook(t, w, boundFile+"hook", worker.HookConfig{State: worker.State{Spec: boundFile + "State"}})
 	b := bucket(t, w, 1, 2)
 	for range 3 {
-		future, chain, err := h.RunHookChained(soon(t), b)
+		future, chain, err := h.RunHookChained(testutil.Soon(t), b)
 		require.NoError(t, err)
 		for more := true; more; {
-			more, err = chain.Advance(soon(t))
+			more, err = chain.Advance(testutil.Soon(t))
 			require.NoError(t, err)
 		}
-		_, err = future.Wait(soon(t))
+		_, err = future.Wait(testutil.Soon(t))
 		require.NoError(t, err)
 		chain.Close()
 		future.Close()
 	}
 	other := hook(t, w, boundFile+"where", worker.HookConfig{State: worker.State{Spec: boundFile + "new_list"}})
-	_, err := reduce(soon(t), other, b)
+	_, err := reduce(testutil.Soon(t), other, b)
 	require.NoError(t, err)
 }
 
@@ -44,7 +45,7 @@ func TestAWorkerEndsAsPythonDoes(t *testing.T) {
 	t.Setenv("PYHOOK_TEST_OUT", folder)
 	w := start(t, 1, worker.Config{})[0]
 	h := hook(t, w, "hooks:writes", worker.HookConfig{})
-	_, err := reduce(soon(t), h, bucket(t, w, 1))
+	_, err := reduce(testutil.Soon(t), h, bucket(t, w, 1))
 	require.NoError(t, err)
 	before := time.Now()
 	w.Close()

@@ -12,6 +12,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
 	"pyhook/c10d/transport/memgroup"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -47,7 +48,7 @@ func noLeaks(t *testing.T, name string, f func(t *testing.T)) {
 	tensors, memory := tensor.LiveTensors(), tensor.LiveMemory()
 	t.Run(name, f)
 	clean := func() bool { return tensor.LiveTensors() == tensors && tensor.LiveMemory() == memory }
-	assert.Eventually(t, clean, 10*time.Second, time.Millisecond, "tensors and memory: %d and %d before", tensors, memory)
+	testutil.Eventually(t, clean, "tensors and memory: %d and %d before", tensors, memory)
 }
 
 func given[T tensor.Element](t *testing.T, values ...T) *tensor.Tensor {

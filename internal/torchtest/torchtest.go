@@ -11,14 +11,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 	"unsafe"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
-	"pyhook/internal/debuggc"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
 )
@@ -70,34 +68,20 @@ func warmUp() error {
 	return nil
 }
 
-// Often is how often a long test does something: n, or less where each use of a
-// handle collects garbage.
-func Often(n int) int {
-	if debuggc.On {
-		return max(n/100, 4)
-	}
-	return n
-}
+// Often is how often a long test does something.
+func Often(n int) int { return testutil.Scale{Debug: 100}.Of(n) }
+
+// handles are what must come back to its start.
+type handles struct{ Tensors, Memory, Objects int64 }
 
 // NoLeaks asserts at the test's end that every handle and every piece of memory
 // that it made is gone. Call it before anything else of the test.
 func NoLeaks(t testing.TB) {
 	t.Helper()
-	type counts struct{ tensors, memory, objects int64 }
-	count := func() counts {
-		return counts{tensor.LiveTensors(), tensor.LiveMemory(), cbridge.LiveObjects()}
-	}
-	runtime.GC() // what earlier tests forgot
-	before := count()
-	t.Cleanup(func() {
-		deadline := time.Now().Add(10 * time.Second)
-		for count() != before && time.Now().Before(deadline) {
-			runtime.GC()
-			_ = cbridge.Attached(func() {}) // an enter does the deferred work
-			time.Sleep(time.Millisecond)
-		}
-		assert.Equal(t, before, count(), "left open at the end")
-	})
+	testutil.Leaks[handles]{Collect: runtime.GC, Counts: func() handles {
+		_ = cbridge.Attached(func() {}) // an enter does the deferred work
+		return handles{tensor.LiveTensors(), tensor.LiveMemory(), cbridge.LiveObjects()}
+	}}.CheckTest(t)
 }
 
 // Call calls a helper and returns the result as a Go value.

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import threading
-import time
 
 import torch
 
@@ -97,9 +96,12 @@ def takes_faults(state, bucket):
     return future
 
 
-def sleeps(state, bucket):
-    """Blocks in C for a second."""
-    time.sleep(1)
+def blocks(state, bucket):
+    """Blocks in C until somebody releases the lock that it puts into its state, a list."""
+    lock = threading.Lock()
+    lock.acquire()
+    state.append(lock)
+    assert lock.acquire(timeout=60)
     future = torch.futures.Future()
     future.set_result(bucket.buffer())
     return future

@@ -1,4 +1,4 @@
-"""Joining a torch.distributed process group, and finding out what it can do."""
+"""Join a torch.distributed process group, and find out what it can do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
-from . import _ahead, _rendezvous
+from . import _rendezvous
 from ._errors import GroupError
 
 _libuv: Optional[bool] = None
-_libuv_disabled = False
 
 
 def init_process_group(
@@ -50,11 +49,9 @@ def init_process_group(
     Raises:
         GroupError: see the codes there.
 
-    Ranks meet as ``_rendezvous`` says, so all of them must come through here. A method
-    with a query ("env://?") or of another kind is left to torch, as is a store: ranks
-    in plain Python can then be among them. Where torch's TCPStore has no libuv
-    (Debian's build) while its rendezvous asks for it (torch >= 2.4), USE_LIBUV=0 is
-    put into ``os.environ`` first: ``libuv_disabled()`` says so.
+    Ranks meet as ``_rendezvous`` says; those in plain Python can be among them. A "?" at the
+    method's end has them meet by torch's own protocol without looking for such ranks. A method
+    with a query, or of another kind, is left to torch, as is a store.
     """
     if dist.is_initialized():
         raise GroupError(
@@ -72,17 +69,16 @@ def init_process_group(
     method = "" if store is not None else init_method or "env://"
     where = method or "the given store"
     try:
-        if "?" not in method:
-            rank, world_size = _whoami(rank, world_size)
+        ours = _OURS.fullmatch(method)
+        if ours or "?" not in method:
+            rank, world_size = _rank_and_size(rank, world_size)
         options.update(rank=rank, world_size=world_size)
         if store is not None:
             dist.init_process_group(store=store, **options)
-        elif _OURS.fullmatch(method):
+        elif ours:
             seconds = meeting_seconds or timeout_seconds or _rendezvous.MEETING_SECONDS
             _meet_and_init(method, rank, world_size, seconds, options)
         else:
-            _avoid_missing_libuv()
-            _ahead.look_ahead(method, rank, world_size)
             dist.init_process_group(init_method=method, **options)
     except GroupError:
         raise
@@ -93,7 +89,7 @@ def init_process_group(
     return dist.group.WORLD
 
 
-_OURS = re.compile(r"(env|tcp|file)://[^?]*")
+_OURS = re.compile(r"(env|tcp|file)://[^?]*\??")
 
 _meeting: Optional[_rendezvous.Meeting] = None
 
@@ -119,27 +115,35 @@ def _meet_and_init(
                 raise
             raise GroupError(
                 "timeout" if meeting.over() else "peer",
-                f"rank {rank} of {size} could not join at {meeting.place}, for {seconds:g} s: "
+                f"rank {rank} of {size} could not join at {meeting.endpoint}, for {seconds:g} s: "
                 f"{type(error).__name__}: {error}",
-                "all ranks met there, but one did not answer then: look at their own errors",
+                _PLAIN_HINT
+                if meeting.plain
+                else "all ranks met there, but one did not answer then: look at their own errors",
             ) from error
         finally:
             _meeting = None
 
 
+_PLAIN_HINT = (
+    "the ranks met by torch's own protocol, which names nobody: was each rank started once, with "
+    "one WORLD_SIZE, one torch and one backend? Where torchrun restarted them, set "
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun (pytorch#167288)"
+)
+
+
 def stop_joining() -> None:
     """End an ``init_process_group`` that waits, on another thread, for other ranks.
 
-    It raises soon after, but for one that is inside the backend's own start, which
-    ends by the timeout.
+    It raises soon after, except inside the backend's own start, which ends by the timeout.
     """
     meeting = _meeting
     if meeting is not None:
         meeting.stop()
 
 
-def _whoami(rank: int, size: int) -> tuple[int, int]:
-    """The rank and the world's size, from the environment where they are negative."""
+def _rank_and_size(rank: int, size: int) -> tuple[int, int]:
+    """Return the rank and the world's size, from the environment where they are negative."""
     rank, size = (
         given if given >= 0 or size > 0 else _from_environment(name)
         for given, name in ((rank, "RANK"), (size, "WORLD_SIZE"))
@@ -162,7 +166,7 @@ def _from_environment(name: str) -> int:
     except ValueError:
         raise GroupError(
             "rendezvous",
-            f"{name} is {text!r}, and no number" if text else f"{name} is not set",
+            f"{name} is {text!r}, which is not a number" if text else f"{name} is not set",
             "set it, start the program by a launcher, or give rank and size",
         ) from None
 
@@ -224,21 +228,6 @@ def libuv_works() -> bool:
         except Exception:
             _libuv = False
     return _libuv
-
-
-def libuv_disabled() -> bool:
-    """Whether ``init_process_group`` had to set USE_LIBUV=0."""
-    return _libuv_disabled
-
-
-def _avoid_missing_libuv() -> None:
-    """torch/distributed/rendezvous.py reads USE_LIBUV, and takes 1 from torch 2.4 on."""
-    global _libuv_disabled
-    if os.environ.get("USE_LIBUV") == "0" or torch_version() < (2, 4):
-        return
-    if not libuv_works():
-        os.environ["USE_LIBUV"] = "0"
-        _libuv_disabled = True
 
 
 def torch_version() -> tuple[int, int]:

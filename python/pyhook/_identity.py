@@ -1,8 +1,8 @@
-"""What a rank says of itself where the ranks meet, and which ranks fit each other.
+"""What a rank says of itself when the ranks meet, and which ranks can be of one job.
 
-Two torches of different releases may not understand one another's gloo, or take different
-ways through a collective, and then nothing ends or sums are wrong. So each rank names its
-torch before any of them waits for another.
+Two releases of torch may not understand each other's gloo, or run a collective by different
+algorithms: then nothing ends, or sums are wrong. So each rank names its torch before any of
+them waits for another.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from . import _interface, _torch  # noqa: F401  (first: a clear error when torch
 # isort: split
 import torch
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when ranks of two versions of pyhook cannot meet any more."""
 
 
 def of_this_process(rank: int, size: int, address: str) -> dict[str, Any]:
-    """``address`` is where others find its gloo, as ``_interface.announced`` gives it."""
+    """Describe this process. Others find its gloo at ``address`` (``_interface.announced``)."""
     return {
         "rank": rank,
         "size": size,
@@ -37,12 +37,12 @@ def of_this_process(rank: int, size: int, address: str) -> dict[str, Any]:
 
 
 def release(version: str) -> str:
-    """Major and minor number: "2.15.1+cpu" is "2.15"."""
+    """Return the major and minor number: "2.15" of "2.15.1+cpu"."""
     return ".".join(version.partition("+")[0].split(".")[:2])
 
 
 def unlike(mine: dict[str, Any], other: dict[str, Any]) -> Optional[tuple[str, str, str]]:
-    """Why two ranks cannot be of one job, as GroupError's arguments; or None."""
+    """Return why two ranks cannot be of one job, as GroupError's arguments; or None."""
 
     def both(what: str) -> str:
         return " and ".join(

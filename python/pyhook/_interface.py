@@ -1,10 +1,10 @@
-"""Which address gloo listens on, and a better one where that is loopback by mistake.
+"""Find the address that gloo listens on, and a better one where that is loopback by mistake.
 
 gloo takes the first address of the host's own name that it can bind to
 (torch/csrc/distributed/c10d/ProcessGroupGloo.cpp, ``createDefaultDevice``). Debian's
 installer writes 127.0.1.1 for that name into /etc/hosts, which no other host can reach:
-all ranks meet, and then wait for each other until the timeout. The way to another rank
-tells the right address; ``GLOO_SOCKET_IFNAME`` hands its interface to gloo.
+all ranks meet, and then wait for each other until the timeout. The right address is the one
+from which this host reaches another rank; ``GLOO_SOCKET_IFNAME`` gives its interface to gloo.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this host can reach the address."""
+    """Return whether only this host can reach the address."""
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 def machine() -> str:
-    """What all processes that share this one's loopback, and no others, have in common."""
+    """Return a name of this machine: processes have the same one if they share a loopback."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/net')}"
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def default_address() -> str:
-    """The address that gloo takes by itself."""
+    """Return the address that gloo chooses by itself."""
     return _first_own(socket.gethostname())
 
 
@@ -55,24 +55,24 @@ def _first_own(hostname: str) -> str:
     return "127.0.0.1"
 
 
-def towards(host: str, port: int) -> str:
-    """This host's address on the way to another, or "". Nothing is sent."""
+def local_address(host: str, port: int) -> str:
+    """Return the address from which this host reaches another, or "". Nothing is sent."""
     try:
         found = socket.getaddrinfo(host, port or 1, type=socket.SOCK_DGRAM)
     except OSError:
         return ""
     for family, kind, protocol, _, address in sorted(found, key=lambda f: f[0]):  # IPv4 first
         try:
-            with socket.socket(family, kind, protocol) as way:
-                way.connect(address)
-                return str(way.getsockname()[0])
+            with socket.socket(family, kind, protocol) as connected:
+                connected.connect(address)
+                return str(connected.getsockname()[0])
         except OSError:
             continue
     return ""
 
 
 def announced(host: str, port: int) -> str:
-    """The address where the other ranks will find this one's gloo; "" where it is not known.
+    """Return where the other ranks will find this one's gloo; "" where that is not known.
 
     ``host`` and ``port`` are the store's, or empty where that is a file.
     """
@@ -83,22 +83,22 @@ def announced(host: str, port: int) -> str:
     address = default_address()
     if not is_loopback(address) or not host:
         return address
-    return towards(host, port) or address
+    return local_address(host, port) or address
 
 
-def settle(host: str, port: int, others: Iterable[str]) -> bool:
-    """See to it that gloo listens where other hosts can reach it.
+def choose(host: str, port: int, others: Iterable[str]) -> bool:
+    """Have gloo listen where other hosts can reach it.
 
-    Sets ``GLOO_SOCKET_IFNAME`` in ``os.environ`` where it is not set and gloo's own choice
-    is loopback, to the interface of the way to the store, or to one of ``others``.
+    Where ``GLOO_SOCKET_IFNAME`` is not set and gloo's own choice is loopback, this sets it in
+    ``os.environ`` to the interface that leads to the store, or to one of ``others``.
 
     Returns:
-        False where all of these ways stay on this host.
+        False if loopback leads to all of them.
     """
     if os.environ.get(VARIABLE) or not is_loopback(default_address()):
         return True
     for target, number in [(host, port), *((other, 1) for other in others)]:
-        address = towards(target, number) if target else ""
+        address = local_address(target, number) if target else ""
         name = _interface_of(address) if address and not is_loopback(address) else None
         if name is not None:
             os.environ[VARIABLE] = name
@@ -114,7 +114,7 @@ def _interface_of(address: str) -> Optional[str]:
 
 
 class _Entry(ctypes.Structure):
-    """getifaddrs(3)'s ``struct ifaddrs``, as far as it is read."""
+    """The first members of getifaddrs(3)'s ``struct ifaddrs``."""
 
 
 _Entry._fields_ = [
@@ -126,7 +126,7 @@ _Entry._fields_ = [
 
 
 def _addresses() -> list[tuple[str, str]]:
-    """Pairs of an interface's name and an address of it; IPv4 ones come first."""
+    """Return pairs of an interface's name and an address of it; IPv4 ones come first."""
     libc = ctypes.CDLL(None, use_errno=True)
     first = ctypes.POINTER(_Entry)()
     if libc.getifaddrs(ctypes.byref(first)) != 0:

@@ -1,13 +1,17 @@
-"""Where the ranks of a job meet: a store, and a name that only those now alive share.
+"""How the ranks of a job meet: by pyhook's protocol, or by torch's where some are plain torch.
 
-A store may outlive the ranks that met there: torchrun's agent keeps one over all
-restarts (pytorch#167288: env:// of torch 2.6 and later takes that as it is, and finds
-the addresses of the dead), a worker that is started anew may come before rank 0's
-does, and a file stays. So rank 0 makes a name, and each other rank asks for it with a
-word of its own, which no answer to an earlier rank can bear. Rank 0 answers all words
-it finds, also those of the dead; the living say that they know the name. When all do,
-or one cannot belong to the job, rank 0 says so to all of them. A rank whose torch does
-not speak with the store's asks by ``_wire``, so that rank 0 hears of it all the same.
+A store may outlive the ranks that met there. torchrun's agent keeps one over all restarts
+(pytorch#167288: env:// of torch 2.6 and later finds the dead ranks' addresses in it), a worker
+that is started anew may come before rank 0's does, and a file stays. So rank 0 makes a name
+for each attempt. Each other rank asks for it with a random word, which no answer to an earlier
+rank can bear. Rank 0 answers every word that it finds, also those of the dead; the living
+confirm that they know the name. When all ranks have, or one cannot belong to the job, rank 0
+writes its verdict, which every rank reads.
+
+A rank that calls ``torch.distributed.init_process_group`` itself asks nobody, but torch counts
+it in the store as it connects (``_wire.Store.workers``). Rank 0 writes the verdict "plain" when
+each rank that has not asked is counted; a rank that finds such a count, and no rank 0 that
+answers, needs no verdict. The ranks then use the keys that torch itself uses.
 """
 
 from __future__ import annotations
@@ -26,21 +30,25 @@ from . import _torch  # noqa: F401  (first: a clear error when torch is missing)
 
 # isort: split
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from . import _ahead, _identity, _interface, _store
+from . import _identity, _interface, _store, _wire
 from ._errors import GroupError
 
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = (0.01, 0.25)
+"""Between two looks at the store: at first, and at most where rank 0 may be minutes away."""
 _HEAR_SECONDS = 0.5
 """How long, past the timeout, ranks may hear from rank 0 what it waited for in vain."""
 _SEVER_SECONDS = 0.75
 """How long past the timeout it takes until connections are shut down."""
-_TELL_SECONDS = 5.0
-"""How long a rank of another torch waits until rank 0 has told all ranks of it."""
+_REPORT_SECONDS = 5.0
+"""How long a rank of another torch waits until rank 0 has given all ranks the verdict on it."""
 _NOTICE_SECONDS = (10.0, 60.0)
 """After how long a rank says what it waits for: first, and from then on."""
 _SHOWN = 8
-"""So many of the ranks that are missing are named."""
+"""How many of the missing ranks are named."""
+_PLAIN = "plain"
+"""The verdict that some ranks are plain torch: go on by torch's own protocol."""
 
 MEETING_SECONDS = 300.0
 """The timeout of a meeting where none is given."""
@@ -49,10 +57,12 @@ MEETING_SECONDS = 300.0
 class Meeting:
     """One rank's attempt to find the others, until a deadline or ``stop``.
 
-    As a context manager it watches over what is done inside: soon after the deadline the
-    connections to the store that were made since are shut down, again and again. torch
-    waits for an answer of a store without a limit of time, and would do so for ever
-    where the process that serves it is frozen.
+    As a context manager it supervises what is done inside: soon after the deadline it shuts
+    down the connections to the store that were made since, again and again. torch waits for
+    a store's answer without a limit of time, and would wait forever for a frozen process.
+
+    ``method`` is "env://", "tcp://host:port" or "file://path". With "?" at its end the ranks
+    meet by torch's own protocol, whoever the others are.
     """
 
     def __init__(
@@ -60,10 +70,15 @@ class Meeting:
     ) -> None:
         """``gloo``: whether the group's backend is gloo, so that others must reach it."""
         self.rank, self.size, self.seconds, self.gloo = rank, size, seconds, gloo
-        self.place = _store.Place.of(method)
+        self._method, query, _ = method.partition("?")
+        self.plain = bool(query)
+        """Whether the ranks meet by torch's own protocol."""
+        self.endpoint = _store.Endpoint.of(self._method)
         self.stopped = False
         self.waits = ""
         """For what, in words; empty where another rank says it."""
+        self._wire: Optional[_wire.Store] = None
+        self._agents = 0
         self._begin = time.monotonic()
         self._deadline = self._begin + seconds
         if rank != 0:
@@ -71,15 +86,16 @@ class Meeting:
         self._sever_at = time.monotonic() + seconds + _SEVER_SECONDS
         self._done = False
         self._wake = threading.Event()
-        self._before = _store.connections(self.place.port)
+        self._before = _store.connections(self.endpoint.port)
 
     def __enter__(self) -> Meeting:
-        threading.Thread(target=self._watch, name="pyhook-meeting", daemon=True).start()
+        threading.Thread(target=self._supervise, name="pyhook-meeting", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done = True
         self._wake.set()
+        self._close_wire()
 
     def stop(self) -> None:
         """End the attempt. For any thread."""
@@ -87,10 +103,10 @@ class Meeting:
         self._wake.set()
 
     def over(self) -> bool:
-        """Whether it was stopped or is too late."""
+        """Return whether it was stopped or is too late."""
         return self.stopped or time.monotonic() >= self._deadline
 
-    def _watch(self) -> None:
+    def _supervise(self) -> None:
         notice = self._begin + _NOTICE_SECONDS[0]
         while not self._wake.wait(min(notice, self._sever_at) - time.monotonic()):
             if time.monotonic() >= self._sever_at:
@@ -98,7 +114,7 @@ class Meeting:
             self._notice()
             notice += _NOTICE_SECONDS[1]
         while not self._done:
-            _store.sever(self.place.port, self._before)
+            _store.sever(self.endpoint.port, self._before)
             time.sleep(0.1)
 
     def _notice(self) -> None:
@@ -116,19 +132,23 @@ class Meeting:
         return max(self._deadline - time.monotonic(), 0)
 
     def store(self) -> Any:
-        """A store for ``init_process_group`` that no other attempt uses.
+        """Return a store for ``init_process_group``.
+
+        No other attempt uses its keys, unless ``plain`` is then True.
 
         Raises:
             GroupError: ``timeout`` (naming the ranks that did not come, where rank 0
                 still could), ``rank``, ``world_size``, ``address``, ``port_in_use``,
                 ``not_a_store``, ``torch_version``, ``protocol``.
         """
-        self.waits = f"for rank 0 at {self.place}"
+        self.waits = f"for rank 0 at {self.endpoint}"
         while True:
             last: Exception
             try:
                 store = self._open()
-                name = self._agree(dist.PrefixStore("pyhook", store))
+                name = None if self.plain else self._agree(dist.PrefixStore("pyhook", store))
+                if name is None:
+                    return self._plain_store(store)
                 self.waits = "for the backend to connect the ranks, which have all met"
                 return dist.PrefixStore(f"pyhook/{name}", store)
             except _store.OtherTorch as error:
@@ -143,111 +163,176 @@ class Meeting:
             if self.over():
                 raise self._late(last) from last
             if self.rank != 0:
-                self.waits = f"for rank 0 at {self.place}: {_first_line(last)}"
-            time.sleep(5 * _POLL_SECONDS)
+                self.waits = f"for rank 0 at {self.endpoint}: {_first_line(last)}"
+            time.sleep(5 * _POLL_SECONDS[0])
 
     def _late(self, last: Exception) -> GroupError:
-        said = _first_line(last)
+        text = _first_line(last)
         if self._serves() and isinstance(last, _store.NotYet):
             return GroupError(
                 "address",
-                f"rank 0 of {self.size} cannot serve the store at {self.place}: {said}",
+                f"rank 0 of {self.size} cannot serve the store at {self.endpoint}: {text}",
                 "MASTER_ADDR must be an address of the host that rank 0 runs on, or its name",
             )
         return GroupError(
             "timeout",
             f"rank {self.rank} of {self.size} timed out after {self.seconds:g} s without an "
-            f"answer of rank 0 at {self.place}: {said}",
+            f"answer of rank 0 at {self.endpoint}: {text}",
             "was rank 0 started, does it run, and is its port open to this host? Or do all "
             "ranks of that job have each other already, and this is one of another job?",
         )
 
     def _serves(self) -> bool:
-        return self.rank == 0 and not self.place.agent and not self.place.path
+        return self.rank == 0 and not self.endpoint.agent and not self.endpoint.path
 
     def _open(self) -> Any:
         left = datetime.timedelta(seconds=max(self._left(), 0.1))
-        if self.place.path:
-            store = dist.FileStore(self.place.path, -1)
+        if self.endpoint.path:
+            store = dist.FileStore(self.endpoint.path, self.size if self.plain else -1)
             store.set_timeout(left)
             return store
+        self._close_wire()
         if self._serves():
-            return _store.serve(self.place, left)
-        return _store.connect(self.place, left, self._left())
+            store, self._wire = _store.serve(self.endpoint, left)
+        else:
+            store, self._wire = _store.connect(self.endpoint, left, self._left())
+        self._wire.limit(self._left() + 1)  # rank 0 looks once more when its time is over
+        self._agents = _store.agents(self._wire) if self.endpoint.agent else 0
+        return store
+
+    def _close_wire(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def plain_ranks(self) -> int:
+        """Return how many ranks have come by torch's own protocol, in all attempts."""
+        return 0 if self._wire is None else self._wire.workers() - self._agents
 
     def me(self) -> dict[str, Any]:
-        """What this rank says of itself."""
+        """Return what this rank says of itself."""
         address = ""
         if self.gloo and not _store.one_host():
-            address = _interface.announced(self.place.host, self.place.port)
+            address = _interface.announced(self.endpoint.host, self.endpoint.port)
         return _identity.of_this_process(self.rank, self.size, address)
 
-    def _agree(self, store: Any) -> str:
-        """The attempt's name."""
-        name = _Host(self, store).gather() if self.rank == 0 else self._ask(store)
-        said = _store.peek(store, f"others/{name}")  # published before the verdict
-        if said is None:
+    def _agree(self, store: Any) -> Optional[str]:
+        """Return the attempt's name, or None where some ranks are plain torch."""
+        if self.rank == 0:
+            name = _Host(self, store, answers=self._serves()).gather()
+        else:
+            name = self._ask(store)
+        if name is None:
+            return None
+        text = _store.peek(store, f"others/{name}")  # published before the verdict
+        if text is None:
             raise GroupError(
                 "protocol",
-                f"rank 0 at {self.place} has an older pyhook",
+                f"rank 0 at {self.endpoint} has an older pyhook",
                 "build all ranks' programs with one version of pyhook",
             )
-        others = json.loads(said)
-        if others is not None and not _interface.settle(self.place.host, self.place.port, others):
+        others = json.loads(text)
+        if others is not None and not _interface.choose(
+            self.endpoint.host, self.endpoint.port, others
+        ):
             raise GroupError(*_unreachable(self.me()))
         return name
 
-    def _ask(self, store: Any) -> str:
+    def _ask(self, store: Any) -> Optional[str]:
+        """Return rank 0's answer, as ``_agree`` does. ``store`` is torch's or a ``_wire.Store``."""
         word = uuid.uuid4().hex
         number = store.add("asks", 1)
         _store.publish(store, f"ask/{number}", json.dumps({"word": word, **self.me()}))
         self.waits = (
-            f"for an answer of rank 0 at {self.place}, where a store is, perhaps another job's"
+            f"for an answer of rank 0 at {self.endpoint}, where a store is, perhaps another job's"
         )
-        name = str(store.get(f"answer/{word}").decode())
+        name = self._answer_to(store, word)
+        if name is None:
+            return None
         store.add(f"knows/{name}/{word}", 1)
         # Rank 0 names who is missing. One rank of each other host says that it waits.
         first = os.environ.get("LOCAL_RANK", "0") == "0"
-        self.waits = f"with rank 0 at {self.place} for other ranks" if first else ""
-        verdict = json.loads(store.get(f"verdict/{name}").decode())
+        self.waits = f"with rank 0 at {self.endpoint} for other ranks" if first else ""
+        verdict = json.loads(store.get(f"verdict/{name}"))
         store.add(f"heard/{name}", 1)
+        if verdict == _PLAIN:
+            return None
         if verdict:
             raise GroupError(*verdict)
         return name
 
+    def _answer_to(self, store: Any, word: str) -> Optional[str]:
+        """Return the attempt's name, or None: no rank 0 answers, and some ranks are plain."""
+        if self._wire is None:
+            name = store.get(f"answer/{word}")
+            return name.decode() if isinstance(name, bytes) else str(name)
+        pause = _POLL_SECONDS[0]
+        while True:
+            name = self._wire.peek(f"answer/{word}")
+            if name is not None:
+                return name
+            if self.plain_ranks() > 0 and store.add(_ANSWERS, 0) == 0:
+                return None
+            if self.over():
+                raise _store.NotYet("it has not answered")
+            time.sleep(pause)
+            pause = min(1.2 * pause, _POLL_SECONDS[1])
+
+    def _plain_store(self, store: Any) -> Any:
+        """Return the store that ``init_process_group(init_method=...)`` makes of its method."""
+        self.plain = True
+        self.waits = "for ranks that meet by torch's own init_process_group, as some do"
+        left = datetime.timedelta(seconds=max(self._left(), 0.1))
+        if self.endpoint.host and not _store.one_host():
+            _interface.choose(self.endpoint.host, self.endpoint.port, [])
+        if self.endpoint.agent:  # under which keys depends on torch's release
+            store, _, _ = next(rendezvous(self._method, self.rank, self.size, timeout=left))
+            store.set_timeout(left)
+        elif self._wire is not None:
+            self._wire.workers(1)  # rank 0 waits for this
+        return dist.PrefixStore("default_pg", store)
+
     def _other_torch(self, found: _store.OtherTorch) -> GroupError:
-        """Ask rank 0 all the same, so that it tells all ranks; else say it here."""
+        """Ask rank 0 all the same, so that all ranks get its verdict; else say it here."""
         me = self.me()
         store = found.store
         try:
             if self.rank != 0:
-                store.limit(max(min(_TELL_SECONDS, self._left()), 0.1))
-                word = uuid.uuid4().hex
-                number = store.add("pyhook/asks", 1)
-                ask = json.dumps({"word": word, **me})
-                _store.publish(store, f"pyhook/ask/{number}", ask)
-                name = store.get(f"pyhook/answer/{word}")
-                store.add(f"pyhook/knows/{name}/{word}", 1)
-                verdict = json.loads(store.get(f"pyhook/verdict/{name}"))
-                store.add(f"pyhook/heard/{name}", 1)
-                if verdict:
-                    return GroupError(*verdict)
+                store.limit(max(min(_REPORT_SECONDS, self._left()), 0.1))
+                self._ask(store)
+        except GroupError as verdict:
+            return verdict
         except (OSError, ValueError):
             pass  # rank 0 has another torch than the store, too, or is not there yet
         finally:
             store.close()
-        return _ahead.no_common_words(self.place, me, store)
+        agent = self.endpoint.agent
+        server = "torchrun's agent" if agent else "rank 0"
+        return GroupError(
+            "torch_version",
+            f"the store at {self.endpoint}, which {server} serves, is of a torch "
+            f"{_wire.ABOUT[store.dialect]}, and rank {me['rank']} ({me['who']}) has torch "
+            f"{me['torch']} in {me['python']}: they cannot speak with each other",
+            "start the ranks by the torchrun of their own environment, or set PYHOOK_PYTHON to "
+            "the Python that torchrun has"
+            if agent
+            else "have one torch on all hosts; PYHOOK_PYTHON chooses the interpreter",
+        )
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error) else type(error).__name__
 
 
+_ANSWERS = "answers"
+"""The key that is 1 while a rank 0 of pyhook serves the store and has not found plain ranks."""
+
+
 class _Host:
     """Rank 0's part."""
 
-    def __init__(self, meeting: Meeting, store: Any) -> None:
-        self.meeting, self.store = meeting, store
+    def __init__(self, meeting: Meeting, store: Any, answers: bool = True) -> None:
+        self.meeting, self.store, self.answers = meeting, store, answers
         self.name = uuid.uuid4().hex
         self.read = 0  # asks up to this number
         self.unread: set[int] = set()
@@ -255,10 +340,11 @@ class _Host:
         self.known: dict[int, dict[str, Any]] = {}  # by rank; alive
         self.living = 0  # processes: two may say that they are one rank
         self.me = meeting.me()
+        if answers:
+            store.add(_ANSWERS, 1)
 
-    def gather(self) -> str:
-        """Wait for all ranks. Returns the attempt's name."""
-        waiting_for = 0
+    def gather(self) -> Optional[str]:
+        """Wait for all ranks. Return the attempt's name, or None where some are plain torch."""
         while True:
             self._answer()
             for word in list(self.asked):
@@ -270,22 +356,31 @@ class _Host:
                 _store.publish(self.store, f"others/{self.name}", json.dumps(others))
                 self.store.set(f"verdict/{self.name}", "null")
                 return self.name
-            if len(missing) != waiting_for:
-                waiting_for = len(missing)
-                self.meeting.waits = f"at {self.meeting.place} for ranks {_listed(missing)}"
+            plain = self.meeting.plain_ranks()
+            if plain >= len(missing):
+                self.store.set(f"verdict/{self.name}", json.dumps(_PLAIN))
+                if self.answers:
+                    self.store.add(_ANSWERS, -1)
+                return None
+            who = f"for ranks {_listed(missing)}" + (
+                f", of which {plain} came by torch's own init_process_group (which names no rank),"
+                if plain > 0
+                else ""
+            )
+            self.meeting.waits = f"at {self.meeting.endpoint} {who}"
             if self.meeting.over():
                 self._refuse(
                     "timeout",
-                    f"rank 0 of {self.meeting.size} timed out waiting for ranks "
-                    f"{_listed(missing)} at {self.meeting.place}, for {self.meeting.seconds:g} s",
+                    f"rank 0 of {self.meeting.size} timed out waiting {who} at "
+                    f"{self.meeting.endpoint}, for {self.meeting.seconds:g} s",
                     "were all ranks started, with one MASTER_ADDR, MASTER_PORT and "
-                    "WORLD_SIZE, and is the port open between them?" + self._aloof(),
+                    "WORLD_SIZE, and is the port open between them?" + self._loopback_note(),
                 )
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS[0])
 
-    def _aloof(self) -> str:
-        """What to add where ranks of other hosts cannot come."""
-        host = self.meeting.place.host
+    def _loopback_note(self) -> str:
+        """Return what to add where ranks of other hosts cannot come."""
+        host = self.meeting.endpoint.host
         if host != "localhost" and not host.startswith("127."):
             return ""
         return (
@@ -320,7 +415,8 @@ class _Host:
             )
 
     def _others(self) -> Optional[list[str]]:
-        """Addresses of ranks on other hosts, for those here to choose gloo's by the way there.
+        """Return addresses of ranks on other hosts: the way to one of them leads through the
+        interface that gloo should listen on.
 
         None where all are on one host. Refuses ranks that others could not reach.
         """
@@ -334,7 +430,7 @@ class _Host:
         for rank in ranks:
             lost = _interface.is_loopback(rank["address"])
             if lost and not rank["chosen"] and rank["machine"] == here:
-                lost = not _interface.settle("", 0, others)
+                lost = not _interface.choose("", 0, others)
             if lost:
                 self._refuse(*_unreachable(rank))
         return others
@@ -345,7 +441,7 @@ class _Host:
         while self.store.add(f"heard/{self.name}", 0) < self.living:
             if time.monotonic() > limit:
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS[0])
         raise GroupError(*why)
 
 

@@ -154,7 +154,7 @@ def test_a_name_that_is_loopback_here_alone_is_served_to_all(monkeypatch):
     ):  # fmt: skip
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
         monkeypatch.setenv("WORLD_SIZE", "4")
-        listening, _ = _store._listen(_store.Place(name, 0))
+        listening, _ = _store._listen(_store.Endpoint(name, 0))
         assert listening.getsockname()[0] == listens
         listening.close()
 
@@ -202,4 +202,4 @@ def test_a_stop_ends_it():
 @pytest.mark.parametrize("method", ["tcp://", "tcp://host:", "tcp://host:0", "tcp://h:70000"])
 def test_an_address_is_needed(method):
     with pytest.raises(GroupError):
-        _store.Place.of(method)
+        _store.Endpoint.of(method)

@@ -33,7 +33,7 @@ func main() { fmt.Println(ddp.Options{}.Order, c10d.ErrClosed) }
 func run(t *testing.T, folder, line string, env ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(context.Background(), "bash", "-euc", line)
-	cmd.Dir, cmd.Env = folder, append(append(os.Environ(), "GOFLAGS="), env...)
+	cmd.Dir, cmd.Env = folder, append(append(os.Environ(), "GOFLAGS=", "GOEXPERIMENT="), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

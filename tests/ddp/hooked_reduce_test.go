@@ -16,22 +16,9 @@ import (
 	"pyhook/tests/ranks"
 )
 
-// hookedBatch is what the ranks of one job run.
-type hookedBatch struct {
-	Python, Folder string
-	Cases          []*hookedCase
-}
-
 func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
-	var todo hookedBatch
-	if err := rank.Args(&todo); err != nil {
-		return err
-	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: todo.Python})
-	if err != nil {
-		return err
-	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	var todo batch[*hookedCase]
+	rt, world, err := startRank(ctx, rank, &todo, &todo.Python)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
-	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
@@ -25,14 +24,7 @@ type joinReport struct {
 // with the weights of the rank that had data last.
 func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 	var python string
-	if err := rank.Args(&python); err != nil {
-		return err
-	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python})
-	if err != nil {
-		return err
-	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	rt, world, err := startRank(ctx, rank, &python, &python)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -33,14 +32,7 @@ type outOfStepReport struct {
 // bucket 1 of the second step.
 func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	var args outOfStepArgs
-	if err := rank.Args(&args); err != nil {
-		return err
-	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: args.Python})
-	if err != nil {
-		return err
-	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: 20 * time.Second})
+	rt, world, err := startRank(ctx, rank, &args, &args.Python)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,6 @@ import (
 	"pyhook/tests/ranks"
 )
 
-// batch is what the ranks of one job run: importing torch once serves all.
-type batch struct {
-	Python, Folder string
-	Cases          []*modelCase
-}
-
 // facts are what stock DDP did on a rank.
 type facts struct {
 	Torch  string
@@ -33,15 +27,8 @@ type facts struct {
 const none = 0xAA
 
 func reduceAll(ctx context.Context, rank *ranks.Rank) error {
-	var todo batch
-	if err := rank.Args(&todo); err != nil {
-		return err
-	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: todo.Python})
-	if err != nil {
-		return err
-	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	var todo batch[*modelCase]
+	rt, world, err := startRank(ctx, rank, &todo, &todo.Python)
 	if err != nil {
 		return err
 	}

@@ -16,12 +16,6 @@ import (
 	"pyhook/tests/ranks"
 )
 
-// sparseBatch is what the ranks of one job run.
-type sparseBatch struct {
-	Python, Folder string
-	Cases          []*sparseCase
-}
-
 // sparseFacts are what stock DDP did on a rank.
 type sparseFacts struct {
 	Torch   string
@@ -38,15 +32,8 @@ type sparseReport struct {
 }
 
 func reduceSparse(ctx context.Context, rank *ranks.Rank) error {
-	var todo sparseBatch
-	if err := rank.Args(&todo); err != nil {
-		return err
-	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: todo.Python})
-	if err != nil {
-		return err
-	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	var todo batch[*sparseCase]
+	rt, world, err := startRank(ctx, rank, &todo, &todo.Python)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func TestSparseGradientsAreStockDDPsBitForBit(t *testing.T) {
 	cases := writeSparsePlan(t, folder)
 	runStock(t, interpreter.Executable, "sparse.py", folder)
 	for world, list := range cases {
-		ranks.RunOptions(t, ranks.Options{N: world, Case: "sparse", Args: sparseBatch{interpreter.Executable, folder, list}, Timeout: 5 * time.Minute})
+		ranks.RunOptions(t, ranks.Options{N: world, Case: "sparse", Args: batch[*sparseCase]{interpreter.Executable, folder, list}, Timeout: 5 * time.Minute})
 		for _, c := range list {
 			t.Run(c.Name, func(t *testing.T) {
 				for rank := range world {

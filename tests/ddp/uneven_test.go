@@ -38,14 +38,7 @@ type unevenReport struct {
 
 func unevenRank(ctx context.Context, rank *ranks.Rank) error {
 	var job unevenJob
-	if err := rank.Args(&job); err != nil {
-		return err
-	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: job.Python, Path: []string{"testdata"}})
-	if err != nil {
-		return err
-	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	rt, world, err := startRank(ctx, rank, &job, &job.Python)
 	if err != nil {
 		return err
 	}

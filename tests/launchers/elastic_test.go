@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/testutil"
 )
 
 // torchrun is a process of torch's own launcher: an agent, which starts ranks.
@@ -196,10 +198,10 @@ func TestTorchrun_restart(t *testing.T) {
 		}
 		saved := func(r *torchrun, rank string) {
 			t.Helper()
-			require.Eventually(t, func() bool {
+			testutil.Eventually(t, func() bool {
 				files, _ := filepath.Glob(saves + ".step*.hook" + rank)
 				return len(files) > 0
-			}, time.Minute, 10*time.Millisecond, "rank %s does not train\n%s", rank, r.output())
+			}, "rank %s does not train\n%s", rank, r.output())
 		}
 		first := machine()
 		saved(first, "0")

@@ -24,12 +24,18 @@ func TestReducerWaitRunsACallsCallbacksBeforeTheNextCall(t *testing.T) {
 	cold.State, cold.Args = "powersgd", map[string]any{"start_powerSGD_iter": 2, "warm_start": false}
 	batched := cold
 	batched.Args = map[string]any{"start_powerSGD_iter": 2, "warm_start": false, "batch_tensors_with_same_shape": true}
-	for _, c := range []run{quantised, cold, batched} {
+	cases := []run{quantised, cold, batched}
+	var runs []run
+	for _, c := range cases {
+		plain, late := c, c
+		plain.Plain = true
+		late.Delays = 3
+		runs = append(runs, plain, c, late)
+	}
+	outcomes := all(t, 2, runs)
+	for i, c := range cases {
 		t.Run(fmt.Sprint(c.Hook, " ", c.Args), func(t *testing.T) {
-			plain, late := c, c
-			plain.Plain = true
-			late.Delays = 3
-			got := all(t, 2, []run{plain, c, late})
+			got := outcomes[3*i:]
 			assert.Empty(t, got[0].Err)
 			assert.Equal(t, "serial", got[1].Order)
 			assert.Greater(t, got[1].Buckets, 3)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/testutil"
 	"pyhook/launch"
 )
 
@@ -104,10 +105,10 @@ func TestStart(t *testing.T) {
 		t.Run("a test that does not wait", func(t *testing.T) {
 			job := Start(t, Options{N: 2, Case: "hang"})
 			pids = job.Pids()
-			require.Eventually(t, func() bool {
+			testutil.Eventually(t, func() bool {
 				files, err := filepath.Glob(filepath.Join(job.Dir, "[01]"))
 				return err == nil && len(files) == 2
-			}, 20*time.Second, 10*time.Millisecond)
+			})
 		})
 		require.Len(t, pids, 2)
 		for _, pid := range pids {

@@ -16,6 +16,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/c10d/transport"
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
@@ -269,7 +270,7 @@ func many(ctx context.Context, r *ranks.Rank) error {
 	if after := settled(before); after[0] > before[0] || after[1] != funcs || after[2] != 0 || after[3] != 0 {
 		return fmt.Errorf("objects, funcs, tensors, memory: %v before, %v after", before, after)
 	}
-	if grown := residentKiB() - memory; grown > 6<<10 && !raceDetector {
+	if grown := residentKiB() - memory; grown > 6<<10 && !testutil.Race {
 		return fmt.Errorf("the process has grown by %d KiB", grown)
 	}
 	// A leak is a thread for each of thousands; on a busy machine Go starts some for its own.

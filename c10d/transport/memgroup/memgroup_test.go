@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/c10d/transport"
 	"pyhook/c10d/transport/memgroup"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -261,29 +261,24 @@ func TestNothingStaysBehind(t *testing.T) {
 	first.Close()
 	nothing := func() bool { return tensor.LiveTensors() == 0 && tensor.LiveMemory() == 0 }
 	// A slice's memory is let go by a goroutine, a moment after its Close.
-	require.Eventually(t, nothing, 5*time.Second, time.Millisecond, "of this test and those before")
-	goroutines := runtime.NumGoroutine()
-	groups := memgroup.New(2)
-	allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
-		x, _ := tensor.FromSlice(bytes.Repeat([]byte{1}, 40<<10))
-		defer x.Close()
-		for range 2000 {
-			if err := done(g.AllReduce(t.Context(), x, transport.BOr)); err != nil {
-				return err
+	testutil.Eventually(t, nothing, "the tensors of the tests before are freed")
+	testutil.NoGoroutines(t, func() {
+		groups := memgroup.New(2)
+		allOK(t, onAll(groups, func(rank int, g *memgroup.Group) error {
+			x, _ := tensor.FromSlice(bytes.Repeat([]byte{1}, 40<<10))
+			defer x.Close()
+			for range 2000 {
+				if err := done(g.AllReduce(t.Context(), x, transport.BOr)); err != nil {
+					return err
+				}
 			}
+			return nil
+		}))
+		for _, g := range groups {
+			g.Close()
 		}
-		return nil
-	}))
-	for _, g := range groups {
-		g.Close()
-	}
-	// Eventually has goroutines of its own.
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if nothing() && runtime.NumGoroutine() <= goroutines {
-			return
-		}
-	}
-	t.Errorf("left: %d tensors, %d memory, %d goroutines", tensor.LiveTensors(), tensor.LiveMemory(), runtime.NumGoroutine()-goroutines)
+	})
+	testutil.Eventually(t, nothing, "the tensors of this test are freed")
 }
 
 func TestATransportMustOfferSomething(t *testing.T) {
