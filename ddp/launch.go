@@ -93,7 +93,7 @@ func (r *Reducer) launch() {
 }
 
 // launchStep calls the hooks, in bucket order, as buckets become ready, and in
-// Serial and Ordered also runs their callbacks.
+// OrderSerial and OrderOrdered also runs their callbacks.
 func (r *Reducer) launchStep(s *step) {
 	var chains chains
 	defer r.abandon(s, &chains)
@@ -115,7 +115,7 @@ func (r *Reducer) launchStep(s *step) {
 		if chain != nil {
 			chains = append(chains, bucketChain{next, chain})
 		}
-		if ok && r.order == Serial {
+		if ok && r.order == OrderSerial {
 			ok = r.drain(s, &chains)
 		}
 		if !ok {
@@ -172,7 +172,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 			return v, nil
 		})
 	}
-	if r.order == Serial && chain == nil {
+	if r.order == OrderSerial && chain == nil {
 		res.value, res.err = r.thread.Wait(s.ctx, res.timed)
 	}
 	return res, chain
@@ -227,7 +227,7 @@ func (r *Reducer) abandon(s *step, c *chains) {
 }
 
 // drain runs the open chains to their end, and returns whether the step may go on.
-// In Serial that is one chain, after each bucket's hook.
+// In OrderSerial that is one chain, after each bucket's hook.
 func (r *Reducer) drain(s *step, c *chains) bool {
 	for len(*c) > 0 {
 		if !r.advance(s, c) {
@@ -238,7 +238,7 @@ func (r *Reducer) drain(s *step, c *chains) bool {
 }
 
 // advance moves every open chain one level on, first bucket first, with the
-// mutex free. In Ordered it is called once after each bucket's hook, and then until
+// mutex free. In OrderOrdered it is called once after each bucket's hook, and then until
 // no chain is left: when bucket t has been called, bucket t-1 gets its first
 // callbacks, bucket t-2 its second ones, and so on. That order depends on
 // nothing but the hooks, so every rank issues every collective in the same one;

@@ -15,34 +15,34 @@ func (r *Reducer) setOrder() error {
 			return err
 		}
 	}
-	if r.order = r.opts.Order; r.order == Auto {
+	if r.order = r.opts.Order; r.order == OrderAuto {
 		r.order = chooseOrder(r.opts, independent)
 	}
-	if _, ok := r.opts.Hook.(c10d.ChainedHook); r.order == Ordered && !ok {
-		return fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no c10d.ChainedHook: use Auto or Serial", r.opts.Group.Rank())
+	if _, ok := r.opts.Hook.(c10d.ChainedHook); r.order == OrderOrdered && !ok {
+		return fmt.Errorf("ddp, rank %d: Options.Order is OrderOrdered and the hook is no c10d.ChainedHook: use OrderAuto or OrderSerial", r.opts.Group.Rank())
 	}
 	// nccl ends the process, or the wait, when a collective fails.
-	if h, ok := r.opts.Hook.(c10d.CheckingHook); ok && r.order == Overlapped && r.opts.Group.Backend() != "nccl" {
+	if h, ok := r.opts.Hook.(c10d.CheckingHook); ok && r.order == OrderOverlapped && r.opts.Group.Backend() != "nccl" {
 		return h.CheckCollectives()
 	}
 	return nil
 }
 
-// chooseOrder is Auto's rule. A hook may say that it issues collectives only
+// chooseOrder is OrderAuto's rule. A hook may say that it issues collectives only
 // when it is called. A backend of several ("cpu:gloo,cuda:nccl") reduces our
 // CPU memory by another one than nccl.
 func chooseOrder(opts Options, independent bool) Order {
 	if opts.Group.Backend() == "nccl" {
-		return Overlapped
+		return OrderOverlapped
 	}
 	if h, ok := opts.Hook.(c10d.InCallHook); ok && h.CollectivesOnlyInCall() {
-		return Overlapped
+		return OrderOverlapped
 	}
 	if independent {
-		return Ordered
+		return OrderOrdered
 	}
-	return Serial
+	return OrderSerial
 }
 
 // chained says whether the reducer runs the hooks' callbacks.
-func (r *Reducer) chained() bool { return r.order == Serial || r.order == Ordered }
+func (r *Reducer) chained() bool { return r.order == OrderSerial || r.order == OrderOrdered }

@@ -28,15 +28,6 @@ func (r *pythonResult) Release() {
 	}
 }
 
-// ResultObject returns the Python object that a Python hook's future completed with, or nil where
-// that was the bucket's own buffer. It is valid until the future is closed.
-func ResultObject(r c10d.Result) *Object {
-	if r, ok := r.(*pythonResult); ok {
-		return r.object
-	}
-	return nil
-}
-
 // resultOf makes the result, or the error, of a future that is done. One that is Python's holds a
 // reference of python.
 func resultOf(result *cbridge.Result, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) (c10d.Result, error) {
