@@ -15,7 +15,7 @@ import (
 // would be as good. world is of Runtime.InitProcessGroup and rt of pyhook.Start.
 func Example() {
 	ctx := context.Background()
-	hook, err := rt.NewHook("allreduce", pyhook.HookConfig{})
+	hook, err := rt.NewHook(context.Background(), "allreduce", pyhook.HookConfig{})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -161,7 +161,7 @@ func ExampleReducer_LoggingData() {
 // A failure names its place, and the next step can go on.
 func ExampleStepError() {
 	ctx := context.Background()
-	hook, err := rt.NewHook("hooks:raises_once", pyhook.HookConfig{State: []any{}})
+	hook, err := rt.NewHook(context.Background(), "hooks:raises_once", pyhook.HookConfig{State: []any{}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -3,7 +3,7 @@
 //
 //	rt, _ := pyhook.Start(ctx, pyhook.Config{})
 //	group, _ := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
-//	hook, _ := rt.NewHook("fp16", pyhook.HookConfig{})
+//	hook, _ := rt.NewHook(ctx, "fp16", pyhook.HookConfig{})
 //	future, _ := hook.RunHook(ctx, bucket)     // calls hook(state, bucket)
 //	value, _ := future.Wait(ctx)
 //	reduced, _ := hook.ParseHookResult(value)  // for most hooks: the bucket's own memory

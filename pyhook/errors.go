@@ -55,7 +55,11 @@ func groupError(op string, rank int, err error) error {
 func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Error {
 	e := &c10d.Error{Op: op, Rank: rank, Bucket: bucket, Code: code, Detail: err.Error(), Err: err}
 	var python *PythonError
+	var interrupted *interruptedError
 	switch {
+	case errors.As(err, &interrupted):
+		e.Code, e.Also = c10d.ErrInterrupted, []c10d.Code{c10d.ContextCode(interrupted.err)}
+		e.Detail, e.Hint, e.Stacks = interrupted.err.Cause().Error(), interruptedHint, interrupted.stacks
 	case !errors.As(err, &python):
 		e.Code = goCode(err, code)
 	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":

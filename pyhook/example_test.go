@@ -22,7 +22,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer group.Close()
-	hook, err := rt.NewHook("allreduce", pyhook.HookConfig{}) // PyTorch's own
+	hook, err := rt.NewHook(context.Background(), "allreduce", pyhook.HookConfig{}) // PyTorch's own
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func ExampleRuntime_NewHook() {
 	//     future = torch.futures.Future()
 	//     future.set_result(bucket.buffer().mul_(state["factor"]))
 	//     return future
-	hook, err := rt.NewHook("testdata/sample.py:scaled_in_place", pyhook.HookConfig{
+	hook, err := rt.NewHook(context.Background(), "testdata/sample.py:scaled_in_place", pyhook.HookConfig{
 		State: map[string]any{"factor": 0.5},
 	})
 	if err != nil {

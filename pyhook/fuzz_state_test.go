@@ -2,6 +2,7 @@ package pyhook
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"regexp"
 	"strconv"
@@ -64,12 +65,12 @@ func FuzzLoadState(f *testing.F) {
 func loadForged(t *testing.T, h *PythonCommHook, file []byte) {
 	t.Helper()
 	was, start, room := savedBytes(t, h), time.Now(), virtualPeak(t)
-	err := h.LoadState(bytes.NewReader(file))
+	err := h.LoadState(t.Context(), bytes.NewReader(file))
 	assert.Less(t, virtualPeak(t)-room, int64(256<<20), "memory for a file of %d bytes: %v", len(file), err)
 	assert.Less(t, time.Since(start), 20*time.Second)
 	if err == nil {
 		loaded := savedBytes(t, h)
-		require.NoError(t, h.LoadState(bytes.NewReader(loaded)))
+		require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(loaded)))
 		require.Equal(t, loaded, savedBytes(t, h))
 		return
 	}
@@ -84,14 +85,14 @@ func loadForged(t *testing.T, h *PythonCommHook, file []byte) {
 
 func savedBytes(t require.TestingT, h *PythonCommHook) []byte {
 	var b bytes.Buffer
-	require.NoError(t, h.SaveState(&b))
+	require.NoError(t, h.SaveState(context.Background(), &b))
 	return b.Bytes()
 }
 
 func everythingHook(t require.TestingT) *PythonCommHook {
 	state := stateOf(t, "forge:Everything", nil)
 	defer state.Close()
-	h, err := rt.NewHook("forge:hook", HookConfig{State: state})
+	h, err := rt.NewHook(context.Background(), "forge:hook", HookConfig{State: state})
 	require.NoError(t, err)
 	return h
 }
@@ -100,7 +101,7 @@ func everythingHook(t require.TestingT) *PythonCommHook {
 func countingHook(t require.TestingT) *PythonCommHook {
 	hook := stateOf(t, "states:Counting", nil)
 	defer hook.Close()
-	h, err := rt.WrapHook(hook, HookConfig{})
+	h, err := rt.WrapHook(context.Background(), hook, HookConfig{})
 	require.NoError(t, err)
 	return h
 }

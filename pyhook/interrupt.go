@@ -8,6 +8,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 )
 
 // interruptedType is what Python raises in a hook whose context ended.
@@ -162,6 +163,23 @@ func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks str
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
 		Hint: "Stacks says where it was; what it had started goes on; a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"}
 }
+
+// interruptedError is the error of Python code, other than a hook's call, that the end of a
+// context interrupted: an import, the making of a hook or state, a state's own functions.
+// newError makes a *c10d.Error of it.
+type interruptedError struct {
+	err    *ctxerr.Error
+	python error
+	stacks string // of every Python thread, when it was interrupted
+}
+
+func (e *interruptedError) Error() string { return e.err.Error() }
+
+// Unwrap returns c10d.ErrInterrupted, the context's error and Python's.
+func (e *interruptedError) Unwrap() []error { return []error{c10d.ErrInterrupted, e.err, e.python} }
+
+const interruptedHint = "Stacks says where Python was; call it again with a context that lasts longer: a module " +
+	"whose import was interrupted is imported anew"
 
 // interruption returns the error of a call that failed because it was interrupted, in itself or in
 // a callback that ran in it: err, or the future's. nil: it did not.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 	pysource "pyhook/python"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
@@ -44,7 +45,7 @@ type Runtime struct {
 	rank        atomic.Int64 // of the default group; -1 before there is one
 	bound       atomic.Bool  // somebody has Python's main thread for the calls of a hook
 	backend     atomic.Value // string: of the first group that was made, the default one
-	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
+	joining     atomic.Int32 // calls that wait for other ranks and were given up
 	closed      atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error
@@ -62,7 +63,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	rt := &Runtime{interpreter: in}
 	rt.rank.Store(int64(rankFromEnvironment()))
-	if err := rt.boot(cfg.Output); err != nil {
+	if err := rt.boot(ctx, cfg.Output); err != nil {
 		in.Close()
 		rt.output.close()
 		return nil, fmt.Errorf("starting pyhook on %s: %w", in.Python.Executable, err)
@@ -77,7 +78,7 @@ func rankFromEnvironment() int {
 	return -1
 }
 
-func (rt *Runtime) boot(output Output) error {
+func (rt *Runtime) boot(ctx context.Context, output Output) error {
 	sources := map[string]string{}
 	files, err := fs.Glob(pysource.FS, "pyhook/*.py")
 	if err != nil {
@@ -104,7 +105,7 @@ func (rt *Runtime) boot(output Output) error {
 	// On Python's main thread: torch starts threads and two concurrent imports
 	// of it fail.
 	var importErr error
-	err = rt.interpreter.RunOnMain(func() { rt.bridge, importErr = importUncollected("pyhook._bridge") })
+	err = rt.interpreter.RunOnMain(ctx, func() { rt.bridge, importErr = importUncollected("pyhook._bridge") })
 	cbridge.KeepFaults()
 	if err != nil || importErr != nil {
 		return firstError(err, importErr)
@@ -224,13 +225,22 @@ func (rt *Runtime) Environment() (map[string]any, error) {
 }
 
 // Import imports a Python module, on Python's main thread, for what this package has no
-// function for. One that is there already is had without waiting for that thread. The
-// caller closes the result.
-func (rt *Runtime) Import(module string) (*Object, error) {
+// function for. It returns a module that is imported already without waiting for that
+// thread. If ctx ends during the import, the module's code is interrupted as a hook's call is
+// (RunHook), and the error is c10d.ErrInterrupted and the context's. The caller closes the
+// result.
+func (rt *Runtime) Import(ctx context.Context, module string) (o *Object, err error) {
+	if ctx.Err() != nil {
+		return nil, ctxerr.While(ctx, notCalled)
+	}
 	if cbridge.Imported(module) {
 		return cbridge.Import(module)
 	}
-	return rt.getOnMain(func() (*Object, error) { return cbridge.Import(module) })
+	err = rt.interruptibleOnMain(ctx, func() (err error) {
+		o, err = cbridge.Import(module)
+		return err
+	})
+	return o, err
 }
 
 // Close destroys the process groups, does what python does at its end, and drops what
@@ -246,7 +256,7 @@ func (rt *Runtime) Import(module string) (*Object, error) {
 func (rt *Runtime) Close() error {
 	rt.closeOnce.Do(func() {
 		rt.closed.Store(true)
-		if rt.closeErr = rt.joins(); rt.closeErr != nil {
+		if rt.closeErr = rt.waitAbandoned(); rt.closeErr != nil {
 			return
 		}
 		_, err := rt.bridge.CallValue("destroy", true)

@@ -22,7 +22,7 @@ func onNotedStream(t *testing.T, gradients ...[]float32) *c10d.GradBucket {
 	python, err := pythonBucketOf(rt.tools, b)
 	require.NoError(t, err)
 	defer python.release()
-	m, err := rt.Import("streams")
+	m, err := rt.Import(t.Context(), "streams")
 	require.NoError(t, err)
 	defer m.Close()
 	object, err := m.Call("make")

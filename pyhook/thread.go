@@ -6,6 +6,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 )
 
 // BindThread gives the first caller Python's main thread, on which modules are imported
@@ -77,25 +78,40 @@ func (ownThread) Wait(ctx context.Context, f *c10d.Future[c10d.Result]) (c10d.Re
 
 // RunOnMain runs f on Python's main thread, an OS thread of its own, and returns when f
 // has. LoadHook, NewState, Import and SaveState do so themselves, and ddp.Reducer calls
-// hooks there. Whoever calls RunHook, or functions of an Object, directly does it on the
-// calling thread: put such calls in f where they need what is bound to a thread. f waits
-// while a hook's call is inside there, and must not wait for a Reducer itself. The error
-// is c10d.ErrClosed, and f did not run.
-func (rt *Runtime) RunOnMain(f func()) error { return rt.interpreter.RunOnMain(f) }
-
-// callOnMain calls a function of _bridge.py on Python's main thread.
-func (rt *Runtime) callOnMain(function string, args ...any) (o *Object, err error) {
-	return rt.getOnMain(func() (*Object, error) { return rt.bridge.Call(function, args...) })
+// hooks there. RunHook and the methods of an Object run on the calling thread: put such calls
+// in f where they need what is bound to a thread. f waits while a hook's call is inside
+// there, and must not wait for a Reducer itself. A ctx that ends before f began keeps f from
+// running; later it does not stop f. The error is c10d.ErrClosed or the context's, and f did
+// not run.
+func (rt *Runtime) RunOnMain(ctx context.Context, f func()) error {
+	return rt.interpreter.RunOnMain(ctx, f)
 }
 
-// getOnMain has f make an object on Python's main thread. Its code may have loaded
-// libraries that took Go's signals.
-func (rt *Runtime) getOnMain(f func() (*Object, error)) (o *Object, err error) {
-	if closed := rt.RunOnMain(func() { o, err = f() }); closed != nil {
-		return nil, closed
-	}
-	cbridge.KeepFaults()
+// callOnMain calls a function of _bridge.py as interruptibleOnMain does.
+func (rt *Runtime) callOnMain(ctx context.Context, function string, args ...any) (o *Object, err error) {
+	err = rt.interruptibleOnMain(ctx, func() (err error) {
+		o, err = rt.bridge.Call(function, args...)
+		return err
+	})
 	return o, err
+}
+
+// interruptibleOnMain calls f, which calls Python code, on Python's main thread. If ctx ends
+// meanwhile, that code gets the exception pyhook.Interrupted, and the error is an
+// *interruptedError unless the code caught it and returned. If ctx ends before, f is not called.
+func (rt *Runtime) interruptibleOnMain(ctx context.Context, f func() error) (err error) {
+	var stacks string
+	var interrupted bool
+	if notRun := rt.RunOnMain(ctx, func() {
+		stacks, interrupted = rt.interpreter.Interruptible(ctx, func() { err = f() })
+	}); notRun != nil {
+		return notRun
+	}
+	cbridge.KeepFaults() // the code may have loaded libraries that took Go's signals
+	if interrupted && isInterrupted(err) {
+		return &interruptedError{err: ctxerr.While(ctx, "interrupted"), python: err, stacks: stacks}
+	}
+	return err
 }
 
 var _ c10d.ThreadBound = (*PythonCommHook)(nil)

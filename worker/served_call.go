@@ -87,7 +87,7 @@ func (s *server) unbind(hook uint64) {
 // hook's, else here. Only one hook has that thread, as with pyhook's BindThread: the calls of two
 // would hold each other up, and one may wait for the other over ranks.
 func (s *server) onThreadOf(hook uint64, f func()) {
-	if !s.isBound(hook) || s.rt.RunOnMain(f) != nil {
+	if !s.isBound(hook) || s.rt.RunOnMain(context.Background(), f) != nil {
 		f()
 	}
 }

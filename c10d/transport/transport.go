@@ -25,7 +25,7 @@ const (
 //
 //	derived from   collectives   send, recv   sub-groups
 //	PointToPoint   all           yes          yes
-//	AllGatherer    all           no           with Subgrouper
+//	AllGatherer    all           no           no
 //
 // The derived collectives are right and simple, not fast: whoever has a real
 // all-reduce should show it. They compare what the ranks ask for first, so that
@@ -65,31 +65,14 @@ type AllReducer interface {
 	AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) error
 }
 
-// ReduceScatterer combines in[r] of all ranks into rank r's out; see AllReducer.
-type ReduceScatterer interface {
-	ReduceScatter(ctx context.Context, out *tensor.Tensor, in []*tensor.Tensor, op c10d.ReduceOp) error
-}
-
 // Broadcaster copies rank root's data to the others'.
 type Broadcaster interface {
 	Broadcast(ctx context.Context, data []byte, root int) error
 }
 
-// AllToAller copies in[r] to rank r's out[own rank]. Lengths differ, and may be 0.
-type AllToAller interface {
-	AllToAll(ctx context.Context, out, in [][]byte) error
-}
-
 // Barrierer returns when all ranks have called it.
 type Barrierer interface {
 	Barrier(ctx context.Context) error
-}
-
-// Subgrouper makes a transport of some ranks, in this order; only they call it,
-// with one name. It is theirs alone: nothing of it may meet the parent's
-// messages. Without it, and with PointToPoint, messages are tagged.
-type Subgrouper interface {
-	Sub(ctx context.Context, ranks []int, name string) (Transport, error)
 }
 
 // MismatchError: the ranks call different collectives. It is an c10d.ErrGroup, and

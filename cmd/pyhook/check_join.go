@@ -23,7 +23,7 @@ func joinCheck(cmd *cobra.Command, f *checkFlags, world launch.World) error {
 	}
 	ctx := cmd.Context()
 	defer afterAStop("the hook call to end (%s)", inC)()
-	run := newRankRun(&f.plan, world.Rank, world.WorldSize)
+	run := newRankRun(&f.plan, world.Rank, world.Size)
 	var ranks []*rankReport
 	run.judged = func(ctx context.Context) (err error) {
 		ranks, err = run.gather(ctx)

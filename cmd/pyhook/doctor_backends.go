@@ -143,7 +143,7 @@ func tryDTypes(ctx context.Context, world launch.World, backend, python string) 
 		return nil, err
 	}
 	if backend == "nccl" {
-		cuda, err := rt.Import("torch.cuda")
+		cuda, err := rt.Import(ctx, "torch.cuda")
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func tryDTypes(ctx context.Context, world launch.World, backend, python string) 
 		return nil, err
 	}
 	defer group.Close()
-	dtypes, err := group.DTypes()
+	dtypes, err := group.DTypes(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func TestCheckSaysWhatOverlappingGains(t *testing.T) {
 		require.NotNil(t, r.Buckets[0].BytesLast, "counted in serial order, whichever is judged")
 	}
 	text := command(t, nil, "check", "powersgd", "--order", "serial")
-	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: Ordered\).\n`+
+	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: OrderOrdered\).\n`+
 		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 tells more\)`, text.stdout)
 	one := command(t, nil, "check", "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
 	assert.Contains(t, one.stdout, "with one bucket there is nothing to overlap")

@@ -19,7 +19,7 @@ func TestTrainWithATraceOfBothRanks(t *testing.T) {
 	require.Equal(t, exitOK, r.code, "%s%s", r.stdout, r.stderr)
 	report := parse[trainer.Report](t, r.stdout)
 	assert.True(t, report.WeightsIdentical)
-	assert.Equal(t, 2, report.WorldSize)
+	assert.Equal(t, 2, report.Size)
 	require.Greater(t, report.Buckets, 1)
 
 	data, err := os.ReadFile(path)
