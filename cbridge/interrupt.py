@@ -45,9 +45,10 @@ _WAITING = frozenset(
 )
 
 # For how long an interruption is held back while a thread is at a lock, in seconds: at one place,
-# since it may be there for ever, and in all.
-_PATIENCE_HERE = 0.1
-_PATIENCE = 1.0
+# since it may be there for ever, and in all. Long enough that a thread which a busy machine does
+# not run leaves the lock first.
+_PATIENCE_HERE = 0.5
+_PATIENCE = 3.0
 
 
 class Attempts:

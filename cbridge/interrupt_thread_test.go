@@ -96,13 +96,13 @@ func TestInterpreter_Interruptible_strikesOnlyTheCallsThreadAndLeavesLocksFree(t
 			slices.Sort(late)
 			t.Logf("after the deadline: median %v, most %v", late[len(late)/2], late[len(late)-1])
 			assert.Less(t, late[len(late)/2], 200*time.Millisecond)
+			var left []any
 			testutil.Eventually(t, func() bool { // threads that were made last
-				left, err := m.CallValue("left")
-				return assert.NoError(t, err) && len(left.([]any)) == 0
-			})
-			left, err := m.CallValue("left")
-			require.NoError(t, err)
-			assert.Empty(t, left)
+				value, err := m.CallValue("left")
+				require.NoError(t, err)
+				left = value.([]any)
+				return len(left) == 0
+			}, "no thread, exception or lock is left: %v", &left)
 		})
 	}
 }

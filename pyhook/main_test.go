@@ -224,6 +224,15 @@ var leaks = testutil.Leaks[handles]{
 			_, _ = callPython("gc.collect")
 		}
 	},
+	Clean: func(before, now handles) bool {
+		was := before.list()
+		for i, n := range now.list() { // fewer: something that an earlier test had let go of is gone
+			if n > was[i] {
+				return false
+			}
+		}
+		return true
+	},
 }
 
 // slow divides the numbers of calls of long tests.

@@ -1,7 +1,6 @@
 package testutil
 
 import (
-	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -18,6 +17,9 @@ type Leaks[C comparable] struct {
 	// Collect frees what nothing uses any more, if a test may leave that to a garbage collector. Where
 	// it is nil, a handle that nobody closed fails the test.
 	Collect func()
+	// Clean reports whether now has nothing that before did not have. Where it is nil, the two must be
+	// equal.
+	Clean func(before, now C) bool
 }
 
 // Check runs f and fails the test if the counts do not come back to what they were before f.
@@ -54,29 +56,21 @@ func (l Leaks[C]) Stable() C {
 
 func (l Leaks[C]) expect(t testing.TB, want C) {
 	t.Helper()
+	clean := l.Clean
+	if clean == nil {
+		clean = func(before, now C) bool { return before == now }
+	}
 	got := l.Counts()
-	if !grew(want, got) || poll(func() bool {
+	if clean(want, got) || poll(func() bool {
 		if l.Collect != nil {
 			l.Collect()
 		}
 		got = l.Counts()
-		return !grew(want, got)
+		return clean(want, got)
 	}) {
 		return
 	}
 	t.Errorf("left open: %+v before, %+v after", want, got)
-}
-
-// grew reports whether a count is more than before. It may be less: what an earlier test let go of
-// is gone.
-func grew[C comparable](before, after C) bool {
-	b, a := reflect.ValueOf(before), reflect.ValueOf(after)
-	for i := range b.NumField() {
-		if a.Field(i).Int() > b.Field(i).Int() {
-			return true
-		}
-	}
-	return false
 }
 
 // NoGoroutines runs f and fails the test if goroutines that it started are left.

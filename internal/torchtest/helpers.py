@@ -146,9 +146,7 @@ deleter = Deleter(delete)
 names = {Legacy: b"dltensor", Versioned: b"dltensor_versioned"}
 
 
-def crafted(
-    major, flags, data, device, ndim, shape, strides, code, bits, lanes, byte_offset
-):
+def crafted(major, flags, data, device, ndim, shape, strides, code, bits, lanes, byte_offset):
     """A capsule with this content; major 0 makes a legacy one.
 
     data is an address, or whether to point at memory of this module; shape may be

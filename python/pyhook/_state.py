@@ -238,7 +238,9 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes]:
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
     except (ValueError, RecursionError) as error:
-        raise StateError("state_corrupt", f"the saved state's header cannot be read: {error}") from error
+        raise StateError(
+            "state_corrupt", f"the saved state's header cannot be read: {error}"
+        ) from error
     return header, bytes(body[_FIXED.size + length :])
 
 
@@ -265,7 +267,8 @@ def _restore(
         raise
     except Exception as error:  # whatever a file can be made to contain
         raise StateError(
-            "state_corrupt", f"the saved state cannot be read: {type(error).__name__}: {error!s:.200}"
+            "state_corrupt",
+            f"the saved state cannot be read: {type(error).__name__}: {error!s:.200}",
         ) from error
     for new, old in zip([state, *parts], [into, *carried]):
         if old is not MISSING and new is not old:

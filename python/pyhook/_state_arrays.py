@@ -85,7 +85,9 @@ def whole(*numbers: Any) -> bool:
 def dtype_of(name: Any) -> Any:
     found = getattr(torch, name, None) if re.fullmatch(r"\w+", name) else None
     if not isinstance(found, torch.dtype):
-        raise StateError("state_unsupported", f"torch {torch.__version__} has no dtype {name!r:.60}")
+        raise StateError(
+            "state_unsupported", f"torch {torch.__version__} has no dtype {name!r:.60}"
+        )
     return found
 
 

@@ -359,7 +359,9 @@ def _new(name: Any) -> Any:
         if isinstance(found, type):
             if any(kind.__name__ == "pybind11_type" for kind in inspect.getmro(type(found))):
                 # Of an instance without its constructor C++'s methods read what nobody set.
-                raise StateError("state_class", f"{_short(name)} is C++'s, made by its constructor only")
+                raise StateError(
+                    "state_class", f"{_short(name)} is C++'s, made by its constructor only"
+                )
             return found.__new__(found)  # type: ignore[call-overload]
     raise StateError("state_class", f"there is no class {_short(name)} here")
 

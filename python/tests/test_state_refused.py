@@ -160,13 +160,17 @@ def test_a_file_cannot_run_anything_by_default(tmp_path, monkeypatch):
     refused("state_class", forged(good, rename), into=Outer(Outer(1)))
     refused("state_class", forged(good, rename), into=Outer(None))
     refused(
-        "state_class", forged(good, lambda h: h.update({"class": "evil_module.Class"})), into=Outer(1)
+        "state_class",
+        forged(good, lambda h: h.update({"class": "evil_module.Class"})),
+        into=Outer(1),
     )
     assert "evil_module" not in sys.modules
 
     # numpy does not check this one itself, and reads past its buffer.
     rng = save_state([np.random.RandomState(0)])
-    refused("state_corrupt", forged(rng, lambda h: json.loads(json.dumps(h).replace("624", "62400000"))))
+    refused(
+        "state_corrupt", forged(rng, lambda h: json.loads(json.dumps(h).replace("624", "62400000")))
+    )
 
 
 def test_a_trusted_file_needs_no_counterpart(group):
