@@ -1,4 +1,4 @@
-// Pythonhook runs a hook of your own, with a state made from a class: hooks.py is beside this file.
+// Pythonhook runs a hook of your own, with a state made from a class: see hooks.py beside this file.
 //
 //	go run ./examples/pythonhook     # alone, or under any launcher: see examples/minimal
 package main
@@ -25,14 +25,13 @@ func main() {
 	defer rt.Close()
 	group := must(rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"}))
 	state := pyhook.StateSpec{Spec: file + ":State", Args: map[string]any{"unit": 1.0}}
-	hook := must(rt.NewHook(file+":rounded", pyhook.HookConfig{State: state, Group: group}))
+	hook := must(rt.NewHook(file+":rounded", pyhook.HookConfig{State: state}))
 	defer hook.Close()
 	params := []*c10d.Parameter{{Name: "w", Shape: []int64{2}, DType: tensor.Float32}}
 	reducer := must(ddp.NewReducer(ctx, params, ddp.Options{Group: group, Hook: hook}))
 	defer reducer.Close()
-
 	grad := must(tensor.Slice[float32](reducer.Gradient(0)))
-	var sum [2]float32
+	sum := make([]float32, len(grad))
 	for step := range 4 {
 		for i := range grad { // quarters, the same ones in each step
 			grad[i] = float32(4*world.Rank+i+1) / 4
@@ -44,7 +43,8 @@ func main() {
 			sum[i] += grad[i]
 		}
 	}
-	fmt.Printf("rank %d of %d, sum: %v, as of gradients that are not rounded\n", world.Rank, world.WorldSize, sum)
+	size := world.WorldSize
+	fmt.Printf("rank %d of %d, sum: %v, without rounding: [%d %d]\n", world.Rank, size, sum, 2*size-1, 2*size)
 	check(group.Barrier(ctx)) // rank 0 serves the store: it leaves last
 }
 

@@ -28,7 +28,7 @@ func main() {
 	reducer := must(ddp.NewReducer(ctx, []*c10d.Parameter{embedding}, ddp.Options{Group: group, Hook: hook}))
 	defer reducer.Close()
 
-	// This rank's batch used row 7, as every rank's, and a row of its own, twice.
+	// This rank's batch used row 7, as those of all ranks did, and twice a row of its own.
 	own, g := int64(100+world.Rank), float32(world.Rank+1)
 	gradient := &c10d.SparseGradient{
 		Indices: must(tensor.FromSlice([]int64{own, 7, own}, 1, 3)),

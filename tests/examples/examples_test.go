@@ -35,18 +35,18 @@ rank 0 of 1, step 0: mean [0 0]
 rank 0 of 1, step 1: mean [0 1]
 rank 0 of 1, step 2: mean [1 0]
 rank 0 of 1, step 3: mean [0 1]
-rank 0 of 1, sum: [1 2], as of gradients that are not rounded
+rank 0 of 1, sum: [1 2], without rounding: [1 2]
 `, `
 rank 0 of 2, step 0: mean [0.5 1]
 rank 0 of 2, step 1: mean [1 1]
 rank 0 of 2, step 2: mean [1 1]
 rank 0 of 2, step 3: mean [0.5 1]
-rank 0 of 2, sum: [3 4], as of gradients that are not rounded
+rank 0 of 2, sum: [3 4], without rounding: [3 4]
 rank 1 of 2, step 0: mean [0.5 1]
 rank 1 of 2, step 1: mean [1 1]
 rank 1 of 2, step 2: mean [1 1]
 rank 1 of 2, step 3: mean [0.5 1]
-rank 1 of 2, sum: [3 4], as of gradients that are not rounded
+rank 1 of 2, sum: [3 4], without rounding: [3 4]
 `},
 	"gohook": {`
 rank 0 of 1: mean gradient [0 3]
