@@ -41,16 +41,16 @@ type PythonCommHook struct {
 	state *Object
 	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
 	formed *Object
-	// observed is hook or formed, watched for its collectives; nil: nobody does.
-	observed *Object
-	// watched is hook, or observed, with its collectives noted: see CheckCollectives.
-	watched *Object
+	// traced is hook or formed, with its collectives reported: see TraceCollectives; nil: it is not.
+	traced *Object
+	// checked is hook, formed or traced, with its collectives' errors noted: see CheckCollectives.
+	checked *Object
 
 	stateless bool // the state is None
 	usesForms bool // it did not ask for NCCL's forms, and names collectives that have others
 
-	watching sync.Mutex // a call is inside that watcher watches
-	watcher  atomic.Pointer[watcher]
+	interruptible sync.Mutex // held during a call that interrupter may interrupt
+	interrupter   atomic.Pointer[interrupter]
 
 	legacy  legacyNames
 	buckets hookBuckets
@@ -120,10 +120,10 @@ func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
 	h.formed.Close()
-	h.observed.Close()
-	h.watched.Close()
+	h.traced.Close()
+	h.checked.Close()
 	h.buckets.last.Store(nil)
-	h.unwatch()
+	h.releaseInterrupter()
 }
 
 func (h *PythonCommHook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
@@ -174,7 +174,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 		e.Hint = bucketsHint
 		return nil, e
 	}
-	python, err := pythonBucketOf(h.rt.tools, b)
+	python, err := pythonBucketOf(h.rt.torchAPI, b)
 	if err != nil {
 		return nil, h.fail(b, c10d.ErrBucket, err)
 	}
@@ -224,7 +224,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 }
 
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *cbridge.Result) error {
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *interrupter, result *cbridge.Result) error {
 	call := python.invocation
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
@@ -247,7 +247,7 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return h.fail(b, futureCode(err), err) }
 	if result.Outcome == cbridge.Waiting {
-		return h.rt.await(result.Pending(), b, python, wrapErr), nil
+		return h.rt.newPendingFuture(result.Pending(), b, python, wrapErr), nil
 	}
 	defer python.release()
 	if result.Outcome != cbridge.Raised && result.Outcome != cbridge.Plain {
@@ -261,7 +261,7 @@ func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, resu
 	}
 	object := result.TakeObject()
 	defer object.Close()
-	accepted, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
+	accepted, err := h.rt.torchAPI.requireFuture.Invoke([]any{object}, nil)
 	if err == nil {
 		accepted.Close()
 		err = errors.New("no torch future")
@@ -289,7 +289,7 @@ func (h *PythonCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*te
 		return nil, h.fail(b, c10d.ErrBadResult, errors.New("not the result of a future of a hook"))
 	}
 	python := result.python
-	parse := h.rt.tools.parseValue
+	parse := h.rt.torchAPI.parseValue
 	if python.stream != nil {
 		parse = python.stream.parse
 	}
@@ -306,7 +306,7 @@ func (h *PythonCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*te
 	return t, nil
 }
 
-// codeOfValue tells the code of the error that a value is: an exception that is the
+// codeOfValue returns the code of a value that is no result: an exception that is the
 // value (a C++ future keeps one that was given to set_exception so) is the
 // hook's failure.
 func codeOfValue(value *Object) c10d.Code {
