@@ -78,21 +78,3 @@ func (rt *Runtime) abandonAll() {
 		}
 	}
 }
-
-// resultOf makes the result, or the error, of a future that is done. A pythonResult holds a
-// reference to python.
-func resultOf(result *cbridge.Result, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) (c10d.Result, error) {
-	if result.Changed {
-		b.Detach(pythonKey, python)
-	}
-	switch result.Outcome {
-	case cbridge.Failed:
-		return nil, wrapErr(result.TakeError())
-	case cbridge.Same:
-		return c10d.TensorResult{Tensor: python.buffer}, nil
-	}
-	if python != nil {
-		python.refs.Add(1)
-	}
-	return &pythonResult{object: result.TakeObject(), python: python}, nil
-}
