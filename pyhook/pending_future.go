@@ -10,9 +10,9 @@ import (
 	"pyhook/cbridge"
 )
 
-// awaited is a torch future that is pending, and the Go future of it. Closing the Go
-// future, or the Runtime, frees all that hangs on it here.
-type awaited struct {
+// pendingFuture completes a Go future with the result of a torch future that is pending. Closing
+// the Go future, or the Runtime, frees what it holds.
+type pendingFuture struct {
 	rt      *Runtime
 	pending cbridge.Pending
 	bucket  *c10d.GradBucket // of the hook call; nil for other futures
@@ -23,10 +23,10 @@ type awaited struct {
 	blocked atomic.Bool // a goroutine is in Block
 }
 
-// await makes the Go future of a torch future that is pending. It takes over
-// python, which may be nil. wrapErr makes errors say where they are.
-func (rt *Runtime) await(pending cbridge.Pending, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) *c10d.Future[c10d.Result] {
-	a := &awaited{rt: rt, pending: pending, bucket: b, python: python, wrapErr: wrapErr}
+// newPendingFuture makes the Go future of a torch future that is pending. It takes over
+// python, which may be nil. wrapErr adds hook, rank and bucket to errors.
+func (rt *Runtime) newPendingFuture(pending cbridge.Pending, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) *c10d.Future[c10d.Result] {
+	a := &pendingFuture{rt: rt, pending: pending, bucket: b, python: python, wrapErr: wrapErr}
 	a.promise.Init(a, wrapErr)
 	var result cbridge.Result
 	if a.pending.Arm(a, &result) {
@@ -38,7 +38,7 @@ func (rt *Runtime) await(pending cbridge.Pending, b *c10d.GradBucket, python *py
 }
 
 // FutureDone: see cbridge.Receiver.
-func (a *awaited) FutureDone(result cbridge.Result) {
+func (a *pendingFuture) FutureDone(result cbridge.Result) {
 	value, err := resultOf(&result, a.bucket, a.python, a.wrapErr)
 	if !a.promise.Complete(value, err) && value != nil {
 		value.Release()
@@ -49,10 +49,9 @@ func (a *awaited) FutureDone(result cbridge.Result) {
 // blocking counts the threads that are in Block.
 var blocking atomic.Int32
 
-// Block returns when a's future is done, when ctx has ended, or at once. Where a wait in
-// C would take the last processor from Go, or another goroutine waits so already, it
-// does not wait.
-func (a *awaited) Block(ctx context.Context) {
+// Block returns when a's future is done or ctx has ended. It returns at once if a wait in C would
+// take the last processor from Go, or if another goroutine is in Block already.
+func (a *pendingFuture) Block(ctx context.Context) {
 	if blocking.Add(1) < int32(runtime.GOMAXPROCS(0)) && a.blocked.CompareAndSwap(false, true) {
 		var result cbridge.Result
 		if a.pending.Block(ctx, &result) {
@@ -63,18 +62,18 @@ func (a *awaited) Block(ctx context.Context) {
 	blocking.Add(-1)
 }
 
-// Abandon is for a result that nobody will read.
-func (a *awaited) Abandon() {
+// Abandon fails the Go future with c10d.ErrClosed: nobody will read the result.
+func (a *pendingFuture) Abandon() {
 	a.promise.Complete(nil, a.wrapErr(fmt.Errorf("the future: %w", c10d.ErrClosed)))
 	if a.pending.Abandon() {
 		a.python.release()
 	}
 }
 
-// abandonAll is for what is pending when the Runtime ends.
+// abandonAll abandons the futures that are pending when the Runtime ends.
 func (rt *Runtime) abandonAll() {
 	for _, receiver := range cbridge.Receivers() {
-		if a, ok := receiver.(*awaited); ok && a.rt == rt {
+		if a, ok := receiver.(*pendingFuture); ok && a.rt == rt {
 			a.Abandon()
 		}
 	}
