@@ -112,8 +112,8 @@ func (f *benchFlags) run(cmd *cobra.Command) error {
 		RankArgs: []string{benchRankCommand},
 		Say:      func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) },
 	})
-	if stopped := stoppedBy(cmd.Context()); stopped != nil {
-		return stopped
+	if err := stopped(cmd.Context(), "benchmark"); err != nil {
+		return err
 	}
 	if err != nil {
 		return err

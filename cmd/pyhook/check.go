@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -177,12 +176,4 @@ func finishCheck(cmd *cobra.Command, f *checkFlags, r *checkReport) error {
 		return &exitError{code: code}
 	}
 	return nil
-}
-
-// stoppedBy turns what Spawn returned after a cancel into the signal's error.
-func stoppedBy(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return fmt.Errorf("the check was stopped: %w", context.Cause(ctx))
 }

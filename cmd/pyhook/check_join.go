@@ -29,9 +29,9 @@ func joinCheck(cmd *cobra.Command, f *checkFlags, world launch.World) error {
 		ranks, err = run.gather(ctx)
 		return err
 	}
-	mine := run.watch(ctx, pythonFlag(cmd))
+	mine := run.supervise(ctx, pythonFlag(cmd))
 	if mine.failure() != nil {
-		if err := stoppedBy(ctx); err != nil {
+		if err := stopped(ctx, "check"); err != nil {
 			return err
 		}
 	}

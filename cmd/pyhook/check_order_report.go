@@ -96,7 +96,7 @@ func aggregateOrder(ranks []*rankReport) *orderReport {
 	})
 	no, yes := false, true
 	if r.Failure != nil {
-		r.Why = "it fails " + placeOf(r.Failure) + ": " + r.Failure.Message
+		r.Why = "it fails " + stepAndBucket(r.Failure) + ": " + r.Failure.Message
 		r.SameBits = &no
 		return r
 	}
@@ -122,8 +122,8 @@ func aggregateOrder(ranks []*rankReport) *orderReport {
 	return r
 }
 
-// placeOf is where in a run a failure was.
-func placeOf(f *checkFailure) string {
+// stepAndBucket is where in a run a failure was.
+func stepAndBucket(f *checkFailure) string {
 	switch {
 	case f.Step < 0:
 		return "before its first step"

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -19,10 +17,6 @@ const planFile = "plan.json"
 
 func progressFileName(dir string, rank int) string {
 	return filepath.Join(dir, fmt.Sprintf("progress-%d", rank))
-}
-
-func rankFileName(dir string, rank int) string {
-	return filepath.Join(dir, fmt.Sprintf("rank-%d.json", rank))
 }
 
 // rankFile is a rank's report as it is written. The time of a failure is for
@@ -79,7 +73,7 @@ func checkRank(ctx context.Context, dir, python string) error {
 		defer run.mu.Unlock()
 		return write(&run.report)
 	}
-	report := run.watch(ctx, python)
+	report := run.supervise(ctx, python)
 	if err := write(report); err != nil {
 		return err
 	}
@@ -91,10 +85,10 @@ func checkRank(ctx context.Context, dir, python string) error {
 	return run.close()
 }
 
-// watch runs work and returns the report when that is done, when a hook call
+// supervise runs work and returns the report when that is done, when a hook call
 // takes too long, or when ctx ends. Python may be stuck for good then, so the
 // process must exit.
-func (r *rankRun) watch(ctx context.Context, python string) *rankReport {
+func (r *rankRun) supervise(ctx context.Context, python string) *rankReport {
 	done := make(chan error, 1)
 	go func() { done <- r.work(ctx, python) }()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -142,27 +136,4 @@ func (r *rankRun) lateMessage() string {
 		return fmt.Sprintf("hook %s, rank %d, bucket %d: not done after %s (step %d)", r.plan.Hook, r.report.Rank, r.bucket, r.plan.Timeout, r.step)
 	}
 	return fmt.Sprintf("rank %d: %s took more than %s", r.report.Rank, r.doing, r.limit)
-}
-
-func readJSON(path string, into any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	return nil
-}
-
-// writeJSON makes the file whole or not at all.
-func writeJSON(path string, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".tmp", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
 }

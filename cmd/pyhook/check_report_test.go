@@ -121,7 +121,7 @@ func TestTheRootCauseIsNotTheRankThatSawItGo(t *testing.T) {
 	assert.Equal(t, 0, root(own, &earlier).Rank)
 }
 
-func TestAHangTellsWhereEveryRankIs(t *testing.T) {
+func TestAHangSaysWhereEveryRankIs(t *testing.T) {
 	ranks := sampleRanks()
 	ranks[0].Failure = &checkFailure{Code: codeTimeout, Rank: 0, Message: "hook sample, rank 0, bucket 0: not done after 1s (step 0)", Hint: "do this", At: 1}
 	ranks[1].Failure = &checkFailure{Code: codeStopped, Rank: 1, Message: "stopped while in the hook, step 0, bucket 0", Traceback: "Thread 1:\n  File \"x.py\", line 3 in f", At: 2}
@@ -131,7 +131,7 @@ func TestAHangTellsWhereEveryRankIs(t *testing.T) {
 		"  rank 1: stopped while in the hook, step 0, bucket 0\n    Thread 1:\n      File \"x.py\", line 3 in f\nhint: do this\n", checkText(r))
 }
 
-func TestCrashedRanksAreToldFromTheirOutput(t *testing.T) {
+func TestCrashedRanksAreFoundInTheirOutput(t *testing.T) {
 	var out bytes.Buffer
 	o := newRankOutput(&out)
 	for _, line := range []string{"[rank 0] [Gloo] Rank 0 is connected to 1 peer ranks.\n", "[rank 0] goroutine 1 talk [of a hook]:\n",

@@ -14,7 +14,7 @@ import (
 // machine is slow.
 const startLimit = 3 * time.Minute
 
-// rankRun is one rank of a check. What it has found is read by watch, on
+// rankRun is one rank of a check. What it has found is read by supervise, on
 // another goroutine, when the hook hangs.
 type rankRun struct {
 	plan *checkPlan
@@ -79,7 +79,7 @@ func (r *rankRun) mark(what byte, step, bucket int) {
 	}
 }
 
-// note writes to the report, which watch may be reading.
+// note writes to the report, which supervise may be reading.
 func (r *rankRun) note(f func(*rankReport)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,7 +139,7 @@ func (r *rankRun) begin(ctx context.Context, python string) error {
 	r.mu.Lock()
 	r.rt, r.report.Python, r.report.Torch = rt, info.Version, info.Torch
 	r.mu.Unlock()
-	// The clock of hook calls is watch's; the group's own comes after it.
+	// The clock of hook calls is supervise's; the group's own comes after it.
 	r.enter("waiting for the other ranks to join", startLimit)
 	r.group, err = rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: r.plan.Backend, Timeout: max(r.plan.Timeout, startLimit) + time.Minute})
 	if err != nil {

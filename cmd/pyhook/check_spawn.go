@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,9 +13,6 @@ import (
 	"pyhook/cbridge"
 	"pyhook/launch"
 )
-
-// stopGrace is how long ranks may take to say where they were.
-const stopGrace = 5 * time.Second
 
 // spawnCheck starts the ranks as processes of this binary.
 func spawnCheck(cmd *cobra.Command, f *checkFlags) error {
@@ -38,7 +33,7 @@ func spawnCheck(cmd *cobra.Command, f *checkFlags) error {
 	stop := out.showProgress(progressFileName(dir, 0), &f.plan)
 	spawnErr := spawnSelf(ctx, f.ranks, out, "__check-rank", "--dir", dir, "--python", python.Executable)
 	stop()
-	if err := stoppedBy(ctx); err != nil {
+	if err := stopped(ctx, "check"); err != nil {
 		return err
 	}
 	var rankErr *launch.RankError
@@ -46,30 +41,6 @@ func spawnCheck(cmd *cobra.Command, f *checkFlags) error {
 		return spawnErr
 	}
 	return finishCheck(cmd, f, aggregate(&f.plan, collect(dir, f.ranks, rankErr, out)))
-}
-
-// spawnSelf runs a hidden subcommand on n ranks. What they print goes to out.
-func spawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("finding this program: %w", err)
-	}
-	defer afterAStop("the ranks to end, at most %s (%s)", stopGrace, inC)()
-	return launch.Spawn(ctx, launch.SpawnConfig{
-		Command: append([]string{self}, args...), N: n, Env: quietEnvironment(os.Environ()),
-		GracePeriod: stopGrace, Stdout: out, Stderr: out,
-	})
-}
-
-// quietEnvironment keeps what drowns a report: torch's own log, and Go's dump
-// of all goroutines where C code crashes.
-func quietEnvironment(env []string) []string {
-	for name, value := range map[string]string{"TORCH_CPP_LOG_LEVEL": "ERROR", "GOTRACEBACK": "none"} {
-		if os.Getenv(name) == "" {
-			env = append(env, name+"="+value)
-		}
-	}
-	return env
 }
 
 // collect reads the ranks' reports. A rank without one died.

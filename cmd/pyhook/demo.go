@@ -54,7 +54,7 @@ ranks, bytes on the wire, time a step) and loss.png to --out. Exits with 1 if a
 hook stays below 0.95 test accuracy or the ranks' weights differ.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.python, _ = cmd.Flags().GetString("python")
+			o.python = pythonFlag(cmd)
 			return o.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}

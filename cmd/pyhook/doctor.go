@@ -21,7 +21,7 @@ The exit code is 0 when hooks can run (warnings or not), 1 when there is a
 problem, 3 when there is no Python to use. For health checks: --quick, which
 leaves out the two ranks.`
 
-func newDoctorCommand() *cobra.Command {
+func newDoctorCommand(version string) *cobra.Command {
 	var asJSON, quick bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -30,7 +30,7 @@ func newDoctorCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			line := report.NewProgress(cmd.ErrOrStderr())
-			r, err := diagnose(cmd.Context(), pythonFlag(cmd), quick, line.Set)
+			r, err := diagnose(cmd.Context(), version, pythonFlag(cmd), quick, line.Set)
 			line.Clear()
 			if err != nil {
 				return err
@@ -116,8 +116,8 @@ func (r *doctorReport) add(id, status, hint, format string, args ...any) {
 
 // diagnose finds everything out. Its error is a cancelled context or a broken
 // machine; what is wrong with Python is in the report.
-func diagnose(ctx context.Context, python string, quick bool, say func(string)) (*doctorReport, error) {
-	r := &doctorReport{Version: currentVersion().Version, Quick: quick, Refused: []cbridge.Attempt{},
+func diagnose(ctx context.Context, version, python string, quick bool, say func(string)) (*doctorReport, error) {
+	r := &doctorReport{Version: version, Quick: quick, Refused: []cbridge.Attempt{},
 		Backends: map[string]*doctorBackend{}, Checks: []doctorCheck{}}
 	say("looking for Python ...")
 	usable, err := r.findPython(ctx, python)

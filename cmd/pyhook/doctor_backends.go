@@ -56,8 +56,8 @@ func (r *doctorReport) tryBackend(ctx context.Context, name string, b *doctorBac
 	b.Tried = true
 	var output bytes.Buffer
 	spawnErr := spawnSelf(limited, b.Ranks, &output, "__doctor-rank", "--dir", dir, "--backend", name, "--python", r.Python.Executable)
-	if ctx.Err() != nil {
-		return fmt.Errorf("the diagnosis was stopped: %w", context.Cause(ctx))
+	if err := stopped(ctx, "diagnosis"); err != nil {
+		return err
 	}
 	var answer rankDTypes
 	if err := readJSON(rankFileName(dir, 0), &answer); err == nil && spawnErr == nil && answer.Error == "" {

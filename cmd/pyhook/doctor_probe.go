@@ -98,8 +98,8 @@ func runProbe(ctx context.Context, python string) (*probeResult, error) {
 	cmd.Env = quietEnvironment(os.Environ())
 	cmd.WaitDelay = time.Second
 	runErr := cmd.Run()
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("the diagnosis was stopped: %w", context.Cause(ctx))
+	if err := stopped(ctx, "diagnosis"); err != nil {
+		return nil, err
 	}
 	var result probeResult
 	if err := readJSON(file, &result); err != nil {

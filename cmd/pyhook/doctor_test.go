@@ -133,3 +133,8 @@ func TestProbedDictsBecomeJSON(t *testing.T) {
 	assert.Equal(t, map[string]any{"gloo": true, "1": map[string]any{"a": nil}}, forJSON(map[any]any{"gloo": true, int64(1): map[any]any{"a": nil}}))
 	assert.Equal(t, "text", forJSON("text"))
 }
+
+func TestJSONFieldsAreThoseOfTheHelp2(t *testing.T) {
+	needFields(t, doctorJSONHelp, doctorReport{Python: &doctorPython{}, Torch: &doctorTorch{}, Backends: map[string]*doctorBackend{"g": {Error: "x"}},
+		Checks: []doctorCheck{{Hint: "x"}}})
+}

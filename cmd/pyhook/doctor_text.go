@@ -95,7 +95,7 @@ func torchRows(p *report.Printer, r *doctorReport) [][]report.Cell {
 func splitDTypes(dtypes map[string]string) (works, refuses []string) {
 	order := []string{"float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "int32", "int64", "bool", "complex64", "complex128"}
 	names := slices.Sorted(maps.Keys(dtypes))
-	slices.SortStableFunc(names, func(a, b string) int { return place(order, a) - place(order, b) })
+	slices.SortStableFunc(names, func(a, b string) int { return indexOrLen(order, a) - indexOrLen(order, b) })
 	for _, name := range names {
 		if dtypes[name] == "" {
 			works = append(works, name)
@@ -106,7 +106,7 @@ func splitDTypes(dtypes map[string]string) (works, refuses []string) {
 	return works, refuses
 }
 
-func place(order []string, name string) int {
+func indexOrLen(order []string, name string) int {
 	if i := slices.Index(order, name); i >= 0 {
 		return i
 	}

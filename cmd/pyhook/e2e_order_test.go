@@ -9,9 +9,9 @@ import (
 
 var orderState = []string{"--state", "order_hooks.py:State"}
 
-// TestCheckTellsAHookThatOverlappingBreaks: the hook trains wrongly, and check saw
+// TestCheckFindsAHookThatOverlappingBreaks: the hook trains wrongly, and check saw
 // nothing of it while it ran bucket by bucket.
-func TestCheckTellsAHookThatOverlappingBreaks(t *testing.T) {
+func TestCheckFindsAHookThatOverlappingBreaks(t *testing.T) {
 	args := append([]string{"order_hooks.py:quantising"}, orderState...)
 	r := checked(t, exitOK, append(args, "--order", "serial", "--max-error", "1e-3")...)
 	assert.Equal(t, "serial", r.Order.Judged)
@@ -101,7 +101,7 @@ func TestARunInAnotherOrderMayEndInAnyWay(t *testing.T) {
 	assert.Contains(t, results[0].stdout, "ok: order_hooks.py:raises_overlapped keeps the contract")
 }
 
-func TestCheckCannotTellOfHooksThatNeverGiveTheSameBits(t *testing.T) {
+func TestCheckDoesNotJudgeHooksThatNeverGiveTheSameBits(t *testing.T) {
 	r := checked(t, exitOK, "order_hooks.py:never_twice")
 	assert.Nil(t, r.Order.SameBits)
 	assert.Contains(t, r.Order.Why, "outside of its state")

@@ -1,27 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// in runs the command in a folder.
-func in(t *testing.T, folder string, env []string, args ...string) result {
-	t.Helper()
-	needTorch(t)
-	cmd := exec.Command(binary, args...)
-	cmd.Dir, cmd.Env = folder, append(cleanEnvironment(), env...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	_ = cmd.Run() // the code is what matters
-	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
-}
 
 // Python looks into the working folder first, as it does for a script there.
 func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
@@ -35,7 +21,7 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 			{"check", "allreduce", "-n", "1", "--steps", "1", "--sizes", "4"},
 			{"train", "-n", "1", "--hook", "allreduce", "--epochs", "1"},
 		} {
-			r := in(t, folder, nil, args...)
+			r := commandIn(t, folder, nil, args...)
 			said := r.stdout + r.stderr
 			assert.NotEqual(t, exitOK, r.code, said)
 			assert.Contains(t, said, file+" is found as "+name+", in place of ", args[0])
@@ -47,7 +33,7 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 func TestAPythonHomeThatDoesNotFitIsSaidInPythonsWords(t *testing.T) {
 	home := t.TempDir()
 	for _, args := range [][]string{{"doctor", "--quick"}, {"check", "allreduce"}} {
-		r := in(t, ".", []string{"PYTHONHOME=" + home}, args...)
+		r := commandIn(t, ".", []string{"PYTHONHOME=" + home}, args...)
 		said := r.stdout + r.stderr
 		assert.Equal(t, exitNoPython, r.code, said)
 		assert.Contains(t, said, "Fatal Python error: ", args[0])

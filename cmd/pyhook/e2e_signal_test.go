@@ -14,6 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// hooks are those of check's tests.
+const hooks = "../../../internal/cli/check/testdata/hooks.py:"
+
 // running is a command whose lines on standard error are read one by one.
 type running struct {
 	t      *testing.T
@@ -26,7 +29,7 @@ func background(t *testing.T, env []string, args ...string) *running {
 	t.Helper()
 	needTorch(t)
 	r := &running{t: t, cmd: exec.Command(binary, args...), lines: make(chan string, 1000), folder: t.TempDir()}
-	r.cmd.Dir, r.cmd.Env = "testdata", append(append(cleanEnvironment(), "TMPDIR="+r.folder), env...)
+	r.cmd.Dir, r.cmd.Env = testdata(), append(append(cleanEnvironment(), "TMPDIR="+r.folder), env...)
 	stderr, err := r.cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, r.cmd.Start())
@@ -76,7 +79,7 @@ func (r *running) end() (code int, rest string) {
 }
 
 func TestAnInterruptSaysWhatIsWaitedForAndASecondOneEndsIt(t *testing.T) {
-	r := background(t, nil, "train", "-n", "2", "--hook", "hooks.py:prints_and_sleeps")
+	r := background(t, nil, "train", "-n", "2", "--hook", hooks+"prints_and_sleeps")
 	r.line("about to sleep", time.Minute)
 	r.signal(syscall.SIGINT)
 	said := r.line("pyhook: interrupted: ", 3*time.Second)
@@ -94,7 +97,7 @@ func TestAnInterruptSaysWhatIsWaitedForAndASecondOneEndsIt(t *testing.T) {
 // GNU timeout sends SIGTERM to the process, and again to its group.
 func TestTwoSignalsWithinAMomentAreOne(t *testing.T) {
 	for sig, want := range map[syscall.Signal]int{syscall.SIGTERM: exitTerminated, syscall.SIGINT: exitInterrupted} {
-		r := background(t, nil, "check", "hooks.py:prints_and_sleeps")
+		r := background(t, nil, "check", hooks+"prints_and_sleeps")
 		r.line("about to sleep", time.Minute)
 		r.signal(sig)
 		r.signal(sig)
@@ -115,8 +118,8 @@ func TestUnderGNUTimeoutTheCommandEndsInGoodOrder(t *testing.T) {
 	timeout, err := exec.LookPath("timeout")
 	require.NoError(t, err, "coreutils")
 	folder := t.TempDir()
-	cmd := exec.Command(timeout, "15", binary, "train", "-n", "1", "--hook", "hooks.py:sleeps_a_while", "--epochs", "100")
-	cmd.Dir, cmd.Env = "testdata", append(cleanEnvironment(), "TMPDIR="+folder)
+	cmd := exec.Command(timeout, "15", binary, "train", "-n", "1", "--hook", hooks+"sleeps_a_while", "--epochs", "100")
+	cmd.Dir, cmd.Env = testdata(), append(cleanEnvironment(), "TMPDIR="+folder)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, _ := cmd.CombinedOutput()
 	assert.Equal(t, 124, cmd.ProcessState.ExitCode(), "%s", out)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -13,38 +12,6 @@ import (
 	"pyhook/launch"
 	"pyhook/pyhook"
 )
-
-// The exit codes; topics.go tells users.
-const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitNoPython    = 3
-	exitRankDied    = 4
-	exitInterrupted = 130
-	exitTerminated  = 143
-)
-
-// exitError chooses the exit code. A nil err means that all has been said.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit code %d", e.code)
-	}
-	return e.err.Error()
-}
-
-func (e *exitError) Unwrap() error { return e.err }
-
-// usageError makes an error of the command line: exit code 2 and a pointer to
-// the command's help.
-func usageError(format string, args ...any) error {
-	return &exitError{exitUsage, fmt.Errorf(format, args...)}
-}
 
 // cobraUsage are the beginnings of the errors that cobra itself makes of a
 // command line. It has no types for them (cobra v1.10.2, args.go, command.go,
@@ -93,46 +60,4 @@ func printError(w io.Writer, cmd *cobra.Command, code int, err error) {
 		hints = append(hints, "pyhook doctor shows what was found")
 	}
 	report.New(w).Error(message, pythonTraceback(err), hints...)
-}
-
-// pythonTraceback is the traceback of the user's own code in err, or "". The
-// exceptions of pyhook's own Python package speak by their message; what they
-// come from may be the user's.
-func pythonTraceback(err error) string {
-	var python *pyhook.PythonError
-	if !errors.As(err, &python) {
-		return ""
-	}
-	for python != nil && strings.HasPrefix(python.Type, "pyhook.") {
-		python = python.Cause
-	}
-	if python == nil {
-		return ""
-	}
-	return userFrames(python.FullTraceback())
-}
-
-// userFrames leaves out the frames of pyhook's own Python and of the import
-// machinery. Where no frame is left there is nothing to see.
-func userFrames(traceback string) string {
-	var kept []string
-	frames, inner, skipping := 0, 0, false
-	for _, line := range strings.Split(traceback, "\n") {
-		if strings.HasPrefix(line, "  File ") {
-			skipping = strings.Contains(line, `"<embedded pyhook>`) || strings.Contains(line, `"<frozen `) || strings.Contains(line, "/importlib/")
-			frames++
-			if skipping {
-				inner++
-			}
-		} else if !strings.HasPrefix(line, "    ") {
-			skipping = false
-		}
-		if !skipping {
-			kept = append(kept, line)
-		}
-	}
-	if frames > 0 && frames == inner {
-		return ""
-	}
-	return strings.Join(kept, "\n")
 }

@@ -5,13 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -67,6 +64,10 @@ func TestHelp(t *testing.T) {
 	assert.NotContains(t, here("--help").stdout, "__check-rank")
 }
 
+func TestJSONFieldsAreThoseOfTheHelp3(t *testing.T) {
+	needFields(t, jsonText, versionReport{Commit: "x"})
+}
+
 func TestVersion(t *testing.T) {
 	assert.Regexp(t, `^pyhook dev .*go1\.\d+\S* \w+/\w+\n$`, here("version").stdout)
 	v := parse[versionReport](t, here("version", "--json").stdout)
@@ -77,10 +78,10 @@ func TestVersion(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		r := here("completion", shell)
-		assert.Equal(t, exitOK, r.code, shell)
-		assert.Contains(t, r.stdout, "pyhook", shell)
+	for _, sh := range []string{"bash", "zsh", "fish"} {
+		r := here("completion", sh)
+		assert.Equal(t, exitOK, r.code, sh)
+		assert.Contains(t, r.stdout, "pyhook", sh)
 	}
 	hooks := here("__complete", "check", "").stdout
 	for name := range hookNames {
@@ -91,29 +92,4 @@ func TestCompletion(t *testing.T) {
 	assert.Contains(t, here("__complete", "check", "fp16", "--dtype", "").stdout, "bfloat16")
 	assert.Contains(t, here("__complete", "check", "fp16", "--state", "").stdout, "powersgd")
 	assert.Contains(t, here("__complete", "check", "fp16", "--backend", "").stdout, "gloo")
-}
-
-func TestHookNamesAreThoseOfThePythonSide(t *testing.T) {
-	source, err := os.ReadFile("../../python/pyhook/_names.py")
-	require.NoError(t, err)
-	_, rest, found := strings.Cut(string(source), "\nSHORT_NAMES = {")
-	require.True(t, found)
-	table, _, _ := strings.Cut(rest, "\n}")
-	var python, mine []string
-	for _, match := range regexp.MustCompile(`"(\w+)": f"`).FindAllStringSubmatch(table, -1) {
-		python = append(python, match[1])
-	}
-	for name := range hookNames {
-		if !strings.HasPrefix(name, "go:") {
-			mine = append(mine, name)
-		}
-	}
-	assert.ElementsMatch(t, python, mine)
-}
-
-func TestTracebacksShowTheUsersFrames(t *testing.T) {
-	text := "Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\n    ^^^\n" +
-		"  File \"<frozen importlib._bootstrap>\", line 2, in g\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n"
-	assert.Equal(t, "Traceback (most recent call last):\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n", userFrames(text))
-	assert.Empty(t, userFrames("Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\nKeyError: 1\n"))
 }

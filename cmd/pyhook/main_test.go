@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,7 +25,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // binary is the real command, built once.
 var binary string
 
-func TestMain(m *testing.M) {
+// runTests builds the command, runs the tests of a package with it and ends the process: call it
+// from TestMain.
+func runTests(m *testing.M) {
 	flag.Parse()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "pyhook-test-")
@@ -36,7 +40,7 @@ func TestMain(m *testing.M) {
 			return m.Run()
 		}
 		binary = filepath.Join(dir, "pyhook")
-		build := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-X main.version=v0.0.0-test", "-o", binary, ".")
+		build := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-X main.version=v0.0.0-test", "-o", binary, "pyhook/cmd/pyhook")
 		build.Stdout, build.Stderr = os.Stderr, os.Stderr
 		build.Env = append(os.Environ(), "GOEXPERIMENT=") // what the tests are built with is no part of the command
 		if err := build.Run(); err != nil {
@@ -73,12 +77,26 @@ func needTorch(t *testing.T) {
 	}
 }
 
-// command runs the binary in testdata, where the hooks are.
+// command runs the binary in testdata, where the hooks are, if the package has that folder.
 func command(t *testing.T, env []string, args ...string) result {
+	t.Helper()
+	return commandIn(t, testdata(), env, args...)
+}
+
+// testdata is the folder of the package's test files.
+func testdata() string {
+	if _, err := os.Stat("testdata"); err != nil {
+		return "."
+	}
+	return "testdata"
+}
+
+// commandIn runs the binary in a folder.
+func commandIn(t *testing.T, folder string, env []string, args ...string) result {
 	t.Helper()
 	needTorch(t)
 	cmd := exec.Command(binary, args...)
-	cmd.Dir = "testdata"
+	cmd.Dir = folder
 	cmd.Env = append(cleanEnvironment(), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -112,7 +130,7 @@ func interrupted(t *testing.T, sig syscall.Signal, ready string, args ...string)
 	t.Helper()
 	needTorch(t)
 	cmd := exec.Command(binary, args...)
-	cmd.Dir, cmd.Env = "testdata", cleanEnvironment()
+	cmd.Dir, cmd.Env = testdata(), cleanEnvironment()
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
 	stderr, err := cmd.StderrPipe()
@@ -138,6 +156,7 @@ func interrupted(t *testing.T, sig syscall.Signal, ready string, args ...string)
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), text.String()}
 }
 
+// parse reads the one JSON value that a command printed.
 func parse[T any](t *testing.T, text string) T {
 	t.Helper()
 	var v T
@@ -145,4 +164,49 @@ func parse[T any](t *testing.T, text string) T {
 	require.NoError(t, decoder.Decode(&v), "%s", text)
 	assert.False(t, decoder.More(), "more than one JSON value: %s", text)
 	return v
+}
+
+// needFields fails the test unless help names every field of value's JSON.
+func needFields(t *testing.T, help string, value any) {
+	t.Helper()
+	text, err := json.Marshal(value)
+	require.NoError(t, err)
+	for name := range fieldNames(t, text) {
+		assert.Contains(t, help, name)
+	}
+}
+
+// fieldNames of all objects in the JSON text, but not of the maps' keys.
+func fieldNames(t *testing.T, text []byte) map[string]bool {
+	t.Helper()
+	var value any
+	require.NoError(t, json.Unmarshal(text, &value))
+	names := map[string]bool{}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, inner := range v {
+				if !strings.EqualFold(name, "g") {
+					names[name] = true
+				}
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	walk(value)
+	return names
+}
+
+// freePort is a TCP port that nobody listens at.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }

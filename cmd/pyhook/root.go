@@ -37,7 +37,7 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
 	root.AddCommand(
-		inGroup("use", newDoctorCommand()),
+		inGroup("use", newDoctorCommand(currentVersion().Version)),
 		inGroup("use", newCheckCommand()),
 		inGroup("use", newBenchCommand()),
 		inGroup("use", newTrainCommand()),
@@ -60,13 +60,4 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 		err = errors.New(err.Error() + "\nhint: did you mean " + near[0] + "?")
 	}
 	return &exitError{exitUsage, err}
-}
-
-// pythonFlag is the interpreter that the user named, or "".
-func pythonFlag(cmd *cobra.Command) string {
-	python, err := cmd.Flags().GetString("python")
-	if err != nil {
-		return ""
-	}
-	return python
 }

@@ -19,6 +19,10 @@ import (
 // SIGTERM.
 var errInterrupted = errors.New("interrupted")
 
+// eventsVariable tells a rank that pyhook train started it and reads events
+// from its stdout.
+const eventsVariable = "PYHOOK_TRAIN_EVENTS"
+
 // waitedFor is what the command waits for once it was told to stop, in words.
 var waitedFor atomic.Pointer[string]
 
@@ -28,6 +32,14 @@ func afterAStop(format string, args ...any) (done func()) {
 	text := fmt.Sprintf(format, args...)
 	before := waitedFor.Swap(&text)
 	return func() { waitedFor.Store(before) }
+}
+
+// stopped is the signal's error, if one has ended ctx: what names what it ended.
+func stopped(ctx context.Context, what string) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("the %s was stopped: %w", what, context.Cause(ctx))
 }
 
 // withSignals cancels the context on the first SIGINT or SIGTERM, and says what is waited

@@ -14,7 +14,6 @@ import (
 	"pyhook/internal/demo/lossplot"
 	"pyhook/internal/demo/trainer"
 	"pyhook/launch"
-	"pyhook/pyhook"
 )
 
 // trainOptions are the flags of pyhook train.
@@ -52,7 +51,7 @@ otherwise.`,
   pyhook train --hook allreduce --save out/digits.ckpt --plot out/loss.png --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.python, _ = cmd.Flags().GetString("python")
+			o.python = pythonFlag(cmd)
 			return o.run(cmd.Context(), cmd.Flags().Changed("ranks"), cmd.OutOrStdout())
 		},
 	}
@@ -167,16 +166,6 @@ func (o *trainOptions) rank(ctx context.Context, world launch.World, out io.Writ
 		return nil
 	}
 	return o.finish(report, out)
-}
-
-// startRuntime starts Python with the working directory on its path, as python
-// itself does for a script there.
-func startRuntime(ctx context.Context, python string) (*pyhook.Runtime, error) {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return nil, err
-	}
-	return pyhook.Start(ctx, pyhook.Config{Python: python, Path: []string{cwd}})
 }
 
 // finish shows the result.

@@ -15,10 +15,6 @@ import (
 	"pyhook/launch"
 )
 
-// eventsVariable tells a rank that pyhook train started it and reads events
-// from its stdout.
-const eventsVariable = "PYHOOK_TRAIN_EVENTS"
-
 // message is one line on a rank's stdout.
 type message struct {
 	Event  *trainer.Event  `json:"pyhook_event,omitempty"`
@@ -33,8 +29,9 @@ func (o *trainOptions) spawn(ctx context.Context, show *progress) (*trainer.Repo
 	}
 	reader := &rankReader{show: show}
 	cfg := launch.SpawnConfig{
+		// torch's C++ talks of host names and connections.
 		Command: append([]string{program}, o.arguments()...), N: o.ranks, Show: launch.ShowPlain,
-		Env: append(quiet(os.Environ()), eventsVariable+"=1"),
+		Env: append(quiet(os.Environ(), "TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR"), eventsVariable+"=1"),
 		PerRank: func(rank int) (io.Writer, io.Writer) {
 			prefix := fmt.Sprintf("[rank %d] ", rank)
 			if rank == 0 {
@@ -50,18 +47,6 @@ func (o *trainOptions) spawn(ctx context.Context, show *progress) (*trainer.Repo
 		return nil, errors.New("rank 0 ended without a report")
 	}
 	return reader.report, nil
-}
-
-// quiet turns down what torch's C++ says about host names and connections,
-// where the user has not chosen.
-func quiet(env []string) []string {
-	for _, setting := range []string{"TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR"} {
-		name, _, _ := strings.Cut(setting, "=")
-		if _, set := os.LookupEnv(name); !set {
-			env = append(env, setting)
-		}
-	}
-	return env
 }
 
 // arguments are the flags that make a rank of this run.

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"context"
+	"os"
+	"pyhook/pyhook"
+
+	"github.com/spf13/cobra"
+)
+
+// pythonFlag is the interpreter that the user named, or "".
+func pythonFlag(cmd *cobra.Command) string {
+	python, err := cmd.Flags().GetString("python")
+	if err != nil {
+		return ""
+	}
+	return python
+}
+
+// startRuntime starts Python with the working directory on its path, as python
+// itself does for a script there.
+func startRuntime(ctx context.Context, python string) (*pyhook.Runtime, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	return pyhook.Start(ctx, pyhook.Config{Python: python, Path: []string{cwd}})
+}

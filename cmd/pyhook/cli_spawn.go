@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"pyhook/launch"
+	"strings"
+	"time"
+)
+
+// stopGrace is how long ranks may take to say where they were.
+const stopGrace = 5 * time.Second
+
+// spawnSelf runs a hidden subcommand on n ranks. What they print goes to out.
+func spawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	defer afterAStop("the ranks to end, at most %s (%s)", stopGrace, inC)()
+	return launch.Spawn(ctx, launch.SpawnConfig{
+		Command: append([]string{self}, args...), N: n, Env: quietEnvironment(os.Environ()),
+		GracePeriod: stopGrace, Stdout: out, Stderr: out,
+	})
+}
+
+// quietEnvironment keeps what drowns a report: torch's own log, and Go's dump
+// of all goroutines where C code crashes.
+func quietEnvironment(env []string) []string {
+	return quiet(env, "TORCH_CPP_LOG_LEVEL=ERROR", "GOTRACEBACK=none")
+}
+
+// quiet adds settings, NAME=value, to an environment where the user has not chosen.
+func quiet(env []string, settings ...string) []string {
+	for _, setting := range settings {
+		name, _, _ := strings.Cut(setting, "=")
+		if _, set := os.LookupEnv(name); !set {
+			env = append(env, setting)
+		}
+	}
+	return env
+}
