@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/cli"
+	"pyhook/internal/cli/clitest"
 )
 
 // Python looks into the working folder first, as it does for a script there.
@@ -21,9 +24,9 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 			{"check", "allreduce", "-n", "1", "--steps", "1", "--sizes", "4"},
 			{"train", "-n", "1", "--hook", "allreduce", "--epochs", "1"},
 		} {
-			r := commandIn(t, folder, nil, args...)
-			said := r.stdout + r.stderr
-			assert.NotEqual(t, exitOK, r.code, said)
+			r := clitest.CommandIn(t, folder, nil, args...)
+			said := r.Stdout + r.Stderr
+			assert.NotEqual(t, cli.ExitOK, r.Code, said)
 			assert.Contains(t, said, file+" is found as "+name+", in place of ", args[0])
 			assert.Contains(t, said, "rename the file", args[0])
 		}
@@ -33,9 +36,9 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 func TestAPythonHomeThatDoesNotFitIsSaidInPythonsWords(t *testing.T) {
 	home := t.TempDir()
 	for _, args := range [][]string{{"doctor", "--quick"}, {"check", "allreduce"}} {
-		r := commandIn(t, ".", []string{"PYTHONHOME=" + home}, args...)
-		said := r.stdout + r.stderr
-		assert.Equal(t, exitNoPython, r.code, said)
+		r := clitest.CommandIn(t, ".", []string{"PYTHONHOME=" + home}, args...)
+		said := r.Stdout + r.Stderr
+		assert.Equal(t, cli.ExitNoPython, r.Code, said)
 		assert.Contains(t, said, "Fatal Python error: ", args[0])
 		assert.Contains(t, said, "ModuleNotFoundError: No module named 'encodings'", args[0])
 		assert.Contains(t, said, "unset PYTHONHOME, which is "+home, args[0])

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pyhook/internal/cli"
 	"pyhook/internal/report"
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -21,43 +22,43 @@ var cobraUsage = []string{"unknown command", "required flag", "if any flags in t
 
 // exitCode is the code for an error that reached main.
 func exitCode(ctx context.Context, err error) int {
-	var chosen *exitError
+	var chosen *cli.ExitError
 	var discovery *pyhook.DiscoveryError
 	var rank *launch.RankError
 	switch cause := context.Cause(ctx); {
 	case errors.As(err, &chosen):
-		return chosen.code
+		return chosen.Code
 	case errors.Is(err, launch.ErrTerminated), errors.Is(cause, launch.ErrTerminated):
-		return exitTerminated
-	case errors.Is(err, errInterrupted), errors.Is(cause, errInterrupted):
-		return exitInterrupted
+		return cli.ExitTerminated
+	case errors.Is(err, cli.ErrInterrupted), errors.Is(cause, cli.ErrInterrupted):
+		return cli.ExitInterrupted
 	case errors.As(err, &discovery):
-		return exitNoPython
+		return cli.ExitNoPython
 	case errors.As(err, &rank):
-		return exitRankDied
+		return cli.ExitRankDied
 	}
 	for _, beginning := range cobraUsage {
 		if strings.HasPrefix(err.Error(), beginning) {
-			return exitUsage
+			return cli.ExitUsage
 		}
 	}
-	return exitFailed
+	return cli.ExitFailed
 }
 
 // printError says why the command ends: the message, a Python traceback if
 // there is one, and what to do.
 func printError(w io.Writer, cmd *cobra.Command, code int, err error) {
-	var chosen *exitError
-	if errors.As(err, &chosen) && chosen.err == nil {
+	var chosen *cli.ExitError
+	if errors.As(err, &chosen) && chosen.Err == nil {
 		return
 	}
 	message, hints := report.SplitHints(err.Error())
 	var discovery *pyhook.DiscoveryError
 	switch {
-	case code == exitUsage && cmd != nil:
+	case code == cli.ExitUsage && cmd != nil:
 		hints = append(hints, cmd.CommandPath()+" --help")
-	case code == exitNoPython && errors.As(err, &discovery):
+	case code == cli.ExitNoPython && errors.As(err, &discovery):
 		hints = append(hints, "pyhook doctor shows what was found")
 	}
-	report.New(w).Error(message, pythonTraceback(err), hints...)
+	report.New(w).Error(message, cli.PythonTraceback(err), hints...)
 }

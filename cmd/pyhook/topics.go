@@ -1,6 +1,11 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"pyhook/internal/cli/check"
+	"pyhook/internal/cli/doctor"
+)
 
 // helpTopics are pages of `pyhook help`, not commands.
 func helpTopics() []*cobra.Command {
@@ -30,5 +35,5 @@ const jsonText = `With --json a command prints one JSON object on standard outpu
 fails for a reason that the object tells; everything else goes to standard error.
 Fields are added over time, and not renamed.
 
-` + checkJSONHelp + doctorJSONHelp + `pyhook version --json
+` + check.JSONHelp + doctor.JSONHelp + `pyhook version --json
   version, commit, go, os, arch`
