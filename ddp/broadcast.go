@@ -24,6 +24,9 @@ func BroadcastParameters(ctx context.Context, group c10d.ProcessGroup, params []
 // BroadcastParametersFrom is BroadcastParameters with the values of another
 // rank, as after Reducer.Join.
 func BroadcastParametersFrom(ctx context.Context, group c10d.ProcessGroup, root int, params []*c10d.Parameter) error {
+	if err := checkGroup(group); err != nil {
+		return err
+	}
 	items := make([]Item, len(params))
 	for i, p := range params {
 		if p == nil || p.Data == nil {

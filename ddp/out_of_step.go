@@ -3,6 +3,9 @@ package ddp
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
 
 	"pyhook/c10d"
 )
@@ -15,8 +18,9 @@ type RenewableGroup interface {
 	Generation() int
 }
 
-// OutOfStepError is what every mark and Wait gives after a step that failed on this rank, while
-// other ranks may be in that step still. A collective of a later step could meet one of theirs
+// OutOfStepError is what every mark and Wait, of every Reducer over the group, gives after a step
+// that failed on this rank, while other ranks may be in that step still; and so do NewReducer,
+// VerifyParameters and BroadcastParameters. A collective of a later step could meet one of theirs
 // and add up gradients of different buckets, on every rank and without an error.
 type OutOfStepError struct {
 	Rank  int
@@ -32,12 +36,64 @@ func (e *OutOfStepError) Error() string {
 // Unwrap returns c10d.ErrOutOfStep.
 func (e *OutOfStepError) Unwrap() error { return c10d.ErrOutOfStep }
 
-// generation is that of the group; 0 for one that cannot be renewed.
-func (r *Reducer) generation() int {
-	if g, ok := r.opts.Group.(RenewableGroup); ok {
+// outOfStep has the groups in whose collectives other ranks may still wait: those of steps that
+// failed on this rank. Every Reducer over such a group refuses to go on, also one that is made later,
+// until the group is made anew.
+var outOfStep = struct {
+	count  atomic.Int32 // of groups: marks ask it, and take no lock where it is zero
+	mu     sync.Mutex
+	groups map[c10d.ProcessGroup]failedStep
+}{groups: map[c10d.ProcessGroup]failedStep{}}
+
+type failedStep struct {
+	err        *OutOfStepError
+	generation int
+}
+
+// generationOf returns 0 for a group that cannot be renewed.
+func generationOf(group c10d.ProcessGroup) int {
+	if g, ok := group.(RenewableGroup); ok {
 		return g.Generation()
 	}
 	return 0
+}
+
+// leaveGroup notes that a step over the group failed on this rank.
+func leaveGroup(group c10d.ProcessGroup, cause error) {
+	outOfStep.mu.Lock()
+	defer outOfStep.mu.Unlock()
+	outOfStep.groups[group] = failedStep{&OutOfStepError{Rank: group.Rank(), Cause: cause}, generationOf(group)}
+	outOfStep.count.Store(int32(len(outOfStep.groups)))
+}
+
+// inStep returns the *OutOfStepError of the group, unless it was renewed since.
+func inStep(group c10d.ProcessGroup) error {
+	if outOfStep.count.Load() == 0 {
+		return nil
+	}
+	outOfStep.mu.Lock()
+	defer outOfStep.mu.Unlock()
+	failed, ok := outOfStep.groups[group]
+	if !ok {
+		return nil
+	}
+	if generationOf(group) == failed.generation {
+		return failed.err
+	}
+	delete(outOfStep.groups, group)
+	outOfStep.count.Store(int32(len(outOfStep.groups)))
+	return nil
+}
+
+// checkGroup returns why no collective of this package may be issued over the group, or nil.
+func checkGroup(group c10d.ProcessGroup) error {
+	switch {
+	case group == nil:
+		return errors.New("ddp: the process group (Options.Group) is nil")
+	case !reflect.TypeOf(group).Comparable():
+		return fmt.Errorf("ddp: a %T cannot be compared with ==: give a pointer as the process group", group)
+	}
+	return inStep(group)
 }
 
 // leaveStepLocked notes that this rank left step s with an error. The next step may begin only
@@ -48,17 +104,5 @@ func (r *Reducer) leaveStepLocked(s *step, err error) {
 	case err == nil, r.opts.Group.Size() == 1, s.reduced, errors.Is(err, errAllJoined):
 		return
 	}
-	r.outOfStep, r.failedIn = &OutOfStepError{Rank: r.opts.Group.Rank(), Cause: err}, r.generation()
-}
-
-// inStepLocked returns the *OutOfStepError of this rank, unless its group was renewed since.
-func (r *Reducer) inStepLocked() error {
-	if r.outOfStep == nil {
-		return nil
-	}
-	if r.generation() == r.failedIn {
-		return r.outOfStep
-	}
-	r.outOfStep = nil
-	return nil
+	leaveGroup(r.opts.Group, err)
 }

@@ -93,3 +93,26 @@ func refused(t *testing.T, r *ddp.Reducer, cause error) {
 }
 
 var _ ddp.RenewableGroup = (*renewable)(nil)
+
+// Another Reducer's collectives would meet those of the failed step as well.
+func TestReducer_OutOfStep_othersOverTheGroup(t *testing.T) {
+	group := &renewable{memoryGroup: memoryGroups(2)[0]}
+	opts := ddp.Options{Group: group, Hook: hook{run: identity}, BucketCapMB: tiny, SkipVerify: true}
+	other := reducer(t, scalars(1), opts)
+	opts.Hook = failing(t, "call")
+	r := reducer(t, scalars(3), opts)
+	setAll(t, r, 3)
+	_, failed := r.Wait(testutil.Soon(t))
+	require.Error(t, failed)
+	refused(t, r, failed)
+	require.ErrorIs(t, other.Ready(0), c10d.ErrOutOfStep, "one that was there")
+	_, err := ddp.NewReducer(t.Context(), scalars(1), opts)
+	require.ErrorIs(t, err, c10d.ErrOutOfStep, "a new one")
+	params := scalars(1)
+	require.ErrorIs(t, ddp.VerifyParameters(t.Context(), group, params), c10d.ErrOutOfStep)
+	require.ErrorIs(t, ddp.BroadcastParameters(t.Context(), group, params), c10d.ErrOutOfStep)
+	group.generation++
+	require.NoError(t, other.Ready(0))
+	_, err = other.Wait(testutil.Soon(t))
+	require.NoError(t, err)
+}

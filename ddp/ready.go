@@ -196,7 +196,7 @@ func (r *Reducer) usableLocked() error {
 	if r.broken != nil {
 		return r.broken
 	}
-	return r.inStepLocked()
+	return inStep(r.opts.Group)
 }
 
 func (r *Reducer) markReadyLocked(s *step, i int) {

@@ -2,7 +2,6 @@ package ddp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,23 +24,21 @@ type Reducer struct {
 	// findUnused is UnusedFind, and no StaticGraph (dynamic_graph_find_unused).
 	findUnused bool
 
-	mu        sync.Mutex
-	wake      *sync.Cond // something below has changed, or a step
-	buckets   []*bucket
-	step      *step
-	waiting   bool            // a Wait is inside
-	closed    bool            // by Close
-	noSync    bool            // inside NoSync
-	carried   []carry         // by parameter, from NoSync
-	used      []int32         // by parameter, of the last step: how many ranks used it; nil: not asked
-	counts    []int           // by parameter: marks of StaticGraph's first step; nil: before that
-	last      int             // see Join
-	broken    error           // no further step: out of memory, or the ranks may have other buckets
-	outOfStep *OutOfStepError // no further step before the group is renewed; nil: none failed
-	failedIn  int             // the group's generation in which it did
-	retired   []*bucket       // busy ones, until Close: the trainer may have their addresses
-	fixed     bool            // the buckets are not made anew (any more)
-	moved     []*bucket       // those of before they were, until the next step ends
+	mu      sync.Mutex
+	wake    *sync.Cond // something below has changed, or a step
+	buckets []*bucket
+	step    *step
+	waiting bool      // a Wait is inside
+	closed  bool      // by Close
+	noSync  bool      // inside NoSync
+	carried []carry   // by parameter, from NoSync
+	used    []int32   // by parameter, of the last step: how many ranks used it; nil: not asked
+	counts  []int     // by parameter: marks of StaticGraph's first step; nil: before that
+	last    int       // see Join
+	broken  error     // no further step: out of memory, or the ranks may have other buckets
+	retired []*bucket // busy ones, until Close: the trainer may have their addresses
+	fixed   bool      // the buckets are not made anew (any more)
+	moved   []*bucket // those of before they were, until the next step ends
 
 	sparse  bool                   // some parameter is
 	reduced []*c10d.SparseGradient // by parameter: the last results of the sparse ones
@@ -57,8 +54,8 @@ type Reducer struct {
 // checks that all ranks have the same parameters: a collective. The parameters
 // and the hook stay the caller's, who closes them after the Reducer.
 func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*Reducer, error) {
-	if opts.Group == nil {
-		return nil, errors.New("ddp: Options.Group is nil")
+	if err := checkGroup(opts.Group); err != nil {
+		return nil, err
 	}
 	rank := opts.Group.Rank()
 	// First of all: a rank that left before it would keep the others waiting.

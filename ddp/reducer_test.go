@@ -319,7 +319,7 @@ func TestAReducerNeedsAGroupAndParameters(t *testing.T) {
 			params []*c10d.Parameter
 			want   string
 		}{
-			{ddp.Options{}, scalars(1), "Options.Group is nil"},
+			{ddp.Options{}, scalars(1), "(Options.Group) is nil"},
 			{ddp.Options{Group: group}, nil, "no parameters"},
 			{ddp.Options{Group: group}, append(scalars(1), nil), "parameter 1 is nil"},
 			{ddp.Options{Group: group}, parameters([]int64{2}, []int64{-1}), "negative size"},

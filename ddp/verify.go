@@ -42,6 +42,9 @@ func kind(p *c10d.Parameter) string {
 // error (a *ParameterError that is ErrMismatch) if any two differ, with the
 // first difference to rank 0's list. torch's _verify_param_shape_across_processes.
 func VerifyParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
+	if err := checkGroup(group); err != nil {
+		return err
+	}
 	mine, err := json.Marshal(signatures(params))
 	if err != nil {
 		return err

@@ -59,7 +59,11 @@ func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Erro
 	case !errors.As(err, &python):
 		e.Code = goCode(err, code)
 	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":
-		if own := c10d.Code(python.Fields["code"]); own.Known() {
+		switch own := c10d.Code(python.Fields["code"]); {
+		case !own.Known():
+		case (code == c10d.ErrRaised || code == c10d.ErrFutureFailed) && !isContract(python):
+			e.Also = []c10d.Code{own} // the hook raised it: that comes first
+		default:
 			e.Code = own
 		}
 		e.Detail, e.Hint = python.Fields["message"], python.Fields["hint"]
@@ -81,6 +85,11 @@ func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Erro
 		e.Hint = hintFor(e.Code, e.Detail)
 	}
 	return e
+}
+
+// isContract reports whether an exception is about what a hook did, and not one that a hook raised.
+func isContract(python *PythonError) bool {
+	return strings.HasSuffix(python.Type, ".HookContractError") || strings.HasSuffix(python.Type, ".HookLoadError")
 }
 
 // goCode is the code of an error of the Go side.

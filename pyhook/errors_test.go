@@ -112,3 +112,13 @@ func TestEachKindHasAHint(t *testing.T) {
 		assert.NotEmpty(t, hintFor(kind, ""), "%v", kind)
 	}
 }
+
+func TestPythonCommHook_RunHook_ownExceptionIsRaised(t *testing.T) {
+	for hook, own := range map[string]c10d.Code{"raises:group": c10d.ErrJoinTimeout, "raises:state": c10d.ErrStateRank} {
+		_, err := run(t, load(t, hook, HookConfig{}), bucket(t, []float32{1}))
+		var e *c10d.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, c10d.ErrRaised, e.Code, hook)
+		assert.ErrorIs(t, err, own, hook)
+	}
+}
