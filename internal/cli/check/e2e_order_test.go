@@ -62,7 +62,7 @@ func TestCheckFailsWhereTrainFails(t *testing.T) {
 
 	args = append([]string{"order_hooks.py:raises_overlapped"}, orderState...)
 	r = checked(t, cli.ExitFailed, append(args, "--order", "ordered")...)
-	assert.Equal(t, []any{"raised", 1}, []any{r.Failure.Code, r.Failure.Step})
+	assert.Equal(t, []any{"hook_raised", 1}, []any{r.Failure.Code, r.Failure.Step})
 	assert.Contains(t, r.Failure.Message, "another call is under way")
 	assert.Contains(t, r.Failure.Hint, "--order serial")
 	train := clitest.Command(t, nil, "train", "--hook", args[0], "--state", args[2], "--epochs", "1", "--order", "ordered")
@@ -83,7 +83,7 @@ func TestCheckTakesFuturesThatWaitForTheLastBucket(t *testing.T) {
 // TestARunInAnotherOrderMayEndInAnyWay: what was judged stays judged.
 func TestARunInAnotherOrderMayEndInAnyWay(t *testing.T) {
 	for hook, want := range map[string]struct{ code, message string }{
-		"raises_overlapped": {"raised", "another call is under way"},
+		"raises_overlapped": {"hook_raised", "another call is under way"},
 		"dies_overlapped":   {codeDied, "exited with code 7, in the hook (step 1, bucket 1)"},
 		"sleeps_overlapped": {codeTimeout, "not done after 2s (step 1)"},
 	} {
@@ -116,7 +116,7 @@ func TestCheckDoesNotJudgeHooksThatNeverGiveTheSameBits(t *testing.T) {
 func TestBucketsAreMadeAnewAsInDDP(t *testing.T) {
 	args := append([]string{"order_hooks.py:kept_by_index", "--order", "serial"}, orderState...)
 	r := checked(t, cli.ExitFailed, args...)
-	assert.Equal(t, []any{"raised", 1, 0}, []any{r.Failure.Code, r.Failure.Step, r.Failure.Bucket})
+	assert.Equal(t, []any{"hook_raised", 1, 0}, []any{r.Failure.Code, r.Failure.Step, r.Failure.Bucket})
 	assert.Contains(t, r.Failure.Hint, "DistributedDataParallel")
 	assert.Contains(t, r.Failure.Hint, "--rebuild=false")
 	checked(t, cli.ExitOK, append(args, "--rebuild=false")...)

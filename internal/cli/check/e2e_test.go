@@ -131,10 +131,10 @@ func TestCheckBrokenHooks(t *testing.T) {
 		code, message, traceback string
 		exit                     int
 	}{
-		"hooks.py:raises":          {"raised", "ValueError: boom in the hook", "in raises", cli.ExitFailed},
-		"hooks.py:rank_one_raises": {"raised", "rank 1, bucket 1: the hook raised an exception: KeyError: 'only rank one'", "in rank_one_raises", cli.ExitFailed},
+		"hooks.py:raises":          {"hook_raised", "ValueError: boom in the hook", "in raises", cli.ExitFailed},
+		"hooks.py:rank_one_raises": {"hook_raised", "rank 1, bucket 1: the hook raised an exception: KeyError: 'only rank one'", "in rank_one_raises", cli.ExitFailed},
 		"hooks.py:fails_later":     {"future_failed", "boom in the callback", "explode", cli.ExitFailed},
-		"hooks.py:returns_none":    {"returned_none", "it returned None", "", cli.ExitFailed},
+		"hooks.py:returns_none":    {"none_result", "it returned None", "", cli.ExitFailed},
 		"hooks.py:too_short":       {"short", "20707 elements", "", cli.ExitFailed},
 		"hooks.py:nothing_there":   {"load", "has no 'nothing_there'", "", cli.ExitFailed},
 		"no_such_module:hook":      {"load", "there is no module 'no_such_module'", "", cli.ExitFailed},

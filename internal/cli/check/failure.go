@@ -13,7 +13,7 @@ import (
 	"pyhook/pyhook"
 )
 
-// The codes of failures that are not errors of package pyhook.
+// The codes of failures that c10d does not have.
 const (
 	codeNoPython = "no_python"
 	codeDied     = "died"
@@ -24,21 +24,10 @@ const (
 	codeAfterStep = "after_step"
 )
 
-// failureCodes name pyhook's errors for --json, the special before the general.
-var failureCodes = []struct {
-	err  error
-	code string
-}{
-	{c10d.ErrRaised, "raised"},
-	{c10d.ErrNoneResult, "returned_none"},
-	{c10d.ErrNotFuture, "not_future"},
-	{c10d.ErrFutureFailed, "future_failed"},
-	{c10d.ErrNotTensor, "not_tensor"},
-	{c10d.ErrShort, "short"},
-	{c10d.ErrBadResult, "bad_result"},
-	{c10d.ErrLoad, "load"},
-	{c10d.ErrGroup, "group"},
-}
+// hookCodes are c10d's codes that --json has, the special before the general: a code that is one
+// of them, as bad_spec is a load, has its word.
+var hookCodes = []c10d.Code{c10d.ErrRaised, c10d.ErrNoneResult, c10d.ErrNotFuture, c10d.ErrFutureFailed,
+	c10d.ErrNotTensor, c10d.ErrShort, c10d.ErrBadResult, c10d.ErrLoad, c10d.ErrGroup}
 
 // fail notes a failure: of the phase that is judged, or of the comparison.
 func (r *rankReport) fail(f *checkFailure, stopped bool) {
@@ -67,9 +56,9 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 	if errors.As(err, &discovery) {
 		f.Code = codeNoPython
 	}
-	for _, known := range failureCodes {
-		if errors.Is(err, known.err) {
-			f.Code = known.code
+	for _, code := range hookCodes {
+		if errors.Is(err, code) {
+			f.Code = string(code)
 			break
 		}
 	}
@@ -83,7 +72,7 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 		f.Message, _, _ = strings.Cut(message, "\n") // the rest is at the traceback's end
 	}
 	f.unwrapCallback(err)
-	if f.Traceback != "" && (f.Code == "raised" || f.Code == "future_failed") && !strings.Contains(f.Hint, "--") {
+	if f.Traceback != "" && (f.Code == string(c10d.ErrRaised) || f.Code == string(c10d.ErrFutureFailed)) && !strings.Contains(f.Hint, "--") {
 		f.Hint = "" // it names no flag, but is for Go programs: where the traceback is, and that one may go on
 	}
 	var rebuilt *rebuiltError

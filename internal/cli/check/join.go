@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pyhook/c10d"
 	"pyhook/internal/cli"
 	"pyhook/internal/report"
 	"pyhook/launch"
-	"pyhook/tensor"
 )
 
 // joinCheck is one rank of a job that torchrun or another launcher started.
@@ -104,69 +105,27 @@ func (r *rankRun) gather(ctx context.Context) ([]*rankReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	lengths, err := r.allGather(ctx, lengthBytes(len(text)))
+	lengths, err := c10d.AllGatherBytes(ctx, r.group, binary.LittleEndian.AppendUint32(nil, uint32(len(text))))
 	if err != nil {
 		return nil, err
 	}
-	longest := 0
+	longest := uint32(0)
 	for _, l := range lengths {
-		longest = max(longest, lengthOf(l))
+		longest = max(longest, binary.LittleEndian.Uint32(l))
 	}
 	padded := make([]byte, longest)
 	copy(padded, text)
-	texts, err := r.allGather(ctx, padded)
+	texts, err := c10d.AllGatherBytes(ctx, r.group, padded)
 	if err != nil {
 		return nil, err
 	}
 	var ranks []*rankReport
 	for i, t := range texts {
 		var file rankFile
-		if err := json.Unmarshal(t[:lengthOf(lengths[i])], &file); err != nil {
+		if err := json.Unmarshal(t[:binary.LittleEndian.Uint32(lengths[i])], &file); err != nil {
 			return nil, fmt.Errorf("reading the report of rank %d: %w", i, err)
 		}
 		ranks = append(ranks, &file.rankReport)
 	}
 	return ranks, nil
-}
-
-func lengthBytes(n int) []byte {
-	return []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
-}
-
-func lengthOf(b []byte) int {
-	return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 | int(b[3])<<24
-}
-
-func (r *rankRun) allGather(ctx context.Context, mine []byte) ([][]byte, error) {
-	in, err := tensor.FromSlice(mine)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	var out []*tensor.Tensor
-	var all [][]byte
-	for range r.group.Size() {
-		t, err := tensor.New(tensor.UInt8, int64(len(mine)))
-		if err != nil {
-			return nil, err
-		}
-		defer t.Close()
-		raw, err := tensor.RawBytes(t)
-		if err != nil {
-			return nil, err
-		}
-		out, all = append(out, t), append(all, raw)
-	}
-	future, err := r.group.AllGather(ctx, out, in)
-	if err != nil {
-		return nil, err
-	}
-	defer future.Close()
-	if _, err := future.Wait(ctx); err != nil {
-		return nil, err
-	}
-	for i := range all {
-		all[i] = append([]byte{}, all[i]...) // the tensors go
-	}
-	return all, nil
 }

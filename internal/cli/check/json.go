@@ -36,7 +36,7 @@ const JSONHelp = `pyhook check --json
   warnings          what may be wrong though it does
   no_bytes          why bytes could not be counted; absent where they were
   failure           null, or the root cause of a run that failed:
-    code            raised, returned_none, not_future, future_failed, not_tensor,
+    code            hook_raised, none_result, not_future, future_failed, not_tensor,
                     short, bad_result, load, group, after_step, timeout, died,
                     stopped, no_python, failed
     rank, step, bucket      -1: before the first

@@ -38,7 +38,7 @@ func TestARunInAnotherOrderThatFailsIsNoFailureOfTheHook(t *testing.T) {
 	ranks := sampleRanks()
 	ranks[0].Compared = nil // of a rank that another one's report does not tell of
 	ranks[1].Compared.Running = true
-	ranks[1].fail(&checkFailure{Code: "raised", Rank: 1, Step: 1, Bucket: 0, Message: "boom"}, false)
+	ranks[1].fail(&checkFailure{Code: "hook_raised", Rank: 1, Step: 1, Bucket: 0, Message: "boom"}, false)
 	r := aggregate(samplePlan(), ranks)
 	assert.True(t, r.OK)
 	assert.Equal(t, "boom", r.Order.Failure.Message)

@@ -45,7 +45,7 @@ type rankReport struct {
 
 // checkFailure says why a rank could not go on.
 type checkFailure struct {
-	Code      string `json:"code"` // see failureCodes
+	Code      string `json:"code"` // see hookCodes
 	Rank      int    `json:"rank"`
 	Step      int    `json:"step"`   // -1: before the first
 	Bucket    int    `json:"bucket"` // -1: before the first

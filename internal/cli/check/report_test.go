@@ -103,7 +103,7 @@ func TestTheErrorIsJudgedOnlyWhenAsked(t *testing.T) {
 }
 
 func TestTheRootCauseIsNotTheRankThatSawItGo(t *testing.T) {
-	own := &checkFailure{Code: "raised", Rank: 1, Message: "boom", At: 20}
+	own := &checkFailure{Code: "hook_raised", Rank: 1, Message: "boom", At: 20}
 	saw := &checkFailure{Code: "future_failed", Rank: 0, Message: "RuntimeError: Connection closed by peer [127.0.0.1]", At: 10}
 	dead := &checkFailure{Code: codeDied, Rank: 2, Message: "rank 2 crashed", At: 5}
 	stopped := &checkFailure{Code: codeStopped, Rank: 3, Message: "stopped", At: 1}
