@@ -218,9 +218,7 @@ func (r *Reducer) abandon(s *step, c *chains) {
 			res.err = errAbandoned
 		}
 		b.chain.Close()
-		if c, ok := b.chain.(interface {
-			Unfinished() *c10d.Future[c10d.Result]
-		}); ok {
+		if c, ok := b.chain.(c10d.UnfinishedChain); ok {
 			s.results[b.bucket].left = c.Unfinished()
 		}
 	}

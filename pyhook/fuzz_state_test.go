@@ -19,7 +19,7 @@ import (
 // whole, so that it saves and loads again as itself, or refused with the state as
 // it was. It runs nothing, and asks for no more memory than a file of its size may.
 func FuzzLoadState(f *testing.F) {
-	_, err := callPython("forge.watch")
+	_, err := callPython("forge.audit_restores")
 	require.NoError(f, err)
 	makers := []func(require.TestingT) *PythonCommHook{everythingHook, powerHook, countingHook}
 	var files [][]byte
@@ -30,8 +30,8 @@ func FuzzLoadState(f *testing.F) {
 		}
 		files = append(files, savedBytes(f, h))
 		h.Close()
-		for place := range 40 {
-			f.Add(uint8(i), true, []byte{byte(place), byte(place * 41), byte(place % 8), byte(place % 3), byte(place), 1, 2})
+		for offset := range 40 {
+			f.Add(uint8(i), true, []byte{byte(offset), byte(offset * 41), byte(offset % 8), byte(offset % 3), byte(offset), 1, 2})
 		}
 		f.Add(uint8(i), false, []byte{0, 0, 0, 1, 0})
 		f.Add(uint8(i), true, []byte{})
@@ -64,9 +64,9 @@ func FuzzLoadState(f *testing.F) {
 
 func loadForged(t *testing.T, h *PythonCommHook, file []byte) {
 	t.Helper()
-	was, start, room := savedBytes(t, h), time.Now(), virtualPeak(t)
+	was, start, peak := savedBytes(t, h), time.Now(), virtualPeak(t)
 	err := h.LoadState(t.Context(), bytes.NewReader(file))
-	assert.Less(t, virtualPeak(t)-room, int64(256<<20), "memory for a file of %d bytes: %v", len(file), err)
+	assert.Less(t, virtualPeak(t)-peak, int64(256<<20), "memory for a file of %d bytes: %v", len(file), err)
 	assert.Less(t, time.Since(start), 20*time.Second)
 	if err == nil {
 		loaded := savedBytes(t, h)

@@ -146,23 +146,23 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 		return nil, groupError(name, g.rank, err)
 	}
 	wrapErr := func(err error) error { return groupError(name, g.rank, err) }
-	watched, err := g.rt.watch(future, func(err error) error { return err })
+	done, err := g.rt.newFuture(future, func(err error) error { return err })
 	if err != nil {
 		return nil, wrapErr(err)
 	}
-	return c10d.Map(watched, wrapErr, func(c10d.Result) (*tensor.Tensor, error) { return result, nil }), nil
+	return c10d.Map(done, wrapErr, func(c10d.Result) (*tensor.Tensor, error) { return result, nil }), nil
 }
 
-// watch makes a Go future of any torch future; it takes future over.
-func (rt *Runtime) watch(future *Object, wrapErr func(error) error) (*c10d.Future[c10d.Result], error) {
+// newFuture makes a Go future of any torch future; it takes future over.
+func (rt *Runtime) newFuture(future *Object, wrapErr func(error) error) (*c10d.Future[c10d.Result], error) {
 	var result cbridge.Result
-	err := rt.tools.api.Ask(future, &result)
+	err := rt.torchAPI.api.Ask(future, &result)
 	future.Close()
 	if err != nil {
 		return nil, wrapErr(err)
 	}
 	if result.Outcome == cbridge.Waiting {
-		return rt.await(result.Pending(), nil, nil, wrapErr), nil
+		return rt.newPendingFuture(result.Pending(), nil, nil, wrapErr), nil
 	}
 	return c10d.CompletedFuture(resultOf(&result, nil, nil, wrapErr)), nil
 }
@@ -235,36 +235,5 @@ func (g *TorchGroup) Close() {
 	g.object.Close()
 	g.bridge.Close()
 }
-
-// Store is a torch.distributed store, where ranks find each other.
-type Store struct{ object *Object }
-
-// NewTCPStore makes or joins a TCP store at host:port for size ranks; the master serves it.
-// It waits until the store answers, and the master until all ranks have come, at most timeout
-// or until ctx ends.
-func (rt *Runtime) NewTCPStore(ctx context.Context, host string, port, size int, master bool, timeout time.Duration) (*Store, error) {
-	return rt.newStore(ctx, "tcp_store", host, port, size, master, timeout.Seconds())
-}
-
-// NewFileStore makes or joins a store for size ranks, in a file that all of them reach.
-func (rt *Runtime) NewFileStore(ctx context.Context, path string, size int) (*Store, error) {
-	return rt.newStore(ctx, "file_store", path, size)
-}
-
-func (rt *Runtime) newStore(ctx context.Context, kind string, args ...any) (*Store, error) {
-	bridge, err := cbridge.Import("pyhook._collectives")
-	if err != nil {
-		return nil, err
-	}
-	defer bridge.Close()
-	object, err := rt.callPeers(ctx, func() (*Object, error) { return bridge.Call(kind, args...) })
-	if err != nil {
-		return nil, groupError("making a store", rt.Rank(), err)
-	}
-	return &Store{object}, nil
-}
-
-// Close drops the handle on the store. Idempotent.
-func (s *Store) Close() { s.object.Close() }
 
 var _ c10d.ProcessGroup = (*TorchGroup)(nil)

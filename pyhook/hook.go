@@ -38,16 +38,16 @@ type PythonCommHook struct {
 	state *Object
 	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
 	formed *Object
-	// observed is hook or formed, watched for its collectives; nil: nobody does.
-	observed *Object
-	// watched is hook, or observed, with its collectives noted: see CheckCollectives.
-	watched *Object
+	// traced is hook or formed, with its collectives reported: see TraceCollectives; nil: it is not.
+	traced *Object
+	// checked is hook, formed or traced, with its collectives' errors noted: see CheckCollectives.
+	checked *Object
 
 	stateless bool // the state is None
 	usesForms bool // it did not ask for NCCL's forms, and names collectives that have others
 
-	watching sync.Mutex // a call is inside that watcher watches
-	watcher  atomic.Pointer[watcher]
+	interruptible sync.Mutex // held during a call that interrupter may interrupt
+	interrupter   atomic.Pointer[interrupter]
 
 	legacy  legacyNames
 	buckets hookBuckets
@@ -117,10 +117,10 @@ func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
 	h.formed.Close()
-	h.observed.Close()
-	h.watched.Close()
+	h.traced.Close()
+	h.checked.Close()
 	h.buckets.last.Store(nil)
-	h.unwatch()
+	h.releaseInterrupter()
 }
 
 func (h *PythonCommHook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
@@ -171,7 +171,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 		e.Hint = bucketsHint
 		return nil, e
 	}
-	python, err := pythonBucketOf(h.rt.tools, b)
+	python, err := pythonBucketOf(h.rt.torchAPI, b)
 	if err != nil {
 		return nil, h.fail(b, c10d.ErrBucket, err)
 	}
@@ -221,7 +221,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 }
 
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *cbridge.Result) error {
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *interrupter, result *cbridge.Result) error {
 	call := python.invocation
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
@@ -244,7 +244,7 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return h.fail(b, futureCode(err), err) }
 	if result.Outcome == cbridge.Waiting {
-		return h.rt.await(result.Pending(), b, python, wrapErr), nil
+		return h.rt.newPendingFuture(result.Pending(), b, python, wrapErr), nil
 	}
 	defer python.release()
 	if result.Outcome != cbridge.Raised && result.Outcome != cbridge.Plain {
@@ -258,7 +258,7 @@ func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, resu
 	}
 	object := result.TakeObject()
 	defer object.Close()
-	accepted, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
+	accepted, err := h.rt.torchAPI.requireFuture.Invoke([]any{object}, nil)
 	if err == nil {
 		accepted.Close()
 		err = errors.New("no torch future")

@@ -17,10 +17,9 @@ const interruptedType = "pyhook.Interrupted"
 // givenUpType is what a chain that is closed early gives its futures.
 const givenUpType = "pyhook._give_up.GivenUp"
 
-// watcher interrupts a hook's call when a context ends. It is kept over calls
-// with the same context, as those of a step: what a context asks of those that
-// wait for its end costs half a microsecond.
-type watcher struct {
+// interrupter interrupts a hook's call when a context ends. A hook keeps it for its next calls
+// with the same context, as those of a step: context.AfterFunc costs half a microsecond.
+type interrupter struct {
 	h    *PythonCommHook
 	ctx  context.Context
 	stop func() bool
@@ -32,22 +31,22 @@ type watcher struct {
 	stacks      string
 }
 
-// callUntil is call, interrupted when ctx ends.
+// callUntil is call, with the hook interrupted when ctx ends.
 func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, hook *Object, result *cbridge.Result) (stacks string, interrupted bool, err error) {
 	// Without a GIL a call may end while it is being interrupted: that is for
 	// Interruptible, and so are calls at the same time.
-	if h.rt.interpreter.Python.FreeThreaded || !h.watching.TryLock() {
+	if h.rt.interpreter.Python.FreeThreaded || !h.interruptible.TryLock() {
 		var out cbridge.Result
 		stacks, interrupted = h.rt.interpreter.Interruptible(ctx, func() { err = h.call(python, hook, nil, &out) })
 		*result = out
 		return stacks, interrupted, err
 	}
-	defer h.watching.Unlock()
-	w := h.watcher.Load()
+	defer h.interruptible.Unlock()
+	w := h.interrupter.Load()
 	if w == nil || w.ctx != ctx {
-		w = &watcher{h: h, ctx: ctx}
+		w = &interrupter{h: h, ctx: ctx}
 		w.stop = context.AfterFunc(ctx, w.run)
-		if former := h.watcher.Swap(w); former != nil {
+		if former := h.interrupter.Swap(w); former != nil {
 			former.stop()
 		}
 	}
@@ -55,14 +54,14 @@ func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, ho
 	return w.stacks, w.interrupted, err
 }
 
-// unwatch lets go of the last context.
-func (h *PythonCommHook) unwatch() {
-	if w := h.watcher.Swap(nil); w != nil {
+// releaseInterrupter drops the last context.
+func (h *PythonCommHook) releaseInterrupter() {
+	if w := h.interrupter.Swap(nil); w != nil {
 		w.stop()
 	}
 }
 
-func (w *watcher) enter(call *cbridge.Invocation) {
+func (w *interrupter) enter(call *cbridge.Invocation) {
 	if w == nil {
 		return
 	}
@@ -74,7 +73,7 @@ func (w *watcher) enter(call *cbridge.Invocation) {
 	}
 }
 
-func (w *watcher) leave() {
+func (w *interrupter) leave() {
 	if w == nil {
 		return
 	}
@@ -84,7 +83,7 @@ func (w *watcher) leave() {
 }
 
 // run is called when the context has ended.
-func (w *watcher) run() {
+func (w *interrupter) run() {
 	w.mu.Lock()
 	idle := !w.running && w.call != nil
 	w.running = w.running || idle
@@ -95,7 +94,7 @@ func (w *watcher) run() {
 }
 
 // Thread: see cbridge.Target. The call sets the thread, which Strike looks at again.
-func (w *watcher) Thread() (uint64, bool) {
+func (w *interrupter) Thread() (uint64, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.call == nil {
@@ -106,7 +105,7 @@ func (w *watcher) Thread() (uint64, bool) {
 }
 
 // Strike: see cbridge.Target.
-func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool {
+func (w *interrupter) Strike(thread uint64, stacks string, strike func() bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.call == nil || w.call.Thread() != thread || !strike() {
@@ -118,7 +117,7 @@ func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool 
 }
 
 // Pause: see cbridge.Target.
-func (w *watcher) Pause(d time.Duration) { time.Sleep(d) }
+func (w *interrupter) Pause(d time.Duration) { time.Sleep(d) }
 
 // isInterrupted says whether a hook failed because it was interrupted. Of an exception in a
 // callback that torch runs itself only the text is left: nameOrigin.

@@ -49,9 +49,9 @@ const joinGrace = 1250 * time.Millisecond
 // 127.0.1.1 in /etc/hosts, and ranks are on other hosts, GLOO_SOCKET_IFNAME is set in
 // Python's environment to the interface of the way to them, if it is not set.
 //
-// The error wraps c10d.ErrGroup, and tells apart c10d.ErrJoinTimeout, c10d.ErrRank, c10d.ErrWorldSize,
-// c10d.ErrAddress, c10d.ErrPortInUse, c10d.ErrNotAStore and c10d.ErrTorchVersion (the ranks' torch must be of
-// one release); it comes to all ranks that have met.
+// The error wraps c10d.ErrGroup and, where that is known, c10d.ErrJoinTimeout, c10d.ErrRank,
+// c10d.ErrWorldSize, c10d.ErrAddress, c10d.ErrPortInUse, c10d.ErrNotAStore or
+// c10d.ErrTorchVersion (the ranks' torch must be of one release). All ranks that have met get it.
 // After one the group may be joined anew, but not where it says that torch still
 // waits: inside the backend's own start torch cannot be called back, and ends by its
 // timeout.

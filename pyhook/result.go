@@ -28,8 +28,8 @@ func (r *pythonResult) Release() {
 	}
 }
 
-// resultOf makes the result, or the error, of a future that is done. One that is Python's holds a
-// reference of python.
+// resultOf makes the result, or the error, of a future that is done. A pythonResult holds a
+// reference to python.
 func resultOf(result *cbridge.Result, b *c10d.GradBucket, python *pythonBucket, wrapErr func(error) error) (c10d.Result, error) {
 	if result.Changed {
 		b.Detach(pythonKey, python)
@@ -66,7 +66,7 @@ func (h *PythonCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*te
 		return nil, h.fail(b, c10d.ErrBadResult, errors.New("not the result of a future of a hook"))
 	}
 	python := result.python
-	parse := h.rt.tools.parseValue
+	parse := h.rt.torchAPI.parseValue
 	if python.stream != nil {
 		parse = python.stream.parse
 	}
@@ -83,7 +83,7 @@ func (h *PythonCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*te
 	return t, nil
 }
 
-// codeOfValue tells the code of the error that a value is: an exception that is the
+// codeOfValue returns the code of a value that is no result: an exception that is the
 // value (a C++ future keeps one that was given to set_exception so) is the
 // hook's failure.
 func codeOfValue(value *Object) c10d.Code {

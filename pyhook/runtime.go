@@ -35,15 +35,15 @@ type Config struct {
 // Object is a handle on a Python object: a state, a hook, a group.
 type Object = cbridge.Object
 
-// Runtime is the process's Python with torch. One a process: share it.
+// Runtime is the process's Python with torch. A process has one: share it.
 type Runtime struct {
 	interpreter *cbridge.Interpreter
 	bridge      *Object // python/pyhook/_bridge.py
-	tools       *tools
+	torchAPI    *torchAPI
 	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
-	bound       atomic.Bool  // somebody has Python's main thread for the calls of a hook
+	bound       atomic.Bool  // a reducer has Python's main thread for the calls of its hook
 	backend     atomic.Value // string: of the first group that was made, the default one
 	joining     atomic.Int32 // calls that wait for other ranks and were given up
 	closed      atomic.Bool
@@ -52,9 +52,9 @@ type Runtime struct {
 }
 
 // Start finds an interpreter that has torch, starts it in this process and
-// imports torch there. It takes a second or two, most of it torch's. A second
-// Start in a process is ErrRunning; no interpreter is a *DiscoveryError. The
-// launcher's variables (RANK, MASTER_ADDR, ...) must be in the environment
+// imports torch there. It takes a second or two, most of it torch's import. A second
+// Start in a process returns ErrRunning; without an interpreter the error is a *DiscoveryError.
+// The launcher's variables (RANK, MASTER_ADDR, ...) must be in the environment
 // before: Python copies it as it starts.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	in, err := cbridge.Start(ctx, cbridge.Config{Python: cfg.Python, Library: cfg.Library, Modules: []string{"torch"}, Path: cfg.Path, ExitWait: cfg.ExitWait})
@@ -110,7 +110,7 @@ func (rt *Runtime) boot(ctx context.Context, output Output) error {
 	if err != nil || importErr != nil {
 		return firstError(err, importErr)
 	}
-	if rt.tools, err = newTools(rt.bridge); err != nil {
+	if rt.torchAPI, err = newTorchAPI(rt.bridge); err != nil {
 		return err
 	}
 	// What tensorconv looks up at its first use belongs to the start, not to
@@ -207,8 +207,8 @@ func (rt *Runtime) Info() Info {
 		Prefix: p.Prefix, Torch: rt.torch, Refused: rt.interpreter.Refused}
 }
 
-// Environment returns what python/pyhook/_bridge.py's environment() finds out
-// about torch: versions, devices, backends, known traps.
+// Environment describes torch: versions, devices, backends, known traps. environment() of
+// python/pyhook/_bridge.py lists the keys.
 func (rt *Runtime) Environment() (map[string]any, error) {
 	value, err := rt.bridge.CallValue("environment")
 	if err != nil {
@@ -261,7 +261,7 @@ func (rt *Runtime) Close() error {
 		}
 		_, err := rt.bridge.CallValue("destroy", true)
 		rt.abandonAll()
-		rt.tools.close()
+		rt.torchAPI.close()
 		rt.bridge.Close()
 		rt.closeErr = firstError(err, rt.interpreter.Close())
 		rt.output.close()

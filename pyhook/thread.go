@@ -10,13 +10,13 @@ import (
 )
 
 // BindThread gives the first caller Python's main thread, on which modules are imported
-// and states are made, as in a plain Python trainer. Who comes while another has it
+// and states are made, as in a plain Python trainer. A caller that comes while another has it
 // gets a thread of its own: if the calls of two reducers shared one, a hook that waits
-// for another rank in the one could keep that rank's turn in the other from coming. So
-// does who is on the main thread itself, by RunOnMain, and would wait for itself.
+// for another rank in the one could keep that rank's turn in the other from coming. So does
+// a caller on the main thread itself, inside RunOnMain, which would wait for itself.
 func (h *PythonCommHook) BindThread() c10d.BoundThread { return h.rt.BindThread() }
 
-// BindThread is that of every hook of the runtime.
+// BindThread is PythonCommHook.BindThread, for all hooks of the runtime.
 func (rt *Runtime) BindThread() c10d.BoundThread {
 	if rt.interpreter.OnMain() || !rt.bound.CompareAndSwap(false, true) {
 		return ownThread{}
@@ -40,8 +40,7 @@ func (m mainThread) Wait(ctx context.Context, f *c10d.Future[c10d.Result]) (c10d
 	return m.rt.wait(ctx, f)
 }
 
-// wait is f.Wait(ctx). On Python's main thread what others have to do there is done
-// meanwhile.
+// wait is f.Wait(ctx). On Python's main thread it runs meanwhile what others gave RunOnMain.
 func (rt *Runtime) wait(ctx context.Context, f *c10d.Future[c10d.Result]) (r c10d.Result, err error) {
 	in := rt.interpreter
 	if !in.OnMain() {
@@ -59,8 +58,8 @@ func (rt *Runtime) wait(ctx context.Context, f *c10d.Future[c10d.Result]) (r c10
 	}
 }
 
-// ownThread is that of the goroutine that calls Run. Its state of Python's goes when the
-// thread ends, which Go lets it do later.
+// ownThread locks the goroutine that calls Run to its thread. The thread's Python state is freed
+// when the thread ends, which may be later.
 type ownThread struct{}
 
 func (ownThread) Run(_, loop func()) {

@@ -57,7 +57,7 @@ type line struct {
 
 type queue struct{ jobs []func() }
 
-// NewGroup makes the group of all ranks. transport belongs to the
+// New makes the group of all ranks. transport belongs to the
 // caller: Close of the group does not end it.
 func New(transport Transport, cfg Config) (*Group, error) {
 	return newGroup(context.Background(), transport, cfg, 0)
@@ -253,7 +253,7 @@ func (g *Group) Subgroup(name string, ranks []int, timeout time.Duration) (*Grou
 	return newGroup(g.ctx, &subTransport{p, ranks, own}, cfg, hash.Sum64())
 }
 
-// subTransport is some ranks of a transport. Tags keep its messages apart.
+// subTransport is a PointToPoint among some ranks of another; tags separate their messages.
 type subTransport struct {
 	p     PointToPoint
 	ranks []int
