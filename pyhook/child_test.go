@@ -138,7 +138,7 @@ func childClose(is *require.Assertions) {
 }
 
 func TestExamplesRunInProcessesOfTheirOwn(t *testing.T) {
-	for _, example := range []string{"Example", "ExampleRuntime_NewHook"} {
+	for _, example := range []string{"Example", "ExampleRuntime_NewHook", "ExampleStateSpec"} {
 		t.Run(example, func(t *testing.T) {
 			cmd := child(t, onlyExample)
 			cmd.Args = append(cmd.Args, "-test.run=^"+example+"$", "-test.v")
