@@ -61,7 +61,7 @@ check_kubernetes() {
 gotest() { run go test -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
 
 # What takes longest comes first, so that none of it is left alone at the end.
-longest=(./tests/launchers ./tests/network ./worker ./cmd/pyhook)
+longest=(./tests/launchers ./tests/network ./worker ./internal/cli/check)
 plain=(./internal/demo/lossplot) # draws, on one goroutine: nothing for the race detector
 
 check_go() { gotest "${longest[@]}" ./...; }

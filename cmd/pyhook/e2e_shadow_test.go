@@ -1,27 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-)
 
-// in runs the command in a folder.
-func in(t *testing.T, folder string, env []string, args ...string) result {
-	t.Helper()
-	needTorch(t)
-	cmd := exec.Command(binary, args...)
-	cmd.Dir, cmd.Env = folder, append(cleanEnvironment(), env...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	_ = cmd.Run() // the code is what matters
-	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
-}
+	"pyhook/internal/cli"
+	"pyhook/internal/cli/clitest"
+)
 
 // Python looks into the working folder first, as it does for a script there.
 func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
@@ -35,9 +24,9 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 			{"check", "allreduce", "-n", "1", "--steps", "1", "--sizes", "4"},
 			{"train", "-n", "1", "--hook", "allreduce", "--epochs", "1"},
 		} {
-			r := in(t, folder, nil, args...)
-			said := r.stdout + r.stderr
-			assert.NotEqual(t, exitOK, r.code, said)
+			r := clitest.CommandIn(t, folder, nil, args...)
+			said := r.Stdout + r.Stderr
+			assert.NotEqual(t, cli.ExitOK, r.Code, said)
 			assert.Contains(t, said, file+" is found as "+name+", in place of ", args[0])
 			assert.Contains(t, said, "rename the file", args[0])
 		}
@@ -47,9 +36,9 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 func TestAPythonHomeThatDoesNotFitIsSaidInPythonsWords(t *testing.T) {
 	home := t.TempDir()
 	for _, args := range [][]string{{"doctor", "--quick"}, {"check", "allreduce"}} {
-		r := in(t, ".", []string{"PYTHONHOME=" + home}, args...)
-		said := r.stdout + r.stderr
-		assert.Equal(t, exitNoPython, r.code, said)
+		r := clitest.CommandIn(t, ".", []string{"PYTHONHOME=" + home}, args...)
+		said := r.Stdout + r.Stderr
+		assert.Equal(t, cli.ExitNoPython, r.Code, said)
 		assert.Contains(t, said, "Fatal Python error: ", args[0])
 		assert.Contains(t, said, "ModuleNotFoundError: No module named 'encodings'", args[0])
 		assert.Contains(t, said, "unset PYTHONHOME, which is "+home, args[0])

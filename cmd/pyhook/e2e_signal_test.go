@@ -12,7 +12,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/cli"
+	"pyhook/internal/cli/clitest"
 )
+
+// hooks are those of check's tests.
+const hooks = "../../../internal/cli/check/testdata/hooks.py:"
 
 // running is a command whose lines on standard error are read one by one.
 type running struct {
@@ -24,9 +30,9 @@ type running struct {
 
 func background(t *testing.T, env []string, args ...string) *running {
 	t.Helper()
-	needTorch(t)
-	r := &running{t: t, cmd: exec.Command(binary, args...), lines: make(chan string, 1000), folder: t.TempDir()}
-	r.cmd.Dir, r.cmd.Env = "testdata", append(append(cleanEnvironment(), "TMPDIR="+r.folder), env...)
+	clitest.NeedTorch(t)
+	r := &running{t: t, cmd: exec.Command(clitest.Binary, args...), lines: make(chan string, 1000), folder: t.TempDir()}
+	r.cmd.Dir, r.cmd.Env = clitest.Testdata(), append(append(clitest.CleanEnvironment(), "TMPDIR="+r.folder), env...)
 	stderr, err := r.cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, r.cmd.Start())
@@ -76,7 +82,7 @@ func (r *running) end() (code int, rest string) {
 }
 
 func TestAnInterruptSaysWhatIsWaitedForAndASecondOneEndsIt(t *testing.T) {
-	r := background(t, nil, "train", "-n", "2", "--hook", "hooks.py:prints_and_sleeps")
+	r := background(t, nil, "train", "-n", "2", "--hook", hooks+"prints_and_sleeps")
 	r.line("about to sleep", time.Minute)
 	r.signal(syscall.SIGINT)
 	said := r.line("pyhook: interrupted: ", 3*time.Second)
@@ -87,14 +93,14 @@ func TestAnInterruptSaysWhatIsWaitedForAndASecondOneEndsIt(t *testing.T) {
 	begin := time.Now()
 	r.signal(syscall.SIGINT)
 	code, _ := r.end()
-	assert.Equal(t, exitInterrupted, code)
+	assert.Equal(t, cli.ExitInterrupted, code)
 	assert.Less(t, time.Since(begin), 5*time.Second)
 }
 
 // GNU timeout sends SIGTERM to the process, and again to its group.
 func TestTwoSignalsWithinAMomentAreOne(t *testing.T) {
-	for sig, want := range map[syscall.Signal]int{syscall.SIGTERM: exitTerminated, syscall.SIGINT: exitInterrupted} {
-		r := background(t, nil, "check", "hooks.py:prints_and_sleeps")
+	for sig, want := range map[syscall.Signal]int{syscall.SIGTERM: cli.ExitTerminated, syscall.SIGINT: cli.ExitInterrupted} {
+		r := background(t, nil, "check", hooks+"prints_and_sleeps")
 		r.line("about to sleep", time.Minute)
 		r.signal(sig)
 		r.signal(sig)
@@ -111,12 +117,12 @@ func TestTwoSignalsWithinAMomentAreOne(t *testing.T) {
 }
 
 func TestUnderGNUTimeoutTheCommandEndsInGoodOrder(t *testing.T) {
-	needTorch(t)
+	clitest.NeedTorch(t)
 	timeout, err := exec.LookPath("timeout")
 	require.NoError(t, err, "coreutils")
 	folder := t.TempDir()
-	cmd := exec.Command(timeout, "15", binary, "train", "-n", "1", "--hook", "hooks.py:sleeps_a_while", "--epochs", "100")
-	cmd.Dir, cmd.Env = "testdata", append(cleanEnvironment(), "TMPDIR="+folder)
+	cmd := exec.Command(timeout, "15", clitest.Binary, "train", "-n", "1", "--hook", hooks+"sleeps_a_while", "--epochs", "100")
+	cmd.Dir, cmd.Env = clitest.Testdata(), append(clitest.CleanEnvironment(), "TMPDIR="+folder)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, _ := cmd.CombinedOutput()
 	assert.Equal(t, 124, cmd.ProcessState.ExitCode(), "%s", out)

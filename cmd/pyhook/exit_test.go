@@ -5,23 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/cli"
+	"pyhook/internal/cli/clitest"
 	"pyhook/launch"
 	"pyhook/pyhook"
 )
 
 // here runs the command in this process: for what starts no Python.
-func here(args ...string) result {
+func here(args ...string) clitest.Result {
 	var stdout, stderr bytes.Buffer
 	code := run(args, &stdout, &stderr)
-	return result{code, stdout.String(), stderr.String()}
+	return clitest.Result{Code: code, Stdout: stdout.String(), Stderr: stderr.String()}
 }
 
 func TestErrorsHaveTheirExitCodes(t *testing.T) {
@@ -29,19 +28,19 @@ func TestErrorsHaveTheirExitCodes(t *testing.T) {
 		err  error
 		want int
 	}{
-		{errors.New("anything"), exitFailed},
-		{usageError("wrong"), exitUsage},
-		{errors.New(`required flag(s) "hook" not set`), exitUsage},
-		{fmt.Errorf("x: %w", &pyhook.DiscoveryError{}), exitNoPython},
-		{fmt.Errorf("x: %w", &launch.RankError{Rank: 1, ExitCode: 7}), exitRankDied},
-		{fmt.Errorf("x: %w", launch.ErrTerminated), exitTerminated},
-		{fmt.Errorf("x: %w", errInterrupted), exitInterrupted},
+		{errors.New("anything"), cli.ExitFailed},
+		{cli.UsageError("wrong"), cli.ExitUsage},
+		{errors.New(`required flag(s) "hook" not set`), cli.ExitUsage},
+		{fmt.Errorf("x: %w", &pyhook.DiscoveryError{}), cli.ExitNoPython},
+		{fmt.Errorf("x: %w", &launch.RankError{Rank: 1, ExitCode: 7}), cli.ExitRankDied},
+		{fmt.Errorf("x: %w", launch.ErrTerminated), cli.ExitTerminated},
+		{fmt.Errorf("x: %w", cli.ErrInterrupted), cli.ExitInterrupted},
 	} {
 		assert.Equal(t, c.want, exitCode(context.Background(), c.err), "%v", c.err)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	cancel(errInterrupted)
-	assert.Equal(t, exitInterrupted, exitCode(ctx, errors.New("something failed as it stopped")))
+	cancel(cli.ErrInterrupted)
+	assert.Equal(t, cli.ExitInterrupted, exitCode(ctx, errors.New("something failed as it stopped")))
 }
 
 func TestWrongCommandLinesExitTwoWithAHintAndNoUsageDump(t *testing.T) {
@@ -49,71 +48,50 @@ func TestWrongCommandLinesExitTwoWithAHintAndNoUsageDump(t *testing.T) {
 		"check allreduce -n x", "check allreduce --sizes 3xy", "check allreduce --buckets -1", "check allreduce --steps 0", "check allreduce --state-arg x=1",
 		"check powersgd --state-arg x", "check allreduce --backend nccl", "doctor extra", "version extra", "doctor --no-such"} {
 		r := here(strings.Fields(line)...)
-		assert.Equal(t, exitUsage, r.code, line)
-		assert.Empty(t, r.stdout, line)
-		assert.Contains(t, r.stderr, "error: ", line)
-		assert.Contains(t, r.stderr, "hint: pyhook", line)
-		assert.NotContains(t, r.stderr, "Usage:", line)
+		assert.Equal(t, cli.ExitUsage, r.Code, line)
+		assert.Empty(t, r.Stdout, line)
+		assert.Contains(t, r.Stderr, "error: ", line)
+		assert.Contains(t, r.Stderr, "hint: pyhook", line)
+		assert.NotContains(t, r.Stderr, "Usage:", line)
 	}
-	assert.Contains(t, here("chekc").stderr, "hint: did you mean check?")
+	assert.Contains(t, here("chekc").Stderr, "hint: did you mean check?")
 }
 
 func TestHelp(t *testing.T) {
 	r := here("help", "exit-codes")
-	assert.Equal(t, exitOK, r.code)
-	golden(t, "help_exit_codes.txt", r.stdout)
-	assert.Contains(t, here("check", "--help").stdout, "start_powerSGD_iter=2", "the state that powersgd gets is documented")
-	assert.Contains(t, here("help", "json").stdout, "first_unlike_step")
-	assert.NotContains(t, here("--help").stdout, "__check-rank")
+	assert.Equal(t, cli.ExitOK, r.Code)
+	clitest.Golden(t, "help_exit_codes.txt", r.Stdout)
+	assert.Contains(t, here("check", "--help").Stdout, "start_powerSGD_iter=2", "the state that powersgd gets is documented")
+	assert.Contains(t, here("help", "json").Stdout, "first_unlike_step")
+	assert.NotContains(t, here("--help").Stdout, "__check-rank")
+}
+
+func TestJSONFieldsAreThoseOfTheHelp(t *testing.T) {
+	clitest.NeedFields(t, jsonText, versionReport{Commit: "x"})
 }
 
 func TestVersion(t *testing.T) {
-	assert.Regexp(t, `^pyhook dev .*go1\.\d+\S* \w+/\w+\n$`, here("version").stdout)
-	v := parse[versionReport](t, here("version", "--json").stdout)
+	assert.Regexp(t, `^pyhook dev .*go1\.\d+\S* \w+/\w+\n$`, here("version").Stdout)
+	v := clitest.Parse[versionReport](t, here("version", "--json").Stdout)
 	assert.Equal(t, "dev", v.Version)
 	if !testing.Short() {
-		assert.Contains(t, command(t, nil, "version").stdout, "pyhook v0.0.0-test", "the build stamps it")
+		assert.Contains(t, clitest.Command(t, nil, "version").Stdout, "pyhook v0.0.0-test", "the build stamps it")
 	}
 }
 
 func TestCompletion(t *testing.T) {
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		r := here("completion", shell)
-		assert.Equal(t, exitOK, r.code, shell)
-		assert.Contains(t, r.stdout, "pyhook", shell)
+	for _, sh := range []string{"bash", "zsh", "fish"} {
+		r := here("completion", sh)
+		assert.Equal(t, cli.ExitOK, r.Code, sh)
+		assert.Contains(t, r.Stdout, "pyhook", sh)
 	}
-	hooks := here("__complete", "check", "").stdout
-	for name := range hookNames {
+	hooks := here("__complete", "check", "").Stdout
+	for name := range cli.HookNames {
 		assert.Contains(t, hooks, name)
 	}
-	assert.NotContains(t, here("__complete", "check", "po").stdout, "allreduce")
-	assert.NotContains(t, here("__complete", "check", "fp16", "").stdout, "allreduce", "there is one hook")
-	assert.Contains(t, here("__complete", "check", "fp16", "--dtype", "").stdout, "bfloat16")
-	assert.Contains(t, here("__complete", "check", "fp16", "--state", "").stdout, "powersgd")
-	assert.Contains(t, here("__complete", "check", "fp16", "--backend", "").stdout, "gloo")
-}
-
-func TestHookNamesAreThoseOfThePythonSide(t *testing.T) {
-	source, err := os.ReadFile("../../python/pyhook/_names.py")
-	require.NoError(t, err)
-	_, rest, found := strings.Cut(string(source), "\nSHORT_NAMES = {")
-	require.True(t, found)
-	table, _, _ := strings.Cut(rest, "\n}")
-	var python, mine []string
-	for _, match := range regexp.MustCompile(`"(\w+)": f"`).FindAllStringSubmatch(table, -1) {
-		python = append(python, match[1])
-	}
-	for name := range hookNames {
-		if !strings.HasPrefix(name, "go:") {
-			mine = append(mine, name)
-		}
-	}
-	assert.ElementsMatch(t, python, mine)
-}
-
-func TestTracebacksShowTheUsersFrames(t *testing.T) {
-	text := "Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\n    ^^^\n" +
-		"  File \"<frozen importlib._bootstrap>\", line 2, in g\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n"
-	assert.Equal(t, "Traceback (most recent call last):\n  File \"/home/me/hooks.py\", line 3, in <module>\n    import nothing\nModuleNotFoundError: no\n", userFrames(text))
-	assert.Empty(t, userFrames("Traceback (most recent call last):\n  File \"<embedded pyhook>/_load.py\", line 1, in f\n    x()\nKeyError: 1\n"))
+	assert.NotContains(t, here("__complete", "check", "po").Stdout, "allreduce")
+	assert.NotContains(t, here("__complete", "check", "fp16", "").Stdout, "allreduce", "there is one hook")
+	assert.Contains(t, here("__complete", "check", "fp16", "--dtype", "").Stdout, "bfloat16")
+	assert.Contains(t, here("__complete", "check", "fp16", "--state", "").Stdout, "powersgd")
+	assert.Contains(t, here("__complete", "check", "fp16", "--backend", "").Stdout, "gloo")
 }

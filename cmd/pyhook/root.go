@@ -4,6 +4,13 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"pyhook/internal/cli"
+	"pyhook/internal/cli/bench"
+	"pyhook/internal/cli/check"
+	"pyhook/internal/cli/demo"
+	"pyhook/internal/cli/doctor"
+	"pyhook/internal/cli/train"
 )
 
 func newRootCommand() *cobra.Command {
@@ -32,19 +39,19 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 	}
 	root.PersistentFlags().String("python", "", "`path` or name of the Python interpreter (default: $PYHOOK_PYTHON,\n"+
 		"torchrun's own under torchrun, $VIRTUAL_ENV, $CONDA_PREFIX, python3;\nthe first that has torch)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.UsageError("%w", err) })
 	root.AddGroup(&cobra.Group{ID: "use", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
 	root.AddCommand(
-		inGroup("use", newDoctorCommand()),
-		inGroup("use", newCheckCommand()),
-		inGroup("use", newBenchCommand()),
-		inGroup("use", newTrainCommand()),
-		inGroup("use", newDemoCommand()),
+		inGroup("use", doctor.Command(currentVersion().Version)),
+		inGroup("use", check.Command()),
+		inGroup("use", bench.Command()),
+		inGroup("use", train.Command()),
+		inGroup("use", demo.Command()),
 		inGroup("more", newVersionCommand()),
 	)
-	root.AddCommand(newBenchRankCommand(), newCheckRankCommand(), newDoctorProbeCommand(), newDoctorRankCommand())
+	root.AddCommand(bench.RankCommand(), check.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand())
 	root.AddCommand(helpTopics()...)
 	return root
 }
@@ -59,14 +66,5 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		err = errors.New(err.Error() + "\nhint: did you mean " + near[0] + "?")
 	}
-	return &exitError{exitUsage, err}
-}
-
-// pythonFlag is the interpreter that the user named, or "".
-func pythonFlag(cmd *cobra.Command) string {
-	python, err := cmd.Flags().GetString("python")
-	if err != nil {
-		return ""
-	}
-	return python
+	return cli.UsageError("%w", err)
 }

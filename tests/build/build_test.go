@@ -3,6 +3,7 @@ package build
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,15 +57,32 @@ func module(t *testing.T) (folder string) {
 	return folder
 }
 
-// TestREADME_UseInATrainer: the line works in an empty module, and code that comes later builds.
+// TestREADME_UseInATrainer: the line works in an empty module, requires nothing that only the command
+// needs, and code that comes later builds.
 func TestREADME_UseInATrainer(t *testing.T) {
 	folder := module(t)
+	requires(t, folder)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "main.go"), []byte(trainer), 0o600))
 	out, err := run(t, folder, "go run .")
 	require.NoError(t, err, out)
 	assert.Equal(t, "auto used after Close\n", out)
 	out, err = run(t, folder, "go mod tidy && go build .")
 	require.NoError(t, err, out)
+	requires(t, folder)
+}
+
+// requires fails the test unless the trainer's module requires nothing but pyhook and
+// golang.org/x/sys: what the command needs, cobra and its like, is no trainer's.
+func requires(t *testing.T, folder string) {
+	t.Helper()
+	out, err := run(t, folder, "go mod edit -json")
+	require.NoError(t, err, out)
+	var module struct{ Require []struct{ Path string } }
+	require.NoError(t, json.Unmarshal([]byte(out), &module), out)
+	require.NotEmpty(t, module.Require)
+	for _, r := range module.Require {
+		assert.Contains(t, []string{"pyhook", "golang.org/x/sys"}, r.Path)
+	}
 }
 
 func TestBuild_WithoutCgo(t *testing.T) {

@@ -1,0 +1,140 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pyhook/internal/cli"
+	"pyhook/launch"
+)
+
+// The files by which a check's ranks speak with the process that started them.
+const planFile = "plan.json"
+
+func progressFileName(dir string, rank int) string {
+	return filepath.Join(dir, fmt.Sprintf("progress-%d", rank))
+}
+
+// rankFile is a rank's report as it is written. The time of a failure is for
+// choosing the root cause only.
+type rankFile struct {
+	rankReport
+	FailedAt int64 `json:"failed_at,omitempty"`
+}
+
+func newRankFile(report *rankReport) rankFile {
+	file := rankFile{rankReport: *report}
+	if f := report.failure(); f != nil {
+		file.FailedAt = f.At
+	}
+	return file
+}
+
+// RankCommand is one rank, started by spawnCheck.
+func RankCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:    "__check-rank",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return checkRank(cmd.Context(), dir, cli.PythonFlag(cmd))
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "where the plan is")
+	return cmd
+}
+
+func checkRank(ctx context.Context, dir, python string) error {
+	if err := launch.DieWithParent(); err != nil {
+		return err
+	}
+	world, err := launch.Detect(launch.Options{})
+	if err != nil {
+		return err
+	}
+	var plan checkPlan
+	if err := cli.ReadJSON(filepath.Join(dir, planFile), &plan); err != nil {
+		return err
+	}
+	run := newRankRun(&plan, world.Rank, world.Size)
+	if run.progress, err = progressTo(progressFileName(dir, world.Rank)); err != nil {
+		return err
+	}
+	write := func(report *rankReport) error {
+		return cli.WriteJSON(cli.RankFileName(dir, world.Rank), newRankFile(report))
+	}
+	run.judged = func(context.Context) error {
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		return write(&run.report)
+	}
+	report := run.supervise(ctx, python)
+	if err := write(report); err != nil {
+		return err
+	}
+	if report.failure() != nil {
+		// Python is left as it is: destroying a group with a failed
+		// collective can hang.
+		return &cli.ExitError{Code: cli.ExitFailed}
+	}
+	return run.close()
+}
+
+// supervise runs work and returns the report when that is done, when a hook call
+// takes too long, or when ctx ends. Python may be stuck for good then, so the
+// process must exit.
+func (r *rankRun) supervise(ctx context.Context, python string) *rankReport {
+	done := make(chan error, 1)
+	go func() { done <- r.work(ctx, python) }()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if err != nil {
+				r.report.fail(newFailure(r.report.Rank, r.step, r.bucket, err), stoppedAs(ctx, err))
+			}
+			return &r.report
+		case <-ctx.Done():
+			return r.stuck(codeStopped, "stopped while "+r.activity())
+		case <-tick.C:
+			r.mu.Lock()
+			late := time.Now().After(r.deadline)
+			r.mu.Unlock()
+			if late {
+				return r.stuck(codeTimeout, r.lateMessage())
+			}
+		}
+	}
+}
+
+// stoppedAs: an error that came of the cancelled context is no failure of its own.
+func stoppedAs(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
+}
+
+func (r *rankRun) activity() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.doing == inHook {
+		return fmt.Sprintf("in the hook, step %d, bucket %d", r.step, r.bucket)
+	}
+	return r.doing
+}
+
+func (r *rankRun) lateMessage() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.doing == inHook {
+		return fmt.Sprintf("hook %s, rank %d, bucket %d: not done after %s (step %d)", r.plan.Hook, r.report.Rank, r.bucket, r.plan.Timeout, r.step)
+	}
+	return fmt.Sprintf("rank %d: %s took more than %s", r.report.Rank, r.doing, r.limit)
+}

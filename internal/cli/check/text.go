@@ -1,0 +1,141 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"pyhook/internal/report"
+)
+
+// printCheck writes the report: the table to out, a failure to failures.
+func printCheck(out, failures *report.Printer, r *checkReport) {
+	if r.Failure != nil {
+		printFailure(failures, r)
+		return
+	}
+	printCheckHead(out, r)
+	printBuckets(out, r)
+	printOrder(out, r)
+	if r.Stock != "" {
+		out.Printf("\n%s DistributedDataParallel of torch %s refuses this hook, which runs here: %s\n", out.Doubtful("note:"), r.Torch, r.Stock)
+	}
+	if len(r.Legacy) > 0 {
+		out.Printf("\n%s old-style hook: torch 1.7 to 1.9 names: %s: works here, not on current PyTorch\n",
+			out.Doubtful("note:"), strings.Join(r.Legacy, ", "))
+	}
+	if r.NoBytes != "" {
+		out.Printf("\n%s %s\n", out.Doubtful("note:"), r.NoBytes)
+	}
+	for _, warning := range r.Warnings {
+		out.Printf("\n%s %s\n", out.Doubtful("warning:"), warning)
+	}
+	out.Printf("\n")
+	if r.OK {
+		alike := "and alike on " + report.Count(r.Ranks, "rank")
+		if r.MayDiffer {
+			alike = fmt.Sprintf("on %s; whether they are alike was not judged (--ranks-may-differ)", report.Count(r.Ranks, "rank"))
+		}
+		out.Printf("%s %s keeps the contract: results are valid, %s\n", out.Good("ok:"), r.Hook, alike)
+		return
+	}
+	out.Printf("%s %s breaks the contract\n", out.Bad("failed:"), r.Hook)
+	for _, problem := range r.Problems {
+		out.Printf("  %s\n", problem)
+	}
+	if r.Hint != "" {
+		out.Hint("", r.Hint)
+	}
+}
+
+func printCheckHead(out *report.Printer, r *checkReport) {
+	name := r.HookName
+	if name == r.Hook { // of a file that was named by its path
+		name = ""
+	}
+	out.Printf("%s\n", strings.TrimRight(out.Bold(r.Hook)+"  "+out.Dim(name), " "))
+	if r.State != "" {
+		out.Printf("%s\n", out.Dim("state "+r.State+stateArgsText(r.Args)))
+	}
+	out.Printf("%s\n\n", out.Dim(fmt.Sprintf("%s on %s, %s, %s, seed %d; torch %s, Python %s",
+		report.Count(r.Ranks, "rank"), r.Backend, report.Count(r.Steps, "step"), r.DType, r.Seed, r.Torch, r.Python)))
+}
+
+func stateArgsText(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return "(" + strings.Join(args, ", ") + ")"
+}
+
+func printBuckets(out *report.Printer, r *checkReport) {
+	heads := []string{"bucket", "elements", "valid", "ranks", "max error", "rms error", "rms, last", "sent", "time", "result", "gradients"}
+	rows := [][]report.Cell{{}}
+	for _, head := range heads {
+		rows[0] = append(rows[0], report.Cell{Text: head, Style: out.Dim})
+	}
+	for _, b := range r.Buckets {
+		valid, alike := report.Cell{Text: "ok", Style: out.Good}, report.Cell{Text: "alike", Style: out.Good}
+		if !b.Valid {
+			valid = report.Cell{Text: "NOT FINITE", Style: out.Bad}
+		}
+		if !b.Alike {
+			alike = report.Cell{Text: "DIFFER", Style: out.Bad}
+			if r.MayDiffer {
+				alike = report.Text("differ")
+			}
+		}
+		maxError, rmsError, rmsLast := "-", "-", "-"
+		if b.ErrorWorst != nil {
+			maxError, rmsError, rmsLast = errorText(b.ErrorWorst.Max), errorText(b.ErrorWorst.RMS), errorText(b.ErrorLast.RMS)
+		}
+		rows = append(rows, []report.Cell{
+			report.Text(fmt.Sprint(b.Bucket)), report.Text(fmt.Sprint(b.Elements)), valid, alike,
+			report.Text(maxError), report.Text(rmsError), report.Text(rmsLast), report.Text(bytesText(b.BytesLast)),
+			report.Text(report.Duration(time.Duration(b.MedianSeconds * 1e9))), report.Text(resultText(&b, r.DType)),
+			{Text: formatShapes(b.Shapes), Style: out.Dim},
+		})
+	}
+	out.Table("  ", report.AlignRight, rows)
+	out.Printf("\n  %s\n", out.Dim("errors: relative to the exact mean, in the worst step and the last; sent: by all ranks in the last step; time: median"))
+	if r.First != nil {
+		out.Printf("  %s\n", out.Dim(fmt.Sprintf("step 0, as DDP's first one, has one bucket of %d elements: sent %s, time %s",
+			r.First.Elements, bytesText(r.First.Bytes), report.Duration(time.Duration(r.First.Seconds*1e9)))))
+	}
+}
+
+func errorText(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%.1e", v)
+}
+
+func bytesText(n *uint64) string {
+	if n == nil {
+		return "-"
+	}
+	return report.Bytes(*n)
+}
+
+func resultText(b *bucketReport, dtype string) string {
+	text := "new tensor"
+	if b.OwnMemory {
+		text = "in place"
+	}
+	if b.ResultDType != dtype {
+		text = b.ResultDType
+	}
+	return text
+}
+
+func printFailure(p *report.Printer, r *checkReport) {
+	f := r.Failure
+	p.Error(f.Message, f.Traceback)
+	if f.Others != "" {
+		p.Printf("%s\n", report.Indent(f.Others, "  "))
+	}
+	if f.Hint != "" {
+		p.Hint("", f.Hint)
+	}
+}

@@ -1,0 +1,9 @@
+package doctor
+
+import (
+	"testing"
+
+	"pyhook/internal/cli/clitest"
+)
+
+func TestMain(m *testing.M) { clitest.Main(m) }

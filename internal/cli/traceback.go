@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"errors"
+	"strings"
+
+	"pyhook/pyhook"
+)
+
+// PythonTraceback is the traceback of the user's own code in err, or "". The
+// exceptions of pyhook's own Python package speak by their message; what they
+// come from may be the user's.
+func PythonTraceback(err error) string {
+	var python *pyhook.PythonError
+	if !errors.As(err, &python) {
+		return ""
+	}
+	for python != nil && strings.HasPrefix(python.Type, "pyhook.") {
+		python = python.Cause
+	}
+	if python == nil {
+		return ""
+	}
+	return userFrames(python.FullTraceback())
+}
+
+// userFrames leaves out the frames of pyhook's own Python and of the import
+// machinery. Where no frame is left there is nothing to see.
+func userFrames(traceback string) string {
+	var kept []string
+	frames, inner, skipping := 0, 0, false
+	for _, line := range strings.Split(traceback, "\n") {
+		if strings.HasPrefix(line, "  File ") {
+			skipping = strings.Contains(line, `"<embedded pyhook>`) || strings.Contains(line, `"<frozen `) || strings.Contains(line, "/importlib/")
+			frames++
+			if skipping {
+				inner++
+			}
+		} else if !strings.HasPrefix(line, "    ") {
+			skipping = false
+		}
+		if !skipping {
+			kept = append(kept, line)
+		}
+	}
+	if frames > 0 && frames == inner {
+		return ""
+	}
+	return strings.Join(kept, "\n")
+}
