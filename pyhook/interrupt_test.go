@@ -215,7 +215,7 @@ func TestRuntime_contexts(t *testing.T) {
 		require.NoError(t, err)
 		hook.Close()
 	})
-	t.Run("groups and stores", func(t *testing.T) {
+	check(t, "groups and stores call nothing with a context that has ended", func(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := world.NewGroup(ended, []int{0})

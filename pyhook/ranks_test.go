@@ -275,6 +275,14 @@ func childLonelyRank(is *require.Assertions) {
 	_, err = rt.NewTCPStore(context.Background(), "127.0.0.1", 1, 2, false, time.Second)
 	is.ErrorIs(err, c10d.ErrGroup)
 	is.ErrorContains(err, "making a store")
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	begin = time.Now()
+	_, err = rt.NewTCPStore(ctx, "127.0.0.1", 1, 2, false, 8*time.Second)
+	is.ErrorIs(err, context.DeadlineExceeded)
+	is.ErrorContains(err, "making a store, rank 0: ")
+	is.Less(time.Since(begin), 5*time.Second)
+	is.ErrorContains(rt.Close(), "torch still waits for the other ranks", "it goes on in torch")
 }
 
 func TestABackendThatTorchLacksIsNamed(t *testing.T) { runChild(t, "rank without such a backend") }

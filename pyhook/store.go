@@ -23,12 +23,14 @@ func (rt *Runtime) NewFileStore(ctx context.Context, path string, size int) (*St
 }
 
 func (rt *Runtime) newStore(ctx context.Context, kind string, args ...any) (*Store, error) {
-	bridge, err := cbridge.Import("pyhook._collectives")
-	if err != nil {
-		return nil, err
-	}
-	defer bridge.Close()
-	object, err := rt.callPeers(ctx, func() (*Object, error) { return bridge.Call(kind, args...) })
+	object, err := rt.callPeers(ctx, func() (*Object, error) {
+		bridge, err := cbridge.Import("pyhook._collectives")
+		if err != nil {
+			return nil, err
+		}
+		defer bridge.Close() // not after a wait that was given up: torch 1.13 waits with the GIL held
+		return bridge.Call(kind, args...)
+	})
 	if err != nil {
 		return nil, groupError("making a store", rt.Rank(), err)
 	}
