@@ -39,7 +39,7 @@ type ChainedHook interface {
 	RunHookChained(ctx context.Context, b *GradBucket) (*Future[Result], Chain, error)
 }
 
-// IndependentHook is a ChainedHook that knows whether it bears the latter.
+// IndependentHook is a ChainedHook that knows whether its buckets may overlap so.
 type IndependentHook interface {
 	ChainedHook
 	// Independent reports whether callbacks of the hook use nothing that its call for another

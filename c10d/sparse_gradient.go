@@ -10,8 +10,8 @@ import (
 
 // SparseGradient is a gradient most of whose rows are zero: torch's sparse COO
 // tensor, as nn.Embedding(sparse=True) makes it. Row k of Values is added at
-// place Indices[:, k] of the parameter; a place may come several times, and in
-// any order. Contiguous CPU memory.
+// index Indices[:, k] of the parameter; an index may come several times, and in
+// any order. Both are contiguous CPU memory.
 type SparseGradient struct {
 	Indices *tensor.Tensor // int64 [sparse dimensions, nnz]; an embedding has one sparse dimension
 	Values  *tensor.Tensor // [nnz, the parameter's other dimensions...], of its dtype
@@ -129,7 +129,7 @@ func NewSparseGradBucket(index, count int, p *Parameter, g *SparseGradient) (*Gr
 	return &GradBucket{cfg: BucketConfig{Index: index, Count: count}, params: []*Parameter{p}, sparse: own}, nil
 }
 
-// Keys returns the places of g's rows as single numbers, in row-major order of a parameter's shape.
+// Keys returns the indices of g's rows as single numbers, in row-major order of a parameter's shape.
 func (g *SparseGradient) Keys(shape []int64) ([]int64, error) {
 	elements, err := tensor.Slice[int64](g.Indices)
 	if err != nil {
@@ -148,7 +148,7 @@ func (g *SparseGradient) Keys(shape []int64) ([]int64, error) {
 	return keys, nil
 }
 
-// SetKeys is the inverse: it writes the places of keys to the indices.
+// SetKeys is the inverse: it writes the indices that keys stand for.
 func (g *SparseGradient) SetKeys(keys, shape []int64) error {
 	elements, err := tensor.Slice[int64](g.Indices)
 	if err != nil {

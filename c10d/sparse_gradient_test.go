@@ -75,7 +75,7 @@ func TestASparseGradientMustFitItsParameter(t *testing.T) {
 	require.ErrorIs(t, err, c10d.ErrSparseGradient)
 }
 
-func TestKeysAreThePlacesOfASparseGradient(t *testing.T) {
+func TestSparseGradient_Keys(t *testing.T) {
 	p := &c10d.Parameter{Shape: []int64{4, 5, 2}, DType: tensor.Float32}
 	g, err := c10d.NewSparseGradient(p, 2, 3)
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ package cbridge
 import "C"
 
 import (
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ func (in *Interpreter) exitStep(name string, limit time.Duration, forever, apart
 	go func() {
 		if apart {
 			step()
-		} else if err := in.RunOnMain(step); err != nil {
+		} else if err := in.RunOnMain(context.Background(), step); err != nil {
 			result <- err
 		}
 	}()

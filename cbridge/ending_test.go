@@ -1,6 +1,7 @@
 package cbridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -74,7 +75,7 @@ atexit.register(lambda: note("atexit 2 on " + threading.current_thread().name))
 func childEnd(is *require.Assertions) {
 	in := mustStart(is, Config{})
 	for _, source := range []string{leftOpen, workLeft} {
-		is.NoError(in.RunOnMain(func() {
+		is.NoError(in.RunOnMain(context.Background(), func() {
 			m, err := in.Module(fmt.Sprintf("left%d", len(source)), source)
 			is.NoError(err)
 			m.Close()
@@ -156,11 +157,11 @@ func childBusyEnd(is *require.Assertions) {
 	in := mustStart(is, Config{ExitWait: 300 * time.Millisecond})
 	run(is, in, "import atexit, sys, time\natexit.register(print, 'atexit ran')\n")
 	go func() {
-		_ = in.RunOnMain(func() { _, _ = in.Module("stuck", "import time\ntime.sleep(60)\n") })
+		_ = in.RunOnMain(context.Background(), func() { _, _ = in.Module("stuck", "import time\ntime.sleep(60)\n") })
 	}()
 	time.Sleep(200 * time.Millisecond)
 	waiting := make(chan error)
-	go func() { waiting <- in.RunOnMain(func() {}) }()
+	go func() { waiting <- in.RunOnMain(context.Background(), func() {}) }()
 	err := in.Close()
 	is.ErrorIs(err, ErrExitTimeout)
 	is.ErrorContains(err, "since Python's main thread is in a call")

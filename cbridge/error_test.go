@@ -126,7 +126,7 @@ func TestEndlessRecursionIsAnErrorNotACrash(t *testing.T) {
 	for _, name := range []string{"deep", "deep_repr"} {
 		assert.ErrorIs(t, fault(t, name), Exception("RecursionError"), name)
 	}
-	assert.NoError(t, python.RunOnMain(func() {
+	assert.NoError(t, python.RunOnMain(t.Context(), func() {
 		assert.ErrorIs(t, fault(t, "deep"), Exception("RecursionError"))
 	}))
 }

@@ -1,6 +1,7 @@
 package cbridge
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -38,7 +39,7 @@ func childFaults(is *require.Assertions) {
 	nilPointerIsRecovered(is)
 	for _, taker := range takers {
 		if taker.main {
-			is.NoError(in.RunOnMain(func() { run(is, in, taker.source); nilPointerIsRecovered(is) }))
+			is.NoError(in.RunOnMain(context.Background(), func() { run(is, in, taker.source); nilPointerIsRecovered(is) }))
 		} else {
 			run(is, in, taker.source)
 		}
@@ -93,7 +94,7 @@ func childPythonsSignals(is *require.Assertions) {
 	in := mustStart(is, Config{})
 	notified := make(chan os.Signal, 8)
 	signal.Notify(notified, syscall.SIGTERM)
-	is.NoError(in.RunOnMain(func() {
+	is.NoError(in.RunOnMain(context.Background(), func() {
 		run(is, in, `import signal, sys, threading, types
 seen = sys.modules["seen"] = types.ModuleType("seen")
 seen.list = []
@@ -127,7 +128,7 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)  # or the next would be the last
 	}
 	is.Equal(os.Signal(syscall.SIGTERM), <-notified)
 	// In the midst of a loop on the main thread, as under the python command.
-	is.NoError(in.RunOnMain(func() {
+	is.NoError(in.RunOnMain(context.Background(), func() {
 		run(is, in, `import seen, signal, time
 signal.setitimer(signal.ITIMER_REAL, 0.05)
 end = time.monotonic() + 10

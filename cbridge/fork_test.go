@@ -1,6 +1,7 @@
 package cbridge
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -52,9 +53,9 @@ if pid == 0:  # as under the python command, a broken pipe is an error and no en
     except BrokenPipeError: os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 `
-	run(is, in, source)                                      // on any thread
-	is.NoError(in.RunOnMain(func() { run(is, in, source) })) // and Python's main one
-	is.NoError(in.RunOnMain(func() {
+	run(is, in, source)                                                            // on any thread
+	is.NoError(in.RunOnMain(context.Background(), func() { run(is, in, source) })) // and Python's main one
+	is.NoError(in.RunOnMain(context.Background(), func() {
 		run(is, in, `import os, signal, time
 def note(*_): os._exit(9)
 signal.signal(signal.SIGTERM, note)  # what Python handles it handles in a child too

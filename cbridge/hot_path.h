@@ -1,5 +1,5 @@
 // The guesses of the hot path, all of them. Each saves 2 % of a noop hook's call
-// or more (docs/performance.md); one that does not, goes.
+// or more (docs/decisions/0019); one that does not, goes.
 #ifndef PYHOOK_HOT_PATH_H
 #define PYHOOK_HOT_PATH_H
 

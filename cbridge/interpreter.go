@@ -117,7 +117,7 @@ func start(ctx context.Context, cfg Config) (*Interpreter, error) {
 	state.Store(stateRunning)
 	// On the main thread: before 3.13 threading takes the thread that first
 	// imports it for the main one.
-	if runErr := in.RunOnMain(func() { err = in.boot(cfg.Path) }); runErr != nil || err != nil {
+	if runErr := in.RunOnMain(ctx, func() { err = in.boot(cfg.Path) }); runErr != nil || err != nil {
 		return nil, fmt.Errorf("starting Python: %w", errors.Join(runErr, err))
 	}
 	return in, nil

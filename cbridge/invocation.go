@@ -74,20 +74,21 @@ func (t *TorchAPI) NewBucketCall(layout, tensor, dtype *Object, data unsafe.Poin
 	if err != nil {
 		return nil, err
 	}
-	return newInvocation(c), nil
+	return newInvocation(c)
 }
 
-func newInvocation(c *C.pyh_bucket_call) *Invocation {
+// newInvocation takes C memory over; nil: there was none.
+func newInvocation(c *C.pyh_bucket_call) (*Invocation, error) {
 	if c == nil {
-		panic("cbridge: out of memory")
+		return nil, errors.New("out of memory")
 	}
 	i := &Invocation{c: &c.call}
 	runtime.AddCleanup(i, func(c unsafe.Pointer) { C.free(c) }, unsafe.Pointer(c))
-	return i
+	return i, nil
 }
 
 // Copy returns another one over the same objects, for a call while i is in one.
-func (i *Invocation) Copy() *Invocation {
+func (i *Invocation) Copy() (*Invocation, error) {
 	defer runtime.KeepAlive(i)
 	return newInvocation(C.pyh_bucket_call_copy((*C.pyh_bucket_call)(unsafe.Pointer(i.c))))
 }

@@ -44,7 +44,7 @@ func everyUse(is *require.Assertions, in *Interpreter, want error) {
 	_, err = in.Module("m", "")
 	is.ErrorIs(err, want)
 	is.Error(in.InstallPackage("p", nil))
-	is.ErrorIs(in.RunOnMain(func() {}), want)
+	is.ErrorIs(in.RunOnMain(context.Background(), func() {}), want)
 	is.ErrorIs(Attached(func() {}), want)
 	_, err = Convert(1)
 	is.ErrorIs(err, want)

@@ -4,8 +4,11 @@ package cbridge
 import "C"
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
+
+	"pyhook/internal/ctxerr"
 )
 
 // mainQueue is what is to be run on Python's main thread, in the order it came.
@@ -83,11 +86,14 @@ func (q *mainQueue) has(wake func()) (former func()) {
 // RunOnMain runs f on the OS thread that Python takes for its main thread and
 // returns when f has; a panic of f is the caller's. Imports, and what is bound to the
 // thread that made it (sqlite3's connections, asyncio's loops), belong there. f waits
-// until what runs there before it is done. The error is ErrClosed or ErrNotRunning, and
-// f did not run.
-func (in *Interpreter) RunOnMain(f func()) error {
+// until what runs there before it is done, or until ctx ends; a context that ends later
+// does not stop f. The error is ErrClosed, ErrNotRunning or the context's, and f did not run.
+func (in *Interpreter) RunOnMain(ctx context.Context, f func()) error {
 	if err := running(); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return ctxerr.While(ctx, "not called")
 	}
 	if C.pyh_on_main_thread() {
 		f() // a Go function that Python's main thread called
@@ -95,13 +101,17 @@ func (in *Interpreter) RunOnMain(f func()) error {
 	}
 	c := &mainCall{f: f, done: make(chan any, 1)}
 	in.main.push(c)
+	var err error
 	select {
 	case p := <-c.done:
 		return c.end(p)
 	case <-in.over:
+		err = ErrClosed
+	case <-ctx.Done():
+		err = ctxerr.While(ctx, "not called, waiting for Python's main thread")
 	}
 	if c.claimed.CompareAndSwap(false, true) {
-		return ErrClosed
+		return err
 	}
 	return c.end(<-c.done)
 }
@@ -122,7 +132,7 @@ func (in *Interpreter) OnMain() bool { return running() == nil && bool(C.pyh_on_
 // MainWaiting is true; wake is called, on any goroutine, when that may have become so.
 // The error is RunOnMain's.
 func (in *Interpreter) HaveMain(wake, loop func()) error {
-	return in.RunOnMain(func() { in.WhileMain(wake, loop) })
+	return in.RunOnMain(context.Background(), func() { in.WhileMain(wake, loop) })
 }
 
 // WhileMain, on Python's main thread, is HaveMain for a loop inside another.

@@ -4,6 +4,7 @@ package cbridge
 import "C"
 
 import (
+	"context"
 	_ "embed"
 	"os"
 	"os/signal"
@@ -98,7 +99,7 @@ func (r *relay) set(args []*Object) (any, error) {
 func (r *relay) tell(number int, told <-chan os.Signal) {
 	for range told {
 		C.pyh_trip(C.int(number))
-		_ = r.in.RunOnMain(func() {
+		_ = r.in.RunOnMain(context.Background(), func() {
 			if o, err := r.settle.Invoke(nil, nil); err == nil {
 				o.Close()
 			}

@@ -1,6 +1,7 @@
 package cbridge
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,13 +61,13 @@ func childSignals(is *require.Assertions) {
 	receive(is, notified, syscall.SIGTERM)
 	nilPointerIsRecovered(is)
 
-	is.NoError(in.RunOnMain(func() {
+	is.NoError(in.RunOnMain(context.Background(), func() {
 		run(is, in, "import signal\nassert signal.getsignal(signal.SIGINT) is None, signal.getsignal(signal.SIGINT)\n")
 	}))
 	is.Equal(before, dispositions(), "import signal changed a signal's disposition")
 	receive(is, notified, syscall.SIGINT)
 	run(is, in, "sum(range(1000))\n") // and no KeyboardInterrupt is pending
-	is.NoError(in.RunOnMain(func() { run(is, in, "sum(range(1000))\n") }))
+	is.NoError(in.RunOnMain(context.Background(), func() { run(is, in, "sum(range(1000))\n") }))
 	nilPointerIsRecovered(is)
 
 	// A signal in the midst of Python code goes to Go too.

@@ -117,21 +117,21 @@ func TestACallThatBlocksHoldsUpNobodyElse(t *testing.T) {
 func TestRunOnMainIsPythonsMainThread(t *testing.T) {
 	const isMain = "__import__('threading').current_thread() is __import__('threading').main_thread()"
 	for range 3 {
-		require.NoError(t, python.RunOnMain(func() { assert.Equal(t, true, value(t, isMain)) }))
+		require.NoError(t, python.RunOnMain(t.Context(), func() { assert.Equal(t, true, value(t, isMain)) }))
 	}
 	onDyingThread(func() { assert.Equal(t, false, value(t, isMain)) })
 }
 
 func TestRunOnMainFromTheMainThreadDoesNotWaitForItself(t *testing.T) {
 	ran := false
-	f := goFunc(t, func([]*Object) (any, error) { return nil, python.RunOnMain(func() { ran = true }) })
-	require.NoError(t, python.RunOnMain(func() { assert.NoError(t, ignore(f.Invoke(nil, nil))) }))
+	f := goFunc(t, func([]*Object) (any, error) { return nil, python.RunOnMain(t.Context(), func() { ran = true }) })
+	require.NoError(t, python.RunOnMain(t.Context(), func() { assert.NoError(t, ignore(f.Invoke(nil, nil))) }))
 	assert.True(t, ran)
 }
 
 func TestAPanicOnTheMainThreadIsTheCallers(t *testing.T) {
 	assert.PanicsWithValue(t, "dropped a tensor", func() {
-		_ = python.RunOnMain(func() { panic("dropped a tensor") })
+		_ = python.RunOnMain(t.Context(), func() { panic("dropped a tensor") })
 	})
 	assert.PanicsWithValue(t, "inside", func() { _ = Attached(func() { panic("inside") }) })
 	assert.Equal(t, int64(2), value(t, "1 + 1"))

@@ -113,7 +113,7 @@ func checkBucket(t *testing.T, items []ddp.Item, indices []int, limit int64, las
 }
 
 func TestBucketsAreThoseOfTheInstalledPyTorch(t *testing.T) {
-	module, err := rt.Import("buckets")
+	module, err := rt.Import(t.Context(), "buckets")
 	require.NoError(t, err)
 	defer module.Close()
 	answer, err := module.Call("cases", 300, 7)

@@ -33,7 +33,7 @@ func TestReducer_Wait_cancelledStepsLeaveNothing(t *testing.T) {
 	for hook, n := range map[string]int{"doubles": cancels(), "doubles_by_its_own_future": cancels() / 5, "doubles_at_length": cancels() / 5} {
 		t.Run(hook, func(t *testing.T) {
 			noLeaks(t, func() {
-				h, err := rt.NewHook("hooks:"+hook, pyhook.HookConfig{})
+				h, err := rt.NewHook(t.Context(), "hooks:"+hook, pyhook.HookConfig{})
 				require.NoError(t, err)
 				defer h.Close()
 				params := parameters([]int64{2}, []int64{2})

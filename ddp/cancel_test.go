@@ -26,7 +26,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 	if debuggc.On {
 		t.Skip("the tag gives hooks other memory, and the gradients stay where they are: see TestRollbackLeavesTheGradientsAsTheyWere")
 	}
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		noLeaks(t, func() {
 			g := newGate()
 			r, err := ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: memoryGroups(1)[0], Hook: g, BucketCapMB: tiny, Order: order})
@@ -34,7 +34,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			old := abandonedStep(t, g, r)
 			late := g.open
 			g.open = map[int]func(c10d.Result, error){}
-			if order == ddp.Overlapped {
+			if order == ddp.OrderOverlapped {
 				g.called(t, 1)
 			}
 
@@ -54,7 +54,7 @@ func TestACancelledWaitReturnsAndTheReductionItLeavesDoesNoHarm(t *testing.T) {
 			assert.Equal(t, []float32{4}, floats(r.Gradient(0)))
 			old[0] = 1001 // a careless trainer writes there too
 			r.Close()
-			if order == ddp.Overlapped { // still at work after Close
+			if order == ddp.OrderOverlapped { // still at work after Close
 				late[1](nil, nil)
 			}
 		})
@@ -191,7 +191,7 @@ func TestNothingWorksAfterClose(t *testing.T) {
 }
 
 func TestCloseInTheMiddleOfAStep(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		for _, waiting := range []bool{true, false} {
 			noLeaks(t, func() {
 				g := newGate()

@@ -20,7 +20,7 @@ var endings = regexp.MustCompile(`context (canceled|deadline exceeded)`)
 // TestTheEndOfAContextIsToldOnce by a step's error: the context of the hooks is cancelled
 // because that of Wait ended.
 func TestTheEndOfAContextIsToldOnce(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		var mu sync.Mutex
 		var late []func()
 		h := hook{run: func(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"pyhook/c10d"
+	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -15,7 +16,7 @@ import (
 // would be as good. world is of Runtime.InitProcessGroup and rt of pyhook.Start.
 func Example() {
 	ctx := context.Background()
-	hook, err := rt.NewHook("allreduce", pyhook.HookConfig{})
+	hook, err := rt.NewHook(context.Background(), "allreduce", pyhook.HookConfig{})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -76,13 +77,13 @@ func ExampleReducer_ReadyFrom() {
 	defer reducer.Close()
 
 	gradient := []float64{1, 2, 3}
-	tensor, err := tensor.FromSlice(gradient)
+	own, err := tensor.FromSlice(gradient)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer tensor.Close()
-	if err := reducer.ReadyFrom(0, tensor); err != nil {
+	defer own.Close()
+	if err := reducer.ReadyFrom(0, own); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -141,6 +142,62 @@ func ExampleReducer_ReadySparse() {
 	// Output: [1 3] [3 4 6 8]
 }
 
+// Two ranks, here goroutines, of which rank 0 has one batch and rank 1 has two. In the second step
+// rank 0's gradient is zero; at the end it gets the weights of rank 1.
+func ExampleReducer_Join() {
+	ctx := context.Background()
+	train := func(group c10d.ProcessGroup) error {
+		weight := []float32{10}
+		data, err := tensor.FromSlice(weight)
+		if err != nil {
+			return err
+		}
+		defer data.Close()
+		params := []*c10d.Parameter{{Name: "weight", Shape: []int64{1}, DType: tensor.Float32, Data: data}}
+		reducer, err := ddp.NewReducer(ctx, params, ddp.Options{Group: group, Join: true})
+		if err != nil {
+			return err
+		}
+		defer reducer.Close()
+		for range group.Rank() + 1 {
+			gradient, err := tensor.Slice[float32](reducer.Gradient(0))
+			if err != nil {
+				return err
+			}
+			gradient[0] = 2 // the backward pass
+			if err := reducer.Ready(0); err != nil {
+				return err
+			}
+			if _, err := reducer.Wait(ctx); err != nil {
+				return err
+			}
+			weight[0] -= gradient[0] // the optimiser
+		}
+		last, err := reducer.Join(ctx)
+		if err != nil {
+			return err
+		}
+		if err := ddp.BroadcastParametersFrom(ctx, group, last, params); err != nil {
+			return err
+		}
+		if group.Rank() == 0 {
+			fmt.Println("weight", weight[0], "of rank", last)
+		}
+		return nil
+	}
+	groups, errs := memgroup.New(2), make(chan error)
+	for _, group := range groups {
+		go func() {
+			defer group.Close() // after an error the other rank's Wait fails
+			errs <- train(group)
+		}()
+	}
+	if err := errors.Join(<-errs, <-errs); err != nil {
+		fmt.Println(err)
+	}
+	// Output: weight 7 of rank 1
+}
+
 // What DDP's _get_ddp_logging_data says, from Go.
 func ExampleReducer_LoggingData() {
 	params := []*c10d.Parameter{
@@ -161,7 +218,7 @@ func ExampleReducer_LoggingData() {
 // A failure names its place, and the next step can go on.
 func ExampleStepError() {
 	ctx := context.Background()
-	hook, err := rt.NewHook("hooks:raises_once", pyhook.HookConfig{State: []any{}})
+	hook, err := rt.NewHook(context.Background(), "hooks:raises_once", pyhook.HookConfig{State: []any{}})
 	if err != nil {
 		fmt.Println(err)
 		return

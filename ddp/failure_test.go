@@ -65,7 +65,7 @@ func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
 		"call": errBoom, "no future": c10d.ErrNotFuture, "future": errBoom, "late future": errBoom, "parse": errBoom,
 		"short": c10d.ErrBadResult, "shape": c10d.ErrBadResult, "dtype": nil, "nil": c10d.ErrNotTensor,
 	} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 			t.Run(how, func(t *testing.T) {
 				launched := 0
 				h := failing(t, how)
@@ -84,7 +84,7 @@ func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
 				}
 				r := reducer(t, params, ddp.Options{Hook: h, BucketCapMB: tiny, Order: order})
 				failAtBucketOne(t, r, want)
-				if how == "call" || how == "no future" || order == ddp.Serial && (how == "future" || how == "late future") {
+				if how == "call" || how == "no future" || order == ddp.OrderSerial && (how == "future" || how == "late future") {
 					assert.Equal(t, 2, launched, "a bucket was launched after the one that failed")
 				}
 				setAll(t, r, 3)
@@ -125,7 +125,7 @@ func failAtBucketOne(t *testing.T, r *ddp.Reducer, want error) {
 
 func TestAnErrorOfAFutureWaitsForTheOthersSoThatNoneWritesIntoTheNextStep(t *testing.T) {
 	g := newGate()
-	r := reducer(t, scalars(2), ddp.Options{Hook: g, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r := reducer(t, scalars(2), ddp.Options{Hook: g, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	setAll(t, r, 2)
 	g.called(t, 0)
 	g.called(t, 1)
@@ -162,7 +162,7 @@ func TestMarkingTwiceIsRefusedAndWritesNothing(t *testing.T) {
 }
 
 func TestWaitingTooEarlyNamesTheParametersThatAreMissing(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		g := newGate()
 		r := reducer(t, scalars(12), ddp.Options{Hook: g, BucketCapMB: tiny, Order: order})
 		set(t, r, 11, 1)

@@ -18,7 +18,7 @@ import (
 // guards calls a function of guards.py.
 func guards(t *testing.T, function string, args ...any) {
 	t.Helper()
-	m, err := rt.Import("guards")
+	m, err := rt.Import(t.Context(), "guards")
 	require.NoError(t, err)
 	defer m.Close()
 	_, err = m.CallValue(function, args...)
@@ -53,7 +53,7 @@ func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 		"guards:raises": c10d.ErrRaised, "guards:raises_after_a_collective": c10d.ErrRaised, "guards:fails_later": c10d.ErrFutureFailed,
 		"guards:is_short": c10d.ErrShort, "guards:never_ends": context.DeadlineExceeded,
 	} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 			t.Run(spec+" "+order.String(), func(t *testing.T) {
 				r := guarded(t, spec, ddp.Options{Rollback: true, Order: order})
 				var addresses []any
@@ -159,7 +159,7 @@ func isLate(t *testing.T, err error, bucket int) {
 }
 
 func TestALateWriteIsTold(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 		t.Run(order.String(), func(t *testing.T) {
 			r := guarded(t, "guards:is_good", ddp.Options{LateWrites: true, Order: order})
 			guards(t, "be_bad", false)
@@ -194,7 +194,7 @@ func TestALateWriteIsTold(t *testing.T) {
 
 // calls is how often the hook was called for a bucket.
 func calls(t *testing.T, bucket int) any {
-	m, err := rt.Import("guards")
+	m, err := rt.Import(t.Context(), "guards")
 	require.NoError(t, err)
 	defer m.Close()
 	n, err := m.CallValue("calls", bucket)
@@ -203,7 +203,7 @@ func calls(t *testing.T, bucket int) any {
 }
 
 func TestHooksThatAreRightWriteNothingLate(t *testing.T) {
-	refused, err := world.DTypes()
+	refused, err := world.DTypes(t.Context())
 	require.NoError(t, err)
 	for spec, dtype := range map[string]string{"allreduce": "float32", "fp16": "float16", "powersgd": "float32", "hooks:later": "float32", "hooks:odd": "float32"} {
 		if refused[dtype] != "" {
@@ -212,7 +212,7 @@ func TestHooksThatAreRightWriteNothingLate(t *testing.T) {
 		t.Run(spec, func(t *testing.T) {
 			var state any
 			if spec == "powersgd" {
-				made, err := rt.NewState(spec, map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
+				made, err := rt.NewState(t.Context(), spec, map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
 				require.NoError(t, err)
 				defer made.Close()
 				state = made

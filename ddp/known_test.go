@@ -21,10 +21,10 @@ func TestReducer_HasTheParametersThatTheStateWasMadeWith(t *testing.T) {
 	noLeaks(t, func() {
 		params := scalars(4)
 		defer closeParameters(params)
-		h, err := rt.NewHook("hooks:known", pyhook.HookConfig{State: pyhook.StateSpec{Spec: "hooks:Known"}, Parameters: params})
+		h, err := rt.NewHook(t.Context(), "hooks:known", pyhook.HookConfig{State: pyhook.StateSpec{Spec: "hooks:Known"}, Parameters: params})
 		require.NoError(t, err)
 		defer h.Close()
-		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats, Order: ddp.Serial})
+		r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: world, Hook: h, Layout: ddp.LayoutRebuilt, BucketCapMB: twoFloats, Order: ddp.OrderSerial})
 		require.NoError(t, err)
 		defer r.Close()
 		for range 3 {
@@ -37,7 +37,7 @@ func TestReducer_HasTheParametersThatTheStateWasMadeWith(t *testing.T) {
 				assert.Equal(t, float32(i), floats(r.Gradient(i))[0], "by its name")
 			}
 		}
-		module, err := rt.Import("hooks")
+		module, err := rt.Import(t.Context(), "hooks")
 		require.NoError(t, err)
 		defer module.Close()
 		layouts, err := module.CallValue("layouts", h.State())
@@ -67,7 +67,7 @@ func ExampleNewReducer_parametersByName() {
 		{Name: "bias", Shape: []int64{1}, DType: tensor.Float32},
 	}
 	defer closeParameters(params)
-	hook, err := rt.NewHook("hooks:scaled_by_name", pyhook.HookConfig{
+	hook, err := rt.NewHook(context.Background(), "hooks:scaled_by_name", pyhook.HookConfig{
 		State:      pyhook.StateSpec{Spec: "hooks:ByName", Args: map[string]any{"scales": map[string]any{"bias": 10.0}}},
 		Parameters: params,
 	})

@@ -2,6 +2,7 @@ package ddp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -92,7 +93,7 @@ func (r *Reducer) launch() {
 }
 
 // launchStep calls the hooks, in bucket order, as buckets become ready, and in
-// Serial and Ordered also runs their callbacks.
+// OrderSerial and OrderOrdered also runs their callbacks.
 func (r *Reducer) launchStep(s *step) {
 	var chains chains
 	defer r.abandon(s, &chains)
@@ -114,7 +115,7 @@ func (r *Reducer) launchStep(s *step) {
 		if chain != nil {
 			chains = append(chains, bucketChain{next, chain})
 		}
-		if ok && r.order == Serial {
+		if ok && r.order == OrderSerial {
 			ok = r.drain(s, &chains)
 		}
 		if !ok {
@@ -171,7 +172,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 			return v, nil
 		})
 	}
-	if r.order == Serial && chain == nil {
+	if r.order == OrderSerial && chain == nil {
 		res.value, res.err = r.thread.Wait(s.ctx, res.timed)
 	}
 	return res, chain
@@ -192,6 +193,87 @@ func (r *Reducer) callWith(s *step, b *c10d.GradBucket) (*c10d.Future[c10d.Resul
 	}
 	future, err := r.opts.Hook.RunHook(s.ctx, b)
 	return future, nil, err
+}
+
+// bucketChain is the callbacks that a bucket still has to come.
+type bucketChain struct {
+	bucket int
+	chain  c10d.Chain
+}
+
+// chains are those of one step, first bucket first.
+type chains []bucketChain
+
+// errAbandoned is of a bucket that was under way when another one failed.
+var errAbandoned = errors.New("given up after another bucket failed")
+
+// abandon gives up the chains of a step that is over before they are. Their
+// next collectives are not issued: on the other ranks the failed bucket's may
+// come in between.
+func (r *Reducer) abandon(s *step, c *chains) {
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	for _, b := range *c {
+		if res := s.results[b.bucket]; res.err == nil && !res.future.IsDone() {
+			res.err = errAbandoned
+		}
+		b.chain.Close()
+		if c, ok := b.chain.(c10d.UnfinishedChain); ok {
+			s.results[b.bucket].left = c.Unfinished()
+		}
+	}
+}
+
+// drain runs the open chains to their end, and returns whether the step may go on.
+// In OrderSerial that is one chain, after each bucket's hook.
+func (r *Reducer) drain(s *step, c *chains) bool {
+	for len(*c) > 0 {
+		if !r.advance(s, c) {
+			return false
+		}
+	}
+	return true
+}
+
+// advance moves every open chain one level on, first bucket first, with the
+// mutex free. In OrderOrdered it is called once after each bucket's hook, and then until
+// no chain is left: when bucket t has been called, bucket t-1 gets its first
+// callbacks, bucket t-2 its second ones, and so on. That order depends on
+// nothing but the hooks, so every rank issues every collective in the same one;
+// the newest bucket's collective is under way meanwhile. It returns whether the
+// step may go on.
+func (r *Reducer) advance(s *step, c *chains) bool {
+	if len(*c) == 0 {
+		return true
+	}
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	var open chains
+	for i, b := range *c {
+		start := time.Now()
+		more, err := b.chain.Advance(s.ctx)
+		r.trace.advanced(start, b.bucket)
+		res := s.results[b.bucket]
+		if (err == nil || errors.Is(err, c10d.ErrCollective)) && res.future.IsDone() {
+			// A failed callback: on the other ranks the chain may go on. It says more
+			// than that nobody looked at the cause.
+			if _, failed := res.future.Wait(context.Background()); failed != nil {
+				err = failed
+			}
+		}
+		if err != nil {
+			res.err = err
+			*c = append(open, (*c)[i:]...)
+			return false
+		}
+		if more {
+			open = append(open, b)
+		} else {
+			b.chain.Close()
+		}
+	}
+	*c = open
+	return true
 }
 
 // stopLocked keeps further buckets from being launched and

@@ -15,7 +15,7 @@ import (
 // variables), and with lists and bools where PyTorch has text and 0 or 1. Times
 // are nanoseconds.
 type LoggingData struct {
-	WorldSize               int      `json:"world_size"`
+	Size                    int      `json:"world_size"`
 	Rank                    int      `json:"rank"`
 	BackendName             string   `json:"backend_name"`
 	CommHook                string   `json:"comm_hook,omitempty"` // with its module; "" without a hook
@@ -97,7 +97,7 @@ func (r *Reducer) LoggingData() LoggingData {
 	defer r.mu.Unlock()
 	l := &r.log
 	d := LoggingData{
-		WorldSize: r.opts.Group.Size(), Rank: r.opts.Group.Rank(), BackendName: r.opts.Group.Backend(), CommHook: r.hookName(),
+		Size: r.opts.Group.Size(), Rank: r.opts.Group.Rank(), BackendName: r.opts.Group.Backend(), CommHook: r.hookName(),
 		NumParameterTensors: len(r.params), BucketCapBytes: r.opts.limits()[1], BucketSizes: slices.Clone(l.sizes),
 		FindUnusedParameters: r.opts.Unused == UnusedFind, StaticGraph: r.opts.StaticGraph, JoinUnevenInputs: r.opts.Join,
 		GradientAsBucketView: l.inView, HasRebuiltBuckets: l.rebuilt, Iteration: l.steps, UnusedParameterSize: l.unused,

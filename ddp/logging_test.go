@@ -16,7 +16,7 @@ import (
 func TestLoggingDataOfStepsWhoseTimesAreKnown(t *testing.T) {
 	const pause = 30 * time.Millisecond
 	gate := newGate()
-	r := reducer(t, scalars(2), ddp.Options{Hook: gate, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r := reducer(t, scalars(2), ddp.Options{Hook: gate, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	before := r.LoggingData()
 	assert.Equal(t, []int64{4, 4}, before.BucketSizes)
 	assert.Equal(t, []string{"float32"}, before.DTypes)
@@ -56,7 +56,7 @@ func TestLoggingDataOfCommunicationDuringTheBackwardPass(t *testing.T) {
 	const pause = 30 * time.Millisecond
 	r := reducer(t, scalars(2), ddp.Options{Hook: hook{run: identity}, BucketCapMB: tiny})
 	slow := newGate()
-	r2 := reducer(t, scalars(2), ddp.Options{Hook: slow, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r2 := reducer(t, scalars(2), ddp.Options{Hook: slow, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	set(t, r2, 1, 1)
 	slow.called(t, 0)
 	time.Sleep(pause)

@@ -10,40 +10,40 @@ import (
 type Order int
 
 const (
-	// Auto is Overlapped where that is safe: on nccl, whose callbacks run in one
+	// OrderAuto is OrderOverlapped where that is safe: on nccl, whose callbacks run in one
 	// order on every rank, and for hooks that issue collectives only when they
-	// are called. Else it is Ordered for hooks that say that they bear it
+	// are called. Else it is OrderOrdered for hooks that say that they bear it
 	// (c10d.IndependentHook: those of PyTorch's that were proven to, and those
-	// whose attribute pyhook_order is "ordered"), and Serial for the others.
-	Auto Order = iota
-	// Serial is NCCL's order, for which most hooks are written: all callbacks of
+	// whose attribute pyhook_order is "ordered"), and OrderSerial for the others.
+	OrderAuto Order = iota
+	// OrderSerial is NCCL's order, for which most hooks are written: all callbacks of
 	// a bucket's hook call have run, in order, on one thread, before the next
 	// bucket's hook is called. So a hook may keep in its state what its callbacks
 	// need. The call's future need not be done by then: a hook may complete all
 	// of them in the last bucket's call. The future of a hook that is no
 	// c10d.ChainedHook is waited for. The backward pass goes on meanwhile.
-	Serial
-	// Overlapped never waits, and callbacks run when they will: on gloo, on its
+	OrderSerial
+	// OrderOverlapped never waits, and callbacks run when they will: on gloo, on its
 	// threads, in an order of each rank's own. Hooks that issue collectives in
 	// callbacks, as PowerSGD does, hang or abort there, as in stock DDP.
-	Overlapped
-	// Ordered overlaps buckets and runs their callbacks in an order fixed by
+	OrderOverlapped
+	// OrderOrdered overlaps buckets and runs their callbacks in an order fixed by
 	// level and bucket, the same on every rank: see c10d.ChainedHook. A hook
 	// whose callbacks use what a later bucket's call changes gives wrong
 	// gradients, alike on all ranks and without an error.
-	Ordered
+	OrderOrdered
 )
 
 // String names the order as flags and reports do.
 func (o Order) String() string {
 	switch o {
-	case Auto:
+	case OrderAuto:
 		return "auto"
-	case Serial:
+	case OrderSerial:
 		return "serial"
-	case Overlapped:
+	case OrderOverlapped:
 		return "overlapped"
-	case Ordered:
+	case OrderOrdered:
 		return "ordered"
 	}
 	return fmt.Sprintf("Order(%d)", int(o))

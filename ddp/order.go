@@ -1,10 +1,7 @@
 package ddp
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"pyhook/c10d"
 )
@@ -18,117 +15,34 @@ func (r *Reducer) setOrder() error {
 			return err
 		}
 	}
-	if r.order = r.opts.Order; r.order == Auto {
+	if r.order = r.opts.Order; r.order == OrderAuto {
 		r.order = chooseOrder(r.opts, independent)
 	}
-	if _, ok := r.opts.Hook.(c10d.ChainedHook); r.order == Ordered && !ok {
-		return fmt.Errorf("ddp, rank %d: Options.Order is Ordered and the hook is no c10d.ChainedHook: use Auto or Serial", r.opts.Group.Rank())
+	if _, ok := r.opts.Hook.(c10d.ChainedHook); r.order == OrderOrdered && !ok {
+		return fmt.Errorf("ddp, rank %d: Options.Order is OrderOrdered and the hook is no c10d.ChainedHook: use OrderAuto or OrderSerial", r.opts.Group.Rank())
 	}
 	// nccl ends the process, or the wait, when a collective fails.
-	if h, ok := r.opts.Hook.(c10d.CheckingHook); ok && r.order == Overlapped && r.opts.Group.Backend() != "nccl" {
+	if h, ok := r.opts.Hook.(c10d.CheckingHook); ok && r.order == OrderOverlapped && r.opts.Group.Backend() != "nccl" {
 		return h.CheckCollectives()
 	}
 	return nil
 }
 
-// chooseOrder is Auto's rule. A hook may say that it issues collectives only
+// chooseOrder is OrderAuto's rule. A hook may say that it issues collectives only
 // when it is called. A backend of several ("cpu:gloo,cuda:nccl") reduces our
 // CPU memory by another one than nccl.
 func chooseOrder(opts Options, independent bool) Order {
 	if opts.Group.Backend() == "nccl" {
-		return Overlapped
+		return OrderOverlapped
 	}
 	if h, ok := opts.Hook.(c10d.InCallHook); ok && h.CollectivesOnlyInCall() {
-		return Overlapped
+		return OrderOverlapped
 	}
 	if independent {
-		return Ordered
+		return OrderOrdered
 	}
-	return Serial
+	return OrderSerial
 }
 
 // chained says whether the reducer runs the hooks' callbacks.
-func (r *Reducer) chained() bool { return r.order == Serial || r.order == Ordered }
-
-// bucketChain is the callbacks that a bucket still has to come.
-type bucketChain struct {
-	bucket int
-	chain  c10d.Chain
-}
-
-// chains are those of one step, first bucket first.
-type chains []bucketChain
-
-// errAbandoned is of a bucket that was under way when another one failed.
-var errAbandoned = errors.New("given up after another bucket failed")
-
-// abandon gives up the chains of a step that is over before they are. Their
-// next collectives are not issued: on the other ranks the failed bucket's may
-// come in between.
-func (r *Reducer) abandon(s *step, c *chains) {
-	r.mu.Unlock()
-	defer r.mu.Lock()
-	for _, b := range *c {
-		if res := s.results[b.bucket]; res.err == nil && !res.future.IsDone() {
-			res.err = errAbandoned
-		}
-		b.chain.Close()
-		if c, ok := b.chain.(interface {
-			Unfinished() *c10d.Future[c10d.Result]
-		}); ok {
-			s.results[b.bucket].left = c.Unfinished()
-		}
-	}
-}
-
-// drain runs the open chains to their end, and returns whether the step may go on.
-// In Serial that is one chain, after each bucket's hook.
-func (r *Reducer) drain(s *step, c *chains) bool {
-	for len(*c) > 0 {
-		if !r.advance(s, c) {
-			return false
-		}
-	}
-	return true
-}
-
-// advance moves every open chain one level on, first bucket first, with the
-// mutex free. In Ordered it is called once after each bucket's hook, and then until
-// no chain is left: when bucket t has been called, bucket t-1 gets its first
-// callbacks, bucket t-2 its second ones, and so on. That order depends on
-// nothing but the hooks, so every rank issues every collective in the same one;
-// the newest bucket's collective is under way meanwhile. It returns whether the
-// step may go on.
-func (r *Reducer) advance(s *step, c *chains) bool {
-	if len(*c) == 0 {
-		return true
-	}
-	r.mu.Unlock()
-	defer r.mu.Lock()
-	var open chains
-	for i, b := range *c {
-		start := time.Now()
-		more, err := b.chain.Advance(s.ctx)
-		r.trace.advanced(start, b.bucket)
-		res := s.results[b.bucket]
-		if (err == nil || errors.Is(err, c10d.ErrCollective)) && res.future.IsDone() {
-			// A failed callback: on the other ranks the chain may go on. It says more
-			// than that nobody looked at the cause.
-			if _, failed := res.future.Wait(context.Background()); failed != nil {
-				err = failed
-			}
-		}
-		if err != nil {
-			res.err = err
-			*c = append(open, (*c)[i:]...)
-			return false
-		}
-		if more {
-			open = append(open, b)
-		} else {
-			b.chain.Close()
-		}
-	}
-	*c = open
-	return true
-}
+func (r *Reducer) chained() bool { return r.order == OrderSerial || r.order == OrderOrdered }

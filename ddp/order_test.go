@@ -99,7 +99,7 @@ func runChained(t *testing.T, c chained, order ddp.Order) ([]string, error) {
 }
 
 func TestOrderedRunsCallbacksByLevelAndBucket(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 1, 3}}, ddp.Ordered)
+	log, err := runChained(t, chained{levels: []int{2, 1, 3}}, ddp.OrderOrdered)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
 		"call 0",
@@ -110,7 +110,7 @@ func TestOrderedRunsCallbacksByLevelAndBucket(t *testing.T) {
 }
 
 func TestOrderedEndsTheStepAtAFailedCallbackAndClosesEveryChain(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "0.2"}, ddp.Ordered)
+	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "0.2"}, ddp.OrderOrdered)
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
 	assert.Equal(t, 0, step.Bucket)
@@ -119,13 +119,13 @@ func TestOrderedEndsTheStepAtAFailedCallbackAndClosesEveryChain(t *testing.T) {
 }
 
 func TestOrderedEndsTheStepAtAFailedCall(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "call 1"}, ddp.Ordered)
+	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "call 1"}, ddp.OrderOrdered)
 	require.ErrorContains(t, err, "failed at call 1")
 	assert.Equal(t, []string{"call 0", "call 1", "close 0"}, log)
 }
 
 func TestReducerWaitSerialRunsACallsCallbacksBeforeTheNextCall(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 1, 3}}, ddp.Auto)
+	log, err := runChained(t, chained{levels: []int{2, 1, 3}}, ddp.OrderAuto)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
 		"call 0", "0.1", "0.2", "close 0",
@@ -135,7 +135,7 @@ func TestReducerWaitSerialRunsACallsCallbacksBeforeTheNextCall(t *testing.T) {
 }
 
 func TestReducerWaitSerialEndsTheStepAtAFailedCallback(t *testing.T) {
-	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "1.1"}, ddp.Serial)
+	log, err := runChained(t, chained{levels: []int{2, 2, 2}, fail: "1.1"}, ddp.OrderSerial)
 	var step *ddp.StepError
 	require.ErrorAs(t, err, &step)
 	assert.Equal(t, 1, step.Bucket)
@@ -169,7 +169,7 @@ func (endedChain) Close()                                {}
 func TestReducerWaitSerialDoesNotWaitForAFutureThatTheLastCallCompletes(t *testing.T) {
 	var waiting []func()
 	r := reducer(t, scalars(3), ddp.Options{Hook: withLast{n: 3, waiting: &waiting}, BucketCapMB: tiny})
-	assert.Equal(t, ddp.Serial, r.Order())
+	assert.Equal(t, ddp.OrderSerial, r.Order())
 	for range 2 {
 		stepWorks(t, r, 3)
 	}

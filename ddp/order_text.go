@@ -6,7 +6,7 @@ import (
 )
 
 // orders are all of them, as flags list them.
-var orders = []Order{Auto, Serial, Ordered, Overlapped}
+var orders = []Order{OrderAuto, OrderSerial, OrderOrdered, OrderOverlapped}
 
 // OrderNames are the texts that ParseOrder takes.
 func OrderNames() []string {
@@ -24,5 +24,5 @@ func ParseOrder(text string) (Order, error) {
 			return o, nil
 		}
 	}
-	return Auto, fmt.Errorf("ddp: %q is no order of buckets: it is one of %s", text, strings.Join(OrderNames(), ", "))
+	return OrderAuto, fmt.Errorf("ddp: %q is no order of buckets: it is one of %s", text, strings.Join(OrderNames(), ", "))
 }

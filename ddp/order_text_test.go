@@ -10,7 +10,7 @@ import (
 )
 
 func TestAnOrderIsReadAsItIsWritten(t *testing.T) {
-	for _, o := range []ddp.Order{ddp.Auto, ddp.Serial, ddp.Ordered, ddp.Overlapped} {
+	for _, o := range []ddp.Order{ddp.OrderAuto, ddp.OrderSerial, ddp.OrderOrdered, ddp.OrderOverlapped} {
 		got, err := ddp.ParseOrder(o.String())
 		require.NoError(t, err)
 		assert.Equal(t, o, got)

@@ -46,7 +46,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 	})
 	t.Run("the context of Wait ended", func(t *testing.T) {
 		g := newGate()
-		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: g, BucketCapMB: tiny, Order: ddp.Overlapped, SkipVerify: true})
+		r := reducer(t, scalars(2), ddp.Options{Group: memoryGroups(2)[0], Hook: g, BucketCapMB: tiny, Order: ddp.OrderOverlapped, SkipVerify: true})
 		setAll(t, r, 2)
 		g.called(t, 0)
 		g.called(t, 1)

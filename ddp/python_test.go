@@ -16,14 +16,14 @@ import (
 // python loads a hook and closes it with the test.
 func python(t *testing.T, spec string, state any) *pyhook.PythonCommHook {
 	t.Helper()
-	h, err := rt.NewHook(spec, pyhook.HookConfig{State: state})
+	h, err := rt.NewHook(t.Context(), spec, pyhook.HookConfig{State: state})
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h
 }
 
 func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
-	refused, err := world.DTypes()
+	refused, err := world.DTypes(t.Context())
 	require.NoError(t, err)
 	for _, c := range []struct{ spec, dtype string }{
 		{"allreduce", "float32"}, {"fp16", "float16"}, {"bf16", "bfloat16"}, {"noop", "float32"}, {"hooks:later", "float32"},
@@ -33,7 +33,7 @@ func TestPythonHooksReduceTheStepsOfAGoTrainer(t *testing.T) {
 				t.Skip("this gloo does not reduce " + c.dtype + ": " + why)
 			}
 			noLeaks(t, func() {
-				h, err := rt.NewHook(c.spec, pyhook.HookConfig{})
+				h, err := rt.NewHook(t.Context(), c.spec, pyhook.HookConfig{})
 				require.NoError(t, err)
 				defer h.Close()
 				params := parameters([]int64{2, 3}, []int64{3}, []int64{0}, nil)
@@ -70,10 +70,10 @@ func closeParameters(params []*c10d.Parameter) {
 // Each bucket is a matrix, so that PowerSGD compresses it.
 func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 	noLeaks(t, func() {
-		state, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
+		state, err := rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
 		require.NoError(t, err)
 		defer state.Close()
-		h, err := rt.NewHook("powersgd", pyhook.HookConfig{State: state})
+		h, err := rt.NewHook(t.Context(), "powersgd", pyhook.HookConfig{State: state})
 		require.NoError(t, err)
 		defer h.Close()
 		params := parameters([]int64{8, 8}, []int64{8}, []int64{8, 8}, []int64{8, 8})
@@ -81,7 +81,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 		require.NoError(t, err)
 		defer closeParameters(params)
 		defer r.Close()
-		assert.Equal(t, ddp.Serial, r.Order())
+		assert.Equal(t, ddp.OrderSerial, r.Order())
 		for range 5 {
 			// Matrices of rank 1, which PowerSGD keeps.
 			for i := range params {
@@ -104,7 +104,7 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 
 // Hooks that keep things by parameter, or read gradients by it, depend on this.
 func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
-	state, err := rt.Import("types")
+	state, err := rt.Import(t.Context(), "types")
 	require.NoError(t, err)
 	defer state.Close()
 	namespace, err := state.Call("SimpleNamespace")
@@ -131,9 +131,9 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 func TestAPythonHooksExceptionIsAStepErrorAndTheNextStepWorks(t *testing.T) {
 	for spec, kind := range map[string]error{"hooks:raises_once": c10d.ErrRaised, "hooks:fails_once": c10d.ErrFutureFailed,
 		"hooks:short_once": c10d.ErrShort, "hooks:none_once": c10d.ErrNoneResult} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 			t.Run(spec, func(t *testing.T) {
-				seen, err := rt.Import("builtins")
+				seen, err := rt.Import(t.Context(), "builtins")
 				require.NoError(t, err)
 				defer seen.Close()
 				list, err := seen.Call("list")

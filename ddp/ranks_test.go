@@ -59,7 +59,7 @@ func TestTwoRealRanks(t *testing.T) {
 		assert.Equal(t, want, r.Default, "rank %d: the mean without a hook", rank)
 		assert.Equal(t, want, r.AllReduce, "rank %d: the mean by the Python hook", rank)
 		assert.Len(t, r.PowerSGD, 20*len(localGradients(0, 0)))
-		assert.Equal(t, ddp.Serial, r.Order, "PowerSGD on gloo")
+		assert.Equal(t, ddp.OrderSerial, r.Order, "PowerSGD on gloo")
 		assert.Contains(t, r.Mismatch, fmt.Sprintf("rank %d: the ranks' parameter lists differ: p3: "+
 			"parameter 3 is p3 [8] float32 on rank 0 and p3 [9] float32 on rank 1", rank))
 	}
@@ -100,7 +100,7 @@ func rankReport() (r report, err error) {
 	if r.Default, _, err = train(nil, 2); err != nil {
 		return r, fmt.Errorf("the default hook: %w", err)
 	}
-	allreduce, err := rt.NewHook("allreduce", pyhook.HookConfig{State: world})
+	allreduce, err := rt.NewHook(context.Background(), "allreduce", pyhook.HookConfig{State: world})
 	if err != nil {
 		return r, err
 	}
@@ -108,12 +108,12 @@ func rankReport() (r report, err error) {
 	if r.AllReduce, _, err = train(allreduce, 2); err != nil {
 		return r, fmt.Errorf("allreduce: %w", err)
 	}
-	state, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1}, world)
+	state, err := rt.NewState(context.Background(), "powersgd", map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1}, world)
 	if err != nil {
 		return r, err
 	}
 	defer state.Close()
-	powersgd, err := rt.NewHook("powersgd", pyhook.HookConfig{State: state})
+	powersgd, err := rt.NewHook(context.Background(), "powersgd", pyhook.HookConfig{State: state})
 	if err != nil {
 		return r, err
 	}

@@ -140,7 +140,7 @@ func (r *Reducer) Buckets() [][]int {
 	return list
 }
 
-// Order returns what Options.Order came to: never Auto.
+// Order returns what Options.Order came to: never OrderAuto.
 func (r *Reducer) Order() Order { return r.order }
 
 // Close ends the step, if one is under way, and frees the buckets; a Wait that

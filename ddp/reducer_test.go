@@ -80,7 +80,7 @@ func TestAHundredSchedulesOfManyGoroutines(t *testing.T) {
 		for seed := range uint64(often(100)) {
 			groups := memoryGroups(size)
 			groups[0].seededDelay(seed, 100*time.Microsecond)
-			orders := []ddp.Order{ddp.Auto, ddp.Serial, ddp.Overlapped}
+			orders := []ddp.Order{ddp.OrderAuto, ddp.OrderSerial, ddp.OrderOverlapped}
 			onRanks(size, func(rank int) {
 				oneSchedule(t, groups[rank], orders[seed%3], rand.New(rand.NewPCG(seed, uint64(rank))), n)
 			})
@@ -142,7 +142,7 @@ func TestHooksAreCalledInBucketOrderAndNotByTheMarker(t *testing.T) {
 		calls, callers = append(calls, b.Index()), append(callers, goroutine())
 		return identity(ctx, b)
 	}}
-	r := reducer(t, scalars(n), ddp.Options{Hook: h, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r := reducer(t, scalars(n), ddp.Options{Hook: h, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	require.Len(t, r.Buckets(), n)
 	for seed := range uint64(20) {
 		calls, callers = nil, nil
@@ -158,7 +158,7 @@ func TestHooksAreCalledInBucketOrderAndNotByTheMarker(t *testing.T) {
 
 func TestHooksStartBeforeTheLastGradientIsThere(t *testing.T) {
 	g := newGate()
-	r := reducer(t, scalars(3), ddp.Options{Hook: g, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r := reducer(t, scalars(3), ddp.Options{Hook: g, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	set(t, r, 1, 1)
 	g.idle(t) // bucket 0 is parameter 2's
 	set(t, r, 2, 1)
@@ -177,9 +177,9 @@ func TestHooksStartBeforeTheLastGradientIsThere(t *testing.T) {
 func TestSerialWaitsForEachFutureAndOverlappedDoesNot(t *testing.T) {
 	for _, serial := range []bool{true, false} {
 		g := newGate()
-		order := ddp.Overlapped
+		order := ddp.OrderOverlapped
 		if serial {
-			order = ddp.Serial
+			order = ddp.OrderSerial
 		}
 		r := reducer(t, scalars(3), ddp.Options{Hook: g, BucketCapMB: tiny, Order: order})
 		assert.Equal(t, order, r.Order())
@@ -213,16 +213,16 @@ func TestAutoOverlapsWhereItIsSafe(t *testing.T) {
 		hook    c10d.CommHook
 		order   ddp.Order
 	}{
-		{"gloo", hook{run: identity}, ddp.Serial},
-		{"gloo", nil, ddp.Overlapped}, // the default hook says so itself
-		{"gloo", &hooks.FP16CompressCommHook{}, ddp.Overlapped},
-		{"gloo", chained{}, ddp.Serial},
-		{"gloo", independent{says: true}, ddp.Ordered},
-		{"gloo", independent{}, ddp.Serial},
-		{"nccl", chained{}, ddp.Overlapped},
-		{"nccl", independent{says: true}, ddp.Overlapped},
-		{"nccl", hook{run: identity}, ddp.Overlapped},
-		{"cpu:gloo,cuda:nccl", hook{run: identity}, ddp.Serial}, // our buckets are the CPU's
+		{"gloo", hook{run: identity}, ddp.OrderSerial},
+		{"gloo", nil, ddp.OrderOverlapped}, // the default hook says so itself
+		{"gloo", &hooks.FP16CompressCommHook{}, ddp.OrderOverlapped},
+		{"gloo", chained{}, ddp.OrderSerial},
+		{"gloo", independent{says: true}, ddp.OrderOrdered},
+		{"gloo", independent{}, ddp.OrderSerial},
+		{"nccl", chained{}, ddp.OrderOverlapped},
+		{"nccl", independent{says: true}, ddp.OrderOverlapped},
+		{"nccl", hook{run: identity}, ddp.OrderOverlapped},
+		{"cpu:gloo,cuda:nccl", hook{run: identity}, ddp.OrderSerial}, // our buckets are the CPU's
 	} {
 		r := reducer(t, scalars(1), ddp.Options{Group: backend{memoryGroups(1)[0], c.backend}, Hook: c.hook})
 		assert.Equal(t, c.order, r.Order(), "%s, %T", c.backend, c.hook)
@@ -230,13 +230,13 @@ func TestAutoOverlapsWhereItIsSafe(t *testing.T) {
 }
 
 func TestOrderedIsRefusedForAHookThatCannot(t *testing.T) {
-	_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Order: ddp.Ordered})
+	_, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: memoryGroups(1)[0], Hook: hook{run: identity}, Order: ddp.OrderOrdered})
 	assert.ErrorContains(t, err, "ChainedHook")
 }
 
 func TestTimingsAreTheReductionsAndNotTheBackwardPasss(t *testing.T) {
 	g := newGate()
-	r := reducer(t, scalars(2), ddp.Options{Hook: g, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r := reducer(t, scalars(2), ddp.Options{Hook: g, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	set(t, r, 1, 1)
 	g.called(t, 0)
 	g.complete(0, r.Gradient(1), nil)

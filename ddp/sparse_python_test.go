@@ -21,10 +21,10 @@ func TestPythonHooksReduceSparseGradients(t *testing.T) {
 		"allreduce": "1:4,40 5:3,30 ", "sparse_hooks:average": "1:4,40 5:3,30 ", "noop": "1:4,40 5:3,30 ", "sparse_hooks:gives_double": "1:8,80 5:6,60 ",
 		"sparse_hooks:by_thread": "1:8,80 5:6,60 ", "sparse_hooks:in_place": "1:8,80 5:6,60 ",
 	} {
-		for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped, ddp.Ordered} {
+		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 			t.Run(spec+" "+order.String(), func(t *testing.T) {
 				noLeaks(t, func() {
-					h, err := rt.NewHook(spec, pyhook.HookConfig{})
+					h, err := rt.NewHook(t.Context(), spec, pyhook.HookConfig{})
 					require.NoError(t, err)
 					defer h.Close()
 					params := embedding()
@@ -82,7 +82,7 @@ func TestABadPythonHookForASparseBucketIsAStepErrorAndTheNextStepWorks(t *testin
 	} {
 		t.Run(spec, func(t *testing.T) {
 			noLeaks(t, func() {
-				h, err := rt.NewHook("sparse_hooks:"+spec, pyhook.HookConfig{})
+				h, err := rt.NewHook(t.Context(), "sparse_hooks:"+spec, pyhook.HookConfig{})
 				require.NoError(t, err)
 				defer h.Close()
 				params := embedding()
@@ -131,7 +131,7 @@ func TestPyTorchsCompressingHooksOnASparseGradient(t *testing.T) {
 			defer closeParameters(params)
 			var state any
 			if c.kind == c10d.ErrSparse {
-				made, err := rt.NewState("powersgd", map[string]any{"start_powerSGD_iter": 2}, world)
+				made, err := rt.NewState(t.Context(), "powersgd", map[string]any{"start_powerSGD_iter": 2}, world)
 				require.NoError(t, err)
 				defer made.Close()
 				state = made
@@ -147,7 +147,7 @@ func TestPyTorchsCompressingHooksOnASparseGradient(t *testing.T) {
 
 // The hook guide's way to compress the other buckets.
 func TestPowerSGDAroundSparseBuckets(t *testing.T) {
-	state, err := rt.NewState("powersgd", map[string]any{"start_powerSGD_iter": 2, "min_compression_rate": 0.1}, world)
+	state, err := rt.NewState(t.Context(), "powersgd", map[string]any{"start_powerSGD_iter": 2, "min_compression_rate": 0.1}, world)
 	require.NoError(t, err)
 	defer state.Close()
 	params := parameters([]int64{4, 4}, []int64{6, 2})

@@ -18,7 +18,7 @@ import (
 func boundHook(t *testing.T, hook, state string) *pyhook.PythonCommHook {
 	t.Helper()
 	const file = "../pyhook/testdata/bound.py:"
-	made, err := rt.NewState(file+state, nil, nil)
+	made, err := rt.NewState(t.Context(), file+state, nil, nil)
 	require.NoError(t, err)
 	t.Cleanup(made.Close)
 	return python(t, file+hook, made)
@@ -27,7 +27,7 @@ func boundHook(t *testing.T, hook, state string) *pyhook.PythonCommHook {
 // sqlite3, asyncio and threading.local at import and in the state, in calls and in
 // callbacks, on gloo.
 func TestWhatBelongsToAThreadWorksInAReducersHooks(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
+	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered} {
 		t.Run(order.String(), func(t *testing.T) {
 			h := boundHook(t, "hook", "State")
 			params := scalars(4)
@@ -50,7 +50,7 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 		h := boundHook(t, "where", "new_list")
 		params := scalars(3)
 		t.Cleanup(func() { closeParameters(params) })
-		r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: ddp.Ordered})
+		r := reducer(t, params, ddp.Options{Group: world, Hook: h, BucketCapMB: tiny, Order: ddp.OrderOrdered})
 		hooks = append(hooks, h)
 		for range 2 { // one after another: the group is one
 			setAll(t, r, len(params))
@@ -71,10 +71,10 @@ func TestEachReducersHooksHaveAThread(t *testing.T) {
 			assert.NotEqual(t, other, one)
 		}
 	}
-	threading := must(rt.Import("threading"))
+	threading := must(rt.Import(t.Context(), "threading"))
 	defer threading.Close()
 	var main any
-	require.NoError(t, rt.RunOnMain(func() { main = must(threading.CallValue("get_ident")) }))
+	require.NoError(t, rt.RunOnMain(t.Context(), func() { main = must(threading.CallValue("get_ident")) }))
 	assert.Equal(t, []any{main}, threads[0])
 }
 
@@ -101,7 +101,7 @@ func TestAStepLeavesPythonsMainThreadToOthers(t *testing.T) {
 	for range 3 {
 		for i := 2; i >= 0; i-- {
 			set(t, r, i, 1)
-			require.NoError(t, rt.RunOnMain(func() {}))
+			require.NoError(t, rt.RunOnMain(t.Context(), func() {}))
 			python(t, "../pyhook/testdata/bound.py:where", nil)
 		}
 		_, err := r.Wait(testutil.Soon(t))
@@ -140,13 +140,13 @@ type unbound struct{ c10d.ChainedHook }
 // buckets of one number, whose hooks do nothing, or whose collectives are of one rank.
 func BenchmarkThread(b *testing.B) {
 	for _, spec := range []string{"noop", "allreduce"} {
-		h := must(rt.NewHook(spec, pyhook.HookConfig{}))
+		h := must(rt.NewHook(b.Context(), spec, pyhook.HookConfig{}))
 		defer h.Close()
 		for name, hook := range map[string]c10d.CommHook{"main": h, "any": unbound{h}} {
 			b.Run(spec+"/"+name, func(b *testing.B) {
 				params := scalars(8)
 				defer closeParameters(params)
-				r := must(ddp.NewReducer(context.Background(), params, ddp.Options{Group: world, Hook: hook, BucketCapMB: tiny, Order: ddp.Ordered}))
+				r := must(ddp.NewReducer(context.Background(), params, ddp.Options{Group: world, Hook: hook, BucketCapMB: tiny, Order: ddp.OrderOrdered}))
 				defer r.Close()
 				for b.Loop() {
 					for i := range params {

@@ -37,7 +37,7 @@ func nest(t *testing.T, spans []timeline.Span) {
 
 // A bucket's parts follow each other, in each step.
 func TestTimelineHasEachBucketsParts(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Serial, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		t.Run(order.String(), func(t *testing.T) {
 			record := ddp.NewTimeline(0)
 			group := memoryGroups(1)[0]
@@ -77,10 +77,10 @@ func TestTimelineHasEachBucketsParts(t *testing.T) {
 
 func TestTimelineHasThePythonHooksCollectivesAndCallbacks(t *testing.T) {
 	noLeaks(t, func() {
-		state, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
+		state, err := rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
 		require.NoError(t, err)
 		defer state.Close()
-		h, err := rt.NewHook("powersgd", pyhook.HookConfig{State: state})
+		h, err := rt.NewHook(t.Context(), "powersgd", pyhook.HookConfig{State: state})
 		require.NoError(t, err)
 		defer h.Close()
 		params := parameters([]int64{8, 8}, []int64{8, 8})

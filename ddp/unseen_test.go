@@ -17,7 +17,7 @@ import (
 // pythonList is a state that a hook may append to.
 func pythonList(t *testing.T) *pyhook.Object {
 	t.Helper()
-	builtins, err := rt.Import("builtins")
+	builtins, err := rt.Import(t.Context(), "builtins")
 	require.NoError(t, err)
 	defer builtins.Close()
 	list, err := builtins.Call("list")
@@ -55,19 +55,19 @@ func unseen(t *testing.T, spec string, order ddp.Order, kind error) {
 
 func TestReducerWaitFailsWhereACollectiveFailsUnseen(t *testing.T) {
 	for _, hook := range []string{"drops_work", "reads_no_value", "drops_future", "drops_in_callback", "collects_without_a_look"} {
-		for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
+		for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered} {
 			t.Run(hook+" "+order.String(), func(t *testing.T) { unseen(t, "order_hooks:"+hook, order, c10d.ErrCollective) })
 		}
 	}
 	// Of real futures nobody can tell who looks at them, nor what gloo's threads issue.
 	t.Run("drops_work overlapped", func(t *testing.T) {
-		unseen(t, "order_hooks:drops_work", ddp.Overlapped, c10d.ErrCollective)
+		unseen(t, "order_hooks:drops_work", ddp.OrderOverlapped, c10d.ErrCollective)
 	})
 }
 
 // A work that the hook keeps may be looked at later, so it is not waited for.
 func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOverlapped} {
 		t.Run(order.String(), func(t *testing.T) {
 			params := scalars(3)
 			defer closeParameters(params)
@@ -87,13 +87,13 @@ func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
 }
 
 func TestReducerWaitTellsTheFuturesOwnErrorFirst(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered, ddp.OrderOverlapped} {
 		t.Run(order.String(), func(t *testing.T) { unseen(t, "order_hooks:returns_failed", order, c10d.ErrFutureFailed) })
 	}
 }
 
 func TestReducerWaitLeavesAFailureToAHookThatLooksAtIt(t *testing.T) {
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered, ddp.OrderOverlapped} {
 		params := scalars(3)
 		defer closeParameters(params)
 		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:handles", pythonList(t)), BucketCapMB: tiny, Order: order})
@@ -106,7 +106,7 @@ func TestReducerWaitLeavesAFailureToAHookThatLooksAtIt(t *testing.T) {
 // The case of the issue: gloo of torch 1.13 has no AVG and says so on its own thread.
 func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
 	old := strings.HasPrefix(rt.Info().Torch, "1.")
-	for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered, ddp.Overlapped} {
+	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered, ddp.OrderOverlapped} {
 		params := scalars(3)
 		defer closeParameters(params)
 		r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "order_hooks:drops_average", nil), BucketCapMB: tiny, Order: order})
@@ -126,12 +126,12 @@ func TestReducerWaitFailsWhereAnAverageFailsUnseen(t *testing.T) {
 
 func TestPythonCommHookIndependentIsOfWhatIsProvenOrSaysSo(t *testing.T) {
 	for spec, want := range map[string]ddp.Order{
-		"allreduce": ddp.Ordered, "fp16": ddp.Ordered, "bf16": ddp.Ordered, "noop": ddp.Ordered,
-		"quantize_pertensor": ddp.Ordered, "quantize_perchannel": ddp.Ordered, "post_localsgd": ddp.Ordered,
-		"fp16_wrapper(allreduce)": ddp.Ordered, "bf16_wrapper(fp16_wrapper(noop))": ddp.Ordered,
-		"powersgd": ddp.Serial, "batched_powersgd": ddp.Serial, "fp16_wrapper(powersgd)": ddp.Serial,
-		"order_hooks:mean": ddp.Serial, "order_hooks:copied": ddp.Serial, "order_hooks:ordered": ddp.Ordered,
-		"fp16_wrapper(order_hooks:ordered)": ddp.Ordered, "fp16_wrapper(order_hooks:mean)": ddp.Serial,
+		"allreduce": ddp.OrderOrdered, "fp16": ddp.OrderOrdered, "bf16": ddp.OrderOrdered, "noop": ddp.OrderOrdered,
+		"quantize_pertensor": ddp.OrderOrdered, "quantize_perchannel": ddp.OrderOrdered, "post_localsgd": ddp.OrderOrdered,
+		"fp16_wrapper(allreduce)": ddp.OrderOrdered, "bf16_wrapper(fp16_wrapper(noop))": ddp.OrderOrdered,
+		"powersgd": ddp.OrderSerial, "batched_powersgd": ddp.OrderSerial, "fp16_wrapper(powersgd)": ddp.OrderSerial,
+		"order_hooks:mean": ddp.OrderSerial, "order_hooks:copied": ddp.OrderSerial, "order_hooks:ordered": ddp.OrderOrdered,
+		"fp16_wrapper(order_hooks:ordered)": ddp.OrderOrdered, "fp16_wrapper(order_hooks:mean)": ddp.OrderSerial,
 	} {
 		params := scalars(1)
 		var state any

@@ -178,7 +178,7 @@ func TestAStaticGraphCountsInTheFirstStep(t *testing.T) {
 
 func TestAStaticGraphOverlapsAfterTheFirstStep(t *testing.T) {
 	g := newGate()
-	r := reducer(t, scalars(2), ddp.Options{Hook: g, StaticGraph: true, BucketCapMB: tiny, Order: ddp.Overlapped})
+	r := reducer(t, scalars(2), ddp.Options{Hook: g, StaticGraph: true, BucketCapMB: tiny, Order: ddp.OrderOverlapped})
 	for step := range 2 {
 		set(t, r, 1, 1)
 		g.idle(t)

@@ -22,21 +22,21 @@ func (w World) check(v fieldNames) error {
 		return &Error{Source: w.Source, Variable: name, Value: fmt.Sprint(value), Reason: reason, Hint: hint}
 	}
 	switch {
-	case w.WorldSize < 1:
-		return fail(v.worldSize, w.WorldSize, "is not at least 1", "it counts all processes of the job")
-	case w.Rank < 0 || w.Rank >= w.WorldSize:
-		return fail(v.rank, w.Rank, fmt.Sprintf("is not in 0..%d, as %s is %d", w.WorldSize-1, v.worldSize, w.WorldSize),
+	case w.Size < 1:
+		return fail(v.worldSize, w.Size, "is not at least 1", "it counts all processes of the job")
+	case w.Rank < 0 || w.Rank >= w.Size:
+		return fail(v.rank, w.Rank, fmt.Sprintf("is not in 0..%d, as %s is %d", w.Size-1, v.worldSize, w.Size),
 			"ranks count from 0")
-	case w.LocalWorldSize < 1 || w.LocalWorldSize > w.WorldSize:
-		return fail(v.localWorldSize, w.LocalWorldSize,
-			fmt.Sprintf("is not in 1..%d, as %s is %d", w.WorldSize, v.worldSize, w.WorldSize),
+	case w.LocalSize < 1 || w.LocalSize > w.Size:
+		return fail(v.localWorldSize, w.LocalSize,
+			fmt.Sprintf("is not in 1..%d, as %s is %d", w.Size, v.worldSize, w.Size),
 			"it counts the processes of this machine")
-	case w.LocalRank < 0 || w.LocalRank >= w.LocalWorldSize:
+	case w.LocalRank < 0 || w.LocalRank >= w.LocalSize:
 		return fail(v.localRank, w.LocalRank,
-			fmt.Sprintf("is not in 0..%d, as %s is %d", w.LocalWorldSize-1, v.localWorldSize, w.LocalWorldSize),
+			fmt.Sprintf("is not in 0..%d, as %s is %d", w.LocalSize-1, v.localWorldSize, w.LocalSize),
 			"local ranks count from 0 on each machine")
-	case w.Nodes < 1 || w.Nodes > w.WorldSize:
-		return fail(v.nodes, w.Nodes, fmt.Sprintf("is not in 1..%d, as %s is %d", w.WorldSize, v.worldSize, w.WorldSize),
+	case w.Nodes < 1 || w.Nodes > w.Size:
+		return fail(v.nodes, w.Nodes, fmt.Sprintf("is not in 1..%d, as %s is %d", w.Size, v.worldSize, w.Size),
 			"a machine without a process is not part of the job")
 	case w.NodeRank < 0 || w.NodeRank >= w.Nodes:
 		return fail(v.nodeRank, w.NodeRank, fmt.Sprintf("is not in 0..%d, as %s is %d", w.Nodes-1, v.nodes, w.Nodes),
@@ -70,9 +70,9 @@ func badAddress(addr string) string {
 
 // deriveNodes sets NodeRank and Nodes as if ranks fill machine after machine.
 func (w *World) deriveNodes() {
-	if w.LocalWorldSize < 1 || w.WorldSize < 1 || w.LocalWorldSize > w.WorldSize {
+	if w.LocalSize < 1 || w.Size < 1 || w.LocalSize > w.Size {
 		return // check names the fault
 	}
-	w.Nodes = (w.WorldSize-1)/w.LocalWorldSize + 1
-	w.NodeRank = w.Rank / w.LocalWorldSize
+	w.Nodes = (w.Size-1)/w.LocalSize + 1
+	w.NodeRank = w.Rank / w.LocalSize
 }

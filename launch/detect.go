@@ -16,16 +16,16 @@ type Options struct {
 // Flags are explicit values. A nil pointer or an empty address is unset, so
 // that "--rank 0" differs from no flag: Flags{Rank: new(0)}.
 //
-// Any of the four rank flags makes the flags the family, and Rank and WorldSize
+// Any of the four rank flags makes the flags the family, and Rank and Size
 // are both needed then. MasterAddr and MasterPort alone do not: they replace
 // the master address of whichever family is found.
 type Flags struct {
-	Rank           *int
-	WorldSize      *int
-	LocalRank      *int
-	LocalWorldSize *int
-	MasterAddr     string
-	MasterPort     *int
+	Rank       *int
+	Size       *int
+	LocalRank  *int
+	LocalSize  *int
+	MasterAddr string
+	MasterPort *int
 }
 
 // The names that errors use for the flags.
@@ -41,8 +41,8 @@ const (
 func (f Flags) values() map[string]string {
 	values := map[string]string{}
 	for name, p := range map[string]*int{
-		flagRank: f.Rank, flagWorldSize: f.WorldSize, flagLocalRank: f.LocalRank,
-		flagLocalWorldSize: f.LocalWorldSize, flagMasterPort: f.MasterPort,
+		flagRank: f.Rank, flagWorldSize: f.Size, flagLocalRank: f.LocalRank,
+		flagLocalWorldSize: f.LocalSize, flagMasterPort: f.MasterPort,
 	} {
 		if p != nil {
 			values[name] = strconv.Itoa(*p)

@@ -19,100 +19,100 @@ func TestDetect(t *testing.T) {
 		{
 			name: "torchrun sets everything",
 			env:  torchrunVars,
-			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "10.0.0.1",
+			want: World{Rank: 1, Size: 4, LocalRank: 1, LocalSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "10.0.0.1",
 				MasterPort: 29500, Source: SourceEnv, RestartCount: 2, RunID: "job", ErrorFile: "error.json"},
 		},
 		{
 			name: "a PyTorchJob pod has no local rank and is alone on its node",
 			env: vars{"RANK": "2", "WORLD_SIZE": "3", "MASTER_ADDR": "job-master-0", "MASTER_PORT": "23456",
 				"PET_NPROC_PER_NODE": "auto", "PET_NNODES": "3", "PET_NODE_RANK": "2"},
-			want: World{Rank: 2, WorldSize: 3, LocalWorldSize: 1, NodeRank: 2, Nodes: 3, MasterAddr: "job-master-0",
+			want: World{Rank: 2, Size: 3, LocalSize: 1, NodeRank: 2, Nodes: 3, MasterAddr: "job-master-0",
 				MasterPort: 23456, Source: SourceEnv},
 		},
 		{
 			name:  "flags beat every variable",
 			env:   torchrunVars.with(slurmVars).with(vars{"TORCHELASTIC_RUN_ID": "", "TORCHELASTIC_RESTART_COUNT": ""}),
-			flags: Flags{Rank: new(0), WorldSize: new(2), MasterAddr: "::1", MasterPort: new(1)},
-			want: World{Rank: 0, WorldSize: 2, LocalWorldSize: 1, Nodes: 2, MasterAddr: "::1", MasterPort: 1,
+			flags: Flags{Rank: new(0), Size: new(2), MasterAddr: "::1", MasterPort: new(1)},
+			want: World{Rank: 0, Size: 2, LocalSize: 1, Nodes: 2, MasterAddr: "::1", MasterPort: 1,
 				Source: SourceFlags, ErrorFile: "error.json"},
 		},
 		{
 			name:  "flags for ranks of one machine need no master",
-			flags: Flags{Rank: new(1), WorldSize: new(2), LocalRank: new(1), LocalWorldSize: new(2)},
-			want: World{Rank: 1, WorldSize: 2, LocalRank: 1, LocalWorldSize: 2, Nodes: 1, MasterAddr: "127.0.0.1",
+			flags: Flags{Rank: new(1), Size: new(2), LocalRank: new(1), LocalSize: new(2)},
+			want: World{Rank: 1, Size: 2, LocalRank: 1, LocalSize: 2, Nodes: 1, MasterAddr: "127.0.0.1",
 				MasterPort: 29500, Source: SourceFlags},
 		},
 		{
 			name:  "a master flag alone replaces the address and not the family",
 			env:   torchrunVars.without("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE"),
 			flags: Flags{MasterAddr: "other", MasterPort: new(7)},
-			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, Nodes: 2, MasterAddr: "other",
+			want: World{Rank: 1, Size: 4, LocalRank: 1, LocalSize: 2, Nodes: 2, MasterAddr: "other",
 				MasterPort: 7, Source: SourceEnv},
 		},
 		{
 			name: "a Trainer v2 pod with one process",
 			env:  petVars.with(slurmVars),
-			want: World{Rank: 1, WorldSize: 2, LocalWorldSize: 1, NodeRank: 1, Nodes: 2, MasterAddr: "job-node-0-0.job",
+			want: World{Rank: 1, Size: 2, LocalSize: 1, NodeRank: 1, Nodes: 2, MasterAddr: "job-node-0-0.job",
 				MasterPort: 29400, Source: SourcePET},
 		},
 		{
 			name: "a Trainer v2 pod whose processes have their local rank",
 			env:  petVars.with(vars{"PET_NPROC_PER_NODE": "4", "LOCAL_RANK": "3", "PET_NNODES": "2:2", "PET_RDZV_ID": "x"}),
-			want: World{Rank: 7, WorldSize: 8, LocalRank: 3, LocalWorldSize: 4, NodeRank: 1, Nodes: 2,
+			want: World{Rank: 7, Size: 8, LocalRank: 3, LocalSize: 4, NodeRank: 1, Nodes: 2,
 				MasterAddr: "job-node-0-0.job", MasterPort: 29400, Source: SourcePET, RunID: "x"},
 		},
 		{
 			name: "srun's step counts and not the job",
 			env:  slurmVars.with(openmpiVars.without("MASTER_ADDR", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")),
-			want: World{Rank: 5, WorldSize: 7, LocalRank: 1, LocalWorldSize: 2, NodeRank: 2, Nodes: 4, MasterAddr: "n007",
+			want: World{Rank: 5, Size: 7, LocalRank: 1, LocalSize: 2, NodeRank: 2, Nodes: 4, MasterAddr: "n007",
 				MasterPort: 19567, Source: SourceSlurm, RestartCount: 1, RunID: "1234567"},
 		},
 		{
 			name: "Slurm with a master given beside it",
 			env:  slurmVars.with(vars{"MASTER_ADDR": "10.1.1.1", "SLURM_STEP_ID": "3"}),
-			want: World{Rank: 5, WorldSize: 7, LocalRank: 1, LocalWorldSize: 2, NodeRank: 2, Nodes: 4, MasterAddr: "10.1.1.1",
+			want: World{Rank: 5, Size: 7, LocalRank: 1, LocalSize: 2, NodeRank: 2, Nodes: 4, MasterAddr: "10.1.1.1",
 				MasterPort: 19570, Source: SourceSlurm, RestartCount: 1, RunID: "1234567"},
 		},
 		{
 			name: "srun's pmi2 plugin agrees with Slurm, which stays the family",
 			env:  slurmVars.with(vars{"PMI_RANK": "5", "PMI_SIZE": "7"}),
-			want: World{Rank: 5, WorldSize: 7, LocalRank: 1, LocalWorldSize: 2, NodeRank: 2, Nodes: 4, MasterAddr: "n007",
+			want: World{Rank: 5, Size: 7, LocalRank: 1, LocalSize: 2, NodeRank: 2, Nodes: 4, MasterAddr: "n007",
 				MasterPort: 19567, Source: SourceSlurm, RestartCount: 1, RunID: "1234567"},
 		},
 		{
 			name: "mpirun's daemon was started by srun, and its ranks are mpirun's",
 			env:  openmpiVars.with(slurmVars).with(vars{"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "1"}),
-			want: World{Rank: 3, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 1, Nodes: 2, MasterAddr: "head",
+			want: World{Rank: 3, Size: 4, LocalRank: 1, LocalSize: 2, NodeRank: 1, Nodes: 2, MasterAddr: "head",
 				MasterPort: 29500, Source: SourceOpenMPI},
 		},
 		{
 			name: "mpirun in a batch script",
 			env:  openmpiVars.with(batchVars),
-			want: World{Rank: 3, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 1, Nodes: 2, MasterAddr: "head",
+			want: World{Rank: 3, Size: 4, LocalRank: 1, LocalSize: 2, NodeRank: 1, Nodes: 2, MasterAddr: "head",
 				MasterPort: 29500, Source: SourceOpenMPI},
 		},
 		{
 			name: "Hydra on one machine needs no master",
 			env:  hydraVars,
-			want: World{Rank: 1, WorldSize: 2, LocalRank: 1, LocalWorldSize: 2, Nodes: 1, MasterAddr: "127.0.0.1",
+			want: World{Rank: 1, Size: 2, LocalRank: 1, LocalSize: 2, Nodes: 1, MasterAddr: "127.0.0.1",
 				MasterPort: 29500, Source: SourcePMI},
 		},
 		{
 			name: "Cray PALS spells the local rank its way",
 			env:  vars{"PMI_RANK": "1", "PMI_SIZE": "2", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE": "2"},
-			want: World{Rank: 1, WorldSize: 2, LocalRank: 1, LocalWorldSize: 2, Nodes: 1, MasterAddr: "127.0.0.1",
+			want: World{Rank: 1, Size: 2, LocalRank: 1, LocalSize: 2, Nodes: 1, MasterAddr: "127.0.0.1",
 				MasterPort: 29500, Source: SourcePMI},
 		},
 		{
 			name: "MVAPICH2 is read whole even beside PMI",
 			env: hydraVars.with(vars{"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "3", "MV2_COMM_WORLD_LOCAL_RANK": "0",
 				"MV2_COMM_WORLD_LOCAL_SIZE": "3", "MASTER_PORT": "5"}),
-			want: World{Rank: 0, WorldSize: 3, LocalWorldSize: 3, Nodes: 1, MasterAddr: "127.0.0.1", MasterPort: 5, Source: SourcePMI},
+			want: World{Rank: 0, Size: 3, LocalSize: 3, Nodes: 1, MasterAddr: "127.0.0.1", MasterPort: 5, Source: SourcePMI},
 		},
 		{
 			name: "an IPv6 address in brackets, as in a URL",
 			env:  torchrunVars.with(vars{"MASTER_ADDR": "[fd00::1]"}),
-			want: World{Rank: 1, WorldSize: 4, LocalRank: 1, LocalWorldSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "fd00::1",
+			want: World{Rank: 1, Size: 4, LocalRank: 1, LocalSize: 2, NodeRank: 0, Nodes: 2, MasterAddr: "fd00::1",
 				MasterPort: 29500, Source: SourceEnv, RestartCount: 2, RunID: "job", ErrorFile: "error.json"},
 		},
 	} {
@@ -143,7 +143,7 @@ func TestDetect_single(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, SourceSingle, got.Source)
 			assert.Equal(t, []int{0, 1, 0, 1, 0, 1},
-				[]int{got.Rank, got.WorldSize, got.LocalRank, got.LocalWorldSize, got.NodeRank, got.Nodes})
+				[]int{got.Rank, got.Size, got.LocalRank, got.LocalSize, got.NodeRank, got.Nodes})
 			assert.Equal(t, "127.0.0.1", got.MasterAddr)
 			assert.Greater(t, got.MasterPort, 1023)
 			if test.note == "" {
@@ -191,8 +191,8 @@ func TestDetect_error(t *testing.T) {
 
 		{name: "--rank without --world-size", flags: Flags{Rank: new(0)}, env: torchrunVars, source: SourceFlags, variable: "--world-size", reason: "not set although --rank is"},
 		{name: "--local-rank alone", flags: Flags{LocalRank: new(0)}, env: torchrunVars, source: SourceFlags, variable: "--rank", reason: "not set"},
-		{name: "flags over machines without a master", flags: Flags{Rank: new(1), WorldSize: new(2)}, source: SourceFlags, variable: "--master-addr", reason: "not set"},
-		{name: "--rank out of range with a master", flags: Flags{Rank: new(2), WorldSize: new(2), MasterAddr: "h"}, source: SourceFlags, variable: "--rank", reason: "0..1"},
+		{name: "flags over machines without a master", flags: Flags{Rank: new(1), Size: new(2)}, source: SourceFlags, variable: "--master-addr", reason: "not set"},
+		{name: "--rank out of range with a master", flags: Flags{Rank: new(2), Size: new(2), MasterAddr: "h"}, source: SourceFlags, variable: "--rank", reason: "0..1"},
 		{name: "--master-port out of range", flags: Flags{MasterPort: new(-1)}, source: SourceSingle, variable: "--master-port", reason: "not a port"},
 
 		{name: "an elastic range of nodes", env: petVars.with(vars{"PET_NNODES": "1:4"}), source: SourcePET, variable: "PET_NNODES", reason: "elastic range"},
@@ -256,7 +256,7 @@ func TestDetect_slurmWithoutTasksPerNode(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w, err := Detect(Options{Getenv: test.env.getenv})
 			require.NoError(t, err)
-			assert.Equal(t, test.local, w.LocalWorldSize)
+			assert.Equal(t, test.local, w.LocalSize)
 		})
 	}
 	t.Run("tasks that do not spread evenly are refused", func(t *testing.T) {
@@ -280,7 +280,7 @@ func ExampleDetect() {
 
 func ExampleDetect_flags() {
 	world, err := Detect(Options{Flags: Flags{
-		Rank: new(0), WorldSize: new(2), MasterAddr: "trainer-0", MasterPort: new(29400),
+		Rank: new(0), Size: new(2), MasterAddr: "trainer-0", MasterPort: new(29400),
 	}})
 	fmt.Println(world, err)
 	// Output: rank 0 of 2 (local 0 of 1) from the flags, master trainer-0:29400 <nil>

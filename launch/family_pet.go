@@ -27,22 +27,22 @@ func claimsPET(e environment) bool {
 func readPET(r *reader) World {
 	r.names = fieldNames{rank: "PET_NODE_RANK", worldSize: "PET_NNODES", localRank: "LOCAL_RANK",
 		localWorldSize: "PET_NPROC_PER_NODE", nodeRank: "PET_NODE_RANK", nodes: "PET_NNODES"}
-	w := World{Nodes: r.petNodes(), LocalWorldSize: r.petProcesses()}
+	w := World{Nodes: r.petNodes(), LocalSize: r.petProcesses()}
 	if w.Nodes > 1 {
 		w.NodeRank = r.required("PET_NODE_RANK", "PET_NNODES", "the job's controller sets it for each pod; it counts from 0")
 	} else {
 		w.NodeRank = r.optional("PET_NODE_RANK", 0)
 	}
 	local, set := r.integer("LOCAL_RANK")
-	if !set && w.LocalWorldSize > 1 {
-		r.fail("PET_NPROC_PER_NODE", strconv.Itoa(w.LocalWorldSize), "means several processes on this node, and LOCAL_RANK is not set",
+	if !set && w.LocalSize > 1 {
+		r.fail("PET_NPROC_PER_NODE", strconv.Itoa(w.LocalSize), "means several processes on this node, and LOCAL_RANK is not set",
 			"start the trainer by torchrun --no_python, set LOCAL_RANK for each process, or use one process per node")
 	}
 	w.LocalRank = local
 	// 32-bit factors: the product of two sound ones cannot overflow int on the
 	// 64-bit machines that torch runs on.
-	w.WorldSize = w.Nodes * w.LocalWorldSize
-	w.Rank = w.NodeRank*w.LocalWorldSize + w.LocalRank
+	w.Size = w.Nodes * w.LocalSize
+	w.Rank = w.NodeRank*w.LocalSize + w.LocalRank
 	w.RunID, _ = r.text("PET_RDZV_ID")
 	if r.err == nil {
 		r.checkPETShape(w)
@@ -58,12 +58,12 @@ func (r *reader) checkPETShape(w World) {
 		n, low, above int
 	}{
 		{"PET_NNODES", w.Nodes, 1, w.Nodes + 1},
-		{"PET_NPROC_PER_NODE", w.LocalWorldSize, 1, w.LocalWorldSize + 1},
+		{"PET_NPROC_PER_NODE", w.LocalSize, 1, w.LocalSize + 1},
 		{"PET_NODE_RANK", w.NodeRank, 0, w.Nodes},
-		{"LOCAL_RANK", w.LocalRank, 0, w.LocalWorldSize},
+		{"LOCAL_RANK", w.LocalRank, 0, w.LocalSize},
 	} {
 		if f.n < f.low || f.n >= f.above {
-			r.fail(f.name, strconv.Itoa(f.n), fmt.Sprintf("is out of range in a job of %d nodes with %d processes each", w.Nodes, w.LocalWorldSize),
+			r.fail(f.name, strconv.Itoa(f.n), fmt.Sprintf("is out of range in a job of %d nodes with %d processes each", w.Nodes, w.LocalSize),
 				"ranks count from 0, nodes and processes from 1")
 		}
 	}

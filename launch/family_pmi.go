@@ -37,13 +37,13 @@ func (r *reader) mpiRanks() World {
 	r.names.nodeRank, r.names.nodes = v.rank, v.worldSize
 	set, _ := r.first(v.rank, v.worldSize)
 	hint := fmt.Sprintf("mpirun sets %s and %s for each process: start with it, or unset both", v.rank, v.worldSize)
-	w := World{Rank: r.required(v.rank, set, hint), WorldSize: r.required(v.worldSize, set, hint)}
-	if w.WorldSize == 1 {
-		w.LocalRank, w.LocalWorldSize = r.optional(v.localRank, 0), r.optional(v.localWorldSize, 1)
+	w := World{Rank: r.required(v.rank, set, hint), Size: r.required(v.worldSize, set, hint)}
+	if w.Size == 1 {
+		w.LocalRank, w.LocalSize = r.optional(v.localRank, 0), r.optional(v.localWorldSize, 1)
 	} else {
 		hint = "this launcher does not set the local rank: set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE for each process instead"
 		w.LocalRank = r.required(v.localRank, set, hint)
-		w.LocalWorldSize = r.required(v.localWorldSize, set, hint)
+		w.LocalSize = r.required(v.localWorldSize, set, hint)
 	}
 	w.deriveNodes()
 	return w

@@ -20,7 +20,7 @@ func readSingle(r *reader) World {
 		r.fail("RANK", "", fmt.Sprintf("is not set although LOCAL_RANK is %s", text),
 			"several processes would each train alone: set RANK and WORLD_SIZE, or start with torchrun")
 	}
-	w := World{WorldSize: 1, LocalWorldSize: 1, Nodes: 1}
+	w := World{Size: 1, LocalSize: 1, Nodes: 1}
 	switch {
 	case slurmJobID(r.environment) != "":
 		w.Note = "this is a shell of a Slurm job and not a task of srun: use srun to start one rank per task"

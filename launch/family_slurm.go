@@ -43,7 +43,7 @@ func readSlurm(r *reader) World {
 	const hint = "srun sets it for every task: start the trainer with srun, or set RANK and WORLD_SIZE"
 	w := World{
 		Rank:         r.required(r.names.rank, claimed, hint),
-		WorldSize:    r.required(r.names.worldSize, claimed, hint),
+		Size:         r.required(r.names.worldSize, claimed, hint),
 		LocalRank:    r.required(r.names.localRank, claimed, hint),
 		RestartCount: r.optional("SLURM_RESTART_COUNT", 0),
 		RunID:        slurmJobID(r.environment),
@@ -55,7 +55,7 @@ func readSlurm(r *reader) World {
 		w.NodeRank = r.optional(r.names.nodeRank, 0)
 	}
 	if r.err == nil {
-		w.LocalWorldSize = r.slurmLocalSize(w)
+		w.LocalSize = r.slurmLocalSize(w)
 	}
 	return w
 }
@@ -71,7 +71,7 @@ func (r *reader) slurmNodes(w World) int {
 	if n, ok := r.integer(r.names.nodes); ok {
 		return n
 	}
-	if w.WorldSize == 1 {
+	if w.Size == 1 {
 		return 1
 	}
 	list, name := r.nodelist()
@@ -98,15 +98,15 @@ func (r *reader) slurmLocalSize(w World) int {
 	}
 	r.names.localWorldSize = "SLURM_NTASKS_PER_NODE"
 	if w.Nodes == 1 {
-		return w.WorldSize
+		return w.Size
 	}
 	if n, ok := r.integer(r.names.localWorldSize); ok {
-		return min(n, w.WorldSize)
+		return min(n, w.Size)
 	}
-	if w.Nodes > 0 && w.WorldSize%w.Nodes == 0 {
-		return w.WorldSize / w.Nodes
+	if w.Nodes > 0 && w.Size%w.Nodes == 0 {
+		return w.Size / w.Nodes
 	}
-	r.fail("SLURM_STEP_TASKS_PER_NODE", "", fmt.Sprintf("is not set, and %d tasks do not spread evenly on %d nodes", w.WorldSize, w.Nodes),
+	r.fail("SLURM_STEP_TASKS_PER_NODE", "", fmt.Sprintf("is not set, and %d tasks do not spread evenly on %d nodes", w.Size, w.Nodes),
 		"srun sets it: pass on its whole environment (srun --export=ALL)")
 	return 0
 }
@@ -155,7 +155,7 @@ func (r *reader) nodelist() (nodelist, string) {
 // the same port from the job, in Lightning's way (15000 + the last four digits
 // of the job id) plus the step, so that two steps of a job have two ports.
 func masterOfSlurm(r *reader, w *World) {
-	if w.WorldSize == 1 {
+	if w.Size == 1 {
 		masterLoopback(r, w)
 		return
 	}

@@ -35,21 +35,21 @@ func (r *reader) explicitRanks(hint string) World {
 	v := r.names
 	set, _ := r.first(v.rank, v.worldSize, v.localRank, v.localWorldSize)
 	w := World{
-		Rank:      r.required(v.rank, set, hint),
-		WorldSize: r.required(v.worldSize, set, hint),
+		Rank: r.required(v.rank, set, hint),
+		Size: r.required(v.worldSize, set, hint),
 	}
 	var local, size bool
 	w.LocalRank, local = r.integer(v.localRank)
-	w.LocalWorldSize, size = r.integer(v.localWorldSize)
+	w.LocalSize, size = r.integer(v.localWorldSize)
 	switch {
 	case !local && !size:
-		w.LocalWorldSize = 1
-	case !size && w.WorldSize == 1:
-		w.LocalWorldSize = 1
+		w.LocalSize = 1
+	case !size && w.Size == 1:
+		w.LocalSize = 1
 	case !size:
 		r.fail(v.localWorldSize, "", fmt.Sprintf("is not set although %s is", v.localRank),
 			"set it to the number of ranks on this machine")
-	case !local && w.LocalWorldSize > 1:
+	case !local && w.LocalSize > 1:
 		r.fail(v.localRank, "", fmt.Sprintf("is not set although %s is", v.localWorldSize),
 			"each process of a machine needs its own, counted from 0")
 	}
@@ -73,7 +73,7 @@ func (r *reader) refusePodRank() {
 
 // masterRequired is for RANK and WORLD_SIZE: torch's env:// itself requires both variables.
 func masterRequired(r *reader, w *World) {
-	if w.WorldSize == 1 {
+	if w.Size == 1 {
 		masterLoopback(r, w)
 		return
 	}

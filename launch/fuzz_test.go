@@ -34,7 +34,7 @@ func detected(t *testing.T, opts Options) {
 		}
 		return
 	}
-	if w.Rank < 0 || w.Rank >= w.WorldSize || w.LocalRank < 0 || w.LocalRank >= w.LocalWorldSize || w.LocalWorldSize > w.WorldSize ||
+	if w.Rank < 0 || w.Rank >= w.Size || w.LocalRank < 0 || w.LocalRank >= w.LocalSize || w.LocalSize > w.Size ||
 		w.NodeRank < 0 || w.NodeRank >= w.Nodes || w.MasterAddr == "" || w.MasterPort < 1 || w.MasterPort > 65535 {
 		t.Fatalf("a World that cannot be: %#v", w)
 	}
@@ -92,11 +92,11 @@ func FuzzDetectMix(f *testing.F) {
 			case name == 250:
 				flags.Rank = &number
 			case name == 251:
-				flags.WorldSize = &number
+				flags.Size = &number
 			case name == 252:
 				flags.LocalRank = &number
 			case name == 253:
-				flags.LocalWorldSize = &number
+				flags.LocalSize = &number
 			case name == 254:
 				flags.MasterPort = &number
 			case name == 255:

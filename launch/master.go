@@ -60,14 +60,14 @@ func masterLoopback(r *reader, w *World) {
 // not a free one.
 func masterElsewhere(r *reader, w *World, name, hint string) {
 	switch {
-	case w.WorldSize == 1:
+	case w.Size == 1:
 		masterLoopback(r, w)
 		return
 	case w.MasterAddr != "":
-	case w.LocalWorldSize == w.WorldSize:
+	case w.LocalSize == w.Size:
 		w.MasterAddr = loopback
 	default:
-		r.fail(name, "", fmt.Sprintf("is not set although %s is %d", r.names.worldSize, w.WorldSize), hint)
+		r.fail(name, "", fmt.Sprintf("is not set although %s is %d", r.names.worldSize, w.Size), hint)
 	}
 	if w.MasterPort == 0 {
 		w.MasterPort = defaultMasterPort

@@ -91,7 +91,7 @@ func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
 // a World that Detect found.
 func (c SpawnConfig) world(rank int) World {
 	return World{
-		Rank: rank, WorldSize: c.N, LocalRank: rank, LocalWorldSize: c.N, Nodes: 1,
+		Rank: rank, Size: c.N, LocalRank: rank, LocalSize: c.N, Nodes: 1,
 		MasterAddr: loopback, MasterPort: c.MasterPort, Source: SourceEnv, RunID: c.RunID,
 	}
 }

@@ -25,11 +25,11 @@ func (s Source) origin() string {
 // this one, and the address at which the ranks meet. It is a plain value: copy
 // it freely. Detect makes valid ones; Export refuses the zero World.
 type World struct {
-	Rank      int // 0 <= Rank < WorldSize
-	WorldSize int // processes in the job, at least 1
+	Rank int // 0 <= Rank < Size
+	Size int // processes in the job, at least 1
 
-	LocalRank      int // which process of this machine, hence which GPU
-	LocalWorldSize int // processes of the job on this machine
+	LocalRank int // which process of this machine, hence which GPU
+	LocalSize int // processes of the job on this machine
 
 	// NodeRank and Nodes come from the launcher where it sets them. For MPI, and
 	// for RANK without GROUP_RANK, they are derived as if ranks fill one machine
@@ -58,7 +58,7 @@ type World struct {
 //	rank 1 of 4 (local 1 of 2) from torchrun's RANK/WORLD_SIZE, master 10.0.0.1:29500
 func (w World) String() string {
 	s := fmt.Sprintf("rank %d of %d (local %d of %d) from %s, master %s",
-		w.Rank, w.WorldSize, w.LocalRank, w.LocalWorldSize, w.Source.origin(),
+		w.Rank, w.Size, w.LocalRank, w.LocalSize, w.Source.origin(),
 		net.JoinHostPort(w.MasterAddr, strconv.Itoa(w.MasterPort)))
 	if w.Note != "" {
 		s += "; " + w.Note
@@ -83,9 +83,9 @@ func (w World) Environ() []string {
 func (w World) pairs() [][2]string {
 	return [][2]string{
 		{"RANK", strconv.Itoa(w.Rank)},
-		{"WORLD_SIZE", strconv.Itoa(w.WorldSize)},
+		{"WORLD_SIZE", strconv.Itoa(w.Size)},
 		{"LOCAL_RANK", strconv.Itoa(w.LocalRank)},
-		{"LOCAL_WORLD_SIZE", strconv.Itoa(w.LocalWorldSize)},
+		{"LOCAL_WORLD_SIZE", strconv.Itoa(w.LocalSize)},
 		{"GROUP_RANK", strconv.Itoa(w.NodeRank)},
 		{"GROUP_WORLD_SIZE", strconv.Itoa(w.Nodes)},
 		{"MASTER_ADDR", w.MasterAddr},
@@ -103,7 +103,7 @@ func (w World) pairs() [][2]string {
 // It fails, and sets nothing, when w is not valid (the zero World, say).
 func (w World) Export() error {
 	if err := w.check(fieldNames{
-		rank: "Rank", worldSize: "WorldSize", localRank: "LocalRank", localWorldSize: "LocalWorldSize",
+		rank: "Rank", worldSize: "Size", localRank: "LocalRank", localWorldSize: "LocalSize",
 		nodeRank: "NodeRank", nodes: "Nodes", masterAddr: "MasterAddr", masterPort: "MasterPort",
 	}); err != nil {
 		return err

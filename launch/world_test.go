@@ -9,7 +9,7 @@ import (
 )
 
 func sampleWorld() World {
-	return World{Rank: 5, WorldSize: 8, LocalRank: 1, LocalWorldSize: 4, NodeRank: 1, Nodes: 2,
+	return World{Rank: 5, Size: 8, LocalRank: 1, LocalSize: 4, NodeRank: 1, Nodes: 2,
 		MasterAddr: "fe80::1", MasterPort: 1234, Source: SourceSlurm}
 }
 
@@ -44,7 +44,7 @@ func TestWorld_Export(t *testing.T) {
 		t.Setenv("RANK", "untouched")
 		var e *Error
 		require.ErrorAs(t, World{}.Export(), &e)
-		assert.Equal(t, "WorldSize", e.Variable)
+		assert.Equal(t, "Size", e.Variable)
 		assert.Equal(t, "untouched", os.Getenv("RANK"))
 	})
 }

@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// What backends say, in the one place that reads it.
+// This file alone reads the error texts of backends.
 
-// invalidScalarType is what gloo says of a dtype that it was built without.
+// invalidScalarType is gloo's error for a dtype that it was built without.
 const invalidScalarType = "Invalid scalar type"
 
 const dtypeHint = "this build of the backend cannot all-reduce that dtype: " +
 	"run `pyhook doctor`, which lists those that it can"
 
-// peerText is what gloo, nccl and torch's store say where a peer, or the way to it, is gone or too
-// slow.
+// peerText matches the errors of gloo, nccl and torch's store about a peer, or the connection to
+// it, that is gone or too slow.
 var peerText = regexp.MustCompile(`gloo/transport/|Application timeout caused pair closure|` +
 	`Timed out waiting \d+ms for (send|recv) operation|Connection closed by peer|Connection reset by peer|` +
 	`connectFullMesh failed|NCCL (communicator was aborted|error)|ncclRemoteError|Watchdog caught collective operation timeout`)
 
-// isPeer reports whether an exception, or what caused it, is a backend's about a peer.
+// isPeer reports whether an exception, or one of its causes, is a backend's error about a peer.
 func isPeer(python *PythonError) bool {
 	for ; python != nil; python = python.Cause {
 		if (python.Type == "RuntimeError" || strings.HasPrefix(python.Type, "torch.distributed.Dist")) && peerText.MatchString(python.Message) {

@@ -18,13 +18,13 @@ func probes(t *testing.T) []any {
 func TestTheBucketsOfGoAndOfPythonAreAlike(t *testing.T) {
 	for _, name := range probes(t) {
 		check(t, name.(string), func(t *testing.T) {
-			m, err := rt.Import("bucket_objects")
+			m, err := rt.Import(t.Context(), "bucket_objects")
 			require.NoError(t, err)
 			defer m.Close()
 			hook, err := m.Call("probe", name)
 			require.NoError(t, err)
 			defer hook.Close()
-			h, err := rt.WrapHook(hook, HookConfig{})
+			h, err := rt.WrapHook(t.Context(), hook, HookConfig{})
 			require.NoError(t, err)
 			defer h.Close()
 			b := bucket(t, []float32{1}, []float32{2, 3, 4})
@@ -81,13 +81,13 @@ func TestAWeakReferenceToABucketEndsWithItsCall(t *testing.T) {
 func TestABufferWhoseMetadataASteadyHookChangesIsMadeAnewForTheNextCall(t *testing.T) {
 	for _, change := range []string{"unsqueeze_", "requires_grad_", "__class__", "rename_"} {
 		check(t, change, func(t *testing.T) {
-			m, err := rt.Import("bucket_objects")
+			m, err := rt.Import(t.Context(), "bucket_objects")
 			require.NoError(t, err)
 			defer m.Close()
 			hook, err := m.Call("changed_late", change)
 			require.NoError(t, err)
 			defer hook.Close()
-			h, err := rt.WrapHook(hook, HookConfig{})
+			h, err := rt.WrapHook(t.Context(), hook, HookConfig{})
 			require.NoError(t, err)
 			defer h.Close()
 			b := bucket(t, []float32{1, 2, 3})

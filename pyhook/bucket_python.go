@@ -11,9 +11,8 @@ import (
 	"pyhook/tensorconv"
 )
 
-// pythonBucket is what persists of a bucket on Python's side while its memory is the same. The
-// bucket holds it, and so do the calls and results that came of it: a future may be done after
-// SetBuffer or Close.
+// pythonBucket holds a bucket's Python objects while the bucket's memory is the same. The bucket
+// and each call and result hold a reference: a future may complete after SetBuffer or Close.
 type pythonBucket struct {
 	layout *Object        // pyhook._bucket.BucketLayout
 	tensor *Object        // the flat torch tensor over buffer
@@ -21,8 +20,7 @@ type pythonBucket struct {
 	buffer *tensor.Tensor // the trainer's handle
 	stream *onStream      // of a buffer on a GPU; else nil
 	refs   atomic.Int32
-	// same is the future of every call that was done at return with the
-	// buffer: nothing tells one of those from another.
+	// same is the one future of all calls that returned with a done future of the buffer itself.
 	same *c10d.Future[c10d.Result]
 
 	call       sync.Mutex          // held by a call by way of invocation
@@ -41,7 +39,7 @@ func (p *pythonBucket) release() {
 // Close gives up the bucket's reference: see c10d.Attachment.
 func (p *pythonBucket) Close() { p.release() }
 
-// retain takes a reference, unless nobody has one any more.
+// retain adds a reference. It returns false if the last one was released before.
 func (p *pythonBucket) retain() bool {
 	for {
 		n := p.refs.Load()
@@ -54,12 +52,12 @@ func (p *pythonBucket) retain() bool {
 	}
 }
 
-// pythonKey is under which buckets and parameters keep their Python objects.
+// pythonKey is the key of the Python objects that are attached to buckets and parameters.
 var pythonKey = new(byte)
 
 // pythonBucketOf returns the bucket's Python objects, making them at the first use and after
 // SetBuffer. The caller releases them.
-func pythonBucketOf(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
+func pythonBucketOf(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
 	for {
 		attached, err := b.Attach(pythonKey, func() (c10d.Attachment, error) { return newPythonBucket(t, b) })
 		if err != nil {
@@ -80,7 +78,7 @@ func pythonBucketOf(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
 }
 
 // newPythonBucket holds one reference, for the bucket.
-func newPythonBucket(t *tools, b *c10d.GradBucket) (*pythonBucket, error) {
+func newPythonBucket(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
 	buffer := b.Buffer()
 	tensor, err := resizable(buffer)
 	if err != nil {
@@ -141,7 +139,7 @@ func resizable(buffer *tensor.Tensor) (*Object, error) {
 	return tensor, nil
 }
 
-func newLayout(t *tools, b *c10d.GradBucket, tensor *Object, device tensor.Device) (*Object, error) {
+func newLayout(t *torchAPI, b *c10d.GradBucket, tensor *Object, device tensor.Device) (*Object, error) {
 	names := make([]string, len(b.Parameters()))
 	params := make([]any, len(b.Parameters()))
 	for i, p := range b.Parameters() {

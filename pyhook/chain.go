@@ -9,13 +9,13 @@ import (
 	"pyhook/cbridge"
 )
 
-// chain is python/pyhook/_ordered.py's Chain.
+// chain is a c10d.Chain over a Chain of python/pyhook/_ordered.py.
 type chain struct {
 	hook   *PythonCommHook
 	object *Object
 	bucket int
 	future *c10d.Future[c10d.Result] // the call's; nil if it failed
-	ended  bool                      // Advance has said that there is no more
+	ended  bool                      // Advance returned false
 	cut    bool                      // a callback was interrupted
 	once   sync.Once
 	left   *c10d.Future[c10d.Result] // see Unfinished
@@ -23,7 +23,7 @@ type chain struct {
 
 // RunHookChained: see c10d.ChainedHook.
 func (h *PythonCommHook) RunHookChained(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
-	object, err := h.rt.tools.newChain.Invoke([]any{h.callable()}, nil)
+	object, err := h.rt.torchAPI.newChain.Invoke([]any{h.callable()}, nil)
 	if err != nil {
 		return nil, nil, h.fail(b, c10d.ErrClosed, err)
 	}
@@ -31,10 +31,10 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *c10d.GradBucket)
 	return h.chained(&chain{hook: h, object: object, bucket: b.Index(), future: future}, err)
 }
 
-// errCut is of a future of the hook's own that an interrupted callback would have completed.
+// errCut is the error of a call whose interrupted callback would have completed the hook's future.
 var errCut = errors.New("a callback was interrupted, and the hook's future is not done")
 
-// chained returns the results of a chained call. What a call that failed had started is given up.
+// chained returns the results of a chained call. It closes the chain of a call that failed.
 func (h *PythonCommHook) chained(c *chain, err error) (*c10d.Future[c10d.Result], c10d.Chain, error) {
 	if err == nil {
 		return c.future, c, nil
@@ -47,9 +47,9 @@ func (h *PythonCommHook) chained(c *chain, err error) (*c10d.Future[c10d.Result]
 	return nil, nil, err
 }
 
-// Independent says so of those of PyTorch's hooks that were proven to be
-// (python/pyhook/_order.py has the list), of PyTorch's compression wrappers around one,
-// and of a hook whose attribute pyhook_order is "ordered". The error is c10d.ErrOrder.
+// Independent returns true for those of PyTorch's hooks that were proven to be independent
+// (python/pyhook/_order.py has the list), for PyTorch's compression wrappers around one,
+// and for a hook whose attribute pyhook_order is "ordered". The error is c10d.ErrOrder.
 func (h *PythonCommHook) Independent() (bool, error) {
 	order, err := h.rt.bridge.CallValue("hook_order", h.hook)
 	if err != nil {
@@ -58,9 +58,9 @@ func (h *PythonCommHook) Independent() (bool, error) {
 	return order == "ordered", nil
 }
 
-// Drain waits for the collectives of the current level, and runs no callbacks:
-// after it, and Close, none of the call's writes to its bucket any more. While they
-// are under way nothing of Python is held, so that ctx can end the wait.
+// Drain waits for the collectives of the current level and runs no callbacks. After it and
+// Close no collective of the call writes to the bucket any more. It waits without the GIL, so
+// that ctx can end the wait.
 func (c *chain) Drain(ctx context.Context) error {
 	for { // one that fails ends the wait before the others are done
 		unfinished, err := c.object.Call("unfinished")
@@ -102,9 +102,10 @@ func (c *chain) Advance(ctx context.Context) (bool, error) {
 	return !c.ended, nil
 }
 
-// wait waits for a real future; an error of that is left to the hook's future.
+// wait waits for a torch future. It returns the context's error only: the future's own error
+// goes to the hook's future.
 func (c *chain) wait(ctx context.Context, object *Object) error {
-	future, err := c.hook.rt.watch(object, c.fail)
+	future, err := c.hook.rt.newFuture(object, c.fail)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (c *chain) giveUp() {
 		}
 		return
 	}
-	left, err := c.hook.rt.watch(finished, c.fail)
+	left, err := c.hook.rt.newFuture(finished, c.fail)
 	if err != nil {
 		return
 	}

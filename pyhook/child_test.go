@@ -91,9 +91,9 @@ func childClose(is *require.Assertions) {
 	is.NoError(err)
 	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer})
 	is.NoError(err)
-	pending, err := rt.NewHook("sample:pending", HookConfig{})
+	pending, err := rt.NewHook(context.Background(), "sample:pending", HookConfig{})
 	is.NoError(err)
-	doubled, err := rt.NewHook("sample:doubled", HookConfig{})
+	doubled, err := rt.NewHook(context.Background(), "sample:doubled", HookConfig{})
 	is.NoError(err)
 	future, err := pending.RunHook(context.Background(), b)
 	is.NoError(err)
@@ -121,9 +121,9 @@ func childClose(is *require.Assertions) {
 	is.ErrorIs(err, c10d.ErrClosed)
 	_, err = doubled.ParseHookResult(b, value)
 	is.ErrorIs(err, c10d.ErrClosed)
-	_, err = rt.NewHook("noop", HookConfig{})
+	_, err = rt.NewHook(context.Background(), "noop", HookConfig{})
 	is.ErrorIs(err, c10d.ErrClosed)
-	_, err = rt.NewState("powersgd", nil, nil)
+	_, err = rt.NewState(context.Background(), "powersgd", nil, nil)
 	is.ErrorIs(err, c10d.ErrClosed)
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Size: 1})
 	is.ErrorIs(err, c10d.ErrClosed)
@@ -138,7 +138,7 @@ func childClose(is *require.Assertions) {
 }
 
 func TestExamplesRunInProcessesOfTheirOwn(t *testing.T) {
-	for _, example := range []string{"Example", "ExampleRuntime_NewHook"} {
+	for _, example := range []string{"Example", "ExampleRuntime_NewHook", "ExampleStateSpec"} {
 		t.Run(example, func(t *testing.T) {
 			cmd := child(t, onlyExample)
 			cmd.Args = append(cmd.Args, "-test.run=^"+example+"$", "-test.v")

@@ -6,10 +6,10 @@ import (
 
 const complexHint = "use a torch whose DDP can (2.14 and later), a Go hook or none, or give the parts as a real parameter of shape [..., 2] (torch.view_as_real)"
 
-// ComplexParameters says whether this hook's torch reduces complex parameters: its
+// ComplexParameters returns an error if this hook's torch cannot reduce complex parameters: its
 // DistributedDataParallel gives hooks a real bucket with both parts of each number
-// (torch 2.14 and later). Older ones cannot: the error is a *c10d.Error, c10d.ErrComplex.
-// Package ddp asks, before it makes buckets of such parameters.
+// (torch 2.14 and later). The error is a *c10d.Error, c10d.ErrComplex. Package ddp calls it
+// before it makes buckets of such parameters.
 func (h *PythonCommHook) ComplexParameters() error {
 	refusal, err := h.rt.bridge.CallValue("complex_refusal")
 	if err != nil {

@@ -176,7 +176,7 @@ func TestAStateIsAnyGoValueObjectOrGroup(t *testing.T) {
 		assert.Equal(t, "builtins.NoneType", sees(t, "state_is", HookConfig{State: (*TorchGroup)(nil)}, bucket(t, []float32{1}))("type"))
 	})
 	check(t, "an object, which stays the caller's", func(t *testing.T) {
-		state, err := rt.NewState("contract:State", map[string]any{"rank": 4}, nil)
+		state, err := rt.NewState(t.Context(), "contract:State", map[string]any{"rank": 4}, nil)
 		require.NoError(t, err)
 		defer state.Close()
 		group, err := state.Attr("process_group")
@@ -196,7 +196,7 @@ func TestPowerSGDGetsItsState(t *testing.T) {
 		t.Skip("PowerSGD needs numpy")
 	}
 	check(t, "", func(t *testing.T) {
-		state, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
+		state, err := rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, world)
 		require.NoError(t, err)
 		defer state.Close()
 		h := load(t, "powersgd", HookConfig{State: state})
@@ -211,7 +211,7 @@ func TestPowerSGDGetsItsState(t *testing.T) {
 			assert.InDeltaSlice(t, slices.Repeat([]float32{1}, 70), got, 1e-4, "a matrix of rank 1 comes back")
 		}
 	})
-	_, err = rt.NewState("powersgd", map[string]any{"matrix_rank": 1}, nil)
+	_, err = rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_rank": 1}, nil)
 	saysAll(t, err, c10d.ErrBadArguments, "powersgd", -1)
 	require.ErrorContains(t, err, "matrix_approximation_rank")
 }

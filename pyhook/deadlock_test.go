@@ -94,7 +94,7 @@ func TestAGoFunctionInAHookMayUseBucketAndFuture(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return ResultObject(value).Clone()
+				return resultObject(value).Clone()
 			})
 			require.NoError(t, err)
 			defer ask.Close()

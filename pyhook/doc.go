@@ -3,10 +3,10 @@
 //
 //	rt, _ := pyhook.Start(ctx, pyhook.Config{})
 //	group, _ := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
-//	hook, _ := rt.NewHook("fp16", pyhook.HookConfig{})
-//	future, _ := hook.RunHook(ctx, bucket)     // calls hook(state, bucket)
+//	hook, _ := rt.NewHook(ctx, "fp16", pyhook.HookConfig{})
+//	future, _ := hook.RunHook(ctx, bucket)             // calls hook(state, bucket)
 //	value, _ := future.Wait(ctx)
-//	reduced, _ := hook.ParseHookResult(value)  // for most hooks: the bucket's own memory
+//	reduced, _ := hook.ParseHookResult(bucket, value)  // for most hooks: the bucket's own memory
 //
 // The package knows hooks, buckets, futures and process groups, and nothing of
 // training: package ddp turns parameters into buckets and drives the hooks, and

@@ -29,7 +29,7 @@ func runOnce(is *require.Assertions, rt *Runtime, spec string) {
 	is.NoError(err)
 	b, err := c10d.NewGradBucket(c10d.BucketConfig{Count: 1, Buffer: buffer})
 	is.NoError(err)
-	h, err := rt.NewHook(spec, HookConfig{})
+	h, err := rt.NewHook(context.Background(), spec, HookConfig{})
 	is.NoError(err)
 	future, err := h.RunHook(context.Background(), b)
 	is.NoError(err)

@@ -32,13 +32,13 @@ func Exception(qualifiedName string) *PythonError { return cbridge.Exception(qua
 // DiscoveryError says that no usable Python was found, what was tried and why each was refused.
 type DiscoveryError = cbridge.DiscoveryError
 
-// hookError makes the error of a hook of err, mostly what Python raised. code serves errors that do
-// not say their code themselves.
+// hookError wraps err, mostly a Python exception, as the error of a hook. code is for an err that
+// has no code of its own.
 func hookError(hook string, rank, bucket int, code c10d.Code, err error) *c10d.Error {
 	return newError("hook "+hook, rank, bucket, code, err)
 }
 
-// groupError makes the error of what was done with a process group.
+// groupError wraps err as the error of an operation on a process group.
 func groupError(op string, rank int, err error) error {
 	e := newError(op, rank, -1, c10d.ErrGroup, err)
 	if !e.Code.Is(c10d.ErrGroup) { // a context's end, or Close
@@ -51,11 +51,15 @@ func groupError(op string, rank int, err error) error {
 }
 
 // newError makes an error of err: its code, detail and hint are those that Python's exception has,
-// if it is pyhook's own, and else what can be told from err.
+// if it is pyhook's own, and else those that follow from err.
 func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Error {
 	e := &c10d.Error{Op: op, Rank: rank, Bucket: bucket, Code: code, Detail: err.Error(), Err: err}
 	var python *PythonError
+	var interrupted *interruptedError
 	switch {
+	case errors.As(err, &interrupted):
+		e.Code, e.Also = c10d.ErrInterrupted, []c10d.Code{c10d.ContextCode(interrupted.err)}
+		e.Detail, e.Hint, e.Stacks = interrupted.err.Cause().Error(), interruptedHint, interrupted.stacks
 	case !errors.As(err, &python):
 		e.Code = goCode(err, code)
 	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":

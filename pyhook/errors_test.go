@@ -17,7 +17,7 @@ import (
 // documented are the codes in the docstrings of _errors.py's classes.
 func documented(t *testing.T, class string) []string {
 	t.Helper()
-	m, err := rt.Import("pyhook._errors")
+	m, err := rt.Import(t.Context(), "pyhook._errors")
 	require.NoError(t, err)
 	defer m.Close()
 	var text string

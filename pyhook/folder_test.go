@@ -27,13 +27,13 @@ func childState(require *require.Assertions) {
 	defer group.Close()
 	p := &c10d.Parameter{Name: "w", Shape: []int64{2}, DType: tensor.Float32}
 	defer p.Close()
-	hook, err := rt.NewHook("hooks.py:feedback", HookConfig{State: StateSpec{Spec: "hooks.py:Feedback"}, Parameters: []*c10d.Parameter{p}})
+	hook, err := rt.NewHook(context.Background(), "hooks.py:feedback", HookConfig{State: StateSpec{Spec: "hooks.py:Feedback"}, Parameters: []*c10d.Parameter{p}})
 	require.NoError(err)
 	defer hook.Close()
 	file := os.Getenv("STATE_FILE")
 	_, err = os.Stat(file)
 	if err == nil {
-		require.NoError(hook.LoadStateFile(file))
+		require.NoError(hook.LoadStateFile(context.Background(), file))
 	}
 	gradients := []float32{1, 2}
 	buffer, err := tensor.FromSlice(gradients)
@@ -46,7 +46,7 @@ func childState(require *require.Assertions) {
 	require.NoError(err)
 	_, err = future.Wait(ctx)
 	require.NoError(err)
-	require.NoError(hook.SaveStateFile(file))
+	require.NoError(hook.SaveStateFile(context.Background(), file))
 	fmt.Println(gradients)
 }
 

@@ -15,26 +15,26 @@ import (
 type FutureForms string
 
 const (
-	// BackendForms: as the group's own backend gives them; the default.
-	BackendForms FutureForms = ""
-	// NCCL: as NCCL gives them, on whatever backend: for hooks that were written for
+	// FutureFormsBackend: as the group's own backend gives them; the default.
+	FutureFormsBackend FutureForms = ""
+	// FutureFormsNCCL: as NCCL gives them, on whatever backend: for hooks that were written for
 	// it and index value() so. docs/hook-guide.md has the table; reduce_scatter, send
 	// and receive have futures then also where gloo has none.
-	NCCL FutureForms = "nccl"
+	FutureFormsNCCL FutureForms = "nccl"
 )
 
 // presentFutures makes what is called in place of the hook, which its configuration and
 // its code decide.
 func (h *PythonCommHook) presentFutures(forms FutureForms) (err error) {
 	switch forms {
-	case BackendForms:
+	case FutureFormsBackend:
 		var uses any
 		uses, err = h.rt.bridge.CallValue("uses_forms", h.hook, h.state)
 		h.usesForms = uses == true
-	case NCCL:
+	case FutureFormsNCCL:
 		h.formed, err = h.rt.bridge.Call("NCCLForms", h.hook)
 	default:
-		err = fmt.Errorf("HookConfig.Futures is %q: it may be pyhook.NCCL or left out", string(forms))
+		err = fmt.Errorf("HookConfig.Futures is %q: it may be pyhook.FutureFormsNCCL or left out", string(forms))
 	}
 	return err
 }
@@ -44,7 +44,7 @@ func (h *PythonCommHook) presentFutures(forms FutureForms) (err error) {
 var formTypes = []string{"IndexError", "TypeError", "AttributeError", "ValueError"}
 
 const formsHint = "does it index the future of an all_gather (or another collective) as NCCL gives it, [tensor of all ranks], " +
-	"where this backend gives [tensor, tensor, ...]? HookConfig.Futures: pyhook.NCCL gives it NCCL's forms here; " +
+	"where this backend gives [tensor, tensor, ...]? HookConfig.Futures: pyhook.FutureFormsNCCL gives it NCCL's forms here; " +
 	"in the commands, --nccl-futures; in pyhook.testing, nccl_futures=True"
 
 const stateHint = "the hook was given no state, so its first argument is None: give it one in HookConfig.State (Runtime.NewState makes it), " +

@@ -19,7 +19,7 @@ func TestAHookThatAsksGetsNCCLsFormsOfFutures(t *testing.T) {
 		_, err := run(t, load(t, "forms:nccl_mean", HookConfig{}), b)
 		require.Error(t, err, "gloo's form holds the first rank's tensor alone")
 
-		h := load(t, "forms:nccl_mean", HookConfig{Futures: NCCL})
+		h := load(t, "forms:nccl_mean", HookConfig{Futures: FutureFormsNCCL})
 		for range 3 {
 			got, err := run(t, h, b)
 			require.NoError(t, err)
@@ -37,7 +37,7 @@ func TestAHookThatAsksGetsNCCLsFormsOfFutures(t *testing.T) {
 		assert.Equal(t, int64(12), (<-seen).Bytes)
 		require.NoError(t, h.TraceCollectives(nil))
 	})
-	_, err := rt.NewHook("forms:nccl_mean", HookConfig{Futures: "gloo"})
+	_, err := rt.NewHook(t.Context(), "forms:nccl_mean", HookConfig{Futures: "gloo"})
 	require.ErrorIs(t, err, c10d.ErrBadArguments)
 	assert.ErrorContains(t, err, `HookConfig.Futures is "gloo"`)
 }
@@ -64,7 +64,7 @@ func runChained(t *testing.T, h *PythonCommHook, b *c10d.GradBucket) ([]float32,
 }
 
 func TestErrorsNameTheLikelyReason(t *testing.T) {
-	forms, state := "pyhook.NCCL", "--state"
+	forms, state := "pyhook.FutureFormsNCCL", "--state"
 	for hook, want := range map[string]struct {
 		kind error
 		hint string
@@ -84,7 +84,7 @@ func TestErrorsNameTheLikelyReason(t *testing.T) {
 	// Where the reason is another, it is not named.
 	_, err := run(t, load(t, "forms:wants_state", HookConfig{State: "text"}), bucket(t, []float32{1, 2}))
 	assert.NotContains(t, err.Error(), state)
-	_, err = run(t, load(t, "forms:own_index_error", HookConfig{Futures: NCCL}), bucket(t, []float32{1, 2}))
+	_, err = run(t, load(t, "forms:own_index_error", HookConfig{Futures: FutureFormsNCCL}), bucket(t, []float32{1, 2}))
 	assert.NotContains(t, err.Error(), forms)
 }
 

@@ -25,10 +25,10 @@ func hookFuture(t *testing.T, hook string, b *c10d.GradBucket) *c10d.Future[c10d
 
 func TestThenKeepsThePythonValueUntilItHasRun(t *testing.T) {
 	read := func(v c10d.Result) (string, error) {
-		if ResultObject(v) == nil {
+		if resultObject(v) == nil {
 			return "", errors.New("no object")
 		}
-		return ResultObject(v).Str()
+		return resultObject(v).Str()
 	}
 	for _, hook := range []string{"sample:doubled", "sample:pending"} {
 		check(t, hook, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestAClosedFutureLetsGo(t *testing.T) {
 		python(t, "sample.finish", true)
 		value, err := next.Wait(testutil.Soon(t))
 		require.NoError(t, err)
-		assert.NotNil(t, ResultObject(value))
+		assert.NotNil(t, resultObject(value))
 		next.Close()
 	})
 }

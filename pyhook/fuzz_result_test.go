@@ -45,7 +45,7 @@ func FuzzHookResult(f *testing.F) {
 // counted is the length of a list of programs.py.
 func counted(f *testing.F, list string) int64 {
 	f.Helper()
-	module, err := rt.Import("programs")
+	module, err := rt.Import(f.Context(), "programs")
 	require.NoError(f, err)
 	defer module.Close()
 	o, err := module.Attr(list)
@@ -71,7 +71,7 @@ func runProgram(t *testing.T, program []byte) {
 	defer b.Close()
 	python(t, "programs.begin", program, int64(uintptr(buffer.Data())), int64(len(memory)))
 
-	h, err := rt.NewHook("programs:hook", HookConfig{})
+	h, err := rt.NewHook(t.Context(), "programs:hook", HookConfig{})
 	require.NoError(t, err)
 	defer h.Close()
 	result, err := runRaw(t, h, b)
@@ -138,7 +138,7 @@ func requireWhole(t *testing.T, err error) {
 // asGivenTo asserts that the next hook sees the trainer's memory as it is.
 func asGivenTo(t *testing.T, b *c10d.GradBucket, memory []byte) {
 	t.Helper()
-	h, err := rt.NewHook("programs:look", HookConfig{})
+	h, err := rt.NewHook(t.Context(), "programs:look", HookConfig{})
 	require.NoError(t, err)
 	defer h.Close()
 	result, err := runRaw(t, h, b)

@@ -2,6 +2,7 @@ package pyhook
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"regexp"
 	"strconv"
@@ -18,7 +19,7 @@ import (
 // whole, so that it saves and loads again as itself, or refused with the state as
 // it was. It runs nothing, and asks for no more memory than a file of its size may.
 func FuzzLoadState(f *testing.F) {
-	_, err := callPython("forge.watch")
+	_, err := callPython("forge.audit_restores")
 	require.NoError(f, err)
 	makers := []func(require.TestingT) *PythonCommHook{everythingHook, powerHook, countingHook}
 	var files [][]byte
@@ -29,8 +30,8 @@ func FuzzLoadState(f *testing.F) {
 		}
 		files = append(files, savedBytes(f, h))
 		h.Close()
-		for place := range 40 {
-			f.Add(uint8(i), true, []byte{byte(place), byte(place * 41), byte(place % 8), byte(place % 3), byte(place), 1, 2})
+		for offset := range 40 {
+			f.Add(uint8(i), true, []byte{byte(offset), byte(offset * 41), byte(offset % 8), byte(offset % 3), byte(offset), 1, 2})
 		}
 		f.Add(uint8(i), false, []byte{0, 0, 0, 1, 0})
 		f.Add(uint8(i), true, []byte{})
@@ -63,13 +64,13 @@ func FuzzLoadState(f *testing.F) {
 
 func loadForged(t *testing.T, h *PythonCommHook, file []byte) {
 	t.Helper()
-	was, start, room := savedBytes(t, h), time.Now(), virtualPeak(t)
-	err := h.LoadState(bytes.NewReader(file))
-	assert.Less(t, virtualPeak(t)-room, int64(256<<20), "memory for a file of %d bytes: %v", len(file), err)
+	was, start, peak := savedBytes(t, h), time.Now(), virtualPeak(t)
+	err := h.LoadState(t.Context(), bytes.NewReader(file))
+	assert.Less(t, virtualPeak(t)-peak, int64(256<<20), "memory for a file of %d bytes: %v", len(file), err)
 	assert.Less(t, time.Since(start), 20*time.Second)
 	if err == nil {
 		loaded := savedBytes(t, h)
-		require.NoError(t, h.LoadState(bytes.NewReader(loaded)))
+		require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(loaded)))
 		require.Equal(t, loaded, savedBytes(t, h))
 		return
 	}
@@ -84,14 +85,14 @@ func loadForged(t *testing.T, h *PythonCommHook, file []byte) {
 
 func savedBytes(t require.TestingT, h *PythonCommHook) []byte {
 	var b bytes.Buffer
-	require.NoError(t, h.SaveState(&b))
+	require.NoError(t, h.SaveState(context.Background(), &b))
 	return b.Bytes()
 }
 
 func everythingHook(t require.TestingT) *PythonCommHook {
 	state := stateOf(t, "forge:Everything", nil)
 	defer state.Close()
-	h, err := rt.NewHook("forge:hook", HookConfig{State: state})
+	h, err := rt.NewHook(context.Background(), "forge:hook", HookConfig{State: state})
 	require.NoError(t, err)
 	return h
 }
@@ -100,7 +101,7 @@ func everythingHook(t require.TestingT) *PythonCommHook {
 func countingHook(t require.TestingT) *PythonCommHook {
 	hook := stateOf(t, "states:Counting", nil)
 	defer hook.Close()
-	h, err := rt.WrapHook(hook, HookConfig{})
+	h, err := rt.WrapHook(context.Background(), hook, HookConfig{})
 	require.NoError(t, err)
 	return h
 }

@@ -63,9 +63,11 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 }
 
 // NewGroup makes a group of some ranks of the default group (dist.new_group).
-// Every rank of the default group must call it; those outside get nil.
-func (g *TorchGroup) NewGroup(ranks []int) (*TorchGroup, error) {
-	object, err := g.bridge.Call("new_group", ranks)
+// Every rank of the default group must call it; those outside get nil. If ctx ends before the
+// other ranks have called it, the error is the context's, and torch goes on waiting for them:
+// this rank's call counts all the same.
+func (g *TorchGroup) NewGroup(ctx context.Context, ranks []int) (*TorchGroup, error) {
+	object, err := g.rt.callPeers(ctx, func() (*Object, error) { return g.bridge.Call("new_group", ranks) })
 	if err != nil {
 		return nil, groupError("making a sub-group", g.rank, err)
 	}
@@ -74,6 +76,27 @@ func (g *TorchGroup) NewGroup(ranks []int) (*TorchGroup, error) {
 		return nil, nil
 	}
 	return g.rt.newGroup(object)
+}
+
+// callPeers calls f, which waits for other ranks in torch's C++ code, where no exception reaches
+// it. If ctx ends first, callPeers returns its error; f goes on, what it returns is closed, and
+// Close waits for it as for a join that was given up.
+func (rt *Runtime) callPeers(ctx context.Context, f func() (*Object, error)) (*Object, error) {
+	if ctx.Err() != nil {
+		return nil, ctxerr.While(ctx, notCalled)
+	}
+	done := make(chan joined, 1)
+	go func() {
+		object, err := f()
+		done <- joined{object, err}
+	}()
+	select {
+	case r := <-done:
+		return r.group, r.err
+	case <-ctx.Done():
+	}
+	rt.abandonJoin(done)
+	return nil, ctxerr.While(ctx, "waiting for the other ranks")
 }
 
 // Rank returns this process's rank in the group.
@@ -123,23 +146,23 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 		return nil, groupError(name, g.rank, err)
 	}
 	wrapErr := func(err error) error { return groupError(name, g.rank, err) }
-	watched, err := g.rt.watch(future, func(err error) error { return err })
+	done, err := g.rt.newFuture(future, func(err error) error { return err })
 	if err != nil {
 		return nil, wrapErr(err)
 	}
-	return c10d.Map(watched, wrapErr, func(c10d.Result) (*tensor.Tensor, error) { return result, nil }), nil
+	return c10d.Map(done, wrapErr, func(c10d.Result) (*tensor.Tensor, error) { return result, nil }), nil
 }
 
-// watch makes a Go future of any torch future; it takes future over.
-func (rt *Runtime) watch(future *Object, wrapErr func(error) error) (*c10d.Future[c10d.Result], error) {
+// newFuture makes a Go future of any torch future; it takes future over.
+func (rt *Runtime) newFuture(future *Object, wrapErr func(error) error) (*c10d.Future[c10d.Result], error) {
 	var result cbridge.Result
-	err := rt.tools.api.Ask(future, &result)
+	err := rt.torchAPI.api.Ask(future, &result)
 	future.Close()
 	if err != nil {
 		return nil, wrapErr(err)
 	}
 	if result.Outcome == cbridge.Waiting {
-		return rt.await(result.Pending(), nil, nil, wrapErr), nil
+		return rt.newPendingFuture(result.Pending(), nil, nil, wrapErr), nil
 	}
 	return c10d.CompletedFuture(resultOf(&result, nil, nil, wrapErr)), nil
 }
@@ -166,9 +189,15 @@ func (g *TorchGroup) Barrier(ctx context.Context) error {
 }
 
 // DTypes all-reduces each dtype for real and returns the error of each that the
-// backend refuses, "" for those that work. A collective: every rank calls it.
-func (g *TorchGroup) DTypes() (map[string]string, error) {
-	value, err := g.rt.bridge.CallValue("probe_allreduce_dtypes", g.object)
+// backend refuses, "" for those that work. A collective: every rank calls it. If ctx ends
+// first, the error is the context's, and the collectives go on.
+func (g *TorchGroup) DTypes(ctx context.Context) (map[string]string, error) {
+	probed, err := g.rt.callPeers(ctx, func() (*Object, error) { return g.rt.bridge.Call("probe_allreduce_dtypes", g.object) })
+	if err != nil {
+		return nil, groupError("probing dtypes", g.rank, err)
+	}
+	defer probed.Close()
+	value, err := cbridge.As[any](probed)
 	if err != nil {
 		return nil, groupError("probing dtypes", g.rank, err)
 	}
@@ -206,34 +235,5 @@ func (g *TorchGroup) Close() {
 	g.object.Close()
 	g.bridge.Close()
 }
-
-// Store is a torch.distributed store, where ranks find each other.
-type Store struct{ object *Object }
-
-// NewTCPStore makes or joins a TCP store at host:port; the master serves it.
-func (rt *Runtime) NewTCPStore(host string, port, worldSize int, master bool, timeout time.Duration) (*Store, error) {
-	return rt.newStore("tcp_store", host, port, worldSize, master, timeout.Seconds())
-}
-
-// NewFileStore makes or joins a store in a file that all ranks reach.
-func (rt *Runtime) NewFileStore(path string, worldSize int) (*Store, error) {
-	return rt.newStore("file_store", path, worldSize)
-}
-
-func (rt *Runtime) newStore(kind string, args ...any) (*Store, error) {
-	bridge, err := cbridge.Import("pyhook._collectives")
-	if err != nil {
-		return nil, err
-	}
-	defer bridge.Close()
-	object, err := bridge.Call(kind, args...)
-	if err != nil {
-		return nil, groupError("making a store", rt.Rank(), err)
-	}
-	return &Store{object}, nil
-}
-
-// Close drops the handle on the store. Idempotent.
-func (s *Store) Close() { s.object.Close() }
 
 var _ c10d.ProcessGroup = (*TorchGroup)(nil)

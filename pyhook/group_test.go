@@ -49,7 +49,7 @@ func TestAGroupOfOneRankHasAllCollectives(t *testing.T) {
 		require.NoError(t, world.Barrier(ctx))
 	})
 	check(t, "and sub-groups", func(t *testing.T) {
-		sub, err := world.NewGroup([]int{0})
+		sub, err := world.NewGroup(t.Context(), []int{0})
 		require.NoError(t, err)
 		assert.Equal(t, []any{0, 1, "gloo"}, []any{sub.Rank(), sub.Size(), sub.Backend()})
 		_, err = waited(sub.Broadcast(testutil.Soon(t), tensorOf(t, tensor.Float32, []float32{1}), 0))
@@ -79,7 +79,7 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 		"a closed tensor":          {"all_reduce", func(ctx context.Context) error { _, err := world.AllReduce(ctx, closed, c10d.Sum); return err }, "used after Close"},
 		"a cancelled context":      {"all_reduce", func(context.Context) error { _, err := world.AllReduce(cancelled, x, c10d.Sum); return err }, "context canceled"},
 		"a barrier when cancelled": {"barrier", func(context.Context) error { return world.Barrier(cancelled) }, "context canceled"},
-		"a rank that is not":       {"making a sub-group", func(context.Context) error { _, err := world.NewGroup([]int{0, 5}); return err }, ""},
+		"a rank that is not":       {"making a sub-group", func(context.Context) error { _, err := world.NewGroup(t.Context(), []int{0, 5}); return err }, ""},
 		"a second default group": {"joining", func(ctx context.Context) error {
 			_, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Rank: 0, Size: 1})
 			return err
@@ -104,7 +104,7 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 }
 
 func TestTheDTypesOfABackendAreTried(t *testing.T) {
-	dtypes, err := world.DTypes()
+	dtypes, err := world.DTypes(t.Context())
 	require.NoError(t, err)
 	for _, always := range []string{"float64", "float32", "int64", "int32", "uint8"} {
 		assert.Empty(t, dtypes[always], always)
@@ -130,7 +130,7 @@ func TestTheDTypesOfABackendAreTried(t *testing.T) {
 
 func TestGoHooksOnAGroupOfOne(t *testing.T) {
 	all := []c10d.CommHook{&hooks.AllReduceCommHook{Group: world}}
-	if dtypes, err := world.DTypes(); err == nil && dtypes["float16"] == "" {
+	if dtypes, err := world.DTypes(t.Context()); err == nil && dtypes["float16"] == "" {
 		all = append(all, &hooks.FP16CompressCommHook{Group: world})
 	}
 	for _, h := range all {
@@ -157,7 +157,7 @@ func TestGoHooksOnAGroupOfOne(t *testing.T) {
 
 func TestAStoreIsClosedOnce(t *testing.T) {
 	check(t, "", func(t *testing.T) {
-		store, err := rt.NewFileStore(filepath.Join(t.TempDir(), "store"), 1)
+		store, err := rt.NewFileStore(t.Context(), filepath.Join(t.TempDir(), "store"), 1)
 		require.NoError(t, err)
 		store.Close()
 		store.Close()

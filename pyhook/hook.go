@@ -3,15 +3,12 @@ package pyhook
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/internal/ctxerr"
-	"pyhook/tensor"
-	"pyhook/tensorconv"
 )
 
 // HookConfig is what a hook is made with.
@@ -28,7 +25,7 @@ type HookConfig struct {
 	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
 	// and hooks that are made here and take parameters: see Runtime.Parameters.
 	Parameters []*c10d.Parameter
-	// Futures: NCCL for a hook that indexes futures as NCCL gives them.
+	// Futures: FutureFormsNCCL for a hook that indexes futures as NCCL gives them.
 	Futures FutureForms
 }
 
@@ -41,16 +38,16 @@ type PythonCommHook struct {
 	state *Object
 	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
 	formed *Object
-	// observed is hook or formed, watched for its collectives; nil: nobody does.
-	observed *Object
-	// watched is hook, or observed, with its collectives noted: see CheckCollectives.
-	watched *Object
+	// traced is hook or formed, with its collectives reported: see TraceCollectives; nil: it is not.
+	traced *Object
+	// checked is hook, formed or traced, with its collectives' errors noted: see CheckCollectives.
+	checked *Object
 
 	stateless bool // the state is None
 	usesForms bool // it did not ask for NCCL's forms, and names collectives that have others
 
-	watching sync.Mutex // a call is inside that watcher watches
-	watcher  atomic.Pointer[watcher]
+	interruptible sync.Mutex // held during a call that interrupter may interrupt
+	interrupter   atomic.Pointer[interrupter]
 
 	legacy  legacyNames
 	buckets hookBuckets
@@ -64,7 +61,13 @@ type PythonCommHook struct {
 // "my_hooks.py:make(rank=2, inner=fp16)". An object or a class that registers a hook
 // with a DDP model, "gns.py:Stats(ddp)", gives that hook: see Capture. Its module is
 // imported on Python's main thread. The caller closes the result. The error is a *c10d.Error.
-func (rt *Runtime) LoadHook(spec string) (*Object, error) { return rt.loadHook(spec, ofTrainer{}) }
+//
+// The end of ctx interrupts the Python code that runs meanwhile, as it does a hook's call
+// (RunHook); the error is then c10d.ErrInterrupted and the context's. A context that has ended
+// before keeps everything from being called. So it is with NewState, NewHook, WrapHook and Capture.
+func (rt *Runtime) LoadHook(ctx context.Context, spec string) (*Object, error) {
+	return rt.loadHook(ctx, spec, ofTrainer{})
+}
 
 // NewState makes a hook's state from a class (a spec as LoadHook's, or the
 // short names powersgd, post_localsgd) and keyword arguments, on Python's main thread. A parameter
@@ -72,35 +75,35 @@ func (rt *Runtime) LoadHook(spec string) (*Object, error) { return rt.loadHook(s
 // has it, and a parameter `parameters` takes what Parameters returns, or a
 // *c10d.Parameter is any argument. The caller closes the result. The error is a
 // *c10d.Error. A StateSpec in HookConfig.State does the same.
-func (rt *Runtime) NewState(spec string, kwargs map[string]any, group *TorchGroup) (*Object, error) {
-	return rt.newState(StateSpec{Spec: spec, Args: kwargs}, ofTrainer{group: group})
+func (rt *Runtime) NewState(ctx context.Context, spec string, kwargs map[string]any, group *TorchGroup) (*Object, error) {
+	return rt.newState(ctx, StateSpec{Spec: spec, Args: kwargs}, ofTrainer{group: group})
 }
 
 // NewHook loads a hook by its spec, makes its state if cfg.State says how, and puts
 // both together.
-func (rt *Runtime) NewHook(spec string, cfg HookConfig) (*PythonCommHook, error) {
+func (rt *Runtime) NewHook(ctx context.Context, spec string, cfg HookConfig) (*PythonCommHook, error) {
 	trainer, err := rt.ofTrainer(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer trainer.close()
-	hook, err := rt.loadHook(spec, trainer)
+	hook, err := rt.loadHook(ctx, spec, trainer)
 	if err != nil {
 		return nil, err
 	}
 	defer hook.Close()
-	return rt.wrapHook(hook, cfg.State, trainer)
+	return rt.wrapHook(ctx, hook, cfg.State, trainer)
 }
 
 // WrapHook makes a hook of any Python callable. hook and cfg.State stay the
 // caller's.
-func (rt *Runtime) WrapHook(hook *Object, cfg HookConfig) (*PythonCommHook, error) {
+func (rt *Runtime) WrapHook(ctx context.Context, hook *Object, cfg HookConfig) (*PythonCommHook, error) {
 	trainer, err := rt.ofTrainer(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer trainer.close()
-	return rt.wrapHook(hook, cfg.State, trainer)
+	return rt.wrapHook(ctx, hook, cfg.State, trainer)
 }
 
 // Name returns the hook's qualified Python name.
@@ -114,10 +117,10 @@ func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.Close()
 	h.formed.Close()
-	h.observed.Close()
-	h.watched.Close()
+	h.traced.Close()
+	h.checked.Close()
 	h.buckets.last.Store(nil)
-	h.unwatch()
+	h.releaseInterrupter()
 }
 
 func (h *PythonCommHook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
@@ -168,7 +171,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 		e.Hint = bucketsHint
 		return nil, e
 	}
-	python, err := pythonBucketOf(h.rt.tools, b)
+	python, err := pythonBucketOf(h.rt.torchAPI, b)
 	if err != nil {
 		return nil, h.fail(b, c10d.ErrBucket, err)
 	}
@@ -218,11 +221,14 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 }
 
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher, result *cbridge.Result) error {
+func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *interrupter, result *cbridge.Result) error {
 	call := python.invocation
 	alone := python.call.TryLock()
 	if !alone { // a call inside a call, by a Go function that the hook called
-		call = call.Copy()
+		var err error
+		if call, err = call.Copy(); err != nil {
+			return err
+		}
 	}
 	w.enter(call)
 	err := call.Invoke(callable, h.state, result)
@@ -238,7 +244,7 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *watcher
 func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, result *cbridge.Result) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return h.fail(b, futureCode(err), err) }
 	if result.Outcome == cbridge.Waiting {
-		return h.rt.await(result.Pending(), b, python, wrapErr), nil
+		return h.rt.newPendingFuture(result.Pending(), b, python, wrapErr), nil
 	}
 	defer python.release()
 	if result.Outcome != cbridge.Raised && result.Outcome != cbridge.Plain {
@@ -252,63 +258,10 @@ func (h *PythonCommHook) futureOf(b *c10d.GradBucket, python *pythonBucket, resu
 	}
 	object := result.TakeObject()
 	defer object.Close()
-	accepted, err := h.rt.tools.requireFuture.Invoke([]any{object}, nil)
+	accepted, err := h.rt.torchAPI.requireFuture.Invoke([]any{object}, nil)
 	if err == nil {
 		accepted.Close()
 		err = errors.New("no torch future")
 	}
 	return nil, h.fail(b, c10d.ErrNotFuture, err)
-}
-
-// ParseHookResult makes the flat reduced tensor of a value
-// (PythonCommHook::parseHookResult). Better than PyTorch's: views with an
-// offset or strides are read right, results that are too short, sparse, on
-// another device or no tensor at all are refused with a *c10d.Error
-// (c10d.ErrBadResult) before any gradient is touched. Surplus elements are left off,
-// as in PyTorch; a list of one tensor (torch <= 1.9) is taken for the tensor.
-// The bucket's own buffer comes as its Alias: open as long as the buffer is.
-func (h *PythonCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
-	if own, ok := r.(c10d.TensorResult); ok && own.Tensor != nil {
-		t, err := own.Tensor.Alias()
-		if err != nil {
-			return nil, h.fail(b, c10d.ErrBadResult, err)
-		}
-		return t, nil
-	}
-	result, ok := r.(*pythonResult)
-	if !ok || result.python == nil {
-		return nil, h.fail(b, c10d.ErrBadResult, errors.New("not the result of a future of a hook"))
-	}
-	python := result.python
-	parse := h.rt.tools.parseValue
-	if python.stream != nil {
-		parse = python.stream.parse
-	}
-	flat, err := parse.Invoke([]any{result.object, python.layout}, nil)
-	if err != nil {
-		return nil, h.fail(b, codeOfValue(result.object), err)
-	}
-	defer flat.Close()
-	h.legacy.note(python.layout)
-	t, err := tensorconv.FromPython(flat)
-	if err != nil {
-		return nil, h.fail(b, c10d.ErrLayout, err)
-	}
-	return t, nil
-}
-
-// codeOfValue tells the code of the error that a value is: an exception that is the
-// value (a C++ future keeps one that was given to set_exception so) is the
-// hook's failure.
-func codeOfValue(value *Object) c10d.Code {
-	code := c10d.ErrBadResult
-	_ = value.With("__class__", func(class *Object) error {
-		return class.With("__mro__", func(bases *Object) error {
-			if text, err := bases.Str(); err == nil && strings.Contains(text, "<class 'BaseException'>") {
-				code = c10d.ErrFutureFailed
-			}
-			return nil
-		})
-	})
-	return code
 }

@@ -8,6 +8,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 )
 
 // interruptedType is what Python raises in a hook whose context ended.
@@ -16,10 +17,9 @@ const interruptedType = "pyhook.Interrupted"
 // givenUpType is what a chain that is closed early gives its futures.
 const givenUpType = "pyhook._give_up.GivenUp"
 
-// watcher interrupts a hook's call when a context ends. It is kept over calls
-// with the same context, as those of a step: what a context asks of those that
-// wait for its end costs half a microsecond.
-type watcher struct {
+// interrupter interrupts a hook's call when a context ends. A hook keeps it for its next calls
+// with the same context, as those of a step: context.AfterFunc costs half a microsecond.
+type interrupter struct {
 	h    *PythonCommHook
 	ctx  context.Context
 	stop func() bool
@@ -31,22 +31,22 @@ type watcher struct {
 	stacks      string
 }
 
-// callUntil is call, interrupted when ctx ends.
+// callUntil is call, with the hook interrupted when ctx ends.
 func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, hook *Object, result *cbridge.Result) (stacks string, interrupted bool, err error) {
 	// Without a GIL a call may end while it is being interrupted: that is for
 	// Interruptible, and so are calls at the same time.
-	if h.rt.interpreter.Python.FreeThreaded || !h.watching.TryLock() {
+	if h.rt.interpreter.Python.FreeThreaded || !h.interruptible.TryLock() {
 		var out cbridge.Result
 		stacks, interrupted = h.rt.interpreter.Interruptible(ctx, func() { err = h.call(python, hook, nil, &out) })
 		*result = out
 		return stacks, interrupted, err
 	}
-	defer h.watching.Unlock()
-	w := h.watcher.Load()
+	defer h.interruptible.Unlock()
+	w := h.interrupter.Load()
 	if w == nil || w.ctx != ctx {
-		w = &watcher{h: h, ctx: ctx}
+		w = &interrupter{h: h, ctx: ctx}
 		w.stop = context.AfterFunc(ctx, w.run)
-		if former := h.watcher.Swap(w); former != nil {
+		if former := h.interrupter.Swap(w); former != nil {
 			former.stop()
 		}
 	}
@@ -54,14 +54,14 @@ func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, ho
 	return w.stacks, w.interrupted, err
 }
 
-// unwatch lets go of the last context.
-func (h *PythonCommHook) unwatch() {
-	if w := h.watcher.Swap(nil); w != nil {
+// releaseInterrupter drops the last context.
+func (h *PythonCommHook) releaseInterrupter() {
+	if w := h.interrupter.Swap(nil); w != nil {
 		w.stop()
 	}
 }
 
-func (w *watcher) enter(call *cbridge.Invocation) {
+func (w *interrupter) enter(call *cbridge.Invocation) {
 	if w == nil {
 		return
 	}
@@ -73,7 +73,7 @@ func (w *watcher) enter(call *cbridge.Invocation) {
 	}
 }
 
-func (w *watcher) leave() {
+func (w *interrupter) leave() {
 	if w == nil {
 		return
 	}
@@ -83,7 +83,7 @@ func (w *watcher) leave() {
 }
 
 // run is called when the context has ended.
-func (w *watcher) run() {
+func (w *interrupter) run() {
 	w.mu.Lock()
 	idle := !w.running && w.call != nil
 	w.running = w.running || idle
@@ -94,7 +94,7 @@ func (w *watcher) run() {
 }
 
 // Thread: see cbridge.Target. The call sets the thread, which Strike looks at again.
-func (w *watcher) Thread() (uint64, bool) {
+func (w *interrupter) Thread() (uint64, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.call == nil {
@@ -105,7 +105,7 @@ func (w *watcher) Thread() (uint64, bool) {
 }
 
 // Strike: see cbridge.Target.
-func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool {
+func (w *interrupter) Strike(thread uint64, stacks string, strike func() bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.call == nil || w.call.Thread() != thread || !strike() {
@@ -117,7 +117,7 @@ func (w *watcher) Strike(thread uint64, stacks string, strike func() bool) bool 
 }
 
 // Pause: see cbridge.Target.
-func (w *watcher) Pause(d time.Duration) { time.Sleep(d) }
+func (w *interrupter) Pause(d time.Duration) { time.Sleep(d) }
 
 // isInterrupted says whether a hook failed because it was interrupted. Of an exception in a
 // callback that torch runs itself only the text is left: nameOrigin.
@@ -162,6 +162,23 @@ func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks str
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
 		Hint: "Stacks says where it was; what it had started goes on; a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"}
 }
+
+// interruptedError is the error of Python code, other than a hook's call, that the end of a
+// context interrupted: an import, the making of a hook or state, a state's own functions.
+// newError makes a *c10d.Error of it.
+type interruptedError struct {
+	err    *ctxerr.Error
+	python error
+	stacks string // of every Python thread, when it was interrupted
+}
+
+func (e *interruptedError) Error() string { return e.err.Error() }
+
+// Unwrap returns c10d.ErrInterrupted, the context's error and Python's.
+func (e *interruptedError) Unwrap() []error { return []error{c10d.ErrInterrupted, e.err, e.python} }
+
+const interruptedHint = "Stacks says where Python was; call it again with a context that lasts longer: a module " +
+	"whose import was interrupted is imported anew"
 
 // interruption returns the error of a call that failed because it was interrupted, in itself or in
 // a callback that ran in it: err, or the future's. nil: it did not.

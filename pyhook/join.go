@@ -49,9 +49,9 @@ const joinGrace = 1250 * time.Millisecond
 // 127.0.1.1 in /etc/hosts, and ranks are on other hosts, GLOO_SOCKET_IFNAME is set in
 // Python's environment to the interface of the way to them, if it is not set.
 //
-// The error wraps c10d.ErrGroup, and tells apart c10d.ErrJoinTimeout, c10d.ErrRank, c10d.ErrWorldSize,
-// c10d.ErrAddress, c10d.ErrPortInUse, c10d.ErrNotAStore and c10d.ErrTorchVersion (the ranks' torch must be of
-// one release); it comes to all ranks that have met.
+// The error wraps c10d.ErrGroup and, where that is known, c10d.ErrJoinTimeout, c10d.ErrRank,
+// c10d.ErrWorldSize, c10d.ErrAddress, c10d.ErrPortInUse, c10d.ErrNotAStore or
+// c10d.ErrTorchVersion (the ranks' torch must be of one release). All ranks that have met get it.
 // After one the group may be joined anew, but not where it says that torch still
 // waits: inside the backend's own start torch cannot be called back, and ends by its
 // timeout.
@@ -115,22 +115,23 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 		why = fmt.Errorf("%w: torch still waits, by %s, %s after the timeout of %s\nhint: a rank does not answer, frozen or cut off perhaps: "+
 			"look at the other ranks' own errors, and end this process", c10d.ErrJoinTimeout, "InitMethod "+strconv.Quote(cfg.InitMethod), joinGrace, limit)
 	}
-	rt.leave(done)
+	rt.abandonJoin(done)
+	go func() {
+		// On a goroutine: torch 1.13 may hold the GIL while it waits.
+		_, _ = rt.bridge.CallValue("stop_joining")
+	}()
 	return nil, why
 }
 
+// joined is what a call that waits for other ranks returned.
 type joined struct {
 	group *Object
 	err   error
 }
 
-// leave gives up a join that goes on. What it holds goes when it ends.
-func (rt *Runtime) leave(done <-chan joined) {
+// abandonJoin lets a call that waits for other ranks go on; its result is closed when it ends.
+func (rt *Runtime) abandonJoin(done <-chan joined) {
 	rt.joining.Add(1)
-	go func() {
-		// On a goroutine: torch 1.13 may hold the GIL while it waits.
-		_, _ = rt.bridge.CallValue("stop_joining")
-	}()
 	go func() {
 		r := <-done
 		if r.err == nil {
@@ -140,8 +141,8 @@ func (rt *Runtime) leave(done <-chan joined) {
 	}()
 }
 
-// joins waits for those that were given up, a moment: most end as soon as told.
-func (rt *Runtime) joins() error {
+// waitAbandoned waits joinGrace for abandoned joins: most end as soon as stop_joining ran.
+func (rt *Runtime) waitAbandoned() error {
 	for end := time.Now().Add(joinGrace); rt.joining.Load() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			return groupError("closing", rt.Rank(), errors.New("torch still waits for the other ranks: end the process"))

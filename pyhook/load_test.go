@@ -52,7 +52,7 @@ func TestAHookThatCannotBeLoadedIsATypedError(t *testing.T) {
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
-			_, err := rt.NewHook(c.spec, HookConfig{})
+			_, err := rt.NewHook(t.Context(), c.spec, HookConfig{})
 			saysAll(t, err, c.kind, c.spec, -1)
 			require.ErrorIs(t, err, c10d.ErrLoad)
 			assert.Contains(t, err.Error(), c.says)
@@ -81,16 +81,16 @@ func TestAStateThatCannotBeMadeIsATypedError(t *testing.T) {
 	}
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
-			_, err := rt.NewState(c.spec, c.kwargs, nil)
+			_, err := rt.NewState(t.Context(), c.spec, c.kwargs, nil)
 			saysAll(t, err, c.kind, c.spec, -1)
 			assert.Contains(t, err.Error(), c.says)
 		})
 	}
 	check(t, "of Go values without a Python form", func(t *testing.T) {
-		_, err := rt.NewHook("noop", HookConfig{State: make(chan int)})
+		_, err := rt.NewHook(t.Context(), "noop", HookConfig{State: make(chan int)})
 		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		require.ErrorContains(t, err, "chan int")
-		_, err = rt.WrapHook(nil, HookConfig{})
+		_, err = rt.WrapHook(t.Context(), nil, HookConfig{})
 		saysAll(t, err, c10d.ErrClosed, "without a name", -1)
 	})
 }

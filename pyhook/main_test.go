@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if flag.Lookup("test.skip").Value.String() == "" {
-		_ = flag.Set("test.skip", "^Example(Runtime_NewHook)?$") // they start Python
+		_ = flag.Set("test.skip", "^Example(Runtime_NewHook|StateSpec)?$") // they start Python
 	}
 	if err := start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -164,13 +164,21 @@ func run(t *testing.T, h c10d.CommHook, b *c10d.GradBucket) ([]float32, error) {
 	return values(t, result), nil
 }
 
+// resultObject is the Python object of a result that is Python's.
+func resultObject(r c10d.Result) *Object {
+	if r, ok := r.(*pythonResult); ok {
+		return r.object
+	}
+	return nil
+}
+
 // tensorIn is the tensor of a result that is one of Go's.
 func tensorIn(r c10d.Result) *tensor.Tensor { return r.(c10d.TensorResult).Tensor }
 
 // load makes a hook and closes it with the test.
 func load(t *testing.T, spec string, cfg HookConfig) *PythonCommHook {
 	t.Helper()
-	h, err := rt.NewHook(spec, cfg)
+	h, err := rt.NewHook(t.Context(), spec, cfg)
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h
@@ -186,7 +194,7 @@ func python(t *testing.T, name string, args ...any) any {
 
 func callPython(name string, args ...any) (any, error) {
 	module, function, _ := strings.Cut(name, ".")
-	m, err := rt.Import(module)
+	m, err := rt.Import(context.Background(), module)
 	if err != nil {
 		return nil, err
 	}

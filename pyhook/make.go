@@ -1,10 +1,12 @@
 package pyhook
 
 import (
+	"context"
 	"fmt"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 )
 
 // StateSpec says how a hook's state is made: Runtime.NewState's arguments. With
@@ -43,22 +45,22 @@ func (t ofTrainer) arguments() (group, parameters any) {
 	return group, parameters
 }
 
-func (rt *Runtime) loadHook(spec string, trainer ofTrainer) (*Object, error) {
+func (rt *Runtime) loadHook(ctx context.Context, spec string, trainer ofTrainer) (*Object, error) {
 	group, parameters := trainer.arguments()
-	hook, err := rt.callOnMain("load_hook", spec, group, parameters)
+	hook, err := rt.callOnMain(ctx, "load_hook", spec, group, parameters)
 	if err != nil {
 		return nil, hookError(spec, rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	return hook, nil
 }
 
-func (rt *Runtime) newState(s StateSpec, trainer ofTrainer) (*Object, error) {
+func (rt *Runtime) newState(ctx context.Context, s StateSpec, trainer ofTrainer) (*Object, error) {
 	args := s.Args
 	if args == nil {
 		args = map[string]any{}
 	}
 	group, parameters := trainer.arguments()
-	state, err := rt.callOnMain("build_state", s.Spec, args, group, parameters)
+	state, err := rt.callOnMain(ctx, "build_state", s.Spec, args, group, parameters)
 	if err != nil {
 		return nil, hookError(s.Spec, rt.Rank(), -1, c10d.ErrLoad, err)
 	}
@@ -66,7 +68,10 @@ func (rt *Runtime) newState(s StateSpec, trainer ofTrainer) (*Object, error) {
 }
 
 // wrapHook puts a hook and its state together.
-func (rt *Runtime) wrapHook(hook *Object, state any, trainer ofTrainer) (*PythonCommHook, error) {
+func (rt *Runtime) wrapHook(ctx context.Context, hook *Object, state any, trainer ofTrainer) (*PythonCommHook, error) {
+	if ctx.Err() != nil {
+		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, ctxerr.While(ctx, notCalled))
+	}
 	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
 		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
@@ -77,23 +82,23 @@ func (rt *Runtime) wrapHook(hook *Object, state any, trainer ofTrainer) (*Python
 			state = s.object
 		}
 	case *StateSpec:
-		return rt.wrapHook(hook, *s, trainer)
+		return rt.wrapHook(ctx, hook, *s, trainer)
 	case StateSpec:
-		made, err := rt.newState(s, trainer)
+		made, err := rt.newState(ctx, s, trainer)
 		if err != nil {
 			return nil, err
 		}
 		defer made.Close()
 		state = made
 	}
-	return rt.joinState(hook, state, trainer)
+	return rt.joinState(ctx, hook, state, trainer)
 }
 
 // joinState makes the PythonCommHook, with the state that comes with the hook if none
 // is given.
-func (rt *Runtime) joinState(hook *Object, state any, trainer ofTrainer) (_ *PythonCommHook, err error) {
+func (rt *Runtime) joinState(ctx context.Context, hook *Object, state any, trainer ofTrainer) (_ *PythonCommHook, err error) {
 	group, parameters := trainer.arguments()
-	both, err := rt.callOnMain("hook_and_state", hook, state != nil, group, parameters)
+	both, err := rt.callOnMain(ctx, "hook_and_state", hook, state != nil, group, parameters)
 	if err != nil {
 		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
@@ -135,22 +140,26 @@ func (rt *Runtime) nameOf(hook *Object) string {
 // (python/pyhook/capture.py), with cfg.Parameters under their names and cfg.Group; the
 // hook has the state that was registered. object stays the caller's. The error is a
 // *c10d.Error.
-func (rt *Runtime) Capture(object *Object, cfg HookConfig) (*PythonCommHook, error) {
+func (rt *Runtime) Capture(ctx context.Context, object *Object, cfg HookConfig) (*PythonCommHook, error) {
 	trainer, err := rt.ofTrainer(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer trainer.close()
 	group, parameters := trainer.arguments()
-	module, err := rt.Import("pyhook.capture")
+	module, err := rt.Import(ctx, "pyhook.capture")
 	if err != nil {
 		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	defer module.Close()
-	registered, err := rt.getOnMain(func() (*Object, error) { return module.Call("capture", object, parameters, group) })
+	var registered *Object
+	err = rt.interruptibleOnMain(ctx, func() (err error) {
+		registered, err = module.Call("capture", object, parameters, group)
+		return err
+	})
 	if err != nil {
 		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	defer registered.Close()
-	return rt.wrapHook(registered, cfg.State, trainer)
+	return rt.wrapHook(ctx, registered, cfg.State, trainer)
 }

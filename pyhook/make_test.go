@@ -73,7 +73,7 @@ func TestRuntime_Parameters(t *testing.T) {
 		list, err := rt.Parameters(params...)
 		require.NoError(t, err)
 		defer list.Close()
-		state, err := rt.NewState("makes:ByName", map[string]any{"parameters": list}, nil)
+		state, err := rt.NewState(t.Context(), "makes:ByName", map[string]any{"parameters": list}, nil)
 		require.NoError(t, err)
 		defer state.Close()
 		h := load(t, "makes:by_name", HookConfig{State: state})
@@ -96,14 +96,14 @@ func TestRuntime_Parameters(t *testing.T) {
 		params := model(t)
 		cfg := HookConfig{State: StateSpec{Spec: "makes:ByName"}, Parameters: params[1:2]}
 		file := filepath.Join(t.TempDir(), "state")
-		require.NoError(t, load(t, "makes:by_name", cfg).SaveStateFile(file))
-		require.NoError(t, load(t, "makes:by_name", cfg).LoadStateFile(file))
+		require.NoError(t, load(t, "makes:by_name", cfg).SaveStateFile(t.Context(), file))
+		require.NoError(t, load(t, "makes:by_name", cfg).LoadStateFile(t.Context(), file))
 	})
 	check(t, "that are missing say how to give them", func(t *testing.T) {
-		_, err := rt.NewHook("makes:by_name", HookConfig{State: StateSpec{Spec: "makes:ByName"}})
+		_, err := rt.NewHook(t.Context(), "makes:by_name", HookConfig{State: StateSpec{Spec: "makes:ByName"}})
 		saysAll(t, err, c10d.ErrBadArguments, "makes:ByName", -1)
 		require.ErrorContains(t, err, "HookConfig.Parameters")
-		_, err = rt.NewHook("makes:make(inner=parameters)", HookConfig{})
+		_, err = rt.NewHook(t.Context(), "makes:make(inner=parameters)", HookConfig{})
 		saysAll(t, err, c10d.ErrBadArguments, "makes:make(inner=parameters)", -1)
 		_, err = rt.Parameters(nil)
 		require.ErrorIs(t, err, c10d.ErrBadArguments)
@@ -149,18 +149,18 @@ func TestRuntime_NewHook_OfAnObjectThatRegistersIt(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, want, got, attribute)
 		}
-		_, err := rt.NewHook("makes:Stats()", HookConfig{State: 3})
+		_, err := rt.NewHook(t.Context(), "makes:Stats()", HookConfig{State: 3})
 		saysAll(t, err, c10d.ErrBadArguments, "makes.Stats.hook", -1)
 		require.ErrorContains(t, err, "a state of its own")
 	})
 	check(t, "or of one that Go has", func(t *testing.T) {
-		module, err := rt.Import("makes")
+		module, err := rt.Import(t.Context(), "makes")
 		require.NoError(t, err)
 		defer module.Close()
 		stats, err := module.Call("Stats", 4)
 		require.NoError(t, err)
 		defer stats.Close()
-		h, err := rt.Capture(stats, HookConfig{Parameters: model(t)})
+		h, err := rt.Capture(t.Context(), stats, HookConfig{Parameters: model(t)})
 		require.NoError(t, err)
 		defer h.Close()
 		got, err := run(t, h, bucket(t, []float32{1}))
@@ -169,9 +169,9 @@ func TestRuntime_NewHook_OfAnObjectThatRegistersIt(t *testing.T) {
 		assert.True(t, h.State().Same(stats))
 	})
 	check(t, "and of one that registers none", func(t *testing.T) {
-		_, err := rt.NewHook("makes:registers_nothing(ddp)", HookConfig{})
+		_, err := rt.NewHook(t.Context(), "makes:registers_nothing(ddp)", HookConfig{})
 		saysAll(t, err, c10d.ErrNotCallable, "makes:registers_nothing(ddp)", -1)
-		_, err = rt.NewHook("makes:Stats", HookConfig{})
+		_, err = rt.NewHook(t.Context(), "makes:Stats", HookConfig{})
 		saysAll(t, err, c10d.ErrNotCallable, "makes:Stats", -1)
 		require.ErrorContains(t, err, "in brackets")
 	})
@@ -205,7 +205,7 @@ func TestRuntime_NewHook_OfAFactory(t *testing.T) {
 		`makes:make(__import__("os"), 2)`: c10d.ErrBadSpec,
 	} {
 		check(t, spec, func(t *testing.T) {
-			_, err := rt.NewHook(spec, HookConfig{})
+			_, err := rt.NewHook(t.Context(), spec, HookConfig{})
 			if kind == nil {
 				require.ErrorIs(t, err, Exception("AssertionError"))
 				return
@@ -218,7 +218,7 @@ func TestRuntime_NewHook_OfAFactory(t *testing.T) {
 func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 	values := func(t *testing.T, args map[string]any) any {
 		t.Helper()
-		state, err := rt.NewState("makes:takes_numbers", args, nil)
+		state, err := rt.NewState(t.Context(), "makes:takes_numbers", args, nil)
 		require.NoError(t, err)
 		defer state.Close()
 		got, err := state.Value()
@@ -247,11 +247,11 @@ func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 			if name == "also=inf is not a whole number" {
 				args = map[string]any{"also": inf()}
 			}
-			_, err := rt.NewState("makes:takes_numbers", args, nil)
+			_, err := rt.NewState(t.Context(), "makes:takes_numbers", args, nil)
 			require.ErrorIs(t, err, c10d.ErrLoad)
 			require.ErrorContains(t, err, name)
 		}
-		_, err := rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1.5}, nil)
+		_, err := rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_approximation_rank": 1.5}, nil)
 		saysAll(t, err, c10d.ErrBadArguments, "powersgd", -1)
 		require.ErrorContains(t, err, "matrix_approximation_rank=1.5 is not a whole number")
 	})
@@ -288,7 +288,7 @@ func TestRuntime_NewHook_WithoutTheStateThatItNeeds(t *testing.T) {
 		})
 	}
 	check(t, "post_localsgd has none: it fails at once", func(t *testing.T) {
-		_, err := rt.NewHook("post_localsgd", HookConfig{})
+		_, err := rt.NewHook(t.Context(), "post_localsgd", HookConfig{})
 		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		require.ErrorContains(t, err, "start_localSGD_iter")
 		require.ErrorContains(t, err, "Runtime.NewState")
@@ -338,7 +338,7 @@ def spawns(state, bucket):
 	})
 	check(t, "a relative import", func(t *testing.T) {
 		bad := write("relative_of_a_file.py", "from . import x\n")
-		_, err := rt.NewHook(bad+":hook", HookConfig{})
+		_, err := rt.NewHook(t.Context(), bad+":hook", HookConfig{})
 		saysAll(t, err, c10d.ErrImportFailed, bad+":hook", -1)
 		require.ErrorContains(t, err, "set PYTHONPATH="+filepath.Dir(folder)+" and write "+filepath.Base(folder)+".relative_of_a_file:hook")
 	})

@@ -22,9 +22,9 @@ type Output struct {
 	Logger *slog.Logger
 }
 
-// outputRoom is how many lines may wait for a slow writer. Python does not wait:
-// the writer may be waiting for Python.
-const outputRoom = 1 << 14
+// outputCapacity is how many lines may wait for a slow writer. More are dropped: Python does not
+// wait, since the writer may be waiting for Python.
+const outputCapacity = 1 << 14
 
 // output carries lines from Python's threads to a goroutine, which writes them.
 type output struct {
@@ -49,7 +49,7 @@ func (o Output) redirect(in *cbridge.Interpreter, source string, rank func() int
 	if o.Writer == nil && o.Logger == nil {
 		return nil, nil
 	}
-	out := &output{Output: o, rank: rank, lines: make(chan outputLine, outputRoom), stop: make(chan struct{}), ended: make(chan struct{})}
+	out := &output{Output: o, rank: rank, lines: make(chan outputLine, outputCapacity), stop: make(chan struct{}), ended: make(chan struct{})}
 	line, err := cbridge.NewFunc("pyhook_line", out.line)
 	if err != nil {
 		return nil, err
@@ -143,14 +143,14 @@ func (o *output) write() {
 			for len(o.lines) > 0 {
 				o.one(<-o.lines)
 			}
-			o.tellDropped()
+			o.reportDropped()
 			return
 		}
-		o.tellDropped()
+		o.reportDropped()
 	}
 }
 
-func (o *output) tellDropped() {
+func (o *output) reportDropped() {
 	if n := o.dropped.Swap(0); n > 0 {
 		o.one(outputLine{slog.LevelWarn, "pyhook", fmt.Sprintf("%d lines of Python's output were dropped: they came faster than they were written", n)})
 	}

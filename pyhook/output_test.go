@@ -27,7 +27,7 @@ func init() {
 func talk(is *require.Assertions, output Output, hook string, after func()) {
 	rt, err := Start(context.Background(), Config{Path: []string{"testdata"}, Output: output})
 	is.NoError(err)
-	h, err := rt.NewHook(hook, HookConfig{})
+	h, err := rt.NewHook(context.Background(), hook, HookConfig{})
 	is.NoError(err)
 	buffer, err := tensor.New(tensor.Float32, 2)
 	is.NoError(err)

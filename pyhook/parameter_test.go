@@ -68,7 +68,7 @@ func TestParametersAreTheSameObjectsInEachStep(t *testing.T) {
 	})
 }
 
-func TestGradientsOfKeptParametersFollowTheMemory(t *testing.T) {
+func TestParameterObject_gradientIsTheBucketsMemory(t *testing.T) {
 	check(t, "", func(t *testing.T) {
 		b := bucket(t, []float32{1}, []float32{2})
 		h := load(t, "contract:keeps_parameters", HookConfig{State: []any{}})

@@ -71,14 +71,14 @@ func TestTwoRanksReduceByAFile(t *testing.T) { ranks(t, "rank by a file") }
 
 func childFileRank(is *require.Assertions) {
 	rt, rank := started(is)
-	store, err := rt.NewFileStore(os.Getenv(storePath), 2)
+	store, err := rt.NewFileStore(context.Background(), os.Getenv(storePath), 2)
 	is.NoError(err)
 	world, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Store: store, Rank: rank, Size: 2, Timeout: time.Minute})
 	is.NoError(err)
 	is.Equal([]int{rank, 2}, []int{world.Rank(), world.Size()})
 	collectives(is, rank)
 	subGroups(is, rank)
-	dtypes, err := world.DTypes()
+	dtypes, err := world.DTypes(context.Background())
 	is.NoError(err)
 	allReduce, fp16 := &hooks.AllReduceCommHook{Group: world}, &hooks.FP16CompressCommHook{Group: world}
 	for i, n := range []int64{1, 7, 1000, 100_003} {
@@ -142,7 +142,7 @@ func collectives(is *require.Assertions, rank int) {
 
 // subGroups makes the group of rank 1 alone, and that of both, the other way.
 func subGroups(is *require.Assertions, rank int) {
-	alone, err := world.NewGroup([]int{1})
+	alone, err := world.NewGroup(context.Background(), []int{1})
 	is.NoError(err)
 	if rank == 0 {
 		is.Nil(alone)
@@ -150,12 +150,12 @@ func subGroups(is *require.Assertions, rank int) {
 		is.Equal([]int{0, 1}, []int{alone.Rank(), alone.Size()})
 		_, err := waited(alone.Broadcast(context.Background(), must(is, 5), 0))
 		is.NoError(err, "root 0 of the group is rank 1 of all")
-		h, err := rt.NewHook("allreduce", HookConfig{State: alone})
+		h, err := rt.NewHook(context.Background(), "allreduce", HookConfig{State: alone})
 		is.NoError(err)
 		h.Close()
 		alone.Close()
 	}
-	both, err := world.NewGroup([]int{0, 1})
+	both, err := world.NewGroup(context.Background(), []int{0, 1})
 	is.NoError(err)
 	defer both.Close()
 	x := must(is, float32(rank))
@@ -203,7 +203,7 @@ func reduced(is *require.Assertions, h c10d.CommHook, dtype tensor.DType, n int6
 }
 
 func sameBits(is *require.Assertions, spec string, native c10d.CommHook, dtype tensor.DType, n int64, rank int) {
-	h, err := rt.NewHook(spec, HookConfig{})
+	h, err := rt.NewHook(context.Background(), spec, HookConfig{})
 	is.NoError(err)
 	defer h.Close()
 	want, err := reduced(is, h, dtype, n, rank)
@@ -234,7 +234,7 @@ func childTCPRank(is *require.Assertions) {
 	rt, rank := started(is)
 	port, err := strconv.Atoi(os.Getenv(storePort))
 	is.NoError(err)
-	store, err := rt.NewTCPStore("127.0.0.1", port, 2, rank == 0, time.Minute)
+	store, err := rt.NewTCPStore(context.Background(), "127.0.0.1", port, 2, rank == 0, time.Minute)
 	is.NoError(err)
 	world, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Store: store, Rank: rank, Size: 2, Timeout: 3 * time.Second})
 	is.NoError(err)
@@ -261,7 +261,7 @@ func TestARankWhosePeerIsMissingGivesUp(t *testing.T) {
 
 func childLonelyRank(is *require.Assertions) {
 	rt, _ := started(is)
-	store, err := rt.NewFileStore(os.Getenv(storePath), 2)
+	store, err := rt.NewFileStore(context.Background(), os.Getenv(storePath), 2)
 	is.NoError(err)
 	begin := time.Now()
 	_, err = rt.InitProcessGroup(context.Background(), GroupConfig{Backend: "gloo", Store: store, Rank: 0, Size: 2, Timeout: time.Second})
@@ -272,7 +272,7 @@ func childLonelyRank(is *require.Assertions) {
 	is.Equal("timeout", python.Fields["code"], "%v", err)
 	is.ErrorContains(err, "joining, rank 0: not all ranks came in time: ")
 	is.ErrorContains(err, "hint: were all ranks started")
-	_, err = rt.NewTCPStore("127.0.0.1", 1, 2, false, time.Second)
+	_, err = rt.NewTCPStore(context.Background(), "127.0.0.1", 1, 2, false, time.Second)
 	is.ErrorIs(err, c10d.ErrGroup)
 	is.ErrorContains(err, "making a store")
 }
@@ -282,7 +282,7 @@ func TestABackendThatTorchLacksIsNamed(t *testing.T) { runChild(t, "rank without
 func childNoBackend(is *require.Assertions) {
 	rt, rank := started(is)
 	is.Equal(-1, rank, "no RANK, no group")
-	h, err := rt.NewHook("no_such:hook", HookConfig{})
+	h, err := rt.NewHook(context.Background(), "no_such:hook", HookConfig{})
 	is.Nil(h)
 	is.NotContains(err.Error(), "rank")
 	environment, err := rt.Environment()

@@ -14,13 +14,13 @@ import (
 // made wraps the hook that results.py's maker makes for name.
 func made(t *testing.T, maker, name string) *PythonCommHook {
 	t.Helper()
-	m, err := rt.Import("results")
+	m, err := rt.Import(t.Context(), "results")
 	require.NoError(t, err)
 	defer m.Close()
 	hook, err := m.Call(maker, name)
 	require.NoError(t, err)
 	defer hook.Close()
-	h, err := rt.WrapHook(hook, HookConfig{})
+	h, err := rt.WrapHook(t.Context(), hook, HookConfig{})
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h
@@ -29,7 +29,7 @@ func made(t *testing.T, maker, name string) *PythonCommHook {
 // names are the keys of a dict of results.py.
 func names(t *testing.T, dict string) []string {
 	t.Helper()
-	m, err := rt.Import("results")
+	m, err := rt.Import(t.Context(), "results")
 	require.NoError(t, err)
 	defer m.Close()
 	table, err := m.Attr(dict)
@@ -190,7 +190,7 @@ func TestTheFutureOfCPlusPlusIsAnOrdinaryResult(t *testing.T) {
 
 func TestPyTorchsOwnHooksRunUnmodified(t *testing.T) {
 	specs := []string{"allreduce", "noop", "sample:identity", "sample:later", "sample:reduced"}
-	dtypes, err := world.DTypes()
+	dtypes, err := world.DTypes(t.Context())
 	require.NoError(t, err)
 	for dtype, hooks := range map[string][]string{"float16": {"fp16", "fp16_wrapper(allreduce)"}, "bfloat16": {"bf16", "bf16_wrapper(allreduce)"}} {
 		if dtypes[dtype] == "" {
@@ -210,7 +210,7 @@ func TestPyTorchsOwnHooksRunUnmodified(t *testing.T) {
 }
 
 func TestADTypeThatTheBackendRefusesPointsToTheDoctor(t *testing.T) {
-	dtypes, err := world.DTypes()
+	dtypes, err := world.DTypes(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, dtypes["float32"])
 	for dtype, spec := range map[string]string{"float16": "fp16", "bfloat16": "bf16"} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pyhook/cbridge"
+	"pyhook/internal/ctxerr"
 	pysource "pyhook/python"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
@@ -34,26 +35,26 @@ type Config struct {
 // Object is a handle on a Python object: a state, a hook, a group.
 type Object = cbridge.Object
 
-// Runtime is the process's Python with torch. One a process: share it.
+// Runtime is the process's Python with torch. A process has one: share it.
 type Runtime struct {
 	interpreter *cbridge.Interpreter
 	bridge      *Object // python/pyhook/_bridge.py
-	tools       *tools
+	torchAPI    *torchAPI
 	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
-	bound       atomic.Bool  // somebody has Python's main thread for the calls of a hook
+	bound       atomic.Bool  // a reducer has Python's main thread for the calls of its hook
 	backend     atomic.Value // string: of the first group that was made, the default one
-	joining     atomic.Int32 // InitProcessGroup calls that were given up and still wait
+	joining     atomic.Int32 // calls that wait for other ranks and were given up
 	closed      atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error
 }
 
 // Start finds an interpreter that has torch, starts it in this process and
-// imports torch there. It takes a second or two, most of it torch's. A second
-// Start in a process is ErrRunning; no interpreter is a *DiscoveryError. The
-// launcher's variables (RANK, MASTER_ADDR, ...) must be in the environment
+// imports torch there. It takes a second or two, most of it torch's import. A second
+// Start in a process returns ErrRunning; without an interpreter the error is a *DiscoveryError.
+// The launcher's variables (RANK, MASTER_ADDR, ...) must be in the environment
 // before: Python copies it as it starts.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	in, err := cbridge.Start(ctx, cbridge.Config{Python: cfg.Python, Library: cfg.Library, Modules: []string{"torch"}, Path: cfg.Path, ExitWait: cfg.ExitWait})
@@ -62,7 +63,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	rt := &Runtime{interpreter: in}
 	rt.rank.Store(int64(rankFromEnvironment()))
-	if err := rt.boot(cfg.Output); err != nil {
+	if err := rt.boot(ctx, cfg.Output); err != nil {
 		in.Close()
 		rt.output.close()
 		return nil, fmt.Errorf("starting pyhook on %s: %w", in.Python.Executable, err)
@@ -77,7 +78,7 @@ func rankFromEnvironment() int {
 	return -1
 }
 
-func (rt *Runtime) boot(output Output) error {
+func (rt *Runtime) boot(ctx context.Context, output Output) error {
 	sources := map[string]string{}
 	files, err := fs.Glob(pysource.FS, "pyhook/*.py")
 	if err != nil {
@@ -104,12 +105,12 @@ func (rt *Runtime) boot(output Output) error {
 	// On Python's main thread: torch starts threads and two concurrent imports
 	// of it fail.
 	var importErr error
-	err = rt.interpreter.RunOnMain(func() { rt.bridge, importErr = importUncollected("pyhook._bridge") })
+	err = rt.interpreter.RunOnMain(ctx, func() { rt.bridge, importErr = importUncollected("pyhook._bridge") })
 	cbridge.KeepFaults()
 	if err != nil || importErr != nil {
 		return firstError(err, importErr)
 	}
-	if rt.tools, err = newTools(rt.bridge); err != nil {
+	if rt.torchAPI, err = newTorchAPI(rt.bridge); err != nil {
 		return err
 	}
 	// What tensorconv looks up at its first use belongs to the start, not to
@@ -206,8 +207,8 @@ func (rt *Runtime) Info() Info {
 		Prefix: p.Prefix, Torch: rt.torch, Refused: rt.interpreter.Refused}
 }
 
-// Environment returns what python/pyhook/_bridge.py's environment() finds out
-// about torch: versions, devices, backends, known traps.
+// Environment describes torch: versions, devices, backends, known traps. environment() of
+// python/pyhook/_bridge.py lists the keys.
 func (rt *Runtime) Environment() (map[string]any, error) {
 	value, err := rt.bridge.CallValue("environment")
 	if err != nil {
@@ -224,13 +225,22 @@ func (rt *Runtime) Environment() (map[string]any, error) {
 }
 
 // Import imports a Python module, on Python's main thread, for what this package has no
-// function for. One that is there already is had without waiting for that thread. The
-// caller closes the result.
-func (rt *Runtime) Import(module string) (*Object, error) {
+// function for. It returns a module that is imported already without waiting for that
+// thread. If ctx ends during the import, the module's code is interrupted as a hook's call is
+// (RunHook), and the error is c10d.ErrInterrupted and the context's. The caller closes the
+// result.
+func (rt *Runtime) Import(ctx context.Context, module string) (o *Object, err error) {
+	if ctx.Err() != nil {
+		return nil, ctxerr.While(ctx, notCalled)
+	}
 	if cbridge.Imported(module) {
 		return cbridge.Import(module)
 	}
-	return rt.getOnMain(func() (*Object, error) { return cbridge.Import(module) })
+	err = rt.interruptibleOnMain(ctx, func() (err error) {
+		o, err = cbridge.Import(module)
+		return err
+	})
+	return o, err
 }
 
 // Close destroys the process groups, does what python does at its end, and drops what
@@ -246,12 +256,12 @@ func (rt *Runtime) Import(module string) (*Object, error) {
 func (rt *Runtime) Close() error {
 	rt.closeOnce.Do(func() {
 		rt.closed.Store(true)
-		if rt.closeErr = rt.joins(); rt.closeErr != nil {
+		if rt.closeErr = rt.waitAbandoned(); rt.closeErr != nil {
 			return
 		}
 		_, err := rt.bridge.CallValue("destroy", true)
 		rt.abandonAll()
-		rt.tools.close()
+		rt.torchAPI.close()
 		rt.bridge.Close()
 		rt.closeErr = firstError(err, rt.interpreter.Close())
 		rt.output.close()

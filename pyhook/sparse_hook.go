@@ -34,7 +34,7 @@ func (h *PythonCommHook) runSparse(ctx context.Context, b *c10d.GradBucket, hook
 	if err != nil {
 		return nil, h.failSparse(b, c10d.ErrRaised, err)
 	}
-	return h.rt.watch(future, func(err error) error { return h.failSparse(b, c10d.ErrFutureFailed, err) })
+	return h.rt.newFuture(future, func(err error) error { return h.failSparse(b, c10d.ErrFutureFailed, err) })
 }
 
 // sparseLayout returns the Python object of a sparse bucket, a pyhook._bucket.BucketLayout. It

@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -13,10 +14,7 @@ import (
 // StateOption changes how a state is saved or loaded.
 type StateOption func(*stateOptions)
 
-type stateOptions struct {
-	trusted, anyRank, anyBuckets bool
-	device                       string
-}
+type stateOptions struct{ trusted, anyRank, anyBuckets bool }
 
 // TrustState lets SaveState pickle what it could not write otherwise, and
 // LoadState read that. Loading a pickle can run any program: trust only files
@@ -30,10 +28,6 @@ func AnyRank() StateOption { return func(o *stateOptions) { o.anyRank = true } }
 // AnyBuckets lets the hook be called with other buckets than its state was saved with. Only for
 // a state that does not depend on them.
 func AnyBuckets() StateOption { return func(o *stateOptions) { o.anyBuckets = true } }
-
-// StateDevice puts the state's tensors on a device ("cpu", "cuda:1"); without
-// it they go where they were.
-func StateDevice(name string) StateOption { return func(o *stateOptions) { o.device = name } }
 
 func stateOptionsOf(opts []StateOption) stateOptions {
 	var o stateOptions
@@ -55,9 +49,10 @@ func stateOptionsOf(opts []StateOption) stateOptions {
 // closures hold are not.
 //
 // The error is a *c10d.Error: c10d.ErrStateUnsafe names what cannot be saved, and
-// nothing is written.
-func (h *PythonCommHook) SaveState(w io.Writer, opts ...StateOption) error {
-	data, err := h.stateBytes(stateOptionsOf(opts))
+// nothing is written. The end of ctx interrupts the state's own Python code: the error is then
+// c10d.ErrInterrupted and the context's.
+func (h *PythonCommHook) SaveState(ctx context.Context, w io.Writer, opts ...StateOption) error {
+	data, err := h.stateBytes(ctx, stateOptionsOf(opts))
 	if err != nil {
 		return h.stateError(err)
 	}
@@ -67,7 +62,7 @@ func (h *PythonCommHook) SaveState(w io.Writer, opts ...StateOption) error {
 	return nil
 }
 
-func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
+func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte, error) {
 	bridge, err := cbridge.Import("pyhook._state")
 	if err != nil {
 		return nil, err
@@ -75,8 +70,11 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 	defer bridge.Close()
 	var value any
 	buckets := h.buckets.forms()
-	closed := h.rt.RunOnMain(func() { value, err = bridge.CallValue("save_hook", h.hook, h.state, o.trusted, buckets) })
-	if err := firstError(closed, err); err != nil {
+	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
+		value, err = bridge.CallValue("save_hook", h.hook, h.state, o.trusted, buckets)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	data, ok := value.([]byte)
@@ -96,8 +94,9 @@ func (h *PythonCommHook) stateBytes(o stateOptions) ([]byte, error) {
 // No file can make this program run anything, unless TrustState is given.
 //
 // The error is a *c10d.Error: c10d.ErrStateCorrupt, c10d.ErrStateClass, ... The state is
-// then as it was, unless its own __setstate__ or load_state_dict failed.
-func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
+// then as it was, unless its own __setstate__ or load_state_dict failed or was interrupted: the
+// end of ctx interrupts Python code of the state, as in SaveState.
+func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...StateOption) error {
 	o := stateOptionsOf(opts)
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -109,10 +108,11 @@ func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
 	}
 	defer bridge.Close()
 	var buckets any
-	closed := h.rt.RunOnMain(func() {
-		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank, o.device)
+	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
+		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank)
+		return err
 	})
-	if err := firstError(closed, err); err != nil {
+	if err != nil {
 		return h.stateError(err)
 	}
 	if o.anyBuckets {
@@ -126,8 +126,8 @@ func (h *PythonCommHook) LoadState(r io.Reader, opts ...StateOption) error {
 
 // SaveStateFile is SaveState into a file, which is replaced as a whole or, on
 // an error, left as it was. Its folder must be there.
-func (h *PythonCommHook) SaveStateFile(path string, opts ...StateOption) error {
-	data, err := h.stateBytes(stateOptionsOf(opts))
+func (h *PythonCommHook) SaveStateFile(ctx context.Context, path string, opts ...StateOption) error {
+	data, err := h.stateBytes(ctx, stateOptionsOf(opts))
 	if err != nil {
 		return h.stateError(err)
 	}
@@ -158,13 +158,13 @@ func replaceFile(path string, data []byte) (err error) {
 }
 
 // LoadStateFile is LoadState from a file.
-func (h *PythonCommHook) LoadStateFile(path string, opts ...StateOption) error {
+func (h *PythonCommHook) LoadStateFile(ctx context.Context, path string, opts ...StateOption) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return h.stateError(err)
 	}
 	defer file.Close()
-	return h.LoadState(file, opts...)
+	return h.LoadState(ctx, file, opts...)
 }
 
 func (h *PythonCommHook) stateError(err error) error {

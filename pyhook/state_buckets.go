@@ -11,12 +11,12 @@ import (
 	"pyhook/c10d"
 )
 
-// bucketForm is what a state may depend on of a bucket: PowerSGD, say, keeps its error by the
-// bucket's index, in a tensor of the bucket's size.
+// bucketForm describes what a state may depend on in a bucket: PowerSGD, for example, keeps its
+// error by the bucket's index, in a tensor of the bucket's size.
 type bucketForm struct {
 	elements int64
 	dtype    string
-	digest   string // of dtype, and of each parameter's name, place and shape
+	digest   string // of dtype, and of each parameter's name, offset and shape
 }
 
 func formOf(b *c10d.GradBucket) bucketForm {
@@ -38,17 +38,17 @@ type knownBucket struct {
 	form   bucketForm
 }
 
-// hookBuckets is which buckets a hook was called with last, and which ones its restored state
-// knows. A call whose bucket is the former one of its index costs a look at a slice.
+// hookBuckets records the buckets that a hook was called with last, and those that its restored
+// state was saved with. A call with the former bucket of its index costs one slice lookup.
 type hookBuckets struct {
 	last atomic.Pointer[[]knownBucket] // by index
 
 	mu    sync.Mutex
-	saved []bucketForm // of the state that was loaded, until a step has passed; nil: any will do
+	saved []bucketForm // of the state that was loaded, until a step has passed; nil: any is accepted
 }
 
-// check notes that b is about to be reduced. The error is that the hook's state is one of other
-// buckets.
+// check records that b is about to be reduced. It returns an error if the hook's state was saved
+// with other buckets.
 func (h *hookBuckets) check(b *c10d.GradBucket) error {
 	if last := h.last.Load(); last != nil && b.Index() < len(*last) && (*last)[b.Index()].bucket == b {
 		return nil
@@ -77,7 +77,7 @@ func (h *hookBuckets) note(b *c10d.GradBucket) error {
 	return nil
 }
 
-// stateFits says what is wrong with bucket b for a state that was saved with others.
+// stateFits returns an error if bucket b differs from the one that the state was saved with.
 func stateFits(b *c10d.GradBucket, form bucketForm, saved []bucketForm) error {
 	if b.Count() != len(saved) {
 		return fmt.Errorf("its state was saved with %d buckets, and now there are %d", len(saved), b.Count())
@@ -92,8 +92,8 @@ func stateFits(b *c10d.GradBucket, form bucketForm, saved []bucketForm) error {
 	}
 }
 
-// forms are those of the buckets of the last step, for a file; nil if one of them is not known,
-// as a sparse one.
+// forms returns the forms of the last step's buckets, for a file, or nil if one of them is not
+// known: sparse buckets have none.
 func (h *hookBuckets) forms() []any {
 	last := h.last.Load()
 	if last == nil {
@@ -109,7 +109,7 @@ func (h *hookBuckets) forms() []any {
 	return list
 }
 
-// expect takes the forms that a file has. nil: it has none, or they do not matter.
+// expect sets the forms that the next step's buckets must have, as a file has them; nil: any.
 func (h *hookBuckets) expect(value any) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

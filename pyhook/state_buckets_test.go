@@ -59,7 +59,7 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 		require.NoError(t, callOnce(t, saving, namedBucket(t, 0, 1, names, sizes...)))
 	}
 	var file bytes.Buffer
-	require.NoError(t, saving.SaveState(&file))
+	require.NoError(t, saving.SaveState(t.Context(), &file))
 
 	for name, c := range map[string]struct {
 		bucket *c10d.GradBucket
@@ -75,7 +75,7 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := powerHook(t)
 			defer h.Close()
-			require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes())))
+			require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(file.Bytes())))
 			err := callOnce(t, h, c.bucket)
 			if c.want == "" {
 				require.NoError(t, err)
@@ -100,19 +100,19 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 2, names, sizes...)))
 	})
 	t.Run("a state without tensors goes with any bucket", func(t *testing.T) {
-		h, err := rt.NewHook("sample:doubled_in_place", HookConfig{State: map[string]any{"steps": 3}})
+		h, err := rt.NewHook(t.Context(), "sample:doubled_in_place", HookConfig{State: map[string]any{"steps": 3}})
 		require.NoError(t, err)
 		defer h.Close()
 		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
 		var file bytes.Buffer
-		require.NoError(t, h.SaveState(&file))
-		require.NoError(t, h.LoadState(&file))
+		require.NoError(t, h.SaveState(t.Context(), &file))
+		require.NoError(t, h.LoadState(t.Context(), &file))
 		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...)))
 	})
 	t.Run("and so does one that is loaded with AnyBuckets", func(t *testing.T) {
 		h := powerHook(t)
 		defer h.Close()
-		require.NoError(t, h.LoadState(bytes.NewReader(file.Bytes()), AnyBuckets()))
+		require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(file.Bytes()), AnyBuckets()))
 		err := callOnce(t, h, namedBucket(t, 0, 1, names[:1], sizes[:1]...))
 		require.ErrorIs(t, err, c10d.ErrRaised, "PowerSGD's own error")
 	})

@@ -23,7 +23,7 @@ import (
 
 // stateOf makes a state and closes it with the test.
 func stateOf(t require.TestingT, spec string, kwargs map[string]any) *Object {
-	state, err := rt.NewState(spec, kwargs, world)
+	state, err := rt.NewState(context.Background(), spec, kwargs, world)
 	require.NoError(t, err)
 	return state
 }
@@ -32,7 +32,7 @@ func stateOf(t require.TestingT, spec string, kwargs map[string]any) *Object {
 func powerHook(t require.TestingT) *PythonCommHook {
 	state := stateOf(t, "powersgd", map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2})
 	defer state.Close()
-	h, err := rt.NewHook("powersgd", HookConfig{State: state})
+	h, err := rt.NewHook(context.Background(), "powersgd", HookConfig{State: state})
 	require.NoError(t, err)
 	return h
 }
@@ -81,7 +81,7 @@ func init() {
 	children["resume"] = func(is *require.Assertions) {
 		is.NoError(start())
 		h := powerHook(testutil.Child{})
-		is.NoError(h.LoadStateFile(os.Getenv(stateFile)))
+		is.NoError(h.LoadStateFile(context.Background(), os.Getenv(stateFile)))
 		fmt.Printf("\nresumed %x\n", powerSteps(testutil.Child{}, h, 6, 12))
 	}
 }
@@ -96,11 +96,11 @@ func TestPowerSGDGoesOnAsIfItHadNotBeenStopped(t *testing.T) {
 	defer stopped.Close()
 	powerSteps(t, stopped, 0, 6)
 	path := filepath.Join(t.TempDir(), "state")
-	require.NoError(t, stopped.SaveStateFile(path))
+	require.NoError(t, stopped.SaveStateFile(t.Context(), path))
 	check(t, "in this process", func(t *testing.T) {
 		resumed := powerHook(t)
 		defer resumed.Close()
-		require.NoError(t, resumed.LoadStateFile(path))
+		require.NoError(t, resumed.LoadStateFile(t.Context(), path))
 		assert.Equal(t, expected, powerSteps(t, resumed, 6, 12))
 	})
 	check(t, "and without the state it does not", func(t *testing.T) {
@@ -125,8 +125,8 @@ func TestAHooksStateComesBack(t *testing.T) {
 		_, err := run(t, a, bucket(t, []float32{0.3, 1.4}))
 		require.NoError(t, err)
 		var saved bytes.Buffer
-		require.NoError(t, a.SaveState(&saved))
-		require.NoError(t, b.LoadState(&saved))
+		require.NoError(t, a.SaveState(t.Context(), &saved))
+		require.NoError(t, b.LoadState(t.Context(), &saved))
 		for _, h := range []*PythonCommHook{a, b} {
 			got, err := run(t, h, bucket(t, []float32{0.3, 1.4}))
 			require.NoError(t, err)
@@ -139,8 +139,8 @@ func TestAHooksStateComesBack(t *testing.T) {
 		defer state.Close()
 		h := load(t, "post_localsgd", HookConfig{State: state})
 		var saved bytes.Buffer
-		require.NoError(t, h.SaveState(&saved))
-		require.NoError(t, h.LoadState(&saved))
+		require.NoError(t, h.SaveState(t.Context(), &saved))
+		require.NoError(t, h.LoadState(t.Context(), &saved))
 		_, err := run(t, h, bucket(t, []float32{1, 2}))
 		require.NoError(t, err)
 	})
@@ -148,7 +148,7 @@ func TestAHooksStateComesBack(t *testing.T) {
 		made := func() *PythonCommHook {
 			hook := stateOf(t, "states:counting", nil)
 			defer hook.Close()
-			h, err := rt.WrapHook(hook, HookConfig{})
+			h, err := rt.WrapHook(t.Context(), hook, HookConfig{})
 			require.NoError(t, err)
 			t.Cleanup(h.Close)
 			return h
@@ -157,8 +157,8 @@ func TestAHooksStateComesBack(t *testing.T) {
 		_, err := run(t, a, bucket(t, []float32{5}))
 		require.NoError(t, err)
 		var saved bytes.Buffer
-		require.NoError(t, a.SaveState(&saved))
-		require.NoError(t, b.LoadState(&saved))
+		require.NoError(t, a.SaveState(t.Context(), &saved))
+		require.NoError(t, b.LoadState(t.Context(), &saved))
 		got, err := run(t, b, bucket(t, []float32{5}))
 		require.NoError(t, err)
 		assert.Equal(t, []float32{2}, got)
@@ -167,8 +167,8 @@ func TestAHooksStateComesBack(t *testing.T) {
 		for _, state := range []any{nil, world} {
 			h := load(t, "allreduce", HookConfig{State: state})
 			var saved bytes.Buffer
-			require.NoError(t, h.SaveState(&saved))
-			require.NoError(t, load(t, "fp16", HookConfig{}).LoadState(&saved))
+			require.NoError(t, h.SaveState(t.Context(), &saved))
+			require.NoError(t, load(t, "fp16", HookConfig{}).LoadState(t.Context(), &saved))
 		}
 	})
 }
@@ -177,7 +177,7 @@ func TestAStateThatDoesNotFitIsATypedErrorAndChangesNothing(t *testing.T) {
 	power := powerHook(t)
 	defer power.Close()
 	var saved bytes.Buffer
-	require.NoError(t, power.SaveState(&saved))
+	require.NoError(t, power.SaveState(t.Context(), &saved))
 	data := saved.Bytes()
 	flipped := bytes.Clone(data)
 	flipped[len(flipped)/2] ^= 1
@@ -203,9 +203,9 @@ func TestAStateThatDoesNotFitIsATypedErrorAndChangesNothing(t *testing.T) {
 				cfg = HookConfig{}
 			}
 			h := load(t, "states:rounding", cfg)
-			err := h.LoadState(bytes.NewReader(c.from))
+			err := h.LoadState(t.Context(), bytes.NewReader(c.from))
 			if name == "a reader's errors" {
-				err = h.LoadState(iotest.ErrReader(errors.New("no disk")))
+				err = h.LoadState(t.Context(), iotest.ErrReader(errors.New("no disk")))
 			}
 			saysAll(t, err, c.kind, "states.rounding", -1)
 			require.ErrorIs(t, err, c10d.ErrState)
@@ -213,14 +213,14 @@ func TestAStateThatDoesNotFitIsATypedErrorAndChangesNothing(t *testing.T) {
 		})
 	}
 	check(t, "a file that is not there", func(t *testing.T) {
-		err := power.LoadStateFile(filepath.Join(t.TempDir(), "none"))
+		err := power.LoadStateFile(t.Context(), filepath.Join(t.TempDir(), "none"))
 		require.ErrorIs(t, err, os.ErrNotExist)
 		require.ErrorIs(t, err, c10d.ErrState)
 	})
 	check(t, "a closed hook", func(t *testing.T) {
 		h := powerHook(t)
 		h.Close()
-		require.ErrorIs(t, h.SaveState(&bytes.Buffer{}), c10d.ErrClosed)
+		require.ErrorIs(t, h.SaveState(t.Context(), &bytes.Buffer{}), c10d.ErrClosed)
 	})
 }
 
@@ -229,7 +229,7 @@ func TestEachCodeOfAStateErrorHasItsKind(t *testing.T) {
 		made := stateOf(t, "states:raising", map[string]any{"code": code})
 		defer made.Close()
 		h := load(t, "states:rounding", HookConfig{State: made})
-		err := h.SaveState(&bytes.Buffer{})
+		err := h.SaveState(t.Context(), &bytes.Buffer{})
 		require.ErrorIs(t, err, c10d.Code(code))
 		saysAll(t, err, kind, "states.rounding", -1)
 	}
@@ -241,17 +241,17 @@ func TestAFileCannotRunAnythingUnlessItIsTrusted(t *testing.T) {
 	h := load(t, "states:rounding", HookConfig{State: state})
 	path := filepath.Join(t.TempDir(), "state")
 	require.NoError(t, os.WriteFile(path, []byte("the last one"), 0o600))
-	err := h.SaveStateFile(path)
+	err := h.SaveStateFile(t.Context(), path)
 	saysAll(t, err, c10d.ErrStateUnsafe, "states.rounding", -1)
 	assert.Contains(t, err.Error(), "state.left['x'][0]: <states.Evil>")
 	kept, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, "the last one", string(kept))
 
-	require.NoError(t, h.SaveStateFile(path, TrustState()))
-	saysAll(t, h.LoadStateFile(path), c10d.ErrStateUnsafe, "states.rounding", -1)
+	require.NoError(t, h.SaveStateFile(t.Context(), path, TrustState()))
+	saysAll(t, h.LoadStateFile(t.Context(), path), c10d.ErrStateUnsafe, "states.rounding", -1)
 	assert.Equal(t, false, python(t, "states.has_run"))
-	require.NoError(t, h.LoadStateFile(path, TrustState()))
+	require.NoError(t, h.LoadStateFile(t.Context(), path, TrustState()))
 	assert.Equal(t, true, python(t, "states.has_run"))
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".hook-state-*"))
 	require.NoError(t, err)

@@ -5,11 +5,10 @@ import (
 	"pyhook/cbridge"
 )
 
-// StockRefusal says why DistributedDataParallel.register_comm_hook of this torch
-// would refuse the hook, which pyhook takes: an annotation that is not exactly
-// the one it wants, a parameter that is not called bucket, a callable without a
-// name. It asks torch's own check. "": it would not. A hook that is to run in
-// stock DDP too, or is being moved from there, had better give "".
+// StockRefusal returns the reason for which DistributedDataParallel.register_comm_hook of this
+// torch would refuse the hook, or "" if it would accept it. pyhook accepts more: any annotation,
+// a parameter that is not called bucket, a callable without a name. It runs torch's own check.
+// A hook that is to run in stock DDP too should return "".
 func (h *PythonCommHook) StockRefusal() (string, error) {
 	judge, err := cbridge.Import("pyhook._judge")
 	if err != nil {

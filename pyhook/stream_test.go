@@ -19,10 +19,10 @@ import (
 func onNotedStream(t *testing.T, gradients ...[]float32) *c10d.GradBucket {
 	t.Helper()
 	b := bucket(t, gradients...)
-	python, err := pythonBucketOf(rt.tools, b)
+	python, err := pythonBucketOf(rt.torchAPI, b)
 	require.NoError(t, err)
 	defer python.release()
-	m, err := rt.Import("streams")
+	m, err := rt.Import(t.Context(), "streams")
 	require.NoError(t, err)
 	defer m.Close()
 	object, err := m.Call("make")

@@ -20,14 +20,14 @@ func nilPointerIsRecovered(t *testing.T) {
 }
 
 func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
-	state, err := rt.NewState("bound:State", nil, nil)
+	state, err := rt.NewState(t.Context(), "bound:State", nil, nil)
 	require.NoError(t, err) // signal.signal at import is a ValueError elsewhere
 	defer state.Close()
 	nilPointerIsRecovered(t)
 	h := load(t, "bound:hook", HookConfig{State: state})
 	b := bucket(t, []float32{1, 2})
 	for range 3 {
-		require.NoError(t, rt.RunOnMain(func() {
+		require.NoError(t, rt.RunOnMain(t.Context(), func() {
 			future, chain, err := h.RunHookChained(t.Context(), b)
 			if !assert.NoError(t, err) {
 				return
@@ -40,10 +40,10 @@ func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
 			assert.NoError(t, err)
 		}))
 	}
-	module, err := rt.Import("bound")
+	module, err := rt.Import(t.Context(), "bound")
 	require.NoError(t, err)
 	defer module.Close()
-	require.NoError(t, rt.RunOnMain(func() {
+	require.NoError(t, rt.RunOnMain(t.Context(), func() {
 		counted, err := module.CallValue("calls", state)
 		assert.NoError(t, err)
 		assert.Equal(t, []any{int64(6), int64(6), int64(6)}, counted)
@@ -62,13 +62,13 @@ func TestImportAndStateAreOnPythonsMainThread(t *testing.T) {
 			return err
 		}) == nil && seen
 	}, "the module's own signal handler")
-	require.NoError(t, rt.RunOnMain(func() { python(t, "bound.forget_signals") }))
+	require.NoError(t, rt.RunOnMain(t.Context(), func() { python(t, "bound.forget_signals") }))
 }
 
 // Whoever looks at a hook that hangs on Python's main thread must not wait for it.
 func TestAModuleThatIsThereIsHadWhileTheMainThreadIsBusy(t *testing.T) {
 	began, end, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	go func() { done <- rt.RunOnMain(func() { close(began); <-end }) }()
+	go func() { done <- rt.RunOnMain(t.Context(), func() { close(began); <-end }) }()
 	<-began
 	assert.NotEmpty(t, python(t, "threading.get_ident"))
 	close(end)
@@ -83,7 +83,7 @@ func TestFaultsStayGosAfterAHookCall(t *testing.T) {
 		require.NoError(t, err)
 		nilPointerIsRecovered(t)
 	}
-	require.NoError(t, rt.RunOnMain(func() {
+	require.NoError(t, rt.RunOnMain(t.Context(), func() {
 		_, err := run(t, h, b)
 		assert.NoError(t, err)
 		nilPointerIsRecovered(t)
@@ -94,7 +94,7 @@ func TestTheFirstHasPythonsMainThreadAndOthersOnesOfTheirOwn(t *testing.T) {
 	h := load(t, "noop", HookConfig{})
 	ident := func() any { return python(t, "threading.get_ident") }
 	var main any
-	require.NoError(t, rt.RunOnMain(func() {
+	require.NoError(t, rt.RunOnMain(t.Context(), func() {
 		main = ident()
 		assert.False(t, h.BindThread().Waiting()) // else it would wait for itself
 	}))
@@ -114,12 +114,12 @@ func TestTheFirstHasPythonsMainThreadAndOthersOnesOfTheirOwn(t *testing.T) {
 	}()
 	assert.Equal(t, main, <-done)
 	for range 5 { // others get a turn while it has nothing to do
-		require.NoError(t, rt.RunOnMain(func() { assert.Equal(t, main, ident()) }))
+		require.NoError(t, rt.RunOnMain(t.Context(), func() { assert.Equal(t, main, ident()) }))
 	}
 	second.Run(nil, func() { assert.NotEqual(t, main, ident()) })
 	assert.False(t, second.Waiting())
 	close(work)
 	assert.Nil(t, <-done)
 	h.BindThread().Run(func() {}, func() { assert.Equal(t, main, ident(), "it is free again") })
-	require.NoError(t, rt.RunOnMain(func() {}))
+	require.NoError(t, rt.RunOnMain(t.Context(), func() {}))
 }

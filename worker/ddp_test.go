@@ -100,7 +100,7 @@ func inProcess(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	refused, err := group.DTypes()
+	refused, err := group.DTypes(ctx)
 	if err != nil {
 		return err
 	}
@@ -111,11 +111,11 @@ func inProcess(ctx context.Context, r *ranks.Rank) error {
 		}
 		cfg := pyhook.HookConfig{}
 		if c.state != "" {
-			if cfg.State, err = rt.NewState(c.state, powerSGD, group); err != nil {
+			if cfg.State, err = rt.NewState(ctx, c.state, powerSGD, group); err != nil {
 				return err
 			}
 		}
-		hook, err := rt.NewHook(c.spec, cfg)
+		hook, err := rt.NewHook(ctx, c.spec, cfg)
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func TestStepsAreBitwiseThoseOfThisProcess(t *testing.T) {
 					if c.state != "" {
 						cfg.State = worker.State{Spec: c.state, Args: powerSGD}
 					}
-					h, err := w.NewHook(c.spec, cfg)
+					h, err := w.NewHook(t.Context(), c.spec, cfg)
 					if err != nil {
 						return err
 					}
@@ -176,7 +176,7 @@ func TestALostStepIsTakenAgain(t *testing.T) {
 	for run := range 2 {
 		for _, err := range onRanks(size, func(rank int) (err error) {
 			w := workers[rank]
-			h, err := w.NewHook("powersgd", worker.HookConfig{State: &worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1, Rollback: true})
+			h, err := w.NewHook(t.Context(), "powersgd", worker.HookConfig{State: &worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1, Rollback: true})
 			if err != nil {
 				return err
 			}

@@ -6,7 +6,7 @@
 //	func main() {
 //		worker.Main() // a worker is this same program
 //		w, _ := worker.Start(ctx, worker.Config{Timeout: time.Minute})
-//		hook, _ := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd"}, SnapshotEvery: 100})
+//		hook, _ := w.NewHook(ctx, "powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd"}, SnapshotEvery: 100})
 //		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook})
 //		for step := 0; step < steps; step++ {
 //			...

@@ -16,7 +16,7 @@ import (
 // train is the loop of every rank. It returns the weights, which are those of a run in which
 // nothing happened, also where workers died on the way.
 func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) {
-	hook, err := w.NewHook("allreduce", worker.HookConfig{SnapshotEvery: 1})
+	hook, err := w.NewHook(ctx, "allreduce", worker.HookConfig{SnapshotEvery: 1})
 	if err != nil {
 		return nil, err
 	}

@@ -322,7 +322,7 @@ func orphan(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	h, err := w.NewHook("faults:in_call", worker.HookConfig{})
+	h, err := w.NewHook(ctx, "faults:in_call", worker.HookConfig{})
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ type rollback struct {
 
 // NewHook loads a hook in the worker, by a spec as of pyhook.Runtime.LoadHook. The
 // error is a *c10d.Error, or an *Error if the worker failed.
-func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
+func (w *Worker) NewHook(ctx context.Context, spec string, cfg HookConfig) (*Hook, error) {
 	h := &Hook{worker: w, id: w.newID(), spec: spec, cfg: cfg}
 	switch state := cfg.State.(type) {
 	case State:
@@ -93,12 +93,12 @@ func (w *Worker) NewHook(spec string, cfg HookConfig) (*Hook, error) {
 		h.state = state
 	}
 	p := w.process()
-	if err := h.load(context.Background(), p); err != nil {
+	if err := h.load(ctx, p); err != nil {
 		return nil, err
 	}
 	h.snapshots = []snapshot{{}}
 	if cfg.SnapshotEvery > 0 { // also to tell now if that cannot be done
-		data, err := h.save(context.Background(), p)
+		data, err := h.save(ctx, p)
 		if err != nil {
 			h.Close()
 			return nil, err

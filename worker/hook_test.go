@@ -89,7 +89,7 @@ func TestErrorsOfHooksAreThoseOfThisProcess(t *testing.T) {
 		assert.Contains(t, python.Traceback, "hooks.py")
 	})
 	t.Run("a hook that is not there", func(t *testing.T) {
-		_, err := w.NewHook("hooks:nowhere", worker.HookConfig{})
+		_, err := w.NewHook(t.Context(), "hooks:nowhere", worker.HookConfig{})
 		assert.ErrorIs(t, err, c10d.ErrNoAttribute)
 	})
 	t.Run("a closed bucket", func(t *testing.T) {
@@ -109,14 +109,14 @@ func TestStatesAreMadeSavedAndRestoredInTheWorker(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []float32{6, 6}, got)
 	var saved bytes.Buffer
-	require.NoError(t, h.SaveState(&saved))
+	require.NoError(t, h.SaveState(t.Context(), &saved))
 	_, err = reduce(testutil.Soon(t), h, b)
 	require.NoError(t, err)
-	require.NoError(t, h.LoadState(&saved))
+	require.NoError(t, h.LoadState(t.Context(), &saved))
 	got, err = reduce(testutil.Soon(t), h, b)
 	require.NoError(t, err)
 	assert.Equal(t, []float32{7, 7}, got)
-	assert.ErrorIs(t, h.LoadState(bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
+	assert.ErrorIs(t, h.LoadState(t.Context(), bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
 
 	plain := hook(t, w, "hooks:scaled", worker.HookConfig{State: map[string]any{"factor": 2.5, "more": []any{1, "x", nil}}})
 	copy(floats(t, b.Buffer()), []float32{2, 4})
@@ -130,7 +130,7 @@ func TestAHookMayAskForNCCLsFormsOfFuturesAlsoAfterARestart(t *testing.T) {
 	b := bucket(t, w, 3, 4)
 	_, err := reduce(testutil.Soon(t), hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{}), b)
 	require.ErrorIs(t, err, c10d.ErrShort, "gloo's form")
-	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.NCCL})
+	h := hook(t, w, "hooks:mean_for_nccl", worker.HookConfig{Futures: pyhook.FutureFormsNCCL})
 	for range 2 {
 		got, err := reduce(testutil.Soon(t), h, b)
 		require.NoError(t, err)

@@ -129,7 +129,7 @@ func (tr *trainer) train(ctx context.Context) error {
 		}
 		tr.weights = append(tr.weights, make([]float32, n))
 	}
-	h, err := tr.w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1})
+	h, err := tr.w.NewHook(ctx, "powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1})
 	if err != nil {
 		return err
 	}

@@ -131,7 +131,7 @@ func floats(t testing.TB, of *tensor.Tensor) []float32 {
 // hook loads one, and closes it with the test.
 func hook(t testing.TB, w *worker.Worker, spec string, cfg worker.HookConfig) *worker.Hook {
 	t.Helper()
-	h, err := w.NewHook(spec, cfg)
+	h, err := w.NewHook(t.Context(), spec, cfg)
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h

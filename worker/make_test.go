@@ -62,12 +62,12 @@ func TestWorker_NewHook_WithParameters(t *testing.T) {
 	})
 	t.Run("a whole float is an int, and PowerSGD has a state", func(t *testing.T) {
 		hook(t, w, "powersgd", worker.HookConfig{})
-		_, err := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2.5}}})
+		_, err := w.NewHook(t.Context(), "powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2.5}}})
 		require.ErrorIs(t, err, c10d.ErrBadArguments)
 		hook(t, w, "powersgd", worker.HookConfig{State: pyhook.StateSpec{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2.0}}})
 	})
 	t.Run("none of nil", func(t *testing.T) {
-		_, err := w.NewHook("made:Stats()", worker.HookConfig{Parameters: []*c10d.Parameter{nil}})
+		_, err := w.NewHook(t.Context(), "made:Stats()", worker.HookConfig{Parameters: []*c10d.Parameter{nil}})
 		require.ErrorIs(t, err, c10d.ErrLoad)
 		require.ErrorContains(t, err, "parameter 0 is nil")
 	})

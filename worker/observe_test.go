@@ -15,7 +15,7 @@ func TestTheTimelineHasTheCollectivesOfWorkersHooks(t *testing.T) {
 	workers := start(t, 2, worker.Config{})
 	for _, err := range onRanks(2, func(rank int) error {
 		w := workers[rank]
-		h, err := w.NewHook("powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: powerSGD}})
+		h, err := w.NewHook(t.Context(), "powersgd", worker.HookConfig{State: worker.State{Spec: "powersgd", Args: powerSGD}})
 		if err != nil {
 			return err
 		}

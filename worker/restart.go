@@ -100,8 +100,8 @@ func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
 
 // SaveState writes the hook's state: pyhook.PythonCommHook.SaveState, whose files it
 // shares. With HookConfig.Trusted, as with pyhook.TrustState.
-func (h *Hook) SaveState(w io.Writer) error {
-	data, err := h.save(context.Background(), h.worker.process())
+func (h *Hook) SaveState(ctx context.Context, w io.Writer) error {
+	data, err := h.save(ctx, h.worker.process())
 	if err != nil {
 		return err
 	}
@@ -110,12 +110,12 @@ func (h *Hook) SaveState(w io.Writer) error {
 }
 
 // LoadState restores what SaveState wrote: pyhook.PythonCommHook.LoadState.
-func (h *Hook) LoadState(r io.Reader) error {
+func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	return h.restore(context.Background(), h.worker.process(), data, false)
+	return h.restore(ctx, h.worker.process(), data, false)
 }
 
 func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {

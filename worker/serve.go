@@ -77,7 +77,7 @@ func (s *server) stop() error {
 	if s.rt == nil {
 		return nil
 	}
-	if bridge, err := s.rt.Import("pyhook._bridge"); err == nil {
+	if bridge, err := s.rt.Import(context.Background(), "pyhook._bridge"); err == nil {
 		_, _ = bridge.CallValue("destroy", true)
 		bridge.Close()
 	}
@@ -174,7 +174,7 @@ func (s *server) start(m *startMessage) (*message, error) {
 	}
 	s.rt, s.thread = rt, rt.BindThread()
 	go s.thread.Run(s.look, s.serveCalls)
-	module, err := rt.Import("pyhook._worker")
+	module, err := rt.Import(context.Background(), "pyhook._worker")
 	if err != nil {
 		return nil, err
 	}
@@ -222,11 +222,11 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	default:
 		cfg.State = state
 	}
-	hook, err := s.rt.NewHook(m.Spec, cfg)
+	hook, err := s.rt.NewHook(context.Background(), m.Spec, cfg)
 	if err != nil {
 		return nil, err
 	}
-	// The trainer may run it outside chains (ddp.Overlapped).
+	// The trainer may run it outside chains (ddp.OrderOverlapped).
 	if err := hook.CheckCollectives(); err != nil {
 		hook.Close()
 		return nil, err

@@ -24,10 +24,10 @@ func (s *server) state(m *message) (*message, error) {
 		options = append(options, pyhook.AnyBuckets())
 	}
 	if m.Kind == kindRestore {
-		return nil, hook.LoadState(bytes.NewReader(m.Bytes), options...)
+		return nil, hook.LoadState(context.Background(), bytes.NewReader(m.Bytes), options...)
 	}
 	var w bytes.Buffer
-	err := hook.SaveState(&w, options...)
+	err := hook.SaveState(context.Background(), &w, options...)
 	return &message{Bytes: w.Bytes()}, err
 }
 

@@ -141,7 +141,7 @@ func (s *server) unbind(hook uint64) {
 
 // onThreadOf runs f, which calls Python code of a hook, where that is called.
 func (s *server) onThreadOf(hook uint64, f func()) {
-	if !s.isBound(hook) || s.rt.RunOnMain(f) != nil {
+	if !s.isBound(hook) || s.rt.RunOnMain(context.Background(), f) != nil {
 		f()
 	}
 }

@@ -18,7 +18,7 @@ import (
 //
 // Unlike a dense collective it waits for the other ranks, or the end of ctx:
 // how many rows there are decides how much memory is gathered, which is the most
-// rows that a rank has, for each rank. The future's value is sorted, has each place once, and is
+// rows that a rank has, for each rank. The future's value is sorted, has each index once, and is
 // closed with the future.
 func AverageSparse(ctx context.Context, group c10d.ProcessGroup, p *c10d.Parameter, g *c10d.SparseGradient) (*c10d.Future[*c10d.SparseGradient], error) {
 	switch p.DType {
@@ -176,17 +176,17 @@ func (s *sparseSum[T]) gather(ctx context.Context, group c10d.ProcessGroup, mine
 		closeAll(s.memory)
 		return err
 	}
-	s.follow(first)
+	s.closeWhenDone(first)
 	second, err := group.AllGather(ctx, values, inValues)
 	if err != nil {
 		s.done(err) // the first one still needs the memory
 		return err
 	}
-	s.follow(second)
+	s.closeWhenDone(second)
 	return nil
 }
 
-func (s *sparseSum[T]) follow(gather *c10d.Future[*tensor.Tensor]) {
+func (s *sparseSum[T]) closeWhenDone(gather *c10d.Future[*tensor.Tensor]) {
 	gather.OnDone(func(_ *tensor.Tensor, err error) {
 		s.done(err)
 		gather.Close()

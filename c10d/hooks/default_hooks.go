@@ -16,7 +16,7 @@ import (
 // AverageSparse.
 type AllReduceCommHook struct{ Group c10d.ProcessGroup }
 
-// CollectivesOnlyInCall tells package ddp that its buckets may overlap on any backend: no callback
+// CollectivesOnlyInCall returns true, so that package ddp overlaps its buckets on any backend: no callback
 // of it starts a collective.
 func (h *AllReduceCommHook) CollectivesOnlyInCall() bool { return true }
 

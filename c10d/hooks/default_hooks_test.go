@@ -151,7 +151,7 @@ func (g failing) AllReduce(context.Context, *tensor.Tensor, c10d.ReduceOp) (*c10
 	return future, nil
 }
 
-func TestAHooksFailureNamesItsPlace(t *testing.T) {
+func TestCommHooks_RunHook_failureNamesHookRankAndBucket(t *testing.T) {
 	one := memgroup.New(1)[0]
 	defer one.Close()
 	for _, late := range []bool{false, true} {

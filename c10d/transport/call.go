@@ -207,12 +207,6 @@ func (c *call) reduceScatter(out *tensor.Tensor, in tensors, op c10d.ReduceOp) e
 	if err != nil {
 		return err
 	}
-	if own, ok := c.g.transport.(ReduceScatterer); ok && out.Len() > 0 {
-		err := own.ReduceScatter(c.ctx, out, in, c10d.ReduceOp(plain))
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return firstError(err, c.average(op, out))
-		}
-	}
 	if err := c.agree("reduce_scatter %s %s", op, out.DType()); err != nil {
 		return err
 	}

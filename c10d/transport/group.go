@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -39,7 +38,6 @@ type Group struct {
 	cfg        Config
 	id         uint64 // Tag.Group
 	move       mover
-	join       func() error // makes transport and move at the first use; may be nil
 	ctx        context.Context
 	cancel     context.CancelCauseFunc
 
@@ -59,7 +57,7 @@ type line struct {
 
 type queue struct{ jobs []func() }
 
-// NewGroup makes the group of all ranks. transport belongs to the
+// New makes the group of all ranks. transport belongs to the
 // caller: Close of the group does not end it.
 func New(transport Transport, cfg Config) (*Group, error) {
 	return newGroup(context.Background(), transport, cfg, 0)
@@ -174,11 +172,6 @@ func (g *Group) run(op *Operation, tag Tag) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if g.join != nil {
-		if err := g.join(); err != nil {
-			return err
-		}
-	}
 	return op.run(&call{g: g, ctx: ctx, tag: tag})
 }
 
@@ -253,43 +246,14 @@ func (g *Group) Subgroup(name string, ranks []int, timeout time.Duration) (*Grou
 	hash := fnv.New64a()
 	_, _ = fmt.Fprintf(hash, "%d %s %v", g.id, name, ranks)
 	cfg := Config{Name: g.cfg.Name, Timeout: timeout}
-	if s, ok := g.transport.(Subgrouper); ok {
-		return g.subLater(s, ranks, name, own, cfg), nil
-	}
 	p, ok := g.transport.(PointToPoint)
 	if !ok {
-		return fail(fmt.Errorf("the transport %T has neither Sub nor Send and Recv", g.transport))
+		return fail(fmt.Errorf("the transport %T has no Send and Recv, which sub-groups need", g.transport))
 	}
 	return newGroup(g.ctx, &subTransport{p, ranks, own}, cfg, hash.Sum64())
 }
 
-// subLater asks for the transport when the group is first used: Python's threads
-// wait for a new group's making, and Sub may wait for other ranks.
-func (g *Group) subLater(s Subgrouper, ranks []int, name string, own int, cfg Config) *Group {
-	sub := &Group{rank: own, size: len(ranks), cfg: cfg, lines: map[line]*queue{}}
-	sub.ctx, sub.cancel = context.WithCancelCause(g.ctx)
-	sub.join = sync.OnceValue(func() error {
-		ctx, cancel := context.WithTimeout(sub.ctx, cfg.Timeout)
-		defer cancel()
-		transport, err := s.Sub(ctx, ranks, name)
-		if err != nil {
-			return fmt.Errorf("making a sub-group: %w", err)
-		}
-		context.AfterFunc(sub.ctx, func() { closeTransport(transport) })
-		sub.transport = transport
-		sub.move, err = moverOf(transport, own)
-		return err
-	})
-	return sub
-}
-
-func closeTransport(t Transport) {
-	if c, ok := t.(io.Closer); ok {
-		_ = c.Close()
-	}
-}
-
-// subTransport is some ranks of a transport. Tags keep its messages apart.
+// subTransport is a PointToPoint among some ranks of another; tags separate their messages.
 type subTransport struct {
 	p     PointToPoint
 	ranks []int

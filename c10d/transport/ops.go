@@ -209,17 +209,6 @@ func (c *call) allGather(out tensors, in *tensor.Tensor) error {
 }
 
 func (c *call) allToAll(out, in tensors) error {
-	if own, ok := c.g.transport.(AllToAller); ok {
-		to, err := raw(out)
-		if err != nil {
-			return err
-		}
-		from, err := raw(in)
-		if err != nil {
-			return err
-		}
-		return own.AllToAll(c.ctx, to, from)
-	}
 	if err := c.agree("all_to_all %s", in[0].DType()); err != nil {
 		return err
 	}

@@ -18,17 +18,16 @@ const (
 	BXor c10d.ReduceOp = reduce.BXor
 )
 
-// Transport is what a trainer has to move memory between its ranks, if that is
-// not torch.distributed. It needs PointToPoint or AllGatherer as well; all
-// collectives are derived from either. What it can do better than that it says
-// by the other interfaces below.
+// Transport moves memory between a trainer's ranks in place of torch.distributed. It must
+// also implement PointToPoint or AllGatherer: a Group derives all collectives from either.
+// A transport that has a faster way implements the other interfaces below too.
 //
 //	derived from   collectives   send, recv   sub-groups
 //	PointToPoint   all           yes          yes
-//	AllGatherer    all           no           with Subgrouper
+//	AllGatherer    all           no           no
 //
-// The derived collectives are right and simple, not fast: whoever has a real
-// all-reduce should show it. They compare what the ranks ask for first, so that
+// The derived collectives are right and simple, not fast: a transport with a real
+// all-reduce should implement AllReducer. They first compare the ranks' requests, so that
 // ranks out of step get a *MismatchError and not each other's numbers.
 //
 // Every method blocks until it is done or ctx ends; after that it no longer
@@ -41,7 +40,7 @@ type Transport interface {
 	Size() int
 }
 
-// Tag tells the messages between two ranks apart.
+// Tag identifies a message between two ranks.
 type Tag struct{ Group, Message uint64 }
 
 // PointToPoint sends and receives. A message is for the Recv with the same tag
@@ -59,15 +58,10 @@ type AllGatherer interface {
 	AllGather(ctx context.Context, out [][]byte, in []byte) error
 }
 
-// AllReducer combines t in place. With errors.ErrUnsupported (on every rank
-// alike) the derived all-reduce does it. Avg is asked for as c10d.Sum.
+// AllReducer combines t in place. If it returns errors.ErrUnsupported, on every rank alike,
+// the derived all-reduce does it. Avg is asked for as c10d.Sum.
 type AllReducer interface {
 	AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) error
-}
-
-// ReduceScatterer combines in[r] of all ranks into rank r's out; see AllReducer.
-type ReduceScatterer interface {
-	ReduceScatter(ctx context.Context, out *tensor.Tensor, in []*tensor.Tensor, op c10d.ReduceOp) error
 }
 
 // Broadcaster copies rank root's data to the others'.
@@ -75,21 +69,9 @@ type Broadcaster interface {
 	Broadcast(ctx context.Context, data []byte, root int) error
 }
 
-// AllToAller copies in[r] to rank r's out[own rank]. Lengths differ, and may be 0.
-type AllToAller interface {
-	AllToAll(ctx context.Context, out, in [][]byte) error
-}
-
 // Barrierer returns when all ranks have called it.
 type Barrierer interface {
 	Barrier(ctx context.Context) error
-}
-
-// Subgrouper makes a transport of some ranks, in this order; only they call it,
-// with one name. It is theirs alone: nothing of it may meet the parent's
-// messages. Without it, and with PointToPoint, messages are tagged.
-type Subgrouper interface {
-	Sub(ctx context.Context, ranks []int, name string) (Transport, error)
 }
 
 // MismatchError: the ranks call different collectives. It is an c10d.ErrGroup, and
@@ -119,7 +101,7 @@ func (t groupTransport) Size() int { return t.group.Size() }
 func (t groupTransport) AllReduce(ctx context.Context, tensor *tensor.Tensor, op c10d.ReduceOp) error {
 	switch op {
 	case c10d.Sum, c10d.Product, c10d.Min, c10d.Max:
-		return await(ctx)(t.group.AllReduce(ctx, tensor, op))
+		return waitResult(ctx)(t.group.AllReduce(ctx, tensor, op))
 	}
 	return errors.ErrUnsupported
 }
@@ -130,7 +112,7 @@ func (t groupTransport) Broadcast(ctx context.Context, data []byte, root int) er
 		return err
 	}
 	defer tensor.Close()
-	return await(ctx)(t.group.Broadcast(ctx, tensor, root))
+	return waitResult(ctx)(t.group.Broadcast(ctx, tensor, root))
 }
 
 func (t groupTransport) AllGather(ctx context.Context, out [][]byte, in []byte) error {
@@ -142,13 +124,13 @@ func (t groupTransport) AllGather(ctx context.Context, out [][]byte, in []byte) 
 		}
 		defer tensors[i].Close()
 	}
-	return await(ctx)(t.group.AllGather(ctx, tensors[:len(out)], tensors[len(out)]))
+	return waitResult(ctx)(t.group.AllGather(ctx, tensors[:len(out)], tensors[len(out)]))
 }
 
 func (t groupTransport) Barrier(ctx context.Context) error { return t.group.Barrier(ctx) }
 
-// await waits for a collective's future.
-func await(ctx context.Context) func(*c10d.Future[*tensor.Tensor], error) error {
+// waitResult waits for a collective's future.
+func waitResult(ctx context.Context) func(*c10d.Future[*tensor.Tensor], error) error {
 	return func(future *c10d.Future[*tensor.Tensor], err error) error {
 		if err != nil {
 			return err

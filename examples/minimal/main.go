@@ -23,7 +23,7 @@ func main() {
 	rt := must(pyhook.Start(ctx, pyhook.Config{}))
 	defer rt.Close()
 	group := must(rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"}))
-	hook := must(rt.NewHook("fp16", pyhook.HookConfig{})) // or "my_hooks.py:my_hook"
+	hook := must(rt.NewHook(ctx, "fp16", pyhook.HookConfig{})) // or "my_hooks.py:my_hook"
 	defer hook.Close()
 
 	params := []*c10d.Parameter{{Name: "w", Shape: []int64{2, 3}, DType: tensor.Float32}}
@@ -36,7 +36,7 @@ func main() {
 	}
 	check(reducer.Ready(0)) // the hook starts here, on a goroutine of the reducer
 	must(reducer.Wait(ctx))
-	fmt.Printf("rank %d of %d: mean gradient %v\n", world.Rank, world.WorldSize, grad)
+	fmt.Printf("rank %d of %d: mean gradient %v\n", world.Rank, world.Size, grad)
 	check(group.Barrier(ctx)) // rank 0 serves the store: it leaves last
 }
 

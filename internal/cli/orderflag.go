@@ -13,7 +13,7 @@ type orderFlag struct{ order *ddp.Order }
 
 func (f orderFlag) String() string {
 	if f.order == nil {
-		return ddp.Auto.String()
+		return ddp.OrderAuto.String()
 	}
 	return f.order.String()
 }

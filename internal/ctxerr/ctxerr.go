@@ -18,6 +18,9 @@ func While(ctx context.Context, doing string) *Error {
 
 func (e *Error) Error() string { return e.doing + ": " + e.cause.Error() }
 
+// Cause returns the context's cause.
+func (e *Error) Cause() error { return e.cause }
+
 // Unwrap returns the context's error and its cause.
 func (e *Error) Unwrap() []error { return []error{e.err, e.cause} }
 

@@ -115,7 +115,7 @@ func serve(ctx context.Context, j *job) error {
 		return err
 	}
 	defer rt.Close()
-	store, err := rt.NewFileStore(j.Rows+".store", j.World)
+	store, err := rt.NewFileStore(ctx, j.Rows+".store", j.World)
 	if err != nil {
 		return err
 	}

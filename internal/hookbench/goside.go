@@ -34,7 +34,7 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 	if err != nil {
 		return nil, err
 	}
-	hook, err := rt.WrapHook(b.hook, pyhook.HookConfig{State: state})
+	hook, err := rt.WrapHook(ctx, b.hook, pyhook.HookConfig{State: state})
 	if err != nil {
 		return nil, err
 	}

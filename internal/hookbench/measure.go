@@ -70,7 +70,7 @@ func measure(ctx context.Context, j *job) (err error) {
 			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
 		}
 		var r Row
-		closed := rt.RunOnMain(func() { r, err = measureCase(ctx, rt, j, c, apartSide{other, i}) })
+		closed := rt.RunOnMain(ctx, func() { r, err = measureCase(ctx, rt, j, c, apartSide{other, i}) })
 		if err := errors.Join(closed, err); err != nil {
 			return fmt.Errorf("%s: %w", c.Name(), err)
 		}
@@ -222,17 +222,17 @@ func newBench(ctx context.Context, rt *pyhook.Runtime, j *job, c Case) (*bench, 
 }
 
 func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
-	if b.loops, err = b.keep(rt.Import("loops")); err != nil {
+	if b.loops, err = b.keep(rt.Import(ctx, "loops")); err != nil {
 		return err
 	}
 	if err := b.fill(); err != nil {
 		return err
 	}
-	if b.hook, err = b.keep(rt.LoadHook(b.c.Spec.Hook)); err != nil {
+	if b.hook, err = b.keep(rt.LoadHook(ctx, b.c.Spec.Hook)); err != nil {
 		return err
 	}
 	if b.c.Spec.NCCLFutures { // for all sides alike
-		forms, err := b.keep(rt.Import("pyhook._forms"))
+		forms, err := b.keep(rt.Import(ctx, "pyhook._forms"))
 		if err != nil {
 			return err
 		}
@@ -310,7 +310,7 @@ func (b *bench) openPeers(rt *pyhook.Runtime) error {
 }
 
 func (b *bench) openCpp(rt *pyhook.Runtime, sizes [][]int64) error {
-	module, err := b.keep(rt.Import("python_comm_hook_peer"))
+	module, err := b.keep(rt.Import(context.Background(), "python_comm_hook_peer"))
 	if err != nil {
 		return err
 	}
@@ -369,7 +369,7 @@ func (b *bench) newState(parameters *pyhook.Object) (*pyhook.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	module, err := b.keep(b.rt.Import("pyhook"))
+	module, err := b.keep(b.rt.Import(context.Background(), "pyhook"))
 	if err != nil {
 		return nil, err
 	}

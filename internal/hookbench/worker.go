@@ -134,14 +134,14 @@ func paused(s *callSide) *callSide {
 func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, args map[string]any) (*callSide, error) {
 	cfg := pyhook.HookConfig{}
 	if args != nil {
-		state, err := rt.NewState("powersgd", args, group)
+		state, err := rt.NewState(ctx, "powersgd", args, group)
 		if err != nil {
 			return nil, err
 		}
 		b.closers = append(b.closers, state.Close)
 		cfg.State = state
 	}
-	hook, err := rt.NewHook(b.c.Spec.Hook, cfg)
+	hook, err := rt.NewHook(ctx, b.c.Spec.Hook, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[stri
 	if args != nil {
 		cfg.State = worker.State{Spec: "powersgd", Args: args}
 	}
-	hook, err := w.NewHook(b.c.Spec.Hook, cfg)
+	hook, err := w.NewHook(ctx, b.c.Spec.Hook, cfg)
 	if err != nil {
 		return nil, err
 	}

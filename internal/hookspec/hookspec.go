@@ -3,6 +3,7 @@
 package hookspec
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -20,7 +21,7 @@ type Spec struct {
 	Hook      string   // pyhook.LoadHook's spec, or "go:allreduce", "go:fp16"
 	State     string   // pyhook.NewState's spec; empty: see Make
 	StateArgs []string // key=JSON
-	// NCCLFutures: the hook gets NCCL's forms of futures (pyhook.NCCL).
+	// NCCLFutures: the hook gets NCCL's forms of futures (pyhook.FutureFormsNCCL).
 	NCCLFutures bool `json:",omitempty"`
 }
 
@@ -118,15 +119,15 @@ func (s Spec) WithDefaults() Spec {
 // Futures is pyhook.HookConfig's.
 func (s Spec) Futures() pyhook.FutureForms {
 	if s.NCCLFutures {
-		return pyhook.NCCL
+		return pyhook.FutureFormsNCCL
 	}
-	return pyhook.BackendForms
+	return pyhook.FutureFormsBackend
 }
 
 // Make makes the hook and its state; close drops both. A stateless hook gets
 // the state None, which stands for the default process group. params are the model's,
 // for a state or hook that takes them.
-func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*c10d.Parameter) (hook c10d.CommHook, close func(), err error) {
+func (s Spec) Make(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*c10d.Parameter) (hook c10d.CommHook, close func(), err error) {
 	switch s.Hook {
 	case "go:allreduce":
 		return &hooks.AllReduceCommHook{Group: group}, func() {}, nil
@@ -144,7 +145,7 @@ func (s Spec) Make(rt *pyhook.Runtime, group *pyhook.TorchGroup, params []*c10d.
 	} else if len(args) > 0 {
 		return nil, nil, fmt.Errorf("--state-arg is given and --state is not: the arguments are the state's")
 	}
-	h, err := rt.NewHook(s.Hook, cfg)
+	h, err := rt.NewHook(ctx, s.Hook, cfg)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -147,11 +147,11 @@ def scratched(data, edits):
     for _ in range(8):
         if not r.rest or not body:
             break
-        place = r(min(len(body), 1 << 16))
+        offset = r(min(len(body), 1 << 16))
         if r(8) == 0:
-            del body[place:]
+            del body[offset:]
         else:
-            body[place] = r(256)
+            body[offset] = r(256)
     return sealed(bytes(body)) if fits else data[: _state._START] + bytes(body)
 
 
@@ -200,28 +200,28 @@ FORBIDDEN = {
     *("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen"),
     *("open", "socket.connect", "ctypes.dlopen", "os.remove", "os.rename", "os.putenv"),
 }
-watching, seen = [False], []
+auditing, seen = [False], []
 
 
 def audit(event, args):
-    if watching[0] and event in FORBIDDEN:
+    if auditing[0] and event in FORBIDDEN:
         if not (event == "open" and str(args[0]).endswith(".py")):  # a warning's text
             seen.append(f"{event} {args!r:.200}")
 
 
-def watch():
+def audit_restores():
     """From now on, note what restoring a state does that it must not."""
     sys.addaudithook(audit)
     restore = _state.restore_hook
 
-    def watched(*args):
-        watching[0] = True
+    def audited(*args):
+        auditing[0] = True
         try:
             return restore(*args)
         finally:
-            watching[0] = False
+            auditing[0] = False
 
-    _state.restore_hook = watched
+    _state.restore_hook = audited
 
 
 def ran():

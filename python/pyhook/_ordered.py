@@ -11,8 +11,8 @@ completes that but ``Chain.advance``, which waits for the real work of the
 futures made so far and then runs their callbacks, in the order in which they
 were made. The Reducer advances the chains in one fixed order, so every rank issues
 every collective in the same order: each chain to its end before it calls the next
-hook, which is NCCL's order (ddp.Serial), or all of them level by level, while the
-collectives themselves overlap (ddp.Ordered).
+hook, which is NCCL's order (ddp.OrderSerial), or all of them level by level, while the
+collectives themselves overlap (ddp.OrderOrdered).
 
 A hook that *asks* completes what it asks for there and then: the place in the
 program is the same on every rank, and the moment at which a collective is done is

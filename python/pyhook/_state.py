@@ -133,14 +133,14 @@ def save_hook(
 
 
 def restore_hook(
-    data: bytes, hook: Any, state: Any, trusted: bool, any_rank: bool, device: str
+    data: bytes, hook: Any, state: Any, trusted: bool, any_rank: bool
 ) -> Optional[list[Any]]:
     """The reverse of ``save_hook``, in place.
 
     Returns:
         The ``buckets`` that the state depends on: None if it holds no tensor.
     """
-    _restore(data, state, _carried(hook), trusted=trusted, any_rank=any_rank, device=device or None)
+    _restore(data, state, _carried(hook), trusted=trusted, any_rank=any_rank, device=None)
     header, _ = _open(data)
     buckets = header.get("buckets")
     return buckets if header["storages"] and isinstance(buckets, list) else None

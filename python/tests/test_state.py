@@ -355,11 +355,11 @@ def test_what_a_hook_holds_is_saved_with_it():
         (functools.partial(old), functools.partial(new)),
     ):
         new.count = 0
-        restore_hook(save_hook(pair[0], None), pair[1], None, False, False, "")
+        restore_hook(save_hook(pair[0], None), pair[1], None, False, False)
         assert new.count == 3
     table = functools.partial(used, {"a": 1}), functools.partial(used, {"a": 2})
-    restore_hook(save_hook(table[0], None), table[1], None, False, False, "")
+    restore_hook(save_hook(table[0], None), table[1], None, False, False)
     assert table[1].args == ({"a": 1},)
     with pytest.raises(StateError, match="holds") as caught:
-        restore_hook(save_hook(old, None), used, None, False, False, "")
+        restore_hook(save_hook(old, None), used, None, False, False)
     assert caught.value.code == "state_class"

@@ -36,11 +36,11 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	state, err := rt.NewState("testdata/raises.py:State", map[string]any{"rank": 1, "bucket": 1, "step": 2}, nil)
+	state, err := rt.NewState(ctx, "testdata/raises.py:State", map[string]any{"rank": 1, "bucket": 1, "step": 2}, nil)
 	if err != nil {
 		return err
 	}
-	hook, err := rt.NewHook("testdata/raises.py:hook", pyhook.HookConfig{State: state})
+	hook, err := rt.NewHook(ctx, "testdata/raises.py:hook", pyhook.HookConfig{State: state})
 	if err != nil {
 		return err
 	}

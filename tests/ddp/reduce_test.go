@@ -101,18 +101,18 @@ func newHook(rt *pyhook.Runtime, world *pyhook.TorchGroup, name string) (hook c1
 	case "none":
 		return nil, func() {}, nil
 	case "powersgd":
-		state, err := rt.NewState(name, map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1}, nil)
+		state, err := rt.NewState(context.Background(), name, map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1}, nil)
 		if err != nil {
 			return nil, nil, err
 		}
-		h, err := rt.NewHook(name, pyhook.HookConfig{State: state})
+		h, err := rt.NewHook(context.Background(), name, pyhook.HookConfig{State: state})
 		if err != nil {
 			state.Close()
 			return nil, nil, err
 		}
 		return h, func() { h.Close(); state.Close() }, nil
 	}
-	h, err := rt.NewHook(name, pyhook.HookConfig{})
+	h, err := rt.NewHook(context.Background(), name, pyhook.HookConfig{})
 	if err != nil {
 		return nil, nil, err
 	}

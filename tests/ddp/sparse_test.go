@@ -108,7 +108,7 @@ func compareLogging(t *testing.T, c *sparseCase, stock sparseFacts, got sparseRe
 		return 0
 	}
 	values := map[string]int64{
-		"world_size": int64(l.WorldSize), "rank": int64(l.Rank), "num_parameter_tensors": int64(l.NumParameterTensors),
+		"world_size": int64(l.Size), "rank": int64(l.Rank), "num_parameter_tensors": int64(l.NumParameterTensors),
 		"total_parameter_size_bytes": l.TotalParameterSizeBytes, "bucket_cap_bytes": l.BucketCapBytes,
 		"find_unused_parameters": number(l.FindUnusedParameters), "static_graph": number(l.StaticGraph),
 		"gradient_as_bucket_view": number(l.GradientAsBucketView), "has_rebuilt_buckets": number(l.HasRebuiltBuckets),

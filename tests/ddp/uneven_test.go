@@ -121,7 +121,7 @@ func (report *unevenReport) compare(ctx context.Context, rt *pyhook.Runtime, wor
 
 // stockUneven returns stock DDP's gradients, by step and parameter.
 func stockUneven(rt *pyhook.Runtime, hook string, grads [][]*tensor.Tensor) (*pyhook.Object, error) {
-	module, err := rt.Import("uneven")
+	module, err := rt.Import(context.Background(), "uneven")
 	if err != nil {
 		return nil, err
 	}

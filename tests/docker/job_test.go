@@ -133,7 +133,7 @@ func (j *job) saved(after int) int {
 
 // report is a part of trainer.Report, which rank 0 prints.
 type report struct {
-	WorldSize        int     `json:"world_size"`
+	Size             int     `json:"world_size"`
 	Launcher         string  `json:"launcher"`
 	Accuracy         float64 `json:"accuracy"`
 	Steps            int     `json:"steps"`
@@ -220,6 +220,6 @@ func (j *job) alike() {
 	}
 	assert.Equal(j.t, want.report.WeightsSHA, got.WeightsSHA)
 	assert.True(j.t, got.WeightsIdentical, "on all ranks")
-	assert.Equal(j.t, j.hosts, got.WorldSize)
+	assert.Equal(j.t, j.hosts, got.Size)
 	assert.Equal(j.t, j.epochs*stepsAnEpoch, got.FirstStep+got.Steps, "all steps were taken")
 }

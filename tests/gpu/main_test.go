@@ -34,7 +34,7 @@ func start() (err error) {
 	if rt, err = pyhook.Start(ctx, pyhook.Config{Path: []string{"testdata"}}); err != nil {
 		return err
 	}
-	if helper, err = rt.Import("gpu"); err != nil {
+	if helper, err = rt.Import(context.Background(), "gpu"); err != nil {
 		return err
 	}
 	why, err := helper.CallValue("why_not")
@@ -116,7 +116,7 @@ func state(t *testing.T, hook string) any {
 		return nil
 	}
 	args := map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1, "random_seed": 7}
-	s, err := rt.NewState("powersgd", args, nil)
+	s, err := rt.NewState(t.Context(), "powersgd", args, nil)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
@@ -124,7 +124,7 @@ func state(t *testing.T, hook string) any {
 
 func load(t *testing.T, hook string) *pyhook.PythonCommHook {
 	t.Helper()
-	h, err := rt.NewHook(hook, pyhook.HookConfig{State: state(t, hook)})
+	h, err := rt.NewHook(t.Context(), hook, pyhook.HookConfig{State: state(t, hook)})
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h

@@ -81,7 +81,7 @@ func TestTheTrainJobsPodsKnowTheirRanks(t *testing.T) {
 	for rank := range 2 {
 		w, err := world(t, container.Env, rank)
 		require.NoError(t, err)
-		assert.Equal(t, launch.World{Rank: rank, WorldSize: 2, LocalWorldSize: 1, NodeRank: rank, Nodes: 2, Source: launch.SourcePET,
+		assert.Equal(t, launch.World{Rank: rank, Size: 2, LocalSize: 1, NodeRank: rank, Nodes: 2, Source: launch.SourcePET,
 			MasterAddr: "pyhook-digits-node-0-0.pyhook-digits", MasterPort: 29500}, w)
 	}
 }
@@ -108,7 +108,7 @@ func TestThePyTorchJobsPodsKnowTheirRanks(t *testing.T) {
 		require.NoError(t, controller.SetClusterSpec(job, pod, []string{"master", "worker"}[rank], "0"))
 		w, err := world(t, pod.Spec.Containers[0].Env, rank)
 		require.NoError(t, err)
-		assert.Equal(t, launch.World{Rank: rank, WorldSize: 2, LocalWorldSize: 1, NodeRank: rank, Nodes: 2, Source: launch.SourceEnv,
+		assert.Equal(t, launch.World{Rank: rank, Size: 2, LocalSize: 1, NodeRank: rank, Nodes: 2, Source: launch.SourceEnv,
 			MasterAddr: "pyhook-digits-master-0", MasterPort: 23456}, w)
 	}
 }

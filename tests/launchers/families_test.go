@@ -125,7 +125,7 @@ func listened(t *testing.T, port int) int {
 type report struct {
 	Launcher         string `json:"launcher"`
 	Rank             int    `json:"rank"`
-	WorldSize        int    `json:"world_size"`
+	Size             int    `json:"world_size"`
 	Steps            int    `json:"steps"`
 	WeightsIdentical bool   `json:"weights_identical"`
 	WeightsSHA       string `json:"weights_sha256"`

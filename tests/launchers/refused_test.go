@@ -64,6 +64,6 @@ func TestRefused_ranks(t *testing.T) {
 		s, err := command(t, env, "train", "-n", "1", "--epochs", "1", "--hook", "go:allreduce", "--json")
 		require.NoError(t, err, "%s", s.stderr.String())
 		assert.Contains(t, s.stderr.String(), "note: this is a shell of a Slurm job and not a task of srun")
-		assert.Equal(t, 1, parsed(t, s.stdout.String()).WorldSize)
+		assert.Equal(t, 1, parsed(t, s.stdout.String()).Size)
 	})
 }

@@ -136,7 +136,7 @@ func serve() (err error) {
 	}
 	defer bucket.Close()
 	for _, h := range hooks {
-		hook, err := rt.NewHook(h.name, pyhook.HookConfig{State: h.state})
+		hook, err := rt.NewHook(context.Background(), h.name, pyhook.HookConfig{State: h.state})
 		if err != nil {
 			return err
 		}

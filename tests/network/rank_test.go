@@ -153,13 +153,13 @@ func (t *trainer) join(ctx context.Context, as string) error {
 		return err
 	}
 	t.group = group
-	t.hook, err = t.rt.NewHook("wire_hooks:"+t.Hook, pyhook.HookConfig{})
+	t.hook, err = t.rt.NewHook(ctx, "wire_hooks:"+t.Hook, pyhook.HookConfig{})
 	return err
 }
 
 // setenv changes Python's environment, which is read at its start.
 func (t *trainer) setenv(name, value string) error {
-	module, err := t.rt.Import("os")
+	module, err := t.rt.Import(context.Background(), "os")
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func TestReducerWaitOrderedMixesUpTheStateOfAHookThatKeepsSome(t *testing.T) {
 	serial := ofHook("testdata/hooks.py:quantised")
 	serial.State = "testdata/hooks.py:State"
 	ordered := serial
-	ordered.Order = ddp.Ordered
+	ordered.Order = ddp.OrderOrdered
 	got := all(t, 2, []run{serial, ordered})
 	assert.Empty(t, got[1].Err)
 	assert.NotEqual(t, got[0].SHA, got[1].SHA)
@@ -71,7 +71,7 @@ func TestReducerWaitOrderedIsSerialForEachProvenHook(t *testing.T) {
 			c.State, c.Args = "post_localsgd", map[string]any{"subgroup": nil, "start_localSGD_iter": 3, "post_local_gradient_allreduce": false}
 		}
 		serial, late := c, c
-		serial.Order = ddp.Serial
+		serial.Order = ddp.OrderSerial
 		late.Delays = 5
 		runs = append(runs, serial, c, late)
 	}
@@ -100,7 +100,7 @@ func TestReducerWaitTrainsHooksThatAskTheirFutures(t *testing.T) {
 	runs := []run{reference}
 	for _, name := range []string{"polls_done", "polls_collect_all", "polls_a_flag", "polls_its_own_future", "reads_the_value",
 		"waits_for_its_own_work", "completes_with_the_last"} {
-		for _, order := range []ddp.Order{ddp.Auto, ddp.Ordered} {
+		for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered} {
 			c := ofHook("testdata/hooks.py:" + name)
 			c.Whole, c.Order, c.Delays = true, order, 7
 			c.List = name == "completes_with_the_last"

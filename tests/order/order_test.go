@@ -49,7 +49,7 @@ func TestPowerSGDOverManyBucketsIsTheSerialRunBitForBit(t *testing.T) {
 				steps /= 4
 			}
 			plain, serial, ordered := powerSGD(steps), powerSGD(steps), powerSGD(steps)
-			plain.Plain, ordered.Order = true, ddp.Ordered
+			plain.Plain, ordered.Order = true, ddp.OrderOrdered
 			got := all(t, n, []run{plain, serial, ordered})
 			assert.Equal(t, got[0].SHA, got[1].SHA)
 			assert.Equal(t, got[0].SHA, got[2].SHA)
@@ -67,11 +67,11 @@ func TestRandomDelaysChangeNoBit(t *testing.T) {
 	for _, hook := range []run{powerSGD(6), {Hook: "testdata/hooks.py:chained", Layers: 8, Size: 64, CapMB: 0.01, Steps: 6}} {
 		hook.Size, hook.CapMB = 64, 0.01
 		serial := hook
-		serial.Order = ddp.Serial
+		serial.Order = ddp.OrderSerial
 		runs = append(runs, serial)
 		for seed := range schedules {
 			delayed := hook
-			delayed.Delays, delayed.Order = uint64(seed+1), ddp.Ordered
+			delayed.Delays, delayed.Order = uint64(seed+1), ddp.OrderOrdered
 			runs = append(runs, delayed)
 		}
 	}

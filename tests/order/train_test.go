@@ -88,7 +88,7 @@ func train(ctx context.Context, r *ranks.Rank) error {
 func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup) (*outcome, error) {
 	cfg := pyhook.HookConfig{}
 	if c.State != "" {
-		state, err := rt.NewState(c.State, c.Args, group)
+		state, err := rt.NewState(ctx, c.State, c.Args, group)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +98,7 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 	if c.List {
 		cfg.State = []any{}
 	}
-	python, err := rt.NewHook(c.Hook, cfg)
+	python, err := rt.NewHook(ctx, c.Hook, cfg)
 	if err != nil {
 		return nil, err
 	}

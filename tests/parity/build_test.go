@@ -1,6 +1,7 @@
 package parity
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -31,7 +32,7 @@ func (t *trial) makeHook() error {
 	if err != nil {
 		return err
 	}
-	hook, err := t.rt.WrapHook(function, pyhook.HookConfig{State: state})
+	hook, err := t.rt.WrapHook(context.Background(), function, pyhook.HookConfig{State: state})
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func (t *trial) keep(o *pyhook.Object, err error) (*pyhook.Object, error) {
 // find returns "module:name".
 func (t *trial) find(spec string) (*pyhook.Object, error) {
 	module, name, _ := strings.Cut(spec, ":")
-	m, err := t.rt.Import(module)
+	m, err := t.rt.Import(context.Background(), module)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func (t *trial) function() (*pyhook.Object, error) {
 	if t.c.Mode == "optimizer" {
 		return t.hookThenOptimizer()
 	}
-	hook, err := t.keep(t.rt.LoadHook(t.c.Hook))
+	hook, err := t.keep(t.rt.LoadHook(context.Background(), t.c.Hook))
 	if err != nil || len(t.c.HookKwargs) == 0 {
 		return hook, err
 	}
@@ -83,7 +84,7 @@ func (t *trial) function() (*pyhook.Object, error) {
 // hookThenOptimizer makes _hook_then_optimizer(hook, _OptimizerHookState(optimizer)).
 func (t *trial) hookThenOptimizer() (*pyhook.Object, error) {
 	factory, inner, _ := strings.Cut(strings.TrimSuffix(t.c.Hook, ")"), "(")
-	hook, err := t.keep(t.rt.LoadHook(inner))
+	hook, err := t.keep(t.rt.LoadHook(context.Background(), inner))
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +111,7 @@ func (t *trial) state() (any, error) {
 		case "group":
 			return t.group, nil
 		case "group:nccl_futures": // gloo, with NCCL's form of all_gather's future
-			return t.keep(t.rt.NewState("oracle_state:NcclShapedGroup", map[string]any{"group": t.group.Object()}, nil))
+			return t.keep(t.rt.NewState(context.Background(), "oracle_state:NcclShapedGroup", map[string]any{"group": t.group.Object()}, nil))
 		}
 	case map[string]any:
 		given, _ := spec["kwargs"].(map[string]any)
@@ -122,7 +123,7 @@ func (t *trial) state() (any, error) {
 			}
 			kwargs["subgroup"] = group.Object()
 		}
-		return t.keep(t.rt.NewState(fmt.Sprint(spec["class"]), kwargs, t.group))
+		return t.keep(t.rt.NewState(context.Background(), fmt.Sprint(spec["class"]), kwargs, t.group))
 	}
 	return nil, fmt.Errorf("unknown state %v", t.c.State)
 }
@@ -148,7 +149,7 @@ func (t *trial) subgroup(spec any) (*pyhook.TorchGroup, error) {
 	}
 	var mine *pyhook.TorchGroup
 	for _, ranks := range lists {
-		group, err := t.group.NewGroup(ranks)
+		group, err := t.group.NewGroup(context.Background(), ranks)
 		if err != nil {
 			return nil, err
 		}
@@ -176,7 +177,7 @@ func (t *trial) askDDPHook() error {
 	if !strings.HasPrefix(t.c.Mode, "zero") {
 		return errNotTried
 	}
-	inner, err := t.keep(t.rt.LoadHook("allreduce"))
+	inner, err := t.keep(t.rt.LoadHook(context.Background(), "allreduce"))
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func outcomeFile(dir string, rank int) string {
 }
 
 func reportFacts(rt *pyhook.Runtime, r *ranks.Rank) error {
-	shipped, err := rt.Import("shipped")
+	shipped, err := rt.Import(context.Background(), "shipped")
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func keepGroup(group *pyhook.TorchGroup) {
 
 func (t *trial) leaveGroup() {
 	t.group.Close()
-	dist, err := t.rt.Import("torch.distributed")
+	dist, err := t.rt.Import(context.Background(), "torch.distributed")
 	if err != nil {
 		return
 	}

@@ -89,7 +89,7 @@ func serve(name string) error {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		done <- protected(ctx, f, &Rank{Rank: world.Rank, Size: world.WorldSize, Dir: os.Getenv(dirVariable)})
+		done <- protected(ctx, f, &Rank{Rank: world.Rank, Size: world.Size, Dir: os.Getenv(dirVariable)})
 	}()
 	select {
 	case err := <-done:

@@ -96,12 +96,12 @@ func TestTheCommandRunsFromTheArchive(t *testing.T) {
 func assertTrains(t *testing.T, out string) {
 	t.Helper()
 	var report struct {
-		WorldSize        int  `json:"world_size"`
+		Size             int  `json:"world_size"`
 		Steps            int  `json:"steps"`
 		WeightsIdentical bool `json:"weights_identical"`
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &report), "%s", out)
-	assert.Equal(t, 2, report.WorldSize)
+	assert.Equal(t, 2, report.Size)
 	assert.Equal(t, 22, report.Steps)
 	assert.True(t, report.WeightsIdentical)
 }

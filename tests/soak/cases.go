@@ -58,7 +58,7 @@ func (w *worker) cases() ([]*hookCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	dtypes, err := w.group.DTypes()
+	dtypes, err := w.group.DTypes(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (w *worker) cases() ([]*hookCase, error) {
 
 // make makes a hook with a bucket of two gradients, of size elements in all.
 func (w *worker) make(name, hook string, cfg pyhook.HookConfig, size int64) (*hookCase, error) {
-	h, err := w.rt.NewHook(hook, cfg)
+	h, err := w.rt.NewHook(context.Background(), hook, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (w *worker) moving() (*hookCase, error) {
 
 // power is PowerSGD, and the saving and loading of its state.
 func (w *worker) power() (power, saved *hookCase, err error) {
-	state, err := w.rt.NewState("powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, w.group)
+	state, err := w.rt.NewState(context.Background(), "powersgd", map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}, w.group)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -170,10 +170,10 @@ func (w *worker) power() (power, saved *hookCase, err error) {
 	}
 	saved = &hookCase{name: "saving and loading PowerSGD's state", call: func(context.Context) error {
 		var file bytes.Buffer
-		if err := power.hook.SaveState(&file); err != nil {
+		if err := power.hook.SaveState(context.Background(), &file); err != nil {
 			return err
 		}
-		return power.hook.LoadState(&file)
+		return power.hook.LoadState(context.Background(), &file)
 	}}
 	return power, saved, nil
 }

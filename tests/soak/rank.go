@@ -73,10 +73,10 @@ func (w *worker) say(format string, args ...any) {
 // prepare finds what take needs.
 func (w *worker) prepare() error {
 	var err error
-	if w.gc, err = w.rt.Import("gc"); err != nil {
+	if w.gc, err = w.rt.Import(context.Background(), "gc"); err != nil {
 		return err
 	}
-	ctypes, err := w.rt.Import("ctypes")
+	ctypes, err := w.rt.Import(context.Background(), "ctypes")
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (w *worker) prepare() error {
 }
 
 func (w *worker) python(module, function string) (any, error) {
-	m, err := w.rt.Import(module)
+	m, err := w.rt.Import(context.Background(), module)
 	if err != nil {
 		return nil, err
 	}

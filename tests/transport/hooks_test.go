@@ -107,16 +107,16 @@ func allHooks(ctx context.Context, r *ranks.Rank) error {
 		cfg := pyhook.HookConfig{State: world}
 		switch c.state {
 		case "powersgd":
-			state := must(rt.NewState(c.state, c.arguments, world))
+			state := must(rt.NewState(ctx, c.state, c.arguments, world))
 			defer state.Close()
 			cfg.State = state
 		case "post_localsgd":
-			module := must(rt.Import("group_uses"))
+			module := must(rt.Import(ctx, "group_uses"))
 			state := must(module.Call("local_sgd_state"))
 			defer state.Close()
 			cfg.State = state
 		}
-		hook, err := rt.NewHook(c.hook, cfg)
+		hook, err := rt.NewHook(ctx, c.hook, cfg)
 		if err != nil {
 			return err
 		}

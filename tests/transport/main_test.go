@@ -73,10 +73,10 @@ func cases(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	if _, err := rt.Import("group_uses"); err != nil { // it adds its cases to the other file's
+	if _, err := rt.Import(ctx, "group_uses"); err != nil { // it adds its cases to the other file's
 		return err
 	}
-	module, err := rt.Import("collectives")
+	module, err := rt.Import(ctx, "collectives")
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func mismatch(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	module, err := rt.Import("group_uses")
+	module, err := rt.Import(ctx, "group_uses")
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func gone(ctx context.Context, r *ranks.Rank) error {
 		s.hangUp()
 		return r.Report("")
 	}
-	hook, err := rt.NewHook("allreduce", pyhook.HookConfig{})
+	hook, err := rt.NewHook(ctx, "allreduce", pyhook.HookConfig{})
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func slow(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	module, err := rt.Import("group_uses")
+	module, err := rt.Import(ctx, "group_uses")
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func many(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	module, err := rt.Import("group_uses")
+	module, err := rt.Import(ctx, "group_uses")
 	if err != nil {
 		return err
 	}

@@ -29,9 +29,9 @@ func order(ctx context.Context, r *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	state := must(rt.NewState("group_uses:Scale", nil, world))
+	state := must(rt.NewState(ctx, "group_uses:Scale", nil, world))
 	defer state.Close()
-	python := must(rt.NewHook("group_uses:quantised", pyhook.HookConfig{State: state}))
+	python := must(rt.NewHook(ctx, "group_uses:quantised", pyhook.HookConfig{State: state}))
 	defer python.Close()
 	var digests []string
 	for _, hook := range []c10d.CommHook{plainHook{python}, python} {

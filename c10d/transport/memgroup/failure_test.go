@@ -14,7 +14,7 @@ import (
 	"pyhook/tensor"
 )
 
-func TestRanksOutOfStepAreTold(t *testing.T) {
+func TestGroup_ranksOutOfStepGetAnError(t *testing.T) {
 	x := func(d tensor.DType, n int64) *tensor.Tensor {
 		made, err := tensor.New(d, n)
 		require.NoError(t, err)

@@ -27,16 +27,14 @@ type Group struct {
 	mail *mailbox
 }
 
-// New makes the ranks of a group. It panics if size is not positive.
+// New makes the ranks of a group: none if size is not positive.
 func New(size int) []*Group {
 	return NewConfig(size, transport.Config{})
 }
 
 // NewConfig is New with a timeout, or with another name than "memory".
 func NewConfig(size int, cfg transport.Config) []*Group {
-	if size < 1 {
-		panic(fmt.Sprintf("memgroup: %d ranks", size))
-	}
+	size = max(size, 0)
 	if cfg.Name == "" {
 		cfg.Name = "memory"
 	}
@@ -45,7 +43,7 @@ func NewConfig(size int, cfg transport.Config) []*Group {
 	for rank := range groups {
 		group, err := transport.New(&end{mail, rank}, cfg)
 		if err != nil {
-			panic(err) // an end has what a Transport needs
+			panic(err) // cannot be: an end has what a Transport needs, and rank < size
 		}
 		groups[rank] = &Group{group, mail}
 	}

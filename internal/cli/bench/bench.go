@@ -80,7 +80,7 @@ func Command() *cobra.Command {
 	flags.StringSliceVar(&f.sizes, "sizes", []string{"4KiB", "1MiB", "25MiB"}, "`sizes` of the bucket: bytes, or with KiB, MiB")
 	flags.IntSliceVar(&f.params, "params", []int{1, 64}, "`numbers` of parameters in the bucket")
 	flags.Float64Var(&f.scale, "scale", 1, "times as many calls")
-	f.order = ddp.Overlapped
+	f.order = ddp.OrderOverlapped
 	cli.AddOrderFlag(cmd, &f.order, "how the Go side calls the hook, as ddp.Reducer does in this `order` of buckets", []string{"serial", "ordered", "overlapped"})
 	flags.StringVar(&f.cache, "cache", "", "`folder` where the C++ side is built and kept (default: pyhook/bench in the user's cache)")
 	flags.BoolVar(&f.json, "json", false, "print the rows as JSON")
@@ -143,7 +143,7 @@ func (f *benchFlags) cases() ([]hookbench.Case, error) {
 	if f.ranks < 1 {
 		return nil, cli.UsageError("-n %d: at least 1", f.ranks)
 	}
-	if f.order == ddp.Auto {
+	if f.order == ddp.OrderAuto {
 		return nil, cli.UsageError("--order auto: it is the Reducer's to choose; bench times serial and ordered calls, or overlapped ones")
 	}
 	if f.scale <= 0 {
@@ -171,7 +171,7 @@ func (f *benchFlags) cases() ([]hookbench.Case, error) {
 	}
 	cases := hookbench.Cases(spec, sizes, f.params, f.ranks)
 	for i := range cases {
-		cases[i].Chained = f.order == ddp.Serial || f.order == ddp.Ordered
+		cases[i].Chained = f.order == ddp.OrderSerial || f.order == ddp.OrderOrdered
 	}
 	return cases, nil
 }

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"fmt"
 
 	"pyhook/pyhook"
@@ -20,7 +21,7 @@ func (r *rankRun) afterStep() (*pyhook.Object, error) {
 
 // python calls a function of python/pyhook/_judge.py.
 func (r *rankRun) python(name string, args ...any) (*pyhook.Object, error) {
-	judge, err := r.rt.Import("pyhook._judge")
+	judge, err := r.rt.Import(context.Background(), "pyhook._judge")
 	if err != nil {
 		return nil, err
 	}

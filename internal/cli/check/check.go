@@ -160,7 +160,7 @@ func runCheck(cmd *cobra.Command, f *checkFlags) error {
 	if world.Source == launch.SourceSingle {
 		return spawnCheck(cmd, f)
 	}
-	if cmd.Flags().Changed("ranks") && f.ranks != world.WorldSize {
+	if cmd.Flags().Changed("ranks") && f.ranks != world.Size {
 		return cli.UsageError("-n %d: but this is %s\nhint: leave -n out under a launcher, or unset its variables", f.ranks, world)
 	}
 	return joinCheck(cmd, f, world)

@@ -46,7 +46,7 @@ func TestCheckSaysWhatOverlappingGains(t *testing.T) {
 		require.NotNil(t, r.Buckets[0].BytesLast, "counted in serial order, whichever is judged")
 	}
 	text := clitest.Command(t, nil, "check", "powersgd", "--order", "serial")
-	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: Ordered\).\n`+
+	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: OrderOrdered\).\n`+
 		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 tells more\)`, text.Stdout)
 	one := clitest.Command(t, nil, "check", "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
 	assert.Contains(t, one.Stdout, "with one bucket there is nothing to overlap")

@@ -117,7 +117,7 @@ func (f *checkFailure) onlySawAnother() bool {
 // hintOrder says, of a hook that failed while buckets overlapped, how to see whether
 // that is why.
 func (f *checkFailure) hintOrder(p *checkPlan, order string) {
-	if order == "" || order == ddp.Serial.String() || len(p.Buckets) == 1 || f.Step < 0 || p.Rebuild && f.Step == 0 || f.Code == codeAfterStep {
+	if order == "" || order == ddp.OrderSerial.String() || len(p.Buckets) == 1 || f.Step < 0 || p.Rebuild && f.Step == 0 || f.Code == codeAfterStep {
 		return
 	}
 	f.Hint = strings.TrimPrefix(f.Hint+"\n"+fmt.Sprintf("the buckets are reduced in %s order, where they overlap: "+

@@ -25,7 +25,7 @@ func joinCheck(cmd *cobra.Command, f *checkFlags, world launch.World) error {
 	}
 	ctx := cmd.Context()
 	defer cli.WaitingFor("the hook call to end (%s)", cli.InC)()
-	run := newRankRun(&f.plan, world.Rank, world.WorldSize)
+	run := newRankRun(&f.plan, world.Rank, world.Size)
 	var ranks []*rankReport
 	run.judged = func(ctx context.Context) (err error) {
 		ranks, err = run.gather(ctx)

@@ -47,14 +47,14 @@ func otherOrder(p *phase) (ddp.Order, bool) {
 	if len(p.model.buckets) == 1 {
 		return 0, false // nothing overlaps
 	}
-	if p.reducer.Order() != ddp.Serial {
-		return ddp.Serial, true
+	if p.reducer.Order() != ddp.OrderSerial {
+		return ddp.OrderSerial, true
 	}
 	if _, ok := p.hook.(c10d.ChainedHook); ok {
-		return ddp.Ordered, true
+		return ddp.OrderOrdered, true
 	}
 	if h, ok := p.hook.(c10d.InCallHook); ok && h.CollectivesOnlyInCall() {
-		return ddp.Overlapped, true
+		return ddp.OrderOverlapped, true
 	}
 	return 0, false
 }
@@ -73,10 +73,10 @@ func (r *rankRun) compareOrders(ctx context.Context, judged *phase, order ddp.Or
 		return err
 	}
 	serial := judged.record
-	if order == ddp.Serial {
+	if order == ddp.OrderSerial {
 		serial = other.record
 	}
-	again, err := r.runPhase(ctx, 2, ddp.Serial)
+	again, err := r.runPhase(ctx, 2, ddp.OrderSerial)
 	if err != nil {
 		return err
 	}

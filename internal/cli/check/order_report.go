@@ -154,7 +154,7 @@ func stepSeconds(ranks []*rankReport, of func(*rankReport) *phaseRecord) *float6
 // problems are wrong numbers: what is judged is not NCCL's order, and gives other
 // results than that.
 func (r *orderReport) problems() []string {
-	if r.SameBits == nil || *r.SameBits || r.Failure != nil || r.Compared != ddp.Serial.String() {
+	if r.SameBits == nil || *r.SameBits || r.Failure != nil || r.Compared != ddp.OrderSerial.String() {
 		return nil
 	}
 	return []string{fmt.Sprintf("%s gives other results than serial, which is NCCL's order: %s", r.Judged, r.Why)}
@@ -164,7 +164,7 @@ func (r *orderReport) hint() string {
 	if len(r.problems()) == 0 {
 		return ""
 	}
-	return betweenHint + ". With --order serial (ddp.Options.Order: Serial) it is right"
+	return betweenHint + ". With --order serial (ddp.Options.Order: OrderSerial) it is right"
 }
 
 // betweenHint is what makes hooks depend on the order.
@@ -178,7 +178,7 @@ func printOrder(out *report.Printer, r *checkReport) {
 		return
 	}
 	name := o.Judged
-	if name == ddp.Serial.String() {
+	if name == ddp.OrderSerial.String() {
 		name = "serial, which is NCCL's"
 	}
 	switch {
@@ -190,7 +190,7 @@ func printOrder(out *report.Printer, r *checkReport) {
 		out.Printf("\n%s whether %s is safe cannot be told: %s\n", out.Doubtful("note:"), o.Compared, o.Why)
 	case *o.SameBits:
 		out.Printf("\norder: %s. %s gives the same bits%s\n", name, upper(o.Compared), o.gain(r))
-	case o.Failure != nil && o.Compared == ddp.Serial.String():
+	case o.Failure != nil && o.Compared == ddp.OrderSerial.String():
 		out.Printf("\n%s serial, which is NCCL's order, does not work for this hook, and %s does: %s\n", out.Doubtful("note:"), o.Judged, o.Why)
 		out.Printf("%s", report.Indent(o.Failure.Traceback, "    "))
 	case len(o.problems()) == 0:
@@ -205,8 +205,8 @@ func printOrder(out *report.Printer, r *checkReport) {
 // gain says which order is safe, and what overlapping buckets gains.
 func (r *orderReport) gain(whole *checkReport) string {
 	safe, how := r.Judged, ""
-	if safe == ddp.Serial.String() {
-		safe, how = r.Compared, fmt.Sprintf(" (ddp.Options.Order: %s)", upper(r.Compared))
+	if safe == ddp.OrderSerial.String() {
+		safe, how = r.Compared, fmt.Sprintf(" (ddp.Options.Order: Order%s)", upper(r.Compared))
 	}
 	text := fmt.Sprintf(" in %s, so %s is safe for this hook%s", report.Count(whole.Steps, "step"), safe, how)
 	if r.StepSeconds == nil || r.OtherStep == nil {

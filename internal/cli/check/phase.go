@@ -58,7 +58,7 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 	if p.model, err = newCheckModel(r.plan); err != nil {
 		return nil, err
 	}
-	if err = p.makeHook(); err != nil {
+	if err = p.makeHook(ctx); err != nil {
 		return nil, err
 	}
 	if p.after, err = r.afterStep(); err != nil {
@@ -89,13 +89,13 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 
 // makeHook loads the hook and makes its state, with the random generators as they
 // were for the first phase's.
-func (p *phase) makeHook() error {
+func (p *phase) makeHook(ctx context.Context) error {
 	r := p.run
 	r.enter("loading the hook", startLimit)
 	if err := r.random.before(r); err != nil {
 		return err
 	}
-	hook, drop, err := r.plan.Make(r.rt, r.group, p.model.params)
+	hook, drop, err := r.plan.Make(ctx, r.rt, r.group, p.model.params)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (p *phase) steps(ctx context.Context) error {
 func (p *phase) oneStep(ctx context.Context, step int) error {
 	p.step, p.layout = step, p.reducer.Buckets()
 	p.record.Calls = append(p.record.Calls, make([]callRecord, len(p.model.buckets)))
-	p.calls.inTurn = p.reducer.Order() == ddp.Serial || len(p.layout) == 1
+	p.calls.inTurn = p.reducer.Order() == ddp.OrderSerial || len(p.layout) == 1
 	p.calls.next(step)
 	if err := p.fill(step); err != nil {
 		return err

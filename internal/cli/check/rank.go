@@ -62,7 +62,7 @@ func checkRank(ctx context.Context, dir, python string) error {
 	if err := cli.ReadJSON(filepath.Join(dir, planFile), &plan); err != nil {
 		return err
 	}
-	run := newRankRun(&plan, world.Rank, world.WorldSize)
+	run := newRankRun(&plan, world.Rank, world.Size)
 	if run.progress, err = progressTo(progressFileName(dir, world.Rank)); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -65,7 +66,7 @@ func dumpStacks(rt *pyhook.Runtime) (string, error) {
 	if err := os.Remove(f.Name()); err != nil {
 		return "", err
 	}
-	handler, err := rt.Import("faulthandler")
+	handler, err := rt.Import(context.Background(), "faulthandler")
 	if err != nil {
 		return "", err
 	}

@@ -144,7 +144,7 @@ func tryDTypes(ctx context.Context, world launch.World, backend, python string) 
 		return nil, err
 	}
 	if backend == "nccl" {
-		cuda, err := rt.Import("torch.cuda")
+		cuda, err := rt.Import(ctx, "torch.cuda")
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +158,7 @@ func tryDTypes(ctx context.Context, world launch.World, backend, python string) 
 		return nil, err
 	}
 	defer group.Close()
-	dtypes, err := group.DTypes()
+	dtypes, err := group.DTypes(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func TestTrainWithATraceOfBothRanks(t *testing.T) {
 	require.Equal(t, cli.ExitOK, r.Code, "%s%s", r.Stdout, r.Stderr)
 	report := clitest.Parse[trainer.Report](t, r.Stdout)
 	assert.True(t, report.WeightsIdentical)
-	assert.Equal(t, 2, report.WorldSize)
+	assert.Equal(t, 2, report.Size)
 	require.Greater(t, report.Buckets, 1)
 
 	data, err := os.ReadFile(path)

@@ -27,7 +27,7 @@ func (p *progress) step(e trainer.Event) {
 // PrintReports writes a table with a line for each run.
 func PrintReports(out io.Writer, reports []*trainer.Report) {
 	r := reports[0]
-	fmt.Fprintf(out, "%d ranks, %d parameters in %d buckets, torch %s on Python %s\n\n", r.WorldSize, r.Parameters, r.Buckets, r.Torch, r.Python)
+	fmt.Fprintf(out, "%d ranks, %d parameters in %d buckets, torch %s on Python %s\n\n", r.Size, r.Parameters, r.Buckets, r.Torch, r.Python)
 	rows := [][]report.Cell{report.Row("hook", "accuracy", "weights on all ranks", "steps", "sent", "ms a step", "of it reducing")}
 	for _, r := range reports {
 		same := "bitwise alike"

@@ -209,6 +209,6 @@ func PlotLoss(path string, reports []*trainer.Report) error {
 		}
 		series = append(series, s)
 	}
-	title := fmt.Sprintf("Handwritten digits, %d ranks: training loss by communication hook", reports[0].WorldSize)
+	title := fmt.Sprintf("Handwritten digits, %d ranks: training loss by communication hook", reports[0].Size)
 	return lossplot.Write(path, title, series)
 }

@@ -22,7 +22,7 @@ type meta struct {
 }
 
 func (r *run) meta() meta {
-	return meta{r.cfg.Seed, r.cfg.Batch, r.cfg.Hook.Hook, r.world.WorldSize, r.cfg.BucketCapMB}
+	return meta{r.cfg.Seed, r.cfg.Batch, r.cfg.Hook.Hook, r.world.Size, r.cfg.BucketCapMB}
 }
 
 // A hook's state differs from rank to rank, so each rank has a file of its own.
@@ -42,7 +42,7 @@ func (r *run) save(ctx context.Context, step int) error {
 		return fmt.Errorf("saving %s: %w", r.cfg.Save, err)
 	}
 	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
-		if err := h.SaveStateFile(r.hookFile(r.cfg.Save, step)); err != nil {
+		if err := h.SaveStateFile(ctx, r.hookFile(r.cfg.Save, step)); err != nil {
 			return err
 		}
 	}
@@ -64,12 +64,12 @@ func (r *run) save(ctx context.Context, step int) error {
 	return nil
 }
 
-func (r *run) restoreHook() error {
+func (r *run) restoreHook(ctx context.Context) error {
 	h, ok := r.hook.(*pyhook.PythonCommHook)
 	if r.cfg.Resume == "" || !ok {
 		return nil
 	}
-	return h.LoadStateFile(r.hookFile(r.cfg.Resume, r.first))
+	return h.LoadStateFile(ctx, r.hookFile(r.cfg.Resume, r.first))
 }
 
 // saveWeights is rank 0's.

@@ -74,7 +74,7 @@ type Report struct {
 	MsPerStep        float64 `json:"ms_per_step"`   // median
 
 	Rank         int       `json:"rank"`
-	WorldSize    int       `json:"world_size"`
+	Size         int       `json:"world_size"`
 	Launcher     string    `json:"launcher"`
 	Buckets      int       `json:"buckets"`
 	Order        string    `json:"order"`     // of the buckets: overlapped, ordered, serial

@@ -43,7 +43,7 @@ type run struct {
 // Run trains on one rank of world and returns when all ranks are done. on is
 // called after each step. The runtime is the caller's.
 func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config, on func(Event)) (*Report, error) {
-	if err := cfg.Check(world.WorldSize); err != nil {
+	if err := cfg.Check(world.Size); err != nil {
 		return nil, err
 	}
 	r := &run{cfg: cfg, world: world, rt: rt}
@@ -55,7 +55,7 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 		return nil, err
 	}
 	var err error
-	r.group, err = rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: cfg.Backend, Rank: world.Rank, Size: world.WorldSize, Timeout: cfg.Timeout})
+	r.group, err = rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: cfg.Backend, Rank: world.Rank, Size: world.Size, Timeout: cfg.Timeout})
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +64,13 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 	if err := r.makeParameters(); err != nil {
 		return nil, err
 	}
-	hook, closeHook, err := cfg.Hook.Make(rt, r.group, r.params)
+	hook, closeHook, err := cfg.Hook.Make(ctx, rt, r.group, r.params)
 	if err != nil {
 		return nil, err
 	}
 	defer closeHook()
 	r.hook = hook
-	if err := r.restoreHook(); err != nil {
+	if err := r.restoreHook(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.makeReducer(ctx); err != nil {
@@ -161,7 +161,7 @@ func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
 	if wireErr != nil || err != nil {
 		before, after = 0, 0 // not counted on this system
 	}
-	report := &Report{Hook: r.cfg.Hook.Hook, Rank: r.world.Rank, WorldSize: r.world.WorldSize, Launcher: string(r.world.Source),
+	report := &Report{Hook: r.cfg.Hook.Hook, Rank: r.world.Rank, Size: r.world.Size, Launcher: string(r.world.Source),
 		Steps: len(r.step), FirstStep: r.first, Buckets: len(r.reducer.Buckets()), Order: r.reducer.Order().String(),
 		MsPerStep: median(r.step), ReduceMs: median(r.reduce), Torch: r.rt.Info().Torch, Python: r.rt.Info().Version, TrainSeconds: elapsed.Seconds()}
 	for _, p := range r.params {
@@ -180,7 +180,7 @@ func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
 func (r *run) epochs(ctx context.Context, on func(Event)) error {
 	step := 0
 	for epoch := range r.cfg.Epochs {
-		batches, err := r.train.Batches(r.cfg.Seed, epoch, r.cfg.Batch, r.world.Rank, r.world.WorldSize)
+		batches, err := r.train.Batches(r.cfg.Seed, epoch, r.cfg.Batch, r.world.Rank, r.world.Size)
 		if err != nil {
 			return err
 		}
@@ -243,7 +243,7 @@ func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
 	}
 	report.WeightsSHA = hex.EncodeToString(mine[:])
 	report.WeightsIdentical = true
-	for rank := range r.world.WorldSize {
+	for rank := range r.world.Size {
 		report.WeightsIdentical = report.WeightsIdentical && slices.Equal(sums[rank*len(mine):(rank+1)*len(mine)], mine[:])
 	}
 	bytes, err := gather(ctx, r.group, []int64{int64(sent)})
@@ -262,7 +262,7 @@ func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
 		return err
 	}
 	for i, loss := range losses {
-		report.Loss[i%len(r.loss)] += loss / float64(r.world.WorldSize)
+		report.Loss[i%len(r.loss)] += loss / float64(r.world.Size)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func beRank(ctx context.Context, j *job) error {
 	if err := r.makeSources(); err != nil {
 		return err
 	}
-	dtypes, err := group.DTypes()
+	dtypes, err := group.DTypes(ctx)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide,
 	case "go:fp16":
 		hook = &hooks.FP16CompressCommHook{Group: r.group}
 	default:
-		h, err := r.rt.NewHook(c.Hook, pyhook.HookConfig{})
+		h, err := r.rt.NewHook(ctx, c.Hook, pyhook.HookConfig{})
 		if err != nil {
 			return nil, err
 		}
@@ -260,7 +260,7 @@ func (s *reducerSide) close() {
 type stockSide struct{ object *pyhook.Object }
 
 func (r *rank) newStockSide(c benchCase) (*stockSide, error) {
-	module, err := r.rt.Import("stock")
+	module, err := r.rt.Import(context.Background(), "stock")
 	if err != nil {
 		return nil, err
 	}

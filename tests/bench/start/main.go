@@ -43,7 +43,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	hook, err := rt.NewHook("noop", pyhook.HookConfig{})
+	hook, err := rt.NewHook(ctx, "noop", pyhook.HookConfig{})
 	if err != nil {
 		return err
 	}

@@ -8,17 +8,17 @@ import (
 	"pyhook/cbridge"
 )
 
-// TraceCollectives tells on of every collective that the hook issues from now on and
+// TraceCollectives has on called for every collective that the hook issues from now on and
 // whose future it takes: in its call, and with RunHookChained in its callbacks
 // too. One that it waits for without a future is a part of the call. on runs on
 // whichever thread completes the collective, holding the GIL: it must be short
-// and must not call Python. nil ends it. Not while a call is inside. A call
-// costs some microseconds more meanwhile.
+// and must not call Python. nil ends it. It must not be called during a hook call. A hook
+// call costs some microseconds more meanwhile.
 func (h *PythonCommHook) TraceCollectives(on func(c10d.Collective)) error {
 	if on == nil {
-		h.observed.Close()
-		h.observed = nil
-		return h.rewatch()
+		h.traced.Close()
+		h.traced = nil
+		return h.checkAgain()
 	}
 	report, err := cbridge.NewFunc("pyhook_collective", func(args []*Object) (any, error) {
 		c, err := collective(args)
@@ -31,16 +31,16 @@ func (h *PythonCommHook) TraceCollectives(on func(c10d.Collective)) error {
 		return h.fail(nil, c10d.ErrClosed, err)
 	}
 	defer report.Close()
-	observed, err := h.rt.bridge.Call("Observed", h.presented(), report)
+	traced, err := h.rt.bridge.Call("Observed", h.presented(), report)
 	if err != nil {
 		return h.fail(nil, c10d.ErrClosed, err)
 	}
-	h.observed.Close()
-	h.observed = observed
-	return h.rewatch()
+	h.traced.Close()
+	h.traced = traced
+	return h.checkAgain()
 }
 
-// collective reads what python/pyhook/_ordered.py's Observed reports.
+// collective reads the arguments that Observed of python/pyhook/_ordered.py reports.
 func collective(args []*Object) (c10d.Collective, error) {
 	var numbers [4]int64
 	if len(args) != len(numbers) {
@@ -65,43 +65,43 @@ func collective(args []*Object) (c10d.Collective, error) {
 // c10d.ErrCollective. RunHookChained does so always, and in callbacks too. A call costs
 // half a microsecond more from then on. Not while a call is inside.
 func (h *PythonCommHook) CheckCollectives() error {
-	if h.watched != nil {
+	if h.checked != nil {
 		return nil
 	}
-	watched, err := h.rt.bridge.Call("Watched", h.observable())
+	checked, err := h.rt.bridge.Call("Watched", h.traceable())
 	if err != nil {
 		return h.fail(nil, c10d.ErrClosed, err)
 	}
-	h.watched = watched
+	h.checked = checked
 	return nil
 }
 
-// rewatch makes what watches watch the present callable.
-func (h *PythonCommHook) rewatch() error {
-	if h.watched == nil {
+// checkAgain wraps the present callable anew, if CheckCollectives was called.
+func (h *PythonCommHook) checkAgain() error {
+	if h.checked == nil {
 		return nil
 	}
-	h.watched.Close()
-	h.watched = nil
+	h.checked.Close()
+	h.checked = nil
 	return h.CheckCollectives()
 }
 
-// callable is the hook, or what watches or observes it.
+// callable returns what RunHook calls: the hook, or its outermost wrapper.
 func (h *PythonCommHook) callable() *Object {
-	if h.watched != nil {
-		return h.watched
+	if h.checked != nil {
+		return h.checked
 	}
-	return h.observable()
+	return h.traceable()
 }
 
-func (h *PythonCommHook) observable() *Object {
-	if h.observed != nil {
-		return h.observed
+func (h *PythonCommHook) traceable() *Object {
+	if h.traced != nil {
+		return h.traced
 	}
 	return h.presented()
 }
 
-// presented is the hook, or what gives it NCCL's forms of futures.
+// presented returns the hook, or its wrapper that gives it NCCL's forms of futures.
 func (h *PythonCommHook) presented() *Object {
 	if h.formed != nil {
 		return h.formed

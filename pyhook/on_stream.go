@@ -5,14 +5,14 @@ import (
 	"pyhook/tensor"
 )
 
-// onStream is python/pyhook/_device.py's OnStream.
+// onStream holds an OnStream of python/pyhook/_device.py, which calls hooks on a CUDA stream.
 type onStream struct {
 	object *Object
 	value  *Object // its method: asks a future that is done
 	parse  *Object // its method: parse_value on the stream
 }
 
-func newOnStream(t *tools, device tensor.Device, stream c10d.Stream) (*onStream, error) {
+func newOnStream(t *torchAPI, device tensor.Device, stream c10d.Stream) (*onStream, error) {
 	object, err := t.onStream.Invoke([]any{device.String(), uint64(stream)}, nil)
 	if err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func TestManyWaitForManyFutures(t *testing.T) {
 							assert.ErrorIs(t, err, context.DeadlineExceeded)
 							return
 						}
-						assert.NotNil(t, ResultObject(value), "the hook's own tensor")
+						assert.NotNil(t, resultObject(value), "the hook's own tensor")
 					})
 				}
 			}

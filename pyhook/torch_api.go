@@ -2,9 +2,9 @@ package pyhook
 
 import "pyhook/cbridge"
 
-// tools are what calls need of torch, and of _bridge.py for what the hot path leaves
-// to Python.
-type tools struct {
+// torchAPI holds the objects of torch and of _bridge.py that hook calls need, looked up once at
+// the start.
+type torchAPI struct {
 	api           *cbridge.TorchAPI
 	objects       []*Object
 	newLayout     *Object
@@ -15,12 +15,12 @@ type tools struct {
 	none          *Object
 }
 
-func newTools(bridge *Object) (*tools, error) {
+func newTorchAPI(bridge *Object) (*torchAPI, error) {
 	api, err := cbridge.NewTorchAPI()
 	if err != nil {
 		return nil, err
 	}
-	t := &tools{api: api}
+	t := &torchAPI{api: api}
 	if err := makeBucketType(bridge); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func makeBucketType(bridge *Object) error {
 }
 
 // close drops the handles.
-func (t *tools) close() {
+func (t *torchAPI) close() {
 	t.api.Close()
 	for _, o := range t.objects {
 		o.Close()
