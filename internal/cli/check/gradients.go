@@ -29,14 +29,9 @@ func uniform(stream uint64, i int) float64 {
 	return float64(mix(stream+uint64(i))>>11)/(1<<52) - 1
 }
 
-// gradient is a pure function, so every rank knows every other's gradients:
-// two thirds common to all ranks, as gradients of one model on different data
-// are alike, and one third the rank's own.
-func gradient(seed uint64, step, bucket, rank, i int) float64 {
-	return gradientScale * (uniform(stream(seed, step, bucket, -1), i) + uniform(stream(seed, step, bucket, rank), i)/2)
-}
-
-// fillGradients is gradient for each element.
+// fillGradients makes a rank's gradients of a bucket. It is a pure function, so every rank knows
+// every other's gradients: two thirds common to all ranks, as gradients of one model on different
+// data are alike, and one third the rank's own.
 func fillGradients(into []float64, seed uint64, step, bucket, rank int) {
 	common, own := stream(seed, step, bucket, -1), stream(seed, step, bucket, rank)
 	for i := range into {

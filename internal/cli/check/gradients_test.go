@@ -10,6 +10,11 @@ import (
 	"pyhook/tensor"
 )
 
+// gradient is one element of fillGradients.
+func gradient(seed uint64, step, bucket, rank, i int) float64 {
+	return gradientScale * (uniform(stream(seed, step, bucket, -1), i) + uniform(stream(seed, step, bucket, rank), i)/2)
+}
+
 func TestGradientsAreAPureFunction(t *testing.T) {
 	const n = 1000
 	values, again := make([]float64, n), make([]float64, n)
