@@ -24,7 +24,7 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 			{"check", "allreduce", "-n", "1", "--steps", "1", "--sizes", "4"},
 			{"train", "-n", "1", "--hook", "allreduce", "--epochs", "1"},
 		} {
-			r := clitest.CommandIn(t, folder, nil, args...)
+			r := clitest.CommandAt(t, folder, nil, args...)
 			said := r.Stdout + r.Stderr
 			assert.NotEqual(t, cli.ExitOK, r.Code, said)
 			assert.Contains(t, said, file+" is found as "+name+", in place of ", args[0])
@@ -36,7 +36,7 @@ func TestAFileThatStandsInForALibraryIsNamedByEachCommand(t *testing.T) {
 func TestAPythonHomeThatDoesNotFitIsSaidInPythonsWords(t *testing.T) {
 	home := t.TempDir()
 	for _, args := range [][]string{{"doctor", "--quick"}, {"check", "allreduce"}} {
-		r := clitest.CommandIn(t, ".", []string{"PYTHONHOME=" + home}, args...)
+		r := clitest.CommandAt(t, ".", []string{"PYTHONHOME=" + home}, args...)
 		said := r.Stdout + r.Stderr
 		assert.Equal(t, cli.ExitNoPython, r.Code, said)
 		assert.Contains(t, said, "Fatal Python error: ", args[0])

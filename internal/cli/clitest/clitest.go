@@ -81,7 +81,7 @@ func NeedTorch(t *testing.T) {
 // Command runs the binary in testdata, where the hooks are, if the package has that folder.
 func Command(t *testing.T, env []string, args ...string) Result {
 	t.Helper()
-	return CommandIn(t, Testdata(), env, args...)
+	return CommandAt(t, Testdata(), env, args...)
 }
 
 // Testdata is the folder of the package's test files.
@@ -92,8 +92,8 @@ func Testdata() string {
 	return "testdata"
 }
 
-// CommandIn runs the binary in a folder.
-func CommandIn(t *testing.T, folder string, env []string, args ...string) Result {
+// CommandAt runs the binary in a folder.
+func CommandAt(t *testing.T, folder string, env []string, args ...string) Result {
 	t.Helper()
 	NeedTorch(t)
 	cmd := exec.Command(Binary, args...)
