@@ -18,7 +18,7 @@ import (
 // guards calls a function of guards.py.
 func guards(t *testing.T, function string, args ...any) {
 	t.Helper()
-	m, err := rt.Import(t.Context(), "guards")
+	m, err := rt.Import(context.Background(), "guards") // in cleanups too, where t.Context has ended
 	require.NoError(t, err)
 	defer m.Close()
 	_, err = m.CallValue(function, args...)
@@ -194,7 +194,7 @@ func TestALateWriteIsTold(t *testing.T) {
 
 // calls is how often the hook was called for a bucket.
 func calls(t *testing.T, bucket int) any {
-	m, err := rt.Import(t.Context(), "guards")
+	m, err := rt.Import(context.Background(), "guards") // in cleanups too, where t.Context has ended
 	require.NoError(t, err)
 	defer m.Close()
 	n, err := m.CallValue("calls", bucket)

@@ -69,7 +69,13 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	defer group.Close()
 	var outcomes []outcome
 	for i, one := range runs {
-		o, err := one.train(ctx, rt, group)
+		// A step that fails retires its group, also where it fails on all ranks alike.
+		own, err := group.NewGroup(ctx, everyRank(group.Size()))
+		if err != nil {
+			return err
+		}
+		o, err := one.train(ctx, rt, own)
+		own.Close()
 		var failed *c10d.Error
 		if errors.As(err, &failed) {
 			o, err = &outcome{Err: fmt.Sprintf("bucket %d: %v: %s", failed.Bucket, failed.Code, failed.Detail)}, nil
@@ -83,6 +89,15 @@ func train(ctx context.Context, r *ranks.Rank) error {
 		return err
 	}
 	return r.Report(outcomes)
+}
+
+// everyRank are the ranks of a group of that size.
+func everyRank(size int) []int {
+	ranks := make([]int, size)
+	for i := range ranks {
+		ranks[i] = i
+	}
+	return ranks
 }
 
 func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup) (*outcome, error) {
