@@ -22,6 +22,7 @@ type Future[T any] struct {
 	callbacks []func(T, error) (keep bool)
 	readers   int  // callbacks that run, and futures of Then that have the same value
 	borrowed  bool // the value is another future's: see Then
+	dropped   bool
 	release   func()
 
 	source  Source
@@ -140,10 +141,17 @@ func (f *Future[T]) doneReading() {
 
 // dropValue lets go of the value, once: f is closed, and nobody reads.
 func (f *Future[T]) dropValue() {
+	f.mu.Lock()
+	dropped := f.dropped
+	f.dropped = true
+	f.mu.Unlock()
+	if dropped {
+		return
+	}
 	if f.release != nil {
 		f.release()
 	}
-	if v, ok := any(f.value).(interface{ Release() }); ok && !f.borrowed {
+	if v, ok := any(f.value).(interface{ Release() }); ok && !f.borrowed && f.err == nil {
 		v.Release()
 	}
 }
@@ -197,17 +205,26 @@ func (f *Future[T]) stillPending(ctx context.Context) error {
 func (f *Future[T]) Then(fn func(T) (T, error)) *Future[T] {
 	next := &Future[T]{wrapErr: f.wrapErr}
 	f.onDone(func(v T, err error) (keep bool) {
+		var none T
 		if err != nil {
-			next.complete(v, err)
+			next.complete(none, err)
 			return false
 		}
 		out, err := fn(v)
-		if keep = err == nil && same(out, v); keep {
+		keep = same(out, v)
+		if err != nil {
+			if made, ok := any(out).(interface{ Release() }); ok && !keep {
+				made.Release()
+			}
+			next.complete(none, err)
+			return false
+		}
+		if keep {
 			next.mu.Lock()
 			next.borrowed, next.release = true, f.doneReading
 			next.mu.Unlock()
 		}
-		next.complete(out, err)
+		next.complete(out, nil)
 		return keep
 	})
 	return next

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -114,4 +115,30 @@ func TestThenTakesValuesThatCannotBeCompared(t *testing.T) {
 	rows, err := c10d.CompletedFuture([]int{1, 2}, nil).Then(func(v []int) ([]int, error) { return v[:1], nil }).Wait(testutil.Soon(t))
 	require.NoError(t, err)
 	assert.Equal(t, []int{1}, rows)
+}
+
+// counted is a value that notes how often it was let go of.
+type counted struct{ released *int }
+
+func (c counted) Release() { *c.released++ }
+
+func TestFuture_Then_valueStaysItsOwners(t *testing.T) {
+	boom := errors.New("boom")
+	released := 0
+	future := c10d.CompletedFuture(counted{&released}, nil)
+	next := future.Then(func(v counted) (counted, error) { return v, boom })
+	_, err := next.Wait(t.Context())
+	require.ErrorIs(t, err, boom)
+	next.Close()
+	assert.Zero(t, released, "the first future has it still")
+	future.Close()
+	assert.Equal(t, 1, released)
+	for range 3 { // uses after Close
+		same := future.Then(func(v counted) (counted, error) { return v, nil })
+		_, err := same.Wait(t.Context())
+		require.NoError(t, err)
+		same.Close()
+	}
+	time.Sleep(10 * time.Millisecond)
+	assert.Equal(t, 1, released, "once")
 }

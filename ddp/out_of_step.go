@@ -90,7 +90,7 @@ func checkGroup(group c10d.ProcessGroup) error {
 	switch {
 	case group == nil:
 		return errors.New("ddp: the process group (Options.Group) is nil")
-	case !reflect.TypeOf(group).Comparable():
+	case !reflect.ValueOf(group).Comparable():
 		return fmt.Errorf("ddp: a %T cannot be compared with ==: give a pointer as the process group", group)
 	}
 	return inStep(group)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -115,4 +116,18 @@ func TestReducer_OutOfStep_othersOverTheGroup(t *testing.T) {
 	require.NoError(t, other.Ready(0))
 	_, err = other.Wait(testutil.Soon(t))
 	require.NoError(t, err)
+}
+
+// A step that is under way when its Reducer is closed is left as one that failed.
+func TestReducer_OutOfStep_closedInAStep(t *testing.T) {
+	group := &renewable{memoryGroup: memoryGroups(2)[0]}
+	opts := ddp.Options{Group: group, Hook: hook{run: identity}, BucketCapMB: tiny, SkipVerify: true}
+	r := reducer(t, scalars(2), opts)
+	r.Close()
+	r = reducer(t, scalars(2), opts) // no step had begun
+	require.NoError(t, r.Ready(1))   // the first bucket is launched
+	time.Sleep(50 * time.Millisecond)
+	r.Close()
+	_, err := ddp.NewReducer(t.Context(), scalars(1), opts)
+	require.ErrorIs(t, err, c10d.ErrOutOfStep)
 }

@@ -162,6 +162,9 @@ func (r *Reducer) close() {
 	for r.waiting {
 		r.wake.Wait()
 	}
+	if !r.step.over && len(r.step.results) > 0 { // no Wait has left it
+		r.leaveStepLocked(r.step, ErrClosed)
+	}
 	r.mu.Unlock()
 	r.releaseStep(r.step)
 	r.trace.close()

@@ -50,7 +50,7 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	<-s.finished
 	timings, err = r.finalizeBackward(s)
 	r.logStep(s, err)
-	if err != nil {
+	if err != nil && !s.reduced {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -58,12 +58,27 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 		r.counts = s.seen
 	}
 	r.mu.Unlock()
-	if layout, err = r.syncBucketIndices(s); err != nil {
+	// Also where this rank refuses a result: on the others it may be good, and they go on.
+	var failed error
+	if layout, failed = r.syncBucketIndices(s); failed != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.broken = err
+		failed = r.breakLocked(failed)
 	}
-	return timings, err
+	if err != nil {
+		return nil, err
+	}
+	return timings, failed
+}
+
+// breakLocked notes that no further step can begin here. Other ranks may go on, so that their
+// collectives would meet those of whoever uses the group next.
+func (r *Reducer) breakLocked(err error) error {
+	r.broken = err
+	if r.opts.Group.Size() > 1 {
+		leaveGroup(r.opts.Group, err)
+	}
+	return err
 }
 
 // beginWait returns no step in NoSync.
@@ -104,16 +119,14 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	r.freeMovedLocked()
 	if layout != nil {
 		if err := r.rebuildBucketsLocked(layout); err != nil {
-			r.broken = fmt.Errorf("ddp, rank %d: the step is reduced, but there is no memory for the buckets of the next: %w", r.opts.Group.Rank(), err)
-			return r.broken
+			return r.breakLocked(fmt.Errorf("ddp, rank %d: the step is reduced, but there is no memory for the buckets of the next: %w", r.opts.Group.Rank(), err))
 		}
 	}
 	r.freeRetiredLocked()
 	for i, old := range r.buckets {
 		if r.usesShadowBuffer() {
 			if err := r.replaceShadowBufferLocked(i); err != nil {
-				r.broken = fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err)
-				return r.broken
+				return r.breakLocked(fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err))
 			}
 			continue
 		}
@@ -122,8 +135,7 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 		}
 		b, err := r.makeBucket(i, len(r.buckets), old.params)
 		if err != nil {
-			r.broken = fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err)
-			return r.broken
+			return r.breakLocked(fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err))
 		}
 		r.buckets[i] = b
 		r.retired = append(r.retired, old)

@@ -65,6 +65,7 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s 
 	closes := w.paramCloses.Load()
 	if s.proc != p || s.closes != closes || s.buffer != buffer && s.stage == nil {
 		if err := w.sendBucket(ctx, p, b, s, buffer); err != nil {
+			s.proc = nil // what it knows now is not what is here
 			return nil, err
 		}
 		s.proc, s.buffer, s.closes = p, buffer, closes

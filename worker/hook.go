@@ -216,11 +216,15 @@ func (h *Hook) RunHookChained(ctx context.Context, b *c10d.GradBucket) (*c10d.Fu
 
 // ParseHookResult: see c10d.CommHook. The bucket's own buffer comes as its Alias.
 func (h *Hook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
-	t, ok := r.(c10d.TensorResult)
-	if !ok {
+	result, ok := r.(c10d.TensorResult)
+	if !ok || result.Tensor == nil {
 		return nil, h.fail(b, c10d.ErrBadResult, errors.New("not the result of a future of a worker's hook"))
 	}
-	return t.Tensor.Alias()
+	t, err := result.Tensor.Alias()
+	if err != nil {
+		return nil, h.fail(b, c10d.ErrBadResult, err)
+	}
+	return t, nil
 }
 
 // NewBuffer: see Worker.NewBuffer.

@@ -120,8 +120,11 @@ func (c *hookCall) endWithContext() {
 // context, the worker is being ended, and its error says more.
 func (c *hookCall) ended(err error) error {
 	if c.ctx.Err() != nil && !c.h.worker.cfg.KeepOnCancel {
-		<-c.p.dead
-		return c.p.failure.at(c.hook, c.bucket)
+		select {
+		case <-c.p.dead:
+			return c.p.failure.at(c.hook, c.bucket)
+		case <-c.promise.Future().Done(): // nothing is ended: what is waited for comes after the call
+		}
 	}
 	return c.h.fail(c.b, c10d.ErrFutureFailed, err)
 }
