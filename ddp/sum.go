@@ -23,16 +23,13 @@ func (h sumHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[
 		if err != nil {
 			return nil, fmt.Errorf("summing without a hook: %w", err)
 		}
-		return c10d.Map(future, nil, func(g *c10d.SparseGradient) (c10d.Result, error) {
-			own, err := g.Views() // g is closed with its future
-			return c10d.SparseResult{Gradient: own}, err
-		}), nil
+		return hooks.SparseFuture(future, nil), nil
 	}
 	future, err := h.group.AllReduce(ctx, b.Buffer(), c10d.Sum)
 	if err != nil {
 		return nil, fmt.Errorf("summing without a hook: %w", err)
 	}
-	return c10d.Map(future, nil, func(t *tensor.Tensor) (c10d.Result, error) { return c10d.TensorResult{Tensor: t}, nil }), nil
+	return hooks.TensorFuture(future, nil), nil
 }
 
 // ParseHookResult: see c10d.CommHook.

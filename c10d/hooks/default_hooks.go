@@ -28,7 +28,7 @@ func (h *AllReduceCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c
 		if err != nil {
 			return nil, wrapErr(err)
 		}
-		return c10d.Map(future, wrapErr, sparseResult), nil
+		return SparseFuture(future, wrapErr), nil
 	}
 	buffer := b.Buffer()
 	if err := tensor.Divide(buffer, float64(h.Group.Size())); err != nil {
@@ -38,24 +38,39 @@ func (h *AllReduceCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c
 	if err != nil {
 		return nil, wrapErr(err)
 	}
-	return c10d.Map(future, wrapErr, tensorResult), nil
+	return TensorFuture(future, wrapErr), nil
 }
 
-func tensorResult(t *tensor.Tensor) (c10d.Result, error) { return c10d.TensorResult{Tensor: t}, nil }
+// TensorFuture is the future of a hook whose result is a collective's tensor. It takes f over;
+// wrapErr makes its errors, nil leaves them as they are.
+func TensorFuture(f *c10d.Future[*tensor.Tensor], wrapErr func(error) error) *c10d.Future[c10d.Result] {
+	return c10d.Map(f, wrapErr, func(t *tensor.Tensor) (c10d.Result, error) { return c10d.TensorResult{Tensor: t}, nil })
+}
 
-func sparseResult(g *c10d.SparseGradient) (c10d.Result, error) {
-	own, err := g.Views() // g is closed with its future
-	return c10d.SparseResult{Gradient: own}, err
+// SparseFuture is TensorFuture for a sparse gradient, as AverageSparse gives it.
+func SparseFuture(f *c10d.Future[*c10d.SparseGradient], wrapErr func(error) error) *c10d.Future[c10d.Result] {
+	return c10d.Map(f, wrapErr, func(g *c10d.SparseGradient) (c10d.Result, error) {
+		own, err := g.Views() // g is closed with its future
+		return c10d.SparseResult{Gradient: own}, err
+	})
 }
 
 // ParseHookResult: see c10d.CommHook.
-func (h *AllReduceCommHook) ParseHookResult(_ *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
-	return c10d.ParseTensor(r)
+func (h *AllReduceCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	t, err := c10d.ParseTensor(r)
+	if err != nil {
+		return nil, hookError("AllReduceCommHook", h.Group, b, err)
+	}
+	return t, nil
 }
 
 // ParseSparseHookResult: see c10d.SparseHook.
-func (h *AllReduceCommHook) ParseSparseHookResult(_ *c10d.GradBucket, r c10d.Result) (*c10d.SparseGradient, error) {
-	return c10d.ParseSparse(r)
+func (h *AllReduceCommHook) ParseSparseHookResult(b *c10d.GradBucket, r c10d.Result) (*c10d.SparseGradient, error) {
+	g, err := c10d.ParseSparse(r)
+	if err != nil {
+		return nil, hookError("AllReduceCommHook", h.Group, b, err)
+	}
+	return g, nil
 }
 
 // FP16CompressCommHook averages a bucket in half precision: c10d::FP16CompressCommHook.
@@ -107,8 +122,12 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) 
 }
 
 // ParseHookResult: see c10d.CommHook.
-func (h *FP16CompressCommHook) ParseHookResult(_ *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
-	return c10d.ParseTensor(r)
+func (h *FP16CompressCommHook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {
+	t, err := c10d.ParseTensor(r)
+	if err != nil {
+		return nil, hookError("FP16CompressCommHook", h.Group, b, err)
+	}
+	return t, nil
 }
 
 // notComplex returns the error of a hook that would lose imaginary parts; nil: it would not.
@@ -120,7 +139,11 @@ func notComplex(t *tensor.Tensor) error {
 }
 
 func hookError(hook string, group c10d.ProcessGroup, b *c10d.GradBucket, err error) error {
-	e := &c10d.Error{Op: "hook " + hook, Rank: group.Rank(), Bucket: b.Index(), Code: c10d.ErrRaised, Detail: err.Error(), Err: err}
+	bucket := -1
+	if b != nil {
+		bucket = b.Index()
+	}
+	e := &c10d.Error{Op: "hook " + hook, Rank: group.Rank(), Bucket: bucket, Code: c10d.ErrRaised, Detail: err.Error(), Err: err}
 	switch code := c10d.ContextCode(err); {
 	case c10d.IsClosed(err):
 		e.Code = c10d.ErrClosed
@@ -130,6 +153,9 @@ func hookError(hook string, group c10d.ProcessGroup, b *c10d.GradBucket, err err
 	var known *c10d.Error
 	if errors.As(err, &known) {
 		e.Hint = known.Hint
+		if known.Code.Is(c10d.ErrBadResult) { // of ParseTensor, which knows no hook
+			e.Code, e.Detail = known.Code, known.Detail
+		}
 	}
 	if e.Hint == "" {
 		e.Hint = e.Code.Hint()

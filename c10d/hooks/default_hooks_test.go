@@ -91,6 +91,11 @@ func TestHooksOnAGroupOfOne(t *testing.T) {
 			for _, other := range []c10d.Result{nil, c10d.TensorResult{}, c10d.SparseResult{}} {
 				_, err := h.ParseHookResult(bucketOf(t, given[float32](t, 1)), other)
 				require.ErrorIs(t, err, c10d.ErrNotTensor)
+				var e *c10d.Error
+				require.ErrorAs(t, err, &e)
+				assert.Contains(t, e.Op, "CommHook", "the hook")
+				assert.Equal(t, []any{0, 2, c10d.ErrNotTensor}, []any{e.Rank, e.Bucket, e.Code}, "rank, bucket, code")
+				assert.NotEmpty(t, e.Hint)
 			}
 		})
 	}
