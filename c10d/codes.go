@@ -2,9 +2,9 @@ package c10d
 
 import "context"
 
-// usableAgain says what a failed call leaves. A next step works in a world of one rank only: of
+// UsableAgain says what a failed call leaves. A next step works in a world of one rank only: of
 // several, others may wait in the collectives of this one.
-const usableAgain = "a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"
+const UsableAgain = "a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"
 
 // codes is the table of all codes. A new code is a row here and a name in error.go; Python's
 // python/pyhook/_errors.py raises with the same words, which a test compares.
@@ -14,11 +14,11 @@ var codes = map[Code]struct {
 	parents []Code
 	is      error
 }{
-	ErrRaised:        {text: "the hook raised an exception", hint: "%+v of the error prints the traceback; " + usableAgain},
-	ErrInterrupted:   {text: "the hook was interrupted", hint: "the context of the call ended while a callback ran; " + usableAgain},
+	ErrRaised:        {text: "the hook raised an exception", hint: "%+v of the error prints the traceback; " + UsableAgain},
+	ErrInterrupted:   {text: "the hook was interrupted", hint: "the context of the call ended while a callback ran; " + UsableAgain},
 	ErrNotFuture:     {text: "the hook did not return a future", hint: "a hook returns a torch.futures.Future of the reduced flat tensor"},
 	ErrNoneResult:    {text: "the hook did not return a future: it returned None", parents: []Code{ErrNotFuture}},
-	ErrFutureFailed:  {text: "the hook's future failed", hint: "look at the hook's callbacks (%+v of the error prints the traceback); " + usableAgain},
+	ErrFutureFailed:  {text: "the hook's future failed", hint: "look at the hook's callbacks (%+v of the error prints the traceback); " + UsableAgain},
 	"result_timeout": {text: "the hook's future was not done in time", parents: []Code{ErrFutureFailed}},
 	ErrCollective: {text: "a collective of the hook failed unseen",
 		hint: "let the hook see it: wait() for the work, or read fut.value() in each callback of its future"},

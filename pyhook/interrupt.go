@@ -160,7 +160,7 @@ func (h *PythonCommHook) interrupted(ctx context.Context, bucket int, stacks str
 	}
 	return &c10d.Error{Op: "hook " + h.name, Rank: h.rt.Rank(), Bucket: bucket, Code: c10d.ErrInterrupted, Also: []c10d.Code{contextCode(ctx)},
 		Detail: cause.Error(), Err: errors.Join(cause, err), Stacks: stacks,
-		Hint: "Stacks says where it was; what it had started goes on; a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"}
+		Hint: "Stacks says where it was; what it had started goes on; " + c10d.UsableAgain}
 }
 
 // interruptedError is the error of Python code, other than a hook's call, that the end of a
