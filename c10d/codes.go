@@ -99,6 +99,7 @@ var codes = map[Code]struct {
 	"sparse_and_dense": {text: "sparse and dense gradients do not fit each other"},
 	"late_write":       {text: "the hook wrote to its bucket after its future was done"},
 	"mismatch":         {text: "the ranks' parameter lists differ"},
+	"values":           {text: "the ranks' parameters have different values"},
 
 	// Package worker's.
 	"worker_start":      {text: "the worker did not start"},

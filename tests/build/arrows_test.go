@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"c10d", "tensorconv"},
 	{"c10d/hooks", "c10d/transport"},
 	{"c10d/transport/memgroup", "ddp", "pyhook"},
-	{"worker"},
+	{"ddp/flat", "worker"},
 }
 
 // list runs go list in the repository's root.

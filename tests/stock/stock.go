@@ -1,0 +1,224 @@
+// Package stock compares what a trainer's ranks reduced with stock DistributedDataParallel: the
+// weights and gradients of each step before the reduction go through torch's DDP, on as many ranks
+// and with the same hook, and its reduced gradients must be the same bits.
+//
+// A rank writes down its steps in a Dump; Compare, in the test, runs testdata/dumped.py on them. It is
+// for ddp/flat and the adapters; tests/ddp has models made for the purpose.
+package stock
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
+	"pyhook/cbridge"
+	"pyhook/pyhook"
+)
+
+// Hooks are those that Compare knows.
+var Hooks = []string{"none", "allreduce", "fp16", "powersgd", "updates", "by_norm", "doubled"}
+
+// Dump is what one rank did with one hook.
+type Dump struct {
+	hook    string
+	rank    int
+	steps   int
+	params  []param
+	in, out []byte
+}
+
+type param struct {
+	Shape []int64 `json:"shape"`
+	DType string  `json:"dtype"`
+	Bytes int     `json:"bytes"`
+}
+
+// testCase is what dumped.py reads.
+type testCase struct {
+	Name   string  `json:"name"`
+	Hook   string  `json:"hook"`
+	Steps  int     `json:"steps"`
+	Params []param `json:"params"`
+}
+
+// NewDump is of a model with these parameters, whose values and gradients are given to Before and After
+// in this order.
+func NewDump(hook string, rank int, params []*c10d.Parameter) *Dump {
+	d := &Dump{hook: hook, rank: rank}
+	for _, p := range params {
+		n := int64(p.DType.Size())
+		for _, size := range p.Shape {
+			n *= size
+		}
+		d.params = append(d.params, param{p.Shape, p.DType.String(), int(n)})
+	}
+	return d
+}
+
+// Before notes a step's weights and gradients before the reduction.
+func Before[T float32 | float64](d *Dump, weights, gradients [][]T) {
+	d.steps++
+	d.in = appendAll(appendAll(d.in, weights), gradients)
+}
+
+// After notes the reduced gradients.
+func After[T float32 | float64](d *Dump, reduced [][]T) { d.out = appendAll(d.out, reduced) }
+
+func appendAll[T float32 | float64](data []byte, all [][]T) []byte {
+	for _, s := range all {
+		data, _ = binary.Append(data, binary.LittleEndian, s)
+	}
+	return data
+}
+
+// Write writes the dump to a folder that all ranks share.
+func (d *Dump) Write(folder string) error {
+	text, err := json.Marshal(testCase{d.hook, d.hook, d.steps, d.params})
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{file("in", d.hook, d.rank), d.in}, {file("go", d.hook, d.rank), d.out}, {"case." + d.hook + ".json", text}} {
+		if f.name[:4] == "case" && d.rank > 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(folder, f.name), f.data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func file(side, name string, rank int) string {
+	return fmt.Sprintf("%s.%s.rank%d.bin", side, name, rank)
+}
+
+// NewHook makes a hook of this rank. nil for "none". The caller calls free.
+func NewHook(ctx context.Context, rt *pyhook.Runtime, name string) (hook c10d.CommHook, free func(), err error) {
+	switch name {
+	case "none":
+		return nil, func() {}, nil
+	case "powersgd":
+		state, err := rt.NewState(ctx, name, map[string]any{"matrix_approximation_rank": 1, "start_powerSGD_iter": 2, "min_compression_rate": 1}, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		h, err := rt.NewHook(ctx, name, pyhook.HookConfig{State: state})
+		if err != nil {
+			state.Close()
+			return nil, nil, err
+		}
+		return h, func() { h.Close(); state.Close() }, nil
+	case "updates", "by_norm", "doubled":
+		name = filepath.Join(programs(), "hooked.py") + ":" + name
+	}
+	h, err := rt.NewHook(ctx, name, pyhook.HookConfig{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return h, h.Close, nil
+}
+
+// here is this package's folder.
+func here() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(file)
+}
+
+// programs is where tests/ddp has its Python.
+func programs() string { return filepath.Join(here(), "..", "ddp", "testdata") }
+
+// Compare runs stock DDP on what the ranks wrote to folder with these hooks, and compares.
+func Compare(t *testing.T, folder string, ranks int, hooks []string) {
+	t.Helper()
+	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
+	require.NoError(t, err)
+	var cases []json.RawMessage
+	for _, hook := range hooks {
+		text, err := os.ReadFile(filepath.Join(folder, "case."+hook+".json"))
+		require.NoError(t, err)
+		cases = append(cases, text)
+	}
+	plan, err := json.Marshal(map[int][]json.RawMessage{ranks: cases})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "stock.json"), plan, 0o600))
+	cmd := exec.CommandContext(t.Context(), interpreter.Executable, "-B", filepath.Join(here(), "testdata", "dumped.py"), folder)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+programs(), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	for i, hook := range hooks {
+		t.Run(hook, func(t *testing.T) {
+			var c testCase
+			require.NoError(t, json.Unmarshal(cases[i], &c))
+			for rank := range ranks {
+				require.NoError(t, compare(folder, c, rank))
+			}
+		})
+	}
+}
+
+func compare(folder string, c testCase, rank int) error {
+	want, err := os.ReadFile(filepath.Join(folder, file("stock", c.Name, rank)))
+	if err != nil {
+		return err
+	}
+	got, err := os.ReadFile(filepath.Join(folder, file("go", c.Name, rank)))
+	if err != nil {
+		return err
+	}
+	if len(want) != len(got) || len(want) == 0 {
+		return fmt.Errorf("rank %d: %d bytes of reduced gradients, and %d of stock DDP's", rank, len(got), len(want))
+	}
+	offset := 0
+	for step := range c.Steps {
+		for i, p := range c.Params {
+			end := offset + p.Bytes
+			if !slices.Equal(want[offset:end], got[offset:end]) {
+				return fmt.Errorf("rank %d, step %d, parameter %d: stock DDP reduces other gradients", rank, step, i)
+			}
+			offset = end
+		}
+	}
+	return nil
+}
+
+// ReducesHalves says whether gloo of this torch sums float16: where it does not, neither does stock DDP.
+func ReducesHalves(t *testing.T) bool {
+	t.Helper()
+	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
+	require.NoError(t, err)
+	const program = `import os, torch, torch.distributed as dist
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+dist.all_reduce(torch.ones(1, dtype=torch.float16))
+os._exit(0)`
+	cmd := exec.CommandContext(t.Context(), interpreter.Executable, "-c", program)
+	cmd.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=lo")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		require.Contains(t, string(out), "Invalid scalar type")
+	}
+	return err == nil
+}
+
+// HooksHere are Hooks, without fp16 where gloo sums no float16.
+func HooksHere(t *testing.T) []string {
+	t.Helper()
+	if ReducesHalves(t) {
+		return Hooks
+	}
+	t.Log("no fp16: gloo in this build of torch has no float16")
+	return slices.DeleteFunc(slices.Clone(Hooks), func(name string) bool { return strings.HasPrefix(name, "fp16") })
+}
