@@ -2,16 +2,13 @@ package check
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"pyhook/c10d"
 	"pyhook/internal/cli"
+	"pyhook/internal/gather"
 	"pyhook/internal/report"
 	"pyhook/launch"
 )
@@ -96,36 +93,15 @@ func (r *rankRun) gatherAll(ctx context.Context, judged []*rankReport, mine *ran
 	return ranks, false, nil
 }
 
-// gather exchanges the reports over the group: first their lengths.
-func (r *rankRun) gather(ctx context.Context) ([]*rankReport, error) {
+// gather exchanges the reports over the group.
+func (r *rankRun) gather(ctx context.Context) (ranks []*rankReport, err error) {
 	r.enter("gathering the reports", startLimit)
 	r.mu.Lock()
-	text, err := json.Marshal(newRankFile(&r.report))
+	mine := newRankFile(&r.report)
 	r.mu.Unlock()
-	if err != nil {
-		return nil, err
+	files, err := gather.JSON(ctx, r.group, mine)
+	for i := range files {
+		ranks = append(ranks, &files[i].rankReport)
 	}
-	lengths, err := c10d.AllGatherBytes(ctx, r.group, binary.LittleEndian.AppendUint32(nil, uint32(len(text))))
-	if err != nil {
-		return nil, err
-	}
-	longest := uint32(0)
-	for _, l := range lengths {
-		longest = max(longest, binary.LittleEndian.Uint32(l))
-	}
-	padded := make([]byte, longest)
-	copy(padded, text)
-	texts, err := c10d.AllGatherBytes(ctx, r.group, padded)
-	if err != nil {
-		return nil, err
-	}
-	var ranks []*rankReport
-	for i, t := range texts {
-		var file rankFile
-		if err := json.Unmarshal(t[:binary.LittleEndian.Uint32(lengths[i])], &file); err != nil {
-			return nil, fmt.Errorf("reading the report of rank %d: %w", i, err)
-		}
-		ranks = append(ranks, &file.rankReport)
-	}
-	return ranks, nil
+	return ranks, err
 }

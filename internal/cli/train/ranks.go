@@ -56,7 +56,7 @@ func (o *Options) arguments() []string {
 		"--lr", fmt.Sprint(o.LR), "--momentum", fmt.Sprint(o.Momentum), "--seed", fmt.Sprint(o.Seed),
 		"--bucket-cap-mb", fmt.Sprint(o.BucketCapMB), "--order", o.Order.String(), "--backend", o.Backend, "--timeout", o.Timeout.String(),
 		"--hidden", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Hidden), " ", ","), "[]")}
-	optional := [][2]string{{"--state", o.Hook.State}, {"--data", o.Data}, {"--save", o.Save}, {"--resume", o.Resume}, {"--trace", o.Trace}, {"--python", o.Python}}
+	optional := [][2]string{{"--state", o.Hook.State}, {"--save", o.Save}, {"--resume", o.Resume}, {"--trace", o.Trace}, {"--python", o.Python}}
 	for _, arg := range o.Hook.StateArgs {
 		optional = append(optional, [2]string{"--state-arg", arg})
 	}

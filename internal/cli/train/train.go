@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -91,7 +90,6 @@ func (o *Options) AddTrainingFlags(cmd *cobra.Command) {
 	flags.Float64Var(&o.BucketCapMB, "bucket-cap-mb", o.BucketCapMB, "bucket size in `MiB`, as DDP's bucket_cap_mb; small, as the network is")
 	flags.StringVar(&o.Backend, "backend", o.Backend, "process group `backend`: gloo, nccl, mpi, ucc")
 	flags.DurationVar(&o.Timeout, "timeout", o.Timeout, "of the rendezvous and of each collective")
-	flags.StringVar(&o.Data, "data", "", "CSV `file` of digits (64 pixels 0..16, label), plain or gzip; default: the embedded ones")
 }
 
 // run is a rank of a job that a launcher started, or starts the ranks itself.
@@ -198,17 +196,9 @@ func (o *Options) finish(result *trainer.Report, out io.Writer) error {
 
 // PlotLoss draws the loss of each run to a PNG file, whose folder it makes.
 func PlotLoss(path string, reports []*trainer.Report) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return err
-	}
 	var series []lossplot.Series
 	for _, r := range reports {
-		s := lossplot.Series{Name: r.Hook, Loss: r.Loss}
-		for i := range r.Loss {
-			s.Steps = append(s.Steps, r.FirstStep+i+1)
-		}
-		series = append(series, s)
+		series = append(series, lossplot.Series{Name: r.Hook, First: r.FirstStep + 1, Loss: r.Loss})
 	}
-	title := fmt.Sprintf("Handwritten digits, %d ranks: training loss by communication hook", reports[0].Size)
-	return lossplot.Write(path, title, series)
+	return lossplot.Write(path, fmt.Sprintf("Handwritten digits, %d ranks: training loss by communication hook", reports[0].Size), series)
 }

@@ -12,13 +12,13 @@ const evalRows = 64
 
 // scratch is memory that passes reuse. It grows to the largest batch seen.
 type scratch struct {
-	rows   int         // the batch that acts and deltas have room for
+	rows   int         // the largest batch that acts and deltas can hold
 	wt     [][]float32 // per layer, the weight transposed: [in, out]
 	acts   [][]float32 // per layer, its output: [rows, out]
 	deltas [][]float32 // per layer, the loss's gradient by its output before ReLU: [rows, out]
 }
 
-// grow makes room for rows. Only a first or a larger batch allocates.
+// grow makes scratch large enough for rows. Only a first or a larger batch allocates.
 func (n *Network) grow(rows int) {
 	if rows <= n.rows {
 		return
@@ -40,31 +40,23 @@ func matrix(rows, cols int, data []float32) blas32.General {
 	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data[:rows*cols]}
 }
 
-// Backward runs a local batch forward and backward. x is float32 [len(y), in],
-// row-major; y holds labels below the number of classes; both are only read.
+// Backward runs a local batch forward and backward, and returns the batch's mean cross-entropy. x is
+// float32 [len(y), in], row-major; y holds labels below the number of classes. The batch has at least
+// one row.
 //
-// It overwrites grads[i], in Params' order and lengths, with the gradient of the
-// batch's mean loss by parameter i. The slices are the caller's and may be views of
-// anything that is 4-byte aligned, such as a bucket's memory; what they held before
-// does not matter (NaN included). Backward keeps none of the slices.
+// It overwrites grads[i], in Params' order and lengths, with the gradient of that loss by parameter
+// i. The slices are the caller's and may be views of anything that is 4-byte aligned, such as a
+// bucket's memory.
 //
-// ready(i), if not nil, is called in this goroutine as soon as grads[i] is final and
-// will not be touched again: the last layer's bias, its weight, the layer before.
-// It may start communication on grads[i] but must not change parameters.
+// ready(i), if not nil, is called in this goroutine as soon as grads[i] is final and will not be
+// touched again: the last layer's bias, its weight, the layer before. It may start communication on
+// grads[i] but must not change parameters.
 //
-// The loss is the batch's mean cross-entropy. On an error (*ShapeError,
-// *LabelError, an empty batch) nothing has been written and ready not called. A
-// network that has diverged is no error: loss and gradients are then NaN or Inf.
-//
-// After the first call with a batch this large, Backward allocates nothing, as long
-// as each layer's outputs and gradients are below 4 blocks of 64x64, from where on
-// gonum starts goroutines.
-func (n *Network) Backward(x []float32, y []uint8, grads [][]float32, ready func(i int)) (loss float64, err error) {
-	if err := n.checkBatch(x, y); err != nil {
-		return 0, err
-	}
-	if err := checkGrads(n.params, grads); err != nil {
-		return 0, err
+// After the first call with a batch this large, Backward allocates nothing, as long as each layer's
+// outputs and gradients are below 4 blocks of 64x64, from where on gonum starts goroutines.
+func (n *Network) Backward(x []float32, y []uint8, grads [][]float32, ready func(i int)) (loss float64) {
+	if ready == nil {
+		ready = func(int) {}
 	}
 	rows := len(y)
 	n.grow(rows)
@@ -80,29 +72,22 @@ func (n *Network) Backward(x []float32, y []uint8, grads [][]float32, ready func
 		delta := matrix(rows, out, n.deltas[l])
 
 		sumRows(grads[2*l+1], delta.Data)
-		if ready != nil {
-			ready(2*l + 1)
-		}
+		ready(2*l + 1)
 		// beta 0 sets the output to zero first, rather than scaling what it held.
 		blas32.Gemm(blas.Trans, blas.NoTrans, 1, delta, matrix(rows, in, input), 0, matrix(out, in, grads[2*l]))
-		if ready != nil {
-			ready(2 * l)
-		}
+		ready(2 * l)
 		if l > 0 {
 			below := matrix(rows, in, n.deltas[l-1])
 			blas32.Gemm(blas.NoTrans, blas.NoTrans, 1, delta, matrix(out, in, n.params[2*l].Value), 0, below)
 			maskReLU(below.Data, input)
 		}
 	}
-	return loss, nil
+	return loss
 }
 
-// Evaluate returns the share of x's rows whose largest logit is their label's, and
-// their mean cross-entropy. Arguments and errors are Backward's.
-func (n *Network) Evaluate(x []float32, y []uint8) (accuracy, loss float64, err error) {
-	if err := n.checkBatch(x, y); err != nil {
-		return 0, 0, err
-	}
+// Evaluate returns the share of x's rows whose largest logit is their label's, and their mean
+// cross-entropy. Arguments are Backward's.
+func (n *Network) Evaluate(x []float32, y []uint8) (accuracy, loss float64) {
 	n.grow(min(evalRows, len(y)))
 	n.transposeWeights()
 	in, classes := n.sizes[0], n.sizes[n.layers()]
@@ -119,7 +104,7 @@ func (n *Network) Evaluate(x []float32, y []uint8) (accuracy, loss float64, err 
 		}
 	}
 	count := float64(len(y))
-	return float64(correct) / count, loss / count, nil
+	return float64(correct) / count, loss / count
 }
 
 // forward fills acts and returns the logits [rows, classes]. It needs wt.

@@ -80,7 +80,7 @@ func (r *run) saveWeights(step int) error {
 		return fail(err)
 	}
 	defer os.Remove(file.Name())
-	checkpoint := r.network.Checkpoint(r.sgd, uint64(step))
+	checkpoint := r.network.Checkpoint(r.sgd, step)
 	if checkpoint.Meta, err = json.Marshal(r.meta()); err == nil {
 		err = checkpoint.Save(file)
 	}
@@ -122,5 +122,5 @@ func (r *run) restore() (int, error) {
 	if err := checkpoint.Restore(r.network, r.sgd); err != nil {
 		return 0, fmt.Errorf("--resume %s: %w", path, err)
 	}
-	return int(checkpoint.Step), nil
+	return checkpoint.Step, nil
 }

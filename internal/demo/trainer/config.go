@@ -20,7 +20,6 @@ type Config struct {
 	Order        ddp.Order
 	Backend      string
 	Timeout      time.Duration // of the rendezvous and each collective
-	Data         string        // a CSV file like the embedded digits; empty: those
 	Save         string        // checkpoint written after each epoch; empty: none
 	Resume       string        // checkpoint to start from; empty: none
 	Trace        string        // timeline of all ranks, written by rank 0; empty: none
@@ -32,6 +31,9 @@ func Defaults() Config {
 	return Config{Hook: hookspec.Spec{Hook: "allreduce"}, Epochs: 20, Batch: 64, LR: 0.1, Momentum: 0.9,
 		Hidden: []int{128, 64}, Seed: 1, BucketCapMB: 0.002, Backend: "gloo", Timeout: 2 * time.Minute}
 }
+
+// maxHidden bounds the network to what a machine can hold.
+const maxHidden = 1 << 14
 
 // Check refuses what cannot be trained, before any rank is started.
 func (c *Config) Check(world int) error {
@@ -48,8 +50,8 @@ func (c *Config) Check(world int) error {
 		return fmt.Errorf("--bucket-cap-mb %g: must be above 0", c.BucketCapMB)
 	}
 	for _, size := range c.Hidden {
-		if size < 1 {
-			return fmt.Errorf("--hidden %v: sizes are at least 1", c.Hidden)
+		if size < 1 || size > maxHidden {
+			return fmt.Errorf("--hidden %v: sizes are from 1 to %d", c.Hidden, maxHidden)
 		}
 	}
 	_, err := c.Hook.Args()

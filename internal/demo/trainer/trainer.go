@@ -1,9 +1,17 @@
+// Package trainer is the demo: one rank's part of training a small network in plain Go on handwritten
+// digits, with the gradients reduced by any communication hook.
+//
+// It is the program that `pyhook train` runs on every rank, and an example of package ddp in use.
 package trainer
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -11,11 +19,17 @@ import (
 	"pyhook/ddp"
 	"pyhook/internal/demo/digits"
 	"pyhook/internal/demo/mlp"
+	"pyhook/internal/gather"
+	"pyhook/internal/timeline"
 	"pyhook/internal/wire"
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
+
+// traceLimit is how many spans a rank keeps: some 20 MB of JSON, all of which goes to every rank in
+// the end.
+const traceLimit = 100_000
 
 // run is one rank's training.
 type run struct {
@@ -83,20 +97,11 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 // load reads the data and makes the network, or restores it.
 func (r *run) load() error {
 	all, err := digits.Load()
-	if r.cfg.Data != "" {
-		all, err = digits.Open(r.cfg.Data)
-	}
 	if err != nil {
 		return err
 	}
-	if r.train, r.test, err = all.Split(0.2, r.cfg.Seed); err != nil {
-		return err
-	}
-	sizes := slices.Concat([]int{digits.Features}, r.cfg.Hidden, []int{digits.Classes})
-	if err := mlp.CheckSizes(sizes); err != nil {
-		return err
-	}
-	r.network = mlp.New(sizes, r.cfg.Seed)
+	r.train, r.test = all.Split(r.cfg.Seed)
+	r.network = mlp.New(slices.Concat([]int{digits.Features}, r.cfg.Hidden, []int{digits.Classes}), r.cfg.Seed)
 	r.sgd = &mlp.SGD{LR: r.cfg.LR, Momentum: r.cfg.Momentum}
 	if r.cfg.Resume != "" {
 		r.first, err = r.restore()
@@ -167,13 +172,8 @@ func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
 	for _, p := range r.params {
 		report.Parameters += p.Data.Len()
 	}
-	if report.Accuracy, _, err = r.network.Evaluate(r.test.X, r.test.Y); err != nil {
-		return nil, err
-	}
-	if err := r.compare(ctx, report, after-before); err != nil {
-		return nil, err
-	}
-	return report, r.writeTrace(ctx)
+	report.Accuracy, _ = r.network.Evaluate(r.test.X, r.test.Y)
+	return report, r.compare(ctx, report, after-before)
 }
 
 // epochs takes every step.
@@ -184,12 +184,12 @@ func (r *run) epochs(ctx context.Context, on func(Event)) error {
 		if err != nil {
 			return err
 		}
-		steps := batches.Len() * r.cfg.Epochs
-		if step+batches.Len() <= r.first { // done before the checkpoint
-			step += batches.Len()
+		steps := len(batches) * r.cfg.Epochs
+		if step+len(batches) <= r.first { // done before the checkpoint
+			step += len(batches)
 			continue
 		}
-		for _, batch := range batches.All() {
+		for _, batch := range batches {
 			loss, err := r.oneStep(ctx, batch)
 			if err != nil {
 				return fmt.Errorf("epoch %d, step %d: %w", epoch, step, err)
@@ -205,19 +205,16 @@ func (r *run) epochs(ctx context.Context, on func(Event)) error {
 	return nil
 }
 
-func (r *run) oneStep(ctx context.Context, batch digits.Batch) (float64, error) {
+func (r *run) oneStep(ctx context.Context, batch digits.Dataset) (float64, error) {
 	start := time.Now()
 	var readyErr error
-	loss, err := r.network.Backward(batch.X, batch.Y, r.grads, func(i int) {
+	loss := r.network.Backward(batch.X, batch.Y, r.grads, func(i int) {
 		if err := r.reducer.Ready(i); err != nil {
 			readyErr = err
 		}
 	})
-	if err == nil {
-		err = readyErr
-	}
-	if err != nil {
-		return 0, err
+	if readyErr != nil {
+		return 0, readyErr
 	}
 	r.record.Since(start, "trainer", "forward and backward")
 	waiting := time.Now()
@@ -226,69 +223,58 @@ func (r *run) oneStep(ctx context.Context, batch digits.Batch) (float64, error) 
 	}
 	r.reduce = append(r.reduce, time.Since(waiting))
 	stepping := time.Now()
-	if err := r.sgd.Step(r.network.Params(), r.grads); err != nil {
-		return 0, err
-	}
+	r.sgd.Step(r.network.Params(), r.grads)
 	r.record.Since(stepping, "trainer", "optimiser")
 	r.step = append(r.step, time.Since(start))
 	return loss, nil
 }
 
-// compare exchanges what the report says of all ranks.
-func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
-	mine := r.network.Checksum()
-	sums, err := gather(ctx, r.group, mine[:])
-	if err != nil {
-		return err
-	}
-	report.WeightsSHA = hex.EncodeToString(mine[:])
-	report.WeightsIdentical = true
-	for rank := range r.world.Size {
-		report.WeightsIdentical = report.WeightsIdentical && slices.Equal(sums[rank*len(mine):(rank+1)*len(mine)], mine[:])
-	}
-	bytes, err := gather(ctx, r.group, []int64{int64(sent)})
-	if err != nil {
-		return err
-	}
-	for _, n := range bytes {
-		report.BytesOnWire += uint64(n)
-	}
-	report.Loss = make([]float64, len(r.loss))
-	if len(r.loss) == 0 { // resumed at the end
-		return nil
-	}
-	losses, err := gather(ctx, r.group, r.loss)
-	if err != nil {
-		return err
-	}
-	for i, loss := range losses {
-		report.Loss[i%len(r.loss)] += loss / float64(r.world.Size)
-	}
-	return nil
+// rankResult is what one rank tells the others at the end.
+type rankResult struct {
+	WeightsSHA string
+	Sent       uint64
+	Loss       []byte          // little-endian float64: JSON has no NaN
+	Trace      json.RawMessage `json:",omitempty"`
 }
 
-// gather returns every rank's values, one rank after another.
-func gather[T tensor.Element](ctx context.Context, group c10d.ProcessGroup, mine []T) ([]T, error) {
-	in, err := tensor.FromSlice(mine)
-	if err != nil {
-		return nil, err
+// compare fills in what the report says of all ranks. Rank 0 writes their timelines.
+func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
+	sum := r.network.Checksum()
+	mine := rankResult{WeightsSHA: hex.EncodeToString(sum[:]), Sent: sent}
+	var err error
+	if mine.Loss, err = binary.Append(nil, binary.LittleEndian, r.loss); err != nil {
+		return err
 	}
-	defer in.Close()
-	all := make([]T, len(mine)*group.Size())
-	out := make([]*tensor.Tensor, group.Size())
-	for i := range out {
-		if out[i], err = tensor.FromSlice(all[i*len(mine) : (i+1)*len(mine)]); err != nil {
-			return nil, err
+	if r.record != nil {
+		var trace bytes.Buffer
+		if _, err := r.record.WriteTo(&trace); err != nil {
+			return err
 		}
-		defer out[i].Close()
+		mine.Trace = trace.Bytes()
 	}
-	future, err := group.AllGather(ctx, out, in)
+	ranks, err := gather.JSON(ctx, r.group, mine)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer future.Close()
-	_, err = future.Wait(ctx)
-	return all, err
+	report.WeightsSHA, report.WeightsIdentical = mine.WeightsSHA, true
+	report.Loss = make([]float64, len(r.loss))
+	var traces []io.Reader
+	for _, rank := range ranks {
+		report.WeightsIdentical = report.WeightsIdentical && rank.WeightsSHA == mine.WeightsSHA
+		report.BytesOnWire += rank.Sent
+		theirs := make([]float64, len(r.loss))
+		if _, err := binary.Decode(rank.Loss, binary.LittleEndian, theirs); err != nil {
+			return err
+		}
+		for i, loss := range theirs {
+			report.Loss[i] += loss / float64(len(ranks))
+		}
+		traces = append(traces, bytes.NewReader(rank.Trace))
+	}
+	if r.record == nil || r.world.Rank != 0 {
+		return nil
+	}
+	return timeline.MergeToFile(r.cfg.Trace, traces...)
 }
 
 func median(durations []time.Duration) float64 {
