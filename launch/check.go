@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// fieldNames holds the variable or flag that each field of a World came from, so that an
+// fieldNames holds the variable that each field of a World came from, so that an
 // error about a field names what the user can change.
 type fieldNames struct {
 	rank, worldSize           string

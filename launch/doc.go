@@ -23,7 +23,6 @@
 // Detect tries one family of variables after the other and uses the first that
 // is set. World.Source names it:
 //
-//	Options.Flags       (flags)    --rank, --world-size, ...
 //	RANK WORLD_SIZE     (env)      torchrun, Kubeflow PyTorchJob, Ray, by hand
 //	PET_*               (pet)      Kubeflow Trainer v2, made for torchrun as the entry point
 //	SLURM_*             (slurm)    srun

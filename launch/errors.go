@@ -10,7 +10,7 @@ import (
 // the only error type that Detect returns; find it with errors.As.
 type Error struct {
 	Source   Source // the family that claimed the process
-	Variable string // the environment variable or flag at fault, as the user writes it
+	Variable string // the environment variable at fault
 	Value    string // what it held; empty when it is missing
 	Reason   string // what is wrong with it, such as "is not set although RANK is"
 	Hint     string // the fix

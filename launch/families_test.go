@@ -60,7 +60,6 @@ var (
 
 // samples has a process of each family, as its launcher starts it.
 var samples = map[Source]Options{
-	SourceFlags:   {Flags: Flags{Rank: new(1), Size: new(2), MasterAddr: "head"}},
 	SourceEnv:     {Getenv: torchrunVars.getenv},
 	SourcePET:     {Getenv: petVars.getenv},
 	SourceSlurm:   {Getenv: slurmVars.getenv},

@@ -22,13 +22,13 @@ type family struct {
 	masterAddr, masterPort string
 	// ignoresMaster: MASTER_ADDR and MASTER_PORT do not count.
 	ignoresMaster bool
-	// master completes the address of rank 0 where no variable and no flag gives it.
+	// master completes the address of rank 0 where no variable gives it.
 	master func(*reader, *World)
 }
 
 // families are in the order in which Detect tries them. The innermost launcher tends to come
 // first: torchrun inside srun, and both inside a Kubernetes pod. The last one claims every process.
-var families = []family{flagsFamily, torchrunFamily, petFamily, slurmFamily, openMPIFamily, pmiFamily, singleFamily}
+var families = []family{torchrunFamily, petFamily, slurmFamily, openMPIFamily, pmiFamily, singleFamily}
 
 // familyOf returns the family that claims the process: the last one if no other does.
 func familyOf(env environment, families []family) family {

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -74,14 +75,8 @@ func (r *reader) slurmNodes(w World) int {
 	if w.Size == 1 {
 		return 1
 	}
-	list, name := r.nodelist()
-	if list == nil {
-		r.fail(r.names.nodes, "", "is not set, and neither is a list of nodes",
-			"srun sets both: pass on its whole environment (srun --export=ALL)")
-		return 0
-	}
-	r.names.nodes = name
-	return list.count()
+	r.fail(r.names.nodes, "", "is not set", "srun sets it: pass on its whole environment (srun --export=ALL)")
+	return 0
 }
 
 // slurmLocalSize looks first at the per-node list, the only one that is right
@@ -136,18 +131,27 @@ func tasksOnNode(list string, node int) (int, error) {
 	return 0, fmt.Errorf("has no entry for node %d (SLURM_NODEID)", node)
 }
 
-// nodelist gives the step's nodes, or nil when there is no list.
-func (r *reader) nodelist() (nodelist, string) {
+// firstHost reads the first host of a Slurm list, as "n[001-004,7]-ib,m2": the text outside of brackets,
+// and the first number in each (slurm's src/common/hostlist.c).
+var (
+	firstHost  = regexp.MustCompile(`^([^][,\s[:cntrl:]]|\[\d+([-,]\d+)*\])+(,|$)`)
+	hostRanges = regexp.MustCompile(`\[(\d+)[^]]*\]`)
+)
+
+// firstNode returns the step's first node.
+func (r *reader) firstNode() string {
 	name, text := r.first("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 	if name == "" {
-		return nil, ""
+		r.fail("SLURM_JOB_NODELIST", "", "is not set, so the machine of rank 0 is not known",
+			"srun sets it: pass on its environment (srun --export=ALL), or set MASTER_ADDR")
+		return ""
 	}
-	list, err := parseNodelist(text)
-	if err != nil {
-		r.fail(name, text, err.Error(), `Slurm writes it as "n[001-004,7],m2"; MASTER_ADDR can be set instead`)
-		return nil, name
+	r.names.masterAddr = name
+	host := firstHost.FindString(text)
+	if host == "" {
+		r.fail(name, text, "is not a list of nodes", `Slurm writes it as "n[001-004,7],m2"; MASTER_ADDR can be set instead`)
 	}
-	return list, name
+	return hostRanges.ReplaceAllString(strings.TrimSuffix(host, ","), "$1")
 }
 
 // masterOfSlurm uses the first node, where srun starts rank 0 by default;
@@ -160,14 +164,7 @@ func masterOfSlurm(r *reader, w *World) {
 		return
 	}
 	if w.MasterAddr == "" {
-		list, name := r.nodelist()
-		r.names.masterAddr = name
-		if list == nil {
-			r.fail("SLURM_JOB_NODELIST", "", "is not set, so the machine of rank 0 is not known",
-				"srun sets it: pass on its environment (srun --export=ALL), or set MASTER_ADDR")
-			return
-		}
-		w.MasterAddr = list.first()
+		w.MasterAddr = r.firstNode()
 	}
 	if w.MasterPort == 0 {
 		w.MasterPort = r.slurmPort()

@@ -70,7 +70,7 @@ func mixNames() []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// FuzzDetectMix mixes the variables of all launchers, and flags: each pair of bytes
+// FuzzDetectMix mixes the variables of all launchers: each pair of bytes
 // chooses a name and a value. A launcher's variables may be there first.
 func FuzzDetectMix(f *testing.F) {
 	names, whole := mixNames(), sampleVars
@@ -79,33 +79,19 @@ func FuzzDetectMix(f *testing.F) {
 		f.Add(uint8(i), []byte{byte(i * 7), byte(i), byte(i * 5), 6, 200 + byte(i), 1})
 	}
 	f.Fuzz(func(t *testing.T, first uint8, mix []byte) {
-		env, flags := vars{}, Flags{}
+		env := vars{}
 		maps.Copy(env, whole[int(first)%len(whole)])
 		for pair := range slices.Chunk(mix, 2) {
 			if len(pair) < 2 {
 				break
 			}
-			number := int(int8(pair[1]))
-			switch name := int(pair[0]); {
-			case name < 2*len(names):
+			if name := int(pair[0]); name < 2*len(names) {
 				env[names[name%len(names)]] = mixValues[int(pair[1])%len(mixValues)]
-			case name == 250:
-				flags.Rank = &number
-			case name == 251:
-				flags.Size = &number
-			case name == 252:
-				flags.LocalRank = &number
-			case name == 253:
-				flags.LocalSize = &number
-			case name == 254:
-				flags.MasterPort = &number
-			case name == 255:
-				flags.MasterAddr = mixValues[int(pair[1])%len(mixValues)]
-			default:
+			} else {
 				delete(env, names[name%len(names)])
 			}
 		}
-		detected(t, Options{Flags: flags, Getenv: env.getenv})
+		detected(t, Options{Getenv: env.getenv})
 	})
 }
 
@@ -117,33 +103,4 @@ func linesOf(text string) vars {
 		}
 	}
 	return v
-}
-
-// FuzzNodelist holds parseNodelist to what its users rely on.
-func FuzzNodelist(f *testing.F) {
-	for _, s := range []string{"n[001-004,7],m2", "r[1-2]n[1-3]", "n[", "a,,b", "n[0-9223372036854775807]"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		list, err := parseNodelist(text)
-		if err != nil {
-			return
-		}
-		if list.first() == "" || list.count() < 1 {
-			t.Fatalf("%q gave an empty list", text)
-		}
-		if list.count() > 1000 {
-			return
-		}
-		n := 0
-		for host := range list.all() {
-			if strings.ContainsAny(host, "[], ") || host == "" {
-				t.Fatalf("%q gave the host %q", text, host)
-			}
-			n++
-		}
-		if n != list.count() {
-			t.Fatalf("%q has %d hosts and counts %d", text, n, list.count())
-		}
-	})
 }

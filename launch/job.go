@@ -48,8 +48,8 @@ func Spawn(ctx context.Context, cfg SpawnConfig) error {
 // started, such as data loaders. When a rank ends, Start kills what is left of
 // its group: a wrapper script should exec the trainer.
 //
-// On Linux the ranks, though not the processes that they started, die with this
-// process even when it is killed (see DieWithParent).
+// The ranks, though not the processes that they started, die with this process even
+// when it is killed (see DieWithParent).
 //
 // When Start returns an error, no rank runs. Otherwise the ranks run until they end or ctx is
 // cancelled: call Wait, or cancel ctx.

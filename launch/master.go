@@ -12,10 +12,10 @@ const (
 	defaultMasterPort = 29500
 )
 
-// explicitMaster reads the address of rank 0 that the user or the launcher gave: by a
-// flag, by the family's own variables, or by MASTER_ADDR and MASTER_PORT.
+// explicitMaster reads the address of rank 0 that the user or the launcher gave: by
+// the family's own variables, or by MASTER_ADDR and MASTER_PORT.
 func (r *reader) explicitMaster(w *World, f family) {
-	addr, port := []string{flagMasterAddr, f.masterAddr}, []string{flagMasterPort, f.masterPort}
+	addr, port := []string{f.masterAddr}, []string{f.masterPort}
 	if !f.ignoresMaster {
 		addr, port = append(addr, "MASTER_ADDR"), append(port, "MASTER_PORT")
 	}

@@ -7,19 +7,15 @@ import (
 	"strings"
 )
 
-// environment looks up variables, and flags by their own names ("--rank"), so that both
-// share one set of checks.
-type environment struct {
-	flags  map[string]string
-	getenv func(string) (string, bool)
-}
+// environment looks up variables.
+type environment struct{ getenv func(string) (string, bool) }
 
 func newEnvironment(opts Options) environment {
 	getenv := opts.Getenv
 	if getenv == nil {
 		getenv = os.LookupEnv
 	}
-	return environment{flags: opts.Flags.values(), getenv: getenv}
+	return environment{getenv}
 }
 
 // text returns the trimmed value. An empty one is unset, as in `RANK= ./trainer`; so is the
@@ -27,10 +23,6 @@ func newEnvironment(opts Options) environment {
 func (e environment) text(name string) (string, bool) {
 	if name == "" {
 		return "", false
-	}
-	if strings.HasPrefix(name, "--") {
-		v, ok := e.flags[name]
-		return v, ok
 	}
 	v, ok := e.getenv(name)
 	v = strings.TrimSpace(v)

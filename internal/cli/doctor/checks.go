@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -48,17 +49,9 @@ func (r *doctorReport) checkTorch() {
 
 // torchAtLeast reads "2.4.1+cpu", "2.4a0".
 func torchAtLeast(version string, major, minor int) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return false
-	}
-	a, err := strconv.Atoi(parts[0])
-	if err != nil {
-		return false
-	}
-	digits := len(parts[1]) - len(strings.TrimLeft(parts[1], "0123456789"))
-	b, err := strconv.Atoi(parts[1][:digits])
-	return a > major || err == nil && a == major && b >= minor
+	var a, b int
+	_, err := fmt.Sscanf(version, "%d.%d", &a, &b)
+	return err == nil && (a > major || a == major && b >= minor)
 }
 
 // checkMachine looks for the traps outside Python.
