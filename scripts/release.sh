@@ -66,6 +66,30 @@ wheel() {
 		--wheel-dir "$out" "$source/python" >&2
 }
 
+# licenses BINARY prints the licence of each module that the binary is linked from. A module without
+# one may not be passed on.
+licenses() {
+	local module modules version folder file files rule
+	rule=$(printf '=%.0s' {1..80})
+	modules=$(printf 'std %s\n' "$(go env GOVERSION)" && go version -m "$1" | awk '$1 == "dep" { print $2, $3 }')
+	printf 'What the pyhook binary is linked from, and the licence of each.\n'
+	while read -r module version; do
+		folder=$(go env GOROOT)
+		[[ $module == std ]] || folder=$(cd "$source" && go list -m -f '{{.Dir}}' "$module")
+		mapfile -t files < <(find "$folder" -maxdepth 1 -type f -regextype posix-extended \
+			-iregex '.*/(licen[cs]e|copying|notice|patents)([.-][^/]*)?' | sort)
+		# Its LICENSE is a choice between licences in other files.
+		[[ $module != github.com/golang/freetype ]] || files=("$folder/licenses/ftl.txt")
+		((${#files[@]})) || die "$module has no licence in $folder"
+		for file in "${files[@]}"; do
+			printf '\n%s\n%s %s, %s\n\n' "$rule" "$module" "$version" "${file#"$folder"/}"
+			cat "$file"
+		done
+	done <<<"$modules"
+	printf '\n'
+	cat "$source/internal/demo/digits/ATTRIBUTION.md"
+}
+
 # pack ARCH puts the command and what goes with it into one archive.
 pack() {
 	local name=pyhook-$version-linux-$1 shell
@@ -81,17 +105,18 @@ pack() {
 }
 
 sed -i "s/^__version__ = .*/__version__ = \"$(wheel_version)\"/" "$source/python/pyhook/__init__.py"
-binaries=()
 for i in "${!arches[@]}"; do
 	build "${arches[i]}" "${compilers[i]}"
-	binaries+=("$work/pyhook-${arches[i]}")
 done
 native=$work/pyhook-$(go env GOHOSTARCH)
 [[ -x $native ]] || die "ARCHES must have $(go env GOHOSTARCH): the shell completions come from the command itself"
 wheel
 say "bill of materials"
-env -u GOOS CGO_ENABLED=0 go run -C "$scripts/sbom" . -source "$source" -version "$version" \
-	-sbom "$out/pyhook-$version.cdx.json" -licenses "$work/licenses.txt" "${binaries[@]}"
+# No serial number and no time: they would differ. No licences either: the tool's guesses are wrong for
+# golang.org/x and freetype; the archives have the texts.
+env -u GOOS CGO_ENABLED=0 go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 bin \
+	-json -std -noserial -notimestamp -version "$version" -output "$out/pyhook-$version.cdx.json" "$native" >&2
+licenses "$native" >"$work/licenses.txt"
 for arch in "${arches[@]}"; do pack "$arch"; done
 (cd "$out" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)
 

@@ -137,7 +137,7 @@ func TestTheBillOfMaterialsNamesAllThatIsLinked(t *testing.T) {
 		BOMFormat  string
 		Components []struct {
 			Name, Version string
-			Licenses      []struct{ License struct{ ID string } }
+			Hashes        []struct{ Content string }
 		}
 	}
 	require.NoError(t, json.Unmarshal(text, &bom))
@@ -145,8 +145,7 @@ func TestTheBillOfMaterialsNamesAllThatIsLinked(t *testing.T) {
 	parts := map[string]string{}
 	for _, c := range bom.Components {
 		parts[c.Name] = c.Version
-		require.NotEmpty(t, c.Licenses, c.Name)
-		assert.NotEmpty(t, c.Licenses[0].License.ID, c.Name)
+		assert.Equal(t, c.Name == "std", len(c.Hashes) == 0, "%s has a checksum", c.Name)
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
 		folder := unpacked(t, arch)
