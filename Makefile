@@ -16,7 +16,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kubernetes matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
+.PHONY: help build demo test test-kubernetes test-adapters matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ test-docker: ## build images and test them as jobs of 2 and 4 containers; as roo
 
 test-kubernetes: ## the manifests against the operators' published schemas and code (a Go module of its own)
 	@scripts/test.sh kubernetes
+
+test-adapters: ## go vet and the tests of the adapters to Go training libraries (Go modules of their own)
+	@scripts/test.sh adapters
 
 matrix: ## the tests under every Python and torch; writes docs/compatibility.md (as root; environments of 3 GB each)
 	@scripts/check-build.sh

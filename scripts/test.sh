@@ -48,6 +48,17 @@ check_spell() {
 }
 # PYTHONMALLOC=debug: Python ends the process when C asks for memory without the GIL.
 check_pytest() { run env PYTHONMALLOC=debug PYTHONPATH="$root/python" "$tools/python" -m pytest python/tests; }
+# The adapters to training libraries: modules of their own, so that a trainer without them needs none
+# of what they need.
+check_adapters() {
+	local mod
+	printf '$ go list -m all names no training library\n'
+	! go list -m all | grep -E 'gomlx|gorgonia|spago|MNIST' || die "the library's module requires what only an adapter may"
+	for mod in adapters/*/go.mod; do
+		run go -C "$(dirname "$mod")" vet ./...
+		run env GORACE="atexit_sleep_ms=0 ${GORACE:-}" go -C "$(dirname "$mod")" test -race -count=1 -vet=off -timeout "$timeout" ./...
+	done
+}
 # The manifests of deploy/kubernetes; a module of its own, with Kubernetes in it.
 check_kubernetes() {
 	cd tests/kubernetes
@@ -145,7 +156,7 @@ check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy words spell)
-all=("${lint[@]}" pytest race full asan)
+all=("${lint[@]}" pytest race full asan adapters)
 deep=(race full deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in

@@ -17,13 +17,16 @@ func TestMain(m *testing.M) {
 	ranks.Main(m, map[string]ranks.Func{"hooks": torchHooks})
 }
 
-// onRanks runs f once for each rank of a group in memory, and returns their errors. A rank that is
-// done leaves the group, so that nobody waits for it.
+// onRanks runs f once for each rank of a group in memory, and returns their errors.
 func onRanks(size int, f func(group *memgroup.Group) error) []error {
 	errs := make([]error, size)
 	var all sync.WaitGroup
 	for rank, group := range memgroup.New(size) {
-		all.Go(func() { errs[rank] = f(group) })
+		all.Go(func() {
+			if errs[rank] = f(group); errs[rank] != nil {
+				group.Close() // nobody shall wait for it
+			}
+		})
 	}
 	all.Wait()
 	return errs
