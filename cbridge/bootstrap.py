@@ -113,7 +113,8 @@ class _EmbeddedLoader(importlib.abc.ExecutionLoader):
     """Imports one package from sources held in memory."""
 
     def __init__(self, package, sources, codes, origin):
-        self._package = package
+        # Module names; a package is one that another module is in, and the first.
+        self._packages = {package, *(name.rpartition(".")[0] for name in sources)}
         self._sources = sources  # module name -> source text
         self._codes = codes  # module name -> the marshalled code of just that source
         self._origin = origin
@@ -124,10 +125,12 @@ class _EmbeddedLoader(importlib.abc.ExecutionLoader):
         return importlib.util.spec_from_loader(name, self, origin=self.get_filename(name))
 
     def is_package(self, name):
-        return name == self._package
+        return name in self._packages
 
     def get_filename(self, name):
-        tail = name.split(".")[1:] or ["__init__"]
+        tail = name.split(".")[1:]
+        if self.is_package(name):
+            tail.append("__init__")
         return "/".join([self._origin, *tail]) + ".py"
 
     def get_source(self, name):

@@ -8,7 +8,7 @@
 
 typedef struct {
   pyh_invocation call; // its own object is the tensor
-  PyObject *layout;    // pyhook._bucket.BucketLayout
+  PyObject *layout;    // pyhook._runtime.bucket.BucketLayout
   PyObject *tensor;    // the flat torch.Tensor over the bucket's memory
   PyObject *dtype;     // the tensor's
   uintptr_t data;      // where the tensor's memory is

@@ -116,7 +116,7 @@ bool pyh_make_bucket_type(PyObject *methods, PyObject *bucket) {
       {PYH_TP_GETSET, getset},
       {0},
   };
-  PyType_Spec spec = {"pyhook._bucket.Bucket", (int)(before + sizeof(fields)), 0,
+  PyType_Spec spec = {"pyhook._runtime.bucket.Bucket", (int)(before + sizeof(fields)), 0,
                       PYH_TPFLAGS_DEFAULT | PYH_TPFLAGS_HAVE_GC, slots};
   PyObject *bases = pyh.PyTuple_New(1);
   if (bases == NULL || pyh.PyTuple_SetItem(bases, 0, held(methods)) != 0) {

@@ -6,12 +6,12 @@
 #include "pyapi.h"
 
 // pyh_make_bucket_type makes the type, attached, once in a process: a subclass of
-// methods (pyhook._bucket.BucketMethods) whose objects say that their __class__
-// is bucket (pyhook._bucket.Bucket), so that isinstance takes them for that and
+// methods (pyhook._runtime.bucket.BucketMethods) whose objects say that their __class__
+// is bucket (pyhook._runtime.bucket.Bucket), so that isinstance takes them for that and
 // for torch.distributed.GradBucket. False: exception set.
 bool pyh_make_bucket_type(PyObject *methods, PyObject *bucket);
 
-// pyh_new_bucket makes an object of it (_bucket.py: fresh): a new reference, or
+// pyh_new_bucket makes an object of it (_runtime/bucket.py: fresh): a new reference, or
 // NULL with an exception set. Attached.
 PyObject *pyh_new_bucket(PyObject *layout, PyObject *buffer);
 

@@ -129,8 +129,8 @@ func (t *TorchAPI) attribute(o *Object, name string) (*Object, error) {
 }
 
 // MakeBucketType makes, once in a process, the type of the bucket objects that hooks
-// are called with: a subclass of methods (pyhook._bucket.BucketMethods) that says it
-// is bucket (pyhook._bucket.Bucket).
+// are called with: a subclass of methods (pyhook._runtime.bucket.BucketMethods) that says it
+// is bucket (pyhook._runtime.bucket.Bucket).
 func MakeBucketType(methods, bucket *Object) error {
 	return using(func() error {
 		return check(func() bool { return bool(C.pyh_make_bucket_type(methods.ptr, bucket.ptr)) })

@@ -14,7 +14,7 @@ import (
 // pythonBucket holds a bucket's Python objects while the bucket's memory is the same. The bucket
 // and each call and result hold a reference: a future may complete after SetBuffer or Close.
 type pythonBucket struct {
-	layout *Object        // pyhook._bucket.BucketLayout
+	layout *Object        // pyhook._runtime.bucket.BucketLayout
 	tensor *Object        // the flat torch tensor over buffer
 	dtype  *Object        // tensor's
 	buffer *tensor.Tensor // the trainer's handle

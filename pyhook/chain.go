@@ -9,7 +9,7 @@ import (
 	"pyhook/cbridge"
 )
 
-// chain is a c10d.Chain over a Chain of python/pyhook/_ordered.py.
+// chain is a c10d.Chain over a Chain of python/pyhook/_runtime/chain.py.
 type chain struct {
 	hook   *PythonCommHook
 	object *Object
@@ -48,7 +48,7 @@ func (h *PythonCommHook) chained(c *chain, err error) (*c10d.Future[c10d.Result]
 }
 
 // Independent returns true for those of PyTorch's hooks that were proven to be independent
-// (python/pyhook/_order.py has the list), for PyTorch's compression wrappers around one,
+// (python/pyhook/_runtime/order.py has the list), for PyTorch's compression wrappers around one,
 // and for a hook whose attribute pyhook_order is "ordered". The error is c10d.ErrOrder.
 func (h *PythonCommHook) Independent() (bool, error) {
 	order, err := h.rt.bridge.CallValue("hook_order", h.hook)

@@ -40,7 +40,7 @@ func (h *PythonCommHook) TraceCollectives(on func(c10d.Collective)) error {
 	return h.checkAgain()
 }
 
-// collective reads the arguments that Observed of python/pyhook/_ordered.py reports.
+// collective reads the arguments that Observed of python/pyhook/_runtime/trace.py reports.
 func collective(args []*Object) (c10d.Collective, error) {
 	var numbers [4]int64
 	if len(args) != len(numbers) {

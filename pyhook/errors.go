@@ -147,7 +147,7 @@ var callbackText = regexp.MustCompile(`(?s)^([A-Za-z_][\w.]*): ?(.*)$`)
 
 // nameOrigin makes the exception that was raised in a `then` callback the cause of the RuntimeError
 // that PyTorch makes of it: of the original only text is left (torch/csrc/jit/python/pybind_utils.h,
-// PythonFutureWrapper::then), once for each `then` on the way. As _contract.py's callback_origin.
+// PythonFutureWrapper::then), once for each `then` on the way. As _runtime/contract.py's callback_origin.
 func nameOrigin(e *PythonError) {
 	start := strings.LastIndex(e.Message, callbackPrefix)
 	if e.Type != "RuntimeError" || start < 0 || e.Cause != nil {

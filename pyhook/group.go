@@ -35,7 +35,7 @@ type TorchGroup struct {
 	rank    int
 	size    int
 	backend string
-	bridge  *Object // pyhook._collectives
+	bridge  *Object // pyhook._runtime.collectives
 }
 
 // Rank returns this process's rank in the default group, or RANK before there
@@ -49,7 +49,7 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 		object.Close()
 		return nil, groupError("describing", rt.Rank(), err)
 	}
-	bridge, err := cbridge.Import("pyhook._collectives")
+	bridge, err := cbridge.Import("pyhook._runtime.collectives")
 	if err != nil {
 		object.Close()
 		return nil, err
@@ -132,7 +132,7 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *te
 	return g.collective(ctx, "all_gather", in, out, in, g.object)
 }
 
-// collective calls a function of _collectives.py, which returns the work's
+// collective calls a function of _runtime/collectives.py, which returns the work's
 // future; result is the tensor that the Go future completes with.
 func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor.Tensor, args ...any) (*c10d.Future[*tensor.Tensor], error) {
 	if ctx.Err() != nil {

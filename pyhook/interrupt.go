@@ -15,7 +15,7 @@ import (
 const interruptedType = "pyhook.Interrupted"
 
 // givenUpType is what a chain that is closed early gives its futures.
-const givenUpType = "pyhook._give_up.GivenUp"
+const givenUpType = "pyhook._runtime.give_up.GivenUp"
 
 // interrupter interrupts a hook's call when a context ends. A hook keeps it for its next calls
 // with the same context, as those of a step: context.AfterFunc costs half a microsecond.

@@ -12,7 +12,7 @@ import (
 	"pyhook/internal/ctxerr"
 )
 
-// meetingTimeout is python/pyhook/_rendezvous.py's MEETING_SECONDS; torchTimeout is torch's
+// meetingTimeout is python/pyhook/_meeting/meeting.py's MEETING_SECONDS; torchTimeout is torch's
 // default_pg_timeout (torch/distributed/constants.py).
 const (
 	meetingTimeout = 5 * time.Minute

@@ -5,7 +5,7 @@ import (
 	"pyhook/tensor"
 )
 
-// onStream holds an OnStream of python/pyhook/_device.py, which calls hooks on a CUDA stream.
+// onStream holds an OnStream of python/pyhook/_runtime/cuda_stream.py, which calls hooks on a CUDA stream.
 type onStream struct {
 	object *Object
 	value  *Object // its method: asks a future that is done

@@ -42,7 +42,7 @@ type outputLine struct {
 	text   string
 }
 
-// redirect sends the output of Python to o, from source, python/pyhook/_streams.py,
+// redirect sends the output of Python to o, from source, python/pyhook/_runtime/output.py,
 // on; nil if o is nowhere. torch is not imported yet: its import may have
 // something to say.
 func (o Output) redirect(in *cbridge.Interpreter, source string, rank func() int) (*output, error) {

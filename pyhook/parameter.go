@@ -10,7 +10,7 @@ import (
 )
 
 // Parameters returns the Python objects of the model's parameters: a list of
-// nn.Parameter with names (python/pyhook/_parameters.py: Parameters), for states and
+// nn.Parameter with names (python/pyhook/_runtime/parameters.py: Parameters), for states and
 // hooks that are made with them. Buckets of these parameters have the same objects, so
 // tables by id(param) and attributes that Go or Python sets on them stay right. The
 // caller closes the result; the objects are the parameters' until c10d.Parameter.Close.
@@ -62,7 +62,7 @@ func deviceOf(p *c10d.Parameter) tensor.Device {
 // pythonParameter returns the parameter's one Python object, which belongs to the parameter.
 func pythonParameter(p *c10d.Parameter, device tensor.Device) (*Object, error) {
 	object, err := p.Attach(pythonKey, func() (c10d.Attachment, error) {
-		module, err := cbridge.Import("pyhook._parameters")
+		module, err := cbridge.Import("pyhook._runtime.parameters")
 		if err != nil {
 			return nil, err
 		}

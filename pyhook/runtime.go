@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,7 +37,7 @@ type Object = cbridge.Object
 // Runtime is the process's Python with torch. A process has one: share it.
 type Runtime struct {
 	interpreter *cbridge.Interpreter
-	bridge      *Object // python/pyhook/_bridge.py
+	bridge      *Object // python/pyhook/_runtime/bridge.py
 	torchAPI    *torchAPI
 	output      *output
 	torch       string
@@ -80,32 +79,28 @@ func rankFromEnvironment() int {
 
 func (rt *Runtime) boot(ctx context.Context, output Output) error {
 	sources := map[string]string{}
-	files, err := fs.Glob(pysource.FS, "pyhook/*.py")
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		text, err := fs.ReadFile(pysource.FS, file)
-		if err != nil {
+	err := fs.WalkDir(pysource.FS, "pyhook", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
 			return err
 		}
-		name := strings.TrimSuffix(path.Base(file), ".py")
-		if name == "__init__" {
-			sources["pyhook"] = string(text)
-		} else {
-			sources["pyhook."+name] = string(text)
-		}
+		text, err := fs.ReadFile(pysource.FS, file)
+		name := strings.TrimSuffix(strings.TrimSuffix(file, ".py"), "/__init__")
+		sources[strings.ReplaceAll(name, "/", ".")] = string(text)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	if err := rt.interpreter.InstallPackage("pyhook", sources); err != nil {
 		return err
 	}
-	if rt.output, err = output.redirect(rt.interpreter, sources["pyhook._streams"], rt.Rank); err != nil {
+	if rt.output, err = output.redirect(rt.interpreter, sources["pyhook._runtime.output"], rt.Rank); err != nil {
 		return err
 	}
 	// On Python's main thread: torch starts threads and two concurrent imports
 	// of it fail.
 	var importErr error
-	err = rt.interpreter.RunOnMain(ctx, func() { rt.bridge, importErr = importUncollected("pyhook._bridge") })
+	err = rt.interpreter.RunOnMain(ctx, func() { rt.bridge, importErr = importUncollected("pyhook._runtime.bridge") })
 	cbridge.KeepFaults()
 	if err != nil || importErr != nil {
 		return firstError(err, importErr)
@@ -208,7 +203,7 @@ func (rt *Runtime) Info() Info {
 }
 
 // Environment describes torch: versions, devices, backends, known traps. environment() of
-// python/pyhook/_bridge.py lists the keys.
+// python/pyhook/_runtime/bridge.py lists the keys.
 func (rt *Runtime) Environment() (map[string]any, error) {
 	value, err := rt.bridge.CallValue("environment")
 	if err != nil {

@@ -37,7 +37,7 @@ func (h *PythonCommHook) runSparse(ctx context.Context, b *c10d.GradBucket, hook
 	return h.rt.newFuture(future, func(err error) error { return h.failSparse(b, c10d.ErrFutureFailed, err) })
 }
 
-// sparseLayout returns the Python object of a sparse bucket, a pyhook._bucket.BucketLayout. It
+// sparseLayout returns the Python object of a sparse bucket, a pyhook._runtime.bucket.BucketLayout. It
 // belongs to the bucket.
 func sparseLayout(rt *Runtime, b *c10d.GradBucket) (*Object, error) {
 	object, err := b.Attach(pythonKey, func() (c10d.Attachment, error) {

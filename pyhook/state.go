@@ -63,7 +63,7 @@ func (h *PythonCommHook) SaveState(ctx context.Context, w io.Writer, opts ...Sta
 }
 
 func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte, error) {
-	bridge, err := cbridge.Import("pyhook._state")
+	bridge, err := cbridge.Import("pyhook._state.file")
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 	if err != nil {
 		return h.stateError(fmt.Errorf("reading: %w", err))
 	}
-	bridge, err := cbridge.Import("pyhook._state")
+	bridge, err := cbridge.Import("pyhook._state.file")
 	if err != nil {
 		return h.stateError(err)
 	}

@@ -10,7 +10,7 @@ import (
 // a parameter that is not called bucket, a callable without a name. It runs torch's own check.
 // A hook that is to run in stock DDP too should return "".
 func (h *PythonCommHook) StockRefusal() (string, error) {
-	judge, err := cbridge.Import("pyhook._judge")
+	judge, err := cbridge.Import("pyhook._runtime.check")
 	if err != nil {
 		return "", h.failAt(-1, c10d.ErrLoad, err)
 	}

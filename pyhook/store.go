@@ -24,7 +24,7 @@ func (rt *Runtime) NewFileStore(ctx context.Context, path string, size int) (*St
 
 func (rt *Runtime) newStore(ctx context.Context, kind string, args ...any) (*Store, error) {
 	object, err := rt.callPeers(ctx, func() (*Object, error) {
-		bridge, err := cbridge.Import("pyhook._collectives")
+		bridge, err := cbridge.Import("pyhook._runtime.collectives")
 		if err != nil {
 			return nil, err
 		}

@@ -86,7 +86,7 @@ func (rt *Runtime) RunOnMain(ctx context.Context, f func()) error {
 	return rt.interpreter.RunOnMain(ctx, f)
 }
 
-// callOnMain calls a function of _bridge.py as interruptibleOnMain does.
+// callOnMain calls a function of _runtime/bridge.py as interruptibleOnMain does.
 func (rt *Runtime) callOnMain(ctx context.Context, function string, args ...any) (o *Object, err error) {
 	err = rt.interruptibleOnMain(ctx, func() (err error) {
 		o, err = rt.bridge.Call(function, args...)

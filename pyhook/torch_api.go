@@ -2,7 +2,7 @@ package pyhook
 
 import "pyhook/cbridge"
 
-// torchAPI holds the objects of torch and of _bridge.py that hook calls need, looked up once at
+// torchAPI holds the objects of torch and of _runtime/bridge.py that hook calls need, looked up once at
 // the start.
 type torchAPI struct {
 	api           *cbridge.TorchAPI
@@ -10,8 +10,8 @@ type torchAPI struct {
 	newLayout     *Object
 	parseValue    *Object
 	requireFuture *Object
-	newChain      *Object // pyhook._ordered.Chain
-	onStream      *Object // pyhook._device.on_stream
+	newChain      *Object // pyhook._runtime.chain.Chain
+	onStream      *Object // pyhook._runtime.cuda_stream.on_stream
 	none          *Object
 }
 

@@ -41,7 +41,7 @@ func (rt *Runtime) InstallTransport(ctx context.Context, g *transport.Group, sto
 		return fail(err)
 	}
 	defer issue.Close()
-	module, err := cbridge.Import("pyhook._transport")
+	module, err := cbridge.Import("pyhook._transport.process_group")
 	if err != nil {
 		return fail(err)
 	}

@@ -8,12 +8,12 @@ package pysource
 
 import "embed"
 
-// FS holds pyhook/*.py. Its root has one folder, pyhook, so a directory that
+// FS holds pyhook and its packages. Its root has one folder, pyhook, so a directory that
 // FS is copied into (or an importer that serves it) goes on sys.path as it is.
 //
 // The pattern names files and not the folder: go:embed leaves out names that
-// start with an underscore (__init__.py, _bridge.py) when it walks a folder,
+// start with an underscore (__init__.py, _torch.py) when it walks a folder,
 // and a folder would bring __pycache__ with it.
 //
-//go:embed pyhook/*.py
+//go:embed pyhook/*.py pyhook/*/*.py
 var FS embed.FS

@@ -73,7 +73,7 @@ func (s *server) stop() error {
 	if s.rt == nil {
 		return nil
 	}
-	if bridge, err := s.rt.Import(context.Background(), "pyhook._bridge"); err == nil {
+	if bridge, err := s.rt.Import(context.Background(), "pyhook._runtime.bridge"); err == nil {
 		_, _ = bridge.CallValue("destroy", true)
 		bridge.Close()
 	}
@@ -157,7 +157,7 @@ func (s *server) start(m *startMessage) (*message, error) {
 		return nil, err
 	}
 	s.rt = rt
-	module, err := rt.Import(context.Background(), "pyhook._worker")
+	module, err := rt.Import(context.Background(), "pyhook._runtime.stacks")
 	if err != nil {
 		return nil, err
 	}

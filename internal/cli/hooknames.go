@@ -9,7 +9,7 @@ import (
 )
 
 // HookNames are the short names of PyTorch's own hooks. A test keeps them in
-// step with SHORT_NAMES of python/pyhook/_names.py.
+// step with SHORT_NAMES of python/pyhook/_loading/names.py.
 var HookNames = map[string]string{
 	"allreduce":           "the mean, as without a hook",
 	"fp16":                "all-reduce in float16",

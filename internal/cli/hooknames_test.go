@@ -11,7 +11,7 @@ import (
 )
 
 func TestHookNamesAreThoseOfThePythonSide(t *testing.T) {
-	source, err := os.ReadFile("../../python/pyhook/_names.py")
+	source, err := os.ReadFile("../../python/pyhook/_loading/names.py")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(source), "\nSHORT_NAMES = {")
 	require.True(t, found)

@@ -232,7 +232,7 @@ func (b *bench) open(ctx context.Context, rt *pyhook.Runtime) (err error) {
 		return err
 	}
 	if b.c.Spec.NCCLFutures { // for all sides alike
-		forms, err := b.keep(rt.Import(ctx, "pyhook._forms"))
+		forms, err := b.keep(rt.Import(ctx, "pyhook._runtime.nccl_futures"))
 		if err != nil {
 			return err
 		}

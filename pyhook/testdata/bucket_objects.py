@@ -8,7 +8,7 @@ import weakref
 
 import torch
 import torch.distributed as dist
-from pyhook._bucket import Bucket, BucketMethods, fresh
+from pyhook._runtime.bucket import Bucket, BucketMethods, fresh
 from sample import done
 
 

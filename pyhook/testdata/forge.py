@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sample import done
 
-from pyhook import _state
+from pyhook._state import file
 
 
 class Inner:
@@ -124,8 +124,8 @@ class Reader:
 
 def forged(data, edits):
     """The file with its header or payload changed as the bytes say, at most 8 times."""
-    version, length = _state._FIXED.unpack_from(data, _state._START)
-    at = _state._START + _state._FIXED.size
+    version, length = file._FIXED.unpack_from(data, file._START)
+    at = file._START + file._FIXED.size
     header, payload = json.loads(data[at : at + length]), bytearray(data[at + length :])
     r = Reader(edits)
     for _ in range(8):
@@ -133,16 +133,16 @@ def forged(data, edits):
             break
         change(header, payload, r)
     text = json.dumps(header).encode()
-    return sealed(_state._FIXED.pack(version, len(text)) + text + bytes(payload))
+    return sealed(file._FIXED.pack(version, len(text)) + text + bytes(payload))
 
 
 def sealed(body):
-    return _state.MAGIC + hashlib.sha256(body).digest() + body
+    return file.MAGIC + hashlib.sha256(body).digest() + body
 
 
 def scratched(data, edits):
     """The file with bytes changed, or cut short; and the digest made to fit, or not."""
-    r, body = Reader(edits), bytearray(data[_state._START :])
+    r, body = Reader(edits), bytearray(data[file._START :])
     fits = r(4) > 0
     for _ in range(8):
         if not r.rest or not body:
@@ -152,7 +152,7 @@ def scratched(data, edits):
             del body[offset:]
         else:
             body[offset] = r(256)
-    return sealed(bytes(body)) if fits else data[: _state._START] + bytes(body)
+    return sealed(bytes(body)) if fits else data[: file._START] + bytes(body)
 
 
 def slots(tree):
@@ -212,7 +212,7 @@ def audit(event, args):
 def audit_restores():
     """From now on, note what restoring a state does that it must not."""
     sys.addaudithook(audit)
-    restore = _state.restore_hook
+    restore = file.restore_hook
 
     def audited(*args):
         auditing[0] = True
@@ -221,7 +221,7 @@ def audit_restores():
         finally:
             auditing[0] = False
 
-    _state.restore_hook = audited
+    file.restore_hook = audited
 
 
 def ran():

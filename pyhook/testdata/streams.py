@@ -3,7 +3,7 @@
 import contextlib
 
 import torch
-from pyhook._device import OnStream
+from pyhook._runtime.cuda_stream import OnStream
 
 notes = []
 """In order: "enter" and "leave" of the stream, and what was done in between or outside."""

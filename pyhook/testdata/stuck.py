@@ -99,9 +99,9 @@ def own_threads():
 
 def noted_works():
     """How many works are noted as alive."""
-    from pyhook import _issued
+    from pyhook._runtime import issued
 
-    return len(_issued._by_work)
+    return len(issued._by_work)
 
 
 def completes_its_own(state, bucket):

@@ -24,19 +24,19 @@ from ._errors import (
     RankError,
     StateError,
 )
-from ._load import SHORT_NAMES, build_state, check_hook, hook_name, load_hook
+from ._loading.load import SHORT_NAMES, build_state, check_hook, hook_name, load_hook
 
 if TYPE_CHECKING:
     from . import capture as capture
     from . import testing as testing
-    from ._bucket import Bucket as Bucket
-    from ._contract import callback_origin as callback_origin
-    from ._contract import parse_value as parse_value
-    from ._contract import require_future as require_future
-    from ._parameters import Parameters as Parameters
-    from ._state import load_state as load_state
-    from ._state import save_state as save_state
-    from ._state import state_info as state_info
+    from ._runtime.bucket import Bucket as Bucket
+    from ._runtime.contract import callback_origin as callback_origin
+    from ._runtime.contract import require_future as require_future
+    from ._runtime.parameters import Parameters as Parameters
+    from ._runtime.result import parse_value as parse_value
+    from ._state.file import load_state as load_state
+    from ._state.file import save_state as save_state
+    from ._state.file import state_info as state_info
 
 __version__ = "0.1.0"
 
@@ -66,14 +66,14 @@ __all__ = [
 ]
 
 _NEED_TORCH = {
-    "Bucket": "._bucket",
-    "Parameters": "._parameters",
-    "callback_origin": "._contract",
-    "parse_value": "._contract",
-    "require_future": "._contract",
-    "load_state": "._state",
-    "save_state": "._state",
-    "state_info": "._state",
+    "Bucket": "._runtime.bucket",
+    "Parameters": "._runtime.parameters",
+    "callback_origin": "._runtime.contract",
+    "parse_value": "._runtime.result",
+    "require_future": "._runtime.contract",
+    "load_state": "._state.file",
+    "save_state": "._state.file",
+    "state_info": "._state.file",
 }
 
 

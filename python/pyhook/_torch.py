@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import sys
 
-from . import _shadow
+from ._loading import shadow
 
 # isort: split
 try:
     import torch
     import torch.distributed as dist
 except Exception as error:
-    _shadows = _shadow.behind(error)
+    _shadows = shadow.behind(error)
     if _shadows:
-        raise _shadow.error(_shadows) from error
+        raise shadow.error(_shadows) from error
     if not isinstance(error, ImportError):
         raise
     if error.name is not None and error.name.split(".")[0] != "torch":
@@ -29,7 +29,7 @@ except Exception as error:
         name="torch",
     ) from error
 
-_shadow.refuse("numpy")  # which torch may come to only in the middle of training
+shadow.refuse("numpy")  # which torch may come to only in the middle of training
 
 if not dist.is_available():
     raise ImportError(

@@ -25,10 +25,10 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ._errors import HookLoadError
-from ._factory import Trainer
-from ._load import check_hook
-from ._names import DDP_HOOKS, hook_name
-from ._parameters import Parameters
+from ._loading.factory import Trainer
+from ._loading.load import check_hook
+from ._loading.names import DDP_HOOKS, hook_name
+from ._runtime.parameters import Parameters
 
 __all__ = ["Model", "Registered", "capture"]
 
@@ -114,7 +114,7 @@ def hook_and_state(
     hook: Any, state_given: bool, group: Optional[Any], parameters: Optional[Any]
 ) -> tuple[Any, Any]:
     """A hook as it is called, and the state that comes with it; None if there is none."""
-    from ._factory import default_state
+    from ._loading.factory import default_state
 
     if isinstance(hook, Registered):
         if state_given:

@@ -7,7 +7,8 @@ import time
 import torch
 import torch.distributed as dist
 
-from pyhook import _bridge, _ordered
+from pyhook._runtime import bridge, patches
+from pyhook._runtime.chain import Chain
 
 BUCKETS, STEPS = 5, 6
 
@@ -55,18 +56,18 @@ def run(rank, world, path, name, mode, seed, results):
     """One rank. mode: serial, ordered. The digest of all results goes to results."""
     torch.set_num_threads(1)
     store = dist.FileStore(path, world)
-    _bridge.init_process_group("gloo", None, rank, world, 60, store)
-    _ordered.install()
+    bridge.init_process_group("gloo", None, rank, world, 60, store)
+    patches.install()
     delays = random.Random(seed * 100 + rank)
     hook, state = HOOKS.get(name), delays
     if hook is None:
-        hook = _bridge.load_hook(name)
-        state = _bridge.build_state(name, {"start_powerSGD_iter": 2})
+        hook = bridge.load_hook(name)
+        state = bridge.build_state(name, {"start_powerSGD_iter": 2})
     generator = torch.Generator().manual_seed(rank)
     sizes = [(24, 16), (16,)]
     buffers = [torch.zeros(24 * 16 + 16) for _ in range(BUCKETS)]
     layouts = [
-        _bridge.new_layout(buffer, i, BUCKETS, [0, 24 * 16], [24 * 16, 16], sizes)
+        bridge.new_layout(buffer, i, BUCKETS, [0, 24 * 16], [24 * 16, 16], sizes)
         for i, buffer in enumerate(buffers)
     ]
     digest = hashlib.sha256()
@@ -77,11 +78,11 @@ def run(rank, world, path, name, mode, seed, results):
         for layout in layouts:
             time.sleep(delays.random() * 0.004)
             if mode == "serial":
-                futures.append(hook(state, _bridge.fresh(layout)))
+                futures.append(hook(state, bridge.fresh(layout)))
                 futures[-1].wait()
                 continue
-            chain = _ordered.Chain(hook)
-            futures.append(chain(state, _bridge.fresh(layout)))
+            chain = Chain(hook)
+            futures.append(chain(state, bridge.fresh(layout)))
             chains = [c for c in chains if c.advance()] + [chain]
         while chains:
             chains = [c for c in chains if c.advance()]

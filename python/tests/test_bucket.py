@@ -6,10 +6,11 @@ import torch
 import torch.distributed as dist
 
 from pyhook import testing
-from pyhook._bucket import Bucket, fresh, new_layout
 from pyhook._errors import StateError
-from pyhook._sparse import sparse_layout
-from pyhook._state_decode import _new
+from pyhook._runtime.bucket import Bucket, fresh
+from pyhook._runtime.bucket_layout import new_layout
+from pyhook._runtime.sparse import sparse_layout
+from pyhook._state.decode import _new
 
 
 @pytest.fixture

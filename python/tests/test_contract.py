@@ -8,8 +8,9 @@ import torch.distributed as dist
 from sample_hooks import async_hook, completed
 
 from pyhook import HookContractError, callback_origin, testing
-from pyhook._bucket import new_layout
-from pyhook._contract import future_value, parse_value, require_future
+from pyhook._runtime.bucket_layout import new_layout
+from pyhook._runtime.contract import future_value, require_future
+from pyhook._runtime.result import parse_value
 
 
 def layout_of(tensor):

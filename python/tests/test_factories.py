@@ -13,9 +13,9 @@ from sample_hooks import completed
 from torch.nn.parallel import DistributedDataParallel
 
 from pyhook import HookLoadError, Parameters, build_state, capture, load_hook, testing
-from pyhook._load import construct_state
-from pyhook._spec import Spec, parse
-from pyhook._state import load_state, save_state
+from pyhook._loading.load import construct_state
+from pyhook._loading.spec import Spec, parse
+from pyhook._state.file import load_state, save_state
 
 
 def refused(code, function, *arguments, **keywords):
@@ -298,7 +298,7 @@ def by_id(state, bucket):
 
 
 def test_parameters_of_the_trainer_are_no_part_of_a_saved_state():
-    from pyhook._parameters import make_parameter
+    from pyhook._runtime.parameters import make_parameter
 
     class State:
         def __init__(self, values):
@@ -325,7 +325,7 @@ def test_parameters_of_the_trainer_are_no_part_of_a_saved_state():
 
 def test_tables_by_parameter_are_right_in_the_next_process():
     """There id(parameter) is another number, and an error feedback would be lost in silence."""
-    from pyhook._parameters import make_parameter
+    from pyhook._runtime.parameters import make_parameter
 
     def process():
         made = [make_parameter(None, (2,), "float32", name=name) for name in ("a", "b", "")]

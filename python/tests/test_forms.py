@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import RankError, _forms, _ordered, load_hook, testing
-from pyhook._group import torch_version
+from pyhook import RankError, load_hook, testing
+from pyhook._meeting.torch_build import torch_version
+from pyhook._runtime import nccl_futures
+from pyhook._runtime.chain import Chain
+from pyhook._runtime.scope import scope
 
 MODERN = torch_version() >= (2, 0)
 
@@ -84,7 +87,7 @@ def test_other_hooks_get_gloos_forms_as_the_table_says(by_rank):
 
 
 def test_the_table_names_methods_that_this_torch_has():
-    known = {name for name in _forms.FORMS if hasattr(dist.ProcessGroup, name)}
+    known = {name for name in nccl_futures.FORMS if hasattr(dist.ProcessGroup, name)}
     assert {"allgather", "_allgather_base", "gather", "scatter", "reduce_scatter"} <= known
     assert known if not MODERN else {"allgather_into_tensor_coalesced"} <= known
 
@@ -112,7 +115,7 @@ def gives_the_mean(by_rank, hook, state=None, **tolerance):
 def test_in_a_chain_the_forms_are_the_same(group, gradients):
     bucket = testing.bucket(gradients)
     expected = bucket.buffer().clone()
-    chain = _ordered.Chain(_forms.NCCLForms(form_hooks.gathers_in_callbacks))
+    chain = Chain(nccl_futures.NCCLForms(form_hooks.gathers_in_callbacks))
     future = chain(None, bucket)
     while chain.advance():
         pass
@@ -131,15 +134,15 @@ def test_hooks_beside_one_that_asks_are_left_alone(group, gradients):
         future = work.get_future()
         assert future.wait()[0].shape == (2,)
         seen = []
-        done = future.then(lambda f: seen.append(_forms._scope.__dict__.get("nccl", False)))
+        done = future.then(lambda f: seen.append(scope.nccl_futures))
         done.wait()
         assert seen == [False]
         return form_hooks.done(bucket.buffer())
 
-    testing.run(_forms.NCCLForms(lambda s, b: form_hooks.done(b.buffer())), None,
+    testing.run(nccl_futures.NCCLForms(lambda s, b: form_hooks.done(b.buffer())), None,
                 testing.bucket(gradients))  # fmt: skip
     testing.run(plain, None, testing.bucket(gradients))
-    assert len(_forms._calls) == 0
+    assert len(nccl_futures._calls) == 0
 
 
 def quantised(gradients):
@@ -175,16 +178,16 @@ def test_which_hooks_name_a_collective_of_the_table():
     def by_state(state, bucket):
         return state.reduce(bucket)
 
-    assert _forms.uses_forms(form_hooks.gathers_in_callbacks)
-    assert _forms.uses_forms(by_state, State())
-    assert not _forms.uses_forms(by_state, None)
-    assert _forms.uses_forms(load_hook("quantize_pertensor"))
-    assert not _forms.uses_forms(load_hook("allreduce"))
-    assert not _forms.uses_forms(load_hook("fp16_wrapper(noop)"))
-    assert _forms.uses_forms(functools.partial(Bound().hook))
-    assert _forms.uses_forms(Bound())
-    assert _forms.uses_forms(load_hook("fp16_wrapper(quantize_pertensor)"))
-    assert not _forms.uses_forms(Mock())
+    assert nccl_futures.uses_forms(form_hooks.gathers_in_callbacks)
+    assert nccl_futures.uses_forms(by_state, State())
+    assert not nccl_futures.uses_forms(by_state, None)
+    assert nccl_futures.uses_forms(load_hook("quantize_pertensor"))
+    assert not nccl_futures.uses_forms(load_hook("allreduce"))
+    assert not nccl_futures.uses_forms(load_hook("fp16_wrapper(noop)"))
+    assert nccl_futures.uses_forms(functools.partial(Bound().hook))
+    assert nccl_futures.uses_forms(Bound())
+    assert nccl_futures.uses_forms(load_hook("fp16_wrapper(quantize_pertensor)"))
+    assert not nccl_futures.uses_forms(Mock())
 
 
 class Bound:

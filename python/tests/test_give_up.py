@@ -8,7 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import _give_up, _ordered
+from pyhook._runtime import patches
+from pyhook._runtime.chain import Chain
+from pyhook._runtime.give_up import GivenUp
+from pyhook._runtime.ordered_future import OrderedFuture
 
 
 class Ended(BaseException):
@@ -18,7 +21,7 @@ class Ended(BaseException):
 @pytest.fixture(autouse=True)
 def without_the_collector(group):
     """What torch's futures hold, Python's collector does not find."""
-    _ordered.install()
+    patches.install()
     gc.collect()
     gc.disable()
     yield
@@ -35,7 +38,7 @@ def call(callback, ends=False):
             raise Ended
         return future
 
-    chain = _ordered.Chain(hook)
+    chain = Chain(hook)
     future = None
     try:
         future = chain(None, None)
@@ -58,7 +61,7 @@ def test_a_chain_that_is_given_up_completes_its_futures_without_their_callbacks(
     finished = chain.give_up()
     assert waited_for(finished)
     for one in (future, grandchild):
-        with pytest.raises(_give_up.GivenUp):
+        with pytest.raises(GivenUp):
             torch._C.Future.value(one)
     assert not ran
     assert chain.advance() is False
@@ -89,7 +92,7 @@ def test_what_an_exception_left_of_a_level_is_given_up(monkeypatch):
         raise Ended
 
     with monkeypatch.context() as patched:
-        patched.setattr(_ordered.OrderedFuture, "_settle", ends)
+        patched.setattr(OrderedFuture, "_settle", ends)
         with pytest.raises(Ended):
             chain.advance()
     assert waited_for(chain.give_up())

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from pyhook import testing
-from pyhook._bucket import fresh, new_layout
-from pyhook._complex import check_complex, complex_refusal
 from pyhook._errors import HookContractError
-from pyhook._load import load_hook
-from pyhook._sparse import run_sparse_hook, sparse_layout
+from pyhook._loading.load import load_hook
+from pyhook._runtime.bucket import fresh
+from pyhook._runtime.bucket_layout import new_layout
+from pyhook._runtime.complex_gradients import check_complex, complex_refusal
+from pyhook._runtime.sparse import run_sparse_hook, sparse_layout
 
 
 def done(value):

@@ -6,12 +6,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import GroupError, _bridge, _group, testing
+from pyhook import GroupError, testing
+from pyhook._meeting import dtype_probe, join, torch_build
+from pyhook._runtime import bridge
 
 
 def refused(code, *arguments, **options):
     with pytest.raises(GroupError) as caught:
-        _group.init_process_group(*arguments, **options)
+        join.init_process_group(*arguments, **options)
     assert caught.value.code == code
     assert not dist.is_initialized() or code == "already_initialized"
     return str(caught.value)
@@ -28,31 +30,31 @@ def test_the_env_rendezvous_works_whatever_libuv_does(monkeypatch):
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0", "WORLD_SIZE": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("USE_LIBUV", "1" if _group.libuv_works() else "unset me")
-    group = _group.init_process_group("gloo", "env://", -1, -1, 20)
+    monkeypatch.setenv("USE_LIBUV", "1" if torch_build.libuv_works() else "unset me")
+    group = join.init_process_group("gloo", "env://", -1, -1, 20)
     try:
         assert group is dist.group.WORLD
-        assert _group.describe_group(group) == {"rank": 0, "size": 1, "backend": "gloo"}
+        assert join.describe_group(group) == {"rank": 0, "size": 1, "backend": "gloo"}
     finally:
-        _group.destroy()
-        _group.destroy()  # twice is fine
+        join.destroy()
+        join.destroy()  # twice is fine
 
 
 def test_one_rank_needs_no_rendezvous():
-    _group.init_process_group("", None, 0, 1, 20)
+    join.init_process_group("", None, 0, 1, 20)
     assert "already" in refused("already_initialized", "gloo", None, 0, 1, 20)
-    _group.destroy()
+    join.destroy()
 
 
 def test_a_store_may_be_given():
-    group = _group.init_process_group("gloo", None, 0, 1, 0, store=dist.HashStore())
+    group = join.init_process_group("gloo", None, 0, 1, 0, store=dist.HashStore())
     assert group.size() == 1
-    _group.destroy()
+    join.destroy()
 
 
 def test_errors_are_typed(monkeypatch):
     assert "gloo" in refused("no_backend", "nosuch", None, 0, 1, 5)
-    missing = next(name for name, there in _group.backends().items() if not there)
+    missing = next(name for name, there in torch_build.backends().items() if not there)
     assert missing in refused("no_backend", f"cpu:gloo,cuda:{missing}", None, 0, 1, 5)
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -60,7 +62,7 @@ def test_errors_are_typed(monkeypatch):
     address = f"tcp://127.0.0.1:{free_port()}"
     assert "rank 0 of 2" in refused("timeout", "gloo", address, 0, 2, 1)
     with pytest.raises(GroupError) as caught:
-        _group.describe_group()
+        join.describe_group()
     assert caught.value.code == "not_initialized"
 
 
@@ -72,11 +74,11 @@ def test_a_group_that_only_looks_like_one_is_described():
         def size(self):
             return 3
 
-    assert _group.describe_group(Duck()) == {"rank": 2, "size": 3, "backend": "Duck"}
+    assert join.describe_group(Duck()) == {"rank": 2, "size": 3, "backend": "Duck"}
 
 
 def test_the_probe_agrees_with_what_really_happens(group):
-    found = _group.probe_allreduce_dtypes(group)
+    found = dtype_probe.probe_allreduce_dtypes(group)
     assert found["float32"] is None
     assert "Invalid scalar type" in found["int16"]
     for name, error in found.items():
@@ -92,18 +94,20 @@ def test_the_probe_agrees_with_what_really_happens(group):
 def probe(rank, path, pipe):
     if rank == 1:  # a rank whose build can do less
 
-        def alone(name, group, original=_group._try_alone):
+        def alone(name, group, original=dtype_probe._try_alone):
             return "not here" if name == "int64" else original(name, group)
 
-        _group._try_alone = alone
+        dtype_probe._try_alone = alone
     with testing._loopback():
         store = dist.FileStore(path, 2)
-        group = _group.init_process_group("gloo", None, rank, 2, 20, store=store)
-    found = _group.probe_allreduce_dtypes(group, ["int16", "int64", "float32", "no_such_dtype"])
+        group = join.init_process_group("gloo", None, rank, 2, 20, store=store)
+    found = dtype_probe.probe_allreduce_dtypes(
+        group, ["int16", "int64", "float32", "no_such_dtype"]
+    )
     total = torch.ones(1)
     dist.all_reduce(total)  # the ranks are still in step
     pipe.send((found, total.item()))
-    _group.destroy()
+    join.destroy()
 
 
 def test_the_probe_keeps_ranks_in_step_and_gives_all_the_same(tmp_path):
@@ -141,7 +145,7 @@ def test_process_group_nests_and_goes_away():
 
 
 def test_the_environment_is_tried_and_not_guessed():
-    found = _bridge.environment()
+    found = bridge.environment()
     assert found["torch"] == torch.__version__
     assert found["backends"]["gloo"] is True
     assert found["distributed_available"] is True
@@ -157,5 +161,5 @@ def test_the_environment_is_tried_and_not_guessed():
 
 
 def test_the_bridge_has_all_that_go_calls():
-    for name in _bridge.__all__:
-        assert hasattr(_bridge, name), name
+    for name in bridge.__all__:
+        assert hasattr(bridge, name), name

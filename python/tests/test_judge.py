@@ -1,4 +1,4 @@
-"""What `pyhook check` asks of Python: pyhook._judge."""
+"""What `pyhook check` asks of Python: pyhook._runtime.check."""
 
 import functools
 import random
@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from pyhook import HookLoadError, _judge
+from pyhook import HookLoadError
+from pyhook._runtime import check
 
 
 def plain(state, bucket):
@@ -33,7 +34,7 @@ class Instance:
 
 def test_hooks_that_stock_takes():
     for hook in (plain, default_hooks.allreduce_hook, powerSGD_hook.powerSGD_hook):
-        assert _judge.stock_refusal(hook) == ""
+        assert check.stock_refusal(hook) == ""
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_hooks_that_stock_takes():
     ],
 )
 def test_what_stock_refuses_is_told(hook, said, ddp):
-    told = _judge.stock_refusal(hook)
+    told = check.stock_refusal(hook)
     assert said in told
     assert bool(told) == bool(said)
     if said:  # and it is what register_comm_hook does
@@ -61,7 +62,7 @@ def test_annotations_that_are_texts_are_explained():
     def late(state, bucket) -> "torch.futures.Future[torch.Tensor]":
         raise AssertionError
 
-    assert "from __future__ import annotations" in _judge.stock_refusal(late)
+    assert "from __future__ import annotations" in check.stock_refusal(late)
 
 
 @pytest.fixture
@@ -112,18 +113,18 @@ def test_after_step_gets_what_it_takes(tmp_path):
         "number = 3\n"
     )
     for name in ("both", "one", "none", "more"):
-        _judge.after_step(f"{file}:{name}")("the state", 4)
-    function = _judge.after_step(f"{file}:both")
+        check.after_step(f"{file}:{name}")("the state", 4)
+    function = check.after_step(f"{file}:both")
     seen = sys.modules[function.args[0].__module__].seen
     assert seen == [("the state", 4), "the state", "called", ("the state", 4, 0.1)]
     with pytest.raises(HookLoadError, match="cannot be called with"):
-        _judge.after_step(f"{file}:three")
+        check.after_step(f"{file}:three")
     with pytest.raises(HookLoadError, match="is a int"):
-        _judge.after_step(f"{file}:number")
+        check.after_step(f"{file}:number")
 
 
 def test_a_second_run_draws_what_the_first_one_drew():
-    states = _judge.random_states()
+    states = check.random_states()
     first = (torch.rand(3).tolist(), random.random())
-    _judge.set_random_states(states)
+    check.set_random_states(states)
     assert (torch.rand(3).tolist(), random.random()) == first

@@ -15,7 +15,12 @@ import torch
 import torch.distributed as dist
 from test_rendezvous import address, agent, attempt, codes  # noqa: F401  (two are fixtures)
 
-from pyhook import GroupError, _group, _identity, _interface, _rendezvous, _store, _wire
+from pyhook import GroupError
+from pyhook._meeting import identity, interface, join, store_client
+from pyhook._meeting.endpoint import Endpoint
+from pyhook._meeting.meeting import Meeting
+from pyhook._meeting.rank_zero import RankZero
+from pyhook._meeting.store import publish
 
 
 def ask(endpoint, **changes):
@@ -23,16 +28,16 @@ def ask(endpoint, **changes):
     Returns the verdict."""
     deadline = time.monotonic() + 20
     while True:
-        store = _wire.greet(endpoint.host, endpoint.port, _wire.own_dialect(), 5)
+        store = store_client.greet(endpoint.host, endpoint.port, store_client.own_dialect(), 5)
         if store is not None:
             break
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    me = {**_identity.of_this_process(1, 2, ""), "word": "w", **changes}
+    me = {**identity.of_this_process(1, 2, ""), "word": "w", **changes}
     me = {key: value for key, value in me.items() if value is not None}
     store.limit(10)
     number = store.add("asks", 1)
-    _store.publish(store, f"ask/{number}", json.dumps(me))
+    publish(store, f"ask/{number}", json.dumps(me))
     name = store.get("answer/w")
     store.add(f"knows/{name}/w", 1)
     verdict = json.loads(store.get(f"verdict/{name}"))
@@ -51,9 +56,7 @@ def ask(endpoint, **changes):
 )
 def test_ranks_that_cannot_be_of_one_job_are_told_at_once(address, changes, code, says):  # noqa: F811
     verdicts = []
-    other = threading.Thread(
-        target=lambda: verdicts.append(ask(_store.Endpoint.of(address), **changes))
-    )
+    other = threading.Thread(target=lambda: verdicts.append(ask(Endpoint.of(address), **changes)))
     other.start()
     begin = time.monotonic()
     # A world of 3: rank 2 has not come, and nobody waits for it.
@@ -70,15 +73,15 @@ def test_ranks_that_cannot_be_of_one_job_are_told_at_once(address, changes, code
 
 
 def test_builds_of_one_release_fit_each_other(address):  # noqa: F811
-    release = _identity.release(str(torch.__version__))
+    release = identity.release(str(torch.__version__))
     verdicts = []
     other = threading.Thread(
-        target=lambda: verdicts.append(ask(_store.Endpoint.of(address), torch=f"{release}.7+other"))
+        target=lambda: verdicts.append(ask(Endpoint.of(address), torch=f"{release}.7+other"))
     )
     other.start()
     found, failed = {}, {}
     try:
-        with _rendezvous.Meeting(address, 0, 2, 30) as meeting:
+        with Meeting(address, 0, 2, 30) as meeting:
             found[0] = meeting.store()
             other.join(20)
     except GroupError as error:
@@ -94,7 +97,8 @@ class OtherTorchsStore:
     """
 
     def __init__(self):
-        self.dialect = _wire.OLD if _wire.own_dialect() == _wire.NEW else _wire.NEW
+        new = store_client.own_dialect() == store_client.NEW
+        self.dialect = store_client.OLD if new else store_client.NEW
         self.kept = dist.HashStore()
         self.listening = socket.socket()
         self.listening.bind(("127.0.0.1", 0))
@@ -110,7 +114,7 @@ class OtherTorchsStore:
     def serve(self, connection):
         with connection:
             try:
-                if self.dialect == _wire.NEW:
+                if self.dialect == store_client.NEW:
                     assert self.read(connection, 5) == b"\0" + struct.pack("=I", 0x3C85F7CE)
                 while True:
                     self.answer(connection, self.read(connection, 1)[0] - self.dialect)
@@ -163,9 +167,9 @@ def test_a_store_of_another_torch_is_named_at_once_by_all(monkeypatch):
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(_rendezvous, "_REPORT_SECONDS", 1)
+    monkeypatch.setattr("pyhook._meeting.meeting._REPORT_SECONDS", 1)
     with pytest.raises(GroupError, match="torchrun's agent serves") as failed:
-        _group.init_process_group("gloo", "env://?", 1, 2, 60)
+        join.init_process_group("gloo", "env://?", 1, 2, 60)
     assert failed.value.code == "torch_version"
     begin = time.monotonic()
     _, failed = attempt("env://", [(0, 0), (1, 0)], 60)
@@ -181,8 +185,8 @@ def test_rank_0_of_another_torch_hears_of_the_rank_that_cannot_speak_with_it(mon
     """Two hosts: rank 0's store is of another torch. Both say which rank has which."""
     served = OtherTorchsStore()
     method = f"tcp://127.0.0.1:{served.port}"
-    meeting = _rendezvous.Meeting(method, 0, 2, 60)  # rank 0's, beside its own store
-    other = _rendezvous._Host(meeting, dist.PrefixStore("/pyhook", served.kept))
+    meeting = Meeting(method, 0, 2, 60)  # rank 0's, beside its own store
+    other = RankZero(meeting, dist.PrefixStore("/pyhook", served.kept))
     theirs = []
 
     def host():
@@ -208,11 +212,11 @@ def test_rank_0_of_another_torch_hears_of_the_rank_that_cannot_speak_with_it(mon
 def test_dialects_are_told_apart_and_understood():
     limit = {"use_libuv": False} if "use_libuv" in (dist.TCPStore.__init__.__doc__ or "") else {}
     server = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False, **limit)
-    mine = _wire.own_dialect()
+    mine = store_client.own_dialect()
     begin = time.monotonic()
-    assert _wire.greet("127.0.0.1", server.port, 1 - mine, 1) is None
+    assert store_client.greet("127.0.0.1", server.port, 1 - mine, 1) is None
     assert time.monotonic() - begin < 5
-    client = _wire.find("127.0.0.1", server.port, 5)
+    client = store_client.find("127.0.0.1", server.port, 5)
     assert client.dialect == mine
     assert client.add("/number", 3) == server.add("number", 0) == 3
     client.set("/text", "from here")
@@ -227,7 +231,7 @@ def test_dialects_are_told_apart_and_understood():
 
 
 def test_who_is_missing_is_said_while_ranks_wait(address, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr(_rendezvous, "_NOTICE_SECONDS", (1.0, 60.0))
+    monkeypatch.setattr("pyhook._meeting.meeting._NOTICE_SECONDS", (1.0, 60.0))
     _, failed = attempt(address, [(0, 0), (1, 0)], 2.5, {0: 4, 1: 4})
     assert codes(failed) == {0: "timeout", 1: "timeout"}
     said = capsys.readouterr().err
@@ -238,7 +242,7 @@ def test_who_is_missing_is_said_while_ranks_wait(address, monkeypatch, capsys): 
 
 
 def test_a_rank_that_waits_for_rank_0_says_so_and_why(address, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr(_rendezvous, "_NOTICE_SECONDS", (1.0, 60.0))
+    monkeypatch.setattr("pyhook._meeting.meeting._NOTICE_SECONDS", (1.0, 60.0))
     attempt(address, [(1, 0)], 2, {1: 2})
     assert "rank 1 of 2 has waited 1 s for rank 0 at 127.0.0.1:" in (
         said := capsys.readouterr().err
@@ -256,25 +260,25 @@ def test_a_meeting_has_5_minutes_and_collectives_torchs_30(monkeypatch):
         seen.append(seconds)
         raise Stop
 
-    monkeypatch.setattr(_rendezvous, "Meeting", meeting)
+    monkeypatch.setattr(join, "Meeting", meeting)
     for given in ((0, 0), (7, 0), (0, 9), (7, 9)):
         with pytest.raises(GroupError, match="Stop"):
-            _group.init_process_group("gloo", "tcp://127.0.0.1:1", 1, 2, given[0], None, given[1])
+            join.init_process_group("gloo", "tcp://127.0.0.1:1", 1, 2, given[0], None, given[1])
     assert seen == [300, 7, 9, 9]
 
 
 ALONE = """
 import sys
-from pyhook import _group
+from pyhook._meeting import join
 import torch.distributed as dist
-_group.init_process_group("gloo", "tcp://[::1]:" + sys.argv[1], 0, 2, 0, None, 20)
+join.init_process_group("gloo", "tcp://[::1]:" + sys.argv[1], 0, 2, 0, None, 20)
 store = dist.distributed_c10d._get_default_store()
 print(dist.get_world_size(), store.timeout.total_seconds() if hasattr(store, "timeout") else 1800)
 """
 OTHER = """
 import sys
-from pyhook import _group
-_group.init_process_group("gloo", "env://", -1, -1, 0, None, 20)
+from pyhook._meeting import join
+join.init_process_group("gloo", "env://", -1, -1, 0, None, 20)
 """
 
 
@@ -299,7 +303,7 @@ TEXT = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 def test_an_ipv6_endpoint(monkeypatch, host):
     monkeypatch.setenv("MASTER_ADDR", host)
     monkeypatch.setenv("MASTER_PORT", "29500")
-    endpoint = _store.Endpoint.of("env://")
+    endpoint = Endpoint.of("env://")
     assert endpoint.host == "::1"
     assert str(endpoint) == "[::1]:29500"
 
@@ -316,23 +320,23 @@ def test_an_invalid_endpoint_is_refused_at_once(monkeypatch, host, port, says):
     monkeypatch.setenv("MASTER_ADDR", host)
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(GroupError) as failed:
-        _store.Endpoint.of("env://")
+        Endpoint.of("env://")
     assert failed.value.code == "address"
     assert says in str(failed.value)
 
 
 def test_the_addresses_of_this_host_are_found():
-    assert ("lo", "127.0.0.1") in _interface._addresses()
-    assert _interface.local_address("127.0.0.1", 1) == "127.0.0.1"
+    assert ("lo", "127.0.0.1") in interface._addresses()
+    assert interface.local_address("127.0.0.1", 1) == "127.0.0.1"
     for address_, loopback in {
         "127.0.1.1": True, "::1": True, "10.0.0.1": False, "fe80::1": False, "": False,
     }.items():  # fmt: skip
-        assert _interface.is_loopback(address_) == loopback, address_
+        assert interface.is_loopback(address_) == loopback, address_
 
 
 def test_an_older_rank_0_is_named(address):  # noqa: F811
     """It answers and gives its verdict, and knows nothing of hosts."""
-    at = _store.Endpoint.of(address)
+    at = Endpoint.of(address)
     limit = {"use_libuv": False} if "use_libuv" in (dist.TCPStore.__init__.__doc__ or "") else {}
     server = dist.TCPStore(at.host, at.port, None, True, wait_for_workers=False, **limit)
     rank_0 = dist.PrefixStore("pyhook", server)

@@ -212,7 +212,7 @@ SAVES = """
 import sys
 import torch
 import pyhook
-from pyhook._state import load_state, save_state
+from pyhook._state.file import load_state, save_state
 spec, file = sys.argv[2:]
 state = pyhook.build_state(spec)
 if sys.argv[1] == "save":

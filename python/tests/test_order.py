@@ -6,15 +6,16 @@ import importlib
 import pytest
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
-from pyhook import HookLoadError, _order
+from pyhook import HookLoadError
+from pyhook._runtime import order
 
 
 def test_each_proven_hook_is_there_and_ordered():
-    for module, names in _order.PROVEN.items():
+    for module, names in order.PROVEN.items():
         for name in names:
-            assert _order.hook_order(getattr(importlib.import_module(module), name)) == "ordered"
+            assert order.hook_order(getattr(importlib.import_module(module), name)) == "ordered"
     # tests/order (proven) runs each of these on real ranks in both orders.
-    assert sorted(name for names in _order.PROVEN.values() for name in names) == [
+    assert sorted(name for names in order.PROVEN.values() for name in names) == [
         "allreduce_hook",
         "bf16_compress_hook",
         "fp16_compress_hook",
@@ -27,22 +28,22 @@ def test_each_proven_hook_is_there_and_ordered():
 
 def test_a_wrapper_is_as_safe_as_the_hook_inside():
     for wrapper in (default_hooks.fp16_compress_wrapper, default_hooks.bf16_compress_wrapper):
-        assert _order.hook_order(wrapper(default_hooks.allreduce_hook)) == "ordered"
-        assert _order.hook_order(wrapper(wrapper(default_hooks.allreduce_hook))) == "ordered"
-        assert _order.hook_order(wrapper(powerSGD_hook.powerSGD_hook)) == "serial"
-    assert _order.hook_order(functools.partial(default_hooks.allreduce_hook)) == "ordered"
+        assert order.hook_order(wrapper(default_hooks.allreduce_hook)) == "ordered"
+        assert order.hook_order(wrapper(wrapper(default_hooks.allreduce_hook))) == "ordered"
+        assert order.hook_order(wrapper(powerSGD_hook.powerSGD_hook)) == "serial"
+    assert order.hook_order(functools.partial(default_hooks.allreduce_hook)) == "ordered"
 
 
 def test_powersgd_and_what_only_bears_a_proven_name_are_serial():
-    assert _order.hook_order(powerSGD_hook.powerSGD_hook) == "serial"
-    assert _order.hook_order(powerSGD_hook.batched_powerSGD_hook) == "serial"
+    assert order.hook_order(powerSGD_hook.powerSGD_hook) == "serial"
+    assert order.hook_order(powerSGD_hook.batched_powerSGD_hook) == "serial"
 
     @functools.wraps(default_hooks.allreduce_hook)
     def own(state, bucket):
         return default_hooks.allreduce_hook(state, bucket)
 
     assert own.__module__ == default_hooks.__name__
-    assert _order.hook_order(own) == "serial"
+    assert order.hook_order(own) == "serial"
 
 
 def test_a_hook_may_say_so_itself():
@@ -55,10 +56,10 @@ def test_a_hook_may_say_so_itself():
 
         method.pyhook_order = "serial"
 
-    assert _order.hook_order(Hook()) == "ordered"
-    assert _order.hook_order(Hook().method) == "serial"
-    assert _order.hook_order(default_hooks.fp16_compress_wrapper(Hook())) == "ordered"
+    assert order.hook_order(Hook()) == "ordered"
+    assert order.hook_order(Hook().method) == "serial"
+    assert order.hook_order(default_hooks.fp16_compress_wrapper(Hook())) == "ordered"
     Hook.pyhook_order = "whatever"
     with pytest.raises(HookLoadError, match="'whatever'") as error:
-        _order.hook_order(Hook())
+        order.hook_order(Hook())
     assert error.value.code == "order"

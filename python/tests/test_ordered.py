@@ -10,7 +10,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import HookContractError, _ordered, testing
+from pyhook import HookContractError, testing
+from pyhook._runtime import patches, trace
+from pyhook._runtime.chain import Chain
+from pyhook._runtime.ordered_future import OrderedFuture
+from pyhook._runtime.scope import scope
 
 
 def digests(tmp_path, name, mode, seed=0, world=2):
@@ -42,10 +46,10 @@ def test_ordered_ranks_agree_with_the_serial_run_bit_for_bit(tmp_path, name):
 @pytest.fixture
 def chained(group):
     """chained(body) calls body as a hook; the chain, and what body returned."""
-    _ordered.install()
+    patches.install()
 
     def call(body):
-        chain = _ordered.Chain(lambda state, bucket: body())
+        chain = Chain(lambda state, bucket: body())
         return chain, chain(None, None)
 
     return call
@@ -66,8 +70,8 @@ def drain(chain):
 
 
 def test_outside_a_chain_nothing_is_changed(group):
-    _ordered.install()
-    assert type(started()) is not _ordered.OrderedFuture
+    patches.install()
+    assert type(started()) is not OrderedFuture
     assert started().wait()[0].tolist() == [1, 1, 1]
 
 
@@ -268,7 +272,7 @@ def test_testing_run_lets_a_callback_wait_for_its_own_work(group):
 
 def test_unfinished_is_a_real_future_of_what_is_under_way(group):
     real = [torch.futures.Future(), torch.futures.Future()]
-    chain = _ordered.Chain(lambda state, bucket: None)
+    chain = Chain(lambda state, bucket: None)
     for future in real:
         chain.follow(future)
     whole = chain.unfinished()
@@ -287,7 +291,7 @@ def test_a_failed_collective_fails_its_future(chained):
         def wait(self):
             raise RuntimeError("peer is gone")
 
-    chain = _ordered.Chain(lambda state, bucket: None)
+    chain = Chain(lambda state, bucket: None)
     child = chain.follow(Broken()).then(lambda f: f.value())
     chain.advance()
     with pytest.raises(RuntimeError, match="peer is gone"):
@@ -295,7 +299,7 @@ def test_a_failed_collective_fails_its_future(chained):
 
 
 def test_an_observed_hook_tells_of_every_collective(group):
-    _ordered.install()
+    patches.install()
     told = []
 
     class Bucket:
@@ -307,9 +311,9 @@ def test_an_observed_hook_tells_of_every_collective(group):
         dist.all_reduce(torch.ones(1))  # waited for in the call: a part of it
         return second
 
-    observed = _ordered.Observed(hook, lambda *args: told.append(args))
+    observed = trace.Observed(hook, lambda *args: told.append(args))
     before = time.time_ns()
-    chain = _ordered.Chain(observed)
+    chain = Chain(observed)
     future = chain(None, Bucket())
     while chain.advance():
         pass
@@ -323,14 +327,14 @@ def test_an_observed_hook_tells_of_every_collective(group):
     (_, start, end, _), (_, later, last, _) = sorted(told, key=lambda one: one[1])
     assert before <= start <= min(end, later) <= max(end, later, last) <= time.time_ns()
     assert later <= last
-    assert _ordered._observer() is None
+    assert scope.observer is None
 
 
 def test_an_observed_collective_that_fails_has_no_bytes(group):
-    _ordered.install()
+    patches.install()
     told = []
     failed = torch.futures.Future()
-    _ordered._observe(lambda *args: told.append(args), 1, failed)
+    trace._observe(lambda *args: told.append(args), 1, failed)
     failed.set_exception(RuntimeError("lost"))
     ((bucket, start, end, held),) = told
     assert (bucket, held) == (1, 0)

@@ -14,10 +14,12 @@ from torch.distributed.elastic.agent.server import WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from pyhook import _group, _rendezvous
+from pyhook._meeting import join
+from pyhook._meeting.meeting import Meeting
+from pyhook._meeting.torch_build import torch_version
 
 context = multiprocessing.get_context("forkserver")  # each rank has torch imported
-context.set_forkserver_preload(["torch.distributed", "pyhook._group"])
+context.set_forkserver_preload(["torch.distributed", "pyhook._meeting.join"])
 
 
 def run(kind, method, env, seconds, pipe):
@@ -33,7 +35,7 @@ def run(kind, method, env, seconds, pipe):
             dist.init_process_group("gloo", **options)
         else:
             method = method + "?" if kind == "Q" else method
-            _group.init_process_group("gloo", method, -1, -1, 40, None, seconds)
+            join.init_process_group("gloo", method, -1, -1, 40, None, seconds)
         again = True
         while again:
             tensor = torch.tensor([2.0 ** dist.get_rank()])
@@ -150,7 +152,7 @@ def test_they_meet_at_torchruns_store(agent, kinds):  # noqa: F811
 
 
 @pytest.mark.skipif(
-    _group.torch_version() >= (2, 6), reason="plain ranks meet the dead there: pytorch#167288"
+    torch_version() >= (2, 6), reason="plain ranks meet the dead there: pytorch#167288"
 )
 def test_they_meet_again_at_torchruns_store_after_a_restart(agent):  # noqa: F811
     job("GP", env=elastic(agent.port))
@@ -186,7 +188,7 @@ def test_the_agents_of_a_static_rendezvous_are_no_plain_ranks(monkeypatch):
         found, failed = attempt("env://", [(0, 0), (1, 0)])
         assert not failed
         assert len(set(found.values())) == 1
-    with _rendezvous.Meeting("env://", 0, 1, 5) as meeting:
+    with Meeting("env://", 0, 1, 5) as meeting:
         meeting.store()
         assert meeting.plain_ranks() == 0
         assert not meeting.plain

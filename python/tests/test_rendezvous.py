@@ -8,7 +8,10 @@ import time
 import pytest
 import torch.distributed as dist
 
-from pyhook import GroupError, _rendezvous, _store
+from pyhook import GroupError
+from pyhook._meeting.endpoint import LISTEN, Endpoint
+from pyhook._meeting.meeting import Meeting
+from pyhook._meeting.store import _listen
 
 TIMEOUT = 30.0
 
@@ -43,7 +46,7 @@ def attempt(method, ranks, timeout=TIMEOUT, sizes=None):
         time.sleep(delay)
         mine = (sizes or {}).get(rank, size)
         try:
-            with _rendezvous.Meeting(method, rank, mine, timeout) as meeting:
+            with Meeting(method, rank, mine, timeout) as meeting:
                 store = meeting.store()
                 kept.append(store)  # rank 0's serves the others
                 if rank == 0:
@@ -136,11 +139,11 @@ def test_a_port_in_use_is_named(address):
 def test_an_address_of_another_host_is_named():
     _, failed = attempt("tcp://192.0.2.1:2", [(0, 0)], sizes={0: 2})
     assert codes(failed) == {0: "address"}
-    assert _store.LISTEN in str(failed[0])
+    assert LISTEN in str(failed[0])
 
 
 def test_an_address_may_be_told_apart_from_the_masters(address, monkeypatch):
-    monkeypatch.setenv(_store.LISTEN, "0.0.0.0")
+    monkeypatch.setenv(LISTEN, "0.0.0.0")
     found, failed = attempt(address, [(0, 0), (1, 0)])
     assert not failed
     assert len(found) == 2
@@ -154,7 +157,7 @@ def test_a_name_that_is_loopback_here_alone_is_served_to_all(monkeypatch):
     ):  # fmt: skip
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
         monkeypatch.setenv("WORLD_SIZE", "4")
-        listening, _ = _store._listen(_store.Endpoint(name, 0))
+        listening, _ = _listen(Endpoint(name, 0))
         assert listening.getsockname()[0] == listens
         listening.close()
 
@@ -191,7 +194,7 @@ def test_a_stop_ends_it():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
-        with _rendezvous.Meeting(f"tcp://127.0.0.1:{port}", 1, 2, 60) as meeting:
+        with Meeting(f"tcp://127.0.0.1:{port}", 1, 2, 60) as meeting:
             threading.Timer(0.3, meeting.stop).start()
             begin = time.monotonic()
             with pytest.raises(GroupError):
@@ -202,4 +205,4 @@ def test_a_stop_ends_it():
 @pytest.mark.parametrize("method", ["tcp://", "tcp://host:", "tcp://host:0", "tcp://h:70000"])
 def test_an_address_is_needed(method):
     with pytest.raises(GroupError):
-        _store.Endpoint.of(method)
+        Endpoint.of(method)

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from pyhook import HookError, _errors, _shadow
+from pyhook import HookError, _errors
+from pyhook._loading import shadow
 
-PYTHON = "from pyhook import _bridge"
+PYTHON = "from pyhook._runtime import bridge"
 
 
 def run(folder, program=PYTHON):
@@ -56,9 +57,9 @@ def test_a_folder_without_an_init_gives_way(tmp_path):
 
 
 def test_an_import_that_fails_by_itself_is_as_before(tmp_path):
-    assert _shadow.behind(ImportError("other")) == []
-    assert _shadow.of("torch") is None
-    assert _shadow.of("json") is None
+    assert shadow.behind(ImportError("other")) == []
+    assert shadow.of("torch") is None
+    assert shadow.of("json") is None
     error = _errors.ShadowError("shadowed", "x", "y")
     assert isinstance(error, ImportError)
     assert isinstance(error, HookError)

@@ -5,9 +5,10 @@ import torch
 import torch.distributed as dist
 
 from pyhook import load_hook, testing
-from pyhook._bucket import fresh
-from pyhook._group import probe_allreduce_dtypes, torch_version
-from pyhook._load import build_state
+from pyhook._loading.load import build_state
+from pyhook._meeting.dtype_probe import probe_allreduce_dtypes
+from pyhook._meeting.torch_build import torch_version
+from pyhook._runtime.bucket import fresh
 
 
 def gloo_can(group, name):

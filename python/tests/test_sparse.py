@@ -5,8 +5,8 @@ import torch
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
 from pyhook._errors import HookContractError
-from pyhook._ordered import Chain
-from pyhook._sparse import run_sparse_hook, sparse_layout, sparse_parts
+from pyhook._runtime.chain import Chain
+from pyhook._runtime.sparse import run_sparse_hook, sparse_layout, sparse_parts
 
 
 def layout_of(rows, shape=(5, 2)):

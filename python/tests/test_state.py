@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 
 from pyhook import load_hook, testing
-from pyhook._bucket import fresh
 from pyhook._errors import StateError
-from pyhook._load import build_state
-from pyhook._state import load_state, restore_hook, save_hook, save_state, state_info
+from pyhook._loading.load import build_state
+from pyhook._runtime.bucket import fresh
+from pyhook._state.file import load_state, restore_hook, save_hook, save_state, state_info
 
 BUCKETS = ([(12, 9), (9,)], [(20, 6)], [(7,), (6, 5, 4), (3, 3)])
 POWER = {"matrix_approximation_rank": 2, "start_powerSGD_iter": 2}

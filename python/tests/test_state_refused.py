@@ -12,9 +12,9 @@ import pytest
 import torch
 from test_state import Inner, Power, content, values
 
-from pyhook import _state
 from pyhook._errors import StateError
-from pyhook._state import load_state, save_state, state_info
+from pyhook._state import file
+from pyhook._state.file import load_state, save_state, state_info
 
 
 class Outer:
@@ -65,13 +65,13 @@ def test_a_refused_file_leaves_the_state_as_it_was():
 
 def forged(data, change=lambda header: None, version=None):
     """The file with another header or version, and a digest that fits."""
-    version_, length = _state._FIXED.unpack_from(data, _state._START)
-    at = _state._START + _state._FIXED.size
+    version_, length = file._FIXED.unpack_from(data, file._START)
+    at = file._START + file._FIXED.size
     header = json.loads(data[at : at + length])
     header = change(header) or header
     text = json.dumps(header).encode()
-    body = _state._FIXED.pack(version or version_, len(text)) + text + data[at + length :]
-    return _state.MAGIC + hashlib.sha256(body).digest() + body
+    body = file._FIXED.pack(version or version_, len(text)) + text + data[at + length :]
+    return file.MAGIC + hashlib.sha256(body).digest() + body
 
 
 def test_damage_is_seen_wherever_it_is():

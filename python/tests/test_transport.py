@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyhook import GroupError, HookContractError, _transport, testing
+from pyhook import GroupError, HookContractError, testing
+from pyhook._transport import process_group
+from pyhook._transport.store import TransportStore
 
 
 class Go:
@@ -42,11 +44,11 @@ class Go:
 @pytest.fixture
 def go():
     go = Go()
-    _transport.install(go.open, go.issue, 0, 1, 60.0)
+    process_group.install(go.open, go.issue, 0, 1, 60.0)
     yield go
     go.held.set()
     dist.destroy_process_group()
-    _transport.uninstall()
+    process_group.uninstall()
 
 
 def test_it_is_the_default_group(go):
@@ -57,10 +59,10 @@ def test_it_is_the_default_group(go):
 
 def test_it_can_be_installed_again(go):
     with pytest.raises(GroupError) as caught:
-        _transport.install(go.open, go.issue, 0, 1, 60.0)
+        process_group.install(go.open, go.issue, 0, 1, 60.0)
     assert caught.value.code == "already_initialized"
     dist.destroy_process_group()
-    _transport.install(go.open, go.issue, 0, 1, 60.0)
+    process_group.install(go.open, go.issue, 0, 1, 60.0)
 
 
 def test_sub_groups_have_numbers_of_their_own(go):
@@ -136,7 +138,7 @@ def test_a_conjugate_view_comes_back_as_its_values(go):
 
 
 def test_the_private_store_says_so():
-    store = _transport.TransportStore(None)
+    store = TransportStore(None)
     store.set("a", "1")
     assert store.get("a") == b"1"
     assert store.add("n", 2) + store.add("n", 3) == 7
@@ -149,7 +151,7 @@ def test_the_private_store_says_so():
 
 def test_a_shared_store_is_asked():
     shared = dist.HashStore()
-    store = _transport.TransportStore(shared)
+    store = TransportStore(shared)
     store.set("a", "1")
     assert shared.get("a") == b"1" == store.get("a")
     assert store.add("n", 2) == 2

@@ -56,7 +56,7 @@ func TestReducerWaitOrderedMixesUpTheStateOfAHookThatKeepsSome(t *testing.T) {
 	assert.NotEqual(t, got[0].SHA, got[1].SHA)
 }
 
-// proven are python/pyhook/_order.py's, and what PyTorch's wrappers make of them.
+// proven are python/pyhook/_runtime/order.py's, and what PyTorch's wrappers make of them.
 var proven = []string{
 	"allreduce", "fp16", "bf16", "noop", "quantize_pertensor", "quantize_perchannel", "post_localsgd",
 	"fp16_wrapper(allreduce)", "bf16_wrapper(allreduce)", "fp16_wrapper(noop)", "bf16_wrapper(fp16)", "fp16_wrapper(quantize_pertensor)",

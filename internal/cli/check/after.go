@@ -19,9 +19,9 @@ func (r *rankRun) afterStep() (*pyhook.Object, error) {
 	return function, nil
 }
 
-// python calls a function of python/pyhook/_judge.py.
+// python calls a function of python/pyhook/_runtime/check.py.
 func (r *rankRun) python(name string, args ...any) (*pyhook.Object, error) {
-	judge, err := r.rt.Import(context.Background(), "pyhook._judge")
+	judge, err := r.rt.Import(context.Background(), "pyhook._runtime.check")
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ def on_gpu(buffer: torch.Tensor) -> torch.Tensor:
 
 def testing_bucket(buffer: torch.Tensor, sizes: Sequence[Sequence[int]]) -> Any:
     """A bucket where there is no C++ peer to make PyTorch's own."""
-    from pyhook._bucket import fresh, new_layout
+    from pyhook._runtime.bucket import fresh
+    from pyhook._runtime.bucket_layout import new_layout
 
     lengths = [torch.Size(size).numel() for size in sizes]
     offsets = [sum(lengths[:i]) for i in range(len(lengths))]
@@ -92,7 +93,8 @@ class Naive:
         self.lengths, self.sizes = lengths, sizes
 
     def __call__(self) -> int:
-        from pyhook._bucket import fresh, new_layout
+        from pyhook._runtime.bucket import fresh
+        from pyhook._runtime.bucket_layout import new_layout
 
         memory = (ctypes.c_float * sum(self.lengths)).from_address(self.address)
         tensor = torch.frombuffer(memory, dtype=torch.float32)

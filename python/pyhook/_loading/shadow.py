@@ -1,0 +1,86 @@
+"""Files that stand in for a library's module, as a ``torch.py`` in the working folder does.
+
+Python looks into the folders of ``sys.path`` one by one, and the trainer's own come first.
+What then fails is somewhere inside torch, and names no such file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType, TracebackType
+from typing import Optional
+
+from .._errors import ShadowError
+
+_LIBRARIES = ("site-packages", "dist-packages")
+
+
+def of(name: str) -> Optional[str]:
+    """A sentence that names the file that is found as module ``name`` in place of another.
+
+    None where there is no such file. A file in a library's own folder is none.
+    """
+    for number, folder in enumerate(sys.path):
+        found = _in(folder, name)
+        if found is None or os.path.basename(os.path.normpath(folder)) in _LIBRARIES:
+            continue
+        later = [path for path in sys.path[number + 1 :] if not _same(path, folder)]
+        for place in later:
+            other = _in(place, name)
+            if other is not None:
+                return f"{found} is found as {name}, in place of {other}"
+        return None
+    return None
+
+
+def refuse(name: str) -> None:
+    """Raise where a plain file is found for a library that is a package.
+
+    Raises:
+        ShadowError: naming both.
+    """
+    said = None if _is_package(sys.modules.get(name)) else of(name)
+    if said is not None:
+        raise error([said])
+
+
+def behind(failure: BaseException) -> list[str]:
+    """What may be behind a failed import: sentences as ``of`` gives them."""
+    names = {"torch", "numpy"}
+    names.update(name for name in sys.modules if "." not in name)
+    step: Optional[TracebackType] = failure.__traceback__
+    while step is not None:  # a module that raised is not in sys.modules
+        names.add(os.path.basename(step.tb_frame.f_code.co_filename).partition(".")[0])
+        step = step.tb_next
+    return [said for said in map(of, sorted(names)) if said is not None]
+
+
+def error(sentences: list[str]) -> ShadowError:
+    """The error that says so."""
+    return ShadowError(
+        "shadowed",
+        "torch cannot be used: " + "; ".join(sentences),
+        "rename the file, or start the program in another folder: what is in the working "
+        "folder, PYTHONPATH or Config.Path is found before torch's and Python's own modules",
+    )
+
+
+def _in(folder: str, name: str) -> Optional[str]:
+    """The file of a module in a folder, as Python would find it there; no built-in one."""
+    try:
+        spec: Optional[ModuleSpec] = PathFinder.find_spec(name, [folder or os.getcwd()])
+    except (ImportError, ValueError, OSError):
+        return None
+    if spec is None or spec.origin is None or not spec.has_location:
+        return None  # a folder without __init__.py gives way to what comes later
+    return spec.origin
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _is_package(module: Optional[ModuleType]) -> bool:
+    return module is not None and hasattr(module, "__path__")

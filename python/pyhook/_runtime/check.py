@@ -1,0 +1,112 @@
+"""What ``pyhook check`` asks of Python beside the hook's calls."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+import sys
+from typing import Any, Callable, NoReturn, Optional
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from .._errors import HookLoadError
+from .._loading.load import load_name
+
+
+class _Asker:
+    """What stands for the model in DDP's own check: that only raises through it."""
+
+    def _log_and_throw(self, kind: type[Exception], message: str) -> NoReturn:
+        raise kind(message)
+
+
+def stock_refusal(hook: Any) -> str:
+    """Why ``register_comm_hook`` of this torch would refuse the hook; ``""``: it would not.
+
+    It asks torch's own check (``DistributedDataParallel._check_comm_hook``,
+    torch/nn/parallel/distributed.py), which is stricter than ``check_hook``, and
+    then reads ``__qualname__``, as ``register_comm_hook`` does for DDP's log.
+    """
+    check: Optional[Callable[[Any, Any], None]]
+    check = getattr(DistributedDataParallel, "_check_comm_hook", None)
+    if check is None:
+        return ""
+    try:
+        check(_Asker(), hook)
+        hook.__qualname__  # noqa: B018
+    except KeyError as error:
+        if error.args != ("bucket",):
+            raise
+        return f"its parameter must be called bucket (KeyError: 'bucket'): {_parameters(hook)}"
+    except AttributeError as error:
+        return f"it has no name: a function has one, {type(hook).__name__} objects do not ({error})"
+    except Exception as error:
+        return f"{error} ({type(error).__name__}){_annotations(hook)}"
+    return ""
+
+
+def _parameters(hook: Any) -> str:
+    return f"its parameters are {inspect.signature(hook)}"
+
+
+def _annotations(hook: Any) -> str:
+    """The annotations, where they are texts: DDP compares them with the classes."""
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):
+        return ""
+    values = [p.annotation for p in signature.parameters.values()] + [signature.return_annotation]
+    if any(isinstance(value, str) for value in values):
+        return "; with `from __future__ import annotations` they are texts, which DDP does not read"
+    return ""
+
+
+def after_step(spec: str) -> Callable[[Any, int], None]:
+    """The function that ``spec`` names, called with as much as it takes of (state, step).
+
+    Raises:
+        HookLoadError: it cannot be found, or takes something else.
+    """
+    function = load_name(spec)
+    if not callable(function):
+        raise HookLoadError("not_callable", f"{spec} is a {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return functools.partial(_call, function, 2)
+    for count in (2, 1, 0):
+        try:
+            signature.bind(*[None] * count)
+        except TypeError:
+            continue
+        return functools.partial(_call, function, count)
+    raise HookLoadError(
+        "arity",
+        f"{spec} cannot be called with (state, step), (state) or ()",
+        f"its parameters are {signature}",
+    )
+
+
+def _call(function: Callable[..., Any], count: int, state: Any, step: int) -> None:
+    function(*(state, step)[:count])
+
+
+def random_states() -> tuple[Any, ...]:
+    """Where the generators of torch, ``random`` and numpy are: see ``set_random_states``."""
+    numpy = sys.modules.get("numpy")
+    return (
+        torch.get_rng_state(),
+        random.getstate(),
+        None if numpy is None else numpy.random.get_state(),
+    )
+
+
+def set_random_states(states: tuple[Any, ...]) -> None:
+    """Put them back, so that a second run draws what the first one drew."""
+    torch.set_rng_state(states[0])
+    random.setstate(states[1])
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and states[2] is not None:
+        numpy.random.set_state(states[2])

@@ -1,0 +1,81 @@
+"""Collectives and stores for the Go side's ProcessGroup. Each returns a future.
+
+Called in one order by all ranks, as torch.distributed's own.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+import torch.distributed as dist
+
+
+def all_reduce(tensor: torch.Tensor, op: str, group: Optional[Any] = None) -> Any:
+    """Combine ``tensor`` over the ranks, in place. ``op``: SUM, PRODUCT, MIN, MAX."""
+    work = dist.all_reduce(tensor, op=getattr(dist.ReduceOp, op), group=group, async_op=True)
+    return work.get_future()
+
+
+def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> Any:
+    """Copy rank ``root``'s ``tensor`` (a rank of ``group``) to all, in place."""
+    c10d = dist.distributed_c10d
+    # The public name is of torch 1.13; the other warns since.
+    to_global = getattr(c10d, "get_global_rank", None) or c10d._get_global_rank
+    source = to_global(group, root) if _is_sub(group) else root
+    return dist.broadcast(tensor, src=source, group=group, async_op=True).get_future()
+
+
+def _is_sub(group: Optional[Any]) -> bool:
+    return group is not None and group is not dist.group.WORLD
+
+
+def all_gather(
+    out: Sequence[torch.Tensor], tensor: torch.Tensor, group: Optional[Any] = None
+) -> Any:
+    """Copy rank i's ``tensor`` to ``out[i]``."""
+    return dist.all_gather(list(out), tensor, group=group, async_op=True).get_future()
+
+
+def barrier(group: Optional[Any] = None) -> None:
+    """Wait for all ranks."""
+    dist.barrier(group=group)
+
+
+def new_group(ranks: Sequence[int]) -> Optional[Any]:
+    """``dist.new_group``; None on a rank outside."""
+    group = dist.new_group(list(ranks))
+    return group if dist.get_rank() in ranks else None
+
+
+def tcp_store(host: str, port: int, world_size: int, master: bool, timeout_seconds: float) -> Any:
+    """A TCPStore without libuv, which not every build of torch has."""
+    options: dict[str, Any] = {}
+    if timeout_seconds > 0:
+        options["timeout"] = datetime.timedelta(seconds=timeout_seconds)
+    try:
+        return dist.TCPStore(host, port, world_size, master, use_libuv=False, **options)
+    except TypeError:  # torch < 2.3
+        return dist.TCPStore(host, port, world_size, master, **options)
+
+
+def file_store(path: str, world_size: int) -> Any:
+    """A FileStore."""
+    return dist.FileStore(path, world_size)
+
+
+def abort(group: Optional[Any] = None) -> bool:
+    """End a group's collectives at once. False: its backend cannot.
+
+    ``abort`` is there from torch 2.6 on, for every backend, but gloo's does nothing:
+    c10d::Backend::abort (torch/csrc/distributed/c10d/Backend.hpp) is empty, and gloo
+    does not override it.
+    """
+    group = group if group is not None else dist.group.WORLD
+    end = getattr(group, "abort", None)
+    if end is None or "nccl" not in str(dist.get_backend(group)):
+        return False
+    end()
+    return True

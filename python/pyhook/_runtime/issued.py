@@ -1,0 +1,283 @@
+"""The collectives that a hook issues, so that none fails unseen.
+
+``dist.all_reduce(x, op=AVG, async_op=True)`` with gloo of torch 1.13 gives a work
+that fails later. A hook that never looks at that work returns gradients which
+nobody reduced, and no error. PyTorch does nothing about it.
+
+Here the works that are made while a hook or one of its callbacks runs are noted:
+the group's own methods do it, by which every function of torch.distributed comes.
+A failure counts as seen when the hook has asked the work (``wait()``,
+``exception()``, ...), or the value of a future of it. What is unseen at the end of
+the call is an error of that call.
+
+Code outside hooks pays one look at a thread's variable for a collective.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import weakref
+from typing import Any, Callable, Optional
+
+import torch
+import torch.distributed as dist
+
+from .._errors import HookContractError
+from .scope import scope
+
+WORK: Any = dist.Work if hasattr(dist, "Work") else dist._Work
+
+_ISSUING = {
+    "allreduce": "all_reduce",
+    "allreduce_coalesced": "all_reduce_coalesced",
+    "broadcast": "broadcast",
+    "reduce": "reduce",
+    "allgather": "all_gather",
+    "allgather_coalesced": "all_gather_coalesced",
+    "_allgather_base": "all_gather_into_tensor",
+    "all_gather_single": "all_gather_into_tensor",
+    "all_gather_single_coalesced": "all_gather_into_tensor",
+    "allgather_into_tensor_coalesced": "all_gather_into_tensor",
+    "gather": "gather",
+    "gather_into_tensor": "gather",
+    "gather_single": "gather",
+    "scatter": "scatter",
+    "reduce_scatter": "reduce_scatter",
+    "_reduce_scatter_base": "reduce_scatter_tensor",
+    "reduce_scatter_single": "reduce_scatter_tensor",
+    "reduce_scatter_single_coalesced": "reduce_scatter_tensor",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter_tensor",
+    "alltoall": "all_to_all",
+    "alltoall_base": "all_to_all_single",
+    "all_to_all_single": "all_to_all_single",
+    "barrier": "barrier",
+    "send": "send",
+    "recv": "recv",
+    "recv_anysource": "recv",
+    "_end_coalescing": "the end of a coalescing manager",
+}
+"""The methods of a group that give a work -> what torch.distributed calls them.
+(torch/csrc/distributed/c10d/init.cpp, of 1.13 and 2.15)"""
+
+_LOOKING = ("wait", "exception", "is_success", "result", "synchronize")
+"""The methods of a work by which one learns that it failed."""
+
+_real_get_future = WORK.get_future  # before anything wraps it
+
+
+class Issued:
+    """One collective: its name, its real future, and whether the hook has looked at it."""
+
+    __slots__ = ("_work", "future", "hook", "name", "seen")
+
+    def __init__(self, name: str, work: Any, future: Any, hook: Any) -> None:
+        self.name = name
+        self.future = future
+        self.hook = hook  # whose call issued it
+        self.seen = False
+        # No Python code: pyhook.Interrupted, raised in that, would be lost, and the entry stay.
+        self._work = weakref.ref(work, functools.partial(_by_work.pop, id(work)))
+
+    def dropped(self) -> bool:
+        """Whether the hook has let go of the work, so that it cannot ask it any more."""
+        work = self._work()
+        if work is None:
+            return True
+        # pyhook's Go side holds a work of a Go transport until it is done: that
+        # reference, the variable above and getrefcount's own are all that is left.
+        return getattr(work, "_pyhook_held", False) and sys.getrefcount(work) <= 3
+
+    def error(self) -> Optional[Exception]:
+        """What it failed with; None: nothing, or it is not done."""
+        if not self.future.done():
+            return None
+        try:
+            self.future.value()
+        except Exception as error:
+            return error
+        return None
+
+
+_by_work: dict[int, Issued] = {}  # of the works that are alive
+_later: list[Issued] = []  # unseen and not done at the end of their call; the hook kept the work
+
+
+def issued_as(work: Any) -> Optional[Issued]:
+    """What was noted of a work when it was issued."""
+    return _by_work.get(id(work)) if _by_work else None
+
+
+class Issues:
+    """What one hook call issued."""
+
+    __slots__ = ("_hook", "_issues")
+
+    def __init__(self, hook: Any) -> None:
+        self._hook = hook
+        self._issues: Optional[list[Issued]] = None  # made by the first
+
+    def issued(self, name: str, work: Any) -> None:
+        """Note a work."""
+        try:
+            future = _future_of(work)
+        except Exception:
+            return  # a backend without futures: its works can only be waited for
+        one = Issued(name, work, future, self._hook)
+        _by_work[id(work)] = one
+        if self._issues is None:
+            self._issues = []
+        self._issues.append(one)
+
+    def unseen(self) -> list[Issued]:
+        """Those that the hook has not looked at."""
+        return [one for one in self._issues or () if not one.seen]
+
+    def check(self) -> None:
+        """Raise for a collective that has failed and that the hook has not looked at.
+
+        One that is not done, whose work the hook has kept, may be looked at in a later
+        call: it is left to the check of that one.
+
+        Raises:
+            HookContractError: ``collective``.
+        """
+        if self._issues is None and not _later:
+            return
+        mine, self._issues = self.unseen(), None
+        earlier, _later[:] = [one for one in _later if not one.seen], []
+        error: Optional[HookContractError] = None
+        for one in mine + earlier:
+            if one.hook is not self._hook or not one.future.done():
+                _later.append(one)
+            elif error is None:
+                error = _failure(one, "" if one in mine else " in an earlier call")
+        if error is not None:
+            raise error
+
+
+def _failure(one: Issued, where: str) -> Optional[HookContractError]:
+    cause = one.error()
+    if cause is None:
+        return None
+    error = HookContractError(
+        "collective",
+        f"{one.name}, which the hook issued{where} and did not look at, failed: "
+        f"{type(cause).__name__}: {cause}",
+        "let the hook see it: wait() for the work, or read fut.value() in each callback of its "
+        "future; the gradients would be those that nobody reduced",
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _future_of(work: Any) -> Any:
+    """The work's real future, whatever get_future was made to give."""
+    own = getattr(type(work), "_pyhook_real_get_future", _real_get_future)
+    return own(work)
+
+
+class Watched:
+    """A hook whose futures are the real ones: calling it calls the hook.
+
+    If a collective of the call itself is unseen when that returns, the future that
+    it gives fails if that did; it is done when the works that the hook has let go of
+    are too. What callbacks issue, on the backend's threads, is not noted.
+    """
+
+    __slots__ = ("_hook",)
+
+    def __init__(self, hook: Callable[[Any, Any], Any]) -> None:
+        self._hook = hook
+
+    def __call__(self, state: Any, bucket: Any) -> Any:
+        if scope.issues is not None:  # inside a chain, which does it
+            return self._hook(state, bucket)
+        call = Issues(self._hook)
+        scope.issues = call
+        try:
+            future = self._hook(state, bucket)
+        finally:
+            scope.issues = None
+        unseen = call.unseen()
+        earlier = any(one.hook is self._hook for one in _later)
+        if not (unseen or earlier) or not isinstance(future, torch._C.Future):
+            return future
+        return _joined(future, [one.future for one in unseen if one.dropped()], call)
+
+
+def _joined(future: Any, others: list[Any], call: Issues) -> Any:
+    """The hook's future, done when the others are too."""
+    whole = torch.futures.Future()
+    # Not torch's collect_all: that is done as soon as one has failed.
+    left = len(others) + 1
+    lock = threading.Lock()
+
+    def one_done(_: Any) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left > 0:
+                return
+        try:
+            value = torch._C.Future.value(future)
+            call.check()
+        except Exception as error:
+            cut(error)
+            whole.set_exception(error)
+        else:
+            whole.set_result(value)
+
+    for one in (future, *others):
+        torch._C.Future.add_done_callback(one, one_done)
+    return whole
+
+
+def cut(error: Optional[BaseException]) -> None:
+    """Take the tracebacks from an exception that a future failed with.
+
+    The future's C++ half holds the exception, that its traceback, and that the frames
+    and functions in which the future and the bucket are variables: a ring which no
+    garbage collector sees, with the bucket's memory in it.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _looking(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def look(self: Any, *args: Any, **kwargs: Any) -> Any:
+        issued = issued_as(self)
+        if issued is not None:
+            issued.seen = True
+        return real(self, *args, **kwargs)
+
+    return look
+
+
+def _issuing(real: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def issue(self: Any, *args: Any, **kwargs: Any) -> Any:
+        work = real(self, *args, **kwargs)
+        log = scope.issues
+        if log is not None and isinstance(work, WORK):
+            log.issued(name, work)
+        return work
+
+    return issue
+
+
+def watch_work(work_class: Any) -> None:
+    """Make the methods that a class of works defines itself tell that they were called."""
+    for name in _LOOKING:
+        if name in vars(work_class):
+            setattr(work_class, name, _looking(getattr(work_class, name)))
+
+
+def watch_group(group_class: Any) -> None:
+    """Make the methods that a class of groups defines itself note the works they give."""
+    for name, said in _ISSUING.items():
+        if name in vars(group_class):
+            setattr(group_class, name, _issuing(getattr(group_class, name), said))

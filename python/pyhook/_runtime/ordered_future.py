@@ -1,0 +1,195 @@
+"""A future that completes in its chain's order: see ``chain``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, Callable, Optional
+
+import torch
+
+from . import nccl_futures
+from .give_up import error as given_up
+from .issued import Issued
+from .scope import scope
+
+# Nothing is half done where these wait: pyhook.Interrupted may come (cbridge/interrupt.py).
+_INTERRUPTIBLE = ("_settle_in_time", "_wait_plainly")
+
+# The C++ future's own methods: those of torch.futures.Future ask chains.
+is_done = torch._C.Future.done
+_wait = torch._C.Future.wait
+value_of = torch._C.Future.value
+on_done = torch._C.Future.add_done_callback
+
+
+class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is untyped here
+    """A torch future that waits its turn. Made by ``Chain.follow`` and ``then``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._work: Optional[Any] = None  # the real future; None for a child
+        self._parents: Sequence[Any] = ()
+        self._issued: Optional[Issued] = None  # of the work
+        self._watched = False  # something hangs on it, and runs when it is done
+
+    def _settle(self) -> None:
+        """Complete this future now, waiting for what it stands for."""
+        parents, self._parents = self._parents, ()
+        for parent in parents:
+            if isinstance(parent, OrderedFuture):
+                parent._settle()
+            elif not is_done(parent):
+                ask(parent)
+                _wait_plainly(parent)
+        work, self._work = self._work, None
+        if work is None:
+            return  # a child: its parents' callbacks have completed it
+        try:
+            value = work.wait()
+        except Exception as error:
+            fail(self, error)
+        else:
+            self.set_result(value)
+
+    def _settle_in_time(self) -> bool:
+        """``_settle``, but a wait that Python can be interrupted in.
+
+        Returns:
+            False: not settled, as something that is none of the chain's is not done.
+        """
+        for parent in self._parents:
+            if isinstance(parent, OrderedFuture):
+                if not parent._settle_in_time():
+                    return False
+            else:
+                ask(parent)
+                if not is_done(parent):
+                    return False
+        pause = 0.00005
+        while self._work is not None and not self._work.done():
+            time.sleep(pause)
+            pause = min(2 * pause, 0.001)
+        self._settle()
+        return True
+
+    def _look(self) -> None:
+        """The hook asks for the outcome: a failure is not unseen any more."""
+        if self._issued is not None:
+            self._issued.seen = True
+
+    def wait(self) -> Any:
+        """Block until done, completing this future out of turn."""
+        self._look()
+        self._settle()
+        if not is_done(self):
+            _wait_plainly(self)
+        return _wait(self)
+
+    def done(self) -> bool:
+        """Whether the value is there; waits for it where callbacks hang on it."""
+        if is_done(self):
+            return True
+        if scope.chain is None or (self._work is not None and not self._watched):
+            return self._work is not None and bool(self._work.done())
+        self._settle_in_time()
+        return bool(is_done(self))
+
+    def value(self) -> Any:
+        """The value; waits for it."""
+        self._look()
+        if not is_done(self):
+            if scope.chain is not None:
+                self._settle_in_time()
+            elif self._work is not None and self._work.done():
+                self._settle()
+        return value_of(self)
+
+    def then(self, callback: Callable[[Any], Any]) -> OrderedFuture:
+        """As torch's, but an exception of the callback keeps its type."""
+        return ordered_then(self, callback)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """As torch's, but it waits for the value and runs the callback here."""
+        if scope.chain is not None and not is_done(self):
+            self._settle_in_time()
+        on_done(self, nccl_futures.carried(callback))
+
+
+def ordered_then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
+    callback = nccl_futures.carried(callback)
+    child = OrderedFuture()
+    child._parents = (future,)
+    if isinstance(future, OrderedFuture):
+        future._watched = True
+    on_done(future, _callback(callback, future, child))
+    return child
+
+
+def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
+    """What completes ``child`` by what ``call`` makes of ``future``.
+
+    It goes on in the middle of a ``try``. A function would begin before one, and there an
+    Interrupted may come that was raised while C++ was about to call it: the child would
+    never be done.
+    """
+    completion = _completion([call, future, child])
+    next(completion)
+    return completion.send
+
+
+def _completion(given: list[Any]) -> Generator[None, Any, None]:
+    try:
+        yield
+        call, future, child = given
+        given.clear()  # the frame of this function is in the tracebacks: see cut
+        try:
+            if scope.giving_up:
+                fail(child, given_up())
+            else:
+                child.set_result(call(future))
+        except Exception as error:
+            fail(child, error)
+        except BaseException as error:  # an exit, say: torch takes Exceptions only
+            fail(child, _told(error))
+        finally:
+            del call, future, child
+    except GeneratorExit:
+        raise  # nobody called it
+    except BaseException as error:
+        if given:
+            fail(given.pop(), _told(error))
+            given.clear()
+    yield
+
+
+def _told(error: BaseException) -> RuntimeError:
+    raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
+    raised.__cause__ = error
+    return raised
+
+
+def fail(future: OrderedFuture, error: Exception) -> None:
+    """Give a future an exception. The caller's own frame is left out of its traceback."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    chain = scope.chain
+    if chain is not None:
+        chain._errors.append(error)
+    future.set_exception(error)
+
+
+def ask(future: Any) -> None:
+    """Complete what a future of the hook's own may wait for, if it is not done."""
+    chain = scope.chain
+    if chain is not None and not is_done(future):
+        chain.settle_for(future)
+
+
+def _wait_plainly(future: Any) -> None:
+    """Wait for a future whatever its outcome, which is for those who ask for it."""
+    done = threading.Event()
+    on_done(future, lambda _: done.set())
+    while not done.wait(0.1):  # in parts, so that Python can be interrupted
+        pass

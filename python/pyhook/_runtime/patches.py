@@ -1,0 +1,76 @@
+"""What pyhook changes in torch, so that hooks get ordered futures and no failure is unseen."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable
+
+import torch
+import torch.distributed as dist
+
+from . import collect, issued, nccl_futures
+from .ordered_future import ask, ordered_then
+from .scope import scope
+
+
+def watch_work(work_class: Any) -> None:
+    """Make ``get_future`` of a class of works, where it has its own, know of chains."""
+    real = work_class.get_future
+    work_class._pyhook_real_get_future = real
+
+    @functools.wraps(real)
+    def get_future(self: Any) -> Any:
+        chain, observer = scope.chain, scope.observer
+        future = nccl_futures.present(self, real)
+        if observer is not None:
+            observer(future)
+        one = issued.issued_as(self)
+        if chain is not None:
+            return chain.follow(future, one)
+        if one is not None:
+            one.seen = True  # nobody can tell what becomes of a real future
+        return future
+
+    work_class.get_future = get_future
+    issued.watch_work(work_class)
+
+
+def _asking(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def method(self: Any) -> Any:
+        ask(self)
+        return real(self)
+
+    return method
+
+
+def _chained_then(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def then(self: Any, callback: Callable[[Any], Any]) -> Any:
+        return real(self, callback) if scope.chain is None else ordered_then(self, callback)
+
+    return then
+
+
+def install() -> None:
+    """Make ``Work.get_future`` and ``torch.futures`` know of chains. Idempotent.
+
+    Nothing changes for code that runs outside a chain. Done once, before hooks
+    are loaded, since modules may keep the functions under names of their own.
+    """
+    if getattr(issued.WORK, "_pyhook_ordered", False):
+        return
+    watch_work(issued.WORK)
+    issued.watch_group(dist.ProcessGroup)
+    issued.WORK._pyhook_ordered = True
+    plain = torch.futures.Future
+    for name in ("wait", "done", "value"):
+        setattr(plain, name, _asking(getattr(plain, name)))
+    plain.then = _chained_then(plain.then)
+    collect_all, wait_all = torch.futures.collect_all, torch.futures.wait_all
+    torch.futures.collect_all = functools.wraps(collect_all)(
+        functools.partial(collect.collect_all, collect_all)
+    )
+    torch.futures.wait_all = functools.wraps(wait_all)(
+        functools.partial(collect.wait_all, wait_all)
+    )
