@@ -50,53 +50,40 @@ static bool same_form(const pyh_bucket_call *b) {
          (b->len < 2 || seen.strides[0] == 1);
 }
 
-// same_memory checks the same where torch has no describe, but for the dimensions.
-// An empty tensor has no address to compare. Not PyObject_Size: len() of a tensor is
-// Python code.
+// same_memory checks the same where torch has no describe. An empty tensor has no address to
+// compare. Not PyObject_Size: len() of a tensor is Python code.
 static bool same_memory(const pyh_bucket_call *b) {
   const pyh_torch_api *t = b->call.torch;
-  return number(t->numel, b) == b->len &&
+  return number(t->numel, b) == b->len && number(t->dim, b) == 1 &&
          (b->len == 0 || number(t->data_ptr, b) == (int64_t)b->data) &&
          is(call1(t->is_contiguous, b->tensor), pyh.True) &&
          is(pyh.PyObject_GetAttr(b->tensor, t->dtype), b->dtype);
 }
 
-// one_unnamed checks that the tensor has one dimension, and that one no name.
-static bool one_unnamed(const pyh_bucket_call *b) {
+// same_graph checks requires_grad. A tensor that requires grad holds a graph, and with a parameter
+// in it the two hold each other by the parameter's grad: it is detached.
+static bool same_graph(const pyh_bucket_call *b) {
   const pyh_torch_api *t = b->call.torch;
-  if (t->names == NULL) {
-    return b->described || number(t->dim, b) == 1;
+  if (is(pyh.PyObject_GetAttr(b->tensor, t->requires_grad), pyh.False)) {
+    return true;
   }
-  PyObject *names = pyh.PyObject_GetAttr(b->tensor, t->names); // a quarter quicker than dim and has_names
-  if (names == NULL) {
-    pyh.PyErr_Clear();
-    return false;
-  }
-  bool one = pyh.PyTuple_Size(names) == 1 && pyh.PyTuple_GetItem(names, 0) == pyh.None;
-  pyh.Py_DecRef(names);
-  return one;
+  is(call1(t->detach, b->tensor), NULL);
+  return false;
 }
 
-// same_metadata checks the type, requires_grad, the names and the dimensions, which
-// do not affect this result but would leak into the next call. A tensor that requires
-// grad holds a graph, and with a parameter in it the two hold each other by the
-// parameter's grad: it is detached.
-static bool same_metadata(const pyh_bucket_call *b, const PyObject *value) {
-  const pyh_torch_api *t = b->call.torch;
-  if (pyh_look_at_graph(b->call.calls, value == b->tensor) &&
-      !is(pyh.PyObject_GetAttr(b->tensor, t->requires_grad), pyh.False)) {
-    is(call1(t->detach, b->tensor), NULL);
-    return false;
-  }
-  return is(pyh.PyObject_Type(b->tensor), t->tensor_class) && one_unnamed(b);
+static bool unnamed(const pyh_bucket_call *b) {
+  PyObject *has_names = b->call.torch->has_names;
+  return has_names == NULL || is(call1(has_names, b->tensor), pyh.False);
 }
 
-// unchanged: the hook did not give the tensor other memory, or another form of
-// it, in place (resize_, set_, .data=, unsqueeze_, as_strided_, requires_grad_,
-// rename_, .__class__=).
+// unchanged: the hook did not give the tensor other memory, or another form of it, in place
+// (resize_, set_, .data=, unsqueeze_, as_strided_, requires_grad_, rename_, .__class__=). What the
+// result does not depend on would leak into the next calls.
 static bool unchanged(const pyh_invocation *inv, const PyObject *value) {
   const pyh_bucket_call *b = (const pyh_bucket_call *)inv;
-  return (b->described ? same_form(b) : same_memory(b)) && same_metadata(b, value);
+  return (b->described ? same_form(b) : same_memory(b)) &&
+         is(pyh.PyObject_Type(b->tensor), inv->torch->tensor_class) &&
+         (!pyh_check_graph_and_names(inv->calls, value == b->tensor) || (same_graph(b) && unnamed(b)));
 }
 
 static const pyh_call_kind kind = {sizeof(pyh_bucket_call), arguments, unchanged};

@@ -16,10 +16,6 @@ typedef struct {
 static PyObject *type;   // this type
 static PyObject *class;  // Bucket
 static Py_ssize_t before; // bytes of an object before its fields
-// The memory of the last object that went, for the next one: most calls need no
-// other. Guarded by the GIL; without one there is none.
-static PyObject *spare;
-static int spares;
 
 static fields *of(PyObject *o) { return (fields *)((char *)o + before); }
 
@@ -68,12 +64,8 @@ static void dealloc(PyObject *self) {
   if (of(self)->weakrefs != NULL) {
     pyh.PyObject_ClearWeakRefs(self);
   }
-  clear(self); // may run any code, and that make and drop a bucket
-  if (spares && spare == NULL) {
-    spare = self;
-  } else {
-    pyh.PyObject_GC_Del(self);
-  }
+  clear(self);
+  pyh.PyObject_GC_Del(self);
   pyh.Py_DecRef(type); // the object's reference
 }
 
@@ -106,7 +98,6 @@ bool pyh_make_bucket_type(PyObject *methods, PyObject *bucket) {
                              before + offsetof(fields, weakrefs), PYH_READONLY, NULL};
   // Without a GIL, reading a field beside a thread that sets it needs what only
   // CPython's own members do: buffer() stays BucketMethods' there.
-  spares = !pyh.free_threaded;
   PyType_Slot slots[] = {
       {PYH_TP_DEALLOC, (void *)dealloc},
       {PYH_TP_TRAVERSE, (void *)traverse},
@@ -131,17 +122,9 @@ bool pyh_make_bucket_type(PyObject *methods, PyObject *bucket) {
 }
 
 PyObject *pyh_new_bucket(PyObject *layout, PyObject *buffer) {
-  PyObject *o = spare;
-  if (o == NULL) {
-    o = pyh.PyType_GenericAlloc(type, 0);
-    if (o != NULL) {
-      *of(o) = (fields){held(layout), held(buffer), NULL};
-    }
-    return o;
+  PyObject *o = pyh.PyType_GenericAlloc(type, 0);
+  if (o != NULL) {
+    *of(o) = (fields){held(layout), held(buffer), NULL};
   }
-  spare = NULL;
-  pyh.PyObject_Init(o, type);
-  *of(o) = (fields){held(layout), held(buffer), NULL};
-  pyh.PyObject_GC_Track(o);
   return o;
 }

@@ -151,8 +151,6 @@ enum { PYH_FILE_INPUT = 257 };
   X(PyObject *, PyCFunction_NewEx, (PyMethodDef *, PyObject *, PyObject *))    \
   X(PyObject *, PyType_FromSpecWithBases, (PyType_Spec *, PyObject *))         \
   X(PyObject *, PyType_GenericAlloc, (PyObject *, Py_ssize_t))                 \
-  X(PyObject *, PyObject_Init, (PyObject *, PyObject *))                       \
-  X(void, PyObject_GC_Track, (void *))                                         \
   X(void, PyObject_GC_UnTrack, (void *))                                       \
   X(void, PyObject_GC_Del, (void *))                                           \
   X(void, PyObject_ClearWeakRefs, (PyObject *))                                \

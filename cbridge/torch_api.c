@@ -5,11 +5,7 @@ bool pyh_torch_api_init(pyh_torch_api *t) {
   t->requires_grad = pyh.PyUnicode_InternFromString("requires_grad");
   const DLPackExchangeAPI *x = pyh_exchange_api(t->tensor_class);
   t->describe = x != NULL ? x->dltensor_from_py_object : NULL;
-  PyObject *names = pyh.PyObject_GetAttrString(t->tensor_class, "names");
-  if (names != NULL) {
-    pyh.Py_DecRef(names);
-    t->names = pyh.PyUnicode_InternFromString("names");
-  }
+  t->has_names = pyh.PyObject_GetAttrString(t->tensor_class, "has_names");
   pyh.PyErr_Clear(); // torch 2.15 has none
   return t->dtype != NULL && t->requires_grad != NULL;
 }

@@ -19,9 +19,9 @@ typedef struct {
   PyObject *dim;               // torch.Tensor.dim
   PyObject *is_contiguous;     // torch.Tensor.is_contiguous
   PyObject *detach;            // torch.Tensor.detach_
+  PyObject *has_names;         // torch.Tensor.has_names; owned; NULL where torch has none
   PyObject *dtype;             // "dtype", interned; owned
   PyObject *requires_grad;     // "requires_grad", interned; owned
-  PyObject *names;             // "names", interned; owned; NULL where tensors have none
   // Fills in a DLTensor of a torch.Tensor that it does not keep; NULL before
   // torch 2.10. Not 0: exception set. Attached.
   int (*describe)(void *tensor, DLTensor *);

@@ -97,8 +97,8 @@ func TestABufferWhoseMetadataASteadyHookChangesIsMadeAnewForTheNextCall(t *testi
 				require.Equal(t, []float32{1, 2, 3}, got)
 			}
 			for call, seen := range python(t, "bucket_objects.seen_metadata").([]any) {
-				if change == "requires_grad_" && call >= 70 && call < 72 {
-					continue // asked for after one call in 8: cbridge/hot_path.h
+				if (change == "requires_grad_" || change == "rename_") && call >= 70 && call < 72 {
+					continue // checked after one call in 8: cbridge/hot_path.h
 				}
 				require.Equal(t, []any{int64(1), false, true, false}, seen, "call %d", call)
 			}
