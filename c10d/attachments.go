@@ -2,18 +2,22 @@ package c10d
 
 import (
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Attachment is what another package hangs on a bucket or a parameter: Python's objects, a worker's
 // shared memory. Close is called with the owner's, or by Detach.
 type Attachment interface{ Close() }
 
-// attachments are kept by keys that the packages choose.
+// attachments are kept by keys that the packages choose. The list is replaced and never changed, so
+// that looking one up, which each hook call does, needs no lock.
 type attachments struct {
-	mu     sync.Mutex // never held while an attachment is made, closed or used
+	list atomic.Pointer[[]attached] // nil: none
+	mu   sync.Mutex                 // held by who replaces the list; never while an attachment is made, closed or used
+
 	closed bool
-	list   []attached
 }
 
 type attached struct {
@@ -21,10 +25,17 @@ type attached struct {
 	value Attachment
 }
 
+func (a *attachments) all() []attached {
+	if list := a.list.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
 func (a *attachments) find(key any) Attachment {
-	for i := range a.list {
-		if a.list[i].key == key {
-			return a.list[i].value
+	for _, one := range a.all() {
+		if one.key == key {
+			return one.value
 		}
 	}
 	return nil
@@ -33,13 +44,10 @@ func (a *attachments) find(key any) Attachment {
 // attach returns the attachment of key; make makes it if there is none. Of several that are made at
 // once the first is kept, and the others are closed.
 func (a *attachments) attach(key any, make func() (Attachment, error)) (Attachment, error) {
-	a.mu.Lock()
-	found, closed := a.find(key), a.closed
-	a.mu.Unlock()
-	if found != nil {
+	if found := a.find(key); found != nil {
 		return found, nil
 	}
-	if closed {
+	if a.isClosed() {
 		return nil, fmt.Errorf("%w", ErrClosed)
 	}
 	made, err := make()
@@ -47,9 +55,10 @@ func (a *attachments) attach(key any, make func() (Attachment, error)) (Attachme
 		return nil, err
 	}
 	a.mu.Lock()
-	found, closed = a.find(key), a.closed
+	found, closed := a.find(key), a.closed
 	if found == nil && !closed {
-		a.list = append(a.list, attached{key, made})
+		list := append(slices.Clone(a.all()), attached{key, made})
+		a.list.Store(&list)
 	}
 	a.mu.Unlock()
 	switch {
@@ -66,16 +75,11 @@ func (a *attachments) attach(key any, make func() (Attachment, error)) (Attachme
 // detach drops value, if it is key's, and closes it.
 func (a *attachments) detach(key any, value Attachment) {
 	a.mu.Lock()
-	found := false
-	for i := range a.list {
-		if a.list[i].key == key && a.list[i].value == value {
-			a.list = append(a.list[:i:i], a.list[i+1:]...)
-			found = true
-			break
-		}
-	}
+	before := a.all()
+	list := slices.DeleteFunc(slices.Clone(before), func(one attached) bool { return one.key == key && one.value == value })
+	a.list.Store(&list)
 	a.mu.Unlock()
-	if found {
+	if len(list) < len(before) {
 		value.Close()
 	}
 }
@@ -90,10 +94,12 @@ func (a *attachments) isClosed() bool {
 func (a *attachments) dropAll(end bool) {
 	a.mu.Lock()
 	a.closed = a.closed || end
-	list := a.list
-	a.list = nil
+	list := a.list.Swap(nil)
 	a.mu.Unlock()
-	for _, one := range list {
+	if list == nil {
+		return
+	}
+	for _, one := range *list {
 		one.value.Close()
 	}
 }

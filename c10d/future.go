@@ -14,7 +14,7 @@ import (
 type Future[T any] struct {
 	mu        sync.Mutex  // never held while Python is called: see GradBucket
 	completed atomic.Bool // set once value and err are
-	closed    bool
+	closed    atomic.Bool // set with mu held
 	value     T
 	err       error
 	done      chan struct{} // made when first asked for
@@ -84,7 +84,7 @@ func (f *Future[T]) complete(v T, err error) bool {
 	f.completed.Store(true)
 	done, inline, callbacks := f.done, f.inline, f.callbacks
 	f.callbacks, f.inline, f.readers = nil, nil, len(f.callbacks)
-	drop := f.closed && f.readers == 0 && inline == nil
+	drop := f.closed.Load() && f.readers == 0 && inline == nil
 	f.mu.Unlock()
 	if inline != nil {
 		inline(v, err)
@@ -132,7 +132,7 @@ func (f *Future[T]) run(callback func(T, error) (keep bool)) {
 func (f *Future[T]) doneReading() {
 	f.mu.Lock()
 	f.readers--
-	drop := f.closed && f.readers == 0
+	drop := f.closed.Load() && f.readers == 0
 	f.mu.Unlock()
 	if drop {
 		f.dropValue()
@@ -276,12 +276,14 @@ func (f *Future[T]) Abandon() {
 // Close lets go of the value. Idempotent. A pending future on which Then was called lets go of it
 // later; one without fails with ErrClosed at once for those who still wait.
 func (f *Future[T]) Close() {
+	if f.closed.Load() {
+		return
+	}
 	f.mu.Lock()
-	if f.closed {
+	if f.closed.Swap(true) {
 		f.mu.Unlock()
 		return
 	}
-	f.closed = true
 	drop := f.completed.Load() && f.readers == 0
 	abandon := f.source != nil && !f.completed.Load() && len(f.callbacks) == 0
 	f.mu.Unlock()
