@@ -2,7 +2,6 @@ package pyhook
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"pyhook/c10d"
@@ -12,23 +11,36 @@ import (
 )
 
 // pythonBucket holds a bucket's Python objects while the bucket's memory is the same. The bucket
-// and each call and result hold a reference: a future may complete after SetBuffer or Close.
+// and each call and result hold references: a future may complete after SetBuffer or Close.
 type pythonBucket struct {
 	layout *Object        // pyhook._runtime.bucket.BucketLayout
 	tensor *Object        // the flat torch tensor over buffer
 	dtype  *Object        // tensor's
 	buffer *tensor.Tensor // the trainer's handle
 	stream *onStream      // of a buffer on a GPU; else nil
-	refs   atomic.Int32
+	refs   atomic.Int64   // bucketRefs for the bucket, and one for each call and result
 	// same is the one future of all calls that returned with a done future of the buffer itself.
 	same *c10d.Future[c10d.Result]
-
-	call       sync.Mutex          // held by a call by way of invocation
-	invocation *cbridge.Invocation // of layout, tensor, dtype and stream
+	// invocation, of layout, tensor, dtype and stream, is for the one call that found no other
+	// call or result; each of the others takes a copy.
+	invocation *cbridge.Invocation
 }
 
+// bucketRefs are the bucket's references: more than there are calls and results, so that a count
+// tells whether the bucket holds them, and whether only the bucket does.
+const bucketRefs = 1 << 32
+
 func (p *pythonBucket) release() {
-	if p != nil && p.refs.Add(-1) == 0 {
+	if p != nil {
+		p.drop(1)
+	}
+}
+
+// Close gives up the bucket's references: see c10d.Attachment.
+func (p *pythonBucket) Close() { p.drop(bucketRefs) }
+
+func (p *pythonBucket) drop(refs int64) {
+	if p.refs.Add(-refs) == 0 {
 		p.layout.Close()
 		p.tensor.Close()
 		p.dtype.Close()
@@ -36,18 +48,16 @@ func (p *pythonBucket) release() {
 	}
 }
 
-// Close gives up the bucket's reference: see c10d.Attachment.
-func (p *pythonBucket) Close() { p.release() }
-
-// retain adds a reference. It returns false if the last one was released before.
-func (p *pythonBucket) retain() bool {
+// retain adds a call's reference, and reports whether the call is alone: the bucket held the only
+// others. It returns false for ok if the bucket holds none any more.
+func (p *pythonBucket) retain() (alone, ok bool) {
 	for {
 		n := p.refs.Load()
-		if n == 0 {
-			return false
+		if n < bucketRefs {
+			return false, false
 		}
 		if p.refs.CompareAndSwap(n, n+1) {
-			return true
+			return n == bucketRefs, true
 		}
 	}
 }
@@ -56,28 +66,28 @@ func (p *pythonBucket) retain() bool {
 var pythonKey = new(byte)
 
 // pythonBucketOf returns the bucket's Python objects, making them at the first use and after
-// SetBuffer. The caller releases them.
-func pythonBucketOf(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
+// SetBuffer. The caller releases them. A caller that is alone may use the invocation; see retain.
+func pythonBucketOf(t *torchAPI, b *c10d.GradBucket) (python *pythonBucket, alone bool, err error) {
 	for {
 		attached, err := b.Attach(pythonKey, func() (c10d.Attachment, error) { return newPythonBucket(t, b) })
 		if err != nil {
-			return nil, fmt.Errorf("the bucket: %w", err)
+			return nil, false, fmt.Errorf("the bucket: %w", err)
 		}
 		python := attached.(*pythonBucket)
 		if python.buffer == b.Buffer() && !python.buffer.IsClosed() {
-			if python.retain() {
-				return python, nil
+			if alone, ok := python.retain(); ok {
+				return python, alone, nil
 			}
 			continue // it was detached meanwhile
 		}
 		b.Detach(pythonKey, python)
 		if b.Buffer().IsClosed() {
-			return nil, fmt.Errorf("the bucket's buffer: %w", c10d.ErrClosed)
+			return nil, false, fmt.Errorf("the bucket's buffer: %w", c10d.ErrClosed)
 		}
 	}
 }
 
-// newPythonBucket holds one reference, for the bucket.
+// newPythonBucket's result has the bucket's references.
 func newPythonBucket(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
 	buffer := b.Buffer()
 	tensor, err := resizable(buffer)
@@ -96,7 +106,7 @@ func newPythonBucket(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
 		return nil, err
 	}
 	python := &pythonBucket{layout: layout, tensor: tensor, dtype: dtype, buffer: buffer}
-	python.refs.Store(1)
+	python.refs.Store(bucketRefs)
 	python.same = c10d.CompletedFuture(c10d.Result(c10d.TensorResult{Tensor: buffer}), nil)
 	python.invocation, err = t.api.NewBucketCall(layout, tensor, dtype, buffer.Data(), buffer.Len())
 	if err == nil && !buffer.Device().IsCPU() {
@@ -106,7 +116,7 @@ func newPythonBucket(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
 		}
 	}
 	if err != nil {
-		python.release()
+		python.Close()
 		return nil, err
 	}
 	return python, nil

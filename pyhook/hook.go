@@ -171,7 +171,7 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 		e.Hint = bucketsHint
 		return nil, e
 	}
-	python, err := pythonBucketOf(h.rt.torchAPI, b)
+	python, alone, err := pythonBucketOf(h.rt.torchAPI, b)
 	if err != nil {
 		return nil, h.fail(b, c10d.ErrBucket, err)
 	}
@@ -191,9 +191,9 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 	var result cbridge.Result
 	stacks, interrupted := "", false
 	if ctx.Done() == nil {
-		err = h.call(python, callable, nil, &result)
+		err = h.call(python, alone, callable, nil, &result)
 	} else {
-		stacks, interrupted, err = h.callUntil(ctx, python, callable, &result)
+		stacks, interrupted, err = h.callUntil(ctx, python, alone, callable, &result)
 	}
 	if callable != hook {
 		callable.Close()
@@ -221,10 +221,9 @@ func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Obje
 }
 
 // call is the one crossing into C.
-func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *interrupter, result *cbridge.Result) error {
+func (h *PythonCommHook) call(python *pythonBucket, alone bool, callable *Object, w *interrupter, result *cbridge.Result) error {
 	call := python.invocation
-	alone := python.call.TryLock()
-	if !alone { // a call inside a call, by a Go function that the hook called
+	if !alone { // a call inside a call, by a Go function that the hook called, or a result is still open
 		var err error
 		if call, err = call.Copy(); err != nil {
 			return err
@@ -233,9 +232,6 @@ func (h *PythonCommHook) call(python *pythonBucket, callable *Object, w *interru
 	w.enter(call)
 	err := call.Invoke(callable, h.state, result)
 	w.leave()
-	if alone {
-		python.call.Unlock()
-	}
 	return err
 }
 

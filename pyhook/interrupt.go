@@ -32,12 +32,12 @@ type interrupter struct {
 }
 
 // callUntil is call, with the hook interrupted when ctx ends.
-func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, hook *Object, result *cbridge.Result) (stacks string, interrupted bool, err error) {
+func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, alone bool, hook *Object, result *cbridge.Result) (stacks string, interrupted bool, err error) {
 	// Without a GIL a call may end while it is being interrupted: that is for
 	// Interruptible, and so are calls at the same time.
 	if h.rt.interpreter.Python.FreeThreaded || !h.interruptible.TryLock() {
 		var out cbridge.Result
-		stacks, interrupted = h.rt.interpreter.Interruptible(ctx, func() { err = h.call(python, hook, nil, &out) })
+		stacks, interrupted = h.rt.interpreter.Interruptible(ctx, func() { err = h.call(python, alone, hook, nil, &out) })
 		*result = out
 		return stacks, interrupted, err
 	}
@@ -50,7 +50,7 @@ func (h *PythonCommHook) callUntil(ctx context.Context, python *pythonBucket, ho
 			former.stop()
 		}
 	}
-	err = h.call(python, hook, w, result)
+	err = h.call(python, alone, hook, w, result)
 	return w.stacks, w.interrupted, err
 }
 

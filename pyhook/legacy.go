@@ -53,7 +53,7 @@ func builtin(name string, args ...any) (*Object, error) {
 // that the hook used with b (and in results parsed so far), sorted: such a hook
 // works here and not on a current PyTorch.
 func (h *PythonCommHook) LegacyNames(b *c10d.GradBucket) []string {
-	if python, err := pythonBucketOf(h.rt.torchAPI, b); err == nil {
+	if python, _, err := pythonBucketOf(h.rt.torchAPI, b); err == nil {
 		h.legacy.note(python.layout)
 		python.release()
 	}

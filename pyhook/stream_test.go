@@ -19,7 +19,7 @@ import (
 func onNotedStream(t *testing.T, gradients ...[]float32) *c10d.GradBucket {
 	t.Helper()
 	b := bucket(t, gradients...)
-	python, err := pythonBucketOf(rt.torchAPI, b)
+	python, _, err := pythonBucketOf(rt.torchAPI, b)
 	require.NoError(t, err)
 	defer python.release()
 	m, err := rt.Import(t.Context(), "streams")
