@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGoValuesComeBackFromPythonAsTheyWent(t *testing.T) {
+func TestConvert_RoundTrip(t *testing.T) {
 	deep := []any{int64(1)}
 	for range 20 {
 		deep = []any{deep}
@@ -57,7 +57,7 @@ func TestGoValuesComeBackFromPythonAsTheyWent(t *testing.T) {
 
 type struct1 int
 
-func TestPythonValuesBecomeGoValues(t *testing.T) {
+func TestObject_Value(t *testing.T) {
 	cases := map[string]struct {
 		expression string
 		want       any
@@ -84,7 +84,7 @@ func TestPythonValuesBecomeGoValues(t *testing.T) {
 	}
 }
 
-func TestGoValuesWithoutAPythonFormAreRefused(t *testing.T) {
+func TestConvert_Errors(t *testing.T) {
 	var selfish any
 	list := []any{nil}
 	list[0] = list
@@ -124,7 +124,7 @@ func TestGoValuesWithoutAPythonFormAreRefused(t *testing.T) {
 	assert.Equal(t, "chan int", refused.Type)
 }
 
-func TestPythonValuesWithoutAGoFormAreRefused(t *testing.T) {
+func TestObject_Value_Errors(t *testing.T) {
 	cases := map[string]struct{ expression, why string }{
 		"a list that contains itself":     {"(lambda l: l.append(l) or l)([])", "nested too deeply"},
 		"a dict that contains itself":     {"(lambda d: d.update(d=d) or d)({})", "nested too deeply"},
@@ -153,26 +153,74 @@ func TestPythonValuesWithoutAGoFormAreRefused(t *testing.T) {
 	}
 }
 
-func TestADictWhoseItemsAreNoPairsIsAnErrorNotACrash(t *testing.T) {
-	m := module(t, "class Odd(dict):\n    def items(self): return [1, 2]\n"+
-		"class Rude(dict):\n    def items(self): raise OSError('rude')\n")
-	for _, class := range []string{"Odd", "Rude"} {
-		leaks.Check(t, func() {
-			_, err := m.CallValue(class)
-			var raised *PythonError
-			require.ErrorAs(t, err, &raised)
-		})
-	}
+func TestObject_Value_Items(t *testing.T) {
+	t.Run("a dict whose items are no pairs is an error and no crash", func(t *testing.T) {
+		m := module(t, "class Odd(dict):\n    def items(self): return [1, 2]\n"+
+			"class Rude(dict):\n    def items(self): raise OSError('rude')\n")
+		for _, class := range []string{"Odd", "Rude"} {
+			leaks.Check(t, func() {
+				_, err := m.CallValue(class)
+				var raised *PythonError
+				require.ErrorAs(t, err, &raised)
+			})
+		}
+	})
 }
 
-func TestDeepValuesMakeTheWayBack(t *testing.T) {
-	list, dict := any("end"), any("end")
-	for range maxDepth - 1 {
-		list, dict = []any{list}, map[any]any{"k": dict}
-	}
-	for _, v := range []any{list, dict} {
-		leaks.Check(t, func() { assert.Equal(t, v, roundTrip(t, v)) })
-	}
+func TestConvert(t *testing.T) {
+	t.Run("deep values come back as they went", func(t *testing.T) {
+		list, dict := any("end"), any("end")
+		for range maxDepth - 1 {
+			list, dict = []any{list}, map[any]any{"k": dict}
+		}
+		for _, v := range []any{list, dict} {
+			leaks.Check(t, func() { assert.Equal(t, v, roundTrip(t, v)) })
+		}
+	})
+	t.Run("handles and converted types go inside containers", func(t *testing.T) {
+		leaks.Check(t, func() {
+			o := eval(t, "{1, 2}")
+			defer o.Close()
+			m := module(t, "def same(a, b): return a['h'][0] is b and a['l'] == [b, 7, {7: b}]\n")
+			defer m.Close()
+			nest := map[string]any{
+				"h": []*Object{o},
+				"l": []any{o, number{7}, map[any]*Object{number{7}: o}},
+			}
+			assert.Equal(t, true, call(t, m, "same", nest, o))
+			assert.Equal(t, []any{int64(1), int64(2)}, roundTrip(t, []number{{1}, {2}}))
+			assert.Equal(t, []any{int64(1)}, roundTrip(t, []number{{1}}))
+		})
+	})
+	t.Run("a map's keys arrive in order", func(t *testing.T) {
+		m := module(t, "def keys(d): return list(d)\ndef names(**kw): return list(kw)\n")
+		letters, mixed, want := map[string]any{}, map[any]any{}, []any{}
+		for c := range 26 {
+			letters[string(rune('a'+c))], mixed[string(rune('a'+c))] = c, c
+			want = append(want, string(rune('a'+c)))
+		}
+		assert.Equal(t, want, call(t, m, "keys", letters))
+		assert.Equal(t, want, call(t, m, "keys", mixed))
+		assert.Equal(t, []any{int64(-1), int64(2), int64(10)}, call(t, m, "keys", map[int8]bool{10: true, -1: true, 2: true}))
+		assert.Equal(t, []any{-0.5, 1e9}, call(t, m, "keys", map[float64]bool{1e9: true, -0.5: true}))
+		mixed[7], mixed[nil] = 0, 0
+		assert.Len(t, call(t, m, "keys", mixed), 28)
+		names, err := m.Attr("names")
+		require.NoError(t, err)
+		defer names.Close()
+		o, err := names.Invoke(nil, letters)
+		require.NoError(t, err)
+		defer o.Close()
+		got, err := o.Value()
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	})
+	t.Run("a Tuple is a tuple in Python", func(t *testing.T) {
+		m := module(t, "def text(x): return repr(x)\n")
+		leaks.Check(t, func() {
+			assert.Equal(t, "((1, ['a']), (), [(2,)])", call(t, m, "text", Tuple{Tuple{1, []any{"a"}}, Tuple{}, []Tuple{{2}}}))
+		})
+	})
 }
 
 // number is a Go value with a Python form of its own.
@@ -186,61 +234,16 @@ func init() {
 	RegisterConversion(func(panickingForm) (*Object, error) { panic("no form") })
 }
 
-func TestHandlesAndConvertedTypesGoInsideContainers(t *testing.T) {
-	leaks.Check(t, func() {
-		o := eval(t, "{1, 2}")
-		defer o.Close()
-		m := module(t, "def same(a, b): return a['h'][0] is b and a['l'] == [b, 7, {7: b}]\n")
-		defer m.Close()
-		nest := map[string]any{
-			"h": []*Object{o},
-			"l": []any{o, number{7}, map[any]*Object{number{7}: o}},
-		}
-		assert.Equal(t, true, call(t, m, "same", nest, o))
-		assert.Equal(t, []any{int64(1), int64(2)}, roundTrip(t, []number{{1}, {2}}))
-		assert.Equal(t, []any{int64(1)}, roundTrip(t, []number{{1}}))
+func TestAs(t *testing.T) {
+	t.Run("the error names both types", func(t *testing.T) {
+		n, err := As[int64](eval(t, "41"))
+		require.NoError(t, err)
+		assert.Equal(t, int64(41), n)
+		_, err = As[string](eval(t, "41"))
+		require.EqualError(t, err, "cannot convert int64: not a string")
+		_, err = As[string](eval(t, "{1}"))
+		require.Error(t, err)
 	})
-}
-
-func TestAMapsKeysArriveInOrder(t *testing.T) {
-	m := module(t, "def keys(d): return list(d)\ndef names(**kw): return list(kw)\n")
-	letters, mixed, want := map[string]any{}, map[any]any{}, []any{}
-	for c := range 26 {
-		letters[string(rune('a'+c))], mixed[string(rune('a'+c))] = c, c
-		want = append(want, string(rune('a'+c)))
-	}
-	assert.Equal(t, want, call(t, m, "keys", letters))
-	assert.Equal(t, want, call(t, m, "keys", mixed))
-	assert.Equal(t, []any{int64(-1), int64(2), int64(10)}, call(t, m, "keys", map[int8]bool{10: true, -1: true, 2: true}))
-	assert.Equal(t, []any{-0.5, 1e9}, call(t, m, "keys", map[float64]bool{1e9: true, -0.5: true}))
-	mixed[7], mixed[nil] = 0, 0
-	assert.Len(t, call(t, m, "keys", mixed), 28)
-	names, err := m.Attr("names")
-	require.NoError(t, err)
-	defer names.Close()
-	o, err := names.Invoke(nil, letters)
-	require.NoError(t, err)
-	defer o.Close()
-	got, err := o.Value()
-	require.NoError(t, err)
-	assert.Equal(t, want, got)
-}
-
-func TestATupleIsATupleInPython(t *testing.T) {
-	m := module(t, "def text(x): return repr(x)\n")
-	leaks.Check(t, func() {
-		assert.Equal(t, "((1, ['a']), (), [(2,)])", call(t, m, "text", Tuple{Tuple{1, []any{"a"}}, Tuple{}, []Tuple{{2}}}))
-	})
-}
-
-func TestAsNamesBothTypesWhenTheyDiffer(t *testing.T) {
-	n, err := As[int64](eval(t, "41"))
-	require.NoError(t, err)
-	assert.Equal(t, int64(41), n)
-	_, err = As[string](eval(t, "41"))
-	require.EqualError(t, err, "cannot convert int64: not a string")
-	_, err = As[string](eval(t, "{1}"))
-	require.Error(t, err)
 }
 
 func roundTrip(t *testing.T, v any) any {

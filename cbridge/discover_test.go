@@ -52,7 +52,7 @@ func program(t *testing.T, text string) string {
 	return path
 }
 
-func TestTheFirstUsableInterpreterIsChosen(t *testing.T) {
+func TestDiscover_First(t *testing.T) {
 	virtual, conda, onPath, named := makeVenv(t), makeVenv(t), makeVenv(t), makeVenv(t)
 	for _, venv := range []string{conda, onPath} {
 		require.NoError(t, os.WriteFile(filepath.Join(sitePackages(t, venv), "not_in_virtual.py"), nil, 0o644))
@@ -97,7 +97,7 @@ func TestTheFirstUsableInterpreterIsChosen(t *testing.T) {
 	}
 }
 
-func TestANamedInterpreterIsNeverReplaced(t *testing.T) {
+func TestDiscover_Named(t *testing.T) {
 	environment(t, map[string]string{"PYHOOK_PYTHON": python.Python.Executable})
 	cases := map[string]struct {
 		path string
@@ -139,47 +139,45 @@ func answers(t *testing.T, version, implementation string) string {
 	return program(t, fmt.Sprintf("#!/bin/sh\necho '{\"version\": %q, \"implementation\": %q}'\n", version, implementation))
 }
 
-func TestAHangingInterpreterEndsWithTheContext(t *testing.T) {
-	hanging := program(t, "#!/bin/sh\nsleep 20\n") // the shell's child holds the pipes
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	_, _, err := Discover(ctx, hanging)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.Contains(t, err.Error(), hanging)
-	assert.Less(t, time.Since(start), 10*time.Second)
-}
-
-func TestNoiseBeforeTheAnswerIsPassedOver(t *testing.T) {
-	noisy := program(t, "#!/bin/sh\necho 'loading modules ...'\nexec "+python.Python.Executable+" \"$@\"\n")
-	found, _, err := Discover(t.Context(), noisy)
-	require.NoError(t, err)
-	assert.Equal(t, python.Python.Version, found.Version)
-}
-
-func TestModulesOfTheWorkingDirectoryAreNotFound(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"json.py", "only_in_folder.py"} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("raise SystemExit('wrong json')\n"), 0o644))
-	}
-	executable := python.Python.Executable
-	t.Chdir(dir)
-	_, _, err := Discover(t.Context(), executable, "json")
-	require.NoError(t, err)
-	_, _, err = Discover(t.Context(), executable, "only_in_folder")
-	require.ErrorContains(t, err, "has no module only_in_folder")
-}
-
-func TestVersionsAreRead(t *testing.T) {
-	for version, minor := range map[string]int{"3.11.2": 11, "3.9.0": 9, "3.14": 14, "2.7.18": -1, "": -1, "3": -1, "3.x.1": -1} {
-		assert.Equal(t, minor, minorVersion(version), version)
-	}
-}
-
-func TestTheLibraryHintFitsTheMachine(t *testing.T) {
-	t.Setenv("CONDA_PREFIX", "")
-	assert.Contains(t, libraryHint(&Python{Version: "3.11.2", BasePrefix: "/usr"}), "libpython3.11")
-	assert.Contains(t, libraryHint(&Python{Version: "3.12.1", BasePrefix: "/opt/python"}), "--enable-shared")
-	t.Setenv("CONDA_PREFIX", "/opt/conda")
-	assert.Contains(t, libraryHint(&Python{Version: "3.12.1", BasePrefix: "/opt/conda"}), "conda install")
+func TestDiscover(t *testing.T) {
+	t.Run("a hanging interpreter ends with the context", func(t *testing.T) {
+		hanging := program(t, "#!/bin/sh\nsleep 20\n") // the shell's child holds the pipes
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		_, _, err := Discover(ctx, hanging)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Contains(t, err.Error(), hanging)
+		assert.Less(t, time.Since(start), 10*time.Second)
+	})
+	t.Run("noise before the answer is passed over", func(t *testing.T) {
+		noisy := program(t, "#!/bin/sh\necho 'loading modules ...'\nexec "+python.Python.Executable+" \"$@\"\n")
+		found, _, err := Discover(t.Context(), noisy)
+		require.NoError(t, err)
+		assert.Equal(t, python.Python.Version, found.Version)
+	})
+	t.Run("modules of the working directory are not found", func(t *testing.T) {
+		dir := t.TempDir()
+		for _, name := range []string{"json.py", "only_in_folder.py"} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("raise SystemExit('wrong json')\n"), 0o644))
+		}
+		executable := python.Python.Executable
+		t.Chdir(dir)
+		_, _, err := Discover(t.Context(), executable, "json")
+		require.NoError(t, err)
+		_, _, err = Discover(t.Context(), executable, "only_in_folder")
+		require.ErrorContains(t, err, "has no module only_in_folder")
+	})
+	t.Run("versions are read", func(t *testing.T) {
+		for version, minor := range map[string]int{"3.11.2": 11, "3.9.0": 9, "3.14": 14, "2.7.18": -1, "": -1, "3": -1, "3.x.1": -1} {
+			assert.Equal(t, minor, minorVersion(version), version)
+		}
+	})
+	t.Run("the library's hint fits the machine", func(t *testing.T) {
+		t.Setenv("CONDA_PREFIX", "")
+		assert.Contains(t, libraryHint(&Python{Version: "3.11.2", BasePrefix: "/usr"}), "libpython3.11")
+		assert.Contains(t, libraryHint(&Python{Version: "3.12.1", BasePrefix: "/opt/python"}), "--enable-shared")
+		t.Setenv("CONDA_PREFIX", "/opt/conda")
+		assert.Contains(t, libraryHint(&Python{Version: "3.12.1", BasePrefix: "/opt/conda"}), "conda install")
+	})
 }

@@ -20,7 +20,7 @@ var endingSource string
 var ErrExitTimeout = errors.New("python did not come to its end in time")
 
 // ExitError is Close's error when a step of Python's end took too long. The steps after
-// it were taken all the same. errors.Is tells ErrExitTimeout.
+// it were taken all the same. It is an ErrExitTimeout (errors.Is).
 type ExitError struct {
 	Limit   time.Duration
 	Step    string   // what took too long
@@ -89,8 +89,8 @@ func (in *Interpreter) end(limit time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// exitStep runs one step, on Python's main thread unless apart, and waits for it.
-func (in *Interpreter) exitStep(name string, limit time.Duration, forever, apart bool) (done, began bool, err error) {
+// exitStep runs one step, on Python's main thread unless elsewhere, and waits for it.
+func (in *Interpreter) exitStep(name string, limit time.Duration, forever, elsewhere bool) (done, began bool, err error) {
 	result := make(chan error, 1)
 	var taken atomic.Bool
 	step := func() {
@@ -100,7 +100,7 @@ func (in *Interpreter) exitStep(name string, limit time.Duration, forever, apart
 		}
 	}
 	go func() {
-		if apart {
+		if elsewhere {
 			step()
 		} else if err := in.RunOnMain(context.Background(), step); err != nil {
 			result <- err
@@ -120,31 +120,31 @@ func (in *Interpreter) exitStep(name string, limit time.Duration, forever, apart
 	}
 }
 
-// late tells what Python is at. Somebody may hold its lock, so that is not waited for
-// for long.
+// late returns the error that says what Python does. It waits only exitGrace for the GIL, which
+// somebody may hold.
 func (in *Interpreter) late(limit time.Duration, step string, began bool) error {
 	e := &ExitError{Limit: limit, Step: step}
 	if !began {
 		e.Step += ", since Python's main thread is in a call"
 	}
-	type told struct {
+	type seen struct {
 		waiting []string
 		stacks  string
 	}
-	said := make(chan told, 1)
+	result := make(chan seen, 1)
 	go func() {
-		var t told
+		var s seen
 		list, _ := in.ending.CallValue("waiting")
 		values, _ := list.([]any)
 		for _, value := range values {
-			t.waiting = append(t.waiting, fmt.Sprint(value))
+			s.waiting = append(s.waiting, fmt.Sprint(value))
 		}
-		t.stacks, _ = in.Stacks()
-		said <- t
+		s.stacks, _ = in.Stacks()
+		result <- s
 	}()
 	select {
-	case t := <-said:
-		e.Waiting, e.Stacks = t.waiting, t.stacks
+	case s := <-result:
+		e.Waiting, e.Stacks = s.waiting, s.stacks
 	case <-time.After(exitGrace):
 		e.Waiting = []string{"whoever holds Python's global lock"}
 	}

@@ -84,19 +84,31 @@ func childEnd(is *require.Assertions) {
 	is.NoError(in.Close())
 }
 
-// What python itself leaves in the folder is what Close leaves.
-func TestCloseEndsAsPythonDoes(t *testing.T) {
-	ours, theirs := t.TempDir(), t.TempDir()
-	runChild(t, "an end", "OUT="+ours)
-	cmd := exec.Command(python.Python.Executable, "-c", leftOpen+workLeft)
-	cmd.Env = append(os.Environ(), "OUT="+theirs)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	names, err := os.ReadDir(theirs)
-	require.NoError(t, err)
-	assert.GreaterOrEqual(t, len(names), 15)
-	assert.Equal(t, contents(t, theirs), contents(t, ours))
-	assert.Equal(t, "pool\nthread\natexit 2 on MainThread\natexit 1 on MainThread\n", contents(t, ours)["order"])
+func TestInterpreter_Close(t *testing.T) {
+	// What python itself leaves in the folder is what Close leaves.
+	t.Run("it ends as python does", func(t *testing.T) {
+		ours, theirs := t.TempDir(), t.TempDir()
+		runChild(t, "an end", "OUT="+ours)
+		cmd := exec.Command(python.Python.Executable, "-c", leftOpen+workLeft)
+		cmd.Env = append(os.Environ(), "OUT="+theirs)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		names, err := os.ReadDir(theirs)
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, len(names), 15)
+		assert.Equal(t, contents(t, theirs), contents(t, ours))
+		assert.Equal(t, "pool\nthread\natexit 2 on MainThread\natexit 1 on MainThread\n", contents(t, ours)["order"])
+	})
+	t.Run("it does not wait for ever", func(t *testing.T) {
+		folder := t.TempDir()
+		assert.Equal(t, "atexit ran\n", runChild(t, "an end too late", "OUT="+folder))
+		text, err := os.ReadFile(filepath.Join(folder, "text"))
+		require.NoError(t, err)
+		assert.Equal(t, "a line\n", string(text))
+	})
+	t.Run("Python's main thread is in a call", func(t *testing.T) {
+		assert.Equal(t, "atexit ran\nclosed\n", runChild(t, "an end of a busy main thread"))
+	})
 }
 
 // contents reads a folder with its compressed files, whose bytes hold times.
@@ -145,14 +157,6 @@ atexit.register(print, "atexit ran")
 	is.ErrorContains(err, "waiting for Python's threads and executors was not done after 500ms; still there: thread uploader\nhint: ")
 }
 
-func TestCloseDoesNotWaitForEver(t *testing.T) {
-	folder := t.TempDir()
-	assert.Equal(t, "atexit ran\n", runChild(t, "an end too late", "OUT="+folder))
-	text, err := os.ReadFile(filepath.Join(folder, "text"))
-	require.NoError(t, err)
-	assert.Equal(t, "a line\n", string(text))
-}
-
 func childBusyEnd(is *require.Assertions) {
 	in := mustStart(is, Config{ExitWait: 300 * time.Millisecond})
 	run(is, in, "import atexit, sys, time\natexit.register(print, 'atexit ran')\n")
@@ -167,8 +171,4 @@ func childBusyEnd(is *require.Assertions) {
 	is.ErrorContains(err, "since Python's main thread is in a call")
 	is.ErrorIs(<-waiting, ErrClosed)
 	fmt.Println("closed")
-}
-
-func TestCloseWhilePythonsMainThreadIsInACall(t *testing.T) {
-	assert.Equal(t, "atexit ran\nclosed\n", runChild(t, "an end of a busy main thread"))
 }

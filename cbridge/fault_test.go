@@ -60,7 +60,7 @@ func childFaults(is *require.Assertions) {
 	fmt.Println("recovered")
 }
 
-func TestFaultsStayGos(t *testing.T) {
+func TestKeepFaults(t *testing.T) {
 	for _, env := range []string{"PYTHONFAULTHANDLER=", "PYTHONFAULTHANDLER=1", "PYTHONDEVMODE=1"} {
 		t.Run(env, func(t *testing.T) { assert.Equal(t, "recovered\n", runChild(t, "faults", env)) })
 	}
@@ -78,14 +78,16 @@ func childFaultsReleased(is *require.Assertions) {
 	time.Sleep(10 * time.Second)
 }
 
-func TestFaultsThatAreReleasedAreFaulthandlers(t *testing.T) {
-	file := t.TempDir() + "/stacks"
-	cmd := childCommand(t, "faults released", "CHILD_FILE="+file)
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err, "%s", out)
-	said, err := os.ReadFile(file)
-	require.NoError(t, err)
-	assert.Contains(t, string(said), "Fatal Python error: Segmentation fault")
+func TestReleaseFaults(t *testing.T) {
+	t.Run("faulthandler prints them", func(t *testing.T) {
+		file := t.TempDir() + "/stacks"
+		cmd := childCommand(t, "faults released", "CHILD_FILE="+file)
+		out, err := cmd.CombinedOutput()
+		require.Error(t, err, "%s", out)
+		said, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Contains(t, string(said), "Fatal Python error: Segmentation fault")
+	})
 }
 
 // Python code has handlers, and so may the program: both are told.
@@ -152,6 +154,8 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 	fmt.Println("told both")
 }
 
-func TestPythonsSignalHandlersRunBesideGos(t *testing.T) {
-	assert.Equal(t, "told both\n", runChild(t, "python's signals"))
+func TestStart_SignalHandlers(t *testing.T) {
+	t.Run("Python's run beside Go's", func(t *testing.T) {
+		assert.Equal(t, "told both\n", runChild(t, "python's signals"))
+	})
 }

@@ -82,6 +82,8 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 8
 	fmt.Println("ended")
 }
 
-func TestAForkedChildEndsBySignals(t *testing.T) {
-	assert.Equal(t, "ended\n", runChild(t, "forks"))
+func TestStart_Fork(t *testing.T) {
+	t.Run("a forked child ends by signals", func(t *testing.T) {
+		assert.Equal(t, "ended\n", runChild(t, "forks"))
+	})
 }

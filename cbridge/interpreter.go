@@ -297,12 +297,11 @@ func Imported(name string) bool {
 	return err == nil && there
 }
 
-// Close does what python does at its end: it runs threading's exit functions (which
-// shut executors down), waits for threads that are no daemons, runs the atexit functions
-// and writes out what open files hold back. Then it drops what the bridge holds. The
-// interpreter is not taken down (torch does not survive it), so finalisers of objects do
-// not run; its memory goes with the process. What takes longer than Config.ExitWait is
-// left behind: the error is an *ExitError. Idempotent; later calls to Python give
+// Close does what python does at its end: it runs threading's exit functions (which shut executors
+// down), waits for non-daemon threads, runs the atexit functions and flushes open files. Then it
+// drops the bridge's own references. It does not finalise the interpreter, which torch would not
+// survive, so objects' finalisers do not run. It leaves behind what takes longer than
+// Config.ExitWait; the error is then an *ExitError. Idempotent; later calls to Python return
 // ErrClosed.
 func (in *Interpreter) Close() error {
 	in.closeOnce.Do(func() {
@@ -314,7 +313,7 @@ func (in *Interpreter) Close() error {
 		in.striking.close()
 		close(in.over)
 		in.relay.stop()
-		for _, o := range []*Object{in.relay.settle, in.relay.module, in.describe, in.ending, in.bootstrap} {
+		for _, o := range []*Object{in.relay.runHandlers, in.relay.module, in.describe, in.ending, in.bootstrap} {
 			o.Close()
 		}
 	})

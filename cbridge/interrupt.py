@@ -54,10 +54,10 @@ _PATIENCE = 3.0
 class Attempts:
     """The attempts to interrupt one call."""
 
-    __slots__ = ("_began", "_place", "_since")
+    __slots__ = ("_at", "_began", "_since")
 
     def __init__(self):
-        self._place = None  # where the thread was at a lock
+        self._at = None  # where the thread was at a lock
         self._began = self._since = 0.0
 
     def __call__(self, ident):
@@ -76,16 +76,16 @@ class Attempts:
             return None
         if _in_pyhook(frame) or (_at_a_lock(frame) and self._patient(frame)):
             return None
-        self._place = None
+        self._at = None
         return frame, None
 
     def _patient(self, frame):
         now = time.monotonic()
-        place = frame.f_code, frame.f_lasti
-        if self._place is None:
+        at = frame.f_code, frame.f_lasti
+        if self._at is None:
             self._began = now
-        if place != self._place:
-            self._place, self._since = place, now
+        if at != self._at:
+            self._at, self._since = at, now
         return now - self._since < _PATIENCE_HERE and now - self._began < _PATIENCE
 
 

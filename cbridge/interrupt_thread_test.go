@@ -83,7 +83,7 @@ def left():
 
 // A thread that is being made bears its maker's id for a moment, on CPython before 3.12; and an
 // exception just after a lock was taken, or just before it is given back, leaves it taken.
-func TestInterpreter_Interruptible_strikesOnlyTheCallsThreadAndLeavesLocksFree(t *testing.T) {
+func TestInterpreter_Interruptible_OtherThreads(t *testing.T) {
 	m, err := python.Module("interrupt_thread_test", threadSource)
 	require.NoError(t, err)
 	defer m.Close()
@@ -129,10 +129,11 @@ func interruptedAfter(t *testing.T, m *Object, name string, d time.Duration) tim
 	return time.Since(deadline)
 }
 
-// TestInterpreter_Interruptible_leavesNoFlag: before CPython 3.13 an exception that was taken back
-// left the interpreter's flag set, and on 3.11 a traced function then never ended.
-func TestInterpreter_Interruptible_leavesNoFlag(t *testing.T) {
-	m, err := python.Module("traced_later", `
+func TestInterpreter_Interruptible_Flag(t *testing.T) {
+	// TestInterpreter_Interruptible_leavesNoFlag: before CPython 3.13 an exception that was taken back
+	// left the interpreter's flag set, and on 3.11 a traced function then never ended.
+	t.Run("none is left", func(t *testing.T) {
+		m, err := python.Module("traced_later", `
 import sys
 
 def spin():
@@ -149,24 +150,25 @@ def traced():
 def double(n):
     return 2 * n
 `)
-	require.NoError(t, err)
-	defer m.Close()
-	for range 5 {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, interrupted := python.Interruptible(ctx, func() { _, err = m.CallValue("spin") })
-		cancel()
-		require.True(t, interrupted)
-		require.ErrorIs(t, err, Exception("pyhook.Interrupted"))
-	}
-	done := make(chan any, 1)
-	go func() {
-		value, err := m.CallValue("traced")
-		done <- []any{value, err}
-	}()
-	select {
-	case got := <-done:
-		assert.Equal(t, []any{int64(42), nil}, got)
-	case <-time.After(10 * time.Second):
-		require.Fail(t, "a traced function does not end")
-	}
+		require.NoError(t, err)
+		defer m.Close()
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			_, interrupted := python.Interruptible(ctx, func() { _, err = m.CallValue("spin") })
+			cancel()
+			require.True(t, interrupted)
+			require.ErrorIs(t, err, Exception("pyhook.Interrupted"))
+		}
+		done := make(chan any, 1)
+		go func() {
+			value, err := m.CallValue("traced")
+			done <- []any{value, err}
+		}()
+		select {
+		case got := <-done:
+			assert.Equal(t, []any{int64(42), nil}, got)
+		case <-time.After(10 * time.Second):
+			require.Fail(t, "a traced function does not end")
+		}
+	})
 }

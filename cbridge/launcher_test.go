@@ -31,7 +31,7 @@ sys.exit(subprocess.call(sys.argv[1:], env=env))
 
 // The agent is a virtual environment's python that nobody activated: neither PATH nor
 // VIRTUAL_ENV leads to it.
-func TestTheLaunchersInterpreterIsTriedFirst(t *testing.T) {
+func TestDiscover_Launcher(t *testing.T) {
 	venv, other := makeVenv(t), makeVenv(t)
 	folder := filepath.Dir(venv)
 	own := filepath.Join(venv, "bin", "python")
@@ -78,57 +78,57 @@ func TestTheLaunchersInterpreterIsTriedFirst(t *testing.T) {
 	}
 }
 
-// torchrun as a container's command is process 1 there.
-func TestALauncherThatIsAContainersFirstProcess(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("a process namespace takes root, which CI has to give")
+func TestDiscover_OtherLaunchers(t *testing.T) {
+	// torchrun as a container's command is process 1 there.
+	t.Run("a container's first process", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			if os.Getenv("CI") != "" {
+				t.Fatal("a process namespace takes root, which CI has to give")
+			}
+			t.Skip("SKIPPED, not tested: a process namespace takes root")
 		}
-		t.Skip("SKIPPED, not tested: a process namespace takes root")
-	}
-	venv := makeVenv(t)
-	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", filepath.Join(venv, "bin", "python"), "-c", agentSource,
-		os.Args[0], "-test.run=^ExampleStart$")
-	cmd.Env = append(os.Environ(), childCase+"=discovers", "PYHOOK_PYTHON=", "VIRTUAL_ENV=", "CONDA_PREFIX=")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	require.NoError(t, err, "%s", out)
-	assert.Equal(t, venv+"\ntorchrun's Python, process 1\n", string(out))
-}
-
-func TestALauncherThatIsNoPythonIsNotAsked(t *testing.T) {
-	environment(t, nil)
-	t.Setenv(runIDVariable, "job") // this process's parent is the go command
-	_, ok := launcherPython()
-	assert.False(t, ok)
-	t.Setenv(runIDVariable, "")
-	_, ok = launcherPython()
-	assert.False(t, ok, "nobody launched it")
-}
-
-// A process may have any name, with brackets and spaces in it.
-func TestAProcessIsReadWhateverItsName(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "a ) b (")
-	require.NoError(t, os.Mkdir(folder, 0o755))
-	link := filepath.Join(folder, "x) R 1 (y")
-	sleep, err := exec.LookPath("sleep")
-	require.NoError(t, err)
-	data, err := os.ReadFile(sleep)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(link, data, 0o755))
-	cmd := exec.Command(link, "60")
-	cmd.Env, cmd.Dir = []string{"A=b=c"}, folder
-	require.NoError(t, cmd.Start())
-	defer func() { _ = cmd.Wait() }()
-	defer func() { _ = cmd.Process.Kill() }()
-	p, err := readProcess(cmd.Process.Pid)
-	require.NoError(t, err)
-	assert.Equal(t, os.Getpid(), p.parent)
-	assert.Equal(t, link, p.program)
-	assert.Equal(t, folder, p.folder)
-	assert.Equal(t, map[string]string{"A": "b=c"}, p.environ)
-	_, python := p.python()
-	assert.False(t, python)
-	_, err = readProcess(1 << 30)
-	assert.Error(t, err)
+		venv := makeVenv(t)
+		cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", filepath.Join(venv, "bin", "python"), "-c", agentSource,
+			os.Args[0], "-test.run=^ExampleStart$")
+		cmd.Env = append(os.Environ(), childCase+"=discovers", "PYHOOK_PYTHON=", "VIRTUAL_ENV=", "CONDA_PREFIX=")
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		require.NoError(t, err, "%s", out)
+		assert.Equal(t, venv+"\ntorchrun's Python, process 1\n", string(out))
+	})
+	t.Run("one that is no Python is not asked", func(t *testing.T) {
+		environment(t, nil)
+		t.Setenv(runIDVariable, "job") // this process's parent is the go command
+		_, ok := launcherPython()
+		assert.False(t, ok)
+		t.Setenv(runIDVariable, "")
+		_, ok = launcherPython()
+		assert.False(t, ok, "nobody launched it")
+	})
+	// A process may have any name, with brackets and spaces in it.
+	t.Run("a process is read whatever its name", func(t *testing.T) {
+		folder := filepath.Join(t.TempDir(), "a ) b (")
+		require.NoError(t, os.Mkdir(folder, 0o755))
+		link := filepath.Join(folder, "x) R 1 (y")
+		sleep, err := exec.LookPath("sleep")
+		require.NoError(t, err)
+		data, err := os.ReadFile(sleep)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(link, data, 0o755))
+		cmd := exec.Command(link, "60")
+		cmd.Env, cmd.Dir = []string{"A=b=c"}, folder
+		require.NoError(t, cmd.Start())
+		defer func() { _ = cmd.Wait() }()
+		defer func() { _ = cmd.Process.Kill() }()
+		p, err := readProcess(cmd.Process.Pid)
+		require.NoError(t, err)
+		assert.Equal(t, os.Getpid(), p.parent)
+		assert.Equal(t, link, p.program)
+		assert.Equal(t, folder, p.folder)
+		assert.Equal(t, map[string]string{"A": "b=c"}, p.environ)
+		_, python := p.python()
+		assert.False(t, python)
+		_, err = readProcess(1 << 30)
+		assert.Error(t, err)
+	})
 }

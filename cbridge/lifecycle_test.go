@@ -72,8 +72,44 @@ func childLife(is *require.Assertions) {
 	is.ErrorIs(err, ErrRunning)
 }
 
-func TestAnInterpreterLivesOnce(t *testing.T) {
-	assert.Equal(t, "buffered atexit ran\n", runChild(t, "life of an interpreter"))
+func TestStart(t *testing.T) {
+	t.Run("an interpreter lives once", func(t *testing.T) {
+		assert.Equal(t, "buffered atexit ran\n", runChild(t, "life of an interpreter"))
+	})
+	t.Run("a good one after failed ones", func(t *testing.T) {
+		assert.Equal(t, "[1]\n", runChild(t, "start after failures", "CHILD_DIR="+t.TempDir()))
+	})
+	t.Run("standard output is UTF-8 in the C locale", func(t *testing.T) {
+		assert.Equal(t, "grad → 勾配", show(t, `"grad → \u52fe\u914d"`, "LC_ALL=C"))
+	})
+	t.Run("sys.argv is there for libraries that read it", func(t *testing.T) {
+		assert.Equal(t, "['']", show(t, "sys.argv"))
+	})
+	t.Run("PYTHONPATH and Config.Path are honoured", func(t *testing.T) {
+		first, second, third := t.TempDir(), t.TempDir(), t.TempDir()
+		for i, dir := range []string{first, second, third} {
+			source := fmt.Sprintf("n = %d\n", i+1)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "which_one.py"), []byte(source), 0o644))
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(third, "only_third.py"), nil, 0o644))
+		const expression = "__import__('which_one').n, bool(__import__('only_third'))"
+		path := "PYTHONPATH=" + second + string(os.PathListSeparator) + third
+		assert.Equal(t, "(2, True)", show(t, expression, path))
+		assert.Equal(t, "(1, True)", show(t, expression, path, "CHILD_PATH="+first))
+		assert.Equal(t, "(3, True)", show(t, expression, path, "CHILD_PATH="+third+" "+first))
+	})
+	t.Run("a virtual environment is the one inside", func(t *testing.T) {
+		venv := makeVenv(t)
+		require.NoError(t, os.WriteFile(filepath.Join(sitePackages(t, venv), "only_here.py"), []byte("x = 'found'\n"), 0o644))
+		want := fmt.Sprint([]string{venv, filepath.Join(venv, "bin", "python"), "found"})
+		got := show(t, "'[%s %s %s]' % (sys.prefix, sys.executable, __import__('only_here').x)", "PYHOOK_PYTHON=", "VIRTUAL_ENV="+venv)
+		assert.Equal(t, want, got)
+	})
+	t.Run("the example runs", func(t *testing.T) {
+		out := runChild(t, onlyExample)
+		assert.Contains(t, out, "PASS")
+		assert.NotContains(t, out, "no tests to run")
+	})
 }
 
 func childFailures(is *require.Assertions) {
@@ -120,10 +156,6 @@ func childFailures(is *require.Assertions) {
 	is.EqualValues(1, started.Load())
 }
 
-func TestAGoodStartFollowsFailedOnes(t *testing.T) {
-	assert.Equal(t, "[1]\n", runChild(t, "start after failures", "CHILD_DIR="+t.TempDir()))
-}
-
 func childCloseUnderLoad(is *require.Assertions) {
 	in := mustStart(is, Config{})
 	var calls atomic.Int64
@@ -153,8 +185,10 @@ func childCloseUnderLoad(is *require.Assertions) {
 	fmt.Println("closed")
 }
 
-func TestCloseWhileOthersCallGivesThemErrClosed(t *testing.T) {
-	assert.Equal(t, "closed\n", runChild(t, "close under load"))
+func TestInterpreter_Close_OtherCalls(t *testing.T) {
+	t.Run("they get ErrClosed", func(t *testing.T) {
+		assert.Equal(t, "closed\n", runChild(t, "close under load"))
+	})
 }
 
 // childShow starts Python by the environment and prints what CHILD_SHOW, an
@@ -170,7 +204,7 @@ func show(t *testing.T, expression string, env ...string) string {
 	return strings.TrimSpace(runChild(t, "show", append(env, "CHILD_SHOW="+expression)...))
 }
 
-func TestTheEmbeddedPythonIsConfiguredAsPythonItself(t *testing.T) {
+func TestStart_Configuration(t *testing.T) {
 	const expression = "[tuple(sys.flags), sys.executable, sys.prefix, sys.stdout.encoding, sys.stdout.errors, " +
 		"sys.getfilesystemencoding(), hash('grad'), sys.dont_write_bytecode, sys.path[-3:]]"
 	environments := map[string][]string{
@@ -195,45 +229,11 @@ func TestTheEmbeddedPythonIsConfiguredAsPythonItself(t *testing.T) {
 	}
 }
 
-func TestStandardOutputIsUTF8InTheCLocale(t *testing.T) {
-	assert.Equal(t, "grad → 勾配", show(t, `"grad → \u52fe\u914d"`, "LC_ALL=C"))
-}
-
-func TestSysArgvIsThereForLibrariesThatReadIt(t *testing.T) {
-	assert.Equal(t, "['']", show(t, "sys.argv"))
-}
-
-func TestPythonpathAndConfigPathAreHonoured(t *testing.T) {
-	first, second, third := t.TempDir(), t.TempDir(), t.TempDir()
-	for i, dir := range []string{first, second, third} {
-		source := fmt.Sprintf("n = %d\n", i+1)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "which_one.py"), []byte(source), 0o644))
-	}
-	require.NoError(t, os.WriteFile(filepath.Join(third, "only_third.py"), nil, 0o644))
-	const expression = "__import__('which_one').n, bool(__import__('only_third'))"
-	path := "PYTHONPATH=" + second + string(os.PathListSeparator) + third
-	assert.Equal(t, "(2, True)", show(t, expression, path))
-	assert.Equal(t, "(1, True)", show(t, expression, path, "CHILD_PATH="+first))
-	assert.Equal(t, "(3, True)", show(t, expression, path, "CHILD_PATH="+third+" "+first))
-}
-
-func TestAVirtualEnvironmentIsTheOneInside(t *testing.T) {
-	venv := makeVenv(t)
-	require.NoError(t, os.WriteFile(filepath.Join(sitePackages(t, venv), "only_here.py"), []byte("x = 'found'\n"), 0o644))
-	want := fmt.Sprint([]string{venv, filepath.Join(venv, "bin", "python"), "found"})
-	got := show(t, "'[%s %s %s]' % (sys.prefix, sys.executable, __import__('only_here').x)", "PYHOOK_PYTHON=", "VIRTUAL_ENV="+venv)
-	assert.Equal(t, want, got)
-}
-
-func TestTheStartExampleRuns(t *testing.T) {
-	out := runChild(t, onlyExample)
-	assert.Contains(t, out, "PASS")
-	assert.NotContains(t, out, "no tests to run")
-}
-
-func TestDiscoveryErrorsCanBeToldFromOthers(t *testing.T) {
-	err := fmt.Errorf("starting: %w", &DiscoveryError{Tried: []Attempt{{"a", "b"}}, Hint: "c"})
-	var discovery *DiscoveryError
-	require.True(t, errors.As(err, &discovery))
-	assert.EqualError(t, err, "starting: no usable Python found; tried:\n  a: b\nhint: c")
+func TestDiscoveryError(t *testing.T) {
+	t.Run("errors.As finds it", func(t *testing.T) {
+		err := fmt.Errorf("starting: %w", &DiscoveryError{Tried: []Attempt{{"a", "b"}}, Hint: "c"})
+		var discovery *DiscoveryError
+		require.True(t, errors.As(err, &discovery))
+		assert.EqualError(t, err, "starting: no usable Python found; tried:\n  a: b\nhint: c")
+	})
 }

@@ -16,28 +16,28 @@ import (
 //go:embed signals.py
 var signalsSource string
 
-// relay tells Python of the signals that its code has handlers for. The kernel's
-// handlers stay Go's: os/signal delivers to each who asked, Go's code and Python's.
+// relay passes signals on to Python's handlers. The kernel's handlers stay Go's, and os/signal
+// delivers to Go's code and to Python's.
 type relay struct {
-	in     *Interpreter
-	module *Object // signals.py
-	settle *Object // its function
+	in          *Interpreter
+	module      *Object // signals.py
+	runHandlers *Object // its function
 
-	mu    sync.Mutex // not held while Python is waited for
-	told  map[int]chan os.Signal
-	ended bool
+	mu       sync.Mutex             // not held while Python is waited for
+	channels map[int]chan os.Signal // of the signals that Python has handlers for
+	ended    bool
 }
 
-// installSignals, on Python's main thread, has Python's ways to take signals leave
-// Go's handlers in place.
+// installSignals makes signal.signal and faulthandler leave Go's handlers in place. It runs on
+// Python's main thread.
 func (in *Interpreter) installSignals() error {
 	module, err := in.own("_pyhook_signals", signalsSource)
 	if err != nil {
 		return err
 	}
-	r := &relay{in: in, module: module, told: map[int]chan os.Signal{}}
+	r := &relay{in: in, module: module, channels: map[int]chan os.Signal{}}
 	in.relay = r
-	if r.settle, err = module.Attr("settle"); err != nil {
+	if r.runHandlers, err = module.Attr("run_handlers"); err != nil {
 		return err
 	}
 	err = module.With("deliver", func(deliver *Object) error {
@@ -56,17 +56,16 @@ func (in *Interpreter) installSignals() error {
 		return err
 	}
 	defer releases.Close()
-	tell, err := NewFunc("pyhook_relay", r.set)
+	set, err := NewFunc("pyhook_relay", r.set)
 	if err != nil {
 		return err
 	}
-	defer tell.Close()
-	_, err = module.CallValue("install", guard, releases, tell)
+	defer set.Close()
+	_, err = module.CallValue("install", guard, releases, set)
 	return err
 }
 
-// set is called by Python with a signal's number and whether Python wants to hear
-// of it.
+// set starts or ends passing a signal on: Python calls it with the number and a bool.
 func (r *relay) set(args []*Object) (any, error) {
 	n, err := As[int64](args[0])
 	if err != nil {
@@ -79,53 +78,54 @@ func (r *relay) set(args []*Object) (any, error) {
 	number := int(n)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	told := r.told[number]
+	received := r.channels[number]
 	switch {
-	case on && told == nil && !r.ended:
-		told = make(chan os.Signal, 16)
-		r.told[number] = told
-		signal.Notify(told, syscall.Signal(number))
-		go r.tell(number, told)
-	case !on && told != nil:
-		delete(r.told, number)
-		signal.Stop(told)
-		close(told) // after Stop nobody sends
+	case on && received == nil && !r.ended:
+		received = make(chan os.Signal, 16)
+		r.channels[number] = received
+		signal.Notify(received, syscall.Signal(number))
+		go r.notify(number, received)
+	case !on && received != nil:
+		r.dropLocked(number, received)
 	}
 	return nil, nil
 }
 
-// tell has Python's handler run for each signal: in the midst of what Python's main
-// thread does, as ever, or by itself if that does nothing.
-func (r *relay) tell(number int, told <-chan os.Signal) {
-	for range told {
+// notify has Python run its handler for each signal: amid what Python's main thread does, or in a
+// call of its own if that thread is idle.
+func (r *relay) notify(number int, received <-chan os.Signal) {
+	for range received {
 		C.pyh_trip(C.int(number))
 		_ = r.in.RunOnMain(context.Background(), func() {
-			if o, err := r.settle.Invoke(nil, nil); err == nil {
+			if o, err := r.runHandlers.Invoke(nil, nil); err == nil {
 				o.Close()
 			}
 		})
 	}
 }
 
-// stop ends the telling. Python's lock may be held for ever: it is not waited for.
+// stop passes no more signals on. It does not wait for the GIL, which may be held for ever.
 func (r *relay) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = true
-	for number, told := range r.told {
-		delete(r.told, number)
-		signal.Stop(told)
-		close(told)
+	for number, received := range r.channels {
+		r.dropLocked(number, received)
 	}
 }
 
-// KeepFaults gives the signals SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT back to
-// whoever had them at Start, Go as a rule, if a library of Python's has taken them: a
-// nil pointer in Go then is a panic again, and not the end of the process. It costs
-// half a microsecond. What Python code itself does with them (signal.signal,
+func (r *relay) dropLocked(number int, received chan os.Signal) {
+	delete(r.channels, number)
+	signal.Stop(received)
+	close(received) // after Stop nobody sends
+}
+
+// KeepFaults gives SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT back to whoever had them at Start,
+// as a rule Go, if a library of C has taken them: a nil pointer in Go is then a panic again, and
+// does not end the process. It costs a microsecond. Python code (signal.signal,
 // faulthandler.enable) never takes them.
 func KeepFaults() { C.pyh_keep_faults() }
 
-// ReleaseFaults lets Python have those signals from now on: for a process whose faults
-// faulthandler shall tell, and where nothing counts on Go's panics.
+// ReleaseFaults lets Python have those signals from now on, for a process whose faults faulthandler
+// shall print and whose Go code does not rely on panics.
 func ReleaseFaults() { C.pyh_release_faults() }

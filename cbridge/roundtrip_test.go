@@ -65,17 +65,19 @@ func (b *builder) value(depth int) any {
 	}
 }
 
-func TestRandomNestedValuesComeBackAsTheyWent(t *testing.T) {
-	seed := rand.Uint64()
-	random := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
-	leaks.Check(t, func() {
-		for range max(often(2000), 100) {
-			data := make([]byte, 512)
-			_, _ = random.Read(data)
-			data[0] = 7 + 9*27 // begin with a list of seven
-			v := (&builder{data}).value(0)
-			require.Equal(t, v, roundTrip(t, v), "seed %d", seed)
-		}
+func TestConvert_Random(t *testing.T) {
+	t.Run("nested values come back as they went", func(t *testing.T) {
+		seed := rand.Uint64()
+		random := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
+		leaks.Check(t, func() {
+			for range max(often(2000), 100) {
+				data := make([]byte, 512)
+				_, _ = random.Read(data)
+				data[0] = 7 + 9*27 // begin with a list of seven
+				v := (&builder{data}).value(0)
+				require.Equal(t, v, roundTrip(t, v), "seed %d", seed)
+			}
+		})
 	})
 }
 

@@ -86,12 +86,15 @@ func childSignals(is *require.Assertions) {
 	fmt.Println("signals are Go's")
 }
 
-func TestSignalsStayGos(t *testing.T) {
-	assert.Equal(t, "signals are Go's\n", runChild(t, "signals"))
+func TestStart_Signals(t *testing.T) {
+	t.Run("they stay Go's", func(t *testing.T) {
+		assert.Equal(t, "signals are Go's\n", runChild(t, "signals"))
+	})
+	// On a thread that is not Go's, as torch's are not, SIGPIPE and SIGXFSZ ended the process.
+	t.Run("a write to a closed pipe is an error on every thread", func(t *testing.T) {
+		runChild(t, "closed pipes")
+	})
 }
-
-// On a thread that is not Go's, as torch's are not, SIGPIPE and SIGXFSZ ended the process.
-func TestAWriteToAClosedPipeIsAnErrorOnEveryThread(t *testing.T) { runChild(t, "closed pipes") }
 
 func childClosedPipes(is *require.Assertions) {
 	in := mustStart(is, Config{})

@@ -166,4 +166,4 @@ static void in_child(void) {
   after_fork();
 }
 
-void pyh_watch_forks(void) { pthread_atfork(before_fork, after_fork, in_child); }
+void pyh_handle_forks(void) { pthread_atfork(before_fork, after_fork, in_child); }

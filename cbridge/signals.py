@@ -11,21 +11,21 @@ _GO = {
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGURG", "SIGPROF")
     if hasattr(_signal, name)
 }
-"""What faulthandler.register may watch but not take: Go programs and Go itself use these."""
+"""What faulthandler.register must pass on: Go programs and Go itself use these."""
 
 _FAULTS = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGABRT}
-_UNTOLD = _FAULTS | {_signal.SIGURG}
-"""What Go does not tell of: faults are panics, and by SIGURG it interrupts itself."""
+_NOT_PASSED = _FAULTS | {_signal.SIGURG}
+"""What Go passes on to nobody: faults are panics, and by SIGURG it preempts goroutines."""
 
 _here = os.getpid()  # the process that Go runs in
 _relays = []  # the Go function, while there is one
 
 
 def install(guard, releases_faults, relay):
-    """Have Python's ways to take signals leave Go's handlers in place.
+    """Make signal.signal and faulthandler leave Go's handlers in place.
 
-    guard(f, args, kwargs) calls f so that no signal is changed by it, but in a forked
-    child. relay(number, on) has Go tell of a signal, or no more.
+    guard(f, args, kwargs) calls f and undoes its changes of signals, except in a forked child.
+    relay(number, on) starts or ends that Go passes a signal on.
     releases_faults() says that faulthandler may have the faults.
     """
     take = _signal.signal
@@ -35,7 +35,7 @@ def install(guard, releases_faults, relay):
     def signal(signalnum, handler, /):
         former = guard(take, (signalnum, handler), {})
         number = int(signalnum)
-        if _relays and number not in _UNTOLD and os.getpid() == _here:
+        if _relays and number not in _NOT_PASSED and os.getpid() == _here:
             _relays[0](number, callable(handler) or handler == _signal.SIG_IGN)
         return former
 
@@ -55,7 +55,7 @@ def install(guard, releases_faults, relay):
 
 
 def stop():
-    """Go tells of no more signals."""
+    """Ask Go for no more signals."""
     _relays.clear()
 
 
@@ -66,10 +66,10 @@ def deliver(number):
         handler(number, sys._getframe())
 
 
-def settle():
-    """Have the handlers of signals that came run now, on the calling thread."""
+def run_handlers():
+    """Run the handlers of signals that came, on the calling thread."""
     try:
         for _ in range(100):
             pass
-    except BaseException:  # there is nobody to raise it to
+    except BaseException:  # no caller to raise it to
         sys.excepthook(*sys.exc_info())

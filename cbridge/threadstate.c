@@ -129,7 +129,7 @@ static void end_forked_child(void) {
 static void make_exit_key(void) {
   pthread_key_create(&exit_key, thread_exit);
   pthread_atfork(NULL, NULL, in_child);
-  pyh_watch_forks();
+  pyh_handle_forks();
 }
 
 // A thread's keys are cleared in the order in which they were made, those

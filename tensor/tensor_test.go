@@ -322,18 +322,18 @@ func TestTensorsAndDevicesSayWhatTheyAre(t *testing.T) {
 	assert.Equal(t, "device(8):1", tensor.Device{Type: 8, ID: 1}.String())
 }
 
-func TestRoomIsMemoryToTheNextSquare(t *testing.T) {
+func TestTensor_WithCapacity(t *testing.T) {
 	torchtest.NoLeaks(t)
 	for n, want := range map[int64]int64{0: 0, 1: 1, 2: 4, 9: 9, 10: 16, 1000: 1024} {
-		roomy, err := torchtest.New(t, tensor.Float32, n).WithCapacity()
+		whole, err := torchtest.New(t, tensor.Float32, n).WithCapacity()
 		require.NoError(t, err)
-		assert.Equal(t, []int64{want}, roomy.Shape())
-		values, err := tensor.Slice[float32](roomy)
+		assert.Equal(t, []int64{want}, whole.Shape())
+		values, err := tensor.Slice[float32](whole)
 		require.NoError(t, err)
 		for i := range values { // AddressSanitizer sees whether it is there
 			values[i]++
 		}
-		roomy.Close()
+		whole.Close()
 	}
 	matrix, err := torchtest.New(t, tensor.Float32, 2, 5).WithCapacity()
 	require.NoError(t, err)

@@ -42,11 +42,13 @@ func childMain() {
 	fmt.Println(text)
 }
 
-func TestTorchIsImportedOnlyWhereItIsNeededAndAnEarlierFailureIsForgotten(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), childCase+"=1")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	require.NoError(t, err, "the child said:\n%s", out)
-	assert.Equal(t, "tensor([1., 2.])\n", string(out))
+func TestToPython_Import(t *testing.T) {
+	t.Run("torch is imported where it is needed, and an earlier failure is forgotten", func(t *testing.T) {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+		cmd.Env = append(os.Environ(), childCase+"=1")
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		require.NoError(t, err, "the child said:\n%s", out)
+		assert.Equal(t, "tensor([1., 2.])\n", string(out))
+	})
 }

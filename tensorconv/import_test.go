@@ -14,7 +14,7 @@ import (
 	"pyhook/tensorconv"
 )
 
-func TestNumpyArraysShareTheirMemory(t *testing.T) {
+func TestFromPython_Numpy(t *testing.T) {
 	tests := []struct {
 		name, array string
 		dtype       tensor.DType
@@ -61,23 +61,59 @@ func check(t *testing.T, x *tensor.Tensor, dtype tensor.DType, shape, strides []
 	assert.Equal(t, bytes, torchtest.Walk(x))
 }
 
-func TestAnArrayLivesUntilItsTensorIsClosed(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x := func() *tensor.Tensor {
-		array, err := torchtest.Helper.Call("evaluate", "numpy.full(100_000, 7.0)")
+func TestFromPython(t *testing.T) {
+	t.Run("an array lives until its tensor is closed", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x := func() *tensor.Tensor {
+			array, err := torchtest.Helper.Call("evaluate", "numpy.full(100_000, 7.0)")
+			require.NoError(t, err)
+			defer array.Close()
+			return torchtest.FromPython(t, array)
+		}()
+		values, err := tensor.Slice[float64](x)
 		require.NoError(t, err)
-		defer array.Close()
-		return torchtest.FromPython(t, array)
-	}()
-	values, err := tensor.Slice[float64](x)
-	require.NoError(t, err)
-	torchtest.Call(t, "evaluate", "[numpy.zeros(100_000) for _ in range(50)] and None")
-	for _, v := range values {
-		require.Equal(t, 7.0, v)
-	}
+		torchtest.Call(t, "evaluate", "[numpy.zeros(100_000) for _ in range(50)] and None")
+		for _, v := range values {
+			require.Equal(t, 7.0, v)
+		}
+	})
+	t.Run("a closed object is refused", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		o := torchtest.Eval(t, "torch.zeros(2)")
+		o.Close()
+		_, err := tensorconv.FromPython(o)
+		require.ErrorIs(t, err, cbridge.ErrObjectClosed)
+	})
+	t.Run("read-only memory of every numpy is refused", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		_, err := tensorconv.FromPython(torchtest.Eval(t, "numpy.frombuffer(bytes(8), dtype='f4')"))
+		torchtest.RequireError(t, err, "")
+		if !errors.Is(err, cbridge.Exception("BufferError")) { // numpy's own, before 2.1
+			torchtest.RequireError(t, err, "read-only: copy it first")
+		}
+	})
+	t.Run("the error of a producer is kept", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		_, err := tensorconv.FromPython(torchtest.Eval(t, "Producer(lambda **k: 1 / 0)"))
+		require.ErrorIs(t, err, cbridge.Exception("ZeroDivisionError"))
+	})
+	t.Run("a producer before DLPack 1 is asked again", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		o := torchtest.Eval(t, "Producer(lambda stream=None: numpy.arange(3).__dlpack__())")
+		assert.Equal(t, int64(3), torchtest.FromPython(t, o).Len())
+	})
+	t.Run("subclasses and views of tensors", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x := torchtest.FromPython(t, torchtest.Eval(t, "torch.nn.Parameter(torch.ones(3), requires_grad=False)"))
+		assert.Equal(t, []int64{3}, x.Shape())
+		y := torchtest.FromPython(t, torchtest.Eval(t, "torch.arange(10.)[4:].detach()"))
+		values, err := tensor.Slice[float32](y)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{4, 5, 6, 7, 8, 9}, values)
+	})
 }
 
-func TestWhatIsNotShownByMemoryIsRefusedWithAReason(t *testing.T) {
+func TestFromPython_Errors(t *testing.T) {
 	tests := []struct{ name, object, why string }{
 		{"a number", "5", "nor an unused DLPack capsule"},
 		{"None", "None", "nor an unused DLPack capsule"},
@@ -120,45 +156,6 @@ func firstLine(err error) string {
 	return text
 }
 
-func TestAClosedObjectIsRefused(t *testing.T) {
-	torchtest.NoLeaks(t)
-	o := torchtest.Eval(t, "torch.zeros(2)")
-	o.Close()
-	_, err := tensorconv.FromPython(o)
-	require.ErrorIs(t, err, cbridge.ErrObjectClosed)
-}
-
-func TestReadOnlyMemoryIsRefusedByEveryNumpy(t *testing.T) {
-	torchtest.NoLeaks(t)
-	_, err := tensorconv.FromPython(torchtest.Eval(t, "numpy.frombuffer(bytes(8), dtype='f4')"))
-	torchtest.RequireError(t, err, "")
-	if !errors.Is(err, cbridge.Exception("BufferError")) { // numpy's own, before 2.1
-		torchtest.RequireError(t, err, "read-only: copy it first")
-	}
-}
-
-func TestTheErrorOfAProducerIsKept(t *testing.T) {
-	torchtest.NoLeaks(t)
-	_, err := tensorconv.FromPython(torchtest.Eval(t, "Producer(lambda **k: 1 / 0)"))
-	require.ErrorIs(t, err, cbridge.Exception("ZeroDivisionError"))
-}
-
-func TestAProducerBeforeDLPack1IsAskedAgain(t *testing.T) {
-	torchtest.NoLeaks(t)
-	o := torchtest.Eval(t, "Producer(lambda stream=None: numpy.arange(3).__dlpack__())")
-	assert.Equal(t, int64(3), torchtest.FromPython(t, o).Len())
-}
-
-func TestSubclassesAndViewsOfTensorsComeIn(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x := torchtest.FromPython(t, torchtest.Eval(t, "torch.nn.Parameter(torch.ones(3), requires_grad=False)"))
-	assert.Equal(t, []int64{3}, x.Shape())
-	y := torchtest.FromPython(t, torchtest.Eval(t, "torch.arange(10.)[4:].detach()"))
-	values, err := tensor.Slice[float32](y)
-	require.NoError(t, err)
-	assert.Equal(t, []float32{4, 5, 6, 7, 8, 9}, values)
-}
-
 // crafts are the contents of a crafted capsule; see fuzz_test.go.
 type craft struct {
 	major, flags            int64
@@ -186,7 +183,7 @@ func (c craft) capsule(t testing.TB) *cbridge.Object {
 	return o
 }
 
-func TestCapsulesOfAnyContentAreReadOrRefusedAndDeletedOnce(t *testing.T) {
+func TestFromPython_Capsules(t *testing.T) {
 	good := craft{data: true, device: 1, ndim: 2, shape: []int64{2, 3}, strides: []int64{3, 1}, code: dlFloat, bits: 32, lanes: 1}
 	with := func(f func(*craft)) craft { c := good; f(&c); return c }
 	tests := []struct {

@@ -34,19 +34,21 @@ func ints(list any) []int64 {
 	return out
 }
 
-func TestAnyTensorGoesToTorchAndComesBackAsItWas(t *testing.T) {
-	torchtest.NoLeaks(t)
-	random := rand.New(rand.NewPCG(1, 2))
-	cases := 60
-	if testing.Short() {
-		cases = 10
-	}
-	for _, dtype := range torchtest.DTypes(t) {
-		for range cases {
-			roundTrip(t, random, dtype)
-			require.False(t, t.Failed(), "dtype %s", dtype)
+func TestToPython_RoundTrip(t *testing.T) {
+	t.Run("any tensor goes to torch and comes back as it was", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		random := rand.New(rand.NewPCG(1, 2))
+		cases := 60
+		if testing.Short() {
+			cases = 10
 		}
-	}
+		for _, dtype := range torchtest.DTypes(t) {
+			for range cases {
+				roundTrip(t, random, dtype)
+				require.False(t, t.Failed(), "dtype %s", dtype)
+			}
+		}
+	})
 }
 
 func roundTrip(t *testing.T, random *rand.Rand, dtype tensor.DType) {
@@ -105,137 +107,136 @@ func expanded(x *tensor.Tensor) bool {
 	return false
 }
 
-func TestATransposedTensorHasTorchsOwnElements(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x, err := tensor.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
-	require.NoError(t, err)
-	defer x.Close()
-	transposed, err := x.View(0, []int64{3, 2}, []int64{1, 3})
-	require.NoError(t, err)
-	defer transposed.Close()
-	list, err := torchtest.ToPython(t, transposed).CallValue("tolist")
-	require.NoError(t, err)
-	assert.Equal(t, []any{[]any{1., 4.}, []any{2., 5.}, []any{3., 6.}}, list)
+func TestToPython(t *testing.T) {
+	t.Run("a transposed tensor has torch's own elements", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x, err := tensor.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+		require.NoError(t, err)
+		defer x.Close()
+		transposed, err := x.View(0, []int64{3, 2}, []int64{1, 3})
+		require.NoError(t, err)
+		defer transposed.Close()
+		list, err := torchtest.ToPython(t, transposed).CallValue("tolist")
+		require.NoError(t, err)
+		assert.Equal(t, []any{[]any{1., 4.}, []any{2., 5.}, []any{3., 6.}}, list)
+	})
+	// TestComplexNumbersThatTorchWouldCrashOnAreRefused: its loops over complex128 load
+	// 16 bytes at a time, aligned.
+	t.Run("complex numbers that torch would crash on are refused", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		memory, err := tensor.New(tensor.Float64, 5)
+		require.NoError(t, err)
+		defer memory.Close()
+		for offset, right := range map[int]bool{0: true, 8: false} {
+			x, err := tensor.FromPointer(unsafe.Add(memory.Data(), offset), tensor.Complex128, []int64{2}, nil, tensor.Device{}, nil)
+			require.NoError(t, err)
+			o, err := tensorconv.ToPython(x)
+			if right {
+				require.NoError(t, err)
+				o.Close()
+			} else {
+				torchtest.RequireError(t, err, "complex128 at multiples of 16 bytes")
+			}
+			x.Close()
+		}
+	})
+	t.Run("Python refuses negative strides and unknown dtypes", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x := torchtest.New(t, tensor.Float32, 4)
+		reversed, err := x.View(3, []int64{4}, []int64{-1})
+		require.NoError(t, err)
+		defer reversed.Close()
+		_, err = tensorconv.ToPython(reversed)
+		torchtest.RequireError(t, err, "no negative strides: [-1]")
+		known := torchtest.DTypes(t)
+		for _, d := range tensor.DTypes() {
+			if !slices.Contains(known, d) {
+				y := torchtest.New(t, d, 2)
+				_, err := tensorconv.ToPython(y)
+				torchtest.RequireError(t, err, "this torch has no dtype "+d.String())
+			}
+		}
+	})
+	t.Run("memory on a device that torch does not have leaves nothing behind", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		released := make(chan struct{}, 2)
+		p := torchtest.New(t, tensor.Float32, 4)
+		for _, device := range []tensor.Device{{Type: 77}, {Type: tensor.CUDA, ID: 60}} {
+			x, err := tensor.FromPointer(p.Data(), tensor.Float32, []int64{4}, nil, device, func() { released <- struct{}{} })
+			require.NoError(t, err)
+			_, err = tensorconv.ToPython(x)
+			require.Error(t, err)
+			x.Close()
+			select {
+			case <-released:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("torch keeps what it refused: %v", err)
+			}
+		}
+	})
+	t.Run("addresses of empty tensors are nil", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x := torchtest.New(t, tensor.Float32, 8)
+		end, err := x.View(8, []int64{0}, nil)
+		require.NoError(t, err)
+		defer end.Close()
+		o := torchtest.ToPython(t, end)
+		assert.Equal(t, unsafe.Pointer(nil), torchtest.FromPython(t, o).Data())
+	})
 }
 
-// TestComplexNumbersThatTorchWouldCrashOnAreRefused: its loops over complex128 load
-// 16 bytes at a time, aligned.
-func TestComplexNumbersThatTorchWouldCrashOnAreRefused(t *testing.T) {
-	torchtest.NoLeaks(t)
-	memory, err := tensor.New(tensor.Float64, 5)
-	require.NoError(t, err)
-	defer memory.Close()
-	for offset, right := range map[int]bool{0: true, 8: false} {
-		x, err := tensor.FromPointer(unsafe.Add(memory.Data(), offset), tensor.Complex128, []int64{2}, nil, tensor.Device{}, nil)
-		require.NoError(t, err)
-		o, err := tensorconv.ToPython(x)
-		if right {
+func TestCapsule(t *testing.T) {
+	t.Run("capsules are consumed once or not at all", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x := torchtest.New(t, tensor.Int32, 3)
+		for _, versioned := range []bool{false, true} {
+			unused, err := tensorconv.Capsule(x, versioned)
 			require.NoError(t, err)
+			unused.Close()
+
+			capsule, err := tensorconv.Capsule(x, versioned)
+			require.NoError(t, err)
+			defer capsule.Close()
+			y := torchtest.FromPython(t, capsule)
+			assert.Equal(t, x.Data(), y.Data())
+			_, err = tensorconv.FromPython(capsule)
+			torchtest.RequireError(t, err, "nor an unused DLPack capsule")
+		}
+	})
+	t.Run("torch and numpy consume them", func(t *testing.T) {
+		torchtest.NoLeaks(t)
+		x, err := tensor.FromSlice([]int32{1, 2, 3})
+		require.NoError(t, err)
+		defer x.Close()
+		for _, versioned := range []bool{false, true} {
+			capsule, err := tensorconv.Capsule(x, versioned)
+			require.NoError(t, err)
+			o, err := torchtest.Helper.Call("evaluate", "lambda c: numpy.from_dlpack(Array(c)).tolist()")
+			require.NoError(t, err)
+			list, err := o.Invoke([]any{capsule}, nil)
 			o.Close()
-		} else {
-			torchtest.RequireError(t, err, "complex128 at multiples of 16 bytes")
-		}
-		x.Close()
-	}
-}
+			if versioned && err != nil {
+				t.Logf("this numpy takes no versioned capsules: %v", err)
+			} else {
+				require.NoError(t, err)
+				v, err := list.Value()
+				require.NoError(t, err)
+				assert.Equal(t, []any{int64(1), int64(2), int64(3)}, v)
+				list.Close()
+			}
+			capsule.Close()
 
-func TestNegativeStridesAndUnknownDTypesAreRefusedByPython(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x := torchtest.New(t, tensor.Float32, 4)
-	reversed, err := x.View(3, []int64{4}, []int64{-1})
-	require.NoError(t, err)
-	defer reversed.Close()
-	_, err = tensorconv.ToPython(reversed)
-	torchtest.RequireError(t, err, "no negative strides: [-1]")
-	known := torchtest.DTypes(t)
-	for _, d := range tensor.DTypes() {
-		if !slices.Contains(known, d) {
-			y := torchtest.New(t, d, 2)
-			_, err := tensorconv.ToPython(y)
-			torchtest.RequireError(t, err, "this torch has no dtype "+d.String())
-		}
-	}
-}
-
-func TestMemoryOnADeviceThatTorchDoesNotHaveLeavesNothingBehind(t *testing.T) {
-	torchtest.NoLeaks(t)
-	released := make(chan struct{}, 2)
-	p := torchtest.New(t, tensor.Float32, 4)
-	for _, device := range []tensor.Device{{Type: 77}, {Type: tensor.CUDA, ID: 60}} {
-		x, err := tensor.FromPointer(p.Data(), tensor.Float32, []int64{4}, nil, device, func() { released <- struct{}{} })
-		require.NoError(t, err)
-		_, err = tensorconv.ToPython(x)
-		require.Error(t, err)
-		x.Close()
-		select {
-		case <-released:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("torch keeps what it refused: %v", err)
-		}
-	}
-}
-
-func TestCapsulesAreConsumedOnceOrNotAtAll(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x := torchtest.New(t, tensor.Int32, 3)
-	for _, versioned := range []bool{false, true} {
-		unused, err := tensorconv.Capsule(x, versioned)
-		require.NoError(t, err)
-		unused.Close()
-
-		capsule, err := tensorconv.Capsule(x, versioned)
-		require.NoError(t, err)
-		defer capsule.Close()
-		y := torchtest.FromPython(t, capsule)
-		assert.Equal(t, x.Data(), y.Data())
-		_, err = tensorconv.FromPython(capsule)
-		torchtest.RequireError(t, err, "nor an unused DLPack capsule")
-	}
-}
-
-func TestTorchAndNumpyConsumeOurCapsules(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x, err := tensor.FromSlice([]int32{1, 2, 3})
-	require.NoError(t, err)
-	defer x.Close()
-	for _, versioned := range []bool{false, true} {
-		capsule, err := tensorconv.Capsule(x, versioned)
-		require.NoError(t, err)
-		o, err := torchtest.Helper.Call("evaluate", "lambda c: numpy.from_dlpack(Array(c)).tolist()")
-		require.NoError(t, err)
-		list, err := o.Invoke([]any{capsule}, nil)
-		o.Close()
-		if versioned && err != nil {
-			t.Logf("this numpy takes no versioned capsules: %v", err)
-		} else {
+			capsule, err = tensorconv.Capsule(x, versioned)
 			require.NoError(t, err)
-			v, err := list.Value()
+			o, err = torchtest.Eval(t, "torch.utils.dlpack.from_dlpack").Invoke([]any{capsule}, nil)
+			capsule.Close()
+			if versioned && err != nil {
+				t.Logf("this torch takes no versioned capsules: %v", err)
+				continue
+			}
 			require.NoError(t, err)
-			assert.Equal(t, []any{int64(1), int64(2), int64(3)}, v)
-			list.Close()
+			assert.Equal(t, uintptr(x.Data()), uintptr(torchtest.Call(t, "describe", o).([]any)[0].(int64)))
+			o.Close()
 		}
-		capsule.Close()
-
-		capsule, err = tensorconv.Capsule(x, versioned)
-		require.NoError(t, err)
-		o, err = torchtest.Eval(t, "torch.utils.dlpack.from_dlpack").Invoke([]any{capsule}, nil)
-		capsule.Close()
-		if versioned && err != nil {
-			t.Logf("this torch takes no versioned capsules: %v", err)
-			continue
-		}
-		require.NoError(t, err)
-		assert.Equal(t, uintptr(x.Data()), uintptr(torchtest.Call(t, "describe", o).([]any)[0].(int64)))
-		o.Close()
-	}
-}
-
-func TestAddressesOfEmptyTensorsAreNil(t *testing.T) {
-	torchtest.NoLeaks(t)
-	x := torchtest.New(t, tensor.Float32, 8)
-	end, err := x.View(8, []int64{0}, nil)
-	require.NoError(t, err)
-	defer end.Close()
-	o := torchtest.ToPython(t, end)
-	assert.Equal(t, unsafe.Pointer(nil), torchtest.FromPython(t, o).Data())
+	})
 }
