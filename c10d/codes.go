@@ -75,6 +75,7 @@ var codes = map[Code]struct {
 	"no_backend":          {text: "this torch has no such backend", parents: []Code{ErrGroup}},
 	"already_initialized": {text: "there is a default process group already", parents: []Code{ErrGroup}},
 	"not_initialized":     {text: "there is no default process group", parents: []Code{ErrGroup}},
+	"transport":           {text: "the trainer's transport failed", parents: []Code{ErrGroup}},
 	"init_failed":         {text: "the process group cannot be made", parents: []Code{ErrGroup}},
 
 	ErrOutOfStep: {text: "this rank is out of step with the others"},

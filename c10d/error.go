@@ -180,6 +180,30 @@ type Error struct {
 	Unfinished *Future[Result]
 }
 
+// NewError returns err as the error of an operation on a rank. code is for an err that has none of its
+// own: a Close, a context's end, and a *Error or Code within err give theirs. What fails on a process
+// group is ErrGroup in any case, and those two besides.
+func NewError(op string, rank, bucket int, code Code, err error) *Error {
+	e := &Error{Op: op, Rank: rank, Bucket: bucket, Code: code, Detail: err.Error(), Err: err}
+	var known *Error
+	var own Code
+	switch ended := ContextCode(err); {
+	case IsClosed(err):
+		e.Code = ErrClosed
+	case ended != "":
+		e.Code = ended
+	case errors.As(err, &known):
+		e.Code, e.Hint = known.Code, known.Hint
+		e.Detail = strings.Replace(e.Detail, "\nhint: "+known.Hint, "", 1)
+	case errors.As(err, &own) && own.Is(code):
+		e.Code = own
+	}
+	if code == ErrGroup && (e.Code == ErrClosed || e.Code == ErrCanceled || e.Code == ErrDeadline) {
+		e.Code, e.Also = ErrGroup, []Code{e.Code}
+	}
+	return e
+}
+
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)

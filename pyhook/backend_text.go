@@ -16,7 +16,8 @@ const dtypeHint = "this build of the backend cannot all-reduce that dtype: " +
 // peerText matches the errors of gloo, nccl and torch's store about a peer, or the connection to
 // it, that is gone or too slow.
 var peerText = regexp.MustCompile(`gloo/transport/|Application timeout caused pair closure|` +
-	`Timed out waiting \d+ms for (send|recv) operation|Connection closed by peer|Connection reset by peer|` +
+	`Timed out waiting \d+ms for (send|recv) operation|Connection closed by peer|Connection reset by peer|Broken pipe|` +
+	`Connection refused|Socket Timeout|failed to recv|recvValue failed|` +
 	`connectFullMesh failed|NCCL (communicator was aborted|error)|ncclRemoteError|Watchdog caught collective operation timeout`)
 
 // isPeer reports whether an exception, or one of its causes, is a backend's error about a peer.

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"regexp"
-	"slices"
 	"strings"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
-	"pyhook/tensor"
 )
 
 // ErrRunning: the process has a Runtime already; share it.
@@ -60,8 +58,10 @@ func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Erro
 	case errors.As(err, &interrupted):
 		e.Code, e.Also = c10d.ErrInterrupted, []c10d.Code{c10d.ContextCode(interrupted.err)}
 		e.Detail, e.Hint, e.Stacks = interrupted.err.Cause().Error(), interruptedHint, interrupted.stacks
+	case errors.Is(err, cbridge.ErrObjectClosed), errors.Is(err, cbridge.ErrClosed):
+		e.Code = c10d.ErrClosed
 	case !errors.As(err, &python):
-		e.Code = goCode(err, code)
+		e = c10d.NewError(op, rank, bucket, code, err)
 	case strings.HasPrefix(python.Type, "pyhook.") && python.Fields["code"] != "":
 		switch own := c10d.Code(python.Fields["code"]); {
 		case !own.Known():
@@ -94,26 +94,6 @@ func newError(op string, rank, bucket int, code c10d.Code, err error) *c10d.Erro
 // isContract reports whether an exception is about what a hook did, and not one that a hook raised.
 func isContract(python *PythonError) bool {
 	return strings.HasSuffix(python.Type, ".HookContractError") || strings.HasSuffix(python.Type, ".HookLoadError")
-}
-
-// goCode is the code of an error of the Go side.
-func goCode(err error, code c10d.Code) c10d.Code {
-	closed := []error{c10d.ErrClosed, cbridge.ErrObjectClosed, cbridge.ErrClosed, tensor.ErrClosed}
-	if slices.ContainsFunc(closed, func(target error) bool { return errors.Is(err, target) }) {
-		return c10d.ErrClosed
-	}
-	if ended := c10d.ContextCode(err); ended != "" {
-		return ended
-	}
-	var known *c10d.Error
-	if errors.As(err, &known) {
-		return known.Code
-	}
-	var own c10d.Code
-	if errors.As(err, &own) && own.Is(code) {
-		return own
-	}
-	return code
 }
 
 // notCalled begins the detail where the context had ended before the call.

@@ -56,7 +56,8 @@ var kinds = map[string]map[string]c10d.Code{
 	"GroupError": {
 		"no_distributed": c10d.ErrGroup, "no_backend": c10d.ErrGroup, "already_initialized": c10d.ErrGroup,
 		"not_initialized": c10d.ErrGroup, "timeout": c10d.ErrJoinTimeout, "rendezvous": c10d.ErrGroup, "init_failed": c10d.ErrGroup,
-		"rank": c10d.ErrRank, "world_size": c10d.ErrWorldSize, "address": c10d.ErrAddress, "port_in_use": c10d.ErrPortInUse,
+		"transport": c10d.ErrGroup,
+		"rank":      c10d.ErrRank, "world_size": c10d.ErrWorldSize, "address": c10d.ErrAddress, "port_in_use": c10d.ErrPortInUse,
 		"not_a_store": c10d.ErrNotAStore, "peer": c10d.ErrPeer, "torch_version": c10d.ErrTorchVersion, "protocol": c10d.ErrGroup,
 	},
 	"StateError": {

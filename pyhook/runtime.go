@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -103,7 +104,7 @@ func (rt *Runtime) boot(ctx context.Context, output Output) error {
 	err = rt.interpreter.RunOnMain(ctx, func() { rt.bridge, importErr = importUncollected("pyhook._runtime.bridge") })
 	cbridge.KeepFaults()
 	if err != nil || importErr != nil {
-		return firstError(err, importErr)
+		return cmp.Or(err, importErr)
 	}
 	if rt.torchAPI, err = newTorchAPI(rt.bridge); err != nil {
 		return err
@@ -172,15 +173,6 @@ func warmUp() error {
 		return err
 	}
 	o.Close()
-	return nil
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -258,7 +250,7 @@ func (rt *Runtime) Close() error {
 		rt.abandonAll()
 		rt.torchAPI.close()
 		rt.bridge.Close()
-		rt.closeErr = firstError(err, rt.interpreter.Close())
+		rt.closeErr = cmp.Or(err, rt.interpreter.Close())
 		rt.output.close()
 	})
 	return rt.closeErr

@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -151,7 +152,7 @@ func replaceFile(path string, data []byte) (err error) {
 	if err == nil {
 		err = file.Sync() // a rename that outlives a crash must not name an empty file
 	}
-	if err = firstError(err, file.Close()); err != nil {
+	if err = cmp.Or(err, file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(file.Name(), path)

@@ -143,19 +143,10 @@ func hookError(hook string, group c10d.ProcessGroup, b *c10d.GradBucket, err err
 	if b != nil {
 		bucket = b.Index()
 	}
-	e := &c10d.Error{Op: "hook " + hook, Rank: group.Rank(), Bucket: bucket, Code: c10d.ErrRaised, Detail: err.Error(), Err: err}
-	switch code := c10d.ContextCode(err); {
-	case c10d.IsClosed(err):
-		e.Code = c10d.ErrClosed
-	case code != "":
-		e.Code = code
-	}
+	e := c10d.NewError("hook "+hook, group.Rank(), bucket, c10d.ErrRaised, err)
 	var known *c10d.Error
-	if errors.As(err, &known) {
-		e.Hint = known.Hint
-		if known.Code.Is(c10d.ErrBadResult) { // of ParseTensor, which knows no hook
-			e.Code, e.Detail = known.Code, known.Detail
-		}
+	if errors.As(err, &known) && known.Code.Is(c10d.ErrBadResult) { // of ParseTensor, which knows no hook
+		e.Detail = known.Detail
 	}
 	if e.Hint == "" {
 		e.Hint = e.Code.Hint()

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func (c *call) allReduce(t *tensor.Tensor, op c10d.ReduceOp) error {
 	if own, ok := c.g.transport.(AllReducer); ok && t.Len() > 0 {
 		err := own.AllReduce(c.ctx, t, c10d.ReduceOp(plain))
 		if !errors.Is(err, errors.ErrUnsupported) {
-			return firstError(err, c.average(op, t))
+			return cmp.Or(err, c.average(op, t))
 		}
 	}
 	if err := c.agree("all_reduce %s %s x%d", op, t.DType(), t.Len()); err != nil {
@@ -177,7 +178,7 @@ func (c *call) reduceSmall(t *tensor.Tensor, plain string, op c10d.ReduceOp) err
 	if err := c.exchange(same, parts); err != nil {
 		return err
 	}
-	return firstError(reduce.Into(plain, flat(t, c), parts), c.average(op, t))
+	return cmp.Or(reduce.Into(plain, flat(t, c), parts), c.average(op, t))
 }
 
 // flat is t in one dimension: reduce wants one length.
@@ -210,7 +211,7 @@ func (c *call) reduceScatter(out *tensor.Tensor, in tensors, op c10d.ReduceOp) e
 	if err := c.agree("reduce_scatter %s %s", op, out.DType()); err != nil {
 		return err
 	}
-	return firstError(c.scatterSum(out, in, plain), c.average(op, out))
+	return cmp.Or(c.scatterSum(out, in, plain), c.average(op, out))
 }
 
 // reduce is an all-reduce that changes the root's tensor only.
@@ -232,5 +233,5 @@ func (c *call) reduce(t *tensor.Tensor, op c10d.ReduceOp, root int) error {
 	if err := c.exchange(send, recv); err != nil || c.g.rank != root {
 		return err
 	}
-	return firstError(reduce.Into(plain, flat(t, c), recv), c.average(op, t))
+	return cmp.Or(reduce.Into(plain, flat(t, c), recv), c.average(op, t))
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -165,7 +166,7 @@ func (g *Group) run(op *Operation, tag Tag) (err error) {
 		if err != nil {
 			err = opError(op.Name, g.rank, err)
 			g.mu.Lock()
-			g.err = firstError(g.err, err)
+			g.err = cmp.Or(g.err, err)
 			g.mu.Unlock()
 		}
 	}()

@@ -57,9 +57,10 @@ class GroupError(HookError, RuntimeError):
     """The process group could not be made or used.
 
     Codes: ``no_distributed``, ``no_backend``, ``already_initialized``,
-    ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``; and of ranks that
-    meet: ``rank``, ``world_size``, ``address``, ``port_in_use``, ``not_a_store``,
-    ``peer``, ``torch_version``, ``protocol`` (they have different versions of pyhook).
+    ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``, ``transport`` (of a
+    trainer's own, in Go); and of ranks that meet: ``rank``, ``world_size``, ``address``,
+    ``port_in_use``, ``not_a_store``, ``peer``, ``torch_version``, ``protocol`` (they have
+    different versions of pyhook).
     """
 
 
