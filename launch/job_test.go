@@ -7,13 +7,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,28 +106,10 @@ func TestSpawn(t *testing.T) {
 		cfg, out := job(t, 2, "print", "")
 		cfg.Env = append(cfg.Env, "OMP_NUM_THREADS=17")
 		cfg.Show = ShowPlain
-		cfg.PerRank = func(rank int) (stdout, stderr io.Writer) {
-			if rank == 0 {
-				return out, out
-			}
-			return nil, nil
-		}
 		require.NoError(t, Spawn(t.Context(), cfg))
 		assert.Contains(t, out.String(), "OMP_NUM_THREADS=17\n")
 		assert.Contains(t, out.String(), "rank 0 of 2")
-		assert.NotContains(t, out.String(), "rank 1 of 2")
-	})
-	t.Run("each rank has its own writers", func(t *testing.T) {
-		cfg, shared := job(t, 2, "print", "")
-		var outs [2]bytes.Buffer
-		cfg.Show = ShowPlain
-		cfg.PerRank = func(rank int) (io.Writer, io.Writer) { return &outs[rank], nil }
-		require.NoError(t, Spawn(t.Context(), cfg))
-		assert.Empty(t, shared.String())
-		for i := range outs {
-			assert.True(t, strings.HasPrefix(outs[i].String(), "rank "+strconv.Itoa(i)+" of 2"), outs[i].String())
-			assert.NotContains(t, outs[i].String(), "no newline")
-		}
+		assert.Contains(t, out.String(), "rank 1 of 2")
 	})
 	t.Run("a process that a rank leaves behind is killed", func(t *testing.T) {
 		fifo, _, dead := fifoHolders(t)

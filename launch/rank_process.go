@@ -38,10 +38,6 @@ func newRankProcess(cfg SpawnConfig, rank int, dir string, lock *sync.Mutex) *ra
 		errorFile: filepath.Join(dir, strconv.Itoa(rank), "error.json"),
 		tail:      &lines.Tail{Size: cfg.TailBytes},
 	}
-	stdout, stderr := cfg.Stdout, cfg.Stderr
-	if cfg.PerRank != nil {
-		stdout, stderr = cfg.PerRank(rank)
-	}
 	prefix := ""
 	if cfg.Show == ShowPrefixed {
 		prefix = fmt.Sprintf("[rank %d] ", rank)
@@ -49,7 +45,7 @@ func newRankProcess(cfg SpawnConfig, rank int, dir string, lock *sync.Mutex) *ra
 	newWriter := func(dst io.Writer) *lines.Writer {
 		return &lines.Writer{Lock: lock, Dst: dst, Prefix: prefix, Tail: p.tail}
 	}
-	p.stdout, p.stderr = newWriter(stdout), newWriter(stderr)
+	p.stdout, p.stderr = newWriter(cfg.Stdout), newWriter(cfg.Stderr)
 	p.cmd = exec.Command(cfg.Command[0], cfg.Command[1:]...)
 	p.cmd.Dir = cfg.Dir
 	p.cmd.Env = cfg.environ(rank, p.errorFile)

@@ -40,9 +40,6 @@ type SpawnConfig struct {
 	// Stdout and Stderr receive the ranks' output, in whole lines, one Write at a
 	// time even when both are the same writer; nil is os.Stdout and os.Stderr.
 	Stdout, Stderr io.Writer
-	// PerRank returns a rank's own writers, in place of Stdout and Stderr; a nil
-	// writer discards. Writers are called one at a time.
-	PerRank func(rank int) (stdout, stderr io.Writer)
 	// TailBytes is how much of each rank's last output is kept for
 	// RankError.Tail; 0 is 8 KiB.
 	TailBytes int

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -274,6 +275,58 @@ func TestHook_RunHook(t *testing.T) {
 			group.Wait()
 		}
 		assert.NoError(t, w.Err())
+	})
+}
+
+func TestHook_RunHook_Context(t *testing.T) {
+	t.Run("a wait for what comes after a call that is over ends with its context, and the worker goes on", func(t *testing.T) {
+		w := start(t, 1, worker.Config{})[0]
+		h, b := hook(t, w, "noop", worker.HookConfig{}), bucket(t, w, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		future, err := h.RunHook(ctx, b)
+		require.NoError(t, err)
+		defer future.Close()
+		_, err = future.Wait(testutil.Soon(t))
+		require.NoError(t, err)
+		release := make(chan struct{})
+		after := future.Then(func(r c10d.Result) (c10d.Result, error) {
+			<-release
+			return r, nil
+		})
+		defer after.Close()
+		cancel()
+		testutil.Within(t, func() { _, err = after.Wait(ctx) })
+		assert.ErrorIs(t, err, c10d.ErrCanceled)
+		close(release)
+		_, err = reduce(testutil.Soon(t), h, b)
+		assert.NoError(t, err)
+	})
+	t.Run("a buffer that could not be shared in time leaves nothing of it behind", func(t *testing.T) {
+		w := start(t, 1, worker.Config{KeepOnCancel: true})[0]
+		b := bucket(t, w, 7)
+		h := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter"}})
+		got, err := reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{1}, got)
+
+		first := b.Buffer()
+		other, err := tensor.New(tensor.Float32, 1) // of memory that the worker does not have
+		require.NoError(t, err)
+		defer other.Close()
+		require.NoError(t, b.SetBuffer(other))
+		require.NoError(t, syscall.Kill(w.Pid(), syscall.SIGSTOP))
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_, err = h.RunHook(ctx, b)
+		require.NoError(t, syscall.Kill(w.Pid(), syscall.SIGCONT))
+		require.ErrorIs(t, err, c10d.ErrDeadline)
+
+		require.NoError(t, b.SetBuffer(first))
+		got, err = reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{2}, got)
+		assert.Equal(t, []float32{2}, floats(t, first), "the hook's result is in the buffer")
 	})
 }
 

@@ -275,18 +275,7 @@ func (p *process) stackText() string {
 	}
 	text := make([]byte, min(info.Size(), 64<<10))
 	n, _ := p.stacks.ReadAt(text, 0)
-	return runningThreads(string(text[:n]))
-}
-
-// runningThreads leaves out the threads that run no Python code.
-func runningThreads(dump string) string {
-	var kept []string
-	for _, thread := range strings.Split(strings.TrimSpace(dump), "\n\n") {
-		if strings.Contains(thread, "\n  File ") || strings.HasPrefix(thread, "Fatal Python error") {
-			kept = append(kept, thread)
-		}
-	}
-	return strings.Join(kept, "\n")
+	return lines.RunningThreads(string(text[:n]))
 }
 
 const (

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"pyhook/c10d"
-	"pyhook/tensor"
+	"pyhook/internal/gather"
 )
 
 // Recovery says where the ranks stand after a Restart. It is the same on every rank.
@@ -111,7 +111,7 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 		mine[1+i] = s.steps
 	}
 	h.mu.Unlock()
-	all, err := h.worker.gather(ctx, mine)
+	all, err := gather.JSON(ctx, h.worker.group, mine)
 	if err != nil {
 		return err
 	}
@@ -133,39 +133,4 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 		return nil
 	}
 	return h.restore(ctx, p, data, true)
-}
-
-// gather returns what each rank has of some numbers, all as many.
-func (w *Worker) gather(ctx context.Context, mine []int64) ([][]int64, error) {
-	size, n := w.group.size, len(mine)
-	tensors := make([]*tensor.Tensor, size+1)
-	defer func() { closeAll(tensors) }()
-	for i := range tensors {
-		var err error
-		if tensors[i], err = w.NewBuffer(tensor.Int64, int64(n)); err != nil {
-			return nil, err
-		}
-	}
-	in, err := tensor.Slice[int64](tensors[size])
-	if err != nil {
-		return nil, err
-	}
-	copy(in, mine)
-	future, err := w.group.AllGather(ctx, tensors[:size], tensors[size])
-	if err != nil {
-		return nil, err
-	}
-	defer future.Close()
-	if _, err := future.Wait(ctx); err != nil {
-		return nil, err
-	}
-	all := make([][]int64, size)
-	for i := range all {
-		numbers, err := tensor.Slice[int64](tensors[i])
-		if err != nil {
-			return nil, err
-		}
-		all[i] = slices.Clone(numbers)
-	}
-	return all, nil
 }

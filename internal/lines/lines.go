@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// longestLine bounds the memory for a line that a rank never ends. A longer line is
-// split.
-const longestLine = 64 << 10
+// longestLine bounds the memory for a line that a rank never ends. A longer line is split. The report
+// of pyhook train is a line, with some 20 bytes a step.
+const longestLine = 1 << 20
 
 // Writer forwards whole lines, each in one Write under a lock that all writers of
 // the same destination share, so that no two ranks mix in a line.
@@ -113,4 +113,15 @@ func (t *Tail) Text() string {
 		}
 	}
 	return strings.ToValidUTF8(string(kept), "\uFFFD")
+}
+
+// RunningThreads leaves out of what faulthandler dumps the threads that run no Python code.
+func RunningThreads(dump string) string {
+	var kept []string
+	for _, thread := range strings.Split(strings.TrimSpace(dump), "\n\n") {
+		if strings.Contains(thread, "\n  File ") || strings.HasPrefix(thread, "Fatal Python error") {
+			kept = append(kept, thread)
+		}
+	}
+	return strings.Join(kept, "\n")
 }

@@ -92,3 +92,8 @@ func TestTail_Text(t *testing.T) {
 		assert.Contains(t, k.Text(), "\uFFFD")
 	})
 }
+
+func TestRunningThreads(t *testing.T) {
+	dump := "Thread 0x1 (most recent call first):\n  File \"h.py\", line 3 in hook\n\nThread 0x2 (most recent call first):\n  <no Python frame>\n\nCurrent thread 0x3 (most recent call first):\n"
+	assert.Equal(t, "Thread 0x1 (most recent call first):\n  File \"h.py\", line 3 in hook", RunningThreads(dump))
+}

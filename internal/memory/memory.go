@@ -28,9 +28,6 @@ func Alloc(bytes uint64, align int) (owner Owner, base unsafe.Pointer, ok bool) 
 	return Owner{unsafe.Pointer(c)}, base, c != nil
 }
 
-// Adopt returns an owner that C code made (pyh_owner_of), with its reference.
-func Adopt(c unsafe.Pointer) Owner { return Owner{c} }
-
 // Of returns an owner of memory that the C function free, void (*)(void *), releases, on the
 // thread of the last reference.
 func Of(memory, free unsafe.Pointer) Owner {

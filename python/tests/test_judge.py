@@ -2,7 +2,6 @@
 
 import functools
 import random
-import sys
 import types
 
 import pytest
@@ -11,7 +10,6 @@ import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from pyhook import HookLoadError
 from pyhook._runtime import check
 
 
@@ -99,28 +97,6 @@ def test_stock_ddp_makes_its_buckets_anew(tmp_path):
         assert seen[1][0] == (0, 360600)
     finally:
         dist.destroy_process_group()
-
-
-def test_after_step_gets_what_it_takes(tmp_path):
-    file = tmp_path / "after.py"
-    file.write_text(
-        "seen = []\n"
-        "def both(state, step): seen.append((state, step))\n"
-        "def one(state): seen.append(state)\n"
-        "def none(): seen.append('called')\n"
-        "def more(state, step, lr=0.1): seen.append((state, step, lr))\n"
-        "def three(a, b, c): pass\n"
-        "number = 3\n"
-    )
-    for name in ("both", "one", "none", "more"):
-        check.after_step(f"{file}:{name}")("the state", 4)
-    function = check.after_step(f"{file}:both")
-    seen = sys.modules[function.args[0].__module__].seen
-    assert seen == [("the state", 4), "the state", "called", ("the state", 4, 0.1)]
-    with pytest.raises(HookLoadError, match="cannot be called with"):
-        check.after_step(f"{file}:three")
-    with pytest.raises(HookLoadError, match="is a int"):
-        check.after_step(f"{file}:number")
 
 
 def test_a_second_run_draws_what_the_first_one_drew():

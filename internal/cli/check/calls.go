@@ -11,76 +11,41 @@ import (
 )
 
 // calls is what the Reducer's hook calls are seen by, of one phase: when each
-// begins and ends, what it sends, and its result.
+// begins and ends, and its result.
 type calls struct {
 	run    *rankRun
 	python *pyhook.PythonCommHook // nil: the hook is Go's
-	inTurn bool                   // one call is over before the next one: bytes can be told apart
 	judge  func(index int, bucket *c10d.GradBucket, result *tensor.Tensor) error
 
-	mu      sync.Mutex
-	step    int
-	buckets []*c10d.GradBucket // of the calls of this step
-	sent    []uint64           // by all sockets, before each call; nil: not counted
-	looking []time.Duration    // by call: how long counting took
-	begin   time.Time          // of the first call
-	end     time.Time          // of the last future, as the first result is read
-	parsed  int
+	mu     sync.Mutex
+	step   int
+	called int       // in this step
+	begin  time.Time // of the first call
+	end    time.Time // of the last future, as the first result is read
+	parsed int
 }
 
 // next begins a step.
 func (c *calls) next(step int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.step, c.buckets, c.sent, c.looking, c.parsed = step, nil, nil, nil, 0
+	c.step, c.called, c.parsed = step, 0, 0
 }
 
-// look counts the bytes that were sent so far, where that tells anything.
-func (c *calls) look() {
-	if !c.inTurn {
-		return
-	}
-	start := time.Now()
-	if n, err := c.run.meter.SentBytes(); err == nil {
-		c.sent = append(c.sent, n)
-	}
-	c.looking = append(c.looking, time.Since(start))
-}
-
-// bytes are those of the calls of the step, or nil where they were not counted.
-func (c *calls) bytes() []uint64 {
+// took is the time from the step's first call to its last future.
+func (c *calls) took() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.sent) != len(c.buckets)+1 {
-		return nil
-	}
-	var each []uint64
-	for i := range c.buckets {
-		each = append(each, c.sent[i+1]-c.sent[i])
-	}
-	return each
+	return c.end.Sub(c.begin)
 }
 
-// times are the step's, from its first call to its last future, and how much of
-// each call was the counting of bytes.
-func (c *calls) times() (step time.Duration, looking []time.Duration) {
+// call runs a hook call.
+func (c *calls) call(b *c10d.GradBucket, call func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	step = c.end.Sub(c.begin)
-	for _, d := range c.looking[:min(len(c.looking), len(c.buckets))] {
-		step -= d
-	}
-	return step, c.looking
-}
-
-// called runs a hook call.
-func (c *calls) called(b *c10d.GradBucket, call func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
-	c.mu.Lock()
-	if len(c.buckets) == 0 {
+	if c.called == 0 {
 		c.begin = time.Now()
 	}
-	c.look()
-	c.buckets = append(c.buckets, b)
+	c.called++
 	step := c.step
 	c.mu.Unlock()
 	c.run.mark(begun, step, b.Index())
@@ -108,7 +73,6 @@ func (c *calls) parse(bucket *c10d.GradBucket, r c10d.Result, parse func(*c10d.G
 	c.mu.Lock()
 	if c.parsed == 0 {
 		c.end = time.Now()
-		c.look()
 		c.run.enter("judging the results", startLimit)
 	}
 	index := c.parsed
@@ -128,7 +92,7 @@ func (c *calls) parse(bucket *c10d.GradBucket, r c10d.Result, parse func(*c10d.G
 	return result, nil
 }
 
-// pythonCalls is a Python hook that is watched. What else it can do the Reducer
+// pythonCalls is a Python hook whose calls are timed and judged. What else it can do the Reducer
 // sees through the embedding.
 type pythonCalls struct {
 	*pyhook.PythonCommHook
@@ -136,11 +100,11 @@ type pythonCalls struct {
 }
 
 func (h *pythonCalls) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
-	return h.calls.called(b, func() (*c10d.Future[c10d.Result], error) { return h.PythonCommHook.RunHook(ctx, b) })
+	return h.calls.call(b, func() (*c10d.Future[c10d.Result], error) { return h.PythonCommHook.RunHook(ctx, b) })
 }
 
 func (h *pythonCalls) RunHookChained(ctx context.Context, b *c10d.GradBucket) (future *c10d.Future[c10d.Result], chain c10d.Chain, err error) {
-	future, err = h.calls.called(b, func() (*c10d.Future[c10d.Result], error) {
+	future, err = h.calls.call(b, func() (*c10d.Future[c10d.Result], error) {
 		var called *c10d.Future[c10d.Result]
 		called, chain, err = h.PythonCommHook.RunHookChained(ctx, b)
 		return called, err
@@ -152,7 +116,7 @@ func (h *pythonCalls) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tenso
 	return h.calls.parse(b, r, h.PythonCommHook.ParseHookResult)
 }
 
-// goCalls is a Go hook that is watched: pyhook's own ones issue collectives only
+// goCalls is a Go hook whose calls are timed and judged: pyhook's own ones issue collectives only
 // when they are called.
 type goCalls struct {
 	c10d.CommHook
@@ -165,7 +129,7 @@ func (h *goCalls) CollectivesOnlyInCall() bool {
 }
 
 func (h *goCalls) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
-	return h.calls.called(b, func() (*c10d.Future[c10d.Result], error) { return h.CommHook.RunHook(ctx, b) })
+	return h.calls.call(b, func() (*c10d.Future[c10d.Result], error) { return h.CommHook.RunHook(ctx, b) })
 }
 
 func (h *goCalls) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tensor, error) {

@@ -102,8 +102,6 @@ func (f *checkFlags) addMoreFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	cli.AddOrderFlag(cmd, &f.plan.Order, "the `order` of the buckets that is judged, as ddp.Options has it", ddp.OrderNames())
 	flags.BoolVar(&f.plan.Rebuild, "rebuild", true, "one bucket in the first step, and the buckets made anew after it, as DDP's")
-	flags.StringVar(&f.plan.AfterStep, "after-step", "", "`function` to call after each step, with as much of (state, step) as it takes:\n"+
-		"package.module:function, file.py:function; for hooks that need a call after the optimiser's")
 	flags.BoolVar(&f.plan.RanksMayDiffer, "ranks-may-differ", false, "do not judge whether the ranks' results are alike: local SGD's differ by design")
 }
 

@@ -20,13 +20,11 @@ const (
 	codeTimeout  = "timeout"
 	codeStopped  = "stopped"
 	codeOther    = "failed"
-	// codeAfterStep is of --after-step's function.
-	codeAfterStep = "after_step"
 )
 
 // hookCodes are c10d's codes that --json has, the special before the general: a code that is one
 // of them, as bad_spec is a load, has its word.
-var hookCodes = []c10d.Code{c10d.ErrRaised, c10d.ErrNoneResult, c10d.ErrNotFuture, c10d.ErrFutureFailed,
+var hookCodes = []c10d.Code{c10d.ErrPeer, c10d.ErrRaised, c10d.ErrNoneResult, c10d.ErrNotFuture, c10d.ErrFutureFailed,
 	c10d.ErrNotTensor, c10d.ErrShort, c10d.ErrBadResult, c10d.ErrLoad, c10d.ErrGroup}
 
 // fail notes a failure: of the phase that is judged, or of the comparison.
@@ -62,10 +60,6 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 			break
 		}
 	}
-	var after *afterError
-	if errors.As(err, &after) {
-		f.Code = codeAfterStep
-	}
 	message, hints := report.SplitHints(err.Error())
 	f.Message, f.Hint, f.Traceback = message, strings.Join(hints, "\n"), cli.PythonTraceback(err)
 	if f.Traceback != "" {
@@ -100,24 +94,13 @@ func (f *checkFailure) unwrapCallback(err error) {
 	}
 }
 
-// brokenPeers are what gloo and the store say when another rank went away: the
-// rank that says so is not at fault.
-var brokenPeers = []string{"Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused",
-	"Socket Timeout", "failed to recv", "recvValue failed"}
-
-func (f *checkFailure) onlySawAnother() bool {
-	for _, text := range brokenPeers {
-		if strings.Contains(f.Message, text) {
-			return true
-		}
-	}
-	return false
-}
+// onlySawAnother reports whether the rank failed because another one did: it is not at fault.
+func (f *checkFailure) onlySawAnother() bool { return f.Code == string(c10d.ErrPeer) }
 
 // hintOrder says, of a hook that failed while buckets overlapped, how to see whether
 // that is why.
 func (f *checkFailure) hintOrder(p *checkPlan, order string) {
-	if order == "" || order == ddp.OrderSerial.String() || len(p.Buckets) == 1 || f.Step < 0 || p.Rebuild && f.Step == 0 || f.Code == codeAfterStep {
+	if order == "" || order == ddp.OrderSerial.String() || len(p.Buckets) == 1 || f.Step < 0 || p.Rebuild && f.Step == 0 {
 		return
 	}
 	f.Hint = strings.TrimPrefix(f.Hint+"\n"+fmt.Sprintf("the buckets are reduced in %s order, where they overlap: "+

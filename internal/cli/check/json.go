@@ -13,14 +13,11 @@ const JSONHelp = `pyhook check --json
     first_unlike_step       -1: none
     error_last_step, error_worst_step   {max, rms} relative to the exact mean;
                             null where a result is not finite
-    bytes_last_step, bytes_total    TCP payload that all ranks sent; null: unknown;
-                    counted in serial order, in steps with these buckets
     median_seconds  of the hook call until its future is done
     own_memory      the result is the bucket's own memory
     result_dtype
     problem         why it is not ok; absent where it is
-  first_step        null, or the first step's one bucket, made anew after it:
-    elements, bytes, seconds        its results count as those of buckets
+  bytes_last_step, bytes_total    TCP payload that all ranks sent; null: unknown
   order             in which buckets are reduced; null where the run failed:
     judged          serial (NCCL's), ordered or overlapped
     compared        the order that all steps were run in again; "": none
@@ -37,7 +34,7 @@ const JSONHelp = `pyhook check --json
   no_bytes          why bytes could not be counted; absent where they were
   failure           null, or the root cause of a run that failed:
     code            hook_raised, none_result, not_future, future_failed, not_tensor,
-                    short, bad_result, load, group, after_step, timeout, died,
+                    short, bad_result, load, group, peer, timeout, died,
                     stopped, no_python, failed
     rank, step, bucket      -1: before the first
     message, traceback, hint, others

@@ -22,61 +22,6 @@ type orderReport struct {
 	Failure *checkFailure `json:"compared_failure"` // of the other order; null: none
 }
 
-// firstReport is the first step's only bucket.
-type firstReport struct {
-	Elements int64   `json:"elements"`
-	Bytes    *uint64 `json:"bytes"` // sent, all ranks together; null: unknown
-	Seconds  float64 `json:"seconds"`
-}
-
-// countedCalls are the calls whose bytes belong to one bucket, by rank; nil: there
-// are none on some rank.
-func countedCalls(ranks []*rankReport) [][][]callRecord {
-	var all [][][]callRecord
-	for _, rank := range ranks {
-		switch {
-		case counted(rank.Calls):
-			all = append(all, rank.Calls)
-		case rank.Compared != nil && counted(rank.Compared.Calls):
-			all = append(all, rank.Compared.Calls)
-		default:
-			return nil
-		}
-	}
-	return all
-}
-
-func counted(calls [][]callRecord) bool {
-	for _, step := range calls {
-		for _, call := range step {
-			if !call.Counted && !call.Shared {
-				return false
-			}
-		}
-	}
-	return len(calls) > 0
-}
-
-func aggregateFirst(ranks []*rankReport) *firstReport {
-	if ranks[0].First == nil {
-		return nil
-	}
-	r := &firstReport{Elements: ranks[0].First.Elements}
-	sum, known := uint64(0), true
-	for _, rank := range ranks {
-		if rank.First == nil {
-			continue
-		}
-		known = known && rank.First.Counted
-		sum += rank.First.Bytes
-		r.Seconds = max(r.Seconds, float64(rank.First.Nanos)/1e9)
-	}
-	if known {
-		r.Bytes = &sum
-	}
-	return r
-}
-
 // aggregateOrder compares the two orders.
 func aggregateOrder(ranks []*rankReport) *orderReport {
 	r := &orderReport{Judged: ranks[0].Order, StepSeconds: stepSeconds(ranks, func(rank *rankReport) *phaseRecord { return &rank.phaseRecord })}
@@ -133,14 +78,14 @@ func stepAndBucket(f *checkFailure) string {
 	return fmt.Sprintf("in step %d, bucket %d", f.Step, f.Bucket)
 }
 
-// stepSeconds is the median step of the slowest rank, without the first one where
-// that had another bucket.
+// stepSeconds is the median step of the slowest rank, without the first one if there are more: it
+// touches memory for the first time, and may have other buckets.
 func stepSeconds(ranks []*rankReport, of func(*rankReport) *phaseRecord) *float64 {
 	slowest := 0.0
 	for _, rank := range ranks {
 		p := of(rank)
 		nanos := p.Nanos
-		if p.First != nil && len(nanos) > 0 {
+		if len(nanos) > 1 {
 			nanos = nanos[1:]
 		}
 		if len(nanos) == 0 {
@@ -212,10 +157,7 @@ func (r *orderReport) gain(whole *checkReport) string {
 	if r.StepSeconds == nil || r.OtherStep == nil {
 		return text
 	}
-	steps := whole.Steps
-	if whole.First != nil {
-		steps--
-	}
+	steps := max(whole.Steps-1, 1)
 	took := func(seconds float64) string { return report.Duration(time.Duration(seconds * 1e9)) }
 	more := ""
 	if steps < manySteps {

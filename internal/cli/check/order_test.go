@@ -49,21 +49,3 @@ func TestARunInAnotherOrderThatFailsIsNoFailureOfTheHook(t *testing.T) {
 	ranks[1].Compared.Order = "serial"
 	assert.Contains(t, checkText(aggregate(samplePlan(), ranks)), "note: serial, which is NCCL's order, does not work for this hook, and ordered does: it fails")
 }
-
-func TestBytesAreThoseOfSerialOrder(t *testing.T) {
-	ranks := sampleRanks()
-	for _, rank := range ranks {
-		for _, step := range rank.Calls {
-			for b := range step {
-				step[b].Counted, step[b].Bytes = false, 0
-			}
-		}
-		rank.Order, rank.Compared.Order = "ordered", "serial"
-	}
-	r := aggregate(samplePlan(), ranks)
-	assert.EqualValues(t, 3200, *r.Buckets[0].BytesLast)
-	ranks[0].Compared = nil
-	r = aggregate(samplePlan(), ranks)
-	assert.Nil(t, r.Buckets[0].BytesLast)
-	assert.Contains(t, r.NoBytes, "in serial order")
-}

@@ -18,9 +18,8 @@ import (
 type phase struct {
 	run     *rankRun
 	model   *checkModel
-	hook    c10d.CommHook  // not watched
-	drop    func()         // of hook and state
-	after   *pyhook.Object // --after-step's function; nil: none
+	hook    c10d.CommHook // the bare one
+	drop    func()        // of hook and state
 	calls   *calls
 	reducer *ddp.Reducer
 
@@ -32,19 +31,9 @@ type phase struct {
 // phaseRecord is what a phase came to on one rank.
 type phaseRecord struct {
 	Order string         `json:"order"`
+	Sent  []uint64       `json:"sent"`  // bytes, by step; none where they cannot be counted
 	Calls [][]callRecord `json:"calls"` // by step, then the plan's buckets
 	Nanos []int64        `json:"nanos"` // by step: from the first hook call to the last future
-	// First is the first step's only bucket, where the plan has several and they are
-	// made after it.
-	First *firstStep `json:"first,omitempty"`
-}
-
-// firstStep is the bucket of a step before the plan's are made.
-type firstStep struct {
-	Elements int64  `json:"elements"`
-	Bytes    uint64 `json:"bytes"`
-	Counted  bool   `json:"counted"`
-	Nanos    int64  `json:"nanos"`
 }
 
 // newPhase makes the model, the hook, its state and the Reducer: a collective.
@@ -59,9 +48,6 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 		return nil, err
 	}
 	if err = p.makeHook(ctx); err != nil {
-		return nil, err
-	}
-	if p.after, err = r.afterStep(); err != nil {
 		return nil, err
 	}
 	p.calls = &calls{run: r, judge: p.judge}
@@ -124,12 +110,12 @@ func (p *phase) steps(ctx context.Context) error {
 func (p *phase) oneStep(ctx context.Context, step int) error {
 	p.step, p.layout = step, p.reducer.Buckets()
 	p.record.Calls = append(p.record.Calls, make([]callRecord, len(p.model.buckets)))
-	p.calls.inTurn = p.reducer.Order() == ddp.OrderSerial || len(p.layout) == 1
 	p.calls.next(step)
 	if err := p.fill(step); err != nil {
 		return err
 	}
-	p.run.enter("in the hook", p.run.plan.Timeout)
+	before, countErr := p.run.meter.SentBytes()
+	p.run.enter(inHook, p.run.plan.Timeout)
 	for _, b := range p.model.buckets {
 		for _, i := range b.params {
 			if err := p.reducer.Ready(i); err != nil {
@@ -141,8 +127,16 @@ func (p *phase) oneStep(ctx context.Context, step int) error {
 	if err != nil {
 		return p.failed(step, err)
 	}
-	p.measure(timings)
-	return p.callAfter(step)
+	if after, err := p.run.meter.SentBytes(); err == nil && countErr == nil {
+		p.record.Sent = append(p.record.Sent, after-before)
+	}
+	p.record.Nanos = append(p.record.Nanos, p.calls.took().Nanoseconds())
+	for i, timing := range timings {
+		if b := p.planned(i); b >= 0 {
+			p.record.Calls[step][b].Nanos = timing.Total.Nanoseconds()
+		}
+	}
+	return nil
 }
 
 // fill writes the step's gradients where the Reducer has them now.
@@ -202,41 +196,12 @@ func (p *phase) planned(index int) int {
 	return -1
 }
 
-// measure notes bytes and times, where they belong to one bucket of the plan.
-func (p *phase) measure(timings []ddp.Timing) {
-	calls, bytes := p.record.Calls[p.step], p.calls.bytes()
-	nanos, looking := p.calls.times()
-	p.record.Nanos = append(p.record.Nanos, nanos.Nanoseconds())
-	for i, timing := range timings {
-		took := timing.Total
-		if i < len(looking) {
-			took -= looking[i]
-		}
-		var sent uint64
-		if bytes != nil {
-			sent = bytes[i]
-		}
-		if b := p.planned(i); b >= 0 {
-			calls[b].Nanos, calls[b].Bytes, calls[b].Counted = took.Nanoseconds(), sent, bytes != nil
-			continue
-		}
-		p.record.First = &firstStep{Nanos: took.Nanoseconds(), Bytes: sent, Counted: bytes != nil}
-		for i := range p.model.params {
-			p.record.First.Elements += p.model.length(i)
-		}
-		for b := range calls {
-			calls[b].Shared = true
-		}
-	}
-}
-
-// close lets go of all but the watching goroutines.
+// close lets go of all but the goroutines that wait for futures.
 func (p *phase) close() {
 	if p.reducer != nil {
 		p.reducer.Close()
 	}
 	p.drop()
-	p.after.Close()
 	if p.model != nil {
 		p.model.close()
 	}

@@ -30,9 +30,8 @@ type checkPlan struct {
 	Order ddp.Order // that is judged
 	// Rebuild: the first step has one bucket, as DDP's.
 	Rebuild bool
-	// AfterStep is called after each step: package.module:function, file.py:function.
-	AfterStep      string
-	RanksMayDiffer bool // whether the ranks are alike is not judged
+	// RanksMayDiffer: whether the ranks are alike is not judged.
+	RanksMayDiffer bool
 }
 
 // defaultSizes go round the buckets, the last layer first as DDP does it: a

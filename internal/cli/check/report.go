@@ -11,17 +11,12 @@ import (
 
 // callRecord is one hook call on one rank.
 type callRecord struct {
-	Bytes     uint64    `json:"bytes"`
-	Nanos     int64     `json:"nanos"`
+	Nanos     int64     `json:"nanos"`  // 0: the step had this bucket in one with others
 	Digest    string    `json:"digest"` // of the result's dtype and bytes
 	DType     string    `json:"dtype"`
 	NonFinite int64     `json:"non_finite"`
 	Error     deviation `json:"error"`
 	OwnMemory bool      `json:"own_memory"`
-	Counted   bool      `json:"counted"` // Bytes was counted
-	// Shared: the step had this bucket in one with others: bytes and time are not
-	// this bucket's.
-	Shared bool `json:"shared,omitempty"`
 }
 
 // rankReport is what one rank did: in the end it is whole, or has a Failure.
@@ -66,8 +61,6 @@ type bucketReport struct {
 	FirstUnlike   int        `json:"first_unlike_step"` // -1: none
 	ErrorLast     *deviation `json:"error_last_step"`   // null: not finite
 	ErrorWorst    *deviation `json:"error_worst_step"`
-	BytesLast     *uint64    `json:"bytes_last_step"` // sent, all ranks together; null: unknown
-	BytesTotal    *uint64    `json:"bytes_total"`
 	MedianSeconds float64    `json:"median_seconds"`
 	OwnMemory     bool       `json:"own_memory"`
 	ResultDType   string     `json:"result_dtype"`
@@ -76,29 +69,33 @@ type bucketReport struct {
 
 // checkReport is the whole result; `pyhook help json` describes it.
 type checkReport struct {
-	OK        bool           `json:"ok"`
-	Hook      string         `json:"hook"`
-	HookName  string         `json:"hook_name"`
-	State     string         `json:"state"`
-	Args      []string       `json:"state_args"`
-	Ranks     int            `json:"ranks"`
-	Steps     int            `json:"steps"`
-	DType     string         `json:"dtype"`
-	Seed      uint64         `json:"seed"`
-	Backend   string         `json:"backend"`
-	Python    string         `json:"python"`
-	Torch     string         `json:"torch"`
-	Buckets   []bucketReport `json:"buckets"`
-	First     *firstReport   `json:"first_step"` // null: its buckets are those above
-	Order     *orderReport   `json:"order"`      // null where the run failed
-	Stock     string         `json:"stock_refuses,omitempty"`
-	MayDiffer bool           `json:"ranks_may_differ"`
-	Legacy    []string       `json:"legacy_names"`
-	Problems  []string       `json:"problems"` // why it is not ok, where nothing failed
-	Warnings  []string       `json:"warnings"` // what the exit code does not show
-	Hint      string         `json:"hint,omitempty"`
-	NoBytes   string         `json:"no_bytes,omitempty"`
-	Failure   *checkFailure  `json:"failure"`
+	OK       bool           `json:"ok"`
+	Hook     string         `json:"hook"`
+	HookName string         `json:"hook_name"`
+	State    string         `json:"state"`
+	Args     []string       `json:"state_args"`
+	Ranks    int            `json:"ranks"`
+	Steps    int            `json:"steps"`
+	DType    string         `json:"dtype"`
+	Seed     uint64         `json:"seed"`
+	Backend  string         `json:"backend"`
+	Python   string         `json:"python"`
+	Torch    string         `json:"torch"`
+	Buckets  []bucketReport `json:"buckets"`
+	// BytesLast and BytesTotal were sent by all ranks together, in the last step and in all; null:
+	// unknown.
+	BytesLast  *uint64 `json:"bytes_last_step"`
+	BytesTotal *uint64 `json:"bytes_total"`
+
+	Order     *orderReport  `json:"order"` // null where the run failed
+	Stock     string        `json:"stock_refuses,omitempty"`
+	MayDiffer bool          `json:"ranks_may_differ"`
+	Legacy    []string      `json:"legacy_names"`
+	Problems  []string      `json:"problems"` // why it is not ok, where nothing failed
+	Warnings  []string      `json:"warnings"` // what the exit code does not show
+	Hint      string        `json:"hint,omitempty"`
+	NoBytes   string        `json:"no_bytes,omitempty"`
+	Failure   *checkFailure `json:"failure"`
 }
 
 func newCheckReport(p *checkPlan, ranks int) *checkReport {
@@ -129,22 +126,23 @@ func aggregate(p *checkPlan, ranks []*rankReport) *checkReport {
 		r.Failure.hintOrder(p, ranks[r.Failure.Rank].Order)
 		return r
 	}
-	var counted [][][]callRecord
 	if r.NoBytes == "" {
-		counted = countedCalls(ranks)
-	}
-	if counted == nil && r.NoBytes == "" {
-		r.NoBytes = "bytes are counted by bucket where one bucket is reduced after the other: in serial order, which did not run to its end"
+		r.BytesLast, r.BytesTotal = new(uint64), new(uint64)
+		for _, rank := range ranks {
+			for _, sent := range rank.Sent {
+				*r.BytesTotal += sent
+			}
+			*r.BytesLast += rank.Sent[p.Steps-1]
+		}
 	}
 	for bucket, shapes := range p.Buckets {
-		b := aggregateBucket(p, bucket, ranks, counted)
+		b := aggregateBucket(p, bucket, ranks)
 		b.Bucket, b.Shapes, b.Elements = bucket, shapes, elementsOf(shapes)
 		if b.Problem != "" {
 			r.Problems = append(r.Problems, fmt.Sprintf("bucket %d: %s", bucket, b.Problem))
 		}
 		r.Buckets = append(r.Buckets, b)
 	}
-	r.First = aggregateFirst(ranks)
 	r.Order = aggregateOrder(ranks)
 	r.Problems = append(r.Problems, r.Order.problems()...)
 	r.OK = len(r.Problems) == 0
@@ -155,20 +153,16 @@ func aggregate(p *checkPlan, ranks []*rankReport) *checkReport {
 	return r
 }
 
-func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted [][][]callRecord) bucketReport {
+func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport) bucketReport {
 	b := bucketReport{Valid: true, Alike: true, FirstUnlike: -1, OwnMemory: true}
-	var last, total uint64
 	var worst, lastError deviation
 	var times []int64
 	for step := range p.Steps {
-		stepBytes, stepError := uint64(0), deviation{}
+		stepError := deviation{}
 		for rank, of := range ranks {
 			call := of.Calls[step][bucket]
-			if !call.Shared {
+			if call.Nanos > 0 {
 				times = append(times, call.Nanos)
-			}
-			if counted != nil {
-				stepBytes += counted[rank][step][bucket].Bytes
 			}
 			stepError = stepError.worse(call.Error)
 			b.OwnMemory = b.OwnMemory && call.OwnMemory
@@ -182,13 +176,9 @@ func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport, counted [][]
 				b.Alike, b.FirstUnlike = false, step
 			}
 		}
-		last, total = stepBytes, total+stepBytes
 		lastError, worst = stepError, worst.worse(stepError)
 	}
 	b.MedianSeconds = median(times) / 1e9
-	if counted != nil {
-		b.BytesLast, b.BytesTotal = &last, &total
-	}
 	if b.Valid {
 		b.ErrorLast, b.ErrorWorst = &lastError, &worst
 	}

@@ -128,6 +128,16 @@ func (r *rankRun) work(ctx context.Context, python string) error {
 	return r.group.Barrier(ctx)
 }
 
+// python calls a function of python/pyhook/_runtime/check.py.
+func (r *rankRun) python(name string, args ...any) (*pyhook.Object, error) {
+	judge, err := r.rt.Import(context.Background(), "pyhook._runtime.check")
+	if err != nil {
+		return nil, err
+	}
+	defer judge.Close()
+	return judge.Call(name, args...)
+}
+
 // begin starts Python and joins the other ranks.
 func (r *rankRun) begin(ctx context.Context, python string) error {
 	r.enter("starting Python", startLimit)

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
+	"pyhook/internal/lines"
 	"pyhook/pyhook"
 )
 
@@ -79,17 +79,5 @@ func dumpStacks(rt *pyhook.Runtime) (string, error) {
 		return "", err
 	}
 	text, err := io.ReadAll(f)
-	return runningThreads(string(text)), err
-}
-
-// runningThreads leaves out the threads that faulthandler lists without any
-// Python code.
-func runningThreads(dump string) string {
-	var kept []string
-	for _, thread := range strings.Split(strings.TrimSpace(dump), "\n\n") {
-		if strings.Contains(thread, "\n  File ") {
-			kept = append(kept, thread)
-		}
-	}
-	return strings.Join(kept, "\n")
+	return lines.RunningThreads(string(text)), err
 }

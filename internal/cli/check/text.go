@@ -69,7 +69,7 @@ func stateArgsText(args []string) string {
 }
 
 func printBuckets(out *report.Printer, r *checkReport) {
-	heads := []string{"bucket", "elements", "valid", "ranks", "max error", "rms error", "rms, last", "sent", "time", "result", "gradients"}
+	heads := []string{"bucket", "elements", "valid", "ranks", "max error", "rms error", "rms, last", "time", "result", "gradients"}
 	rows := [][]report.Cell{{}}
 	for _, head := range heads {
 		rows[0] = append(rows[0], report.Cell{Text: head, Style: out.Dim})
@@ -91,16 +91,15 @@ func printBuckets(out *report.Printer, r *checkReport) {
 		}
 		rows = append(rows, []report.Cell{
 			report.Text(fmt.Sprint(b.Bucket)), report.Text(fmt.Sprint(b.Elements)), valid, alike,
-			report.Text(maxError), report.Text(rmsError), report.Text(rmsLast), report.Text(bytesText(b.BytesLast)),
+			report.Text(maxError), report.Text(rmsError), report.Text(rmsLast),
 			report.Text(report.Duration(time.Duration(b.MedianSeconds * 1e9))), report.Text(resultText(&b, r.DType)),
 			{Text: formatShapes(b.Shapes), Style: out.Dim},
 		})
 	}
 	out.Table("  ", report.AlignRight, rows)
-	out.Printf("\n  %s\n", out.Dim("errors: relative to the exact mean, in the worst step and the last; sent: by all ranks in the last step; time: median"))
-	if r.First != nil {
-		out.Printf("  %s\n", out.Dim(fmt.Sprintf("step 0, as DDP's first one, has one bucket of %d elements: sent %s, time %s",
-			r.First.Elements, bytesText(r.First.Bytes), report.Duration(time.Duration(r.First.Seconds*1e9)))))
+	out.Printf("\n  %s\n", out.Dim("errors: relative to the exact mean, in the worst step and the last; time: median"))
+	if r.BytesLast != nil {
+		out.Printf("  all ranks together sent %s in the last step\n", report.Bytes(*r.BytesLast))
 	}
 }
 
@@ -109,13 +108,6 @@ func errorText(v float64) string {
 		return "0"
 	}
 	return fmt.Sprintf("%.1e", v)
-}
-
-func bytesText(n *uint64) string {
-	if n == nil {
-		return "-"
-	}
-	return report.Bytes(*n)
 }
 
 func resultText(b *bucketReport, dtype string) string {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -31,15 +30,8 @@ func (o *Options) spawn(ctx context.Context, show *progress) (*trainer.Report, e
 	reader := &rankReader{show: show}
 	cfg := launch.SpawnConfig{
 		// torch's C++ talks of host names and connections.
-		Command: append([]string{program}, o.arguments()...), N: o.Ranks, Show: launch.ShowPlain,
+		Command: append([]string{program}, o.arguments()...), N: o.Ranks, Stdout: reader, Stderr: reader,
 		Env: append(cli.Quiet(os.Environ(), "TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR"), cli.EventsVariable+"=1"),
-		PerRank: func(rank int) (io.Writer, io.Writer) {
-			prefix := fmt.Sprintf("[rank %d] ", rank)
-			if rank == 0 {
-				return reader, &prefixed{show, prefix}
-			}
-			return &prefixed{show, prefix}, &prefixed{show, prefix}
-		},
 	}
 	if err := launch.Spawn(ctx, cfg); err != nil {
 		return nil, err
@@ -71,40 +63,26 @@ func (o *Options) arguments() []string {
 	return args
 }
 
-// rankReader reads rank 0's stdout: whole lines, from launch. What is no
-// message of ours is the hook's own printing.
+// rankReader reads what the ranks print, each line behind "[rank 0] ". What is no message of ours is
+// the hook's own printing.
 type rankReader struct {
 	show   *progress
 	report *trainer.Report
 }
 
-func (r *rankReader) Write(text []byte) (int, error) {
-	for line := range bytes.Lines(text) {
-		var m message
-		if bytes.HasPrefix(line, []byte(`{"pyhook_`)) && json.Unmarshal(line, &m) == nil {
-			if m.Event != nil {
-				r.show.step(*m.Event)
-			}
-			if m.Report != nil {
-				r.report = m.Report
-			}
-			continue
-		}
-		_ = r.show.Print("[rank 0] " + string(line)) // an error of stderr has no reader
+func (r *rankReader) Write(line []byte) (int, error) {
+	var m message
+	if body, ok := bytes.CutPrefix(line, []byte(`[rank 0] {"pyhook_`)); !ok || json.Unmarshal(append([]byte(`{"pyhook_`), body...), &m) != nil {
+		_ = r.show.Print(string(line)) // an error of stderr has no reader
+		return len(line), nil
 	}
-	return len(text), nil
-}
-
-type prefixed struct {
-	show   *progress
-	prefix string
-}
-
-func (p *prefixed) Write(text []byte) (int, error) {
-	for line := range bytes.Lines(text) {
-		_ = p.show.Print(p.prefix + string(line))
+	if m.Event != nil {
+		r.show.step(*m.Event)
 	}
-	return len(text), nil
+	if m.Report != nil {
+		r.report = m.Report
+	}
+	return len(line), nil
 }
 
 // sink is where a rank's progress goes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import random
 import sys
@@ -10,9 +9,6 @@ from typing import Any, Callable, NoReturn, Optional
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-
-from .._errors import HookLoadError
-from .._loading.load import load_name
 
 
 class _Asker:
@@ -61,36 +57,6 @@ def _annotations(hook: Any) -> str:
     if any(isinstance(value, str) for value in values):
         return "; with `from __future__ import annotations` they are texts, which DDP does not read"
     return ""
-
-
-def after_step(spec: str) -> Callable[[Any, int], None]:
-    """The function that ``spec`` names, called with as much as it takes of (state, step).
-
-    Raises:
-        HookLoadError: it cannot be found, or takes something else.
-    """
-    function = load_name(spec)
-    if not callable(function):
-        raise HookLoadError("not_callable", f"{spec} is a {type(function).__name__}")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return functools.partial(_call, function, 2)
-    for count in (2, 1, 0):
-        try:
-            signature.bind(*[None] * count)
-        except TypeError:
-            continue
-        return functools.partial(_call, function, count)
-    raise HookLoadError(
-        "arity",
-        f"{spec} cannot be called with (state, step), (state) or ()",
-        f"its parameters are {signature}",
-    )
-
-
-def _call(function: Callable[..., Any], count: int, state: Any, step: int) -> None:
-    function(*(state, step)[:count])
 
 
 def random_states() -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Hooks that the order of the buckets, their sizes or a call after the step matter to."""
+"""Hooks that the order of the buckets, or their sizes, matter to."""
 
 import os
 import time
@@ -11,7 +11,6 @@ class State:
     def __init__(self):
         self.scale = None
         self.open = False
-        self.steps = 0
         self.kept = {}
 
 
@@ -100,22 +99,3 @@ class Instance:
 
 
 instance = Instance()
-
-
-def counted(state, bucket):
-    """Wants a call after every step."""
-    if bucket.index() == 0:
-        if state.steps < 0:
-            raise RuntimeError("nobody called after the step")
-        state.steps = -state.steps - 1
-    return annotated(state, bucket)
-
-
-def after(state, step):
-    if state.steps != -1 - step:
-        raise RuntimeError(f"after step {step} with {state.steps}")
-    state.steps = -state.steps
-
-
-def after_fails():
-    raise RuntimeError("boom after the step")
