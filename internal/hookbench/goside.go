@@ -16,12 +16,12 @@ import (
 // goSide is what package ddp does for a bucket.
 type goSide struct {
 	ctx    context.Context
-	hook   *pyhook.PythonCommHook
+	hook   c10d.ChainedHook
 	bucket *c10d.GradBucket
 	buffer *tensor.Tensor
 	moved  bool      // a result was not the buffer's own memory
 	chain  bool      // calls are chained, and the chain drained
-	apart  bool      // sleep a millisecond before each call, which is not counted
+	paused bool      // sleep a millisecond before each call, which is not counted
 	others []*goSide // that call at the same time, with buckets of their own
 }
 
@@ -48,7 +48,7 @@ func (b *bench) newGoSide(ctx context.Context, rt *pyhook.Runtime) (*goSide, err
 		b.closers = append(b.closers, bucket.Close)
 		all = append(all, &goSide{ctx: ctx, hook: hook, bucket: bucket, buffer: b.buffer})
 	}
-	all[0].others, all[0].apart, all[0].chain = all[1:], b.c.Busy, b.c.Chained
+	all[0].others, all[0].paused, all[0].chain = all[1:], b.c.Busy, b.c.Chained
 	return all[0], nil
 }
 
@@ -70,7 +70,7 @@ func (b *bench) parameters(rt *pyhook.Runtime) ([]*c10d.Parameter, *pyhook.Objec
 var start = time.Now()
 
 func (g *goSide) run(ns []int64) error {
-	if g.apart {
+	if g.paused {
 		for i := range ns {
 			time.Sleep(time.Millisecond)
 			if err := g.calls(ns[i : i+1]); err != nil {

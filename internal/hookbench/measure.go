@@ -2,12 +2,10 @@ package hookbench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/pprof"
 	"slices"
 	"time"
 	"unsafe"
@@ -43,23 +41,12 @@ func measure(ctx context.Context, j *job) (err error) {
 	if err != nil {
 		return err
 	}
-	if j.Profile != "" && group.Rank() == 0 {
-		file, err := os.Create(j.Profile)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
-	if len(j.WorkerCases) > 0 {
+	if j.Workers {
 		return measureWorkers(ctx, rt, group, j)
 	}
-	var other *apart
-	if j.Cpp && j.Only == "" && slices.ContainsFunc(j.Cases, Case.apart) {
-		if other, err = startApart(j, group); err != nil {
+	var other *separate
+	if j.Cpp && slices.ContainsFunc(j.Cases, Case.separate) {
+		if other, err = startSeparate(j, group); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, other.close()) }()
@@ -70,23 +57,16 @@ func measure(ctx context.Context, j *job) (err error) {
 			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
 		}
 		var r Row
-		closed := rt.RunOnMain(ctx, func() { r, err = measureCase(ctx, rt, j, c, apartSide{other, i}) })
+		closed := rt.RunOnMain(ctx, func() { r, err = measureCase(ctx, rt, j, c, separateSide{other, i}) })
 		if err := errors.Join(closed, err); err != nil {
 			return fmt.Errorf("%s: %w", c.Name(), err)
 		}
 		rows = append(rows, r)
 	}
-	if group.Rank() != 0 || j.Only != "" {
-		return nil
-	}
-	data, err := json.Marshal(rows)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(j.Rows, data, 0o644)
+	return j.write(group, rows)
 }
 
-func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case, other apartSide) (Row, error) {
+func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case, other separateSide) (Row, error) {
 	runtime.GC() // the buffer of the case before
 	b, err := newBench(ctx, rt, j, c)
 	if err != nil {
@@ -97,15 +77,12 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case, other 
 	sides := []side{b.goSide, b.floor}
 	if j.Cpp {
 		sides = append(sides, b.cpp)
-		if c.apart() {
+		if c.separate() {
 			sides = append(sides, other)
 		}
 		if c.noop() && c.alone() { // else the bucket's making is lost in what the hook does
 			sides = append(sides, b.newBucket)
 		}
-	}
-	if j.Only != "" {
-		return Row{}, alone(sides, j.Only, blocks*calls)
 	}
 	if c.Busy {
 		stop, err := b.busy()
@@ -122,19 +99,13 @@ func measureCase(ctx context.Context, rt *pyhook.Runtime, j *job, c Case, other 
 	if len(samples) > 2 {
 		r.addCpp(samples[0], samples[2], calls)
 	}
-	if len(samples) > 3 && c.apart() {
-		r.addApart(samples[0], samples[3], calls)
+	if len(samples) > 3 && c.separate() {
+		r.addSeparate(samples[0], samples[3], calls)
 	} else if len(samples) > 3 {
 		r.CppNewBucketUS = micro(samples[3], 0.5)
 	}
 	r.describe(rt)
-	if err := b.goSide.account(&r); err != nil {
-		return Row{}, err
-	}
-	if c.noop() && c.alone() && c.Bytes == 4*kib && j.Cpp && !c.GPU {
-		err = b.forScale(j, &r)
-	}
-	return r, err
+	return r, b.goSide.account(&r)
 }
 
 // interleave lets the sides take turns, so that a machine that changes its
@@ -160,20 +131,6 @@ func interleave(sides []side, blocks, calls int) ([][]int64, error) {
 		slices.Reverse(order)
 	}
 	return samples, nil
-}
-
-// alone runs one side, for a profiler.
-func alone(sides []side, name string, calls int) error {
-	i := slices.Index([]string{"go", "python", "cpp"}, name)
-	if i < 0 || i >= len(sides) {
-		return fmt.Errorf("no side %q: go, cpp or python", name)
-	}
-	ns := make([]int64, calls)
-	if err := sides[i].run(ns); err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, "%s: %.2f us, p99 %.2f\n", name, micro(ns, 0.5), micro(ns, 0.99))
-	return nil
 }
 
 // bench is one case's sides, all on the same hook and the same memory.
@@ -332,7 +289,7 @@ func (b *bench) openCpp(rt *pyhook.Runtime, sizes [][]int64) error {
 	method := "run"
 	switch {
 	case b.c.Busy:
-		method = "run_apart"
+		method = "run_paused"
 	case b.c.Callers > 1:
 		method = "run_callers"
 	}

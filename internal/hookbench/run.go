@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/launch"
 )
@@ -23,8 +26,6 @@ type Options struct {
 	Scale   float64  // times as many blocks of calls
 	Folder  string   // where the C++ peer is built and kept
 	NeedCpp bool     // an error if the peer cannot be built; else the rest is measured
-	Only    string   // one side alone, go, cpp or python, for a profiler: no rows
-	Profile string   // rank 0's Go CPU profile
 	// RankArgs make this program call Rank.
 	RankArgs []string
 	// Say, if not nil, is told what is done.
@@ -35,19 +36,15 @@ type Options struct {
 type job struct {
 	Python  string   // the interpreter
 	Path    []string // the peer's folders and the user's
-	Loops   string   // loops.py
 	Cpp     bool     // there is a C++ side
+	Workers bool     // the other side is a worker: see RunWorkers
 	Cases   []Case
 	Scale   float64
-	Profile string
-	Only    string
 	Rows    string // rank 0 writes its rows here
 
 	RankArgs    []string
-	Apart       bool // this is the process of apart.go, of this rank and world
+	Separate    bool // this is the process of separate.go, of this rank and world
 	Rank, World int
-
-	WorkerCases []Case // in place of Cases: see RunWorkers
 }
 
 // Run measures the cases, those of one world size after the other, on processes
@@ -64,37 +61,50 @@ func Run(ctx context.Context, o Options) (rows []Row, noCpp error, err error) {
 	if sources == "" || noCpp != nil && o.NeedCpp {
 		return nil, nil, noCpp
 	}
-	j := job{Python: python.Executable, Path: append([]string{sources}, o.Path...), Loops: filepath.Join(sources, "loops.py"),
-		Cpp: noCpp == nil, Scale: o.Scale, Profile: o.Profile, Only: o.Only}
+	j := job{RankArgs: o.RankArgs, Python: python.Executable, Path: append([]string{sources}, o.Path...), Cpp: noCpp == nil, Scale: o.Scale}
 	if j.Cpp {
 		j.Path = append(j.Path, built)
 	}
-	worlds := map[int][]Case{}
-	most := 0
-	for _, c := range o.Cases {
-		worlds[c.World] = append(worlds[c.World], c)
-		most = max(most, c.World)
-	}
-	for world := 1; world <= most; world++ {
-		j.Cases = worlds[world]
-		j.Rows = filepath.Join(o.Folder, fmt.Sprintf("rows.world%d.json", world))
-		var got []Row
-		if err := j.spawn(ctx, world, o.RankArgs, &got); err != nil {
-			return nil, noCpp, err
-		}
-		rows = append(rows, got...)
-	}
-	return rows, noCpp, nil
+	rows, err = runWorlds[Row](ctx, o, j)
+	return rows, noCpp, err
 }
 
-// spawn runs the job on processes of this program, one a rank, and reads rank 0's
-// rows into rows.
-func (j *job) spawn(ctx context.Context, world int, args []string, rows any) error {
-	if len(j.Cases)+len(j.WorkerCases) == 0 {
+// runWorlds runs a job's cases, those of one world size after the other.
+func runWorlds[R any](ctx context.Context, o Options, j job) (rows []R, err error) {
+	worlds := map[int][]Case{}
+	for _, c := range o.Cases {
+		worlds[c.World] = append(worlds[c.World], c)
+	}
+	for _, world := range slices.Sorted(maps.Keys(worlds)) {
+		j.Cases = worlds[world]
+		j.Rows = filepath.Join(o.Folder, fmt.Sprintf("rows.world%d.json", world))
+		_ = os.Remove(j.store()) // of a run that was killed
+		var got []R
+		if err := Spawn(ctx, world, o.RankArgs, jobVariable, &j, j.Rows, &got); err != nil {
+			return nil, err
+		}
+		_ = os.Remove(j.store())
+		rows = append(rows, got...)
+	}
+	return rows, nil
+}
+
+// write writes rank 0's rows.
+func (j *job) write(group c10d.ProcessGroup, rows any) error {
+	if group.Rank() != 0 {
 		return nil
 	}
-	j.RankArgs = args
-	text, err := json.Marshal(j)
+	data, err := json.Marshal(rows)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(j.Rows, data, 0o644)
+}
+
+// Spawn runs a job on processes of this program, one a rank, which read it as JSON from the variable,
+// and reads the rows that rank 0 has written to a file.
+func Spawn(ctx context.Context, world int, args []string, variable string, job any, file string, rows any) error {
+	text, err := json.Marshal(job)
 	if err != nil {
 		return err
 	}
@@ -102,22 +112,22 @@ func (j *job) spawn(ctx context.Context, world int, args []string, rows any) err
 	if err != nil {
 		return err
 	}
-	env := append(os.Environ(), jobVariable+"="+string(text), "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
+	// One thread of arithmetic a rank, as torchrun sets it.
+	env := append(os.Environ(), variable+"="+string(text), "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
 	if os.Getenv("GLOO_SOCKET_IFNAME") == "" {
 		env = append(env, "GLOO_SOCKET_IFNAME=lo")
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
-	err = launch.Spawn(ctx, launch.SpawnConfig{Command: append([]string{self}, args...), N: world, Env: env, GracePeriod: 3 * time.Second, Stdout: os.Stderr, Stderr: os.Stderr})
-	if err != nil || j.Only != "" {
+	if err := launch.Spawn(ctx, launch.SpawnConfig{Command: append([]string{self}, args...), N: world, Env: env,
+		GracePeriod: 3 * time.Second, Stdout: os.Stderr, Stderr: os.Stderr}); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(j.Rows)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(j.Rows + ".store") // of apart.go, if there was one
-	return errors.Join(json.Unmarshal(data, rows), os.Remove(j.Rows))
+	return errors.Join(json.Unmarshal(data, rows), os.Remove(file))
 }
 
 // IsRank says whether this process is a rank that Run started.
@@ -129,7 +139,7 @@ func Rank(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(os.Getenv(jobVariable)), &j); err != nil {
 		return fmt.Errorf("%s: %w", jobVariable, err)
 	}
-	if j.Apart {
+	if j.Separate {
 		return serve(ctx, &j)
 	}
 	return measure(ctx, &j)

@@ -28,12 +28,12 @@ type Row struct {
 	Ratio     float64 `json:"ratio"`
 	RatioLow  float64 `json:"ratio_low"`
 	RatioHigh float64 `json:"ratio_high"`
-	// CppApartUS is C++ in a process of its own, in turns too, and RatioApart Go's
+	// CppSeparateUS is C++ in a process of its own, in turns too, and RatioSeparate Go's
 	// time over that; with hooks that issue collectives.
-	CppApartUS     float64 `json:"cpp_apart_us,omitempty"`
-	RatioApart     float64 `json:"ratio_apart,omitempty"`
-	RatioApartLow  float64 `json:"ratio_apart_low,omitempty"`
-	RatioApartHigh float64 `json:"ratio_apart_high,omitempty"`
+	CppSeparateUS     float64 `json:"cpp_apart_us,omitempty"`
+	RatioSeparate     float64 `json:"ratio_apart,omitempty"`
+	RatioSeparateLow  float64 `json:"ratio_apart_low,omitempty"`
+	RatioSeparateHigh float64 `json:"ratio_apart_high,omitempty"`
 	// PythonRatio is Go's time over Python's own call.
 	PythonRatio float64 `json:"python_ratio"`
 	GoP99US     float64 `json:"go_p99_us"`
@@ -47,9 +47,6 @@ type Row struct {
 
 	// CppNewBucketUS is C++ with a new GradBucket a call, as DDP's reducer makes it.
 	CppNewBucketUS float64 `json:"cpp_new_bucket_us,omitempty"`
-
-	NaiveUS float64 `json:"naive_us,omitempty"` // a fresh thread state and new objects a call
-	PipeUS  float64 `json:"pipe_us,omitempty"`  // a Python child process over a pipe
 
 	Python string `json:"python"`
 	Go     string `json:"go"`
@@ -72,11 +69,11 @@ func (r *Row) addCpp(goNS, cppNS []int64, calls int) {
 	r.CppUS, r.CppP99US = micro(cppNS, 0.5), micro(cppNS, 0.99)
 }
 
-// addApart adds those of the C++ side in its own process.
-func (r *Row) addApart(goNS, cppNS []int64, calls int) {
+// addSeparate adds those of the C++ side in its own process.
+func (r *Row) addSeparate(goNS, cppNS []int64, calls int) {
 	ratios := pairwise(goNS, cppNS, calls)
-	r.RatioApart, r.RatioApartLow, r.RatioApartHigh = quantile(ratios, 0.5), quantile(ratios, 0.25), quantile(ratios, 0.75)
-	r.CppApartUS = micro(cppNS, 0.5)
+	r.RatioSeparate, r.RatioSeparateLow, r.RatioSeparateHigh = quantile(ratios, 0.5), quantile(ratios, 0.25), quantile(ratios, 0.75)
+	r.CppSeparateUS = micro(cppNS, 0.5)
 }
 
 func (r *Row) describe(rt *pyhook.Runtime) {
@@ -126,21 +123,15 @@ func PrintTable(w io.Writer, rows []Row) {
 		if r.CppUS > 0 {
 			ratio, half = fmt.Sprintf("%.3f", r.Ratio), fmt.Sprintf("%.2f..%.2f", r.RatioLow, r.RatioHigh)
 		}
-		apart, apartHalf := "-", "-"
-		if r.CppApartUS > 0 {
-			apart, apartHalf = fmt.Sprintf("%.3f", r.RatioApart), fmt.Sprintf("%.2f..%.2f", r.RatioApartLow, r.RatioApartHigh)
+		separate, separateHalf := "-", "-"
+		if r.CppSeparateUS > 0 {
+			separate, separateHalf = fmt.Sprintf("%.3f", r.RatioSeparate), fmt.Sprintf("%.2f..%.2f", r.RatioSeparateLow, r.RatioSeparateHigh)
 		}
-		cells = append(cells, report.Row(ratio, half, apart, apartHalf, fmt.Sprintf("%.2f", r.PythonRatio),
-			us(r.GoUS), us(r.CppUS), us(r.CppApartUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US),
+		cells = append(cells, report.Row(ratio, half, separate, separateHalf, fmt.Sprintf("%.2f", r.PythonRatio),
+			us(r.GoUS), us(r.CppUS), us(r.CppSeparateUS), us(r.CppNewBucketUS), us(r.PythonUS), us(r.GoP99US), us(r.CppP99US),
 			fmt.Sprintf("%.1f", r.GoAllocs), copied, r.Case))
 	}
 	report.New(w).Table("", report.AlignRight, cells)
-	for _, r := range rows {
-		if r.NaiveUS > 0 {
-			fmt.Fprintf(w, "%s for scale: %s us with a fresh thread state and new objects a call, %s us by a child process and a pipe\n",
-				r.Case, us(r.NaiveUS), us(r.PipeUS))
-		}
-	}
 }
 
 func us(v float64) string {

@@ -2,12 +2,9 @@ package hookbench
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"pyhook/c10d"
@@ -29,52 +26,6 @@ func WorkerCases() []Case {
 		of("noop", 4*kib, 1, 1), of("noop", 25*mib, 1, 1), of("allreduce", 4*kib, 1, 1), of("allreduce", 25*mib, 1, 1),
 		of("allreduce", 4*kib, 64, 2), of("allreduce", 25*mib, 64, 2), of("powersgd", 25*mib, 64, 2),
 	}
-}
-
-// callSide is what package ddp does for a bucket, wherever the hook runs. A pause
-// comes before each call and is not counted: in training there is one.
-type callSide struct {
-	ctx    context.Context
-	hook   c10d.CommHook
-	bucket *c10d.GradBucket
-	pause  time.Duration
-	moved  bool // a result was not the buffer's own memory
-}
-
-func (s *callSide) run(ns []int64) error {
-	for i := range ns {
-		if s.pause > 0 {
-			time.Sleep(s.pause)
-		}
-		before := time.Since(start)
-		if err := s.call(); err != nil {
-			return err
-		}
-		ns[i] = int64(time.Since(start) - before)
-	}
-	return nil
-}
-
-func (s *callSide) call() error {
-	future, err := s.hook.RunHook(s.ctx, s.bucket)
-	if err != nil {
-		return err
-	}
-	defer future.Close()
-	value, err := future.Wait(s.ctx)
-	if err != nil {
-		return err
-	}
-	result, err := s.hook.ParseHookResult(s.bucket, value)
-	if err != nil {
-		return err
-	}
-	defer result.Close()
-	if result.Len() != s.bucket.Buffer().Len() {
-		return errors.New("the result has another length")
-	}
-	s.moved = s.moved || result.Data() != s.bucket.Buffer().Data()
-	return nil
 }
 
 // workerBench is one case's sides.
@@ -125,13 +76,13 @@ func measureWorker(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 	return r, nil
 }
 
-func paused(s *callSide) *callSide {
+func paused(s *goSide) *goSide {
 	c := *s
-	c.pause = time.Millisecond
+	c.paused = true
 	return &c
 }
 
-func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, args map[string]any) (*callSide, error) {
+func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, args map[string]any) (*goSide, error) {
 	cfg := pyhook.HookConfig{}
 	if args != nil {
 		state, err := rt.NewState(ctx, "powersgd", args, group)
@@ -149,7 +100,7 @@ func (b *workerBench) here(ctx context.Context, rt *pyhook.Runtime, group *pyhoo
 	return b.side(ctx, hook, tensor.New)
 }
 
-func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[string]any) (*callSide, error) {
+func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[string]any) (*goSide, error) {
 	cfg := worker.HookConfig{}
 	if args != nil {
 		cfg.State = worker.State{Spec: "powersgd", Args: args}
@@ -164,7 +115,7 @@ func (b *workerBench) there(ctx context.Context, w *worker.Worker, args map[stri
 	})
 }
 
-func (b *workerBench) side(ctx context.Context, hook c10d.CommHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*callSide, error) {
+func (b *workerBench) side(ctx context.Context, hook c10d.ChainedHook, allocate func(tensor.DType, ...int64) (*tensor.Tensor, error)) (*goSide, error) {
 	buffer, err := allocate(tensor.Float32, b.c.Bytes/4)
 	if err != nil {
 		return nil, err
@@ -182,7 +133,7 @@ func (b *workerBench) side(ctx context.Context, hook c10d.CommHook, allocate fun
 		return nil, err
 	}
 	b.closers = append(b.closers, bucket.Close)
-	return &callSide{ctx: ctx, hook: hook, bucket: bucket}, nil
+	return &goSide{ctx: ctx, hook: hook, bucket: bucket, buffer: buffer}, nil
 }
 
 // measureWorkers is what each rank does for the cases of workers.
@@ -193,7 +144,7 @@ func measureWorkers(ctx context.Context, rt *pyhook.Runtime, group *pyhook.Torch
 	}
 	defer w.Close()
 	var rows []WorkerRow
-	for _, c := range j.WorkerCases {
+	for _, c := range j.Cases {
 		if group.Rank() == 0 {
 			fmt.Fprintf(os.Stderr, "%-24s %s\n", c.Name(), time.Now().Format(time.TimeOnly))
 		}
@@ -203,19 +154,12 @@ func measureWorkers(ctx context.Context, rt *pyhook.Runtime, group *pyhook.Torch
 		}
 		rows = append(rows, r)
 	}
-	if group.Rank() != 0 {
-		return nil
-	}
-	data, err := json.Marshal(rows)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(j.Rows, data, 0o644)
+	return j.write(group, rows)
 }
 
 // RunWorkers measures the cases in this process and in a worker. The program must
 // call worker.Main.
-func RunWorkers(ctx context.Context, o Options) (rows []WorkerRow, err error) {
+func RunWorkers(ctx context.Context, o Options) ([]WorkerRow, error) {
 	python, _, err := cbridge.Discover(ctx, o.Python, "torch")
 	if err != nil {
 		return nil, err
@@ -223,23 +167,7 @@ func RunWorkers(ctx context.Context, o Options) (rows []WorkerRow, err error) {
 	if err := os.MkdirAll(o.Folder, 0o777); err != nil {
 		return nil, err
 	}
-	for world := 1; world <= 2; world++ {
-		j := job{Python: python.Executable, Path: o.Path, Scale: o.Scale, Rows: filepath.Join(o.Folder, fmt.Sprintf("workers.world%d.json", world))}
-		for _, c := range o.Cases {
-			if c.World == world {
-				j.WorkerCases = append(j.WorkerCases, c)
-			}
-		}
-		_ = os.Remove(j.store())
-		var got []WorkerRow
-		err := j.spawn(ctx, world, o.RankArgs, &got)
-		_ = os.Remove(j.store())
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, got...)
-	}
-	return rows, nil
+	return runWorlds[WorkerRow](ctx, o, job{Python: python.Executable, Path: o.Path, Scale: o.Scale, Workers: true})
 }
 
 // store is where the workers of a job meet.

@@ -3,7 +3,6 @@
 //
 //	make bench                    # or: go run ./tests/bench
 //	go run ./tests/bench -run 'noop/4KiB'
-//	go run ./tests/bench -run 'noop/4KiB/1$' -only go -scale 20 -cpuprofile go.prof
 //
 // A case is hook/size/parameters, with /2ranks where two processes take part.
 // The table goes to stdout, and all figures to out/bench/summary.json, which
@@ -40,15 +39,13 @@ func parent() error {
 	pattern := flag.String("run", ".", "cases to run: a regular expression on hook/size/parameters")
 	scale := flag.Float64("scale", 1, "times as many blocks of calls")
 	out := flag.String("out", "out/bench", "folder of summary.json and of the built peer")
-	profile := flag.String("cpuprofile", "", "write rank 0's Go CPU profile here")
 	gpu := flag.Bool("gpu", false, "measure on the GPU's memory instead, over nccl (the default stream on both sides)")
-	only := flag.String("only", "", "run one side alone, go, cpp or python, for a profiler; writes no summary")
 	flag.Parse()
 	selected, err := regexp.Compile(*pattern)
 	if err != nil {
 		return err
 	}
-	options := hookbench.Options{Scale: *scale, Folder: *out, NeedCpp: true, Only: *only, Profile: *profile}
+	options := hookbench.Options{Scale: *scale, Folder: *out, NeedCpp: true}
 	suite, workerSuite := hookbench.Suite(), hookbench.WorkerCases()
 	if *gpu {
 		suite, workerSuite = hookbench.GPUSuite(), nil
@@ -69,7 +66,7 @@ func parent() error {
 	}
 	if len(options.Cases) > 0 {
 		rows, _, err := hookbench.Run(context.Background(), options)
-		if err != nil || *only != "" {
+		if err != nil {
 			return err
 		}
 		hookbench.PrintTable(os.Stdout, rows)

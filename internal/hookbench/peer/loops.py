@@ -1,17 +1,14 @@
-"""The Python side of the benchmark: the floor, the naive way and the pipe's child."""
+"""The Python side of the benchmark: the floor, and what keeps the GIL busy."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
-from torch.distributed.algorithms.ddp_comm_hooks import debugging_hooks
 
 Hook = Callable[[Any, Any], Any]
 
@@ -81,45 +78,3 @@ class Busy:
         """End the thread."""
         self.wanted = False
         self.thread.join()
-
-
-class Naive:
-    """What a first attempt does in each call: a tensor over the memory, a bucket, a wait."""
-
-    def __init__(
-        self, hook: Hook, state: Any, address: int, lengths: list[int], sizes: list[list[int]]
-    ) -> None:
-        self.hook, self.state, self.address = hook, state, address
-        self.lengths, self.sizes = lengths, sizes
-
-    def __call__(self) -> int:
-        from pyhook._runtime.bucket import fresh
-        from pyhook._runtime.bucket_layout import new_layout
-
-        memory = (ctypes.c_float * sum(self.lengths)).from_address(self.address)
-        tensor = torch.frombuffer(memory, dtype=torch.float32)
-        offsets, at = [], 0
-        for length in self.lengths:
-            offsets.append(at)
-            at += length
-        bucket = fresh(new_layout(tensor, 0, 1, offsets, self.lengths, self.sizes))
-        return self.hook(self.state, bucket).wait().data_ptr()  # type: ignore[no-any-return]
-
-
-def serve(numbers: Sequence[str]) -> None:
-    """The child of a pipe: a byte comes, the noop hook runs, a byte goes.
-
-    No gradients cross the pipe, as if they lay in shared memory.
-    """
-    from python_comm_hook_peer import Peer
-
-    sizes = [[int(n)] for n in numbers]
-    buffer = torch.zeros(sum(n for (n,) in sizes))
-    bucket = Peer(debugging_hooks.noop_hook, None, buffer, sizes, parameters(sizes)).bucket()
-    while os.read(0, 1):
-        debugging_hooks.noop_hook(None, bucket).wait()
-        os.write(1, b".")
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1:])

@@ -70,8 +70,8 @@ public:
     }
   }
 
-  // run_apart sleeps a millisecond before each call, which is not counted.
-  void run_apart(size_t n, uintptr_t address) {
+  // run_paused sleeps a millisecond before each call, which is not counted.
+  void run_paused(size_t n, uintptr_t address) {
     auto *ns = reinterpret_cast<int64_t *>(address);
     py::gil_scoped_release release;
     for (size_t i = 0; i < n; i++) {
@@ -145,7 +145,7 @@ PYBIND11_MODULE(python_comm_hook_peer, m) {
   py::class_<Peer>(m, "Peer")
       .def(py::init<py::object, py::object, at::Tensor, Sizes, Tensors>())
       .def("run", &Peer::run)
-      .def("run_apart", &Peer::run_apart)
+      .def("run_paused", &Peer::run_paused)
       .def("run_callers", &Peer::run_callers)
       .def("run_new_bucket", &Peer::run_new_bucket)
       .def("bucket", &Peer::bucket);

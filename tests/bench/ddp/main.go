@@ -14,16 +14,14 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
 
 	"pyhook/cbridge"
-	"pyhook/launch"
+	"pyhook/internal/hookbench"
 )
 
 const (
@@ -105,8 +103,8 @@ func run() error {
 	if len(j.Cases) == 0 {
 		return fmt.Errorf("no case matches %q", *pattern)
 	}
-	rows, err := j.spawn(*ranks)
-	if err != nil {
+	var rows []row
+	if err := hookbench.Spawn(context.Background(), *ranks, nil, jobVariable, &j, j.Rows, &rows); err != nil {
 		return err
 	}
 	printTable(os.Stdout, rows)
@@ -115,32 +113,4 @@ func run() error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(*out, "ddp.json"), append(data, '\n'), 0o644)
-}
-
-// spawn runs the job on processes of their own, one a rank.
-func (j *job) spawn(ranks int) ([]row, error) {
-	text, err := json.Marshal(j)
-	if err != nil {
-		return nil, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	// One thread of arithmetic a rank, as torchrun sets it.
-	env := append(os.Environ(), jobVariable+"="+string(text), "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1")
-	if os.Getenv("GLOO_SOCKET_IFNAME") == "" {
-		env = append(env, "GLOO_SOCKET_IFNAME=lo")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-	defer cancel()
-	if err := launch.Spawn(ctx, launch.SpawnConfig{Command: []string{self}, N: ranks, Env: env, GracePeriod: 3 * time.Second}); err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(j.Rows)
-	if err != nil {
-		return nil, err
-	}
-	var rows []row
-	return rows, errors.Join(json.Unmarshal(data, &rows), os.Remove(j.Rows))
 }

@@ -15,10 +15,10 @@ import (
 	"pyhook/pyhook"
 )
 
-// apart is the C++ side in a process of its own, one for each rank. In this one it
+// separate is the C++ side in a process of its own, one for each rank. In this one it
 // gains from what pyhook does to the process: torch's threads keep their Python
 // thread state (cbridge/threadstate.c), and C++ waits for them too.
-type apart struct {
+type separate struct {
 	cmd    *exec.Cmd
 	orders *os.File
 	to     *json.Encoder
@@ -33,19 +33,19 @@ type answer struct {
 	Error string
 }
 
-// Of the process apart: after stdin, stdout and stderr.
+// Of the separate process: after stdin, stdout and stderr.
 const (
 	ordersFD  = 3
 	answersFD = 4
 )
 
-// apart says that the case is measured so too. Without a collective nothing
+// separate reports whether the case is measured so too. Without a collective nothing
 // differs there.
-func (c Case) apart() bool { return !c.noop() && c.alone() && !c.GPU }
+func (c Case) separate() bool { return !c.noop() && c.alone() && !c.GPU }
 
-func startApart(j *job, group c10d.ProcessGroup) (*apart, error) {
+func startSeparate(j *job, group c10d.ProcessGroup) (*separate, error) {
 	child := *j
-	child.Apart, child.Rank, child.World = true, group.Rank(), group.Size()
+	child.Separate, child.Rank, child.World = true, group.Rank(), group.Size()
 	text, err := json.Marshal(child)
 	if err != nil {
 		return nil, err
@@ -71,24 +71,24 @@ func startApart(j *job, group c10d.ProcessGroup) (*apart, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, to.Close(), from.Close())
 	}
-	return &apart{cmd: cmd, orders: to, to: json.NewEncoder(to), from: json.NewDecoder(from)}, nil
+	return &separate{cmd: cmd, orders: to, to: json.NewEncoder(to), from: json.NewDecoder(from)}, nil
 }
 
 // close ends the process.
-func (a *apart) close() error {
+func (a *separate) close() error {
 	if a == nil {
 		return nil
 	}
 	return errors.Join(a.orders.Close(), a.cmd.Wait())
 }
 
-// apartSide is its side of a case.
-type apartSide struct {
-	*apart
+// separateSide is its side of a case.
+type separateSide struct {
+	*separate
 	number int // in the job
 }
 
-func (s apartSide) run(ns []int64) error {
+func (s separateSide) run(ns []int64) error {
 	if err := s.to.Encode(order{Case: s.number, Calls: len(ns)}); err != nil {
 		return fmt.Errorf("the C++ side's own process: %w", err)
 	}
@@ -103,7 +103,7 @@ func (s apartSide) run(ns []int64) error {
 	return nil
 }
 
-// serve is the process apart: it joins a group of its kind and calls the hook as
+// serve is the separate process: it joins a group of its kind and calls the hook as
 // it is told, until there are no more orders.
 func serve(ctx context.Context, j *job) error {
 	if err := launch.DieWithParent(); err != nil {
