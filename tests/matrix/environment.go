@@ -28,8 +28,8 @@ var environments = []environment{
 	{"3.15", "CPython 3.15", false},
 }
 
-// place is where an environment's commands run.
-type place struct {
+// installation is an environment that is set up, where its commands run.
+type installation struct {
 	name   string
 	root   string // / is this machine
 	python string
@@ -58,7 +58,7 @@ func (e environment) run(b *build) *result {
 	return r
 }
 
-func (e environment) setUp(clone string) (*place, error) {
+func (e environment) setUp(clone string) (*installation, error) {
 	cmd := exec.Command(filepath.Join(clone, "scripts", "setup-matrix.sh"), e.Name)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -70,11 +70,11 @@ func (e environment) setUp(clone string) (*place, error) {
 	if !found {
 		return nil, fmt.Errorf("setup-matrix.sh said %q", stdout.String())
 	}
-	return &place{e.Name, root, python, clone}, nil
+	return &installation{e.Name, root, python, clone}, nil
 }
 
 // ask notes the versions.
-func (p *place) ask(r *result, torch bool) error {
+func (p *installation) ask(r *result, torch bool) error {
 	program := "import json, platform\nfacts = {'python': platform.python_version()}\n"
 	if torch {
 		program += "import torch\nfacts['torch'] = torch.__version__\n"
@@ -86,9 +86,9 @@ func (p *place) ask(r *result, torch bool) error {
 	return json.Unmarshal(out, r)
 }
 
-// command runs in folder, in the place. In another root it sees this clone, /dev
+// command runs in folder, in the installation. In another root it sees this clone, /dev
 // and /tmp of its own; the mounts end with it.
-func (p *place) command(folder string, argv ...string) *exec.Cmd {
+func (p *installation) command(folder string, argv ...string) *exec.Cmd {
 	var cmd *exec.Cmd
 	if p.root == "/" {
 		cmd = exec.Command(argv[0], argv[1:]...)

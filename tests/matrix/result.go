@@ -121,7 +121,7 @@ func count(events io.Reader, name string) (t tested, err error) {
 	return t, lines.Err()
 }
 
-// reason is what a skipped test said, without the place.
+// reason is what a skipped test said, without its position.
 func reason(output string) string {
 	for line := range strings.Lines(output) {
 		if _, text, found := strings.Cut(line, "_test.go:"); found {

@@ -10,7 +10,7 @@ import (
 )
 
 // test runs a package's tests; their output goes to out/matrix.
-func (p *place) test(b *build, one testPackage) tested {
+func (p *installation) test(b *build, one testPackage) tested {
 	cmd := p.command(one.folder, one.binary, "-test.v=test2json", "-test.timeout=30m")
 	cmd.Env = append(cmd.Env, "PYHOOK_TEST_COMMAND="+b.command)
 	if one.name == "pyhook/tests/parity" { // it notes what each hook did on this torch
@@ -28,7 +28,7 @@ func (p *place) test(b *build, one testPackage) tested {
 }
 
 // events runs cmd and returns its output as test2json has it.
-func (p *place) events(b *build, one testPackage, cmd *exec.Cmd, log string) ([]byte, error) {
+func (p *installation) events(b *build, one testPackage, cmd *exec.Cmd, log string) ([]byte, error) {
 	raw, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

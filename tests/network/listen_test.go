@@ -42,7 +42,7 @@ func listening(t *testing.T, r *rank) []netip.AddrPort {
 	return found
 }
 
-func TestTheStoreListensWhereItIsTold(t *testing.T) {
+func TestStore_Listens(t *testing.T) {
 	t.Parallel()
 	_, r := joined(t, 2, "pending")
 	var store []netip.Addr
@@ -66,12 +66,12 @@ func TestTheStoreListensWhereItIsTold(t *testing.T) {
 func TestASecondJobAtThePortDoesTheFirstNoHarm(t *testing.T) {
 	t.Parallel()
 	w, r := joined(t, 2, "pending")
-	stranger := startRank(t, w, place{Machine: 2, Rank: 1, Size: 2, Addr: dotted(0), Port: 29500, Timeout: timeout, Hook: "pending"})
+	stranger := startRank(t, w, rankConfig{Machine: 2, Rank: 1, Size: 2, Addr: dotted(0), Port: 29500, Timeout: timeout, Hook: "pending"})
 	stranger.must("ready")
-	stranger.tell("join")
+	stranger.send("join")
 	refused(t, stranger, "ErrJoinTimeout", "another job")
 	for _, r := range r {
-		r.tell("step")
+		r.send("step")
 	}
 	for _, r := range r {
 		a, err := r.hear(time.Minute)

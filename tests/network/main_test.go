@@ -55,8 +55,8 @@ func needRoot(t *testing.T) {
 	t.Skip("SKIPPED, not tested: network namespaces take root")
 }
 
-// place is what a rank's process is told.
-type place struct {
+// rankConfig is what a rank's process is started with.
+type rankConfig struct {
 	Machine    int // whose address it has; a rank's own, mostly
 	Rank, Size int
 	Addr       string
@@ -91,7 +91,7 @@ type answer struct {
 }
 
 // startRank starts a process on a machine of its own.
-func startRank(t *testing.T, w *wire, at place, env ...string) *rank {
+func startRank(t *testing.T, w *wire, at rankConfig, env ...string) *rank {
 	t.Helper()
 	text, err := json.Marshal(at)
 	require.NoError(t, err)
@@ -148,8 +148,8 @@ func (r *rank) live(started chan<- error) {
 	}
 }
 
-// tell gives a command; the answer comes by hear.
-func (r *rank) tell(command string) {
+// send sends a command; hear reads the answer.
+func (r *rank) send(command string) {
 	r.t.Helper()
 	_, err := fmt.Fprintf(r.talk, "%q\n", command)
 	require.NoError(r.t, err)
@@ -167,7 +167,7 @@ func (r *rank) hear(within time.Duration) (answer, error) {
 
 func (r *rank) must(command string) answer {
 	r.t.Helper()
-	r.tell(command)
+	r.send(command)
 	a, err := r.hear(3 * time.Minute) // torch's import, on a busy machine
 	require.NoError(r.t, err, "%s: %s", command, r.said.String())
 	return a

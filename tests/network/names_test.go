@@ -13,7 +13,7 @@ import (
 
 // rename makes this process's host one that Debian's installer has set up: its own name is
 // 127.0.1.1 in /etc/hosts. The other hosts are there by their addresses on the wire.
-func rename(p place) error {
+func rename(p rankConfig) error {
 	if p.Name == "" {
 		return nil
 	}
@@ -51,7 +51,7 @@ func TestHostsWhoseOwnNameIsLoopback(t *testing.T) {
 			t.Cleanup(w.close)
 			ranks := make([]*rank, 2)
 			for i := range ranks {
-				ranks[i] = startRank(t, w, place{Machine: i, Rank: i, Size: 2, Addr: master, Port: 29500, Timeout: timeout,
+				ranks[i] = startRank(t, w, rankConfig{Machine: i, Rank: i, Size: 2, Addr: master, Port: 29500, Timeout: timeout,
 					Hook: "pending", Name: hostname(i)}, "LOCAL_WORLD_SIZE=1", "WORLD_SIZE=2")
 			}
 			for _, r := range ranks {
@@ -59,7 +59,7 @@ func TestHostsWhoseOwnNameIsLoopback(t *testing.T) {
 			}
 			for _, command := range []string{"join", "step"} {
 				for _, r := range ranks {
-					r.tell(command)
+					r.send(command)
 				}
 				for _, r := range ranks {
 					a, err := r.hear(time.Minute)
@@ -87,7 +87,7 @@ func TestAnInterfaceThatOthersCannotReachIsNamed(t *testing.T) {
 	ranks := make([]*rank, 2)
 	for i := range ranks {
 		env := []string{"LOCAL_WORLD_SIZE=1", "WORLD_SIZE=2"}
-		at := place{Machine: i, Rank: i, Size: 2, Addr: dotted(0), Port: 29500, Timeout: time.Minute, Hook: "pending"}
+		at := rankConfig{Machine: i, Rank: i, Size: 2, Addr: dotted(0), Port: 29500, Timeout: time.Minute, Hook: "pending"}
 		ranks[i] = startRank(t, w, at, env...)
 	}
 	for i, r := range ranks {
@@ -95,7 +95,7 @@ func TestAnInterfaceThatOthersCannotReachIsNamed(t *testing.T) {
 		require.True(t, a.OK, a.Err)
 	}
 	for _, r := range ranks {
-		r.tell("join")
+		r.send("join")
 	}
 	for _, r := range ranks {
 		refused(t, r, "ErrAddress", "rank 1 ")

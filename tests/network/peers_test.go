@@ -17,7 +17,7 @@ func job(t *testing.T, n int, hook string) (*wire, []*rank) {
 	t.Cleanup(w.close)
 	ranks := make([]*rank, n)
 	for i := range ranks {
-		ranks[i] = startRank(t, w, place{Machine: i, Rank: i, Size: n, Addr: dotted(0), Port: 29500, Timeout: timeout, Hook: hook})
+		ranks[i] = startRank(t, w, rankConfig{Machine: i, Rank: i, Size: n, Addr: dotted(0), Port: 29500, Timeout: timeout, Hook: hook})
 	}
 	for _, r := range ranks {
 		require.True(t, r.must("ready").OK)
@@ -31,7 +31,7 @@ func joined(t *testing.T, n int, hook string) (*wire, []*rank) {
 	w, ranks := job(t, n, hook)
 	for _, command := range []string{"join", "step"} {
 		for _, r := range ranks {
-			r.tell(command)
+			r.send(command)
 		}
 		for _, r := range ranks {
 			a, err := r.hear(time.Minute)
@@ -68,7 +68,7 @@ func TestAPeerThatFailsInACollective(t *testing.T) {
 			w, ranks := joined(t, fault.ranks, fault.hook)
 			slow(w, 4<<20)
 			for _, r := range ranks {
-				r.tell("step")
+				r.send("step")
 			}
 			time.Sleep(500 * time.Millisecond)
 			begin := time.Now()
@@ -131,7 +131,7 @@ func closes(t *testing.T, r *rank) {
 func TestAPeerThatEndsBeforeTheCollective(t *testing.T) {
 	t.Parallel()
 	_, ranks := joined(t, 2, "pending")
-	ranks[1].tell("exit")
+	ranks[1].send("exit")
 	<-ranks[1].ended
 	failedOfAPeer(t, ranks[0].must("step"), 0, 0)
 	closes(t, ranks[0])
@@ -144,7 +144,7 @@ func TestASlowWire(t *testing.T) {
 		slow(w, 8<<20)
 		w.delay.Store(int64(20 * time.Millisecond))
 		for _, r := range ranks {
-			r.tell("step")
+			r.send("step")
 		}
 		for _, r := range ranks {
 			a, err := r.hear(time.Minute)
@@ -160,7 +160,7 @@ func TestASlowWire(t *testing.T) {
 		slow(w, 100<<10)
 		begin := time.Now()
 		for _, r := range ranks {
-			r.tell("step")
+			r.send("step")
 		}
 		for i, r := range ranks {
 			a, err := r.hear(2 * time.Minute)

@@ -24,7 +24,7 @@ import (
 // elements of a bucket: 8 MiB, which a slow wire takes a while for.
 const elements = 2 << 20
 
-// kinds are the errors whose names a rank tells.
+// kinds are the errors whose names a rank sends.
 var kinds = map[string]error{
 	"ErrGroup": c10d.ErrGroup, "ErrPeer": c10d.ErrPeer, "ErrJoinTimeout": c10d.ErrJoinTimeout, "ErrRank": c10d.ErrRank,
 	"ErrWorldSize": c10d.ErrWorldSize, "ErrAddress": c10d.ErrAddress, "ErrPortInUse": c10d.ErrPortInUse,
@@ -40,19 +40,19 @@ func lockThread() func() {
 
 // trainer is a rank's process from inside.
 type trainer struct {
-	place
+	rankConfig
 	rt    *pyhook.Runtime
 	group *pyhook.TorchGroup
 	hook  *pyhook.PythonCommHook
 }
 
-// serve is a rank's process: it does what the test tells.
+// serve is a rank's process: it does what the test sends.
 func serve(text string) error {
 	if err := launch.DieWithParent(); err != nil {
 		return err
 	}
 	t := &trainer{}
-	if err := json.Unmarshal([]byte(text), &t.place); err != nil {
+	if err := json.Unmarshal([]byte(text), &t.rankConfig); err != nil {
 		return err
 	}
 	file := os.NewFile(3, "talk")
@@ -61,7 +61,7 @@ func serve(text string) error {
 		return err
 	}
 	file.Close()
-	if err := rename(t.place); err != nil {
+	if err := rename(t.rankConfig); err != nil {
 		return err
 	}
 	tun, err := plug(t.Machine)
@@ -139,7 +139,7 @@ func (t *trainer) do(command string) (bool, error) {
 	return false, fmt.Errorf("no command %q", command)
 }
 
-// join joins as the rank of a world and at the port that as names, or as the place does.
+// join joins as the rank of a world and at the port that as names, or as its configuration does.
 func (t *trainer) join(ctx context.Context, as string) error {
 	rank, size, port := t.Rank, t.Size, t.Port
 	if as != "" {

@@ -26,14 +26,14 @@ func refused(t *testing.T, r *rank, kind, part string) {
 	t.Logf("after %s: %.300s", a.Took.Round(10*time.Millisecond), a.Err)
 }
 
-func TestRanksThatDoNotFitAreToldSo(t *testing.T) {
+func TestRanksThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	_, r := job(t, 3, "pending")
 	for _, c := range []struct {
-		name  string
-		tells [3]string // to each process
-		kinds [3]string // of each one's error
-		parts [3]string // of its text
+		name     string
+		commands [3]string // to each process
+		kinds    [3]string // of each one's error
+		parts    [3]string // of its text
 	}{
 		{"out of range", [3]string{"", "join 2 2 29501"}, [3]string{"", "ErrRank"}, [3]string{"", "joining, rank 2: "}},
 		{"negative", [3]string{"", "join -1 2 29501"}, [3]string{"", "ErrRank"}, [3]string{"", "rank -1 of 2"}},
@@ -55,9 +55,9 @@ func TestRanksThatDoNotFitAreToldSo(t *testing.T) {
 		{"a web server", [3]string{"occupy 29505 http", "join 1 2 29505"}, [3]string{"", "ErrNotAStore"}, [3]string{"", "10.9.0.1:29505"}},
 		{"its port in use", [3]string{"join 0 2 29505"}, [3]string{"ErrPortInUse"}, [3]string{"port 29505"}},
 	} {
-		for i, command := range c.tells {
+		for i, command := range c.commands {
 			if command != "" {
-				r[i].tell(command)
+				r[i].send(command)
 			}
 			if strings.HasPrefix(command, "occupy") {
 				a, err := r[i].hear(time.Minute)
@@ -73,7 +73,7 @@ func TestRanksThatDoNotFitAreToldSo(t *testing.T) {
 		}
 	}
 	for _, r := range r {
-		r.tell("join") // nothing of all that is in the way
+		r.send("join") // nothing of all that is in the way
 	}
 	for _, r := range r {
 		a, err := r.hear(time.Minute)
@@ -86,18 +86,18 @@ func TestAPeerThatIsFrozenWhileTheRanksMeet(t *testing.T) {
 	t.Run("rank 0", func(t *testing.T) {
 		t.Parallel()
 		_, r := job(t, 2, "pending")
-		r[0].tell("join")
+		r[0].send("join")
 		time.Sleep(time.Second)
 		require.NoError(t, r[0].cmd.Process.Signal(syscall.SIGSTOP))
-		r[1].tell("join")
+		r[1].send("join")
 		refused(t, r[1], "ErrJoinTimeout", "10.9.0.1:29500")
 		closes(t, r[1])
 	})
 	t.Run("rank 0, the others wait for its answer", func(t *testing.T) {
 		t.Parallel()
 		_, r := job(t, 3, "pending")
-		r[0].tell("join")
-		r[1].tell("join")
+		r[0].send("join")
+		r[1].send("join")
 		time.Sleep(2 * time.Second)
 		require.NoError(t, r[0].cmd.Process.Signal(syscall.SIGSTOP))
 		refused(t, r[1], "ErrJoinTimeout", "10.9.0.1:29500")
@@ -106,11 +106,11 @@ func TestAPeerThatIsFrozenWhileTheRanksMeet(t *testing.T) {
 	t.Run("another", func(t *testing.T) {
 		t.Parallel()
 		_, r := job(t, 3, "pending")
-		r[0].tell("join")
-		r[1].tell("join")
+		r[0].send("join")
+		r[1].send("join")
 		time.Sleep(2 * time.Second) // rank 1 knows the name, and waits for rank 2
 		require.NoError(t, r[1].cmd.Process.Signal(syscall.SIGSTOP))
-		r[2].tell("join")
+		r[2].send("join")
 		refused(t, r[0], "ErrJoinTimeout", "rank 0")
 		refused(t, r[2], "ErrGroup", "rank 2") // ErrPeer where it sees that rank 0 gave up, else ErrJoinTimeout
 		closes(t, r[0])
@@ -123,7 +123,7 @@ func TestAPartitionWhileTheRanksMeet(t *testing.T) {
 	w, r := job(t, 2, "pending")
 	w.cut.Store(true)
 	for _, r := range r {
-		r.tell("join")
+		r.send("join")
 	}
 	refused(t, r[0], "ErrJoinTimeout", "ranks [1]")
 	refused(t, r[1], "ErrJoinTimeout", "10.9.0.1:29500")

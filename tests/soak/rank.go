@@ -134,12 +134,12 @@ func (w *worker) noops(ctx context.Context, n int) (*verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.settled(warm, last)
+	return w.judge(warm, last)
 }
 
-// settled judges, and looks again where something is left: the thread that completed
+// judge judges, and looks again where something is left: the thread that completed
 // a future may still be letting go of it.
-func (w *worker) settled(warm, last sample) (*verdict, error) {
+func (w *worker) judge(warm, last sample) (*verdict, error) {
 	v := judge(warm, last)
 	for range 20 {
 		if v.Sound() {
@@ -196,7 +196,7 @@ func (w *worker) rounds(ctx context.Context, length, every time.Duration) (*verd
 		case stop && warm == nil:
 			return nil, fmt.Errorf("one round took longer than the %s that there were", length)
 		case stop:
-			return w.settled(*warm, s)
+			return w.judge(*warm, s)
 		case warmNow:
 			warm = &s
 		}

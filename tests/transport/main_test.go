@@ -247,8 +247,8 @@ func many(ctx context.Context, r *ranks.Rank) error {
 		none.Close()
 		return err
 	}
-	// settled waits until no counter is above want.
-	settled := func(want [4]int64) (got [4]int64) {
+	// countersBelow waits until no counter is above want.
+	countersBelow := func(want [4]int64) (got [4]int64) {
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			runtime.GC()
 			if got = counters(); got[0] <= want[0] && got[1] <= want[1] && got[2] <= want[2] && got[3] <= want[3] {
@@ -262,12 +262,12 @@ func many(ctx context.Context, r *ranks.Rank) error {
 	}
 	time.Sleep(1500 * time.Millisecond) // works linger for a second
 	const funcs = 3                     // the group's two, and what Go calls Python's signal handlers by
-	before := settled([4]int64{1 << 40, funcs, 0, 0})
+	before := countersBelow([4]int64{1 << 40, funcs, 0, 0})
 	memory, threads := residentKiB(), threadCount()
 	if err := burst(10000); err != nil {
 		return err
 	}
-	if after := settled(before); after[0] > before[0] || after[1] != funcs || after[2] != 0 || after[3] != 0 {
+	if after := countersBelow(before); after[0] > before[0] || after[1] != funcs || after[2] != 0 || after[3] != 0 {
 		return fmt.Errorf("objects, funcs, tensors, memory: %v before, %v after", before, after)
 	}
 	if grown := residentKiB() - memory; grown > 6<<10 && !testutil.Race {

@@ -203,7 +203,7 @@ func TestADivergedNetworkYieldsNaNAndNoError(t *testing.T) {
 }
 
 // Values of torch.optim.SGD(lr=0.1, momentum=0.9) by hand.
-func TestSGDFollowsTorchsRule(t *testing.T) {
+func TestSGD_Step(t *testing.T) {
 	p := []Param{{"p", []int64{1}, []float32{1}}}
 	opt := SGD{LR: 0.1, Momentum: 0.9}
 	opt.Step(p, [][]float32{{0.5}})

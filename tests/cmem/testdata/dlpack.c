@@ -6,7 +6,7 @@ static DLTensor describe(void *base, const int64_t *shape, const int64_t *stride
   return (DLTensor){.data = base, .device = {1, 0}, .ndim = ndim, .dtype = {2, 32, 1}, .shape = (int64_t *)shape, .strides = (int64_t *)strides};
 }
 
-static void settle(void) { // does what was deferred
+static void run_deferred(void) { // does what was deferred
   pyh_leave();
   pyh_enter();
 }
@@ -30,7 +30,7 @@ static void check_capsules(void) {
       pyh.Py_DecRef(used);
       in.free(in.managed);
       CHECK(pyh_owners() == 1); // its deleter waits for the next enter
-      settle();
+      run_deferred();
       CHECK(pyh_owners() == 0);
     }
   }
@@ -61,13 +61,13 @@ static void check_foreign(void) {
   PyObject *fixed = pyh.PyCapsule_New(managed(1), "dltensor_versioned", NULL);
   CHECK(pyh_dlpack_import(fixed, &in, &major) == 0 && in.read_only);
   in.free(in.managed);
-  settle();
+  run_deferred();
   CHECK(deleted == 2);
   DLManagedTensor *nobody = calloc(1, sizeof *nobody); // without a deleter
   PyObject *legacy = pyh.PyCapsule_New(nobody, "dltensor", NULL);
   CHECK(pyh_dlpack_import(legacy, &in, &major) == 0);
   in.free(in.managed);
-  settle();
+  run_deferred();
   free(nobody);
   pyh.Py_DecRef(newer);
   pyh.Py_DecRef(fixed);
@@ -109,7 +109,7 @@ static void check_exchange(void) {
   CHECK(pyh_exchange_import(&api, plain, &in, &major) == -1);
   pyh.PyErr_Clear();
   in.free(in.managed);
-  settle();
+  run_deferred();
   PyObject *all[] = {obj, capsule, plain, tensor, odd, dict};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     pyh.Py_DecRef(all[i]);

@@ -158,7 +158,7 @@ class OracleTest(unittest.TestCase):
         self.assertFalse((out / "meta.json").exists())
         return json.loads((out / "error.json").read_text())
 
-    def test_upstream_failures_are_told_apart(self) -> None:
+    def test_upstream_failures_differ(self) -> None:
         error = self.failure("raising_hook")
         self.assertEqual(error["stage"], "step 0")
         self.assertIn("boom in bucket 0", error["message"])
