@@ -56,6 +56,7 @@ check_adapters() {
 	! go list -m all | grep -E 'gomlx|gorgonia|spago|MNIST' || die "the library's module requires what only an adapter may"
 	for mod in adapters/*/go.mod; do
 		run go -C "$(dirname "$mod")" vet ./...
+		(cd "$(dirname "$mod")" && run "$tools/staticcheck" ./...)
 		run env GORACE="atexit_sleep_ms=0 ${GORACE:-}" go -C "$(dirname "$mod")" test -race -count=1 -vet=off -timeout "$timeout" ./...
 	done
 }
@@ -156,7 +157,7 @@ check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy words spell)
-all=("${lint[@]}" pytest race full asan adapters)
+all=("${lint[@]}" pytest race full asan)
 deep=(race full deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
