@@ -22,19 +22,16 @@ type sharedBucket struct {
 	// stage is a copy of the buffer in shared memory, where the buffer is in other memory; or nil.
 	stage  *tensor.Tensor
 	staged []*sharedParameter // whose data is copied before each call
-	// saved is what the buffer held before the last call: see Hook.Rollback.
-	saved  *tensor.Tensor
 	closed bool
 }
 
-// free closes the stage and the saved copy.
+// free closes the stage.
 func (b *sharedBucket) free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
 	b.stage.Close()
-	b.saved.Close()
-	b.stage, b.saved = nil, nil
+	b.stage = nil
 }
 
 // Close is called with the bucket's: see c10d.Attachment.

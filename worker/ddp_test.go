@@ -168,10 +168,10 @@ func TestHook_InAReducer(t *testing.T) {
 	})
 }
 
-// TestHook_Rollback: a worker dies in the middle of a step of PowerSGD. The
-// gradients are put back, the state restored, and the run is bit by bit the one in
+// TestWorker_Restart_Rollback: a worker dies in the middle of a step of PowerSGD. The
+// gradients stay, the state restored, and the run is bit by bit the one in
 // which nothing happened.
-func TestHook_Rollback(t *testing.T) {
+func TestWorker_Restart_Rollback(t *testing.T) {
 	t.Run("a lost step is taken again", func(t *testing.T) {
 		const size, steps, lost = 2, 6, 4
 		workers := start(t, size, worker.Config{Timeout: 20 * time.Second})
@@ -179,7 +179,7 @@ func TestHook_Rollback(t *testing.T) {
 		for run := range 2 {
 			for _, err := range onRanks(size, func(rank int) (err error) {
 				w := workers[rank]
-				h, err := w.NewHook(t.Context(), "powersgd", worker.HookConfig{State: &worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1, Rollback: true})
+				h, err := w.NewHook(t.Context(), "powersgd", worker.HookConfig{State: &worker.State{Spec: "powersgd", Args: powerSGD}, SnapshotEvery: 1})
 				if err != nil {
 					return err
 				}
@@ -200,7 +200,7 @@ func TestHook_Rollback(t *testing.T) {
 func trainedWithLoss(t *testing.T, w *worker.Worker, h *worker.Hook, steps, lost int) (string, error) {
 	ctx := testutil.Soon(t)
 	params := model()
-	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap})
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap, Rollback: true})
 	if err != nil {
 		return "", err
 	}
@@ -266,9 +266,6 @@ func loseStep(ctx context.Context, t *testing.T, w *worker.Worker, h *worker.Hoo
 	}
 	assert.Equal(t, [][]int64{{int64(step), int64(step)}}, recovery.Completed)
 	assert.Equal(t, []int64{int64(step)}, recovery.Restored)
-	if err := h.Rollback(); err != nil {
-		return err
-	}
 	assert.Equal(t, before, local(), "the gradients are this rank's again")
 	// As backward would have written them at once.
 	return backward(r, w.Group().Rank(), step, len(params))

@@ -41,7 +41,7 @@ const (
 )
 
 // Error says that a worker process failed, how, and what it was doing. The
-// gradients of the call are the trainer's to use; see Hook.Rollback.
+// gradients of the call are the trainer's to use; see ddp.Options.Rollback.
 type Error struct {
 	Rank     int
 	Hook     string // whose call did not end; empty: none

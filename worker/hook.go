@@ -32,8 +32,6 @@ type HookConfig struct {
 	SnapshotEvery int
 	// Trusted: see pyhook.TrustState. What is restored is what this program saved.
 	Trusted bool
-	// Rollback keeps a copy of each bucket as it was before its call.
-	Rollback bool
 	// Parameters of the model, in the order of ddp.NewReducer's, are given to states
 	// and hooks that take parameters, by name, shape, dtype, attributes and, if they
 	// have Data, with their values: pyhook.HookConfig.Parameters. They must stay open
@@ -56,7 +54,6 @@ type Hook struct {
 	completed int64 // steps of which every bucket was reduced
 	reduced   int   // buckets of the step that is under way
 	underway  int   // calls
-	touched   []*rollback
 	// onCollective is called for each; may be nil. See TraceCollectives.
 	onCollective func(c10d.Collective)
 	snapshots    []snapshot // the last two
@@ -68,12 +65,6 @@ type loaded struct {
 	name        string
 	independent bool
 	order       error
-}
-
-// rollback is a bucket of the last step, with what it held.
-type rollback struct {
-	bucket *c10d.GradBucket
-	shared *sharedBucket
 }
 
 // NewHook loads a hook in the worker, by a spec as of pyhook.Runtime.LoadHook. The
@@ -232,63 +223,19 @@ func (h *Hook) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	return h.worker.NewBuffer(dtype, n)
 }
 
-// begin counts the call in, and keeps what Rollback needs.
-func (h *Hook) begin(ctx context.Context, b *c10d.GradBucket, s *sharedBucket) error {
+// begin counts the call in, after the snapshot of the step before.
+func (h *Hook) begin(ctx context.Context, b *c10d.GradBucket) error {
 	if err := h.saved(ctx); err != nil {
 		return err
 	}
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.closed {
-		h.mu.Unlock()
 		return fmt.Errorf("the hook: %w", c10d.ErrClosed)
 	}
 	if b.Index() == 0 {
-		h.reduced, h.touched = 0, nil
+		h.reduced = 0
 	}
-	h.mu.Unlock()
-	if !h.cfg.Rollback {
-		return nil
-	}
-	buffer := b.Buffer()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.saved == nil || s.saved.Len() != buffer.Len() {
-		s.saved.Close()
-		var err error
-		if s.saved, err = tensor.New(buffer.DType(), buffer.Len()); err != nil {
-			return err
-		}
-	}
-	h.mu.Lock()
-	h.touched = append(h.touched, &rollback{b, s})
-	h.mu.Unlock()
-	return tensor.Copy(s.saved, buffer)
-}
-
-// Rollback, which needs HookConfig.Rollback, puts back what each bucket of the last
-// step held before its call: after a failed step, and with it the local gradients of
-// this rank. No call may be under way; those of a worker that failed are not.
-func (h *Hook) Rollback() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.cfg.Rollback {
-		return h.fail(nil, c10d.ErrBadArguments, errors.New("the hook was made without HookConfig.Rollback"))
-	}
-	if h.underway > 0 {
-		return h.fail(nil, c10d.ErrBucket, fmt.Errorf("%d calls are under way: Restart the worker before", h.underway))
-	}
-	for _, r := range h.touched {
-		r.shared.mu.Lock()
-		var err error
-		if r.shared.saved != nil {
-			err = tensor.Copy(r.bucket.Buffer(), r.shared.saved)
-		}
-		r.shared.mu.Unlock()
-		if err != nil {
-			return h.fail(r.bucket, c10d.ErrBucket, err)
-		}
-	}
-	h.touched = nil
 	return nil
 }
 

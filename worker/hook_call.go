@@ -38,7 +38,7 @@ func (h *Hook) run(ctx context.Context, b *c10d.GradBucket, chained bool) (*c10d
 	if err != nil {
 		return nil, nil, h.fail(b, c10d.ErrClosed, err)
 	}
-	if err := h.begin(ctx, b, s); err != nil {
+	if err := h.begin(ctx, b); err != nil {
 		return nil, nil, h.fail(b, c10d.ErrState, err)
 	}
 	memory, err := w.prepare(ctx, p, b, s)

@@ -32,7 +32,7 @@ second or more after the first, ends the command at once, without waiting for
 the ranks.`
 
 const jsonText = `With --json a command prints one JSON object on standard output, also when it
-fails for a reason that the object tells; everything else goes to standard error.
+fails for a reason that the object states; everything else goes to standard error.
 Fields are added over time, and not renamed.
 
 ` + check.JSONHelp + doctor.JSONHelp + `pyhook version --json

@@ -19,11 +19,11 @@ import (
 // SIGTERM.
 var ErrInterrupted = errors.New("interrupted")
 
-// EventsVariable tells a rank that pyhook train started it and reads events
+// EventsVariable is set for a rank that pyhook train started, which reads events
 // from its stdout.
 const EventsVariable = "PYHOOK_TRAIN_EVENTS"
 
-// waitedFor is what the command waits for once it was told to stop, in words.
+// waitedFor names what the command waits for after a signal to stop.
 var waitedFor atomic.Pointer[string]
 
 // WaitingFor says, until the returned function is called, what the end of the command

@@ -28,7 +28,7 @@ type Options struct {
 	NeedCpp bool     // an error if the peer cannot be built; else the rest is measured
 	// RankArgs make this program call Rank.
 	RankArgs []string
-	// Say, if not nil, is told what is done.
+	// Say, if not nil, is called with what is done next.
 	Say func(format string, args ...any)
 }
 

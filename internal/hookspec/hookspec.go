@@ -58,7 +58,7 @@ func (s *Spec) Args() (map[string]any, error) {
 	return args, nil
 }
 
-// numbers makes ints of whole numbers: Python tells 2 from 2.0.
+// numbers makes ints of whole numbers: 2 and 2.0 differ in Python.
 func numbers(v any) (any, error) {
 	switch v := v.(type) {
 	case json.Number:

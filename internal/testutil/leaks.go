@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Leaks tells whether a test leaves handles open. C is a struct with a field for each kind of
+// Leaks finds out whether a test leaves handles open. C is a struct with a field for each kind of
 // handle, so that a failure names what is left.
 type Leaks[C comparable] struct {
 	// Counts returns how many handles there are, after it has done what frees the closed ones.

@@ -186,7 +186,7 @@ func parseBytes(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
 	if err != nil || n < 1 || n > (1<<40)/unit {
-		return 0, fmt.Errorf("%q is no size: write bytes, or 4KiB, 25MiB", text)
+		return 0, fmt.Errorf("invalid size %q: write bytes, 4KiB or 25MiB", text)
 	}
 	return n * unit, nil
 }

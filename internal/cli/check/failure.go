@@ -22,8 +22,8 @@ const (
 	codeOther    = "failed"
 )
 
-// hookCodes are c10d's codes that --json has, the special before the general: a code that is one
-// of them, as bad_spec is a load, has its word.
+// hookCodes are the codes of c10d that --json reports, the special before the general. Any other code
+// is reported as the first of these that it is: bad_spec as load.
 var hookCodes = []c10d.Code{c10d.ErrPeer, c10d.ErrRaised, c10d.ErrNoneResult, c10d.ErrNotFuture, c10d.ErrFutureFailed,
 	c10d.ErrNotTensor, c10d.ErrShort, c10d.ErrBadResult, c10d.ErrLoad, c10d.ErrGroup}
 
@@ -104,11 +104,11 @@ func (f *checkFailure) hintOrder(p *checkPlan, order string) {
 		return
 	}
 	f.Hint = strings.TrimPrefix(f.Hint+"\n"+fmt.Sprintf("the buckets are reduced in %s order, where they overlap: "+
-		"--order serial, which is NCCL's order, tells whether that is why", order), "\n")
+		"--order serial, which is NCCL's order, shows whether that is why", order), "\n")
 }
 
-// blame orders failures: a rank's own first, then deaths, then what only came
-// of another's end.
+// blame orders failures by how likely they are the cause: a rank's own first, then
+// deaths, then what follows another rank's end.
 func (f *checkFailure) blame() int {
 	switch {
 	case f.Code == codeStopped:
@@ -121,8 +121,8 @@ func (f *checkFailure) blame() int {
 	return 0
 }
 
-// rootFailure picks the failure to report, the earliest of those to blame, and
-// tells what the other ranks were doing; nil where none failed.
+// rootFailure picks the failure to report, the earliest of those to blame, and adds
+// what the other ranks were doing. It returns nil if no rank failed.
 func rootFailure(ranks []*rankReport) *checkFailure {
 	return rootOf(ranks, func(r *rankReport) *checkFailure { return r.Failure })
 }
@@ -146,8 +146,8 @@ func rootOf(ranks []*rankReport, of func(*rankReport) *checkFailure) *checkFailu
 	return &chosen
 }
 
-// othersAt is where the other ranks were when one hung: the one to mend is
-// often not the one that noticed.
+// othersAt says where the other ranks were when one hung: the rank that noticed is
+// often not the one at fault.
 func othersAt(ranks []*rankReport, root *checkFailure, of func(*rankReport) *checkFailure) string {
 	var parts []string
 	for _, rank := range ranks {

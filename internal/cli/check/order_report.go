@@ -8,8 +8,8 @@ import (
 	"pyhook/internal/report"
 )
 
-// orderReport says in which order buckets were reduced, and what another order
-// makes of them.
+// orderReport says in which order buckets were reduced, and whether another order
+// gives the same results.
 type orderReport struct {
 	Judged      string   `json:"judged"`                // serial, ordered or overlapped
 	StepSeconds *float64 `json:"step_seconds"`          // median, of the slowest rank; null: unknown
@@ -17,7 +17,7 @@ type orderReport struct {
 	OtherStep   *float64 `json:"compared_step_seconds"` // null: it failed
 	// SameBits: all results are those of the judged order; null: that is not known.
 	SameBits *bool `json:"same_bits"`
-	// Why says what SameBits comes of, where it is not true.
+	// Why explains a SameBits that is not true.
 	Why     string        `json:"why,omitempty"`
 	Failure *checkFailure `json:"compared_failure"` // of the other order; null: none
 }
@@ -116,7 +116,7 @@ func (r *orderReport) hint() string {
 const betweenHint = "does the hook keep something in its state between its body and its callbacks? " +
 	"In NCCL's order a bucket's callbacks have run before the next bucket's body; overlapped they have not"
 
-// printOrder tells of the order, in a line or two.
+// printOrder prints the order and what the other one gave, in a line or two.
 func printOrder(out *report.Printer, r *checkReport) {
 	o := r.Order
 	if o == nil || o.Judged == "" {
@@ -132,7 +132,7 @@ func printOrder(out *report.Printer, r *checkReport) {
 	case o.Compared == "":
 		out.Printf("\norder: %s; the hook knows no other\n", name)
 	case o.SameBits == nil:
-		out.Printf("\n%s whether %s is safe cannot be told: %s\n", out.Doubtful("note:"), o.Compared, o.Why)
+		out.Printf("\n%s whether %s is safe is not known: %s\n", out.Doubtful("note:"), o.Compared, o.Why)
 	case *o.SameBits:
 		out.Printf("\norder: %s. %s gives the same bits%s\n", name, upper(o.Compared), o.gain(r))
 	case o.Failure != nil && o.Compared == ddp.OrderSerial.String():
@@ -161,7 +161,7 @@ func (r *orderReport) gain(whole *checkReport) string {
 	took := func(seconds float64) string { return report.Duration(time.Duration(seconds * 1e9)) }
 	more := ""
 	if steps < manySteps {
-		more = "; --steps 20 tells more"
+		more = "; --steps 20 measures more"
 	}
 	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s%s)", took(*r.StepSeconds), r.Judged,
 		took(*r.OtherStep), r.Compared, report.Count(steps, "step"), more)

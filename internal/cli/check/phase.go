@@ -28,7 +28,7 @@ type phase struct {
 	record phaseRecord
 }
 
-// phaseRecord is what a phase came to on one rank.
+// phaseRecord is the result of a phase on one rank.
 type phaseRecord struct {
 	Order string         `json:"order"`
 	Sent  []uint64       `json:"sent"`  // bytes, by step; none where they cannot be counted

@@ -14,7 +14,7 @@ type mark struct {
 	step, bucket int
 }
 
-// What a hook call has come to.
+// The states of a hook call.
 const (
 	begun    = 'b' // it is inside
 	returned = 'r' // it has given its future

@@ -30,11 +30,11 @@ type rankReport struct {
 	NoBytes  string        `json:"no_bytes,omitempty"` // why bytes were not counted
 	Legacy   []string      `json:"legacy"`
 	Failure  *checkFailure `json:"failure,omitempty"`
-	Stopped  bool          `json:"stopped,omitempty"` // the failure is that it was told to stop
+	Stopped  bool          `json:"stopped,omitempty"` // it failed because a signal stopped it
 	// StockRefuses says why DistributedDataParallel would not take the hook.
 	StockRefuses string `json:"stock_refuses,omitempty"`
 	phaseRecord         // of the order that is judged
-	// Compared is the other order's; nil: there is none to compare with.
+	// Compared is the run in the other order; nil: there was no such run.
 	Compared *comparison `json:"compared,omitempty"`
 }
 

@@ -18,7 +18,7 @@ const startLimit = 3 * time.Minute
 // another goroutine, when the hook hangs.
 type rankRun struct {
 	plan *checkPlan
-	// progress is told of each hook call.
+	// progress is called for each hook call.
 	progress func(mark)
 	// judged is called when the phase that is judged is over: what comes after it
 	// may break the group, and take this process along.

@@ -82,7 +82,7 @@ func (r *doctorReport) checkHostname() {
 	r.judgeHostname(name, found, err)
 }
 
-// judgeHostname is told what the host's own name resolves to.
+// judgeHostname judges what the host's own name resolves to.
 func (r *doctorReport) judgeHostname(name string, found []string, err error) {
 	const hint = "on several machines pyhook's ranks take the interface on the way to MASTER_ADDR; for ranks in plain Python, " +
 		"export GLOO_SOCKET_IFNAME=eth0 (the interface between the machines)"

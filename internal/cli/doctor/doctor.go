@@ -149,7 +149,7 @@ func diagnose(ctx context.Context, version, python string, quick bool, say func(
 	return r, nil
 }
 
-// findPython chooses as pyhook.Start does. Without torch it still tells which
+// findPython chooses as pyhook.Start does. Without torch it still reports which
 // interpreter would have been taken.
 func (r *doctorReport) findPython(ctx context.Context, explicit string) (usable bool, err error) {
 	python, refused, err := cbridge.Discover(ctx, explicit, "torch")

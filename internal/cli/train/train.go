@@ -135,8 +135,8 @@ func (o *Options) RunLocal(ctx context.Context) (*trainer.Report, error) {
 	return o.spawn(ctx, show)
 }
 
-// rank trains as one rank. A parent of ours is told by events on stdout;
-// otherwise rank 0 speaks to the user.
+// rank trains as one rank. Under pyhook train it sends events on stdout;
+// otherwise rank 0 prints to the user.
 func (o *Options) rank(ctx context.Context, world launch.World, out io.Writer) (err error) {
 	defer func() {
 		if err != nil {

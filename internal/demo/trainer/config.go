@@ -58,7 +58,7 @@ func (c *Config) Check(world int) error {
 	return err
 }
 
-// Event tells how training goes on, after each step.
+// Event reports the progress of training, after each step.
 type Event struct {
 	Step  int     `json:"step"`
 	Steps int     `json:"steps"`

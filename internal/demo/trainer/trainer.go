@@ -229,7 +229,7 @@ func (r *run) oneStep(ctx context.Context, batch digits.Dataset) (float64, error
 	return loss, nil
 }
 
-// rankResult is what one rank tells the others at the end.
+// rankResult is what each rank sends to the others at the end.
 type rankResult struct {
 	WeightsSHA string
 	Sent       uint64
