@@ -5,6 +5,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // attachment is what a Worker keeps of a bucket or a parameter. It is closed with its owner, and
@@ -43,7 +44,7 @@ func (w *Worker) detach(a attachment) *process {
 // other memory, it returns where the stage lies, and makes that if it is nil: shared memory of t's
 // shape, to which the caller copies t before each use. The caller owns the returned stage, also on
 // error.
-func (w *Worker) shareOrStage(ctx context.Context, p *process, t, stage *tensor.Tensor) (*tensorMessage, *tensor.Tensor, error) {
+func (w *Worker) shareOrStage(ctx context.Context, p *process, t, stage *tensor.Tensor) (*ipc.Location, *tensor.Tensor, error) {
 	m, err := w.share(ctx, p, t)
 	if err != nil {
 		return nil, stage, err

@@ -8,6 +8,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // sharedBucket is what a Worker keeps of a bucket; it is attached to the bucket.
@@ -38,7 +39,7 @@ func (b *sharedBucket) free() {
 func (b *sharedBucket) Close() {
 	p := b.worker.detach(b)
 	b.free()
-	go func() { _ = p.wire.send(&message{Kind: kindCloseBucket, Object: b.id}, nil) }()
+	go func() { _ = p.wire.Send(&message{Kind: kindCloseBucket, Object: b.id}, nil) }()
 }
 
 // bucket returns what the worker keeps of b.
@@ -83,7 +84,7 @@ func (w *Worker) sendBucket(ctx context.Context, p *process, b *c10d.GradBucket,
 	if !buffer.Device().IsCPU() {
 		return fmt.Errorf("a buffer on %s: a worker shares the CPU's memory only", buffer.Device())
 	}
-	var location *tensorMessage
+	var location *ipc.Location
 	var err error
 	if location, s.stage, err = w.shareOrStage(ctx, p, buffer, s.stage); err != nil {
 		return err

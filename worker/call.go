@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // call is a request that the worker has not finished: a hook call, a collective, or
@@ -106,7 +107,7 @@ func (p *process) ask(ctx context.Context, what string, limit time.Duration, m *
 
 // post sends; if that fails the process has ended, or will.
 func (p *process) post(m *message, file *os.File) error {
-	if err := p.wire.send(m, file); err != nil {
+	if err := p.wire.Send(m, file); err != nil {
 		p.kill(&Error{Code: ErrCrashed, Detail: "it does not take messages: " + err.Error()}, false)
 		return p.failure
 	}
@@ -116,9 +117,12 @@ func (p *process) post(m *message, file *os.File) error {
 // receive handles what the worker sends, until its end.
 func (p *process) receive() {
 	defer close(p.read)
-	defer p.wire.drop()
+	defer p.wire.Drop()
 	for {
-		m, err := p.wire.receive()
+		m, err := p.wire.Receive()
+		if err == nil {
+			err = m.check()
+		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
 				// Not here, as the end of the process waits for this function's.
@@ -176,15 +180,15 @@ func (p *process) receive() {
 
 // resultOf maps a result in memory of its own.
 func (p *process) resultOf(m *message) (*tensor.Tensor, error) {
-	file, err := p.wire.file()
+	file, err := p.wire.File()
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	r, err := mapRegion(0, file, m.Result.Region.Bytes)
+	r, err := ipc.MapRegion(0, file, m.Result.Region.Bytes)
 	if err != nil {
 		return nil, err
 	}
-	defer r.close()
-	return r.tensor(m.Result.Tensor)
+	defer r.Close()
+	return r.Tensor(m.Result.Tensor)
 }

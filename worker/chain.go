@@ -33,7 +33,7 @@ func (ch *chain) Close() {
 		return
 	}
 	if c.over.Load() {
-		_ = c.p.wire.send(&message{Kind: kindCloseChain, Object: c.id}, nil)
+		_ = c.p.wire.Send(&message{Kind: kindCloseChain, Object: c.id}, nil)
 		return
 	}
 	// The end of its context, or of its time, ends the call and with it this.

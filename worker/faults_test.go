@@ -21,6 +21,7 @@ import (
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
+	"pyhook/worker/internal/ipc"
 )
 
 // The faults of testdata/faults.py, by number.
@@ -207,7 +208,7 @@ func resources(t testing.TB) use {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
-	return use{len(files), children(t), runtime.NumGoroutine(), worker.LiveRegions(), tensor.LiveTensors(), tensor.LiveMemory()}
+	return use{len(files), children(t), runtime.NumGoroutine(), ipc.LiveRegions(), tensor.LiveTensors(), tensor.LiveMemory()}
 }
 
 // nothingIsLeft waits until all is as it was before; what is closed goes on

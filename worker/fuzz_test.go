@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/gob"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -18,6 +19,7 @@ import (
 	"pyhook/internal/lines"
 	"pyhook/internal/testutil"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // FuzzMessages gives a trainer, or a worker, anything in place of messages: bytes, or
@@ -25,7 +27,7 @@ import (
 // Nothing may crash or hang, allocate without measure, or be left; calls that wait
 // end with an answer or a typed error.
 func FuzzMessages(f *testing.F) {
-	location := &tensorMessage{Region: 1, DType: tensor.Float32, Shape: []int64{4}, Capacity: 4}
+	location := &ipc.Location{Region: 1, DType: tensor.Float32, Shape: []int64{4}, Capacity: 4}
 	region := &regionMessage{ID: 1, Bytes: 64}
 	other := &resultMessage{Call: 1, Outcome: outcomeOther, Tensor: location, Region: region}
 	bucket := &bucketMessage{ID: 5, Count: 1, Buffer: location, Offsets: []int64{0}, Lengths: []int64{4}, Sizes: [][]int64{{4}}, Params: []parameterMessage{{ID: 3}}}
@@ -38,7 +40,7 @@ func FuzzMessages(f *testing.F) {
 		{Kind: kindDone, Result: &resultMessage{Call: 2}}, // of what is no call
 		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther}},
 		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Tensor: location, Region: &regionMessage{Bytes: 1 << 30}}}, // the memory has 64
-		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &tensorMessage{DType: tensor.Float64, Shape: []int64{1}, Capacity: 1 << 61}}},
+		{Kind: kindAnswer, ID: 1, Result: &resultMessage{Outcome: outcomeOther, Region: region, Tensor: &ipc.Location{DType: tensor.Float64, Shape: []int64{1}, Capacity: 1 << 61}}},
 	} {
 		f.Add(false, false, uint8(1), encoded(m))
 	}
@@ -52,7 +54,7 @@ func FuzzMessages(f *testing.F) {
 		if structured {
 			data = encoded(composed(data)...)
 		}
-		regions, before := live.Load(), allocated()
+		regions, before := ipc.LiveRegions(), allocated()
 		testutil.Within(t, func() {
 			if toWorker {
 				feedWorker(t, data, int(files%4))
@@ -61,10 +63,10 @@ func FuzzMessages(f *testing.F) {
 			}
 		})
 		require.Less(t, allocated()-before, uint64(100<<20)+100*uint64(len(data)))
-		for end := time.Now().Add(5 * time.Second); live.Load() > regions && time.Now().Before(end); {
+		for end := time.Now().Add(5 * time.Second); ipc.LiveRegions() > regions && time.Now().Before(end); {
 			time.Sleep(100 * time.Microsecond)
 		}
-		require.LessOrEqual(t, live.Load(), regions, "mapped memory")
+		require.LessOrEqual(t, ipc.LiveRegions(), regions, "mapped memory")
 	})
 }
 
@@ -107,11 +109,11 @@ func composed(data []byte) (list []*message) {
 		}
 		return s
 	}
-	piece := func() *tensorMessage {
+	piece := func() *ipc.Location {
 		if next() == 0 {
 			return nil
 		}
-		return &tensorMessage{Region: uint64(next()), Offset: next(), DType: tensor.DType(next()), Shape: some(), Capacity: next()}
+		return &ipc.Location{Region: uint64(next()), Offset: next(), DType: tensor.DType(next()), Shape: some(), Capacity: next()}
 	}
 	for len(data) > 0 && len(list) < 8 {
 		m := &message{Kind: kind(next()), ID: uint64(next()), Object: uint64(next())}
@@ -147,30 +149,33 @@ func composed(data []byte) (list []*message) {
 
 // connected makes the two ends of a socket, and sends data on the other end, with
 // descriptors of 64 bytes of shared memory, to its end.
-func connected(t *testing.T, data []byte, files int) *wire {
+func connected(t *testing.T, data []byte, files int) *ipc.Conn[message] {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	mine, err := newWire(os.NewFile(uintptr(pair[0]), "read"))
+	mine, err := ipc.NewConn[message](os.NewFile(uintptr(pair[0]), "read"))
 	require.NoError(t, err)
-	theirs, err := newWire(os.NewFile(uintptr(pair[1]), "fed"))
+	file := os.NewFile(uintptr(pair[1]), "fed")
+	defer file.Close()
+	conn, err := net.FileConn(file)
 	require.NoError(t, err)
-	go func() { _, _ = io.Copy(io.Discard, theirs.conn) }() // the answers
+	theirs := conn.(*net.UnixConn)
+	go func() { _, _ = io.Copy(io.Discard, theirs) }() // the answers
 	go func() {
-		defer theirs.conn.CloseWrite()
+		defer theirs.CloseWrite()
 		var fds []int
 		for range files {
-			r, err := newRegion(9, 64)
+			r, err := ipc.NewRegion(9, 64)
 			if err != nil {
 				return
 			}
-			defer r.close()
-			fds = append(fds, int(r.file.Fd()))
+			defer r.Close()
+			fds = append(fds, int(r.File.Fd()))
 		}
 		first := min(len(data), 1)
-		_, _, _ = theirs.conn.WriteMsgUnix(data[:first], unix.UnixRights(fds...), nil)
-		_, _ = theirs.conn.Write(data[first:])
+		_, _, _ = theirs.WriteMsgUnix(data[:first], unix.UnixRights(fds...), nil)
+		_, _ = theirs.Write(data[first:])
 	}()
-	t.Cleanup(func() { mine.close(); theirs.close() })
+	t.Cleanup(func() { mine.Close(); theirs.Close() })
 	return mine
 }
 
@@ -189,7 +194,7 @@ func feedTrainer(t *testing.T, data []byte, files int) {
 	traced := &Worker{hooks: []*Hook{{id: 7, onCollective: func(c10d.Collective) {}}}}
 	p := &process{cfg: cfg, cmd: ended, calls: map[uint64]*call{}, mapped: map[uint64]bool{}, trace: traced.trace, dead: make(chan struct{}), read: make(chan struct{}), tail: &lines.Tail{}}
 	var err error
-	p.page, err = newRegion(0, vitalsBytes)
+	p.page, err = ipc.NewRegion(0, vitalsBytes)
 	require.NoError(t, err)
 	p.wire = connected(t, data, files)
 	answers := make(chan answer, 100)
@@ -216,13 +221,13 @@ func feedTrainer(t *testing.T, data []byte, files int) {
 
 // feedWorker has the worker's side read data, as one that has been asked to start.
 func feedWorker(t *testing.T, data []byte, files int) {
-	page, err := newRegion(0, vitalsBytes)
+	page, err := ipc.NewRegion(0, vitalsBytes)
 	require.NoError(t, err)
-	defer page.close()
+	defer page.Close()
 	s := newServer(connected(t, data, files), vitalsIn(page), nil)
 	s.started = true
 	_ = s.serve()
-	s.wire.drop()
+	s.wire.Drop()
 	for _, b := range s.buckets {
 		if b.buffer.Len() > 0 {
 			read, err := tensor.RawBytes(b.buffer)
@@ -235,6 +240,6 @@ func feedWorker(t *testing.T, data []byte, files int) {
 		p.Data.Close()
 	}
 	for _, r := range s.regions {
-		r.close()
+		r.Close()
 	}
 }

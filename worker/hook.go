@@ -155,7 +155,7 @@ func (h *Hook) Close() {
 	}
 	p := w.proc
 	w.mu.Unlock()
-	go func() { _ = p.wire.send(&message{Kind: kindCloseHook, Object: h.id}, nil) }()
+	go func() { _ = p.wire.Send(&message{Kind: kindCloseHook, Object: h.id}, nil) }()
 }
 
 // fail makes err an error of the hook, unless it says itself whose it is.

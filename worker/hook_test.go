@@ -17,6 +17,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/worker"
+	"pyhook/worker/internal/ipc"
 )
 
 func TestHook_RunHook_Memory(t *testing.T) {
@@ -188,10 +189,10 @@ func TestHook_RunHook_Parameters(t *testing.T) {
 					require.NoError(t, err)
 				}
 				assert.Equal(t, []float32{1, 1}, got, "one object for all calls")
-				before := worker.LiveRegions()
+				before := ipc.LiveRegions()
 				p.Close()
 				if !shared {
-					testutil.Eventually(t, func() bool { return worker.LiveRegions() < before }, "the copy of its data goes with it")
+					testutil.Eventually(t, func() bool { return ipc.LiveRegions() < before }, "the copy of its data goes with it")
 				}
 				floats(t, data)[0] = 7
 				got, err = reduce(testutil.Soon(t), read, b)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pyhook/launch"
+	"pyhook/worker/internal/ipc"
 )
 
 // variable makes a process a worker.
@@ -58,11 +59,11 @@ func beWorker() error {
 		unix.CloseOnExec(fd)
 		files[i] = os.NewFile(uintptr(fd), "from the trainer")
 	}
-	w, err := newWire(files[0])
+	w, err := ipc.NewConn[message](files[0])
 	if err != nil {
 		return err
 	}
-	page, err := mapRegion(0, files[1], vitalsBytes)
+	page, err := ipc.MapRegion(0, files[1], vitalsBytes)
 	if err != nil {
 		return err
 	}

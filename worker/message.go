@@ -9,6 +9,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // message is one of either side. A request has an ID that its answer repeats; one
@@ -81,21 +82,12 @@ type regionMessage struct {
 	Bytes int
 }
 
-// tensorMessage is a contiguous tensor in a region.
-type tensorMessage struct {
-	Region   uint64
-	Offset   int64 // in bytes
-	DType    tensor.DType
-	Shape    []int64
-	Capacity int64 // elements, where Shape is flat: see tensor.WithCapacity
-}
-
 type parameterMessage struct {
 	ID    uint64 // in a bucketMessage nothing else is set
 	Name  string
 	Shape []int64
 	DType tensor.DType
-	Data  *tensorMessage
+	Data  *ipc.Location
 	// Attributes hold what HookConfig.State may.
 	Attributes map[string]any
 }
@@ -103,7 +95,7 @@ type parameterMessage struct {
 type bucketMessage struct {
 	ID               uint64
 	Index, Count     int
-	Buffer           *tensorMessage
+	Buffer           *ipc.Location
 	Offsets, Lengths []int64
 	Sizes            [][]int64
 	Params           []parameterMessage // of each gradient
@@ -133,7 +125,7 @@ type resultMessage struct {
 	Outcome uint32
 	// Tensor is what came with outcomeOther: in a region of its own, whose
 	// descriptor comes with the message.
-	Tensor *tensorMessage
+	Tensor *ipc.Location
 	Region *regionMessage
 }
 
@@ -149,7 +141,7 @@ type groupMessage struct {
 	Op      string // "all_reduce", "broadcast", "all_gather", "barrier"
 	Reduce  c10d.ReduceOp
 	Root    int
-	Tensors []tensorMessage // of all_gather: the outputs, then the input
+	Tensors []ipc.Location // of all_gather: the outputs, then the input
 }
 
 // check says whether a message has what its kind needs: it comes from another

@@ -95,7 +95,7 @@ func (s *sharedParameter) Close() {
 	p := s.worker.detach(s)
 	s.free()
 	s.worker.paramCloses.Add(1)
-	go func() { _ = p.wire.send(&message{Kind: kindCloseParameter, Object: s.id}, nil) }()
+	go func() { _ = p.wire.Send(&message{Kind: kindCloseParameter, Object: s.id}, nil) }()
 }
 
 // free closes the stage.

@@ -1,14 +1,11 @@
 package worker
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pyhook/internal/lines"
+	"pyhook/worker/internal/ipc"
 )
 
 // process is one worker process from its start to its end, as the trainer sees it.
 type process struct {
 	cfg     *Config
-	wire    *wire
-	page    *region // of vitals
+	wire    *ipc.Conn[message]
+	page    *ipc.Region // of vitals
 	vitals  *vitals
 	stacks  *os.File // what faulthandler writes; the worker has it too
 	cmd     *exec.Cmd
@@ -53,7 +51,7 @@ func startProcess(cfg *Config, trace func(*traceMessage)) (_ *process, err error
 			p.release()
 		}
 	}()
-	if p.page, err = newRegion(0, vitalsBytes); err != nil {
+	if p.page, err = ipc.NewRegion(0, vitalsBytes); err != nil {
 		return nil, err
 	}
 	p.vitals = vitalsIn(p.page)
@@ -68,7 +66,7 @@ func startProcess(cfg *Config, trace func(*traceMessage)) (_ *process, err error
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "worker's socket")
 	defer theirs.Close()
-	if p.wire, err = newWire(os.NewFile(uintptr(pair[0]), "trainer's socket")); err != nil {
+	if p.wire, err = ipc.NewConn[message](os.NewFile(uintptr(pair[0]), "trainer's socket")); err != nil {
 		return nil, err
 	}
 	p.command(theirs)
@@ -87,10 +85,7 @@ func (p *process) command(socket *os.File) {
 		p.cmd.Env = append(p.cmd.Env, "RANK="+strconv.Itoa(p.cfg.Rank), "WORLD_SIZE="+strconv.Itoa(p.cfg.Size))
 	}
 	p.cmd.Env = append(append(p.cmd.Env, p.cfg.Env...), variable+"=1")
-	p.cmd.ExtraFiles = []*os.File{socket, p.page.file, p.stacks}
-	// A group of its own: Ctrl-C is the trainer's, and what a hook starts goes too.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p.cmd.WaitDelay = time.Second
+	p.cmd.ExtraFiles = []*os.File{socket, p.page.File, p.stacks}
 	prefix := ""
 	if p.cfg.rank >= 0 {
 		prefix = fmt.Sprintf("[worker %d] ", p.cfg.rank)
@@ -103,18 +98,7 @@ func (p *process) command(socket *os.File) {
 
 // launch starts the process, and the goroutines that read its messages and supervise it.
 func (p *process) launch() error {
-	started := make(chan error)
-	go func() {
-		// The kernel sends Pdeathsig when the thread ends that started the process.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.reap()
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := ipc.StartChild(p.cmd, p.ended); err != nil {
 		return err
 	}
 	go p.receive()
@@ -122,13 +106,8 @@ func (p *process) launch() error {
 	return nil
 }
 
-// reap waits for the process, sweeps its group while its id cannot be another's
-// yet, and ends all that waits for it.
-func (p *process) reap() {
-	for errors.Is(unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-	}
-	_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
-	_ = p.cmd.Wait()
+// ended ends all that waits for the process.
+func (p *process) ended() {
 	for _, w := range []io.Writer{p.cmd.Stdout, p.cmd.Stderr} {
 		w.(*lines.Writer).Flush()
 	}
@@ -136,7 +115,7 @@ func (p *process) reap() {
 	select {
 	case <-p.read:
 	case <-time.After(time.Second):
-		p.wire.close()
+		p.wire.Close()
 		<-p.read
 	}
 	p.fail()
@@ -176,9 +155,9 @@ func (p *process) fail() {
 
 func (p *process) release() {
 	if p.wire != nil {
-		p.wire.close()
+		p.wire.Close()
 	}
-	p.page.close()
+	p.page.Close()
 	if p.stacks != nil {
 		p.stacks.Close()
 	}
@@ -207,7 +186,7 @@ func (p *process) stop() {
 		p.why = &Error{Code: ErrStopped}
 	}
 	p.mu.Unlock()
-	_ = p.wire.send(&message{Kind: kindStop}, nil)
+	_ = p.wire.Send(&message{Kind: kindStop}, nil)
 	for _, patience := range []time.Duration{stopPatience, exitPatience} {
 		select {
 		case <-p.dead:
@@ -232,7 +211,7 @@ func (p *process) isEnding() bool {
 // needs no global lock of Python's.
 func (p *process) dumpStacks() {
 	thread := int(p.info.Load())
-	if thread == 0 || p.isStopped() {
+	if thread == 0 || ipc.IsStopped(p.cmd.Process.Pid) {
 		return
 	}
 	size := func() int64 {
@@ -255,17 +234,6 @@ func (p *process) dumpStacks() {
 		}
 		last = now
 	}
-}
-
-// isStopped reports whether SIGSTOP or a debugger stopped the process.
-func (p *process) isStopped() bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return false
-	}
-	// The name before it may hold anything, brackets too.
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	return len(fields) > 0 && (fields[0] == "T" || fields[0] == "t")
 }
 
 func (p *process) stackText() string {

@@ -8,6 +8,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // servedBucket is the trainer's bucket, over the same memory.
@@ -37,7 +38,7 @@ type servedCall struct {
 // outgoing is a message with what is to be sent along.
 type outgoing struct {
 	message
-	region *region
+	region *ipc.Region
 }
 
 func (s *server) newParameter(m *parameterMessage) error {
@@ -162,22 +163,22 @@ func (c *servedCall) result() *outgoing {
 
 // copied is a result in memory of its own, which the trainer maps.
 func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
-	r, err := newRegion(0, int(t.Bytes()))
+	r, err := ipc.NewRegion(0, int(t.Bytes()))
 	if err != nil {
 		return nil, err
 	}
-	location := &tensorMessage{DType: t.DType(), Shape: t.Shape()}
-	to, err := r.tensor(location)
+	location := &ipc.Location{DType: t.DType(), Shape: t.Shape()}
+	to, err := r.Tensor(location)
 	if err != nil {
-		r.close()
+		r.Close()
 		return nil, err
 	}
 	defer to.Close()
 	if err := tensor.Copy(to, t); err != nil {
-		r.close()
+		r.Close()
 		return nil, err
 	}
-	result := &resultMessage{Call: c.id, Outcome: outcomeOther, Tensor: location, Region: &regionMessage{Bytes: len(r.memory)}}
+	result := &resultMessage{Call: c.id, Outcome: outcomeOther, Tensor: location, Region: &regionMessage{Bytes: r.Len()}}
 	return &outgoing{message{Result: result}, r}, nil
 }
 
@@ -195,9 +196,9 @@ func (s *server) notify(c *servedCall) {
 func (s *server) sendResult(kind kind, id uint64, o *outgoing) {
 	o.Kind, o.ID = kind, id
 	if o.region == nil {
-		_ = s.wire.send(&o.message, nil)
+		_ = s.wire.Send(&o.message, nil)
 		return
 	}
-	_ = s.wire.send(&o.message, o.region.file)
-	o.region.close()
+	_ = s.wire.Send(&o.message, o.region.File)
+	o.region.Close()
 }

@@ -29,7 +29,7 @@ func (s *server) collective(m *message) {
 		if err != nil {
 			done.Result.Outcome = outcomeFailed
 		}
-		_ = s.wire.send(done, nil)
+		_ = s.wire.Send(done, nil)
 	}()
 }
 

@@ -12,12 +12,13 @@ import (
 	"pyhook/cbridge"
 	"pyhook/pyhook"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 // server is the worker process's side: Python, and what the trainer refers to by ids. The trainer
 // counts them; a cgo.Handle is valid in one process only.
 type server struct {
-	wire   *wire
+	wire   *ipc.Conn[message]
 	vitals *vitals
 	stacks *os.File
 
@@ -26,7 +27,7 @@ type server struct {
 	group   *pyhook.TorchGroup
 
 	mu      sync.Mutex
-	regions map[uint64]*region
+	regions map[uint64]*ipc.Region
 	params  map[uint64]*c10d.Parameter
 	buckets map[uint64]*servedBucket
 	hooks   map[uint64]*pyhook.PythonCommHook
@@ -34,10 +35,10 @@ type server struct {
 	calls   map[uint64]*servedCall
 }
 
-func newServer(w *wire, vitals *vitals, stacks *os.File) *server {
+func newServer(w *ipc.Conn[message], vitals *vitals, stacks *os.File) *server {
 	return &server{
 		wire: w, vitals: vitals, stacks: stacks,
-		regions: map[uint64]*region{}, params: map[uint64]*c10d.Parameter{}, buckets: map[uint64]*servedBucket{},
+		regions: map[uint64]*ipc.Region{}, params: map[uint64]*c10d.Parameter{}, buckets: map[uint64]*servedBucket{},
 		hooks: map[uint64]*pyhook.PythonCommHook{}, calls: map[uint64]*servedCall{},
 	}
 }
@@ -47,9 +48,12 @@ func newServer(w *wire, vitals *vitals, stacks *os.File) *server {
 // collectives of the group only after they were issued, since their order counts.
 func (s *server) serve() error {
 	for {
-		m, err := s.wire.receive()
+		m, err := s.wire.Receive()
 		if err != nil {
 			return fmt.Errorf("the trainer is gone: %w", err)
+		}
+		if err := m.check(); err != nil {
+			return err
 		}
 		if m.Kind == kindStart == s.started && m.Kind != kindStop {
 			return fmt.Errorf("a message of kind %d; the start was asked for before: %t", m.Kind, s.started)
@@ -91,7 +95,7 @@ func (s *server) answer(m, answer *message, err error) {
 		answer = &message{}
 	}
 	answer.Kind, answer.ID, answer.Err = kindAnswer, m.ID, remote(err)
-	_ = s.wire.send(answer, nil)
+	_ = s.wire.Send(answer, nil)
 }
 
 func (s *server) handle(m *message) {
@@ -228,18 +232,18 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 func (s *server) memory(m *message) error {
 	switch m.Kind {
 	case kindMap:
-		file, err := s.wire.file()
+		file, err := s.wire.File()
 		if err != nil {
 			return err
 		}
 		defer file.Close()
-		r, err := mapRegion(m.Region.ID, file, m.Region.Bytes)
+		r, err := ipc.MapRegion(m.Region.ID, file, m.Region.Bytes)
 		if err != nil {
 			return err
 		}
-		store(s, s.regions, r.id, r)
+		store(s, s.regions, r.ID, r)
 	case kindUnmap:
-		remove(s, s.regions, m.Object).close()
+		remove(s, s.regions, m.Object).Close()
 	case kindParameter:
 		return s.newParameter(&m.Bucket.Params[0])
 	case kindCloseParameter:
@@ -255,7 +259,7 @@ func (s *server) memory(m *message) error {
 	return nil
 }
 
-func (s *server) tensor(m *tensorMessage) (*tensor.Tensor, error) {
+func (s *server) tensor(m *ipc.Location) (*tensor.Tensor, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -266,5 +270,5 @@ func (s *server) tensor(m *tensorMessage) (*tensor.Tensor, error) {
 	if r == nil {
 		return nil, errors.New("a tensor in memory that is not shared")
 	}
-	return r.tensor(m)
+	return r.Tensor(m)
 }

@@ -1,11 +1,10 @@
 package worker
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"strconv"
 	"time"
+
+	"pyhook/worker/internal/ipc"
 )
 
 const (
@@ -33,15 +32,17 @@ func (p *process) supervise() {
 		}
 		if since := time.Since(seen); beat > 0 && since > p.cfg.FrozenAfter {
 			detail := fmt.Sprintf("no sign of life for %s", since.Round(time.Millisecond))
-			if p.isStopped() {
+			if ipc.IsStopped(p.cmd.Process.Pid) {
 				detail += ": a signal stopped it"
 			}
 			p.kill(&Error{Code: ErrFrozen, Detail: detail}, true)
 			return
 		}
-		if used := p.ownMemory(); p.cfg.MemoryLimit > 0 && used > p.cfg.MemoryLimit {
-			p.kill(&Error{Code: ErrMemory, Detail: fmt.Sprintf("%d MiB of its own, the limit is %d", used>>20, p.cfg.MemoryLimit>>20)}, true)
-			return
+		if limit := p.cfg.MemoryLimit; limit > 0 {
+			if used := ipc.OwnMemory(p.cmd.Process.Pid); used > limit {
+				p.kill(&Error{Code: ErrMemory, Detail: fmt.Sprintf("%d MiB of its own, the limit is %d", used>>20, limit>>20)}, true)
+				return
+			}
 		}
 		if c, since := p.overdue(); c != nil {
 			p.kill(&Error{Code: ErrHung, Detail: fmt.Sprintf("%s is not done after %s", c.what(), since.Round(time.Millisecond))}, true)
@@ -65,24 +66,6 @@ func (p *process) beats() uint64 {
 		return 0
 	}
 	return p.vitals.heartbeat.Load()
-}
-
-// ownMemory is what the process has in memory and no other one shares, in bytes.
-func (p *process) ownMemory() int64 {
-	if p.cfg.MemoryLimit <= 0 {
-		return 0
-	}
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(data)
-	if len(fields) < 3 {
-		return 0
-	}
-	resident, _ := strconv.ParseInt(string(fields[1]), 10, 64)
-	shared, _ := strconv.ParseInt(string(fields[2]), 10, 64)
-	return (resident - shared) * int64(os.Getpagesize())
 }
 
 // overdue returns a call that takes too long.

@@ -26,7 +26,7 @@ func (h *Hook) TraceCollectives(on func(c10d.Collective)) error {
 	p := h.worker.process()
 	if on == nil {
 		// On a goroutine of its own, as a worker that hangs does not answer.
-		go func() { _ = p.wire.send(&message{Kind: kindTrace, Trace: &traceMessage{Hook: h.id}}, nil) }()
+		go func() { _ = p.wire.Send(&message{Kind: kindTrace, Trace: &traceMessage{Hook: h.id}}, nil) }()
 		return nil
 	}
 	return h.startTrace(context.Background(), p)
@@ -78,6 +78,6 @@ func (s *server) trace(m *traceMessage) error {
 	}
 	return hook.TraceCollectives(func(c c10d.Collective) {
 		report := &traceMessage{Hook: m.Hook, Collective: &c}
-		_ = s.wire.send(&message{Kind: kindTrace, Trace: report}, nil)
+		_ = s.wire.Send(&message{Kind: kindTrace, Trace: report}, nil)
 	})
 }

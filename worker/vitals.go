@@ -3,6 +3,8 @@ package worker
 import (
 	"sync/atomic"
 	"unsafe"
+
+	"pyhook/worker/internal/ipc"
 )
 
 // vitals is a page that both processes map. The worker writes it, without Python, so that a hook
@@ -14,7 +16,7 @@ type vitals struct {
 
 const vitalsBytes = 4096
 
-func vitalsIn(r *region) *vitals {
+func vitalsIn(r *ipc.Region) *vitals {
 	const _ = uint(vitalsBytes - unsafe.Sizeof(vitals{}))
-	return (*vitals)(r.base())
+	return (*vitals)(r.Base())
 }

@@ -14,6 +14,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/pyhook"
 	"pyhook/tensor"
+	"pyhook/worker/internal/ipc"
 )
 
 var errNoRank = errors.New("Config.Size is 0, and RANK or WORLD_SIZE is not in the environment")
@@ -28,7 +29,7 @@ type Worker struct {
 	proc     *process
 	group    *Group
 	hooks    []*Hook // in the order of their making
-	regions  []*region
+	regions  []*ipc.Region
 	attached map[attachment]struct{} // to buckets and parameters
 	lastID   uint64                  // of regions, buckets, parameters and hooks
 	restarts int
@@ -163,16 +164,16 @@ func (w *Worker) newTensor(dtype tensor.DType, shape []int64, capacity int64) (*
 	w.lastID++
 	id := w.lastID
 	w.mu.Unlock()
-	r, err := newRegion(id, int(max(capacity, n)*int64(dtype.Size())))
+	r, err := ipc.NewRegion(id, int(max(capacity, n)*int64(dtype.Size())))
 	if err != nil {
 		return nil, fmt.Errorf("worker of rank %d: %w", w.cfg.rank, err)
 	}
-	defer r.close()
-	t, err := r.tensor(&tensorMessage{DType: dtype, Shape: shape, Capacity: capacity})
+	defer r.Close()
+	t, err := r.Tensor(&ipc.Location{DType: dtype, Shape: shape, Capacity: capacity})
 	if err != nil {
 		return nil, err
 	}
-	r.release = func() { w.forget(r) }
+	r.OnRelease(func() { w.forget(r) })
 	w.mu.Lock()
 	w.regions = append(w.regions, r)
 	w.mu.Unlock()
@@ -180,32 +181,32 @@ func (w *Worker) newTensor(dtype tensor.DType, shape []int64, capacity int64) (*
 }
 
 // forget is called when nothing on this side uses a region any more.
-func (w *Worker) forget(r *region) {
+func (w *Worker) forget(r *ipc.Region) {
 	w.mu.Lock()
-	w.regions = slices.DeleteFunc(w.regions, func(o *region) bool { return o == r })
+	w.regions = slices.DeleteFunc(w.regions, func(o *ipc.Region) bool { return o == r })
 	p := w.proc
 	w.mu.Unlock()
 	p.mu.Lock()
-	known := p.mapped[r.id]
-	delete(p.mapped, r.id)
+	known := p.mapped[r.ID]
+	delete(p.mapped, r.ID)
 	p.mu.Unlock()
 	if known {
 		// On a goroutine of its own, as a worker that hangs does not read.
-		go func() { _ = p.wire.send(&message{Kind: kindUnmap, Object: r.id}, nil) }()
+		go func() { _ = p.wire.Send(&message{Kind: kindUnmap, Object: r.ID}, nil) }()
 	}
 }
 
 // share returns where t lies in memory that p has mapped, or nil if it is not
 // shared. t stays open meanwhile.
-func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tensorMessage, error) {
+func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*ipc.Location, error) {
 	if t.Bytes() == 0 {
-		return &tensorMessage{DType: t.DType(), Shape: t.Shape()}, nil
+		return &ipc.Location{DType: t.DType(), Shape: t.Shape()}, nil
 	}
-	var found *region
-	var location *tensorMessage
+	var found *ipc.Region
+	var location *ipc.Location
 	w.mu.Lock()
 	for _, r := range w.regions {
-		if location = r.find(t); location != nil {
+		if location = r.Find(t); location != nil {
 			found = r
 			break
 		}
@@ -215,21 +216,21 @@ func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*tens
 		return nil, nil
 	}
 	// The whole of what NewBuffer made, and not a view at its start.
-	if capacity := tensor.Capacity(t.Len()); len(location.Shape) == 1 && capacity*int64(t.DType().Size()) == int64(len(found.memory)) {
+	if capacity := tensor.Capacity(t.Len()); len(location.Shape) == 1 && capacity*int64(t.DType().Size()) == int64(found.Len()) {
 		location.Capacity = capacity
 	}
 	p.mu.Lock()
-	known := p.mapped[found.id]
+	known := p.mapped[found.ID]
 	p.mu.Unlock()
 	if known {
 		return location, nil
 	}
-	m := &message{Kind: kindMap, Region: &regionMessage{ID: found.id, Bytes: len(found.memory)}}
-	if _, err := p.ask(ctx, "sharing memory", 0, m, found.file); err != nil {
+	m := &message{Kind: kindMap, Region: &regionMessage{ID: found.ID, Bytes: found.Len()}}
+	if _, err := p.ask(ctx, "sharing memory", 0, m, found.File); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
-	p.mapped[found.id] = true
+	p.mapped[found.ID] = true
 	p.mu.Unlock()
 	return location, nil
 }

@@ -1,4 +1,4 @@
-package worker
+package ipc
 
 import (
 	"fmt"
@@ -17,19 +17,19 @@ var live atomic.Int64
 // LiveRegions returns how many pieces of shared memory this process has mapped.
 func LiveRegions() int64 { return live.Load() }
 
-// region is memory that two processes share: a memfd, which has no name and goes
+// Region is memory that two processes share: a memfd, which has no name and goes
 // with its last mapping. It is counted: each tensor over it holds it.
-type region struct {
-	id      uint64
+type Region struct {
+	ID      uint64 // that messages use; 0: none do
 	memory  []byte
-	file    *os.File // to hand on; nil: this side does not
+	File    *os.File // to hand on; nil: this side does not
 	refs    atomic.Int64
 	release func() // when the last reference goes; may be nil
 }
 
-// newRegion makes memory of that many bytes, with one reference for the caller,
+// NewRegion makes memory of that many bytes, with one reference for the caller,
 // and keeps its descriptor.
-func newRegion(id uint64, bytes int) (*region, error) {
+func NewRegion(id uint64, bytes int) (*Region, error) {
 	fd, err := unix.MemfdCreate("pyhook", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
@@ -43,19 +43,19 @@ func newRegion(id uint64, bytes int) (*region, error) {
 		file.Close()
 		return nil, fmt.Errorf("shared memory: %w", err)
 	}
-	r, err := mapRegion(id, file, bytes)
+	r, err := MapRegion(id, file, bytes)
 	if err != nil {
 		file.Close()
 		return nil, err
 	}
-	r.file = file
+	r.File = file
 	return r, nil
 }
 
-// mapRegion maps a descriptor, which stays the caller's. It is huge pages' choice
+// MapRegion maps a descriptor, which stays the caller's. It is huge pages' choice
 // where the kernel allows that for shared memory. Memory that is smaller, or may
 // become so, is refused: to touch what is not there ends the process.
-func mapRegion(id uint64, file *os.File, bytes int) (*region, error) {
+func MapRegion(id uint64, file *os.File, bytes int) (*Region, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
@@ -70,12 +70,13 @@ func mapRegion(id uint64, file *os.File, bytes int) (*region, error) {
 	}
 	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
 	live.Add(1)
-	r := &region{id: id, memory: memory}
+	r := &Region{ID: id, memory: memory}
 	r.refs.Store(1)
 	return r, nil
 }
 
-func (r *region) close() {
+// Close gives up a reference.
+func (r *Region) Close() {
 	if r == nil || r.refs.Add(-1) > 0 {
 		return
 	}
@@ -84,16 +85,24 @@ func (r *region) close() {
 	}
 	_ = unix.Munmap(r.memory)
 	live.Add(-1)
-	if r.file != nil {
-		r.file.Close()
+	if r.File != nil {
+		r.File.Close()
 	}
 }
 
-func (r *region) base() unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(r.memory)) }
+// OnRelease has f called when the last reference goes, before the memory does. Call it at most once,
+// while there is one reference.
+func (r *Region) OnRelease(f func()) { r.release = f }
 
-// tensor makes a tensor in the region, which it holds until it is closed. The
+// Len returns the size in bytes.
+func (r *Region) Len() int { return len(r.memory) }
+
+// Base returns the address.
+func (r *Region) Base() unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(r.memory)) }
+
+// Tensor makes a tensor in the region, which it holds until it is closed. The
 // caller holds the region meanwhile.
-func (r *region) tensor(m *tensorMessage) (*tensor.Tensor, error) {
+func (r *Region) Tensor(m *Location) (*tensor.Tensor, error) {
 	limit := (int64(len(r.memory)) - m.Offset) / int64(max(m.DType.Size(), 1))
 	n := int64(1)
 	for _, size := range m.Shape {
@@ -108,26 +117,35 @@ func (r *region) tensor(m *tensorMessage) (*tensor.Tensor, error) {
 		return nil, fmt.Errorf("a tensor of shape %v, and capacity for %d elements, of %s at %d is beyond the shared memory of %d bytes", m.Shape, m.Capacity, m.DType, m.Offset, len(r.memory))
 	}
 	r.refs.Add(1)
-	data := unsafe.Add(r.base(), m.Offset)
+	data := unsafe.Add(r.Base(), m.Offset)
 	var t *tensor.Tensor
 	var err error
 	if len(m.Shape) == 1 {
-		t, err = tensor.FromPointerWithCapacity(data, m.DType, n, capacity, r.close)
+		t, err = tensor.FromPointerWithCapacity(data, m.DType, n, capacity, r.Close)
 	} else {
-		t, err = tensor.FromPointer(data, m.DType, m.Shape, nil, tensor.Device{}, r.close)
+		t, err = tensor.FromPointer(data, m.DType, m.Shape, nil, tensor.Device{}, r.Close)
 	}
 	if err != nil {
-		r.close()
+		r.Close()
 	}
 	return t, err
 }
 
-// find returns where t lies in the region, or nil.
-func (r *region) find(t *tensor.Tensor) *tensorMessage {
+// Location is a contiguous tensor in a region.
+type Location struct {
+	Region   uint64
+	Offset   int64 // in bytes
+	DType    tensor.DType
+	Shape    []int64
+	Capacity int64 // elements, where Shape is flat: see tensor.WithCapacity
+}
+
+// Find returns where t lies in the region, or nil.
+func (r *Region) Find(t *tensor.Tensor) *Location {
 	// Both are C's memory, which does not move.
-	at, base := uintptr(t.Data()), uintptr(r.base())
+	at, base := uintptr(t.Data()), uintptr(r.Base())
 	if at < base || at+uintptr(t.Bytes()) > base+uintptr(len(r.memory)) {
 		return nil
 	}
-	return &tensorMessage{Region: r.id, Offset: int64(at - base), DType: t.DType(), Shape: t.Shape()}
+	return &Location{Region: r.ID, Offset: int64(at - base), DType: t.DType(), Shape: t.Shape()}
 }
