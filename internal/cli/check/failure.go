@@ -140,6 +140,7 @@ func rootOf(ranks []*rankReport, of func(*rankReport) *checkFailure) *checkFailu
 		return nil
 	}
 	chosen := *root
+	chosen.At = 0
 	if chosen.Code == codeTimeout {
 		chosen.Others = othersAt(ranks, root, of)
 	}

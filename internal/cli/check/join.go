@@ -64,6 +64,7 @@ func failJoined(cmd *cobra.Command, f *checkFlags, mine *rankReport) error {
 			report.New(cmd.ErrOrStderr()).Error(err.Error(), "")
 		}
 	}
+	failure.At = 0
 	r := newCheckReport(&f.plan, mine.Size)
 	r.HookName, r.Python, r.Torch, r.Failure = mine.HookName, mine.Python, mine.Torch, failure
 	if mine.Rank == 0 {
@@ -94,14 +95,10 @@ func (r *rankRun) gatherAll(ctx context.Context, judged []*rankReport, mine *ran
 }
 
 // gather exchanges the reports over the group.
-func (r *rankRun) gather(ctx context.Context) (ranks []*rankReport, err error) {
+func (r *rankRun) gather(ctx context.Context) ([]*rankReport, error) {
 	r.enter("gathering the reports", startLimit)
 	r.mu.Lock()
-	mine := newRankFile(&r.report)
+	mine := r.report
 	r.mu.Unlock()
-	files, err := gather.JSON(ctx, r.group, mine)
-	for i := range files {
-		ranks = append(ranks, &files[i].rankReport)
-	}
-	return ranks, err
+	return gather.JSON(ctx, r.group, &mine)
 }

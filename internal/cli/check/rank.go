@@ -20,21 +20,6 @@ func progressFileName(dir string, rank int) string {
 	return filepath.Join(dir, fmt.Sprintf("progress-%d", rank))
 }
 
-// rankFile is a rank's report as it is written. The time of a failure is for
-// choosing the root cause only.
-type rankFile struct {
-	rankReport
-	FailedAt int64 `json:"failed_at,omitempty"`
-}
-
-func newRankFile(report *rankReport) rankFile {
-	file := rankFile{rankReport: *report}
-	if f := report.failure(); f != nil {
-		file.FailedAt = f.At
-	}
-	return file
-}
-
 // RankCommand is one rank, started by spawnCheck.
 func RankCommand() *cobra.Command {
 	var dir string
@@ -67,7 +52,7 @@ func checkRank(ctx context.Context, dir, python string) error {
 		return err
 	}
 	write := func(report *rankReport) error {
-		return cli.WriteJSON(cli.RankFileName(dir, world.Rank), newRankFile(report))
+		return cli.WriteJSON(cli.RankFileName(dir, world.Rank), report)
 	}
 	run.judged = func(context.Context) error {
 		run.mu.Lock()

@@ -48,7 +48,7 @@ type checkFailure struct {
 	Traceback string `json:"traceback,omitempty"`
 	Hint      string `json:"hint,omitempty"`
 	Others    string `json:"others,omitempty"` // what the other ranks did meanwhile
-	At        int64  `json:"-"`                // Unix nanoseconds; goes beside, see rankFile
+	At        int64  `json:"at,omitempty"`     // Unix nanoseconds, to find the first; not in what check prints
 }
 
 // bucketReport is one bucket over all steps and ranks.

@@ -114,9 +114,14 @@ func TestTheRootCauseIsNotTheRankThatSawItGo(t *testing.T) {
 		}
 		return rootFailure(ranks)
 	}
-	assert.Equal(t, own, root(stopped, saw, dead, own))
-	assert.Equal(t, dead, root(stopped, saw, dead))
-	assert.Equal(t, saw, root(nil, stopped, saw))
+	same := func(want, got *checkFailure) {
+		without := *want
+		without.At = 0
+		assert.Equal(t, &without, got)
+	}
+	same(own, root(stopped, saw, dead, own))
+	same(dead, root(stopped, saw, dead))
+	same(saw, root(nil, stopped, saw))
 	assert.Nil(t, root(nil, nil))
 	earlier := *own
 	earlier.At, earlier.Rank = 2, 0

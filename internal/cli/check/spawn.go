@@ -48,18 +48,17 @@ func spawnCheck(cmd *cobra.Command, f *checkFlags) error {
 func collect(dir string, n int, rankErr *launch.RankError, out *rankOutput) []*rankReport {
 	var ranks []*rankReport
 	for rank := range n {
-		var file rankFile
-		err := cli.ReadJSON(cli.RankFileName(dir, rank), &file)
+		r := &rankReport{}
+		err := cli.ReadJSON(cli.RankFileName(dir, rank), r)
 		switch {
 		case err != nil:
-			file.rankReport = rankReport{Rank: rank, Size: n, Failure: died(dir, rank, rankErr, out)}
-		case file.failure() != nil:
-			file.failure().At = file.FailedAt
-		case file.Compared != nil && file.Compared.Running, // it was to go on
+			r = &rankReport{Rank: rank, Size: n, Failure: died(dir, rank, rankErr, out)}
+		case r.failure() != nil:
+		case r.Compared != nil && r.Compared.Running, // it was to go on
 			rankErr != nil && rankErr.Rank == rank: // after its report: as Python ended
-			file.fail(died(dir, rank, rankErr, out), false)
+			r.fail(died(dir, rank, rankErr, out), false)
 		}
-		ranks = append(ranks, &file.rankReport)
+		ranks = append(ranks, r)
 	}
 	return ranks
 }

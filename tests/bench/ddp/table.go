@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"slices"
 
 	"pyhook/ddp"
+	"pyhook/internal/hookbench"
 	"pyhook/internal/report"
 )
 
@@ -32,15 +32,11 @@ func (r *rank) newRow(c benchCase, order ddp.Order, goNS, stockNS []int64) row {
 	for i := range ratios {
 		ratios[i] = float64(goNS[i]) / float64(stockNS[i])
 	}
-	slices.Sort(ratios)
 	n := len(ratios)
 	info := r.rt.Info()
-	return row{Case: c.name(), Ratio: ratios[n/2], Low: ratios[n/4], High: ratios[n*3/4], GoMS: median(goNS), StockMS: median(stockNS),
+	return row{Case: c.name(), Ratio: hookbench.Quantile(ratios, 0.5), Low: hookbench.Quantile(ratios, 0.25), High: hookbench.Quantile(ratios, 0.75),
+		GoMS: hookbench.Quantile(goNS, 0.5) / 1e6, StockMS: hookbench.Quantile(stockNS, 0.5) / 1e6,
 		Order: order.String(), Steps: n, Ranks: r.group.Size(), Torch: info.Torch, Python: info.Version, Go: runtime.Version(), Cores: runtime.NumCPU()}
-}
-
-func median(ns []int64) float64 {
-	return float64(slices.Sorted(slices.Values(ns))[len(ns)/2]) / 1e6
 }
 
 func printTable(w io.Writer, rows []row) {
