@@ -19,7 +19,7 @@ func TestSizesAreBytesOrHaveAUnit(t *testing.T) {
 	}
 	for _, text := range []string{"", "0", "-1", "4kb", "KiB", "1.5MiB", "9999999999GiB"} {
 		_, err := parseBytes(text)
-		assert.ErrorContains(t, err, "write bytes, or 4KiB", text)
+		assert.ErrorContains(t, err, "write bytes, 4KiB", text)
 	}
 }
 
@@ -28,7 +28,7 @@ func TestBenchRefusesWhatItCannotTime(t *testing.T) {
 		"is written in Go":           {"go:fp16"},
 		"at least 1":                 {"noop", "-n", "0"},
 		"--params 0":                 {"noop", "--params", "0"},
-		"is no size":                 {"noop", "--sizes", "big"},
+		"invalid size":               {"noop", "--sizes", "big"},
 		"takes no state of its own":  {"noop", "--state-arg", "k=1"},
 		"bench takes one hook":       {},
 		"--scale 0: must be above 0": {"noop", "--scale", "0"},

@@ -47,7 +47,7 @@ func TestCheckSaysWhatOverlappingGains(t *testing.T) {
 	}
 	text := clitest.Command(t, nil, "check", "powersgd", "--order", "serial")
 	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: OrderOrdered\).\n`+
-		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 tells more\)`, text.Stdout)
+		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 measures more\)`, text.Stdout)
 	one := clitest.Command(t, nil, "check", "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
 	assert.Contains(t, one.Stdout, "with one bucket there is nothing to overlap")
 }
@@ -109,7 +109,7 @@ func TestCheckDoesNotJudgeHooksThatNeverGiveTheSameBits(t *testing.T) {
 	assert.Nil(t, r.Order.SameBits)
 	assert.Contains(t, r.Order.Why, "outside of its state")
 	text := clitest.Command(t, nil, "check", "overlap_hooks.py:never_twice")
-	assert.Contains(t, text.Stdout, "safe cannot be told: two runs in serial order do not give the same bits either")
+	assert.Contains(t, text.Stdout, "safe is not known: two runs in serial order do not give the same bits either")
 }
 
 // TestBucketsAreMadeAnewAsInDDP: see test_judge.py for what stock DDP does.
