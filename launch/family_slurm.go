@@ -131,8 +131,8 @@ func tasksOnNode(list string, node int) (int, error) {
 	return 0, fmt.Errorf("has no entry for node %d (SLURM_NODEID)", node)
 }
 
-// firstHost reads the first host of a Slurm list, as "n[001-004,7]-ib,m2": the text outside of brackets,
-// and the first number in each (slurm's src/common/hostlist.c).
+// firstHost reads the first host of a Slurm list, as "n[001-004,7]-ib,m2": the text outside of
+// brackets, and the first number in each (slurm's src/common/hostlist.c).
 var (
 	firstHost  = regexp.MustCompile(`^([^][,\s[:cntrl:]]|\[\d+([-,]\d+)*\])+(,|$)`)
 	hostRanges = regexp.MustCompile(`\[(\d+)[^]]*\]`)

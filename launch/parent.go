@@ -59,8 +59,8 @@ var requestDeathSignal = sync.OnceValue(func() error {
 })
 
 // DieWithParent asks the kernel to kill this process (SIGKILL) when the thread
-// that started it ends. A launcher that is itself killed cannot stop its ranks: torchrun's then live
-// on and keep the GPU's memory.
+// that started it ends. A launcher that is itself killed cannot stop its ranks: torchrun's then
+// live on and keep the GPU's memory.
 //
 // It returns an error when the parent had already ended: exit then. Call it first
 // in main. It may be called again, at no cost, from any goroutine.

@@ -101,8 +101,8 @@ func (j *job) write(group c10d.ProcessGroup, rows any) error {
 	return os.WriteFile(j.Rows, data, 0o644)
 }
 
-// Spawn runs a job on processes of this program, one a rank, which read it as JSON from the variable,
-// and reads the rows that rank 0 has written to a file.
+// Spawn runs a job on processes of this program, one a rank, which read it as JSON from the
+// variable, and reads the rows that rank 0 has written to a file.
 func Spawn(ctx context.Context, world int, args []string, variable string, job any, file string, rows any) error {
 	text, err := json.Marshal(job)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// longestLine bounds the memory for a line that a rank never ends. A longer line is split. The report
-// of pyhook train is a line, with some 20 bytes a step.
+// longestLine bounds the memory for a line that a rank never ends. A longer line is split. The
+// report of pyhook train is a line, with some 20 bytes a step.
 const longestLine = 1 << 20
 
 // Writer forwards whole lines, each in one Write under a lock that all writers of

@@ -47,7 +47,8 @@ func (p *Progress) show(text string, done, total int) {
 func newBar(w io.Writer, total int) *progressbar.ProgressBar {
 	options := []progressbar.Option{
 		progressbar.OptionSetWriter(w), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(24),
-		// Without an interval the bar has no goroutine, which would write between the lines of Print.
+		// Without an interval the bar has no goroutine, which would write between the lines of
+		// Print.
 		progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetElapsedTime(false),
 	}
 	if total != unknown {

@@ -14,11 +14,11 @@ import (
 type Leaks[C comparable] struct {
 	// Counts returns how many handles there are, after it has done what frees the closed ones.
 	Counts func() C
-	// Collect frees what nothing uses any more, if a test may leave that to a garbage collector. Where
-	// it is nil, a handle that nobody closed fails the test.
+	// Collect frees what nothing uses any more, if a test may leave that to a garbage collector.
+	// Where it is nil, a handle that nobody closed fails the test.
 	Collect func()
-	// Clean reports whether now has nothing that before did not have. Where it is nil, the two must be
-	// equal.
+	// Clean reports whether now has nothing that before did not have. Where it is nil, the two must
+	// be equal.
 	Clean func(before, now C) bool
 }
 
@@ -83,7 +83,8 @@ func NoGoroutines(t testing.TB, f func()) {
 	}
 }
 
-// Goroutines returns the stacks of all goroutines, except those that stand for a thread of Python's.
+// Goroutines returns the stacks of all goroutines, except those that stand for a thread of
+// Python's.
 func Goroutines() []string {
 	text := make([]byte, 1<<20)
 	stacks := strings.Split(string(text[:runtime.Stack(text, true)]), "\n\n")

@@ -15,8 +15,8 @@ const Limit = time.Minute
 
 var limit = Limit // less in the tests of this package
 
-// Soon returns a context for an operation that should take no time. It ends with the test, after the
-// cleanups that are registered later.
+// Soon returns a context for an operation that should take no time. It ends with the test, after
+// the cleanups that are registered later.
 func Soon(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Limit)

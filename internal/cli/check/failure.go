@@ -22,8 +22,8 @@ const (
 	codeOther    = "failed"
 )
 
-// hookCodes are the codes of c10d that --json reports, the special before the general. Any other code
-// is reported as the first of these that it is: bad_spec as load.
+// hookCodes are the codes of c10d that --json reports, the special before the general. Any other
+// code is reported as the first of these that it is: bad_spec as load.
 var hookCodes = []c10d.Code{c10d.ErrPeer, c10d.ErrRaised, c10d.ErrNoneResult, c10d.ErrNotFuture, c10d.ErrFutureFailed,
 	c10d.ErrNotTensor, c10d.ErrShort, c10d.ErrBadResult, c10d.ErrLoad, c10d.ErrGroup}
 

@@ -63,8 +63,8 @@ func (o *Options) arguments() []string {
 	return args
 }
 
-// rankReader reads what the ranks print, each line behind "[rank 0] ". What is no message of ours is
-// the hook's own printing.
+// rankReader reads what the ranks print, each line behind "[rank 0] ". What is no message of ours
+// is the hook's own printing.
 type rankReader struct {
 	show   *progress
 	report *trainer.Report

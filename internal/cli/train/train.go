@@ -1,5 +1,5 @@
-// Package train is pyhook train: it trains a small network on ranks that reduce their gradients by a
-// hook.
+// Package train is pyhook train: it trains a small network on ranks that reduce their gradients by
+// a hook.
 package train
 
 import (

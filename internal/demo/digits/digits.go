@@ -3,8 +3,8 @@
 // talking to each other.
 //
 // A seed gives the same split and the same batches on every machine: each shuffle is math/rand/v2's
-// over rand.NewPCG(seed, stream), which Go's compatibility promise fixes. Pixels are 0 to 16 divided
-// by 16, which float32 holds exactly.
+// over rand.NewPCG(seed, stream), which Go's compatibility promise fixes. Pixels are 0 to 16
+// divided by 16, which float32 holds exactly.
 //
 // The data's source and licence (CC BY 4.0) are in ATTRIBUTION.md.
 package digits
@@ -73,8 +73,8 @@ func Load() (Dataset, error) {
 // Len returns the number of digits.
 func (d Dataset) Len() int { return len(d.Y) }
 
-// Split shuffles the digits with seed and returns copies of the first four fifths, for training, and
-// of the rest, for testing.
+// Split shuffles the digits with seed and returns copies of the first four fifths, for training,
+// and of the rest, for testing.
 func (d Dataset) Split(seed uint64) (train, test Dataset) {
 	order := permutation(d.Len(), seed, splitStream)
 	cut := d.Len() - (d.Len()+2)/5

@@ -30,8 +30,9 @@ var ErrNothingToDraw = errors.New("no series has a finite loss")
 const windows = 30
 
 // Write draws the series into a PNG at path, and makes its folder. The loss axis is logarithmic
-// where all losses are above zero and the largest is 10 times the smallest or more. Equivalent hooks' lines lie on each other: series differ by
-// colour and by dash, and each is thinner than the one under it.
+// where all losses are above zero and the largest is 10 times the smallest or more. Equivalent
+// hooks' lines lie on each other: series differ by colour and by dash, and each is thinner than the
+// one under it.
 func Write(path, title string, series []Series) error {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, "step", "loss"

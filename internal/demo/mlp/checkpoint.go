@@ -18,8 +18,8 @@ type Checkpoint struct {
 	Meta     []byte      // the caller's
 }
 
-// Checkpoint returns the state of n and opt after step optimiser steps, in their own memory: Save it
-// before the next step.
+// Checkpoint returns the state of n and opt after step optimiser steps, in their own memory: Save
+// it before the next step.
 func (n *Network) Checkpoint(opt *SGD, step int) *Checkpoint {
 	c := &Checkpoint{Sizes: n.sizes, Step: step, Velocity: opt.Velocity}
 	for _, p := range n.params {

@@ -31,8 +31,8 @@ type Network struct {
 
 // New makes a network with sizes[0] inputs, len(sizes)-2 hidden layers and as many classes as the
 // last size says. Sizes are at least 1. Weights are He (Kaiming) uniform, in +-sqrt(6/in), drawn in
-// forward order from rand.NewPCG(seed, 0x696e6974), so equal seeds give equal bits on every machine;
-// biases are zero.
+// forward order from rand.NewPCG(seed, 0x696e6974), so equal seeds give equal bits on every
+// machine; biases are zero.
 func New(sizes []int, seed uint64) *Network {
 	n := &Network{sizes: slices.Clone(sizes)}
 	rng := rand.New(rand.NewPCG(seed, initStream))
@@ -55,8 +55,8 @@ func (n *Network) layers() int { return len(n.sizes) - 1 }
 // They are the network's own.
 func (n *Network) Params() []Param { return n.params }
 
-// Checksum returns the SHA-256 of all parameters' values in forward order, as little-endian float32:
-// equal on two ranks if and only if they agree bit for bit.
+// Checksum returns the SHA-256 of all parameters' values in forward order, as little-endian
+// float32: equal on two ranks if and only if they agree bit for bit.
 func (n *Network) Checksum() [sha256.Size]byte {
 	h := sha256.New()
 	for _, p := range n.params {

@@ -40,9 +40,9 @@ func matrix(rows, cols int, data []float32) blas32.General {
 	return blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: data[:rows*cols]}
 }
 
-// Backward runs a local batch forward and backward, and returns the batch's mean cross-entropy. x is
-// float32 [len(y), in], row-major; y holds labels below the number of classes. The batch has at least
-// one row.
+// Backward runs a local batch forward and backward, and returns the batch's mean cross-entropy. x
+// is float32 [len(y), in], row-major; y holds labels below the number of classes. The batch has at
+// least one row.
 //
 // It overwrites grads[i], in Params' order and lengths, with the gradient of that loss by parameter
 // i. The slices are the caller's and may be views of anything that is 4-byte aligned, such as a

@@ -9,7 +9,8 @@ type SGD struct {
 	LR       float64
 	Momentum float64 // 0 for none
 
-	// Velocity is v, one slice for each parameter, made by the first Step with momentum; nil before.
+	// Velocity is v, one slice for each parameter, made by the first Step with momentum; nil
+	// before.
 	Velocity [][]float32
 }
 

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StartChild starts cmd in a process group of its own: Ctrl-C at a terminal does not reach it. It dies
-// with this process. When it has ended, what it started is killed, and ended is called on a goroutine
-// of StartChild's, after all output is read.
+// StartChild starts cmd in a process group of its own: Ctrl-C at a terminal does not reach it. It
+// dies with this process. When it has ended, what it started is killed, and ended is called on a
+// goroutine of StartChild's, after all output is read.
 func StartChild(cmd *exec.Cmd, ended func()) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second

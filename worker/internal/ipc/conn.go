@@ -1,5 +1,5 @@
-// Package ipc is what a trainer and its worker share below their messages: framing with descriptors,
-// shared memory, and the child process. It does not know of hooks.
+// Package ipc is what a trainer and its worker share below their messages: framing with
+// descriptors, shared memory, and the child process. It does not know of hooks.
 package ipc
 
 import (

@@ -90,8 +90,8 @@ func (r *Region) Close() {
 	}
 }
 
-// OnRelease has f called when the last reference goes, before the memory does. Call it at most once,
-// while there is one reference.
+// OnRelease has f called when the last reference goes, before the memory does. Call it at most
+// once, while there is one reference.
 func (r *Region) OnRelease(f func()) { r.release = f }
 
 // Len returns the size in bytes.
