@@ -1,0 +1,34 @@
+package gather_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d/transport/memgroup"
+	"pyhook/internal/gather"
+	"pyhook/internal/testutil"
+)
+
+func TestJSON(t *testing.T) {
+	t.Run("values of different lengths", func(t *testing.T) {
+		const size = 3
+		groups := memgroup.New(size)
+		var ranks sync.WaitGroup
+		for rank := range size {
+			ranks.Go(func() {
+				all, err := gather.JSON(testutil.Soon(t), groups[rank], strings.Repeat("x", 100*rank))
+				assert.NoError(t, err)
+				assert.Equal(t, []string{"", strings.Repeat("x", 100), strings.Repeat("x", 200)}, all)
+			})
+		}
+		ranks.Wait()
+	})
+	t.Run("what JSON has no form for is an error before anything is sent", func(t *testing.T) {
+		_, err := gather.JSON(testutil.Soon(t), memgroup.New(2)[0], func() {})
+		require.Error(t, err)
+	})
+}
