@@ -246,8 +246,7 @@ func ExampleDetect() {
 		return value, ok
 	}})
 	fmt.Println(world, err)
-	// Output: rank 1 of 4 (local 1 of 2) from torchrun's RANK/WORLD_SIZE, master 10.0.0.1:29500
-	// <nil>
+	// Output: rank 1 of 4 (local 1 of 2) from torchrun's RANK/WORLD_SIZE, master 10.0.0.1:29500 <nil>
 }
 
 func ExampleError() {

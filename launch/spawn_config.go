@@ -28,11 +28,6 @@ type SpawnConfig struct {
 	Dir     string   // working directory; empty is the caller's
 	Env     []string // the environment under the contract's variables; nil is os.Environ()
 
-	// MasterPort is where rank 0 listens, on 127.0.0.1; 0 picks a free one.
-	MasterPort int
-	// RunID is TORCHELASTIC_RUN_ID; empty picks one.
-	RunID string
-
 	// GracePeriod is the time between SIGTERM and SIGKILL; 0 is 30 s, as torchrun's.
 	GracePeriod time.Duration
 
@@ -43,6 +38,9 @@ type SpawnConfig struct {
 	// TailBytes is how much of each rank's last output is kept for
 	// RankError.Tail; 0 is 8 KiB.
 	TailBytes int
+
+	masterPort int    // where rank 0 listens, on 127.0.0.1
+	runID      string // TORCHELASTIC_RUN_ID
 }
 
 func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
@@ -51,24 +49,18 @@ func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
 		return c, errors.New("launch: no command to spawn")
 	case c.N < 1:
 		return c, fmt.Errorf("launch: cannot spawn %d ranks: at least 1 is needed", c.N)
-	case c.MasterPort < 0 || c.MasterPort > 65535:
-		return c, fmt.Errorf("launch: master port %d is not in 0..65535 (0 picks a free one)", c.MasterPort)
 	case c.GracePeriod < 0:
 		return c, fmt.Errorf("launch: the grace period %s is negative", c.GracePeriod)
 	}
 	if c.Env == nil {
 		c.Env = os.Environ()
 	}
-	if c.MasterPort == 0 {
-		port, err := freePort()
-		if err != nil {
-			return c, fmt.Errorf("launch: find a free port for rank 0: %w", err)
-		}
-		c.MasterPort = port
+	port, err := freePort()
+	if err != nil {
+		return c, fmt.Errorf("launch: find a free port for rank 0: %w", err)
 	}
-	if c.RunID == "" {
-		c.RunID = fmt.Sprintf("pyhook-%d-%d", os.Getpid(), time.Now().UnixNano())
-	}
+	c.masterPort = port
+	c.runID = fmt.Sprintf("pyhook-%d-%d", os.Getpid(), time.Now().UnixNano())
 	if c.GracePeriod == 0 {
 		c.GracePeriod = 30 * time.Second
 	}
@@ -89,7 +81,7 @@ func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
 func (c SpawnConfig) world(rank int) World {
 	return World{
 		Rank: rank, Size: c.N, LocalRank: rank, LocalSize: c.N, Nodes: 1,
-		MasterAddr: loopback, MasterPort: c.MasterPort, Source: SourceEnv, RunID: c.RunID,
+		MasterAddr: loopback, MasterPort: c.masterPort, Source: SourceEnv, RunID: c.runID,
 	}
 }
 
@@ -101,7 +93,7 @@ func (c SpawnConfig) environ(rank int, errorFile string) []string {
 		"ROLE_NAME=default",
 		"ROLE_RANK="+strconv.Itoa(rank),
 		"ROLE_WORLD_SIZE="+strconv.Itoa(c.N),
-		"TORCHELASTIC_RUN_ID="+c.RunID,
+		"TORCHELASTIC_RUN_ID="+c.runID,
 		"TORCHELASTIC_RESTART_COUNT=0",
 		"TORCHELASTIC_MAX_RESTARTS=0",
 		"TORCHELASTIC_USE_AGENT_STORE=False",
