@@ -81,8 +81,8 @@ func valuesOf(i int, p *c10d.Parameter) ([]byte, error) {
 	return raw, nil
 }
 
-// ranksByDigest names the ranks that have the same digest at an offset of their lists, as "rank 0" or
-// "ranks 1 and 3".
+// ranksByDigest names the ranks that have the same digest at an offset of their lists, as "rank 0"
+// or "ranks 1 and 3".
 func ranksByDigest(lists [][]byte, offset int) (names []string) {
 	at := func(rank int) string { return string(lists[rank][offset : offset+sha256.Size]) }
 	seen := map[string]bool{}

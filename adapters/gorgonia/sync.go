@@ -13,8 +13,8 @@ import (
 	"pyhook/ddp/flat"
 )
 
-// Sync keeps the learnables of a graph alike over the ranks. Its methods are for one goroutine, which
-// runs one step after another.
+// Sync keeps the learnables of a graph alike over the ranks. Its methods are for one goroutine,
+// which runs one step after another.
 type Sync struct {
 	learnables gorgonia.Nodes
 	flat       reducer
@@ -33,10 +33,11 @@ type reducer interface {
 	Close()
 }
 
-// New checks that all ranks have the same learnables, by name, shape and dtype, and gives every rank rank
-// 0's values: a collective. What is wrong on one rank is an error on every rank. opts are those of
-// ddp.NewReducer but StaticGraph and UnusedFind. The learnables must have values (load a checkpoint before), all of
-// float32 or all of float64, and no scalar among them; a tensor of shape (1) is none.
+// New checks that all ranks have the same learnables, by name, shape and dtype, and gives every
+// rank rank 0's values: a collective. What is wrong on one rank is an error on every rank. opts are
+// those of ddp.NewReducer but StaticGraph and UnusedFind. The learnables must have values (load a
+// checkpoint before), all of float32 or all of float64, and no scalar among them; a tensor of shape
+// (1) is none.
 func New(ctx context.Context, learnables gorgonia.Nodes, opts ddp.Options) (*Sync, error) {
 	s := &Sync{learnables: append(gorgonia.Nodes(nil), learnables...)}
 	dtype, err := s.check(opts)
@@ -125,11 +126,11 @@ func open[T float32 | float64](ctx context.Context, s *Sync, opts ddp.Options) e
 	return err
 }
 
-// Reduce reduces the gradients, in their own memory: for trainers that step the learnables themselves.
-// Call it after the machine has run, and before the solver. On an error, which is ddp.Reducer.Wait's, or
-// flat.ErrMoved where a learnable got another value's memory, or names a learnable without a gradient,
-// the gradients are as they were: drop them, since the machine adds the next ones to them. In NoSync it
-// does nothing.
+// Reduce reduces the gradients, in their own memory: for trainers that step the learnables
+// themselves. Call it after the machine has run, and before the solver. On an error, which is
+// ddp.Reducer.Wait's, or flat.ErrMoved where a learnable got another value's memory, or names a
+// learnable without a gradient, the gradients are as they were: drop them, since the machine adds
+// the next ones to them. In NoSync it does nothing.
 func (s *Sync) Reduce(ctx context.Context) error {
 	if s.noSync {
 		return s.accumulates()
@@ -151,9 +152,9 @@ func (s *Sync) accumulates() error {
 	return nil
 }
 
-// Solver returns a solver whose Step reduces the gradients before that of inner, and does not call it if
-// that fails: the learnables are as they were, and the gradients dropped. In NoSync Step does nothing, so
-// that gradients add up. ctx bounds the waiting for other ranks.
+// Solver returns a solver whose Step reduces the gradients before that of inner, and does not call
+// it if that fails: the learnables are as they were, and the gradients dropped. In NoSync Step does
+// nothing, so that gradients add up. ctx bounds the waiting for other ranks.
 func (s *Sync) Solver(ctx context.Context, inner gorgonia.Solver) gorgonia.Solver {
 	return &solver{ctx, s, inner}
 }
@@ -196,8 +197,9 @@ func (s *Sync) drop() error {
 	return nil
 }
 
-// NoSync runs f, in which gradients are only added up, by a machine with gorgonia.BindDualValues: Step
-// and Reduce do nothing. Every rank must do the same. The error is f's, or that a step is under way.
+// NoSync runs f, in which gradients are only added up, by a machine with gorgonia.BindDualValues:
+// Step and Reduce do nothing. Every rank must do the same. The error is f's, or that a step is
+// under way.
 func (s *Sync) NoSync(f func() error) error {
 	return s.flat.NoSync(func() error {
 		s.noSync = true
@@ -206,8 +208,8 @@ func (s *Sync) NoSync(f func() error) error {
 	})
 }
 
-// Digest checks that the learnables' values are the same bits on every rank: a collective, to call every
-// so many steps. See ddp.VerifyValues.
+// Digest checks that the learnables' values are the same bits on every rank: a collective, to call
+// every so many steps. See ddp.VerifyValues.
 func (s *Sync) Digest(ctx context.Context) error { return s.flat.Digest(ctx) }
 
 // Join is what a rank does that has no more data while others may have: see flat.Sync.Join.

@@ -10,8 +10,8 @@ import (
 )
 
 // countGradients returns how many gradients each parameter will get when spago goes back from the
-// losses: one for each time that it is an operand. An operator that gives fewer than that only makes
-// the parameter ready later, at the end of Backward.
+// losses: one for each time that it is an operand. An operator that gives fewer than that only
+// makes the parameter ready later, at the end of Backward.
 func (s *Sync) countGradients(losses []mat.Tensor) ([]int, error) {
 	counts := make([]int, len(s.params))
 	visited := map[*ag.Operator]bool{}

@@ -44,9 +44,9 @@ func allWell(t *testing.T, errs []error) {
 	require.NoError(t, errors.Join(errs...))
 }
 
-// net is a small network, of which Middle is used twice, or once. So a parameter gets two gradients from
-// nothing or one beside those of former samples: no more, as spago adds three in an order of its
-// goroutines'.
+// net is a small network, of which Middle is used twice, or once. So a parameter gets two gradients
+// from nothing or one beside those of former samples: no more, as spago adds three in an order of
+// its goroutines'.
 type net struct {
 	nn.Module
 	once            bool

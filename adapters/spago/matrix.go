@@ -33,8 +33,8 @@ type matrix interface {
 	plain() mat.Matrix
 }
 
-// dense is the matrix of a wrapped parameter: its values and its gradient are slices of pyhook's memory.
-// AccGrad, Grad, HasGrad and ZeroGrad are its own; the rest is spago's.
+// dense is the matrix of a wrapped parameter: its values and its gradient are slices of pyhook's
+// memory. AccGrad, Grad, HasGrad and ZeroGrad are its own; the rest is spago's.
 type dense[T float.DType] struct {
 	*mat.Dense[T]
 	owner *Sync

@@ -10,8 +10,8 @@ import (
 	"pyhook/tests/patched"
 )
 
-// TestREADME_diff: the changed trainer learns what the stock one learns. (Not to the bit: the stock one
-// differs from run to run.)
+// TestREADME_diff: the changed trainer learns what the stock one learns. (Not to the bit: the stock
+// one differs from run to run.)
 func TestREADME_diff(t *testing.T) {
 	stock, changed := patched.Run(t)
 	for _, output := range []string{stock, changed} {

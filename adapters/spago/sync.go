@@ -18,8 +18,8 @@ import (
 	"pyhook/tensor"
 )
 
-// Sync keeps a model's parameters alike over the ranks. Its methods are for one goroutine, which runs
-// one step after another.
+// Sync keeps a model's parameters alike over the ranks. Its methods are for one goroutine, which
+// runs one step after another.
 type Sync struct {
 	opts    ddp.Options
 	params  []*parameter
@@ -32,10 +32,11 @@ type Sync struct {
 	failed error // of a gradient of this step, the first
 }
 
-// Wrap checks that all ranks have the same model, gives every rank rank 0's values, and moves values
-// and gradients to pyhook's memory: a collective. What is wrong on one rank is an error on every rank,
-// and the model is as it was. opts are those of ddp.NewReducer but StaticGraph. The model must have no
-// gradients yet; load a checkpoint before. Optimisers may be made before or after.
+// Wrap checks that all ranks have the same model, gives every rank rank 0's values, and moves
+// values and gradients to pyhook's memory: a collective. What is wrong on one rank is an error on
+// every rank, and the model is as it was. opts are those of ddp.NewReducer but StaticGraph. The
+// model must have no gradients yet; load a checkpoint before. Optimisers may be made before or
+// after.
 func Wrap(ctx context.Context, model nn.Model, opts ddp.Options) (*Sync, error) {
 	s := &Sync{opts: opts, byValue: map[mat.Tensor]int{}}
 	frozen, err := s.prepare(model)
@@ -150,11 +151,11 @@ func (s *Sync) Parameters() []*c10d.Parameter { return slices.Clone(s.seen) }
 // Reducer returns the Reducer, for its LoggingData, Buckets and Order. It is closed with s.
 func (s *Sync) Reducer() *ddp.Reducer { return s.reducer }
 
-// Backward is ag.Backward, and starts the reduction: a bucket's hook is called when the last gradient
-// of its last parameter was added, while spago goes on. Call it once a step and then Wait; several
-// losses, of the samples of a batch, are given at once, or those before the last in NoSync. A parameter
-// that has no gradient then, nor of NoSync, is named by Wait's error (ddp.ErrNotReady), or with
-// Options.Unused = ddp.UnusedFind gets the other ranks' gradient.
+// Backward is ag.Backward, and starts the reduction: a bucket's hook is called when the last
+// gradient of its last parameter was added, while spago goes on. Call it once a step and then Wait;
+// several losses, of the samples of a batch, are given at once, or those before the last in NoSync.
+// A parameter that has no gradient then, nor of NoSync, is named by Wait's error (ddp.ErrNotReady),
+// or with Options.Unused = ddp.UnusedFind gets the other ranks' gradient.
 func (s *Sync) Backward(losses ...mat.Tensor) error {
 	if s.noSync {
 		return ag.Backward(losses...)
@@ -216,8 +217,8 @@ func (s *Sync) fail(err error) {
 	}
 }
 
-// NoSync runs f, in which Backward only adds gradients up, and Wait does nothing: all samples of a batch
-// but the last. Every rank must do the same. The error is f's, or that a step is under way.
+// NoSync runs f, in which Backward only adds gradients up, and Wait does nothing: all samples of a
+// batch but the last. Every rank must do the same. The error is f's, or that a step is under way.
 func (s *Sync) NoSync(f func() error) error {
 	return s.reducer.NoSync(func() error {
 		s.noSync = true
@@ -226,10 +227,10 @@ func (s *Sync) NoSync(f func() error) error {
 	})
 }
 
-// Wait waits for the reduction. Then the parameters' gradients are the reduced ones, and the optimiser
-// may go on. On an error, which is ddp.Reducer.Wait's, or says that an operator gives gradients that
-// were not counted, there are no gradients: an optimiser would find none, and the values are as they
-// were.
+// Wait waits for the reduction. Then the parameters' gradients are the reduced ones, and the
+// optimiser may go on. On an error, which is ddp.Reducer.Wait's, or says that an operator gives
+// gradients that were not counted, there are no gradients: an optimiser would find none, and the
+// values are as they were.
 func (s *Sync) Wait(ctx context.Context) error {
 	if s.noSync {
 		return nil
@@ -254,9 +255,10 @@ func (s *Sync) Wait(ctx context.Context) error {
 	return errors.Join(err, s.setGradients())
 }
 
-// Optimize updates every parameter that has a gradient, one after another. Use it in place of spago's
-// optimizers.Optimizer.Optimize, which in v1.1.0 returns while its last updates are still under way on
-// other goroutines: the next Backward or Digest could see former values, or lose a gradient.
+// Optimize updates every parameter that has a gradient, one after another. Use it in place of
+// spago's optimizers.Optimizer.Optimize, which in v1.1.0 returns while its last updates are still
+// under way on other goroutines: the next Backward or Digest could see former values, or lose a
+// gradient.
 func (s *Sync) Optimize(strategy optimizers.OptimizationStrategy) error {
 	for _, p := range s.params {
 		if !p.param.HasGrad() {
@@ -269,15 +271,15 @@ func (s *Sync) Optimize(strategy optimizers.OptimizationStrategy) error {
 	return nil
 }
 
-// Digest checks that the parameters are the same bits on every rank: a collective, to call every so many
-// steps. See ddp.VerifyValues.
+// Digest checks that the parameters are the same bits on every rank: a collective, to call every so
+// many steps. See ddp.VerifyValues.
 func (s *Sync) Digest(ctx context.Context) error {
 	return ddp.VerifyValues(ctx, s.opts.Group, s.seen)
 }
 
-// Unwrap gives the model matrices of spago's own again, with the values as they are and no gradients,
-// as nn.Dump needs them, and frees pyhook's memory: no forward pass may be under way. The group and the hook stay the caller's.
-// Idempotent.
+// Unwrap gives the model matrices of spago's own again, with the values as they are and no
+// gradients, as nn.Dump needs them, and frees pyhook's memory: no forward pass may be under way.
+// The group and the hook stay the caller's. Idempotent.
 func (s *Sync) Unwrap() {
 	for _, p := range s.params {
 		if p.param.Matrix == mat.Matrix(p.matrix) {

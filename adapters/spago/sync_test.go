@@ -78,8 +78,8 @@ func aloneAsStock[T float.DType](t *testing.T, strategy func() optimizers.Optimi
 	}
 }
 
-// TestSync_mean: ranks stay bitwise alike, and are what the mean of their gradients, computed by hand,
-// gives.
+// TestSync_mean: ranks stay bitwise alike, and are what the mean of their gradients, computed by
+// hand, gives.
 func TestSync_mean(t *testing.T) {
 	for _, size := range []int{2, 4} {
 		for _, layout := range []ddp.Layout{ddp.LayoutFixed, ddp.LayoutRebuilt} {

@@ -19,9 +19,9 @@ import (
 	"pyhook/tests/stock"
 )
 
-// TestSync_torchHooks: 2 real ranks with PyTorch's hooks over gloo. The gradients of spago without the
-// adapter, for the same values and samples, go through stock DDP: the same reduced gradients, bit for
-// bit.
+// TestSync_torchHooks: 2 real ranks with PyTorch's hooks over gloo. The gradients of spago without
+// the adapter, for the same values and samples, go through stock DDP: the same reduced gradients,
+// bit for bit.
 func TestSync_torchHooks(t *testing.T) {
 	hooks := stock.HooksHere(t)
 	job := ranks.RunOptions(t, ranks.Options{N: 2, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})

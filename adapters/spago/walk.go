@@ -17,12 +17,12 @@ type named struct {
 	param *nn.Param
 }
 
-// traversals is how often the order of a nn.ParamsTraverser is asked: one that ranges over a map of two
-// gives the same order so often once in 2^31 times.
+// traversals is how often the order of a nn.ParamsTraverser is asked: one that ranges over a map of
+// two gives the same order so often once in 2^31 times.
 const traversals = 32
 
-// parametersOf returns the parameters of a model, each once, in an order that depends on the model's
-// types and keys alone.
+// parametersOf returns the parameters of a model, each once, in an order that depends on the
+// model's types and keys alone.
 func parametersOf(model nn.Model) ([]named, error) {
 	w := walk{seen: map[*nn.Param]bool{}}
 	if err := w.model(model, ""); err != nil {

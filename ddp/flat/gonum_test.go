@@ -13,8 +13,8 @@ import (
 	"pyhook/ddp/flat"
 )
 
-// A least-squares fit with gonum, by two ranks, here goroutines, with two points each of y = 2x + 1. This
-// is the recipe of docs/trainers.md.
+// A least-squares fit with gonum, by two ranks, here goroutines, with two points each of y = 2x +
+// 1. This is the recipe of docs/trainers.md.
 func ExampleNew_gonum() {
 	ctx := context.Background()
 	train := func(group c10d.ProcessGroup) error {

@@ -26,8 +26,8 @@ type Param[T Element] struct {
 	Grad *[]T
 }
 
-// ErrMoved: a parameter's values are not where they were in New, so that hooks would see former ones.
-// A trainer whose values move leaves Param.Value out.
+// ErrMoved: a parameter's values are not where they were in New, so that hooks would see former
+// ones. A trainer whose values move leaves Param.Value out.
 var ErrMoved = errors.New("the parameter's values have moved since flat.New")
 
 // check says what is wrong with this rank's parameters.

@@ -12,8 +12,8 @@ import (
 	"pyhook/tensor"
 )
 
-// Sync reduces a model's gradients over the ranks. Ready may be called from any goroutine; Step when
-// the backward pass is over, by one goroutine.
+// Sync reduces a model's gradients over the ranks. Ready may be called from any goroutine; Step
+// when the backward pass is over, by one goroutine.
 type Sync[T Element] struct {
 	params  []Param[T]
 	opts    ddp.Options
@@ -72,13 +72,14 @@ func (s *Sync[T]) broadcast(ctx context.Context) error {
 // gradients in it are s's.
 func (s *Sync[T]) Reducer() *ddp.Reducer { return s.reducer }
 
-// Parameters are those of the Reducer, as hooks see them: over the trainer's values. They belong to s.
+// Parameters are those of the Reducer, as hooks see them: over the trainer's values. They belong to
+// s.
 func (s *Sync[T]) Parameters() []*c10d.Parameter { return slices.Clone(s.seen) }
 
-// Ready says that parameter i's gradient is complete in this step, and copies it: when that completes
-// a bucket its hook starts, while the backward pass goes on. To call it is optional: Step does for
-// those that were not marked. The error is ddp.Reducer.Ready's, ErrMoved, or that the gradient has
-// another length.
+// Ready says that parameter i's gradient is complete in this step, and copies it: when that
+// completes a bucket its hook starts, while the backward pass goes on. To call it is optional: Step
+// does for those that were not marked. The error is ddp.Reducer.Ready's, ErrMoved, or that the
+// gradient has another length.
 func (s *Sync[T]) Ready(i int) error {
 	if i < 0 || i >= len(s.params) || s.noSync.Load() {
 		if err := s.reducer.Ready(i); err != nil {
@@ -130,10 +131,10 @@ func (s *Sync[T]) view(i int) ([]T, error) {
 }
 
 // Step reduces the gradients and, if all of that went well, writes them to the trainer's slices. A
-// parameter that Ready has not marked is taken as it is; with Options.Unused = ddp.UnusedFind as one
-// that this step has not used here: it gets the other ranks' gradient, or stays as it is if no rank
-// used it. On an error, which is ddp.Reducer.Wait's or Ready's, the slices are as they were. In NoSync
-// it does nothing.
+// parameter that Ready has not marked is taken as it is; with Options.Unused = ddp.UnusedFind as
+// one that this step has not used here: it gets the other ranks' gradient, or stays as it is if no
+// rank used it. On an error, which is ddp.Reducer.Wait's or Ready's, the slices are as they were.
+// In NoSync it does nothing.
 func (s *Sync[T]) Step(ctx context.Context) error {
 	if s.noSync.Load() {
 		return nil
@@ -172,9 +173,9 @@ func (s *Sync[T]) copyOut(find bool) error {
 	return nil
 }
 
-// NoSync runs f, in which Step does nothing: the trainer adds gradients up in its slices, and the next
-// Step reduces the sums. Every rank must do the same steps in it. The error is f's, or that a step is
-// under way.
+// NoSync runs f, in which Step does nothing: the trainer adds gradients up in its slices, and the
+// next Step reduces the sums. Every rank must do the same steps in it. The error is f's, or that a
+// step is under way.
 func (s *Sync[T]) NoSync(f func() error) error {
 	return s.reducer.NoSync(func() error {
 		s.noSync.Store(true)
@@ -183,8 +184,8 @@ func (s *Sync[T]) NoSync(f func() error) error {
 	})
 }
 
-// Digest checks that all ranks' values are the same bits: a collective, to call every so many steps.
-// See ddp.VerifyValues for the error, which names the first parameter that differs.
+// Digest checks that all ranks' values are the same bits: a collective, to call every so many
+// steps. See ddp.VerifyValues for the error, which names the first parameter that differs.
 func (s *Sync[T]) Digest(ctx context.Context) error {
 	err := error(nil)
 	if s.params[0].Value == nil {
@@ -200,8 +201,8 @@ func (s *Sync[T]) Digest(ctx context.Context) error {
 }
 
 // Join is what a rank does that has no more data while others may have: see ddp.Reducer.Join, which
-// needs Options.Join. Then it gives every rank the values of one that was in the last step, if there
-// are values. Every rank calls it at the end.
+// needs Options.Join. Then it gives every rank the values of one that was in the last step, if
+// there are values. Every rank calls it at the end.
 func (s *Sync[T]) Join(ctx context.Context) error {
 	last, err := s.reducer.Join(ctx)
 	if err != nil || last < 0 || s.params[0].Value == nil {
@@ -210,7 +211,8 @@ func (s *Sync[T]) Join(ctx context.Context) error {
 	return ddp.BroadcastParametersFrom(ctx, s.opts.Group, last, s.seen)
 }
 
-// Close frees the buckets and unpins the values. The hook and the group stay the caller's. Idempotent.
+// Close frees the buckets and unpins the values. The hook and the group stay the caller's.
+// Idempotent.
 func (s *Sync[T]) Close() {
 	if s.reducer != nil {
 		s.reducer.Close()

@@ -53,8 +53,8 @@ func TestSync_Step(t *testing.T) {
 	})
 }
 
-// stepsAreTheMean trains with momentum and compares values after each step with those of a model that
-// got the mean, computed by hand from all ranks' gradients.
+// stepsAreTheMean trains with momentum and compares values after each step with those of a model
+// that got the mean, computed by hand from all ranks' gradients.
 func stepsAreTheMean[T float32 | float64](t *testing.T, size int) {
 	const steps = 4
 	byHand := newModel[T]()
@@ -491,8 +491,8 @@ func TestSync_notFinite(t *testing.T) {
 	}
 }
 
-// TestSync_Step_allocations: a step allocates what one of the Reducer with gradients in its own buckets
-// does, and nothing of flat's.
+// TestSync_Step_allocations: a step allocates what one of the Reducer with gradients in its own
+// buckets does, and nothing of flat's.
 func TestSync_Step_allocations(t *testing.T) {
 	if !testutil.FullSpeed {
 		t.Skip("this build allocates more")

@@ -14,7 +14,8 @@ import (
 	"pyhook/tests/stock"
 )
 
-// TestSync_torchHooks: 2 real ranks with PyTorch's hooks over gloo, and the same steps in stock DDP.
+// TestSync_torchHooks: 2 real ranks with PyTorch's hooks over gloo, and the same steps in stock
+// DDP.
 func TestSync_torchHooks(t *testing.T) {
 	hooks := stock.HooksHere(t)
 	job := ranks.RunOptions(t, ranks.Options{N: 2, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})

@@ -1,5 +1,5 @@
-// Package patched runs the trainer of an adapter's README: the stock one in testdata/trainer.go, changed
-// as the README's diff says.
+// Package patched runs the trainer of an adapter's README: the stock one in testdata/trainer.go,
+// changed as the README's diff says.
 package patched
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Run applies the diff of README.md to testdata/trainer.go, both in the test's folder, and returns what
-// the stock trainer and the changed one print.
+// Run applies the diff of README.md to testdata/trainer.go, both in the test's folder, and returns
+// what the stock trainer and the changed one print.
 func Run(t *testing.T) (stock, changed string) {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")

@@ -2,8 +2,8 @@
 // weights and gradients of each step before the reduction go through torch's DDP, on as many ranks
 // and with the same hook, and its reduced gradients must be the same bits.
 //
-// A rank writes down its steps in a Dump; Compare, in the test, runs testdata/dumped.py on them. It is
-// for ddp/flat and the adapters; tests/ddp has models made for the purpose.
+// A rank writes down its steps in a Dump; Compare, in the test, runs testdata/dumped.py on them. It
+// is for ddp/flat and the adapters; tests/ddp has models made for the purpose.
 package stock
 
 import (
@@ -52,8 +52,8 @@ type testCase struct {
 	Params []param `json:"params"`
 }
 
-// NewDump is of a model with these parameters, whose values and gradients are given to Before and After
-// in this order.
+// NewDump is of a model with these parameters, whose values and gradients are given to Before and
+// After in this order.
 func NewDump(hook string, rank int, params []*c10d.Parameter) *Dump {
 	d := &Dump{hook: hook, rank: rank}
 	for _, p := range params {
@@ -195,7 +195,8 @@ func compare(folder string, c testCase, rank int) error {
 	return nil
 }
 
-// ReducesHalves says whether gloo of this torch sums float16: where it does not, neither does stock DDP.
+// ReducesHalves says whether gloo of this torch sums float16: where it does not, neither does stock
+// DDP.
 func ReducesHalves(t *testing.T) bool {
 	t.Helper()
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")

@@ -59,8 +59,8 @@ func (m *network) forward(image []byte) mat.Tensor {
 	return m.Out.Forward(h)[0]
 }
 
-// crossEntropy is losses.CrossEntropy, of the same bits in every run: no tensor in it has three uses,
-// whose gradients spago adds in the order in which its goroutines come.
+// crossEntropy is losses.CrossEntropy, of the same bits in every run: no tensor in it has three
+// uses, whose gradients spago adds in the order in which its goroutines come.
 func crossEntropy(scores mat.Tensor, label byte) mat.Tensor {
 	same := ag.AddScalar(scores, mat.Scalar(float32(0)))
 	return ag.Add(ag.Neg(ag.At(scores, int(label))), ag.LogSumExp(same))
@@ -89,8 +89,8 @@ func newModel(ctx context.Context, seed uint64, _ int, opts mnist.Options) (mnis
 	return &model{m, sync, sgd.New[float32](sgd.NewConfig(opts.LR, 0, false))}, nil
 }
 
-// Train implements mnist.Model. The samples go one after another, so that their gradients add up in one
-// order and two runs give the same bits.
+// Train implements mnist.Model. The samples go one after another, so that their gradients add up in
+// one order and two runs give the same bits.
 func (m *model) Train(ctx context.Context, images [][]byte, labels []byte) (loss float64, err error) {
 	last := len(images) - 1
 	one := func(i int) error {

@@ -1,6 +1,7 @@
-// Package mnist is what the example programs of the adapters have in common: it trains a model of some
-// training library on MNIST's handwritten digits, on one rank or many, with the gradients reduced by
-// any communication hook. What a library needs, its adapter's example has: see adapters/*/mnist.
+// Package mnist is what the example programs of the adapters have in common: it trains a model of
+// some training library on MNIST's handwritten digits, on one rank or many, with the gradients
+// reduced by any communication hook. What a library needs, its adapter's example has: see
+// adapters/*/mnist.
 package mnist
 
 import (
@@ -206,8 +207,8 @@ func (r *run) steps(ctx context.Context, set Set) error {
 
 func ms(d time.Duration, steps int) float64 { return d.Seconds() * 1000 / float64(steps) }
 
-// part is this rank's of a step's images: all ranks together take batch times ranks of them, in an order
-// of the seed's, so that 2 ranks of 32 see what 1 of 64 sees.
+// part is this rank's of a step's images: all ranks together take batch times ranks of them, in an
+// order of the seed's, so that 2 ranks of 32 see what 1 of 64 sees.
 func (r *run) part(step int, set Set) (images [][]byte, labels []byte) {
 	whole := r.flags.batch * r.size
 	perEpoch := max(1, len(set.Images)/whole)
