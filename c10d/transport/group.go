@@ -93,6 +93,9 @@ func (g *Group) Size() int { return g.size }
 // Backend returns the config's Name.
 func (g *Group) Backend() string { return g.cfg.Name }
 
+// ID is the Tag.Group of the group's messages.
+func (g *Group) ID() uint64 { return g.id }
+
 // Timeout returns the limit of each collective.
 func (g *Group) Timeout() time.Duration { return g.cfg.Timeout }
 

@@ -26,13 +26,20 @@ type waiting struct {
 
 // mailbox brings Sends and Recvs together: whoever comes second copies.
 type mailbox struct {
-	mu     sync.Mutex
-	closed []bool
-	open   map[letter][]*waiting // all of one letter are on one side
+	mu      sync.Mutex
+	closed  []bool
+	retired map[retirement]bool
+	open    map[letter][]*waiting // all of one letter are on one side
+}
+
+// retirement is a rank's, from the group of a generation.
+type retirement struct {
+	rank  int
+	group uint64 // Tag.Group
 }
 
 func newMailbox(size int) *mailbox {
-	return &mailbox{closed: make([]bool, size), open: map[letter][]*waiting{}}
+	return &mailbox{closed: make([]bool, size), retired: map[retirement]bool{}, open: map[letter][]*waiting{}}
 }
 
 func (m *mailbox) meet(ctx context.Context, l letter, data []byte, sender bool) error {
@@ -44,7 +51,7 @@ func (m *mailbox) meet(ctx context.Context, l letter, data []byte, sender bool) 
 	}
 	m.mu.Lock()
 	for _, rank := range []int{l.from, l.to} {
-		if m.closed[rank] {
+		if m.closed[rank] || l.inner && m.retired[retirement{rank, l.tag.Group}] {
 			m.mu.Unlock()
 			return &ClosedError{rank}
 		}
@@ -104,8 +111,21 @@ func (m *mailbox) close(rank int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed[rank] = true
+	m.failLocked(rank, func(letter) bool { return true })
+}
+
+// retire ends what the rank and others have under way, and will have, in the group of a generation.
+func (m *mailbox) retire(rank int, group uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retired[retirement{rank, group}] = true
+	m.failLocked(rank, func(l letter) bool { return l.inner && l.tag.Group == group })
+}
+
+// failLocked fails the rank's letters that are of those.
+func (m *mailbox) failLocked(rank int, of func(letter) bool) {
 	for l, queue := range m.open {
-		if l.from != rank && l.to != rank {
+		if l.from != rank && l.to != rank || !of(l) {
 			continue
 		}
 		delete(m.open, l)

@@ -9,10 +9,10 @@ import (
 	"pyhook/c10d/transport"
 )
 
-// ErrClosed: a rank's Close. It is a *ClosedError.
+// ErrClosed: a rank's Close, or its Retire. It is a *ClosedError.
 var ErrClosed = errors.New("the rank is closed")
 
-// ClosedError says which rank is gone. It is ErrClosed for errors.Is.
+// ClosedError says which rank is gone, or left the group's generation. It is ErrClosed for errors.Is.
 type ClosedError struct{ Rank int }
 
 func (e *ClosedError) Error() string { return fmt.Sprintf("rank %d is closed", e.Rank) }
@@ -20,11 +20,12 @@ func (e *ClosedError) Error() string { return fmt.Sprintf("rank %d is closed", e
 // Unwrap returns ErrClosed.
 func (e *ClosedError) Unwrap() error { return ErrClosed }
 
-// Group is one rank: a c10d.ProcessGroup (by its transport.Group) and a
+// Group is one rank: a c10d.RenewableGroup (its collectives are a transport.Group's) and a
 // transport.Transport with Send and Recv.
 type Group struct {
 	*transport.Group
-	mail *mailbox
+	mail    *mailbox
+	renewal *renewal
 }
 
 // New makes the ranks of a group: none if size is not positive.
@@ -45,7 +46,7 @@ func NewConfig(size int, cfg transport.Config) []*Group {
 		if err != nil {
 			panic(err) // cannot be: an end has what a Transport needs, and rank < size
 		}
-		groups[rank] = &Group{group, mail}
+		groups[rank] = &Group{group, mail, newRenewal(group, mail)}
 	}
 	return groups
 }
@@ -86,7 +87,7 @@ func (e *end) Recv(ctx context.Context, from int, tag transport.Tag, data []byte
 }
 
 var (
-	_ c10d.ProcessGroup      = (*Group)(nil)
+	_ c10d.RenewableGroup    = (*Group)(nil)
 	_ transport.Transport    = (*Group)(nil)
 	_ transport.PointToPoint = (*Group)(nil)
 )

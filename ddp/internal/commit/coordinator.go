@@ -1,0 +1,159 @@
+package commit
+
+import (
+	"slices"
+	"sync"
+)
+
+// coordinator counts the votes. Members call handle and lost, on any goroutine.
+type coordinator struct {
+	mu    sync.Mutex
+	send  []func(message) // by rank; nil: not there yet, or gone
+	gone  []string        // by rank: why it takes part no more; "": it does
+	step  uint64          // the one that is voted on; all before it are decided
+	voted []bool          // by rank
+	no    *Failure        // the first one of the step
+	last  message         // the decision of the step before
+
+	meeting uint64   // the one that ranks come to
+	came    []bool   // by rank
+	brought [][]byte // by rank
+}
+
+func newCoordinator(size int) *coordinator {
+	return &coordinator{send: make([]func(message), size), gone: make([]string, size), voted: make([]bool, size),
+		came: make([]bool, size), brought: make([][]byte, size)}
+}
+
+// join adds a member, whose messages go to send. It reports whether the rank was free.
+func (c *coordinator) join(rank int, send func(message)) (ok, complete bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if rank < 0 || rank >= len(c.send) || c.send[rank] != nil || c.gone[rank] != "" {
+		return false, false
+	}
+	c.send[rank] = send
+	return true, !slices.ContainsFunc(c.send, func(f func(message)) bool { return f == nil })
+}
+
+// handle takes a member's message.
+func (c *coordinator) handle(rank int, m message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch m.Kind {
+	case vote:
+		c.voteLocked(rank, m)
+	case meet:
+		c.meetLocked(rank, m)
+	case bye:
+		c.goneLocked(rank, "it closed its Reducer")
+	}
+}
+
+// lost notes that the connection of a member has ended.
+func (c *coordinator) lost(rank int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.goneLocked(rank, "its process is gone, or the way to it")
+}
+
+func (c *coordinator) voteLocked(rank int, m message) {
+	if m.Step < c.step { // decided without it
+		if m.Step == c.last.Step {
+			c.toLocked(rank, c.last)
+		}
+		return
+	}
+	if m.Failure == nil || m.Failure.Over {
+		c.voted[rank] = true
+	}
+	c.noteLocked(m.Failure)
+	c.tryDecideLocked()
+}
+
+func (c *coordinator) goneLocked(rank int, why string) {
+	if c.gone[rank] != "" {
+		return
+	}
+	c.gone[rank], c.send[rank] = why, nil
+	c.tryDecideLocked()
+	c.endMeetingLocked()
+}
+
+// noteLocked keeps the first failure of the step; one that ends it at once goes before the others.
+func (c *coordinator) noteLocked(f *Failure) {
+	if f != nil && (c.no == nil || c.no.Over && !f.Over) {
+		c.no = f
+	}
+}
+
+// tryDecideLocked decides the step, if that can be done. A rank that is gone votes no more, so the
+// step after its last vote fails at once, before others wait for it in collectives.
+func (c *coordinator) tryDecideLocked() {
+	for {
+		for rank, why := range c.gone {
+			if why != "" && !c.voted[rank] {
+				c.noteLocked(&Failure{Rank: rank, Gone: why})
+			}
+		}
+		if (c.no == nil || c.no.Over) && slices.Contains(c.voted, false) {
+			return
+		}
+		c.last = message{Kind: decided, Step: c.step, Failure: c.no}
+		c.step++
+		c.no = nil
+		clear(c.voted)
+		c.toAllLocked(c.last)
+		if c.last.Failure != nil {
+			return
+		}
+	}
+}
+
+func (c *coordinator) meetLocked(rank int, m message) {
+	if m.Meeting != c.meeting || c.came[rank] {
+		return
+	}
+	c.came[rank], c.brought[rank] = true, m.Data
+	if c.endMeetingLocked() || slices.Contains(c.came, false) {
+		return
+	}
+	c.nextMeetingLocked(message{Kind: met, Meeting: c.meeting, All: slices.Clone(c.brought)})
+}
+
+// endMeetingLocked ends a meeting that a rank cannot come to any more, if somebody waits in it. It
+// reports whether it did.
+func (c *coordinator) endMeetingLocked() bool {
+	at := slices.IndexFunc(c.gone, func(why string) bool { return why != "" })
+	if at < 0 || !slices.Contains(c.came, true) {
+		return false
+	}
+	c.nextMeetingLocked(message{Kind: met, Meeting: c.meeting, Failure: &Failure{Rank: at, Gone: c.gone[at]}})
+	return true
+}
+
+func (c *coordinator) nextMeetingLocked(m message) {
+	c.meeting++
+	clear(c.came)
+	clear(c.brought)
+	c.toAllLocked(m)
+}
+
+func (c *coordinator) toLocked(rank int, m message) {
+	if send := c.send[rank]; send != nil {
+		send(m)
+	}
+}
+
+func (c *coordinator) toAllLocked(m message) {
+	for rank := range c.send {
+		c.toLocked(rank, m)
+	}
+}
+
+// welcome says to all members that all have come.
+func (c *coordinator) welcome() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.toAllLocked(message{Kind: welcome})
+}

@@ -1,0 +1,178 @@
+package commit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"sync"
+	"time"
+)
+
+// answerTime is how long a member waits for the coordinator once the caller's context has ended: on
+// a healthy rank 0 an answer takes less than a millisecond.
+const answerTime = 2 * time.Second
+
+// ErrNoAnswer says that rank 0, which counts the votes, did not answer: it is frozen or cut off. What
+// the step's outcome is on the other ranks is not known here.
+var ErrNoAnswer = errors.New("rank 0, which counts the ranks' votes, does not answer")
+
+// Member is one rank's side. Steps count up from 0, the same on every rank. For any goroutine.
+type Member struct {
+	rank, size int
+	out        func(message) error
+	leave      func()
+	onFailure  func(step uint64, f *Failure)
+
+	mu        sync.Mutex
+	changed   chan struct{}       // closed, and made anew, when something below has changed
+	decisions map[uint64]*Failure // by step; those that Vote has not returned
+	meeting   uint64              // the next one to come to
+	meetings  map[uint64]message
+	ended     error // of the connection
+	joined    bool  // all members have come
+}
+
+func newMember(rank, size int, onFailure func(uint64, *Failure)) *Member {
+	return &Member{rank: rank, size: size, onFailure: onFailure, changed: make(chan struct{}), decisions: map[uint64]*Failure{}, meetings: map[uint64]message{}}
+}
+
+// take takes a message of the coordinator's.
+func (m *Member) take(in message) {
+	m.mu.Lock()
+	switch in.Kind {
+	case welcome:
+		m.joined = true
+	case decided:
+		m.decisions[in.Step] = in.Failure
+	case met:
+		m.meetings[in.Meeting] = in
+	}
+	m.wakeLocked()
+	m.mu.Unlock()
+	if in.Kind == decided && in.Failure != nil && m.onFailure != nil {
+		go m.onFailure(in.Step, in.Failure) // the coordinator's mutex may be held here
+	}
+}
+
+func (m *Member) end(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended == nil {
+		m.ended = err
+	}
+	m.wakeLocked()
+}
+
+func (m *Member) wakeLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// wait waits until done, with the mutex held, reports true.
+func (m *Member) wait(ctx context.Context, done func() bool) error {
+	for {
+		m.mu.Lock()
+		if done() {
+			m.mu.Unlock()
+			return nil
+		}
+		changed, ended := m.changed, m.ended
+		m.mu.Unlock()
+		if ended != nil {
+			return ended
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Vote gives this rank's vote on a step, nil for yes, and returns the decision, nil where the step
+// counts. If ctx ends first the vote becomes a no with the cause that why gives, unless the step is
+// decided by then. The error is ErrNoAnswer.
+func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(error) []byte) (*Failure, error) {
+	if err := m.out(message{Kind: vote, Step: step, Failure: no}); err != nil {
+		return nil, m.noAnswer(err)
+	}
+	decided := func() bool { _, ok := m.decisions[step]; return ok }
+	if err := m.wait(ctx, decided); err != nil {
+		if ctx.Err() == nil {
+			return nil, m.noAnswer(err)
+		}
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+		defer cancel()
+		err := m.out(message{Kind: vote, Step: step, Failure: &Failure{Rank: m.rank, Cause: why(context.Cause(ctx))}})
+		if err == nil {
+			err = m.wait(late, decided)
+		}
+		if err != nil {
+			return nil, m.noAnswer(err)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	outcome := m.decisions[step]
+	maps.DeleteFunc(m.decisions, func(of uint64, _ *Failure) bool { return of <= step })
+	return outcome, nil
+}
+
+// Fail votes no as soon as this rank fails, and does not wait: Vote does that later.
+func (m *Member) Fail(step uint64, cause []byte) {
+	_ = m.out(message{Kind: vote, Step: step, Failure: &Failure{Rank: m.rank, Cause: cause}}) // Vote says what is wrong
+}
+
+// Meet waits until every rank has called it, and returns what each brought, by rank. The n-th Meet
+// of one rank meets the n-th of the others. The error is that rank 0 does not answer, the context's,
+// or that a rank cannot come any more, a *GoneError. After the context's error the rank counts as
+// come.
+func (m *Member) Meet(ctx context.Context, mine []byte) ([][]byte, error) {
+	m.mu.Lock()
+	n := m.meeting
+	m.meeting++
+	m.mu.Unlock()
+	if err := m.out(message{Kind: meet, Meeting: n, Data: mine}); err != nil {
+		return nil, m.noAnswer(err)
+	}
+	if err := m.wait(ctx, func() bool { _, ok := m.meetings[n]; return ok }); err != nil {
+		if ctx.Err() == nil {
+			err = m.noAnswer(err)
+		}
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in := m.meetings[n]
+	delete(m.meetings, n)
+	if in.Failure != nil {
+		return nil, &GoneError{in.Failure.Rank, in.Failure.Gone}
+	}
+	return in.All, nil
+}
+
+// GoneError says that a rank takes part no more.
+type GoneError struct {
+	Rank   int
+	Reason string
+}
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("rank %d takes part no more: %s", e.Rank, e.Reason)
+}
+
+func (m *Member) noAnswer(err error) error { return fmt.Errorf("%w: %w", ErrNoAnswer, err) }
+
+// Close leaves: to the other ranks every later step is one that failed. Idempotent.
+func (m *Member) Close() {
+	m.mu.Lock()
+	left := m.ended != nil
+	m.mu.Unlock()
+	if !left {
+		_ = m.out(message{Kind: bye}) // whoever cannot be told will see the connection's end
+	}
+	m.end(net.ErrClosed)
+	m.leave()
+}
