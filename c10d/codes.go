@@ -101,6 +101,7 @@ var codes = map[Code]struct {
 	"late_write":       {text: "the hook wrote to its bucket after its future was done"},
 	"mismatch":         {text: "the ranks' parameter lists differ"},
 	"values":           {text: "the ranks' parameters have different values"},
+	"step_failed":      {text: "the step failed"},
 
 	// Package worker's.
 	"worker_start":      {text: "the worker did not start"},

@@ -31,6 +31,9 @@ type Renewal interface {
 // RestorableHook is a CommHook whose state can go back to what it was before a step.
 type RestorableHook interface {
 	CommHook
+	// HasState reports whether there is a state that a step may change: not so where it is None, or
+	// a process group.
+	HasState() bool
 	// Snapshot keeps a copy of the state as it is now, in place of the copy before. Not while a call
 	// is inside, or a future of one is pending.
 	Snapshot(ctx context.Context) error

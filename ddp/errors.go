@@ -24,8 +24,10 @@ const (
 	ErrSparse c10d.Code = "sparse_and_dense"
 	// ErrLateWrite: a hook wrote to its bucket after its future was done.
 	ErrLateWrite c10d.Code = "late_write"
-	// ErrMismatch: the ranks have different parameter lists.
+	// ErrMismatch: the ranks have different parameter lists, or options that must be alike.
 	ErrMismatch c10d.Code = "mismatch"
+	// ErrStep: the step failed by an error of no other code, of a hook in Go for example.
+	ErrStep c10d.Code = "step_failed"
 )
 
 // ParameterError is an error about parameters of the model.
@@ -56,27 +58,40 @@ func (e *ParameterError) Error() string {
 // Unwrap returns the code.
 func (e *ParameterError) Unwrap() error { return e.Code }
 
-// StepError says that a step's reduction failed, and at which bucket first. The gradients of the
-// step are not reduced: where the trainer's own memory holds them (ReadyFrom) it is untouched, as
-// with Options.Rollback; else in the bucket's memory (Gradient) a hook that works in place may
-// have changed them, and one that raised after it had started a collective may still do so.
+// StepError says that a step failed, on which rank and at which bucket first. With AgreementVote it
+// fails on every rank alike: Origin, Bucket and Code are the same everywhere, and nothing is written
+// on any rank. The gradients of the step are not reduced: where the trainer's own memory holds them
+// (ReadyFrom) it is untouched, as with Options.Rollback; else in the bucket's memory (Gradient) a hook
+// that works in place may have changed them, and one that raised after it had started a collective
+// may still do so.
 //
-// On a group of several ranks the Reducer then refuses the next step with an *OutOfStepError,
-// since other ranks may be in this one still. Only an error of Options.CheckFinite, or of
-// LateWrites in the step of the write, leaves it ready: these are found when all collectives are
-// over. On a group of one rank the next step may always begin.
+// On a group of several ranks the Reducer then refuses the next step with an *OutOfStepError, until
+// Recover has made the group anew on every rank. Only where the collectives of all ranks were over
+// (CheckFinite, LateWrites in the step of the write, a result that is not valid) the next step may
+// begin at once. So it may on a group of one rank.
 type StepError struct {
-	Rank   int
-	Bucket int
+	Rank   int      // of this process
+	Origin int      // the rank where it began: Rank, or, with AgreementVote, another
+	Bucket int      // -1: no bucket was concerned
 	Names  []string // of the bucket's parameters
-	Err    error    // the hook's, a *c10d.Error, or a context's
+	Code   c10d.Code
+	// Err is the cause: the hook's error, a *c10d.Error, or a context's, or a *ParameterError. Of
+	// another rank's it is a *c10d.Error that says what that rank said.
+	Err error
 }
 
 func (e *StepError) Error() string { return fmt.Sprintf("%s%v", e.text(), e.Err) }
 
 // text is what stands before the cause.
 func (e *StepError) text() string {
-	return fmt.Sprintf("rank %d: reducing bucket %d (%d parameters, from %s) failed: ", e.Rank, e.Bucket, len(e.Names), first(e.Names))
+	where := ""
+	if e.Origin != e.Rank {
+		where = fmt.Sprintf(" on rank %d", e.Origin)
+	}
+	if e.Bucket < 0 {
+		return fmt.Sprintf("rank %d: the step failed%s: ", e.Rank, where)
+	}
+	return fmt.Sprintf("rank %d: reducing bucket %d (%d parameters, from %s) failed%s: ", e.Rank, e.Bucket, len(e.Names), first(e.Names), where)
 }
 
 // Format implements fmt.Formatter: %+v adds what the %+v of the hook's error shows beside its
@@ -90,8 +105,8 @@ func (e *StepError) Format(s fmt.State, verb rune) {
 	verbose.Format(s, verb, e.Error())
 }
 
-// Unwrap returns the cause.
-func (e *StepError) Unwrap() error { return e.Err }
+// Unwrap returns the code and the cause.
+func (e *StepError) Unwrap() []error { return []error{e.Code, e.Err} }
 
 func first(names []string) string {
 	if len(names) == 0 {

@@ -23,6 +23,8 @@ type step struct {
 	seen     []int            // by parameter: marks, with StaticGraph
 	used     []int32          // by parameter: 1 if this rank used it, with UnusedFind
 	joined   bool             // it is Join's
+	begun    bool             // something was marked
+	voted    bool             // agree was called
 	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
 	pending  []int         // by bucket: gradients not ready yet
@@ -104,7 +106,7 @@ func (r *Reducer) launchStep(s *step) {
 		if s.stop != nil {
 			return
 		}
-		if next == 0 && r.opts.Join && !r.allReduceActiveRanks(s) {
+		if next == 0 && !r.beginLaunch(s) {
 			return
 		}
 		res, chain := r.runHook(s, next)
@@ -119,15 +121,28 @@ func (r *Reducer) launchStep(s *step) {
 			ok = r.drain(s, &chains)
 		}
 		if !ok {
+			r.reportFailureLocked(s)
 			return
 		}
 	}
 	if !r.drain(s, &chains) {
+		r.reportFailureLocked(s)
 		return
 	}
 	if r.findUnused {
 		r.allReduceLocalUsedMap(s)
 	}
+}
+
+// beginLaunch, before the first hook call of a step, returns whether the step may go on.
+func (r *Reducer) beginLaunch(s *step) bool {
+	if r.opts.Join && !r.allReduceActiveRanks(s) {
+		return false
+	}
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	r.snapshotHook(s.ctx)
+	return true
 }
 
 // runHook calls a bucket's hook with the mutex free.

@@ -100,7 +100,7 @@ func (r *Reducer) syncBucketIndices(s *step) ([][]int, error) {
 }
 
 func (r *Reducer) layoutError(err error) error {
-	return fmt.Errorf("ddp, rank %d: the step is reduced, but the ranks did not agree on the buckets of the next ones: %w", r.opts.Group.Rank(), err)
+	return fmt.Errorf("ddp, rank %d: the ranks did not agree on the buckets of the next steps: %w", r.opts.Group.Rank(), err)
 }
 
 // checkLayout makes buckets of what rank 0 sent, if they are buckets.

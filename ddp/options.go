@@ -66,6 +66,25 @@ const (
 	LayoutRebuilt
 )
 
+// Agreement says how the ranks agree on whether a step counts.
+type Agreement int
+
+const (
+	// AgreementAuto is AgreementVote, but AgreementNone with SkipVerify, with which NewReducer talks
+	// to no other rank.
+	AgreementAuto Agreement = iota
+	// AgreementVote has every rank vote at the end of each step: results are written on all ranks or
+	// on none, and Wait's error is the same one everywhere. A rank that fails is heard at once, also
+	// by ranks whose collectives wait for it. Each rank keeps a TCP connection to rank 0 for it. All
+	// ranks must be pyhook's Reducers: docs/performance.md has what a step pays.
+	AgreementVote
+	// AgreementNone saves the vote, and is for jobs with plain Python ranks. Then a step can be good
+	// on some ranks and an error on others, whose models from there on differ; ranks that wait for
+	// one that failed hear nothing before their collectives time out or its process ends; and
+	// Recover is not to be had: a rank whose step failed refuses the next one.
+	AgreementNone
+)
+
 // PyTorch's defaults (kDefaultBucketBytesCap, kDefaultFirstBucketBytes), MiB.
 const (
 	DefaultBucketCapMB   = 25.0
@@ -99,6 +118,7 @@ type Options struct {
 	// share; the first step counts the marks and is reduced at its end. Parameters
 	// that it does not use get a gradient of zero in every step.
 	StaticGraph bool
+	Agreement   Agreement
 	// Join allows for uneven inputs: see Reducer.Join.
 	Join bool
 	// Timeline, if given, is drawn on: each bucket's compute (its first to its last
@@ -109,7 +129,8 @@ type Options struct {
 	// Rollback: a Wait that fails leaves every gradient as the trainer wrote it, also
 	// in the bucket's memory (Gradient), whatever the hooks did to their buckets or
 	// still do. Hooks then work on a copy of each bucket: twice the memory, and two
-	// copies a step.
+	// copies a step. Recover then also puts the hook's
+	// state back to what it was before the step that failed.
 	Rollback bool
 	// CheckFinite: a NaN or an infinity in a bucket's result is c10d.ErrNonFinite,
 	// which names the first. Every result is read once more. A rank whose result
@@ -121,6 +142,7 @@ type Options struct {
 	// Always on in programs that are built with the tag pyhookdebug. Not for sparse
 	// buckets.
 	LateWrites bool
-	// SkipVerify leaves out the comparison of the ranks' parameter lists.
+	// SkipVerify leaves out the comparison of the ranks' parameter lists, and, with AgreementAuto,
+	// the vote.
 	SkipVerify bool
 }

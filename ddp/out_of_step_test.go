@@ -21,7 +21,10 @@ type renewable struct {
 	generation int
 }
 
-func (g *renewable) Generation() int { return g.generation }
+func (g *renewable) Renewal() c10d.Renewal         { return g }
+func (g *renewable) Generation() int               { return g.generation }
+func (g *renewable) Retire()                       {}
+func (g *renewable) Renew(_ context.Context) error { g.generation++; return nil }
 
 func TestReducer_OutOfStep(t *testing.T) {
 	for _, how := range []string{"call", "no future", "future", "late future", "parse", "short", "shape", "nil"} {
@@ -93,7 +96,7 @@ func refused(t *testing.T, r *ddp.Reducer, cause error) {
 	}
 }
 
-var _ ddp.RenewableGroup = (*renewable)(nil)
+var _ c10d.RenewableGroup = (*renewable)(nil)
 
 // Another Reducer's collectives would meet those of the failed step as well.
 func TestReducer_OutOfStep_othersOverTheGroup(t *testing.T) {

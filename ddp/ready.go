@@ -60,6 +60,7 @@ func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	// From here on a second ReadyFrom is refused before it writes to a bucket
 	// that may be with the hook.
 	s.marks[i] = copying
+	s.beginLocked(r)
 	r.mu.Unlock()
 
 	back, err := r.copyIn(view, grad)
@@ -196,11 +197,15 @@ func (r *Reducer) usableLocked() error {
 	if r.broken != nil {
 		return r.broken
 	}
+	if r.step.stop != nil {
+		return nil // the step is at its end, and Wait will say why
+	}
 	return inStep(r.opts.Group)
 }
 
 func (r *Reducer) markReadyLocked(s *step, i int) {
 	s.marks[i] = marked
+	s.beginLocked(r)
 	s.clock.mark()
 	if !r.fixed && !r.countingLocked() {
 		s.order = append(s.order, i)
@@ -210,6 +215,14 @@ func (r *Reducer) markReadyLocked(s *step, i int) {
 	r.trace.mark(b, s.pending[b] == 0)
 	if s.pending[b] == 0 {
 		r.wake.Broadcast()
+	}
+}
+
+// beginLocked notes that the step has begun, and ends it if another rank has left it already.
+func (s *step) beginLocked(r *Reducer) {
+	if !s.begun {
+		s.begun = true
+		r.heedLocked(s)
 	}
 }
 

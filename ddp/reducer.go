@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"pyhook/c10d"
+	"pyhook/ddp/internal/commit"
 	"pyhook/tensor"
 )
 
@@ -46,6 +47,11 @@ type Reducer struct {
 
 	thread c10d.BoundThread // the launcher's
 
+	agreement *agreement // nil: the ranks do not vote
+	committed uint64     // steps that counted
+	snapshot  bool       // the hook has kept its state
+	unsaved   error      // why it has not
+
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once
 }
@@ -64,6 +70,37 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*R
 			return nil, err
 		}
 	}
+	var r *Reducer
+	made := make(chan struct{})
+	a, err := joinAgreement(ctx, opts, func(step uint64, f *commit.Failure) {
+		if <-made; r != nil {
+			r.notify(step, f)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	r, err = newReducer(params, opts)
+	if err == nil {
+		r.agreement = a
+	}
+	close(made)
+	if err = a.together(ctx, rank, "NewReducer", err); err != nil {
+		a.close()
+		if r != nil {
+			r.releaseStep(r.step)
+			r.freeBuckets()
+		}
+		return nil, err
+	}
+	r.thread = bindThread(opts.Hook)
+	go r.launchOnThread()
+	return r, nil
+}
+
+// newReducer makes this rank's Reducer, without its first step.
+func newReducer(params []*c10d.Parameter, opts Options) (*Reducer, error) {
+	rank := opts.Group.Rank()
 	if len(params) == 0 {
 		return nil, fmt.Errorf("ddp, rank %d: no parameters", rank)
 	}
@@ -104,8 +141,6 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*R
 	}
 	r.log.sizes = r.bucketSizes()
 	r.step = newStep(r)
-	r.thread = bindThread(opts.Hook)
-	go r.launchOnThread()
 	return r, nil
 }
 
@@ -166,7 +201,12 @@ func (r *Reducer) close() {
 		r.leaveStepLocked(r.step, ErrClosed)
 	}
 	r.mu.Unlock()
+	r.agreement.close()
 	r.releaseStep(r.step)
+	r.freeBuckets()
+}
+
+func (r *Reducer) freeBuckets() {
 	r.trace.close()
 	closeGradients(r.reduced)
 	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {

@@ -48,27 +48,49 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	defer cut()
 	defer r.trace.waited(time.Now())
 	<-s.finished
-	timings, err = r.finalizeBackward(s)
+	reduced, err := r.finalizeBackward(s)
+	defer func() {
+		for _, t := range reduced {
+			t.Close()
+		}
+	}()
+	if err == nil || s.reduced {
+		// Also where this rank refuses a result: on the others it may be good.
+		var failed error
+		if layout, failed = r.syncBucketIndices(s); failed != nil {
+			s.reduced = false
+			if err == nil {
+				err = r.stepError(len(r.buckets)-1, failed)
+			}
+		}
+	}
+	if err = r.agree(ctx, s, err); err == nil {
+		if err = r.writeResults(s, reduced); err != nil { // the other ranks have written theirs
+			s.reduced = false
+			r.mu.Lock()
+			_ = r.breakLocked(err)
+			r.mu.Unlock()
+		}
+	}
 	r.logStep(s, err)
 	if err != nil && !s.reduced {
+		layout = nil
 		return nil, err
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.used = s.usedSum; r.countingLocked() {
 		r.counts = s.seen
-	}
-	r.mu.Unlock()
-	// Also where this rank refuses a result: on the others it may be good, and they go on.
-	var failed error
-	if layout, failed = r.syncBucketIndices(s); failed != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		failed = r.breakLocked(failed)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return timings, failed
+	r.committed++
+	timings = make([]Timing, len(s.results))
+	for i, res := range s.results {
+		timings[i] = res.timing
+	}
+	return timings, nil
 }
 
 // breakLocked notes that no further step can begin here. Other ranks may go on, so that their
@@ -76,7 +98,8 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 func (r *Reducer) breakLocked(err error) error {
 	r.broken = err
 	if r.opts.Group.Size() > 1 {
-		leaveGroup(r.opts.Group, err)
+		retireGroup(r.opts.Group, err)
+		r.agreement.fail(r.asStepError(err)) // the next step, which the other ranks may begin
 	}
 	return err
 }
@@ -182,9 +205,8 @@ func (res *result) busy() *c10d.Future[c10d.Result] {
 	return nil
 }
 
-// finalizeBackward waits for the futures, reads the results, and only when all of them
-// are good writes any.
-func (r *Reducer) finalizeBackward(s *step) ([]Timing, error) {
+// finalizeBackward waits for the futures and reads the results, by bucket. The caller closes them.
+func (r *Reducer) finalizeBackward(s *step) (reduced []*tensor.Tensor, err error) {
 	for _, res := range s.results {
 		if res.err == nil {
 			res.value, res.err = res.timed.Wait(s.ctx)
@@ -196,13 +218,7 @@ func (r *Reducer) finalizeBackward(s *step) ([]Timing, error) {
 	if s.usedErr != nil {
 		return nil, r.stepError(len(r.buckets)-1, fmt.Errorf("asking which parameters the ranks used: %w", s.usedErr))
 	}
-	reduced := make([]*tensor.Tensor, len(r.buckets))
-	defer func() {
-		for _, t := range reduced {
-			t.Close()
-		}
-	}()
-	var err error
+	reduced = make([]*tensor.Tensor, len(r.buckets))
 	for i, res := range s.results {
 		if b := r.buckets[i]; b.sparse {
 			err = r.parseSparse(res, b)
@@ -210,23 +226,16 @@ func (r *Reducer) finalizeBackward(s *step) ([]Timing, error) {
 			reduced[i], err = r.parse(res, b)
 		}
 		if err != nil {
-			return nil, r.stepError(i, err)
+			return reduced, r.stepError(i, err)
 		}
 	}
 	s.reduced = true
 	for i, res := range s.results {
 		if err := r.checkResult(i, res, reduced[i]); err != nil {
-			return nil, r.stepError(i, err)
+			return reduced, r.stepError(i, err)
 		}
 	}
-	if err := r.writeResults(s, reduced); err != nil {
-		return nil, err
-	}
-	timings := make([]Timing, len(s.results))
-	for i, res := range s.results {
-		timings[i] = res.timing
-	}
-	return timings, nil
+	return reduced, nil
 }
 
 // writeResults writes the results, by bucket, to where the trainer looks for
@@ -305,6 +314,12 @@ func (r *Reducer) writeGradientsOf(s *step, bucket int) error {
 // failure says why the step is not reduced, or nil. A hook's own failure goes
 // before the end of a context, which may have followed from it.
 func (r *Reducer) failure(s *step) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failureLocked(s)
+}
+
+func (r *Reducer) failureLocked(s *step) error {
 	cause := context.Cause(s.ctx)
 	done := 0
 	for i, res := range s.results {
@@ -319,8 +334,6 @@ func (r *Reducer) failure(s *step) error {
 	if done == len(r.buckets) {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var parameters *ParameterError
 	if s.stop == ErrClosed || errors.As(s.stop, &parameters) {
 		return s.stop
@@ -332,7 +345,7 @@ func (r *Reducer) failure(s *step) error {
 			return r.stepError(i, s.stop)
 		}
 	}
-	return r.stepError(len(s.results), s.stop)
+	return r.stepError(min(len(s.results), len(r.buckets)-1), s.stop)
 }
 
 // parse reads a result and makes sure that it can be copied to the bucket.
@@ -383,5 +396,5 @@ func (r *Reducer) convertible(to, from tensor.DType) error {
 }
 
 func (r *Reducer) stepError(bucket int, err error) error {
-	return &StepError{Rank: r.opts.Group.Rank(), Bucket: bucket, Names: r.buckets[bucket].names, Err: err}
+	return newStepError(r.opts.Group.Rank(), bucket, r.buckets[bucket].names, err)
 }

@@ -1,0 +1,270 @@
+package ddp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"pyhook/c10d"
+	"pyhook/ddp/internal/commit"
+)
+
+// agreement is a Reducer's part in the ranks' votes; nil: there is no vote.
+type agreement struct {
+	member *commit.Member
+	// The Reducer's mutex guards these.
+	step   uint64 // the one that is voted on next
+	failed map[uint64]*commit.Failure
+}
+
+// joinAgreement connects the ranks, a collective, unless there is nothing to agree on. Decisions that
+// a step failed go to notify.
+func joinAgreement(ctx context.Context, opts Options, notify func(uint64, *commit.Failure)) (*agreement, error) {
+	vote := opts.Agreement == AgreementVote || opts.Agreement == AgreementAuto && !opts.SkipVerify
+	if !vote || opts.Group.Size() == 1 {
+		return nil, nil
+	}
+	// What would have the ranks issue other collectives.
+	terms := fmt.Sprintf("Join: %t, Layout: %d, Unused: %d, StaticGraph: %t", opts.Join, opts.Layout, opts.Unused, opts.StaticGraph)
+	member, err := commit.Join(ctx, opts.Group, terms, notify)
+	var differ *commit.TermsError
+	if errors.As(err, &differ) {
+		for rank, other := range differ.Terms {
+			if other != differ.Terms[0] {
+				return nil, &ParameterError{Rank: opts.Group.Rank(), Names: []string{"Options"}, Code: ErrMismatch,
+					Detail: fmt.Sprintf("rank 0 has {%s} and rank %d {%s}", differ.Terms[0], rank, other), Hint: "give every rank the same ddp.Options"}
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ddp, rank %d: %w\nhint: where ranks cannot reach each other but by the group, or some are not pyhook's, set Options.Agreement to AgreementNone on every rank",
+			opts.Group.Rank(), err)
+	}
+	return &agreement{member: member, failed: map[uint64]*commit.Failure{}}, nil
+}
+
+// close leaves the vote; a may be nil.
+func (a *agreement) close() {
+	if a != nil {
+		a.member.Close()
+	}
+}
+
+// together has all ranks say whether they could do what is named, nil or why not, and returns an
+// error on each where one could not. a may be nil.
+func (a *agreement) together(ctx context.Context, rank int, doing string, mine error) error {
+	if a == nil {
+		return mine
+	}
+	var text []byte
+	if mine != nil {
+		text = []byte(mine.Error())
+	}
+	texts, err := a.member.Meet(ctx, text)
+	if mine != nil {
+		return mine
+	}
+	if err != nil {
+		return a.meetingError(rank, doing, err)
+	}
+	for other, text := range texts {
+		if len(text) > 0 {
+			return &c10d.Error{Op: doing, Rank: rank, Bucket: -1, Code: c10d.ErrPeer, Detail: fmt.Sprintf("rank %d failed: %s", other, text), Hint: "see that rank's own error"}
+		}
+	}
+	return nil
+}
+
+func (a *agreement) meetingError(rank int, doing string, err error) error {
+	e := &c10d.Error{Op: doing, Rank: rank, Bucket: -1, Code: c10d.ErrPeer, Detail: err.Error(), Err: err,
+		Hint: "a process that ended does not come back: end all ranks and start them again from a checkpoint (torchrun does)"}
+	if code := c10d.ContextCode(err); code != "" {
+		e.Code, e.Detail, e.Hint = code, "waiting for all ranks to call it: "+err.Error(), "every rank calls it after a step that failed"
+	}
+	return e
+}
+
+// agree makes one outcome of all ranks' ones; mine is this rank's. It sets s.reduced to whether the
+// next step may begin.
+func (r *Reducer) agree(ctx context.Context, s *step, mine error) error {
+	a := r.agreement
+	if a == nil || errors.Is(mine, ErrClosed) {
+		return mine
+	}
+	joined := errors.Is(mine, errAllJoined)
+	if joined { // so it is on every rank
+		mine = nil
+	}
+	r.mu.Lock()
+	step := a.step
+	a.step++
+	s.voted = true
+	r.mu.Unlock()
+	rank := r.opts.Group.Rank()
+	var no *commit.Failure
+	if mine != nil {
+		mine = r.asStepError(mine)
+		no = &commit.Failure{Rank: rank, Over: s.reduced, Cause: encodeFailure(mine)}
+	}
+	ended := func(cause error) []byte {
+		mine = r.asStepError(cause)
+		return encodeFailure(mine)
+	}
+	f, err := a.member.Vote(ctx, step, no, ended)
+	r.mu.Lock()
+	delete(a.failed, step)
+	closed := r.closed
+	r.mu.Unlock()
+	switch {
+	case err != nil && closed:
+		s.reduced = false
+		return ErrClosed
+	case err != nil:
+		s.reduced = false
+		detail := err.Error()
+		if mine != nil {
+			detail += ". Here the step failed: " + mine.Error()
+		}
+		return &StepError{Rank: rank, Origin: rank, Bucket: -1, Code: c10d.ErrPeer,
+			Err: &c10d.Error{Op: "the ranks' vote", Rank: rank, Bucket: -1, Code: c10d.ErrPeer, Detail: detail, Hint: c10d.ErrPeer.Hint(), Err: errors.Join(err, mine)}}
+	case f == nil && joined:
+		return errAllJoined
+	case f == nil:
+		s.reduced = true
+		return nil
+	}
+	s.reduced = f.Over
+	if f.Rank == rank && mine != nil {
+		return mine
+	}
+	return decodeFailure(rank, f)
+}
+
+// reportFailureLocked tells the other ranks that a hook failed, before Wait does.
+func (r *Reducer) reportFailureLocked(s *step) {
+	if s.stop == nil {
+		r.agreement.fail(r.failureLocked(s))
+	}
+}
+
+// fail votes no on the step, without waiting, by the caller with the Reducer's mutex held. err is a
+// *StepError. a may be nil.
+func (a *agreement) fail(err error) {
+	if a != nil {
+		go a.member.Fail(a.step, encodeFailure(err)) // the coordinator has a mutex of its own
+	}
+}
+
+// notify is called when a step failed, on some rank. A step that is under way here ends; one that has
+// not begun will, at its first mark.
+func (r *Reducer) notify(step uint64, f *commit.Failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if step < r.agreement.step {
+		return // Wait has it
+	}
+	r.agreement.failed[step] = f
+	if r.step.begun {
+		r.heedLocked(r.step)
+	}
+}
+
+// heedLocked ends step s if it failed on another rank already.
+func (r *Reducer) heedLocked(s *step) {
+	if r.agreement == nil || len(r.agreement.failed) == 0 {
+		return
+	}
+	f := r.agreement.failed[r.agreement.step]
+	if f == nil || s.voted || s.over {
+		return
+	}
+	err := decodeFailure(r.opts.Group.Rank(), f)
+	if !f.Over && s.begun {
+		retireGroup(r.opts.Group, err)
+	}
+	r.stopLocked(s, err)
+}
+
+// failureText is a StepError on its way to other ranks.
+type failureText struct {
+	Bucket int         `json:"bucket"`
+	Names  []string    `json:"names,omitempty"`
+	Op     string      `json:"op,omitempty"`
+	Code   c10d.Code   `json:"code"`
+	Also   []c10d.Code `json:"also,omitempty"`
+	Detail string      `json:"detail,omitempty"`
+	Hint   string      `json:"hint,omitempty"`
+	Stacks string      `json:"stacks,omitempty"`
+}
+
+// asStepError returns err as a *StepError of this rank, which it may be already.
+func (r *Reducer) asStepError(err error) error {
+	var step *StepError
+	if errors.As(err, &step) {
+		return err
+	}
+	var names []string
+	var parameter *ParameterError
+	if errors.As(err, &parameter) {
+		names = parameter.Names
+	}
+	return newStepError(r.opts.Group.Rank(), -1, names, err)
+}
+
+func newStepError(rank, bucket int, names []string, err error) *StepError {
+	return &StepError{Rank: rank, Origin: rank, Bucket: bucket, Names: names, Code: codeOf(err), Err: err}
+}
+
+// codeOf returns the code that says most about an error.
+func codeOf(err error) c10d.Code {
+	var known *c10d.Error
+	var parameter *ParameterError
+	switch codes := c10d.CodesOf(err); {
+	case errors.As(err, &known) && known.Code != "":
+		return known.Code
+	case errors.As(err, &parameter):
+		return parameter.Code
+	case len(codes) > 0:
+		return codes[0]
+	}
+	return ErrStep
+}
+
+func encodeFailure(err error) []byte {
+	var step *StepError
+	errors.As(err, &step)
+	text := failureText{Bucket: step.Bucket, Names: step.Names, Code: step.Code, Detail: step.Err.Error()}
+	var known *c10d.Error
+	if errors.As(step.Err, &known) {
+		text.Op, text.Also, text.Detail, text.Hint, text.Stacks = known.Op, slices.Clone(known.Also), known.Detail, known.Hint, known.Stacks
+	}
+	for _, code := range c10d.CodesOf(step.Err) {
+		if !errors.Is(text.Code, code) && !slices.Contains(text.Also, code) {
+			text.Also = append(text.Also, code)
+		}
+	}
+	data, err := json.Marshal(text)
+	if err != nil {
+		return nil // cannot be: strings and numbers
+	}
+	return data
+}
+
+// decodeFailure makes the error of a step that failed on another rank.
+func decodeFailure(rank int, f *commit.Failure) error {
+	text := failureText{Bucket: -1, Op: "step", Code: c10d.ErrPeer, Detail: f.Gone,
+		Hint: "a process that ended does not come back: end all ranks and start them again from a checkpoint (torchrun does)"}
+	if f.Gone == "" {
+		text = failureText{}
+		if err := json.Unmarshal(f.Cause, &text); err != nil {
+			text = failureText{Bucket: -1, Code: c10d.ErrPeer, Detail: "what it says of it cannot be read: " + err.Error()}
+		}
+	}
+	if text.Op == "" {
+		text.Op = "step"
+	}
+	return &StepError{Rank: rank, Origin: f.Rank, Bucket: text.Bucket, Names: text.Names, Code: text.Code,
+		Err: &c10d.Error{Op: text.Op, Rank: f.Rank, Bucket: text.Bucket, Code: text.Code, Also: text.Also, Detail: text.Detail, Hint: text.Hint, Stacks: text.Stacks}}
+}

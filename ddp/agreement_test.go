@@ -1,0 +1,327 @@
+package ddp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
+	"pyhook/c10d/transport/memgroup"
+	"pyhook/ddp"
+	"pyhook/internal/testutil"
+	"pyhook/tensor"
+)
+
+// faulty averages, and does on one rank, in one bucket of one step, what fault says.
+type faulty struct {
+	c10d.CommHook
+	bucket, step int // where; step counts the hook's calls for bucket 0
+	fault        func(ctx context.Context, run func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error)
+	steps        int
+}
+
+func (h *faulty) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+	if b.Index() == 0 {
+		h.steps++
+	}
+	run := func() (*c10d.Future[c10d.Result], error) { return h.CommHook.RunHook(ctx, b) }
+	if h.fault == nil || b.Index() != h.bucket || h.steps != h.step {
+		return run()
+	}
+	return h.fault(ctx, run)
+}
+
+type fault = func(context.Context, func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error)
+
+var faults = map[string]fault{
+	"raises": func(context.Context, func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
+		return nil, errBoom
+	},
+	"raises after its collective": func(_ context.Context, run func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
+		_, _ = run()
+		return nil, errBoom
+	},
+	"fails in its callback": func(_ context.Context, run func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
+		f, err := run()
+		if err != nil {
+			return nil, err
+		}
+		return f.Then(func(c10d.Result) (c10d.Result, error) { return nil, errBoom }), nil
+	},
+	"returns no future": func(context.Context, func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
+		return nil, nil
+	},
+	"returns None": func(context.Context, func() (*c10d.Future[c10d.Result], error)) (*c10d.Future[c10d.Result], error) {
+		return c10d.CompletedFuture[c10d.Result](c10d.TensorResult{}, nil), nil
+	},
+}
+
+// ranksOf runs each rank on a goroutine, with a Reducer over memgroup.
+func ranksOf(t *testing.T, size, params int, opts ddp.Options, hook func(rank int, h c10d.CommHook) c10d.CommHook, train func(rank int, r *ddp.Reducer)) {
+	t.Helper()
+	groups := memgroup.New(size)
+	var ranks sync.WaitGroup
+	for rank, group := range groups {
+		ranks.Go(func() {
+			mine := opts
+			mine.Group, mine.BucketCapMB = group, tiny
+			mine.Hook = hook(rank, &hooks.AllReduceCommHook{Group: group})
+			r, err := ddp.NewReducer(testutil.Soon(t), scalars(params), mine)
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer r.Close()
+			train(rank, r)
+		})
+	}
+	ranks.Wait()
+}
+
+// gradientOf is what rank's parameter i has in a step.
+func gradientOf(step, rank, i int) float32 { return float32(1000*step + 10*rank + i) }
+
+// mark does a rank's backward pass.
+func mark(r *ddp.Reducer, params, step, rank int) error {
+	for i := params - 1; i >= 0; i-- {
+		floats(r.Gradient(i))[0] = gradientOf(step, rank, i)
+		if err := r.Ready(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isMean asserts that all gradients are the ranks' mean.
+func isMean(t *testing.T, r *ddp.Reducer, params, step, size int) {
+	t.Helper()
+	for i := range params {
+		want := float32(0)
+		for rank := range size {
+			want += gradientOf(step, rank, i)
+		}
+		assert.Equal(t, want/float32(size), floats(r.Gradient(i))[0], "step %d, parameter %d", step, i)
+	}
+}
+
+func TestReducer_Recover(t *testing.T) {
+	const params, steps, bad = 4, 4, 2
+	for name, f := range faults {
+		for _, size := range []int{2, 3} {
+			for bucket := range params {
+				t.Run(fmt.Sprintf("%s in bucket %d of the last of %d ranks", name, bucket, size), func(t *testing.T) {
+					failures := make([]*ddp.StepError, size)
+					ranksOf(t, size, params, ddp.Options{}, func(rank int, h c10d.CommHook) c10d.CommHook {
+						h1 := &faulty{CommHook: h, bucket: bucket, step: bad}
+						if rank == size-1 {
+							h1.fault = f
+						}
+						return h1
+					}, func(rank int, r *ddp.Reducer) {
+						for step := 1; step <= steps; step++ {
+							assert.NoError(t, mark(r, params, step, rank))
+							_, err := r.Wait(testutil.Soon(t))
+							if step == bad {
+								assert.ErrorAs(t, err, &failures[rank])
+								if name != "returns None" { // the collectives of the others may be under way
+									assert.ErrorIs(t, r.Ready(0), c10d.ErrOutOfStep)
+								}
+								assert.NoError(t, r.Recover(testutil.Soon(t)))
+								assert.NoError(t, mark(r, params, step, rank))
+								_, err = r.Wait(testutil.Soon(t))
+							}
+							assert.NoError(t, err)
+							isMean(t, r, params, step, size)
+						}
+					})
+					for rank, failed := range failures {
+						require.NotNil(t, failed)
+						assert.Equal(t, rank, failed.Rank)
+						assert.Equal(t, size-1, failed.Origin)
+						assert.Equal(t, bucket, failed.Bucket)
+						assert.Equal(t, failures[0].Code, failed.Code)
+						assert.Equal(t, failures[0].Names, failed.Names)
+						require.ErrorIs(t, failed, failures[0].Code)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestReducer_Wait_agreement(t *testing.T) {
+	t.Run("a result that one rank refuses is written on none, and the next step can begin", func(t *testing.T) {
+		bad := true
+		ranksOf(t, 2, 2, ddp.Options{CheckFinite: true}, func(rank int, h c10d.CommHook) c10d.CommHook {
+			return hook{run: func(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
+				f, err := h.RunHook(ctx, b)
+				if err != nil || rank == 0 || !bad || b.Index() == 0 {
+					return f, err
+				}
+				return f.Then(func(v c10d.Result) (c10d.Result, error) {
+					floats(v.(c10d.TensorResult).Tensor)[0] = float32(math.NaN())
+					return v, nil
+				}), nil
+			}}
+		}, func(rank int, r *ddp.Reducer) {
+			own := []*tensor.Tensor{tensorOf(t, gradientOf(1, rank, 0)), tensorOf(t, gradientOf(1, rank, 1))}
+			for i := range own {
+				assert.NoError(t, r.ReadyFrom(i, own[i]))
+			}
+			_, err := r.Wait(testutil.Soon(t))
+			assert.ErrorIs(t, err, c10d.ErrNonFinite)
+			var failed *ddp.StepError
+			if assert.ErrorAs(t, err, &failed) {
+				assert.Equal(t, [2]int{1, 1}, [2]int{failed.Origin, failed.Bucket})
+			}
+			for i := range own {
+				assert.Equal(t, gradientOf(1, rank, i), floats(own[i])[0], "it was written")
+			}
+			if rank == 1 {
+				bad = false
+			}
+			assert.NoError(t, mark(r, 2, 2, rank))
+			_, err = r.Wait(testutil.Soon(t))
+			assert.NoError(t, err)
+			isMean(t, r, 2, 2, 2)
+		})
+	})
+	t.Run("a rank that waits too early fails the step of all", func(t *testing.T) {
+		ranksOf(t, 2, 3, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			if rank == 0 {
+				assert.NoError(t, mark(r, 3, 1, rank))
+			} else {
+				assert.NoError(t, r.Ready(2))
+			}
+			_, err := r.Wait(testutil.Soon(t))
+			var failed *ddp.StepError
+			assert.ErrorIs(t, err, ddp.ErrNotReady)
+			if assert.ErrorAs(t, err, &failed) {
+				assert.Equal(t, 1, failed.Origin)
+				assert.Equal(t, []string{"p0", "p1"}, failed.Names)
+			}
+		})
+	})
+	t.Run("the end of one rank's context is the end of all ranks' step", func(t *testing.T) {
+		began := make(chan struct{})
+		ranksOf(t, 2, 2, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if rank == 0 {
+				assert.NoError(t, mark(r, 2, 1, rank))
+				_, err := r.Wait(ctx)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				close(began)
+				return
+			}
+			<-began
+			assert.NoError(t, mark(r, 2, 1, rank))
+			_, err := r.Wait(testutil.Soon(t))
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			var failed *ddp.StepError
+			if assert.ErrorAs(t, err, &failed) {
+				assert.Equal(t, 0, failed.Origin)
+			}
+		})
+	})
+	t.Run("a rank that closes its Reducer is named, and does not come back", func(t *testing.T) {
+		ranksOf(t, 3, 2, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			if rank == 1 {
+				return
+			}
+			assert.NoError(t, mark(r, 2, 1, rank))
+			_, err := r.Wait(testutil.Soon(t))
+			assert.ErrorIs(t, err, c10d.ErrPeer)
+			assert.ErrorContains(t, err, "on rank 1: ")
+			assert.ErrorContains(t, err, "it closed its Reducer")
+			err = r.Recover(testutil.Soon(t))
+			assert.ErrorIs(t, err, c10d.ErrPeer)
+			assert.ErrorContains(t, err, "rank 1 takes part no more")
+		})
+	})
+	t.Run("a rank that cannot make its Reducer", func(t *testing.T) {
+		groups := memgroup.New(2)
+		errs := make([]error, 2)
+		var ranks sync.WaitGroup
+		for rank, group := range groups {
+			ranks.Go(func() {
+				opts := ddp.Options{Group: group}
+				if rank == 1 {
+					opts.Buckets = [][]int{{0, 0}}
+				}
+				_, errs[rank] = ddp.NewReducer(testutil.Soon(t), scalars(2), opts)
+			})
+		}
+		ranks.Wait()
+		require.ErrorContains(t, errs[0], "rank 1 failed: "+errs[1].Error())
+	})
+	t.Run("options that must be alike", func(t *testing.T) {
+		groups := memgroup.New(2)
+		var ranks sync.WaitGroup
+		for rank, group := range groups {
+			ranks.Go(func() {
+				_, err := ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: group, Join: rank == 1})
+				assert.ErrorIs(t, err, ddp.ErrMismatch)
+			})
+		}
+		ranks.Wait()
+	})
+}
+
+func TestRetry(t *testing.T) {
+	const params, steps = 3, 5
+	t.Run("does the step again on all ranks", func(t *testing.T) {
+		tries := make([]int, 2)
+		ranksOf(t, 2, params, ddp.Options{}, func(rank int, h c10d.CommHook) c10d.CommHook {
+			h1 := &faulty{CommHook: h, bucket: 1, step: 3}
+			if rank == 1 {
+				h1.fault = faults["raises"]
+			}
+			return h1
+		}, func(rank int, r *ddp.Reducer) {
+			for step := 1; step <= steps; step++ {
+				assert.NoError(t, ddp.Retry(testutil.Soon(t), r, func() error {
+					tries[rank]++
+					if step == 5 && tries[rank] == steps+1 && rank == 0 {
+						return errors.New("the trainer's own")
+					}
+					if err := mark(r, params, step, rank); err != nil {
+						return err
+					}
+					_, err := r.Wait(testutil.Soon(t))
+					return err
+				}))
+				isMean(t, r, params, step, 2)
+			}
+		})
+		assert.Equal(t, []int{steps + 2, steps + 2}, tries)
+	})
+	t.Run("gives up where a hook always raises", func(t *testing.T) {
+		tries := make([]int, 2)
+		ranksOf(t, 2, params, ddp.Options{}, func(rank int, h c10d.CommHook) c10d.CommHook {
+			if rank == 0 {
+				return h
+			}
+			return hook{run: func(context.Context, *c10d.GradBucket) (*c10d.Future[c10d.Result], error) { return nil, errBoom }}
+		}, func(rank int, r *ddp.Reducer) {
+			err := ddp.Retry(testutil.Soon(t), r, func() error {
+				tries[rank]++
+				if err := mark(r, params, 1, rank); err != nil {
+					return err
+				}
+				_, err := r.Wait(testutil.Soon(t))
+				return err
+			})
+			assert.ErrorIs(t, err, ddp.ErrStep)
+			assert.ErrorContains(t, err, "boom")
+		})
+		assert.Equal(t, []int{3, 3}, tries)
+	})
+}

@@ -1,0 +1,78 @@
+package ddp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"pyhook/c10d"
+)
+
+// retries is how often Retry does a step again.
+const retries = 3
+
+// Retry does a step, and does it again after a failure on any rank, until it counts on all of them:
+//
+//	err := ddp.Retry(ctx, reducer, func() error {
+//	    backward(reducer)               // marks the gradients
+//	    _, err := reducer.Wait(ctx)
+//	    return err
+//	})
+//	if err != nil { return err }        // the same on every rank
+//	optimise()
+//
+// Every rank calls it for every step, with a step that ends with Wait and changes nothing that is
+// not made anew when it is called again: weights change after Retry. After a failure the ranks
+// Recover. An error of step's own, before its Wait, is a failure of the step too, and the other ranks
+// hear it. After the third failure of one step in a row Retry gives up, with the last error: a hook
+// that always raises would raise for ever. Errors of Recover, of ctx, ErrClosed and what a later try
+// cannot change (a *ParameterError, on any rank) are returned at once.
+func Retry(ctx context.Context, r *Reducer, step func() error) error {
+	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && hook.HasState() && !r.opts.Rollback {
+		return fmt.Errorf("ddp, rank %d: Retry with a hook that has a state needs Options.Rollback, to do the step again from the same state", r.opts.Group.Rank())
+	}
+	for try := 1; ; try++ {
+		err := step()
+		if err == nil {
+			return nil
+		}
+		err = r.leave(ctx, err)
+		if try == retries || !mayPass(ctx, err) {
+			return err
+		}
+		if failed := r.Recover(ctx); failed != nil {
+			return errors.Join(failed, err)
+		}
+	}
+}
+
+// mayPass reports whether the step may be good when it is done again. err is the same on all ranks.
+func mayPass(ctx context.Context, err error) bool {
+	var step *StepError
+	if !errors.As(err, &step) || ctx.Err() != nil {
+		return false
+	}
+	for _, code := range []c10d.Code{ErrNotReady, ErrReadyTwice, ErrGraphChanged, ErrSparse, ErrMismatch} {
+		if step.Code == code {
+			return false
+		}
+	}
+	return true
+}
+
+// leave ends a step that its function left by an error before Wait, so that the other ranks, too,
+// leave it. It returns err as Wait returns it.
+func (r *Reducer) leave(ctx context.Context, err error) error {
+	var step *StepError
+	var out *OutOfStepError
+	if errors.As(err, &step) || errors.As(err, &out) || errors.Is(err, ErrClosed) {
+		return err
+	}
+	r.mu.Lock()
+	if r.broken == nil && !r.closed {
+		r.stopLocked(r.step, err)
+	}
+	r.mu.Unlock()
+	_, failed := r.Wait(ctx)
+	return failed
+}
