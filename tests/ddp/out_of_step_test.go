@@ -18,8 +18,9 @@ import (
 )
 
 type outOfStepArgs struct {
-	Python string
-	Sizes  []int64 // of the parameters, each in a bucket of its own
+	Python  string
+	Sizes   []int64 // of the parameters, each in a bucket of its own
+	Recover bool    // after a step that failed
 }
 
 // outOfStepReport is what each step ended with on a rank.
@@ -28,8 +29,8 @@ type outOfStepReport struct {
 	Texts []string
 }
 
-// outOfStepRanks goes on after a failed step, as no trainer should: rank 1's hook raises in
-// bucket 1 of the second step.
+// outOfStepRanks goes on after a failed step, with or without Recover: rank 1's hook raises in bucket
+// 1 of the second step.
 func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	var args outOfStepArgs
 	rt, world, err := startRank(ctx, rank, &args, &args.Python)
@@ -48,7 +49,7 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	for i, n := range args.Sizes {
 		params = append(params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{n}, DType: tensor.Float32})
 	}
-	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6})
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: world, Hook: hook, BucketCapMB: 1e-6, Rollback: true})
 	if err != nil {
 		return err
 	}
@@ -56,13 +57,15 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	for step := range 5 {
 		kind, text := outOfStepStep(ctx, r, rank.Rank, step, len(params))
 		report.Kinds, report.Texts = append(report.Kinds, kind), append(report.Texts, text)
-		if kind == "peer" {
-			break // the other rank has gone
+		if kind == "raised" && args.Recover {
+			if err := r.Recover(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	r.Close()
 	hook.Close()
-	world.Close() // rank 0 still waits in bucket 1 of the second step: now it sees that
+	world.Close()
 	return rank.Report(report)
 }
 
@@ -108,21 +111,29 @@ func outOfStepStep(ctx context.Context, r *ddp.Reducer, rank, step, params int) 
 	return "right", ""
 }
 
-// TestReducer_OutOfStep: after a hook that raised on one rank only, no later step gives a
-// number: its collectives would meet those of the failed step.
+// TestReducer_OutOfStep: after a hook that raised on one rank only, every rank has the same error,
+// and no later step gives a number, whose collectives would meet those of the failed step, until
+// Recover.
 func TestReducer_OutOfStep(t *testing.T) {
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	require.NoError(t, err)
 	for name, sizes := range map[string][]int64{"equal buckets": {3, 3, 3}, "unequal buckets": {2, 3, 5}} {
 		t.Run(name, func(t *testing.T) {
-			job := ranks.Run(t, 2, "out-of-step", outOfStepArgs{interpreter.Executable, sizes})
-			peer, failed := ranks.Result[outOfStepReport](t, job, 0), ranks.Result[outOfStepReport](t, job, 1)
-			assert.Equal(t, []string{"right", "raised", "out of step", "out of step", "out of step"}, failed.Kinds)
-			assert.Equal(t, []string{"right", "peer"}, peer.Kinds, "%v", peer.Texts)
-			assert.Contains(t, failed.Texts[2], "ddp, rank 1: this rank is out of step with the others: its last step failed, and other "+
-				"ranks may still wait in that step's collectives: rank 1: reducing bucket 1 (1 parameters, from p1) failed: hook ")
-			assert.Contains(t, failed.Texts[2], "ValueError: only here")
-			assert.Contains(t, failed.Texts[2], "\nhint: end all ranks and start them again from a checkpoint")
+			job := ranks.Run(t, 2, "out-of-step", outOfStepArgs{interpreter.Executable, sizes, false})
+			for rank := range 2 {
+				report := ranks.Result[outOfStepReport](t, job, rank)
+				assert.Equal(t, []string{"right", "raised", "out of step", "out of step", "out of step"}, report.Kinds, "%v", report.Texts)
+				assert.Contains(t, report.Texts[2], fmt.Sprintf("ddp, rank %d: this rank is out of step with the others: the last step failed", rank))
+				assert.Contains(t, report.Texts[2], "hook testdata/raises.py:hook, rank 1, bucket 1: the hook raised an exception: ValueError: only here")
+				assert.Contains(t, report.Texts[2], "\nhint: call Reducer.Recover on every rank")
+			}
+		})
+		t.Run("recovered, "+name, func(t *testing.T) {
+			job := ranks.Run(t, 2, "out-of-step", outOfStepArgs{interpreter.Executable, sizes, true})
+			for rank := range 2 {
+				report := ranks.Result[outOfStepReport](t, job, rank)
+				assert.Equal(t, []string{"right", "raised", "right", "right", "right"}, report.Kinds, "%v", report.Texts)
+			}
 		})
 	}
 }
