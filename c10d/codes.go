@@ -61,7 +61,7 @@ var codes = map[Code]struct {
 	ErrGroup: {text: "the process group failed", hint: "run `pyhook doctor`, which tries what torch.distributed can do here"},
 	ErrPeer: {text: "a peer failed", parents: []Code{ErrGroup},
 		hint: "look at the other ranks' own errors, of which the earliest is the cause. This process group " +
-			"is of no use any more: end all ranks and start them again (torchrun does), or Restart their workers"},
+			"is of no use any more: call ddp's Reducer.Recover on every rank, or end all and start them again (torchrun does)"},
 	ErrJoinTimeout:        {text: "not all ranks came in time", parents: []Code{ErrGroup}},
 	ErrRank:               {text: "a rank is out of range, or taken twice", parents: []Code{ErrGroup}},
 	ErrWorldSize:          {text: "the ranks' world sizes differ", parents: []Code{ErrGroup}},

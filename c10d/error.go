@@ -83,8 +83,8 @@ const (
 	ErrNotAStore    Code = "not_a_store"   // the service at MASTER_PORT
 	ErrTorchVersion Code = "torch_version" // the ranks', or a rank's and torchrun's agent's, differ
 
-	// ErrOutOfStep: a step failed on this rank, so other ranks may be in that step still, and no
-	// later one can begin: see ddp.OutOfStepError.
+	// ErrOutOfStep: a step failed, some rank may be in it still, and no later one can begin until
+	// the group was made anew: see ddp.OutOfStepError.
 	ErrOutOfStep Code = "out_of_step"
 	// ErrClosed: used after Close.
 	ErrClosed Code = "closed"

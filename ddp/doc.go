@@ -4,10 +4,14 @@
 // It knows gradients and not Python: hooks come as c10d.CommHook, the ranks
 // as c10d.ProcessGroup, and a Go hook needs no Python at all.
 //
-//	reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook})
+//	reducer, err := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook})
 //	for step := range steps {
-//	    backward(func(i int) { reducer.Ready(i) })  // gradients are in reducer.Gradient(i)
-//	    reducer.Wait(ctx)                           // now they are the reduced ones
+//	    err = ddp.Retry(ctx, reducer, func() error {
+//	        backward(func(i int) { reducer.Ready(i) })  // gradients are in reducer.Gradient(i)
+//	        _, err := reducer.Wait(ctx)                 // now they are the reduced ones
+//	        return err
+//	    })
+//	    if err != nil { return err }                    // the same on every rank
 //	    optimise()
 //	}
 //
@@ -21,8 +25,8 @@
 // of embedding tables, come by ReadySparse and go out by SparseGradient.
 // LoggingData tells sizes and times under DDP's names.
 //
-// A step that fails writes nothing and says where it failed (StepError). On one
-// rank the next one can go on; on several it is refused (OutOfStepError), since
-// other ranks may be in the failed one still. Wait's context bounds the waiting
-// for other ranks.
+// A step is one transaction over all ranks: they vote at its end, and results are written on all of
+// them or on none. A step that fails says where it did (StepError), on every rank alike; the group is
+// retired then, and every later use is an OutOfStepError until all ranks have called Recover. Wait's
+// context bounds the waiting for other ranks.
 package ddp
