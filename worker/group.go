@@ -26,8 +26,8 @@ func (g *Group) Rank() int { return g.rank }
 // Size returns the number of ranks.
 func (g *Group) Size() int { return g.size }
 
-// Generation counts the Restarts that succeeded: ddp.RenewableGroup.
-func (g *Group) Generation() int { return int(g.worker.generation.Load()) }
+// Renewal returns the Worker: see c10d.RenewableGroup.
+func (g *Group) Renewal() c10d.Renewal { return g.worker }
 
 // Backend returns torch's name of the backend: "gloo".
 func (g *Group) Backend() string { return g.backend }
@@ -168,6 +168,6 @@ func (c *groupCall) free() {
 }
 
 var (
-	_ c10d.ProcessGroup    = (*Group)(nil)
+	_ c10d.RenewableGroup  = (*Group)(nil)
 	_ c10d.BufferAllocator = (*Group)(nil)
 )

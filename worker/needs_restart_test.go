@@ -52,7 +52,7 @@ func TestNeedsRestart(t *testing.T) {
 		require.NoError(t, errors.Join(errs...))
 		require.NotEqual(t, victim, workers[1].Pid(), "the worker was killed after the run")
 		for rank, w := range workers {
-			assert.Equal(t, 1, w.Group().Generation(), "rank %d", rank)
+			assert.Equal(t, 1, w.Generation(), "rank %d", rank)
 		}
 		assert.Equal(t, want, got)
 	})
