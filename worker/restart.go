@@ -85,17 +85,18 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 }
 
 // NeedsRestart says whether err, of a hook call, a collective or ddp.Reducer's Wait, left the
-// workers' group unusable, so that every rank must call Restart: this rank's worker failed (an
-// *Error), another rank or the way to it is gone (c10d.ErrPeer), or a step failed here while
-// others may be in it still (c10d.ErrOutOfStep). It is false for what Restart cannot mend: a
-// worker that does not start (ErrStart, ErrNotArmed), ErrNoRestart, ErrSnapshot, and an exception
-// of the hook's own, which the next step may raise again.
+// workers' group unusable, so that every rank must call Restart (or ddp.Reducer.Recover, which
+// does): a worker failed, here or on another rank, another rank or the way to it is gone
+// (c10d.ErrPeer), or a step failed that others may be in still (c10d.ErrOutOfStep). It is false for
+// what Restart cannot mend: a worker that does not start (ErrStart, ErrNotArmed), ErrNoRestart,
+// ErrSnapshot, and an exception of the hook's own, which the next step may raise again.
 func NeedsRestart(err error) bool {
-	var failed *Error
-	if errors.As(err, &failed) {
-		return !slices.Contains([]c10d.Code{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, failed.Code)
+	is := func(code c10d.Code) bool { return errors.Is(err, code) }
+	if slices.ContainsFunc([]c10d.Code{ErrStart, ErrNoRestart, ErrSnapshot, ErrNotArmed}, is) {
+		return false
 	}
-	return errors.Is(err, c10d.ErrPeer) || errors.Is(err, c10d.ErrOutOfStep)
+	return slices.ContainsFunc([]c10d.Code{ErrCrashed, ErrExited, ErrHung, ErrCancelled, ErrFrozen, ErrMemory, ErrProtocol, ErrStopped,
+		c10d.ErrPeer, c10d.ErrOutOfStep}, is)
 }
 
 func (w *Worker) restartError(code c10d.Code, err error) error {
