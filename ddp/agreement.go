@@ -1,6 +1,7 @@
 package ddp
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -103,14 +104,16 @@ func (r *Reducer) agree(ctx context.Context, s *step, mine error) error {
 	s.voted = true
 	r.mu.Unlock()
 	rank := r.opts.Group.Rank()
+	said := s.said // what this rank has told the others, of which they took the first
 	var no *commit.Failure
 	if mine != nil {
 		mine = r.asStepError(mine)
-		no = &commit.Failure{Rank: rank, Over: s.reduced, Cause: encodeFailure(mine)}
+		said = append(said, newStatement(mine))
+		no = &commit.Failure{Rank: rank, Over: s.reduced, Cause: said[len(said)-1].cause}
 	}
 	ended := func(cause error) []byte {
-		mine = r.asStepError(cause)
-		return encodeFailure(mine)
+		said = append(said, newStatement(r.asStepError(cause)))
+		return said[len(said)-1].cause
 	}
 	f, err := a.member.Vote(ctx, step, no, ended)
 	r.mu.Lock()
@@ -136,26 +139,38 @@ func (r *Reducer) agree(ctx context.Context, s *step, mine error) error {
 		return nil
 	}
 	s.reduced = f.Over
-	if f.Rank == rank && mine != nil {
-		return mine
+	for _, own := range said {
+		if f.Rank == rank && bytes.Equal(f.Cause, own.cause) {
+			return own.err
+		}
 	}
 	return decodeFailure(rank, f)
 }
 
 // reportFailureLocked tells the other ranks that a hook failed, before Wait does.
 func (r *Reducer) reportFailureLocked(s *step) {
-	if s.stop == nil {
-		r.agreement.fail(r.failureLocked(s))
+	if r.agreement != nil && s.stop == nil {
+		own := newStatement(r.failureLocked(s))
+		s.said = append(s.said, own)
+		r.agreement.fail(own.cause)
 	}
 }
 
-// fail votes no on the step, without waiting, by the caller with the Reducer's mutex held. err is a
-// *StepError. a may be nil.
-func (a *agreement) fail(err error) {
+// fail votes no on the step, without waiting, by the caller with the Reducer's mutex held. a may be
+// nil.
+func (a *agreement) fail(cause []byte) {
 	if a != nil {
-		go a.member.Fail(a.step, encodeFailure(err)) // the coordinator has a mutex of its own
+		go a.member.Fail(a.step, cause) // the coordinator has a mutex of its own
 	}
 }
+
+// statement is a failure of this rank's, and what the others get to read of it.
+type statement struct {
+	err   error // a *StepError
+	cause []byte
+}
+
+func newStatement(err error) statement { return statement{err, encodeFailure(err)} }
 
 // notify is called when a step failed, on some rank. A step that is under way here ends; one that has
 // not begun will, at its first mark.

@@ -25,6 +25,7 @@ type step struct {
 	joined   bool             // it is Join's
 	begun    bool             // something was marked
 	voted    bool             // agree was called
+	said     []statement      // to the other ranks, of its failure
 	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
 	pending  []int         // by bucket: gradients not ready yet
