@@ -27,7 +27,6 @@ var codes = map[Code]struct {
 	ErrNotTensor: {text: "the hook's result is not valid: not a tensor", parents: []Code{ErrBadResult}},
 	"none_value": {text: "the hook's result is not valid: None", parents: []Code{ErrNotTensor}},
 	"list_value": {text: "the hook's result is not valid: a list", parents: []Code{ErrNotTensor}},
-	"not_done":   {text: "the hook's result is not valid: its future is not done", parents: []Code{ErrBadResult}},
 	ErrShort:     {text: "the hook's result is not valid: too few elements", parents: []Code{ErrBadResult}},
 	ErrSparse:    {text: "the hook's result is not valid: sparse", parents: []Code{ErrBadResult}},
 	ErrMeta: {text: "the hook's result is not valid: on the meta device", parents: []Code{ErrBadResult},

@@ -11,7 +11,7 @@
 // for torch.distributed.GradBucket. False: exception set.
 bool pyh_make_bucket_type(PyObject *methods, PyObject *bucket);
 
-// pyh_new_bucket makes an object of it (_runtime/bucket.py: fresh): a new reference, or
+// pyh_new_bucket makes an object of it (_runtime/bucket.py: new_bucket): a new reference, or
 // NULL with an exception set. Attached.
 PyObject *pyh_new_bucket(PyObject *layout, PyObject *buffer);
 

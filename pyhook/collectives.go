@@ -31,7 +31,7 @@ func (h *PythonCommHook) TraceCollectives(on func(c10d.Collective)) error {
 		return h.fail(nil, c10d.ErrClosed, err)
 	}
 	defer report.Close()
-	traced, err := h.rt.bridge.Call("Observed", h.presented(), report)
+	traced, err := h.rt.bridge.Call("TracedHook", h.presented(), report)
 	if err != nil {
 		return h.fail(nil, c10d.ErrClosed, err)
 	}
@@ -40,7 +40,7 @@ func (h *PythonCommHook) TraceCollectives(on func(c10d.Collective)) error {
 	return h.checkAgain()
 }
 
-// collective reads the arguments that Observed of python/pyhook/_runtime/trace.py reports.
+// collective reads the arguments that TracedHook of python/pyhook/_runtime/trace.py reports.
 func collective(args []*Object) (c10d.Collective, error) {
 	var numbers [4]int64
 	if len(args) != len(numbers) {
@@ -68,7 +68,7 @@ func (h *PythonCommHook) CheckCollectives() error {
 	if h.checked != nil {
 		return nil
 	}
-	checked, err := h.rt.bridge.Call("Watched", h.traceable())
+	checked, err := h.rt.bridge.Call("CheckedHook", h.traceable())
 	if err != nil {
 		return h.fail(nil, c10d.ErrClosed, err)
 	}

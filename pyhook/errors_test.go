@@ -44,7 +44,7 @@ var kinds = map[string]map[string]c10d.Code{
 		"none_result": c10d.ErrNoneResult, "not_future": c10d.ErrNotFuture, "none_value": c10d.ErrNotTensor,
 		"not_tensor": c10d.ErrNotTensor, "list_value": c10d.ErrNotTensor, "short": c10d.ErrShort, "sparse": c10d.ErrSparse,
 		"meta": c10d.ErrMeta, "device": c10d.ErrDevice, "layout": c10d.ErrLayout, "complex": c10d.ErrComplex,
-		"nonfinite": c10d.ErrNonFinite, "not_done": c10d.ErrBadResult, "result_timeout": c10d.ErrFutureFailed,
+		"nonfinite": c10d.ErrNonFinite, "result_timeout": c10d.ErrFutureFailed,
 		"collective": c10d.ErrCollective,
 	},
 	"HookLoadError": {

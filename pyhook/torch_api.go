@@ -33,7 +33,7 @@ func newTorchAPI(bridge *Object) (*torchAPI, error) {
 		of   *Object
 		name string
 	}{
-		{&t.newLayout, bridge, "new_layout"},
+		{&t.newLayout, bridge, "BucketLayout"},
 		{&t.parseValue, bridge, "parse_value"},
 		{&t.requireFuture, bridge, "require_future"},
 		{&t.newChain, bridge, "Chain"},

@@ -8,7 +8,7 @@ import weakref
 
 import torch
 import torch.distributed as dist
-from pyhook._runtime.bucket import Bucket, BucketMethods, fresh
+from pyhook._runtime.bucket import Bucket, BucketMethods, new_bucket
 from sample import done
 
 
@@ -40,7 +40,7 @@ def legacy(b):
 def set_buffer(b):
     kept = b._layout.tensor
     b.set_buffer(torch.ones(4, dtype=torch.float16))
-    seen = b.buffer().dtype, repr(b), values(b.gradients()), fresh(b._layout).buffer()
+    seen = b.buffer().dtype, repr(b), values(b.gradients()), new_bucket(b._layout).buffer()
     return str(seen[:3]), seen[3] is kept
 
 
@@ -79,7 +79,7 @@ PROBES = {
     "gradients": lambda b: (values(b.gradients()), b.gradients() is b.gradients()),
     "parameters": lambda b: [tuple(p.shape) for p in b.parameters()],
     "the same parameters": lambda b: [
-        p is q for p, q in zip(b.parameters(), fresh(b._layout).parameters())
+        p is q for p, q in zip(b.parameters(), new_bucket(b._layout).parameters())
     ],
     "repr": repr,
     "str": str,
@@ -96,7 +96,7 @@ PROBES = {
         raised(lambda: copy.copy(b)),
         raised(lambda: copy.deepcopy(b)),
     ),
-    "identity": lambda b: (b == b, b == fresh(b._layout), hash(b) == hash(b), bool(b)),
+    "identity": lambda b: (b == b, b == new_bucket(b._layout), hash(b) == hash(b), bool(b)),
     "no constructor": lambda b: raised(lambda: b.__class__()),
     "weak references": lambda b: weakref.ref(b)() is b,
 }
@@ -112,7 +112,7 @@ def probe(name):
     def hook(state, bucket):
         layout = bucket._layout
         results = []
-        for b in (bucket, fresh(layout)):
+        for b in (bucket, new_bucket(layout)):
             layout.legacy_names.clear()
             results.append(repr(PROBES[name](b)))
         layout.legacy_names.clear()

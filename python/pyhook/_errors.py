@@ -30,7 +30,7 @@ class HookContractError(HookError, RuntimeError):
     (torch/csrc/distributed/c10d/python_comm_hook.cpp), so that code which
     catches PyTorch's error catches this one.
 
-    Codes: ``none_result``, ``not_future``, ``not_done``, ``result_timeout``,
+    Codes: ``none_result``, ``not_future``, ``result_timeout``,
     ``none_value``, ``not_tensor``, ``list_value``, ``short``, ``sparse``,
     ``layout``, ``meta``, ``device``, ``complex``, ``nonfinite``, ``collective``
     (one that the hook issued failed, and the hook did not look at it).

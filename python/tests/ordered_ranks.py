@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from pyhook._runtime import bridge, patches
+from pyhook._runtime.bucket import new_bucket
 from pyhook._runtime.chain import Chain
 
 BUCKETS, STEPS = 5, 6
@@ -67,7 +68,7 @@ def run(rank, world, path, name, mode, seed, results):
     sizes = [(24, 16), (16,)]
     buffers = [torch.zeros(24 * 16 + 16) for _ in range(BUCKETS)]
     layouts = [
-        bridge.new_layout(buffer, i, BUCKETS, [0, 24 * 16], [24 * 16, 16], sizes)
+        bridge.BucketLayout(buffer, i, BUCKETS, [0, 24 * 16], [24 * 16, 16], sizes)
         for i, buffer in enumerate(buffers)
     ]
     digest = hashlib.sha256()
@@ -78,11 +79,11 @@ def run(rank, world, path, name, mode, seed, results):
         for layout in layouts:
             time.sleep(delays.random() * 0.004)
             if mode == "serial":
-                futures.append(hook(state, bridge.fresh(layout)))
+                futures.append(hook(state, new_bucket(layout)))
                 futures[-1].wait()
                 continue
             chain = Chain(hook)
-            futures.append(chain(state, bridge.fresh(layout)))
+            futures.append(chain(state, new_bucket(layout)))
             chains = [c for c in chains if c.advance()] + [chain]
         while chains:
             chains = [c for c in chains if c.advance()]

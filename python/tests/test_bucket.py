@@ -7,19 +7,19 @@ import torch.distributed as dist
 
 from pyhook import testing
 from pyhook._errors import StateError
-from pyhook._runtime.bucket import Bucket, fresh
-from pyhook._runtime.bucket_layout import new_layout
+from pyhook._runtime.bucket import Bucket, new_bucket
+from pyhook._runtime.bucket_layout import BucketLayout
 from pyhook._runtime.sparse import sparse_layout
 from pyhook._state.decode import _new
 
 
 @pytest.fixture
 def layout():
-    return new_layout(torch.arange(10.0), 1, 3, [0, 6], [6, 4], [(2, 3), (4,)], names=["w", "b"])
+    return BucketLayout(torch.arange(10.0), 1, 3, [0, 6], [6, 4], [(2, 3), (4,)], names=["w", "b"])
 
 
 def test_a_bucket_is_a_real_grad_bucket(layout):
-    bucket = fresh(layout)
+    bucket = new_bucket(layout)
     assert isinstance(bucket, dist.GradBucket)
     assert isinstance(bucket, Bucket)
     assert bucket.__class__ is Bucket
@@ -30,7 +30,7 @@ def test_a_bucket_is_a_real_grad_bucket(layout):
 
 def sparse_bucket():
     indices, values = torch.tensor([[0, 2]]), torch.ones(2, 3)
-    return fresh(sparse_layout(indices, values, (4, 3), 0, 1, "w", torch.zeros(4, 3)))
+    return new_bucket(sparse_layout(indices, values, (4, 3), 0, 1, "w", torch.zeros(4, 3)))
 
 
 METHODS = [
@@ -71,7 +71,7 @@ def test_nobody_makes_a_bucket_whose_cpp_half_is_missing(make):
 
 
 def test_making_buckets_leaks_nothing(layout):
-    bucket = fresh(layout)
+    bucket = new_bucket(layout)
     gone = weakref.ref(bucket)
     del bucket
     gc.collect()
@@ -79,7 +79,7 @@ def test_making_buckets_leaks_nothing(layout):
 
 
 def test_gradients_are_views_of_the_buffer(layout):
-    bucket = fresh(layout)
+    bucket = new_bucket(layout)
     first, second = bucket.gradients()
     assert (first.shape, second.shape) == ((2, 3), (4,))
     second.fill_(-1)
@@ -100,38 +100,38 @@ def test_gradients_are_views_of_the_buffer(layout):
     ],
 )
 def test_what_a_hook_does_to_a_view_does_not_stay(layout, spoil):
-    spoil(fresh(layout).gradients()[0])
-    view = fresh(layout).gradients()[0]
+    spoil(new_bucket(layout).gradients()[0])
+    view = new_bucket(layout).gradients()[0]
     assert view.shape == (2, 3)
     assert not view.requires_grad
     assert view.data_ptr() == layout.tensor.data_ptr()
 
 
 def test_set_buffer_changes_this_bucket_only(layout):
-    bucket = fresh(layout)
+    bucket = new_bucket(layout)
     half = torch.zeros(10, dtype=torch.float16)
     bucket.set_buffer(buffer=half)
     assert bucket.buffer() is half
     assert bucket.gradients()[0].dtype == torch.float16
     assert bucket.gradients()[1].data_ptr() == half[6:].data_ptr()
     assert "set_buffer" in repr(bucket)
-    after = fresh(layout)
+    after = new_bucket(layout)
     assert after.buffer() is layout.tensor
     assert after.gradients()[0].dtype == torch.float32
     assert layout.tensor[5] == 5
 
 
 def test_a_bucket_that_a_hook_keeps_stays_valid(layout):
-    kept = fresh(layout)
+    kept = new_bucket(layout)
     for _ in range(3):
-        fresh(layout).set_buffer(torch.zeros(1))
+        new_bucket(layout).set_buffer(torch.zeros(1))
     gc.collect()
     assert kept.buffer() is layout.tensor
     assert kept.gradients()[1].tolist() == [6, 7, 8, 9]
 
 
 def test_old_method_names_work_and_are_noted(layout):
-    bucket = fresh(layout)
+    bucket = new_bucket(layout)
     assert bucket.get_index() == 1
     assert bucket.get_tensor() is bucket.buffer()
     assert bucket.get_tensors() == [bucket.buffer()]
@@ -148,59 +148,63 @@ def test_old_method_names_work_and_are_noted(layout):
 def test_given_parameters_keep_their_identity_over_layouts():
     weight = torch.nn.Parameter(torch.ones(2, 2))
     memories = [torch.zeros(4), torch.ones(4)]
-    layouts = [new_layout(m, 0, 1, [0], [4], [(2, 2)], params=[weight]) for m in memories]
+    layouts = [BucketLayout(m, 0, 1, [0], [4], [(2, 2)], params=[weight]) for m in memories]
     for i in (0, 1, 0, 1):  # memory that moves from step to step, and back
-        (parameter,) = fresh(layouts[i]).parameters()
+        (parameter,) = new_bucket(layouts[i]).parameters()
         assert parameter is weight
         assert parameter.grad.data_ptr() == memories[i].data_ptr()
 
 
 def test_given_tensors_are_wrapped_and_share_memory():
     value = torch.zeros(4)
-    layout = new_layout(torch.ones(4), 0, 1, [0], [4], [(4,)], params=[value])
-    (parameter,) = fresh(layout).parameters()
+    layout = BucketLayout(torch.ones(4), 0, 1, [0], [4], [(4,)], params=[value])
+    (parameter,) = new_bucket(layout).parameters()
     with torch.no_grad():
         parameter.add_(parameter.grad)
     assert value.tolist() == [1, 1, 1, 1]
 
 
 def test_a_grad_that_the_hook_set_stays_until_it_is_cleared(layout):
-    parameter = fresh(layout).parameters()[1]
+    parameter = new_bucket(layout).parameters()[1]
     parameter.grad = torch.full((4,), 9.0)
-    assert fresh(layout).parameters()[1].grad.tolist() == [9] * 4
+    assert new_bucket(layout).parameters()[1].grad.tolist() == [9] * 4
     parameter.grad = None
-    assert fresh(layout).parameters()[1].grad.tolist() == [6, 7, 8, 9]
+    assert new_bucket(layout).parameters()[1].grad.tolist() == [6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("name", ["float64", "float16", "bfloat16", "complex64", "int64", "bool"])
 def test_placeholder_parameters_have_the_right_kind(name):
     dtype = getattr(torch, name)
-    layout = new_layout(torch.zeros(6).to(dtype), 0, 1, [0, 4], [4, 2], [(2, 2), (2,)])
-    first, second = fresh(layout).parameters()
+    layout = BucketLayout(torch.zeros(6).to(dtype), 0, 1, [0, 4], [4, 2], [(2, 2), (2,)])
+    first, second = new_bucket(layout).parameters()
     assert isinstance(first, torch.nn.Parameter)
     assert (first.shape, second.shape, first.dtype) == ((2, 2), (2,), dtype)
     assert first.requires_grad == (dtype.is_floating_point or dtype.is_complex)
     assert first.grad.data_ptr() == layout.tensor.data_ptr()
-    assert [p is q for p, q in zip([first, second], fresh(layout).parameters())] == [True, True]
+    again = new_bucket(layout).parameters()
+    assert [p is q for p, q in zip([first, second], again)] == [
+        True,
+        True,
+    ]
     assert first.view(-1).shape == (4,)
     assert torch.zeros_like(first).is_contiguous()
 
 
 def test_placeholder_values_are_not_silently_zero(layout):
-    parameter = fresh(layout).parameters()[0]
+    parameter = new_bucket(layout).parameters()[0]
     assert torch.isnan(parameter).all()
     with torch.no_grad(), pytest.raises(RuntimeError, match="memory location"):
         parameter.add_(1)
 
 
-def test_intact_tells_when_a_hook_replaced_the_memory(layout):
+def test_intact_is_false_when_a_hook_replaced_the_memory(layout):
     assert layout.intact()
     layout.tensor.data = torch.zeros(10)
     assert not layout.intact()
 
 
 @pytest.mark.parametrize("change", ["dtype", "stride", "grad"])
-def test_intact_tells_when_a_hook_changed_the_form_of_the_same_memory(layout, change):
+def test_intact_is_false_when_a_hook_changed_the_form_of_the_same_memory(layout, change):
     buffer = layout.tensor
     if change == "dtype":
         buffer.data = buffer.view(torch.int32)
@@ -213,8 +217,8 @@ def test_intact_tells_when_a_hook_changed_the_form_of_the_same_memory(layout, ch
 
 def test_a_sparse_bucket_has_no_views():
     sparse = torch.sparse_coo_tensor([[0, 2]], torch.ones(2, 3), (4, 3))
-    layout = new_layout(sparse, 0, 1, [], [], [], sparse_indices=torch.tensor([0, 2]))
-    bucket = fresh(layout)
+    layout = BucketLayout(sparse, 0, 1, [], [], [])
+    bucket = new_bucket(layout)
     assert bucket.gradients() == []
     assert bucket.buffer() is sparse
     assert bucket.parameters()[0].grad is sparse
@@ -222,9 +226,9 @@ def test_a_sparse_bucket_has_no_views():
 
 
 def test_empty_gradients_keep_their_shape():
-    layout = new_layout(torch.zeros(2), 0, 1, [0, 0, 2], [0, 2, 0], [(0, 3), (2,), (5, 0)])
-    assert [tuple(g.shape) for g in fresh(layout).gradients()] == [(0, 3), (2,), (5, 0)]
-    assert len(fresh(layout).parameters()) == 3
+    layout = BucketLayout(torch.zeros(2), 0, 1, [0, 0, 2], [0, 2, 0], [(0, 3), (2,), (5, 0)])
+    assert [tuple(g.shape) for g in new_bucket(layout).gradients()] == [(0, 3), (2,), (5, 0)]
+    assert len(new_bucket(layout).parameters()) == 3
 
 
 @pytest.mark.parametrize(
@@ -240,7 +244,7 @@ def test_empty_gradients_keep_their_shape():
 )
 def test_a_layout_that_does_not_fit_is_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
-        new_layout(*arguments)
+        BucketLayout(*arguments)
 
 
 def test_testing_bucket_packs_copies_in_order(gradients):

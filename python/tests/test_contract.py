@@ -8,13 +8,13 @@ import torch.distributed as dist
 from sample_hooks import async_hook, completed
 
 from pyhook import HookContractError, callback_origin, testing
-from pyhook._runtime.bucket_layout import new_layout
-from pyhook._runtime.contract import future_value, require_future
+from pyhook._runtime.bucket_layout import BucketLayout
+from pyhook._runtime.contract import require_future
 from pyhook._runtime.result import parse_value
 
 
 def layout_of(tensor):
-    return new_layout(tensor, 0, 1, [0], [tensor.numel()], [tuple(tensor.shape)])
+    return BucketLayout(tensor, 0, 1, [0], [tensor.numel()], [tuple(tensor.shape)])
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_work_gets_the_hint_for_works(group):
     work.wait()
 
 
-def test_a_coroutine_is_closed_so_that_no_warning_follows():
+def test_a_coroutine_is_closed_so_that_python_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         text = refused("not_future", require_future, async_hook(None, None))
@@ -87,22 +87,13 @@ def test_the_error_is_a_runtime_error_as_pytorchs_is():
         require_future(3)
 
 
-def test_future_value_gives_the_value_or_the_hooks_own_exception():
-    assert future_value(completed(5)) == 5
-    failed = torch.futures.Future()
-    failed.set_exception(KeyError("mine"))
-    with pytest.raises(KeyError, match="mine"):
-        future_value(failed)
-    refused("not_done", future_value, torch.futures.Future())
-
-
 def test_the_origin_of_a_callbacks_error_is_found_under_its_prefixes():
     def fails(future):
         raise ValueError("deep: down")
 
     child = completed(1).then(fails).then(lambda f: f.value()).then(lambda f: f.value())
     with pytest.raises(RuntimeError) as caught:
-        future_value(child)
+        child.value()
     origin = callback_origin(caught.value)
     assert (origin.type, origin.message) == ("ValueError", "deep: down")
     assert "fails" in origin.frames
@@ -219,7 +210,7 @@ def test_nan_is_refused_only_when_asked(layout):
 
 def test_a_sparse_bucket_takes_sparse_results_only():
     sparse = torch.sparse_coo_tensor([[0, 2]], torch.ones(2, 3), (4, 3))
-    layout = new_layout(sparse, 0, 1, [], [], [])
+    layout = BucketLayout(sparse, 0, 1, [], [], [])
     assert parse_value(sparse * 2, layout).is_sparse
     refused("sparse", parse_value, torch.ones(4, 3), layout)
     refused("short", parse_value, torch.sparse_coo_tensor([[0]], torch.ones(1, 2), (4, 2)), layout)

@@ -71,10 +71,10 @@ def by_rank():
     return [[torch.randn(9, 7), torch.randn(6)] for _ in range(2)]
 
 
-def look(by_rank, alike, by_place, **options):
+def look(by_rank, alike, by_position, **options):
     forms = {name: (form, form) for name, form in {**BOTH_ALIKE, **alike}.items()}
     testing.run_ranks(
-        form_hooks.look, by_rank, {"forms": {**forms, **by_place}}, steps=2, **options
+        form_hooks.look, by_rank, {"forms": {**forms, **by_position}}, steps=2, **options
     )
 
 

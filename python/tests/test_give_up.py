@@ -92,7 +92,7 @@ def test_what_an_exception_left_of_a_level_is_given_up(monkeypatch):
         raise Ended
 
     with monkeypatch.context() as patched:
-        patched.setattr(OrderedFuture, "_settle", ends)
+        patched.setattr(OrderedFuture, "_complete", ends)
         with pytest.raises(Ended):
             chain.advance()
     assert waited_for(chain.give_up())

@@ -6,8 +6,8 @@ import torch
 from pyhook import testing
 from pyhook._errors import HookContractError
 from pyhook._loading.load import load_hook
-from pyhook._runtime.bucket import fresh
-from pyhook._runtime.bucket_layout import new_layout
+from pyhook._runtime.bucket import new_bucket
+from pyhook._runtime.bucket_layout import BucketLayout
 from pyhook._runtime.complex_gradients import check_complex, complex_refusal
 from pyhook._runtime.sparse import run_sparse_hook, sparse_layout
 
@@ -90,12 +90,12 @@ def test_autograd_is_off_in_a_hook_of_a_sparse_bucket():
 
 def test_a_complex_parameter_has_a_complex_grad_over_a_real_bucket():
     weight = torch.zeros(2, 2, dtype=torch.complex64)
-    layout = new_layout(torch.arange(8.0), 0, 1, [0], [8], [(2, 2, 2)], params=[weight])
-    (parameter,) = fresh(layout).parameters()
+    layout = BucketLayout(torch.arange(8.0), 0, 1, [0], [8], [(2, 2, 2)], params=[weight])
+    (parameter,) = new_bucket(layout).parameters()
     assert parameter.grad.dtype == torch.complex64
     assert parameter.grad.tolist() == [[0 + 1j, 2 + 3j], [4 + 5j, 6 + 7j]]
     assert parameter.grad.data_ptr() == layout.tensor.data_ptr()
-    (gradient,) = fresh(layout).gradients()
+    (gradient,) = new_bucket(layout).gradients()
     assert gradient.shape == (2, 2, 2)
     assert gradient.dtype == torch.float32
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from pyhook import GroupError, testing
 from pyhook._meeting import dtype_probe, join, torch_build
-from pyhook._runtime import bridge
+from pyhook._runtime.environment import environment
 
 
 def refused(code, *arguments, **options):
@@ -145,7 +145,7 @@ def test_process_group_nests_and_goes_away():
 
 
 def test_the_environment_is_tried_and_not_guessed():
-    found = bridge.environment()
+    found = environment()
     assert found["torch"] == torch.__version__
     assert found["backends"]["gloo"] is True
     assert found["distributed_available"] is True
@@ -158,8 +158,3 @@ def test_the_environment_is_tried_and_not_guessed():
         assert found["libuv_works"] is False
     else:
         assert found["libuv_works"] is True
-
-
-def test_the_bridge_has_all_that_go_calls():
-    for name in bridge.__all__:
-        assert hasattr(bridge, name), name

@@ -45,10 +45,10 @@ def test_hooks_that_stock_takes():
         (types.MethodType(lambda self, state, bucket: None, 1), ""),
     ],
 )
-def test_what_stock_refuses_is_told(hook, said, ddp):
-    told = check.stock_refusal(hook)
-    assert said in told
-    assert bool(told) == bool(said)
+def test_what_stock_refuses_is_reported(hook, said, ddp):
+    refusal = check.stock_refusal(hook)
+    assert said in refusal
+    assert bool(refusal) == bool(said)
     if said:  # and it is what register_comm_hook does
         with pytest.raises((ValueError, KeyError, AttributeError)):
             ddp.register_comm_hook(None, hook)

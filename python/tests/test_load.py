@@ -195,7 +195,7 @@ def test_an_async_call_is_refused_however_it_is_wrapped():
     refused("async", check_hook, Callable())
 
 
-def test_names_tell_what_the_hook_is():
+def test_names_say_what_the_hook_is():
     assert hook_name(sample_hooks.doubled) == "sample_hooks.doubled"
     assert hook_name(sample_hooks.Holder().method) == "sample_hooks.Holder.method"
     assert hook_name(sample_hooks.Holder()) == "sample_hooks.Holder instance"

@@ -54,7 +54,7 @@ def ask(endpoint, **changes):
         ({"protocol": None, "torch": None}, "protocol", "an older pyhook"),
     ],
 )
-def test_ranks_that_cannot_be_of_one_job_are_told_at_once(address, changes, code, says):  # noqa: F811
+def test_ranks_that_cannot_be_of_one_job_learn_it_at_once(address, changes, code, says):  # noqa: F811
     verdicts = []
     other = threading.Thread(target=lambda: verdicts.append(ask(Endpoint.of(address), **changes)))
     other.start()
@@ -209,7 +209,7 @@ def test_rank_0_of_another_torch_hears_of_the_rank_that_cannot_speak_with_it(mon
     assert own in str(failed[0])
 
 
-def test_dialects_are_told_apart_and_understood():
+def test_dialects_are_recognised_and_understood():
     limit = {"use_libuv": False} if "use_libuv" in (dist.TCPStore.__init__.__doc__ or "") else {}
     server = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False, **limit)
     mine = store_client.own_dialect()

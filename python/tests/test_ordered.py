@@ -121,7 +121,7 @@ def test_waiting_completes_what_is_waited_for_and_its_parents(chained):
     assert future.value() == 3
 
 
-def test_done_and_value_tell_of_the_real_work(chained):
+def test_done_and_value_are_those_of_the_real_work(chained):
     def body():
         future = started()
         while not future.done():
@@ -140,7 +140,7 @@ def polled(ask):
         time.sleep(0.001)
 
 
-def test_ordered_future_done_settles_what_has_callbacks(chained):
+def test_ordered_future_done_completes_what_has_callbacks(chained):
     def body():
         child = started().then(lambda f: f.value()[0])
         polled(child.done)
@@ -149,7 +149,7 @@ def test_ordered_future_done_settles_what_has_callbacks(chained):
     assert chained(body)[1].tolist() == [1, 1, 1]
 
 
-def test_ordered_future_done_of_collect_all_settles(chained):
+def test_ordered_future_done_of_collect_all_completes(chained):
     def body():
         whole = torch.futures.collect_all([started().then(lambda f: 1), started()])
         polled(whole.done)
@@ -175,7 +175,7 @@ def test_ordered_future_value_waits_for_parents(chained):
     assert chained(body)[1] == 3
 
 
-def test_plain_future_asked_in_a_hook_settles_the_chain(chained):
+def test_plain_future_asked_in_a_hook_completes_the_chain(chained):
     def body():
         own = torch.futures.Future()
         started().then(lambda f: own.set_result(4))
@@ -208,7 +208,7 @@ def test_collect_all_fails_with_one_of_its_futures_as_torchs_does(chained):
         whole.value()
 
 
-def test_chain_advance_tells_of_a_collective_that_failed_unseen(chained):
+def test_chain_advance_reports_a_collective_that_failed_unseen(chained):
     def body():
         dist.all_reduce(torch.ones(3, dtype=torch.int16), async_op=True)
         return started().then(lambda f: f.value())
@@ -274,7 +274,7 @@ def test_unfinished_is_a_real_future_of_what_is_under_way(group):
     real = [torch.futures.Future(), torch.futures.Future()]
     chain = Chain(lambda state, bucket: None)
     for future in real:
-        chain.follow(future)
+        chain.ordered(future)
     whole = chain.unfinished()
     real[0].set_result([torch.ones(1)])
     assert not whole.done()
@@ -292,15 +292,15 @@ def test_a_failed_collective_fails_its_future(chained):
             raise RuntimeError("peer is gone")
 
     chain = Chain(lambda state, bucket: None)
-    child = chain.follow(Broken()).then(lambda f: f.value())
+    child = chain.ordered(Broken()).then(lambda f: f.value())
     chain.advance()
     with pytest.raises(RuntimeError, match="peer is gone"):
         child.value()
 
 
-def test_an_observed_hook_tells_of_every_collective(group):
+def test_a_traced_hook_reports_every_collective(group):
     patches.install()
-    told = []
+    said = []
 
     class Bucket:
         def index(self):
@@ -311,31 +311,31 @@ def test_an_observed_hook_tells_of_every_collective(group):
         dist.all_reduce(torch.ones(1))  # waited for in the call: a part of it
         return second
 
-    observed = trace.Observed(hook, lambda *args: told.append(args))
+    traced = trace.TracedHook(hook, lambda *args: said.append(args))
     before = time.time_ns()
-    chain = Chain(observed)
+    chain = Chain(traced)
     future = chain(None, Bucket())
     while chain.advance():
         pass
     assert future.value().tolist() == [1, 1, 1]
     for _ in range(100):  # the second one's callback runs on a thread of gloo
-        if len(told) == 2:
+        if len(said) == 2:
             break
         time.sleep(0.05)
-    assert [(bucket, held) for bucket, _, _, held in told] == [(7, 12), (7, 12)]
+    assert [(bucket, held) for bucket, _, _, held in said] == [(7, 12), (7, 12)]
     # The first one's end is told on gloo's thread, perhaps after the second has begun.
-    (_, start, end, _), (_, later, last, _) = sorted(told, key=lambda one: one[1])
+    (_, start, end, _), (_, later, last, _) = sorted(said, key=lambda one: one[1])
     assert before <= start <= min(end, later) <= max(end, later, last) <= time.time_ns()
     assert later <= last
-    assert scope.observer is None
+    assert scope.tracer is None
 
 
-def test_an_observed_collective_that_fails_has_no_bytes(group):
+def test_a_traced_collective_that_fails_has_no_bytes(group):
     patches.install()
-    told = []
+    said = []
     failed = torch.futures.Future()
-    trace._observe(lambda *args: told.append(args), 1, failed)
+    trace._trace(lambda *args: said.append(args), 1, failed)
     failed.set_exception(RuntimeError("lost"))
-    ((bucket, start, end, held),) = told
+    ((bucket, start, end, held),) = said
     assert (bucket, held) == (1, 0)
     assert start <= end

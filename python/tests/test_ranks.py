@@ -81,7 +81,7 @@ def test_an_error_in_a_callback_shows_its_origin(by_rank):
         testing.run_ranks(sample_hooks.raises_in_then, by_rank[:1])
 
 
-def test_a_process_that_dies_is_told_from_one_that_fails(by_rank):
+def test_a_process_that_dies_and_one_that_fails_differ(by_rank):
     with pytest.raises(RankError, match="exit code 3") as caught:
         testing.run_ranks(sample_hooks.rank_zero_exits, by_rank)
     assert (caught.value.code, caught.value.rank) == ("died", 0)

@@ -113,7 +113,7 @@ def test_a_file_serves_many_times(tmp_path):
         assert len(set(found.values())) == 1
 
 
-def test_a_rank_that_is_there_twice_is_told_to_all(address):
+def test_all_ranks_learn_that_one_is_there_twice(address):
     _, failed = attempt(address, [(0, 0), (1, 0), (1, 0), (2, 1)], 3)
     assert set(codes(failed).values()) <= {"rank", "timeout"}
     assert failed[0].code == "rank"
@@ -121,7 +121,7 @@ def test_a_rank_that_is_there_twice_is_told_to_all(address):
     assert f"process {os.getpid()}" in str(failed[0])
 
 
-def test_world_sizes_that_differ_are_told_to_all(address):
+def test_all_ranks_learn_that_world_sizes_differ(address):
     _, failed = attempt(address, [(0, 0), (1, 0)], sizes={1: 3})
     assert codes(failed) == {0: "world_size", 1: "world_size"}
     assert "a world of 3" in str(failed[1])
@@ -142,7 +142,7 @@ def test_an_address_of_another_host_is_named():
     assert LISTEN in str(failed[0])
 
 
-def test_an_address_may_be_told_apart_from_the_masters(address, monkeypatch):
+def test_rank_0_may_listen_at_another_address_than_the_masters(address, monkeypatch):
     monkeypatch.setenv(LISTEN, "0.0.0.0")
     found, failed = attempt(address, [(0, 0), (1, 0)])
     assert not failed

@@ -8,7 +8,7 @@ from pyhook import load_hook, testing
 from pyhook._loading.load import build_state
 from pyhook._meeting.dtype_probe import probe_allreduce_dtypes
 from pyhook._meeting.torch_build import torch_version
-from pyhook._runtime.bucket import fresh
+from pyhook._runtime.bucket import new_bucket
 
 
 def gloo_can(group, name):
@@ -52,7 +52,7 @@ def test_power_sgd_compresses_from_its_start_on(group):
     ranks = []
     for _ in range(4):
         layout.tensor.copy_(value)
-        result = testing.run(load_hook("powersgd"), state, fresh(layout))
+        result = testing.run(load_hook("powersgd"), state, new_bucket(layout))
         matrix, vector = testing.split(result, full)
         ranks.append(int(torch.linalg.matrix_rank(matrix.double(), rtol=1e-5)))
         assert torch.allclose(vector, full[1])
@@ -89,9 +89,9 @@ def test_batched_power_sgd_is_broken_upstream_once_it_starts(group):
     state = build_state("batched_powersgd", {"start_powerSGD_iter": 2}, group)
     layout = testing.bucket([torch.randn(8, 8)])._layout
     for _ in range(2):
-        testing.run(load_hook("batched_powersgd"), state, fresh(layout))
+        testing.run(load_hook("batched_powersgd"), state, new_bucket(layout))
     with pytest.raises((RuntimeError, AssertionError)):
-        testing.run(load_hook("batched_powersgd"), state, fresh(layout))
+        testing.run(load_hook("batched_powersgd"), state, new_bucket(layout))
 
 
 def test_run_brings_a_group_where_there_is_none(gradients):

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from pyhook import load_hook, testing
 from pyhook._errors import StateError
 from pyhook._loading.load import build_state
-from pyhook._runtime.bucket import fresh
+from pyhook._runtime.bucket import new_bucket
 from pyhook._state.file import load_state, restore_hook, save_hook, save_state, state_info
 
 BUCKETS = ([(12, 9), (9,)], [(20, 6)], [(7,), (6, 5, 4), (3, 3)])
@@ -43,7 +43,7 @@ class Power:
             random_ = torch.Generator().manual_seed(step + 100 * self.seed)
             for layout in self.layouts:
                 layout.tensor.copy_(torch.randn(layout.tensor.shape, generator=random_))
-                result = testing.run(hook, self.state, fresh(layout))
+                result = testing.run(hook, self.state, new_bucket(layout))
                 sum_.update(result.numpy().tobytes())
         return sum_.hexdigest(), content(self.state)
 

@@ -88,11 +88,11 @@ def test_forged_files_give_a_state_error_or_a_value():
     data = save_state({**values(), "object": Outer(1)})
     chance = random.Random(5)
 
-    def places(node, found):
+    def entries(node, found):
         if isinstance(node, (dict, list)):
             for key in node if isinstance(node, dict) else range(len(node)):
                 found.append((node, key))
-                places(node[key], found)
+                entries(node[key], found)
         return found
 
     junk = [
@@ -110,7 +110,7 @@ def test_forged_files_give_a_state_error_or_a_value():
     ]
 
     def change(header):
-        found = places(header, [])
+        found = entries(header, [])
         for _ in range(chance.randint(1, 3)):
             node, key = chance.choice(found)
             node[key] = chance.choice([*junk, chance.choice(found)[0]])

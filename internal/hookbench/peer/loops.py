@@ -23,12 +23,12 @@ def on_gpu(buffer: torch.Tensor) -> torch.Tensor:
 
 def testing_bucket(buffer: torch.Tensor, sizes: Sequence[Sequence[int]]) -> Any:
     """A bucket where there is no C++ peer to make PyTorch's own."""
-    from pyhook._runtime.bucket import fresh
-    from pyhook._runtime.bucket_layout import new_layout
+    from pyhook._runtime.bucket import new_bucket
+    from pyhook._runtime.bucket_layout import BucketLayout
 
     lengths = [torch.Size(size).numel() for size in sizes]
     offsets = [sum(lengths[:i]) for i in range(len(lengths))]
-    layout = new_layout(
+    layout = BucketLayout(
         buffer,
         0,
         1,
@@ -38,7 +38,7 @@ def testing_bucket(buffer: torch.Tensor, sizes: Sequence[Sequence[int]]) -> Any:
         names=[f"p{i}" for i in range(len(sizes))],
         params=parameters(sizes),
     )
-    return fresh(layout)
+    return new_bucket(layout)
 
 
 class Floor:

@@ -26,9 +26,8 @@ def of(name: str) -> Optional[str]:
         found = _in(folder, name)
         if found is None or os.path.basename(os.path.normpath(folder)) in _LIBRARIES:
             continue
-        later = [path for path in sys.path[number + 1 :] if not _same(path, folder)]
-        for place in later:
-            other = _in(place, name)
+        for later in sys.path[number + 1 :]:
+            other = None if _same(later, folder) else _in(later, name)
             if other is not None:
                 return f"{found} is found as {name}, in place of {other}"
         return None

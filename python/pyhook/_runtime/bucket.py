@@ -1,13 +1,10 @@
 """The gradient bucket that hooks see.
 
-Mirrors ``c10d::GradBucket`` (torch/csrc/distributed/c10d/comm.hpp) over memory
-that somebody else, the Go side, owns. Two objects share the work:
-
-* ``BucketLayout`` is heavy and lives as long as the memory stays where it is.
-* ``Bucket`` is a shell made for one hook call. PyTorch hands a fresh copy of
-  its bucket to each call (pybind11 copies the C++ struct), so what a hook does
-  to one, ``set_buffer`` above all, never shows in the next, and a hook may keep
-  it for as long as it likes.
+It mirrors ``c10d::GradBucket`` (torch/csrc/distributed/c10d/comm.hpp) over memory that the Go
+side owns. A ``BucketLayout`` lives as long as the memory stays where it is; a ``Bucket`` is made
+for one hook call. PyTorch gives each call a copy of its bucket (pybind11 copies the C++ struct),
+so what a hook does to one, ``set_buffer`` above all, does not show in the next, and a hook may
+keep it.
 """
 
 from __future__ import annotations
@@ -17,16 +14,14 @@ from typing import Any, cast
 import torch
 from torch.distributed import GradBucket
 
-from .bucket_layout import BucketLayout, views_of
+from .bucket_layout import BucketLayout
 
 
 class BucketMethods:
-    """All that a bucket does, over two attributes that a subclass stores.
+    """The methods of a bucket, over two attributes that a subclass stores.
 
-    ``Bucket`` stores them in slots. The Go side makes a type in C for the
-    buckets of its calls, which stores them in C (cbridge/bucket_object.c) and has a
-    ``buffer`` of its own; for ``isinstance`` and ``__class__`` those are
-    ``Bucket`` too.
+    The Go side makes a subclass in C for the buckets of its calls (cbridge/bucket_object.c), with
+    a ``buffer`` of its own. ``isinstance`` and ``__class__`` say ``Bucket`` of those too.
     """
 
     __slots__ = ()
@@ -39,31 +34,28 @@ class BucketMethods:
         return self._layout.index
 
     def buffer(self) -> torch.Tensor:
-        """The flat 1-D buffer; the same object at each call.
-
-        Writes go to the trainer's memory. After ``set_buffer``, what was set.
-        """
+        """The flat 1-D buffer over the trainer's memory, or what ``set_buffer`` was given."""
         return self._buffer
 
     def gradients(self) -> list[torch.Tensor]:
         """A new list of views over the *current* buffer, shaped as the parameters.
 
-        Row-major whatever the parameter's own strides are, as in PyTorch.
-        Empty for a sparse bucket. The bucket of complex parameters is real; a
-        view has both parts of each number, in a last dimension of 2. (Those of
-        torch 2.15's Reducer have the parameter's shape, and so half the bucket.)
+        They are row-major whatever the parameter's own strides are, as in PyTorch. A sparse
+        bucket has none. The bucket of complex parameters is real: a view has both parts of each
+        number, in a last dimension of 2. (Those of torch 2.15's Reducer have the parameter's
+        shape, and so half the bucket.)
         """
         layout = self._layout
         if self._buffer is layout.tensor:
             return layout.gradients()
-        return views_of(self._buffer, layout.offsets, layout.lengths, layout.sizes)
+        return layout.views_of(self._buffer)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The model's parameters, in the order of ``gradients()``.
 
-        The same objects at every step, so that they may be dict keys; ``.grad``
-        of each is a view of the trainer's buffer. Where the trainer gave no
-        parameter values, see ``new_layout``.
+        They are the same objects at every step, so that they may be dict keys; ``.grad`` of each
+        is a view of the trainer's buffer. ``BucketLayout`` says what they are where the trainer
+        gave no values.
         """
         return self._layout.parameters()
 
@@ -72,42 +64,36 @@ class BucketMethods:
         return self._layout.index == self._layout.count - 1
 
     def set_buffer(self, buffer: torch.Tensor) -> None:
-        """Replace the buffer of this object, not the trainer's memory.
+        """Replace the buffer of this object, and leave the trainer's memory as it is.
 
-        No check of shape or dtype, as in PyTorch: wrappers put an fp16 copy
-        here for the hook that they wrap.
+        Shape and dtype are not checked, as in PyTorch: wrappers put an fp16 copy here for the
+        hook that they wrap.
         """
         self._buffer = buffer
 
-    # torch 1.7 to 1.9. Their use is noted, for `pyhook` to report.
+    # The names of torch 1.7 to 1.9. `pyhook check` reports those that a hook used.
 
     def get_index(self) -> int:
-        """torch <= 1.9: ``index()``."""
         self._layout.legacy_names.add("get_index")
         return self.index()
 
     def get_tensor(self) -> torch.Tensor:
-        """torch 1.8 and 1.9: ``buffer()``."""
         self._layout.legacy_names.add("get_tensor")
         return self._buffer
 
     def get_tensors(self) -> list[torch.Tensor]:
-        """torch 1.7: ``[buffer()]``."""
         self._layout.legacy_names.add("get_tensors")
         return [self._buffer]
 
     def get_per_parameter_tensors(self) -> list[torch.Tensor]:
-        """torch 1.8 and 1.9: ``gradients()``."""
         self._layout.legacy_names.add("get_per_parameter_tensors")
         return self.gradients()
 
     def is_the_last_bucket_to_allreduce(self) -> bool:
-        """torch 1.8 and 1.9: ``is_last()``."""
         self._layout.legacy_names.add("is_the_last_bucket_to_allreduce")
         return self.is_last()
 
     def set_tensor(self, tensor: torch.Tensor, index: int = 0) -> None:
-        """torch 1.8 and 1.9: ``set_buffer(tensor)``. ``index`` was unused there."""
         self._layout.legacy_names.add("set_tensor")
         self._buffer = tensor
 
@@ -128,12 +114,11 @@ class BucketMethods:
 class Bucket(BucketMethods, GradBucket):  # type: ignore[misc]  # torch has no stubs for all versions
     """One bucket of one step, as a hook sees it: ``torch.distributed.GradBucket``.
 
-    What hooks get says that this is its class, for ``isinstance`` and
-    ``__class__``, and is no instance of it. PyTorch's class has no constructor:
-    of an instance by ``__new__`` the C++ half would be missing, and C++'s own
-    methods (``dist.GradBucket.buffer(bucket)``) would read memory that nobody
-    set. So they refuse a bucket of pyhook's with a TypeError, and handing one
-    back to C++ (``reducer._run_allreduce_hook(bucket)``) does not work.
+    The buckets that hooks get say that this is their class, for ``isinstance`` and
+    ``__class__``, but are no instances of it. PyTorch's class has no constructor: an instance by
+    ``__new__`` would lack its C++ half, and C++'s own methods (``dist.GradBucket.buffer(bucket)``)
+    would read memory that nobody set. As it is they refuse a bucket of pyhook's with a TypeError,
+    and handing one to C++ (``reducer._run_allreduce_hook(bucket)``) does not work.
     """
 
     __slots__ = ("_buffer", "_layout")
@@ -143,8 +128,8 @@ class Bucket(BucketMethods, GradBucket):  # type: ignore[misc]  # torch has no s
         raise TypeError(f"{cls.__module__}.{cls.__qualname__}: No constructor defined!")
 
 
-class _Shell(BucketMethods):
-    """What ``fresh`` makes; the Go side has the same in C (cbridge/bucket_object.c)."""
+class _BucketObject(BucketMethods):
+    """What ``new_bucket`` makes; the Go side has the same in C (cbridge/bucket_object.c)."""
 
     __slots__ = ("__weakref__", "_buffer", "_layout")
 
@@ -154,12 +139,12 @@ class _Shell(BucketMethods):
         return Bucket
 
 
-_Shell.__name__ = _Shell.__qualname__ = "Bucket"
+_BucketObject.__name__ = _BucketObject.__qualname__ = "Bucket"
 
 
-def fresh(layout: BucketLayout) -> Bucket:
-    """A new shell over ``layout``, for one hook call."""
-    bucket = _Shell()
+def new_bucket(layout: BucketLayout) -> Bucket:
+    """A new bucket object over ``layout``, for one hook call."""
+    bucket = _BucketObject()
     bucket._layout = layout
     bucket._buffer = layout.tensor
     return cast(Bucket, bucket)

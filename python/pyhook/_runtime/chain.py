@@ -52,12 +52,12 @@ class Chain(Issues):
             may keep the bucket alive for ever.
     """
 
-    __slots__ = ("_errors", "_futures", "_keep", "_level", "_observer")
+    __slots__ = ("_errors", "_futures", "_keep", "_level", "_tracer")
 
     def __init__(self, hook: Callable[[Any, Any], Any], keep_tracebacks: bool = False) -> None:
         super().__init__(hook)
         self._keep = keep_tracebacks
-        self._observer: Optional[Callable[[Any], None]] = None  # the call's, for its callbacks
+        self._tracer: Optional[Callable[[Any], None]] = None  # the call's, for its callbacks
         self._level: deque[OrderedFuture] = deque()  # what advance has still to complete
         self._futures: deque[OrderedFuture] = deque()  # made since it began
         self._errors: list[BaseException] = []  # that its futures failed with
@@ -69,7 +69,7 @@ class Chain(Issues):
         finally:
             _leave(outer)
 
-    def follow(self, work: Any, issued: Optional[Issued] = None) -> OrderedFuture:
+    def ordered(self, work: Any, issued: Optional[Issued] = None) -> OrderedFuture:
         """An OrderedFuture of a real future; completed by the next ``advance``.
 
         Args:
@@ -79,7 +79,7 @@ class Chain(Issues):
         future = OrderedFuture()
         future._work, future._issued = work, issued
         self._futures.append(future)
-        self._observer = scope.observer or self._observer
+        self._tracer = scope.tracer or self._tracer
         return future
 
     def unfinished(self) -> Optional[Any]:
@@ -109,13 +109,13 @@ class Chain(Issues):
         self._level.extend(self._futures)
         self._futures.clear()
         if self._level:
-            outer, observer = _enter(self), scope.observer
-            scope.observer = self._observer
+            outer, tracer = _enter(self), scope.tracer
+            scope.tracer = self._tracer
             try:
                 while self._level:
-                    self._settle_next()
+                    self._complete_next()
             finally:
-                scope.observer = observer
+                scope.tracer = tracer
                 _leave(outer)
         if not self._keep:
             for error in self._errors:  # whoever waits for the future has taken it
@@ -125,12 +125,12 @@ class Chain(Issues):
         self.check()
         return False
 
-    def _settle_next(self) -> None:
+    def _complete_next(self) -> None:
         """Complete the level's first future; what is no Exception leaves it, for give_up."""
         future = self._level.popleft()
         try:
             with GradOff():  # for each: a callback may leave it on
-                future._settle()
+                future._complete()
         except BaseException:
             self._level.appendleft(future)
             raise
@@ -153,13 +153,13 @@ class Chain(Issues):
             return []
         return [one.future for one in self.unseen() if one.dropped() and not one.future.done()]
 
-    def settle_for(self, future: Any) -> None:
+    def complete_until(self, future: Any) -> None:
         """Complete, in order, as many futures as it takes until ``future`` is done."""
         while not is_done(future):
             pending = self._level or self._futures
             if not pending:
                 return  # something else completes it: a thread of the hook's
-            pending.popleft()._settle()
+            pending.popleft()._complete()
 
 
 def _enter(chain: Chain) -> tuple[Any, Any]:

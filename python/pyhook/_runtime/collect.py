@@ -52,7 +52,7 @@ def collect_all(real: Callable[..., Any], futures: Sequence[Any]) -> Any:
 
     for member in members:
         if isinstance(member, OrderedFuture):
-            member._watched = True
+            member._has_callbacks = True
         on_done(member, functools.partial(one, member=member))
     return whole
 

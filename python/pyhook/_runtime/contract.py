@@ -76,22 +76,6 @@ def _hint_for_result(obj: Any) -> str:
     return "a hook returns a Future of the reduced flat tensor"
 
 
-def future_value(future: Any) -> Any:
-    """The value of a future that is done.
-
-    Raises:
-        HookContractError: ``not_done`` (PyTorch has an internal assert here).
-        Exception: the hook's own. One given to ``set_exception`` keeps its
-            type; one raised in a ``then`` callback was turned into a
-            RuntimeError by PyTorch: see ``callback_origin``.
-    """
-    if not future.done():
-        raise HookContractError(
-            "not_done", "the value of a future was asked for before it was done"
-        )
-    return future.value()
-
-
 class CallbackOrigin(NamedTuple):
     """What PyTorch's text says of an exception raised in a ``then`` callback."""
 

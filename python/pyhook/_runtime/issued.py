@@ -178,7 +178,7 @@ def _future_of(work: Any) -> Any:
     return own(work)
 
 
-class Watched:
+class CheckedHook:
     """A hook whose futures are the real ones: calling it calls the hook.
 
     If a collective of the call itself is unseen when that returns, the future that
@@ -269,14 +269,14 @@ def _issuing(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     return issue
 
 
-def watch_work(work_class: Any) -> None:
+def patch_work(work_class: Any) -> None:
     """Make the methods that a class of works defines itself tell that they were called."""
     for name in _LOOKING:
         if name in vars(work_class):
             setattr(work_class, name, _looking(getattr(work_class, name)))
 
 
-def watch_group(group_class: Any) -> None:
+def patch_group(group_class: Any) -> None:
     """Make the methods that a class of groups defines itself note the works they give."""
     for name, said in _ISSUING.items():
         if name in vars(group_class):

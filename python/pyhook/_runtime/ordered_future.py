@@ -15,7 +15,7 @@ from .issued import Issued
 from .scope import scope
 
 # Nothing is half done where these wait: pyhook.Interrupted may come (cbridge/interrupt.py).
-_INTERRUPTIBLE = ("_settle_in_time", "_wait_plainly")
+_INTERRUPTIBLE = ("_complete_interruptibly", "_wait_plainly")
 
 # The C++ future's own methods: those of torch.futures.Future ask chains.
 is_done = torch._C.Future.done
@@ -25,21 +25,21 @@ on_done = torch._C.Future.add_done_callback
 
 
 class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is untyped here
-    """A torch future that waits its turn. Made by ``Chain.follow`` and ``then``."""
+    """A torch future that waits its turn. Made by ``Chain.ordered`` and ``then``."""
 
     def __init__(self) -> None:
         super().__init__()
         self._work: Optional[Any] = None  # the real future; None for a child
         self._parents: Sequence[Any] = ()
         self._issued: Optional[Issued] = None  # of the work
-        self._watched = False  # something hangs on it, and runs when it is done
+        self._has_callbacks = False  # something hangs on it, and runs when it is done
 
-    def _settle(self) -> None:
+    def _complete(self) -> None:
         """Complete this future now, waiting for what it stands for."""
         parents, self._parents = self._parents, ()
         for parent in parents:
             if isinstance(parent, OrderedFuture):
-                parent._settle()
+                parent._complete()
             elif not is_done(parent):
                 ask(parent)
                 _wait_plainly(parent)
@@ -53,15 +53,15 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         else:
             self.set_result(value)
 
-    def _settle_in_time(self) -> bool:
-        """``_settle``, but a wait that Python can be interrupted in.
+    def _complete_interruptibly(self) -> bool:
+        """``_complete``, but a wait that Python can be interrupted in.
 
         Returns:
             False: not settled, as something that is none of the chain's is not done.
         """
         for parent in self._parents:
             if isinstance(parent, OrderedFuture):
-                if not parent._settle_in_time():
+                if not parent._complete_interruptibly():
                     return False
             else:
                 ask(parent)
@@ -71,7 +71,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         while self._work is not None and not self._work.done():
             time.sleep(pause)
             pause = min(2 * pause, 0.001)
-        self._settle()
+        self._complete()
         return True
 
     def _look(self) -> None:
@@ -82,7 +82,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
     def wait(self) -> Any:
         """Block until done, completing this future out of turn."""
         self._look()
-        self._settle()
+        self._complete()
         if not is_done(self):
             _wait_plainly(self)
         return _wait(self)
@@ -91,9 +91,9 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         """Whether the value is there; waits for it where callbacks hang on it."""
         if is_done(self):
             return True
-        if scope.chain is None or (self._work is not None and not self._watched):
+        if scope.chain is None or (self._work is not None and not self._has_callbacks):
             return self._work is not None and bool(self._work.done())
-        self._settle_in_time()
+        self._complete_interruptibly()
         return bool(is_done(self))
 
     def value(self) -> Any:
@@ -101,9 +101,9 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         self._look()
         if not is_done(self):
             if scope.chain is not None:
-                self._settle_in_time()
+                self._complete_interruptibly()
             elif self._work is not None and self._work.done():
-                self._settle()
+                self._complete()
         return value_of(self)
 
     def then(self, callback: Callable[[Any], Any]) -> OrderedFuture:
@@ -113,7 +113,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """As torch's, but it waits for the value and runs the callback here."""
         if scope.chain is not None and not is_done(self):
-            self._settle_in_time()
+            self._complete_interruptibly()
         on_done(self, nccl_futures.carried(callback))
 
 
@@ -122,7 +122,7 @@ def ordered_then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
     child = OrderedFuture()
     child._parents = (future,)
     if isinstance(future, OrderedFuture):
-        future._watched = True
+        future._has_callbacks = True
     on_done(future, _callback(callback, future, child))
     return child
 
@@ -152,19 +152,19 @@ def _completion(given: list[Any]) -> Generator[None, Any, None]:
         except Exception as error:
             fail(child, error)
         except BaseException as error:  # an exit, say: torch takes Exceptions only
-            fail(child, _told(error))
+            fail(child, _as_runtime_error(error))
         finally:
             del call, future, child
     except GeneratorExit:
         raise  # nobody called it
     except BaseException as error:
         if given:
-            fail(given.pop(), _told(error))
+            fail(given.pop(), _as_runtime_error(error))
             given.clear()
     yield
 
 
-def _told(error: BaseException) -> RuntimeError:
+def _as_runtime_error(error: BaseException) -> RuntimeError:
     raised = RuntimeError(f"{type(error).__name__} in a callback: {error}")
     raised.__cause__ = error
     return raised
@@ -184,7 +184,7 @@ def ask(future: Any) -> None:
     """Complete what a future of the hook's own may wait for, if it is not done."""
     chain = scope.chain
     if chain is not None and not is_done(future):
-        chain.settle_for(future)
+        chain.complete_until(future)
 
 
 def _wait_plainly(future: Any) -> None:

@@ -27,7 +27,7 @@ def make_parameter(
 ) -> torch.nn.Parameter:
     """The one nn.Parameter of a trainer's parameter, for every layout that it is in.
 
-    Over ``value``, sharing its memory; without a value as ``new_layout`` says. ``attributes``
+    Over ``value``, sharing its memory; without a value as ``BucketLayout`` says. ``attributes``
     are set on it. By ``name`` saved states find it again.
     """
     if value is not None:

@@ -13,26 +13,26 @@ from .ordered_future import ask, ordered_then
 from .scope import scope
 
 
-def watch_work(work_class: Any) -> None:
+def patch_work(work_class: Any) -> None:
     """Make ``get_future`` of a class of works, where it has its own, know of chains."""
     real = work_class.get_future
     work_class._pyhook_real_get_future = real
 
     @functools.wraps(real)
     def get_future(self: Any) -> Any:
-        chain, observer = scope.chain, scope.observer
+        chain, tracer = scope.chain, scope.tracer
         future = nccl_futures.present(self, real)
-        if observer is not None:
-            observer(future)
+        if tracer is not None:
+            tracer(future)
         one = issued.issued_as(self)
         if chain is not None:
-            return chain.follow(future, one)
+            return chain.ordered(future, one)
         if one is not None:
             one.seen = True  # nobody can tell what becomes of a real future
         return future
 
     work_class.get_future = get_future
-    issued.watch_work(work_class)
+    issued.patch_work(work_class)
 
 
 def _asking(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,8 +60,8 @@ def install() -> None:
     """
     if getattr(issued.WORK, "_pyhook_ordered", False):
         return
-    watch_work(issued.WORK)
-    issued.watch_group(dist.ProcessGroup)
+    patch_work(issued.WORK)
+    issued.patch_group(dist.ProcessGroup)
     issued.WORK._pyhook_ordered = True
     plain = torch.futures.Future
     for name in ("wait", "done", "value"):

@@ -16,14 +16,14 @@ class _Scope(threading.local):
     Attributes:
         chain: the Chain whose hook or callback runs.
         issues: notes the collectives of the hook call that runs.
-        observer: gets each real future that the hook that runs takes.
+        tracer: gets each real future that the hook that runs takes.
         nccl_futures: the hook or callback that runs asked for NCCL's forms of futures.
         giving_up: futures are completed with GivenUp: callbacks are not run.
     """
 
     chain: Optional[Chain] = None
     issues: Optional[Issues] = None
-    observer: Optional[Callable[[Any], None]] = None
+    tracer: Optional[Callable[[Any], None]] = None
     nccl_futures = False
     giving_up = False
 

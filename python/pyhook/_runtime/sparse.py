@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from .._errors import HookContractError
-from .bucket import fresh
-from .bucket_layout import BucketLayout, new_layout
+from .bucket import new_bucket
+from .bucket_layout import BucketLayout
 from .chain import Chain
 from .contract import require_future
 from .grad_mode import GradOff
-from .issued import Watched
+from .issued import CheckedHook
 from .nccl_futures import NCCLForms
 from .result import parse_value
-from .trace import Observed
+from .trace import TracedHook
 
 _DENSE_ONLY = ("powerSGD_hook", "batched_powerSGD_hook")
 """Hooks of PyTorch's that take ``bucket.gradients()``, which is empty here, for the
@@ -49,7 +49,7 @@ def sparse_layout(
     # Without the choice torch >= 2.14 warns.
     choice = {} if torch.__version__.startswith("1.") else {"check_invariants": False}
     tensor = torch.sparse_coo_tensor(indices, values, tuple(size), **choice)
-    layout = new_layout(tensor, index, count, [], [], [], names=[name], params=[parameter])
+    layout = BucketLayout(tensor, index, count, [], [], [], names=[name], params=[parameter])
     layout._address = int(values.data_ptr())
     return layout
 
@@ -62,7 +62,7 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
             not to reduce sparse gradients.
     """
     around = hook
-    while isinstance(around, (Chain, Observed, Watched, NCCLForms)):
+    while isinstance(around, (Chain, TracedHook, CheckedHook, NCCLForms)):
         around = around._hook
     for inner in hooks_inside(around):
         if getattr(inner, "__name__", "") in _DENSE_ONLY:
@@ -74,7 +74,7 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
                 "all-reduces buckets whose buffer is sparse, or make the gradient dense",
             )
     with GradOff():
-        return require_future(hook(state, fresh(layout)))
+        return require_future(hook(state, new_bucket(layout)))
 
 
 def _is_torchs(hook: Any) -> bool:

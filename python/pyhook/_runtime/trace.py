@@ -11,7 +11,7 @@ import torch
 from .scope import scope
 
 
-class Observed:
+class TracedHook:
     """A hook that tells of its collectives: calling it calls the hook.
 
     Args:
@@ -30,15 +30,15 @@ class Observed:
         self._report = report
 
     def __call__(self, state: Any, bucket: Any) -> Any:
-        outer = scope.observer
-        scope.observer = functools.partial(_observe, self._report, bucket.index())
+        outer = scope.tracer
+        scope.tracer = functools.partial(_trace, self._report, bucket.index())
         try:
             return self._hook(state, bucket)
         finally:
-            scope.observer = outer
+            scope.tracer = outer
 
 
-def _observe(report: Callable[[int, int, int, int], Any], bucket: int, work: Any) -> None:
+def _trace(report: Callable[[int, int, int, int], Any], bucket: int, work: Any) -> None:
     start = time.time_ns()
 
     def done(future: Any) -> None:

@@ -51,13 +51,13 @@ class Memory:
         raw, dtype = self._storage(node["storage"]), dtype_of(node["dtype"])
         shape, stride, offset = node["shape"], node["stride"], node["offset"]
         item = torch.empty(0, dtype=dtype).element_size()
-        room = raw.numel() // item
+        capacity = raw.numel() // item
         if not whole(offset, *shape, *stride) or len(shape) != len(stride):
             raise ValueError("tensor")
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride))
-        if offset > room or (0 not in shape and last >= room):
+        if offset > capacity or (0 not in shape and last >= capacity):
             raise ValueError("a tensor outside of its memory")
-        flat = raw[: room * item].view(dtype)
+        flat = raw[: capacity * item].view(dtype)
         made = torch.empty(0, dtype=dtype, device=raw.device).set_(flat)
         made.as_strided_(shape, stride, offset)
         return made

@@ -26,11 +26,11 @@ from .parts import (
     MAX_DEPTH,
     MISSING,
     class_name,
+    content_of,
     kept,
-    put_together,
+    restore_content,
     same_name,
     short,
-    take_apart,
 )
 
 _KINDS = {"list": list, "set": set, "deque": collections.deque}
@@ -186,7 +186,7 @@ class Decoder:
                 )
             old, parts = _new(name), (how, MISSING)
         else:
-            parts = take_apart(old) or ("", None)
+            parts = content_of(old) or ("", None)
         self._made[node["id"]] = old
         if parts[0] != how:
             raise StateError(
@@ -206,7 +206,7 @@ class Decoder:
         if how == "attributes":
             self._check_attributes(old, content_node, path)
         target = old
-        self.later(path, lambda: put_together(target, how, content))
+        self.later(path, lambda: restore_content(target, how, content))
         return old
 
     def _check_attributes(self, target: Any, node: Any, path: str) -> None:

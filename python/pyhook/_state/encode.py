@@ -19,9 +19,9 @@ from .parts import (
     FACTORIES,
     MAX_DEPTH,
     class_name,
+    content_of,
     kept,
     short,
-    take_apart,
     untyped_storage,
 )
 
@@ -96,7 +96,7 @@ class Encoder:
         if isinstance(value, torch._C.Future):
             return self._pickle(value, path)
         try:
-            parts = take_apart(value)
+            parts = content_of(value)
         except StateError:
             raise  # an object may say so itself
         except Exception as error:

@@ -174,7 +174,7 @@ def _save(
     encoder = Encoder(trusted)
     root = encoder.encode(state, "state")
     parts = [encoder.encode(part, "hook") for part in carried]
-    rank, size = _place()
+    rank, size = _rank_and_size()
     header = {
         "class": _class(state),
         "carried": [_class(part) for part in carried],
@@ -202,7 +202,7 @@ def _class(state: Any) -> str:
     return "" if state is None or kept(state) == GROUP else class_name(type(state))
 
 
-def _place() -> tuple[Optional[int], Optional[int]]:
+def _rank_and_size() -> tuple[Optional[int], Optional[int]]:
     if not dist.is_initialized():
         return None, None
     return int(dist.get_rank()), int(dist.get_world_size())
@@ -306,7 +306,7 @@ def _describe(name: Any) -> str:
 
 
 def _check_rank(header: dict[str, Any]) -> None:
-    rank, size = _place()
+    rank, size = _rank_and_size()
     saved = (header.get("rank"), header.get("world_size"))
     if header.get("class") == "" and not header.get("carried"):
         return  # nothing in it

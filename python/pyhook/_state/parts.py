@@ -100,7 +100,7 @@ def _named(value: Any) -> Optional[str]:
     return f"{stable_name(module or '')}.{name}" if found is value else None
 
 
-def take_apart(value: Any) -> Optional[tuple[str, Any]]:
+def content_of(value: Any) -> Optional[tuple[str, Any]]:
     """How an object shows its content, and the content; None if only pickle might know.
 
     ``state_dict`` counts first. Otherwise it is what pickle's protocol 2 would
@@ -140,8 +140,8 @@ def take_apart(value: Any) -> Optional[tuple[str, Any]]:
     return "attributes", merged
 
 
-def put_together(target: Any, how: str, content: Any) -> None:
-    """The reverse of ``take_apart``. Process groups that ``content`` leaves out stay."""
+def restore_content(target: Any, how: str, content: Any) -> None:
+    """The reverse of ``content_of``. Process groups that ``content`` leaves out stay."""
     if how == "state_dict":
         target.load_state_dict(content)
     elif how == "attributes":

@@ -310,5 +310,5 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
 
 
 # Hooks over a Go transport have the same order, and no failure of theirs is unseen.
-patches.watch_work(TransportWork)
-issued.watch_group(TransportProcessGroup)
+patches.patch_work(TransportWork)
+issued.patch_group(TransportProcessGroup)

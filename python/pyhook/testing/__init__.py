@@ -35,8 +35,8 @@ from .._errors import GroupError, HookContractError, RankError
 from .._loading.load import check_hook, hook_name
 from .._meeting.join import destroy, init_process_group
 from .._runtime import patches
-from .._runtime.bucket import Bucket, fresh
-from .._runtime.bucket_layout import BucketLayout, new_layout
+from .._runtime.bucket import Bucket, new_bucket
+from .._runtime.bucket_layout import BucketLayout
 from .._runtime.chain import Chain
 from .._runtime.contract import require_future
 from .._runtime.grad_mode import GradOff
@@ -74,7 +74,7 @@ def bucket(
     lengths = [gradient.numel() for gradient in gradients]
     offsets = [sum(lengths[:i]) for i in range(len(lengths))]
     sizes = [tuple(gradient.shape) for gradient in gradients]
-    return fresh(new_layout(flat, index, count, offsets, lengths, sizes, params=parameters))
+    return new_bucket(BucketLayout(flat, index, count, offsets, lengths, sizes, params=parameters))
 
 
 @contextlib.contextmanager

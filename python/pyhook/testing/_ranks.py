@@ -24,7 +24,7 @@ from .. import testing
 from .._errors import RankError
 from .._loading.load import build_state, construct_state, load_hook
 from .._meeting.join import destroy, init_process_group
-from .._runtime.bucket import fresh
+from .._runtime.bucket import new_bucket
 from .._runtime.contract import callback_origin
 from .._runtime.parameters import Parameters
 from ..capture import hook_and_state
@@ -293,7 +293,7 @@ def _steps(job: _Job, group: Any) -> list[torch.Tensor]:
         for layout, value in zip(layouts, values):
             layout.tensor.copy_(value)
             result = testing.run(
-                hook, state, fresh(layout), job.timeout, nccl_futures=job.nccl_futures
+                hook, state, new_bucket(layout), job.timeout, nccl_futures=job.nccl_futures
             )
             flat.append(result.clone())
         results.append(torch.cat(flat))
