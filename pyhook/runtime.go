@@ -195,7 +195,7 @@ func (rt *Runtime) Info() Info {
 }
 
 // Environment describes torch: versions, devices, backends, known traps. environment() of
-// python/pyhook/_runtime/bridge.py lists the keys.
+// python/pyhook/_runtime/environment.py lists the keys.
 func (rt *Runtime) Environment() (map[string]any, error) {
 	value, err := rt.bridge.CallValue("environment")
 	if err != nil {

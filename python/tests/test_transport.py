@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from pyhook import GroupError, HookContractError, testing
 from pyhook._transport import process_group
-from pyhook._transport.store import TransportStore
+from pyhook._transport.store import PrivateStore
 
 
 class Go:
@@ -138,7 +138,7 @@ def test_a_conjugate_view_comes_back_as_its_values(go):
 
 
 def test_the_private_store_says_so():
-    store = TransportStore(None)
+    store = PrivateStore()
     store.set("a", "1")
     assert store.get("a") == b"1"
     assert store.add("n", 2) + store.add("n", 3) == 7
@@ -149,13 +149,14 @@ def test_the_private_store_says_so():
         store.wait(["a"])
 
 
-def test_a_shared_store_is_asked():
+def test_a_shared_store_is_the_groups_own(go):
+    process_group.uninstall()
+    dist.destroy_process_group()
     shared = dist.HashStore()
-    store = TransportStore(shared)
-    store.set("a", "1")
-    assert shared.get("a") == b"1" == store.get("a")
-    assert store.add("n", 2) == 2
-    store.wait(["a"], datetime.timedelta(seconds=1))
+    process_group.install(go.open, go.issue, 0, 1, 60.0, shared)
+    before = shared.num_keys()
+    dist.distributed_c10d._get_default_store().set("a", "1")
+    assert shared.num_keys() == before + 1
 
 
 def test_a_hook_gets_nccls_forms_of_futures_here_too(go):

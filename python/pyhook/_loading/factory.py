@@ -1,14 +1,14 @@
-"""Calling what makes a hook or a state, with what it takes of the trainer's.
+"""Calls what makes a hook or a state, with what it takes of the trainer's.
 
-A parameter of its signature gets, where no argument is given for it:
+A parameter of its signature without an argument gets, by its name:
 
 * ``process_group``: the group;
-* ``parameters``: the trainer's parameters (``pyhook._parameters.Parameters``), if they are known;
+* ``parameters``: the trainer's parameters (``pyhook.Parameters``), if they are known;
 * ``subgroup``, if it is required (PostLocalSGDState): None;
 * ``ddp``, ``ddp_model``, ``ddp_module``, ``model`` or ``module``, if it is required: the
   stand-in for the DDP model (``pyhook.capture.Model``).
 
-In a spec the words of ``OF_THE_TRAINER`` give them to parameters of any name:
+In a spec the words of ``OF_THE_TRAINER`` pass them to parameters of any name:
 ``gns.py:Stats(ddp)``, ``by_name.py:State(params=parameters)``.
 """
 
@@ -25,11 +25,11 @@ from .spec import Spec
 OF_THE_TRAINER = ("ddp", "parameters", "process_group")
 _MODEL_NAMES = ("ddp", "ddp_model", "ddp_module", "model", "module")
 _REGISTERING = ("attach", "register", "register_hook", "register_comm_hook", "attach_to")
-"""Methods that are given the DDP model, to register a hook with it."""
+"""Methods that take the DDP model, to register a hook with it."""
 
 
 class Trainer:
-    """What there is of the trainer: its process group and its parameters."""
+    """The trainer's process group and parameters."""
 
     def __init__(self, group: Optional[Any], parameters: Optional[Any]) -> None:
         self._group = group
@@ -41,7 +41,7 @@ class Trainer:
         self.parameters = parameters
 
     def group(self) -> Any:
-        """The process group; None before there is one."""
+        """Return the process group, or None before there is one."""
         if self._group is not None:
             return self._group
         import torch.distributed as dist
@@ -49,13 +49,13 @@ class Trainer:
         return dist.group.WORLD if dist.is_initialized() else None
 
     def model(self) -> Any:
-        """A new stand-in for the DDP model: each takes one hook."""
+        """Make a stand-in for the DDP model, which takes one hook."""
         from ..capture import Model
 
         return Model(self.parameters or (), self.group())
 
     def registering_method(self, value: Any) -> Optional[str]:
-        """The name of the method that registers ``value``'s hook with a model, if it has one."""
+        """Return the name of the method that registers ``value``'s hook with a model, or None."""
         if inspect.isclass(value) or inspect.ismodule(value) or inspect.isroutine(value):
             return None
         for name in _REGISTERING:
@@ -64,7 +64,7 @@ class Trainer:
         return None
 
     def attach(self, value: Any, method: str) -> Any:
-        """What ``value`` registers with a stand-in: a ``pyhook.capture.Registered``."""
+        """Have ``value`` register with a stand-in, and return the ``pyhook.capture.Registered``."""
         model = self.model()
         getattr(value, method)(model)
         if model.registered is None:
@@ -74,6 +74,12 @@ class Trainer:
                 "give a hook by its own name, and its state by --state or Runtime.NewState",
             )
         return model.registered
+
+
+class _BindError(Exception):
+    def __init__(self, text: str, signature: inspect.Signature, keywords: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.signature, self.keywords = signature, keywords
 
 
 class _Call:
@@ -89,7 +95,7 @@ class _Call:
         return self.made
 
     def meant(self, value: Any) -> Any:
-        """``value``, with the words that stand for the trainer's replaced."""
+        """Return ``value`` with the words of ``OF_THE_TRAINER`` replaced."""
         if type(value) in (list, tuple):
             return type(value)(self.meant(item) for item in value)
         if not isinstance(value, Spec):
@@ -101,6 +107,28 @@ class _Call:
         if self.trainer.parameters is None:
             raise HookLoadError("bad_arguments", "the parameters are not known here", _UNKNOWN)
         return self.trainer.parameters
+
+    def __call__(
+        self, factory: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """Call the factory.
+
+        Raises:
+            _BindError: it does not take these arguments.
+        """
+        arguments = [self.meant(value) for value in arguments]
+        keywords = {key: self.meant(value) for key, value in keywords.items()}
+        try:
+            signature = inspect.signature(factory)
+        except (ValueError, TypeError):  # C functions may have none
+            return factory(*arguments, **keywords)
+        self.fill(signature, len(arguments), keywords)
+        try:
+            signature.bind(*arguments, **keywords)
+        except TypeError as error:
+            raise _BindError(str(error), signature, keywords) from None
+        arguments, keywords = _whole(signature, factory, arguments, keywords)
+        return factory(*arguments, **keywords)
 
     def fill(self, signature: inspect.Signature, given: int, keywords: dict[str, Any]) -> None:
         """Add to ``keywords`` what the trainer has for parameters that have no argument."""
@@ -142,26 +170,19 @@ def call_factory(
         What it returned, and the stand-in for the DDP model if it was given one.
 
     Raises:
-        HookLoadError: ``arity`` for hooks alone, ``bad_arguments`` else.
+        HookLoadError: ``arity`` if it is called with hooks alone, else ``bad_arguments``.
     """
-    call = _Call(trainer)
-    signature = _signature(factory)
     only_hooks = not keywords and all(callable(value) for value in arguments)
-    arguments = [call.meant(value) for value in arguments]
-    keywords = {key: call.meant(value) for key, value in keywords.items()}
-    if signature is not None:
-        call.fill(signature, len(arguments), keywords)
-        try:
-            signature.bind(*arguments, **keywords)
-        except TypeError as error:
-            what = f"{len(arguments)} hook(s)" if only_hooks else "these arguments"
-            raise HookLoadError(
-                "arity" if only_hooks else "bad_arguments",
-                f"{name} cannot be called with {what}: {error}",
-                f"its parameters are {signature}",
-            ) from None
-        arguments, keywords = _whole(signature, factory, arguments, keywords)
-    return factory(*arguments, **keywords), call.made
+    call = _Call(trainer)
+    try:
+        return call(factory, arguments, keywords), call.made
+    except _BindError as error:
+        what = f"{len(arguments)} hook(s)" if only_hooks else "these arguments"
+        raise HookLoadError(
+            "arity" if only_hooks else "bad_arguments",
+            f"{name} cannot be called with {what}: {error}",
+            f"its parameters are {error.signature}",
+        ) from None
 
 
 def construct(
@@ -176,22 +197,14 @@ def construct(
     if not callable(factory):
         raise HookLoadError("not_callable", f"the state {name} is no class and no function")
     call = _Call(trainer)
-    arguments = [call.meant(value) for value in arguments]
-    keywords = {key: call.meant(value) for key, value in keywords.items()}
-    signature = _signature(factory)
-    if signature is None:
-        return factory(*arguments, **keywords)
-    call.fill(signature, len(arguments), keywords)
     try:
-        signature.bind(*arguments, **keywords)
-    except TypeError as error:
-        parameters = signature.parameters
+        state = call(factory, arguments, keywords)
+    except _BindError as error:
+        parameters = error.signature.parameters
         hint = f"it accepts {', '.join(str(p) for p in parameters.values()) or 'nothing'}"
-        if "parameters" in parameters and "parameters" not in keywords:
+        if "parameters" in parameters and "parameters" not in error.keywords:
             hint = f"{hint}. The trainer's parameters: {_UNKNOWN}"
         raise HookLoadError("bad_arguments", f"{name}: {error}", hint) from None
-    arguments, keywords = _whole(signature, factory, arguments, keywords)
-    state = factory(*arguments, **keywords)
     if call.made is not None and call.made.registered is not None:
         raise HookLoadError(
             "bad_arguments",
@@ -201,19 +214,12 @@ def construct(
     return state
 
 
-def _signature(factory: Any) -> Optional[inspect.Signature]:
-    try:
-        return inspect.signature(factory)
-    except (ValueError, TypeError):
-        return None  # C functions may have none: calling it will tell
-
-
 def _whole(
     signature: inspect.Signature, factory: Any, arguments: list[Any], keywords: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments with whole floats made ints where ints are meant.
+    """Make whole floats ints where the parameter is an int.
 
-    Go's JSON knows floats only, and Python's ``range(2.0)`` fails deep inside a hook.
+    Go's JSON has floats only, and Python's ``range(2.0)`` fails deep inside a hook.
     """
     positional = [
         p
@@ -252,9 +258,9 @@ def _is_plain(parameter: inspect.Parameter) -> bool:
 
 
 def _must_be_int(parameter: inspect.Parameter, factory: Any) -> bool:
-    """Whether a parameter takes ints only: its annotation says so, or PyTorch's documentation.
+    """Return whether a parameter takes ints only, by its annotation or PyTorch's documentation.
 
-    A default that is an int does not say it: PowerSGDState's ``min_compression_rate=2`` and
+    A default that is an int does not show it: PowerSGDState's ``min_compression_rate=2`` and
     ``orthogonalization_epsilon=0`` take fractions.
     """
     if _is_plain(parameter):
@@ -274,7 +280,7 @@ _INTS = (
     "compression_stats_logging_frequency",
     "start_localSGD_iter",
 )
-"""Parameters of PyTorch's own states that are ints; they have no annotations."""
+"""Parameters of PyTorch's own states that are ints, and have no annotations."""
 
 
 _DEFAULT_STATES = {
@@ -284,13 +290,13 @@ _DEFAULT_STATES = {
     },
     f"{DDP_HOOKS}.post_localSGD_hook": {"post_localSGD_hook": "PostLocalSGDState"},
 }
-"""Of PyTorch's own hooks that cannot do without a state: by module, hook -> class."""
+"""PyTorch's own hooks that need a state: by module, hook -> class."""
 
 
 def default_state(hook: Any, trainer: Trainer) -> Any:
-    """The state of a PyTorch hook that needs one, with PyTorch's defaults; None for other hooks.
+    """Make the state of a PyTorch hook that needs one, with PyTorch's defaults; else return None.
 
-    Wrappers of PyTorch's around such a hook need it too.
+    PyTorch's wrappers around such a hook need it too.
 
     Raises:
         HookLoadError: ``bad_arguments`` if the class has a parameter without a default.

@@ -1,7 +1,7 @@
-"""What to do about a module that is not there: install only what can be installed.
+"""What to do about a module that is missing: install only what can be installed.
 
-Needs no torch. A module that is missing inside a package which is here is not to be had
-by installing anything: the package is of another version than the hook was written for.
+Nothing that one could install adds a module to a package that is here: the package is of another
+version than the hook was written for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def advice(error: ImportError) -> str:
-    """The hint for an import that failed; "" where there is none to give."""
+    """Return the hint for an import that failed, or ""."""
     name = error.name or ""
     top = name.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError):
@@ -32,7 +32,7 @@ def advice(error: ImportError) -> str:
 
 
 def is_here(top: str) -> bool:
-    """Whether a package or module of that name can be found."""
+    """Return whether a package or module of that name can be found."""
     try:
         return top in sys.modules or importlib.util.find_spec(top) is not None
     except (ImportError, ValueError):

@@ -33,9 +33,9 @@ STATE_SHORT_NAMES = {
 
 
 def hook_name(hook: Any) -> str:
-    """``module.qualname`` of a hook, and something as telling for other kinds.
+    """Return ``module.qualname`` of a hook, or of what a callable of another kind calls.
 
-    What is in a file that the user named by its path is shown so: ``path/hooks.py:hook``.
+    A hook of a file that the user named by its path is ``path/hooks.py:hook``.
     """
     registered = getattr(hook, "registered_hook", None)  # of a pyhook.capture.Registered
     if registered is not None:

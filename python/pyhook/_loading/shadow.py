@@ -1,7 +1,7 @@
-"""Files that stand in for a library's module, as a ``torch.py`` in the working folder does.
+"""Finds files that hide a library's module, as a ``torch.py`` in the working folder does.
 
-Python looks into the folders of ``sys.path`` one by one, and the trainer's own come first.
-What then fails is somewhere inside torch, and names no such file.
+Python looks into the folders of ``sys.path`` one by one, the trainer's own first. The failure is
+then somewhere inside torch, and names no such file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Optional
 
 from .._errors import ShadowError
@@ -18,9 +18,9 @@ _LIBRARIES = ("site-packages", "dist-packages")
 
 
 def of(name: str) -> Optional[str]:
-    """A sentence that names the file that is found as module ``name`` in place of another.
+    """Return a sentence that names the file that hides module ``name``, or None.
 
-    None where there is no such file. A file in a library's own folder is none.
+    A file in a library's own folder hides nothing.
     """
     for number, folder in enumerate(sys.path):
         found = _in(folder, name)
@@ -35,18 +35,14 @@ def of(name: str) -> Optional[str]:
 
 
 def refuse(name: str) -> None:
-    """Raise where a plain file is found for a library that is a package.
-
-    Raises:
-        ShadowError: naming both.
-    """
-    said = None if _is_package(sys.modules.get(name)) else of(name)
+    """Raise ShadowError, naming both, where a plain file hides a library that is a package."""
+    said = None if hasattr(sys.modules.get(name), "__path__") else of(name)
     if said is not None:
         raise error([said])
 
 
 def behind(failure: BaseException) -> list[str]:
-    """What may be behind a failed import: sentences as ``of`` gives them."""
+    """Return what may have caused a failed import, as ``of`` says it."""
     names = {"torch", "numpy"}
     names.update(name for name in sys.modules if "." not in name)
     step: Optional[TracebackType] = failure.__traceback__
@@ -57,7 +53,7 @@ def behind(failure: BaseException) -> list[str]:
 
 
 def error(sentences: list[str]) -> ShadowError:
-    """The error that says so."""
+    """Return the error of these sentences."""
     return ShadowError(
         "shadowed",
         "torch cannot be used: " + "; ".join(sentences),
@@ -67,19 +63,15 @@ def error(sentences: list[str]) -> ShadowError:
 
 
 def _in(folder: str, name: str) -> Optional[str]:
-    """The file of a module in a folder, as Python would find it there; no built-in one."""
+    """Return the file that Python would find in a folder for a module, or None."""
     try:
         spec: Optional[ModuleSpec] = PathFinder.find_spec(name, [folder or os.getcwd()])
     except (ImportError, ValueError, OSError):
         return None
     if spec is None or spec.origin is None or not spec.has_location:
-        return None  # a folder without __init__.py gives way to what comes later
+        return None  # a folder without __init__.py hides nothing
     return spec.origin
 
 
 def _same(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _is_package(module: Optional[ModuleType]) -> bool:
-    return module is not None and hasattr(module, "__path__")

@@ -1,8 +1,8 @@
-"""Reading the text that names a hook or a state: ``"my.hooks:make(rank=2, inner=powersgd)"``.
+"""Reads the text that names a hook or a state: ``"my.hooks:make(rank=2, inner=powersgd)"``.
 
-A spec is ``package.module:name``, ``path/to/file.py:name`` or a short name, and may be followed
-by arguments in brackets. An argument is a Python literal (``2``, ``"fp16"``, ``[0.9, 0.99]``), a
-spec, or a list or tuple of both; any of them may have a keyword. Nothing is imported here.
+A spec is ``package.module:name``, ``path/to/file.py:name`` or a short name, and may have arguments
+in brackets. An argument is a Python literal (``2``, ``"fp16"``, ``[0.9, 0.99]``), a spec, or a
+list or tuple of both, with or without a keyword. Nothing is imported here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OPENING = {")": "(", "]": "[", "}": "{"}
 
 
 class Spec(NamedTuple):
-    """A spec that was read. ``arguments`` and ``keywords`` hold literals and Specs."""
+    """A spec as read. ``arguments`` and ``keywords`` hold literals and Specs."""
 
     text: str
     target: str  # what is named: the text without the brackets
@@ -59,7 +59,7 @@ def parse(text: str) -> Spec:
 
 
 def split_target(target: str, short_names: dict[str, str]) -> tuple[str, str]:
-    """``"my.hooks:Class.method"`` -> ``("my.hooks", "Class.method")``; short names count.
+    """Split ``"my.hooks:Class.method"``, or a short name, at the colon.
 
     Raises:
         HookLoadError: ``bad_spec``, with a hint of what was meant.
@@ -86,13 +86,13 @@ def _hint(spec: str, short_names: Iterable[str]) -> str:
 
 
 def _value(text: str, spec: str) -> Any:
-    """A literal, a list or tuple of values, or a Spec."""
+    """Return a literal, a list or tuple of values, or a Spec."""
     if not text:
         raise HookLoadError("bad_spec", f"{spec!r} has an empty argument")
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        pass  # no literal: then it names something
+        pass  # not a literal: it names something
     if text[0] == "[" and text[-1] == "]":
         return [_value(part, spec) for part in _split(text[1:-1], spec)]
     if text[0] == "(" and text[-1] == ")":
@@ -103,7 +103,7 @@ def _value(text: str, spec: str) -> Any:
 
 
 def _call_start(text: str) -> int:
-    """Where the bracket opens that the last character closes."""
+    """Return the index of the bracket that the last character closes."""
     i = 0
     while i < len(text):
         if text[i] == "(":
@@ -118,7 +118,7 @@ def _call_start(text: str) -> int:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket at ``start`` is closed; -1: nowhere."""
+    """Return the index where the bracket at ``start`` closes, or -1."""
     open_brackets: list[str] = []
     i = start
     while i < len(text):
@@ -137,14 +137,14 @@ def _closing(text: str, start: int) -> int:
 
 
 def _starts_text(text: str, i: int) -> bool:
-    """Whether the quote at ``i`` begins a text; an apostrophe in a folder's name does not."""
+    """Return whether the quote at ``i`` begins a string; an apostrophe does not."""
     before = text[:i].rstrip()
     prefixed = re.search(r"[(\[{,=:\s][rbuRBU]+$", text[:i])  # r"...", b"..."
     return before == "" or before[-1] in "([{,=:" or prefixed is not None
 
 
 def _text_end(text: str, start: int) -> int:
-    """The last character of the text in quotes that begins at ``start``."""
+    """Return the index of the last character of the string that begins at ``start``."""
     i = start + 1
     while i < len(text) and text[i] != text[start]:
         i += 2 if text[i] == "\\" else 1
@@ -152,7 +152,7 @@ def _text_end(text: str, start: int) -> int:
 
 
 def _split(inner: str, spec: str) -> list[str]:
-    """The parts between the outermost commas of ``inner``, stripped. A last comma may be there."""
+    """Split at the outermost commas, and strip the parts. The last comma may be at the end."""
     parts: list[str] = []
     begin = i = 0
     while i < len(inner):

@@ -1,31 +1,28 @@
 """Futures that complete in an order which is the same on every rank.
 
-On gloo a ``then`` callback runs on whichever of gloo's threads finishes a
-collective, when it finishes. A hook that issues a collective in a callback
-(PowerSGD) so issues it in another order on each rank: the ranks hang, abort, or
-add up the wrong tensors.
+On gloo a ``then`` callback runs on whichever of gloo's threads finishes a collective, when it
+finishes. A hook that issues a collective in a callback (PowerSGD) therefore issues it in another
+order on each rank: the ranks hang, abort, or add up the wrong tensors.
 
-Here a hook call gets a ``Chain``. While the hook or one of its callbacks runs,
-``Work.get_future()`` gives an ``OrderedFuture`` in place of the real one. Nothing
-completes that but ``Chain.advance``, which waits for the real work of the
-futures made so far and then runs their callbacks, in the order in which they
-were made. The Reducer advances the chains in one fixed order, so every rank issues
-every collective in the same order: each chain to its end before it calls the next
-hook, which is NCCL's order (ddp.OrderSerial), or all of them level by level, while the
-collectives themselves overlap (ddp.OrderOrdered).
+Here each hook call has a ``Chain``. While the hook or one of its callbacks runs,
+``Work.get_future()`` returns an ``OrderedFuture`` in place of the real one. ``Chain.advance``
+alone completes it: it waits for the real work of the futures made so far, and then runs their
+callbacks in the order in which they were made. The Reducer advances the chains in one fixed
+order, so every rank issues every collective in the same order: it advances each chain to its end
+before it calls the next hook, which is NCCL's order (ddp.OrderSerial), or advances all of them
+level by level, while the collectives overlap (ddp.OrderOrdered).
 
-A hook that *asks* completes what it asks for there and then: the place in the
-program is the same on every rank, and the moment at which a collective is done is
-not. So ``wait``, ``value`` and ``done`` of a future that has callbacks, or is one
-(``then``, ``collect_all``), wait for what it stands for and answer then; a loop over
-``done()`` ends with its first turn. On NCCL such a future is done as soon as the work
-is issued. ``add_done_callback`` asks, too: who polls a flag which the callback sets
-makes no call that could be seen. ``done()`` of a collective's own future, which
-nothing hangs on, runs nothing, and tells the moment's truth. Futures that the hook
-made itself are asked likewise: what may complete them is what the call has issued.
+A hook that *asks* a future completes it there and then: all ranks ask at the same line of the
+program, though a collective is done at another moment on each. So ``wait``, ``value`` and
+``done`` wait for a future that has callbacks, or that ``then`` or ``collect_all`` made, and then
+answer; a loop over ``done()`` ends with its first turn. On NCCL such a future is done as soon as
+the work is issued. ``add_done_callback`` asks too: a hook that polls a flag which the callback
+sets makes no call that could be noticed. ``done()`` of a collective's own future without
+callbacks runs nothing and answers for this moment. Futures that the hook made itself are asked
+in the same way: what the call has issued may complete them.
 
-A ``then`` callback is not run by time alone: a flag that only such a one sets, and
-that is polled without asking a future, is not set while the hook polls.
+Time alone runs no ``then`` callback: if only such a callback sets a flag, and the hook polls the
+flag without asking a future, the flag stays unset.
 """
 
 from __future__ import annotations
@@ -45,14 +42,12 @@ from .scope import scope
 class Chain(Issues):
     """The ordered futures of one hook call. Calling it calls the hook.
 
-    Used by one thread at a time: the Reducer's launcher.
+    One thread at a time uses it: the Reducer's launcher.
 
     Args:
-        keep_tracebacks: of exceptions that futures failed with, after ``advance``. They
-            may keep the bucket alive for ever.
+        keep_tracebacks: ``advance`` keeps the tracebacks of exceptions that futures failed with.
+            They may keep the bucket alive for ever.
     """
-
-    __slots__ = ("_errors", "_futures", "_keep", "_level", "_tracer")
 
     def __init__(self, hook: Callable[[Any, Any], Any], keep_tracebacks: bool = False) -> None:
         super().__init__(hook)
@@ -70,12 +65,7 @@ class Chain(Issues):
             _leave(outer)
 
     def ordered(self, work: Any, issued: Optional[Issued] = None) -> OrderedFuture:
-        """An OrderedFuture of a real future; completed by the next ``advance``.
-
-        Args:
-            work: the real future.
-            issued: what was noted of its work.
-        """
+        """Return an OrderedFuture of a real future. The next ``advance`` completes it."""
         future = OrderedFuture()
         future._work, future._issued = work, issued
         self._futures.append(future)
@@ -83,10 +73,10 @@ class Chain(Issues):
         return future
 
     def unfinished(self) -> Optional[Any]:
-        """A real future of all that the next ``advance`` would wait for; None: nothing.
+        """Return a real future of all that the next ``advance`` waits for, or None.
 
-        Of the works whose future the hook did not take these are the ones that it has
-        let go of: they may still write to the bucket, and nobody else waits for them.
+        That includes works that the hook dropped without taking their future: they may still
+        write to the bucket, and nobody else waits for them.
         """
         works = [f._work for f in (*self._level, *self._futures) if f._work is not None]
         works = [work for work in works if not work.done()] + self._unattended()
@@ -94,17 +84,13 @@ class Chain(Issues):
         return torch._C._collect_all(works) if works else None
 
     def advance(self) -> bool:
-        """Complete, in order, the futures made since the last call.
-
-        Their callbacks run here, and may make the next ones. Errors go to the
-        futures.
+        """Complete, in order, the futures made since the last call, and run their callbacks.
 
         Returns:
-            Whether there are next ones.
+            Whether the callbacks have made further ones.
 
         Raises:
-            HookContractError: ``collective``: there are none, and a collective has
-                failed unseen.
+            HookContractError: ``collective``: they have not, and a collective failed unseen.
         """
         self._level.extend(self._futures)
         self._futures.clear()
@@ -118,7 +104,7 @@ class Chain(Issues):
                 scope.tracer = tracer
                 _leave(outer)
         if not self._keep:
-            for error in self._errors:  # whoever waits for the future has taken it
+            for error in self._errors:  # whoever waits for the future has it by now
                 cut(error)
         if self._futures or self._unattended():
             return True
@@ -126,7 +112,7 @@ class Chain(Issues):
         return False
 
     def _complete_next(self) -> None:
-        """Complete the level's first future; what is no Exception leaves it, for give_up."""
+        """Complete the level's first future. An exit or interrupt leaves it to ``give_up``."""
         future = self._level.popleft()
         try:
             with GradOff():  # for each: a callback may leave it on
@@ -136,11 +122,11 @@ class Chain(Issues):
             raise
 
     def give_up(self) -> Optional[Any]:
-        """Complete the futures that no ``advance`` will, without their callbacks.
+        """Complete the futures that no ``advance`` will complete, without their callbacks.
 
         Returns:
-            A future that is done when they are and their collectives have ended, also those
-            that the hook has let go of; None: there were neither.
+            A future that is done when they are, and all collectives of the call have ended; None
+            if there are neither.
         """
         futures, unattended = [*self._level, *self._futures], self._unattended()
         self._level.clear()
@@ -148,7 +134,7 @@ class Chain(Issues):
         return give_up.give_up(futures, unattended) if futures or unattended else None
 
     def _unattended(self) -> list[Any]:
-        """Real futures, not done, of works that the hook has let go of."""
+        """Return the real futures, not done, of works that the hook dropped."""
         if self._issues is None:
             return []
         return [one.future for one in self.unseen() if one.dropped() and not one.future.done()]
@@ -163,7 +149,7 @@ class Chain(Issues):
 
 
 def _enter(chain: Chain) -> tuple[Any, Any]:
-    """Let this thread's code be the chain's hook; what was before, for ``_leave``."""
+    """Make this thread's code the chain's hook. Return what was before, for ``_leave``."""
     outer = scope.chain, scope.issues
     scope.chain = scope.issues = chain
     return outer

@@ -1,4 +1,4 @@
-"""What ``pyhook check`` asks of Python beside the hook's calls."""
+"""What ``pyhook check`` asks of Python besides the hook's calls."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class _Asker:
-    """What stands for the model in DDP's own check: that only raises through it."""
+    """Stands for the model in DDP's own check, which only raises through it."""
 
     def _log_and_throw(self, kind: type[Exception], message: str) -> NoReturn:
         raise kind(message)
 
 
 def stock_refusal(hook: Any) -> str:
-    """Why ``register_comm_hook`` of this torch would refuse the hook; ``""``: it would not.
+    """Return why ``register_comm_hook`` of this torch would refuse the hook, or "".
 
-    It asks torch's own check (``DistributedDataParallel._check_comm_hook``,
-    torch/nn/parallel/distributed.py), which is stricter than ``check_hook``, and
-    then reads ``__qualname__``, as ``register_comm_hook`` does for DDP's log.
+    It calls torch's own check (``DistributedDataParallel._check_comm_hook``), which is stricter
+    than ``check_hook``, and reads ``__qualname__``, as ``register_comm_hook`` does for DDP's log.
     """
     check: Optional[Callable[[Any, Any], None]]
     check = getattr(DistributedDataParallel, "_check_comm_hook", None)
@@ -48,7 +47,7 @@ def _parameters(hook: Any) -> str:
 
 
 def _annotations(hook: Any) -> str:
-    """The annotations, where they are texts: DDP compares them with the classes."""
+    """Return a note if annotations are texts: DDP compares them with the classes."""
     try:
         signature = inspect.signature(hook)
     except (TypeError, ValueError):
@@ -60,7 +59,7 @@ def _annotations(hook: Any) -> str:
 
 
 def random_states() -> tuple[Any, ...]:
-    """Where the generators of torch, ``random`` and numpy are: see ``set_random_states``."""
+    """Return the states of the generators of torch, ``random`` and numpy."""
     numpy = sys.modules.get("numpy")
     return (
         torch.get_rng_state(),
@@ -70,7 +69,7 @@ def random_states() -> tuple[Any, ...]:
 
 
 def set_random_states(states: tuple[Any, ...]) -> None:
-    """Put them back, so that a second run draws what the first one drew."""
+    """Restore them, so that a second run draws what the first one drew."""
     torch.set_rng_state(states[0])
     random.setstate(states[1])
     numpy = sys.modules.get("numpy")

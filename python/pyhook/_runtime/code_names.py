@@ -1,4 +1,4 @@
-"""What a hook's code names, without running it."""
+"""Finds the names that a hook's code uses, without running it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ _MOST = 200  # functions that are looked at
 
 
 def names_in(*values: Any) -> set[str]:
-    """The names that functions use, with those of their own module and class that they name.
+    """Return the names that functions, methods, partials, callable objects and classes use.
 
-    Args:
-        values: functions, methods, partials, callable objects, classes.
+    That includes the names in functions of the same module and class that they name.
     """
     names: set[str] = set()
     seen: set[int] = set()
@@ -37,7 +36,7 @@ def names_in(*values: Any) -> set[str]:
 
 
 def _methods(value: Any) -> list[Any]:
-    """The methods of a class, or of an object that can be called."""
+    """Return the methods of a class, or of an object that can be called."""
     kind = value if isinstance(value, type) else type(value)
     if kind.__module__ == "builtins" or not callable(value):
         return []
@@ -45,7 +44,7 @@ def _methods(value: Any) -> list[Any]:
 
 
 def _near(value: Any, function: Any, used: set[str]) -> Iterator[Any]:
-    """What a function can call of its own module, its closure and its object."""
+    """Yield what a function can call of its own module, its closure and its object."""
     scope = getattr(function, "__globals__", {})
     module = getattr(function, "__module__", None)
     for name in used:

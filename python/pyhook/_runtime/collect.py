@@ -24,9 +24,9 @@ class _Whole(OrderedFuture):
 
 
 def collect_all(real: Callable[..., Any], futures: Sequence[Any]) -> Any:
-    """``torch.futures.collect_all`` that can be waited for inside a hook.
+    """Return one future of all, which a hook can wait for.
 
-    As torch's it waits for all of them, and fails with the error of one that failed.
+    As torch's it waits for all of them, and fails with the first error.
     """
     if scope.chain is None or not futures:
         return real(futures)

@@ -1,6 +1,6 @@
-"""Collectives and stores for the Go side's ProcessGroup. Each returns a future.
+"""Collectives and stores for the Go side's ProcessGroup. Each collective returns a future.
 
-Called in one order by all ranks, as torch.distributed's own.
+All ranks call them in one order, as torch.distributed's own.
 """
 
 from __future__ import annotations
@@ -67,11 +67,10 @@ def file_store(path: str, world_size: int) -> Any:
 
 
 def abort(group: Optional[Any] = None) -> bool:
-    """End a group's collectives at once. False: its backend cannot.
+    """End a group's collectives at once. Return False if its backend cannot.
 
-    ``abort`` is there from torch 2.6 on, for every backend, but gloo's does nothing:
-    c10d::Backend::abort (torch/csrc/distributed/c10d/Backend.hpp) is empty, and gloo
-    does not override it.
+    torch 2.6 and newer have ``abort`` for every backend, but gloo's does nothing: it does not
+    override the empty c10d::Backend::abort (torch/csrc/distributed/c10d/Backend.hpp).
     """
     group = group if group is not None else dist.group.WORLD
     end = getattr(group, "abort", None)

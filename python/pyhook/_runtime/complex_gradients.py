@@ -1,4 +1,4 @@
-"""How DistributedDataParallel of this torch has the gradients of complex parameters."""
+"""How this torch's DistributedDataParallel treats gradients of complex parameters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .._meeting.torch_build import torch_version
 from .sparse import hooks_inside
 
 _REAL_ONLY = ("fp16_compress", "bf16_compress")
-"""Hooks of PyTorch's that cast a complex bucket to real, and copy that back into it."""
+"""PyTorch's hooks that cast a complex bucket to real, and copy that back into it."""
 
 
 def check_complex(hook: Any) -> None:
-    """Refuse a hook that is known to lose the imaginary parts of a complex bucket.
+    """Refuse a hook that loses the imaginary parts of a complex bucket.
 
-    Package ddp gives hooks real buckets; this is for one that a trainer made itself.
+    Package ddp gives hooks real buckets; a trainer may make a complex one itself.
 
     Raises:
         HookContractError: ``complex``.
@@ -37,17 +37,17 @@ def check_complex(hook: Any) -> None:
 
 @functools.cache
 def complex_refusal() -> Optional[str]:
-    """Why DDP of this torch cannot reduce complex parameters; None: it can.
+    """Return why DDP of this torch cannot reduce complex parameters, or None.
 
-    torch 2.14 and 2.15 give hooks a real bucket with both parts of each number. 1.13
-    and 2.6 give a complex one, in which hooks that compress or all-reduce lose the
-    imaginary parts in silence; and 1.13's DDP cannot be made on gloo ("Invalid scalar
-    type"). What this torch does is tried, with its Reducer on a group of one.
+    torch 2.14 and 2.15 give hooks a real bucket with both parts of each number. 1.13 and 2.6 give
+    a complex one, in which hooks that compress or all-reduce lose the imaginary parts in silence;
+    1.13 cannot even make DDP on gloo ("Invalid scalar type"). This tries torch's Reducer on a
+    group of one.
     """
     dtype: Any
     try:
         dtype = _bucket_dtype()
-    except Exception:  # the Reducer is made otherwise: by the versions that were seen
+    except Exception:  # another constructor: judge by the versions tried
         dtype = torch.float32 if torch_version() >= (2, 14) else torch.complex64
     if not dtype.is_complex:
         return None
@@ -58,7 +58,7 @@ def complex_refusal() -> Optional[str]:
 
 
 def _bucket_dtype() -> torch.dtype:
-    """The dtype of the bucket of a complex64 parameter."""
+    """Return the dtype of the bucket of a complex64 parameter."""
     parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.complex64))
     seen: list[torch.dtype] = []
 

@@ -1,11 +1,7 @@
-"""The rules for what a hook may return: the one place that knows them.
+"""What a hook may return, and where the error of its callback came from.
 
-Used by the Go side when a result is not simply the bucket's own buffer, and by
-``pyhook.testing``. The rules are PyTorch's
-(torch/csrc/distributed/c10d/python_comm_hook.cpp: runHook, parseHookResult;
-reducer.cpp: finalize_bucket_dense), except where PyTorch crashes (None) or
-takes wrong data in silence (views with an offset or strides, short complex
-halves): those are made right or refused.
+The rules are PyTorch's (torch/csrc/distributed/c10d/python_comm_hook.cpp: runHook), except where
+PyTorch crashes (None). ``result`` has those for the future's value.
 """
 
 from __future__ import annotations
@@ -25,15 +21,14 @@ WORDING = "callback must return a torch.futures.Future object, but got"
 
 
 def require_future(obj: Any) -> Any:
-    """Return ``obj`` if a hook may return it: any ``torch._C.Future``.
+    """Return ``obj`` if it is a ``torch._C.Future``, which a hook may return.
 
-    ``then`` and ``Work.get_future`` give the plain C++ type, which is not a
-    ``torch.futures.Future``, so the base type is what is tested.
+    That is the base type: ``then`` and ``Work.get_future`` return no ``torch.futures.Future``.
 
     Raises:
-        HookContractError: ``none_result``, where PyTorch dereferences null, or
-            ``not_future``, with PyTorch's wording and a hint for the case. A
-            coroutine is closed, so that no "never awaited" warning follows.
+        HookContractError: ``none_result``, where PyTorch dereferences null, or ``not_future``,
+            with PyTorch's wording and a hint for the case. A coroutine is closed, so that Python
+            does not warn that it was never awaited.
     """
     if isinstance(obj, torch._C.Future):
         return obj
@@ -60,7 +55,7 @@ def _hint_for_result(obj: Any) -> str:
             "return the work's future and pick the tensor out of it: "
             "`work.get_future().then(lambda fut: fut.value()[0])`"
         )
-    # Nobody has an asyncio future who has not imported asyncio: 13 ms of every start.
+    # A hook with an asyncio future has imported asyncio. Importing it here would cost 13 ms.
     asyncio = sys.modules.get("asyncio")
     others = (concurrent.futures.Future,) + ((asyncio.Future,) if asyncio else ())
     if isinstance(obj, others):
@@ -77,7 +72,7 @@ def _hint_for_result(obj: Any) -> str:
 
 
 class CallbackOrigin(NamedTuple):
-    """What PyTorch's text says of an exception raised in a ``then`` callback."""
+    """What PyTorch's text says of an exception that a ``then`` callback raised."""
 
     type: str
     message: str
@@ -88,15 +83,12 @@ _CALLBACK_PREFIX = "Got the following error when running the callback: "
 
 
 def callback_origin(error: BaseException) -> Optional[CallbackOrigin]:
-    """The original type, message and frames of an error in a ``then`` callback.
+    """Return the original type, message and frames of an error in a ``then`` callback, or None.
 
-    PyTorch keeps only text: ``Got the following error when running the
-    callback: <Type>: <message>\\n\\nAt:\\n  file(line): function...``
-    (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::then), and one
-    such prefix for each ``then`` that it went through. The innermost is taken.
-
-    Returns:
-        None if ``error`` is not one of these.
+    PyTorch keeps only text: ``Got the following error when running the callback: <Type>:
+    <message>\\n\\nAt:\\n  file(line): function...`` (torch/csrc/jit/python/pybind_utils.h,
+    PythonFutureWrapper::then), with one such prefix for each ``then`` on its way. This takes the
+    innermost.
     """
     text = str(error)
     start = text.rfind(_CALLBACK_PREFIX)

@@ -1,12 +1,11 @@
 """Buckets on a GPU: hooks run on the trainer's stream, and that waits for their results.
 
-A stream is a GPU's queue: what is put on one runs in order, and two run side by side.
-PyTorch's reducer calls hooks with its own stream current, so that what they enqueue
-comes after the gradients, and waits for their futures with it current
-(torch/csrc/distributed/c10d/reducer.cpp, finalize_backward): ``Future.wait`` then has
-the stream, not the CPU, wait for the events that the future recorded
-(ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). The trainer's stream is the
-same here.
+A stream is a GPU's queue: what is put on one runs in order, and two run side by side. PyTorch's
+reducer calls hooks with its own stream current, so that what they enqueue comes after the
+gradients, and waits for their futures with it current (torch/csrc/distributed/c10d/reducer.cpp,
+finalize_backward): ``Future.wait`` then has the stream, not the CPU, wait for the events that the
+future recorded (ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). Here the trainer's stream
+does both.
 """
 
 from __future__ import annotations
@@ -29,13 +28,11 @@ class OnStream:
         current: makes a context in which the trainer's stream is the current one.
     """
 
-    __slots__ = ("_current",)
-
     def __init__(self, current: Callable[[], AbstractContextManager[Any]]) -> None:
         self._current = current
 
     def around(self, hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """``hook``, called on the stream."""
+        """Return a hook that calls ``hook`` on the stream."""
 
         def call(state: Any, bucket: Any) -> Any:
             with self._current():
@@ -44,7 +41,7 @@ class OnStream:
         return call
 
     def value(self, future: Any) -> Any:
-        """The value of a future that is done, for which the stream waits; the CPU does not.
+        """Return the value of a future that is done. The stream waits for it, the CPU does not.
 
         Raises:
             Exception: the future's, as ``value()`` does; also if it is not done.
@@ -55,13 +52,13 @@ class OnStream:
             return future.wait()
 
     def parse_value(self, value: Any, layout: BucketLayout) -> torch.Tensor:
-        """``parse_value`` on the stream: it may have to gather what has strides."""
+        """Call ``parse_value`` on the stream: it may copy a tensor with strides."""
         with self._current():
             return parse_value(value, layout)
 
 
 def on_stream(device: str, handle: int) -> OnStream:
-    """For a device ("cuda:1") and a ``cudaStream_t`` of it; 0 is its default stream.
+    """Return the OnStream of a device ("cuda:1") and its ``cudaStream_t``; 0: its default stream.
 
     Raises:
         RuntimeError, AssertionError: torch has no such device.

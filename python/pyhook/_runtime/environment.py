@@ -16,15 +16,7 @@ from .._meeting.torch_build import backends, libuv_works, torch_version
 
 
 def environment() -> dict[str, Any]:
-    """What ``pyhook doctor`` shows of the Python side. Every value was tried, not guessed.
-
-    Returns:
-        ``pyhook``, ``torch``, ``python``, ``executable``, ``prefix``: text;
-        ``numpy``: text, None if it is not there (PowerSGD needs it);
-        ``cuda_available``: bool; ``devices``: names; ``distributed_available``:
-        bool; ``backends``: name -> bool; ``libuv_works``, ``torchrun_broken``,
-        ``torchrun_lacks_libuv``: bool.
-    """
+    """Return what was found by trying it. ``numpy``, which PowerSGD needs, may be None."""
     cuda = bool(torch.cuda.is_available())
     count = int(torch.cuda.device_count()) if cuda else 0
     return {
@@ -53,10 +45,10 @@ def _numpy_version() -> Optional[str]:
 
 
 def _torchrun_lacks_libuv() -> bool:
-    """Whether torchrun cannot start any rank, as with Debian 13's torch 2.6.
+    """Return whether torchrun cannot start any rank, as with Debian 13's torch 2.6.
 
-    Its stores (torch/distributed/elastic/rendezvous: c10d and static) ask for libuv
-    without looking at USE_LIBUV, and a build without libuv has none to give.
+    Its stores (torch/distributed/elastic/rendezvous: c10d and static) ask for libuv whatever
+    USE_LIBUV says, also in a build without libuv.
     """
     if torch_version() < (2, 4) or libuv_works():
         return False
@@ -64,7 +56,7 @@ def _torchrun_lacks_libuv() -> bool:
         from torch.distributed.elastic.rendezvous import RendezvousParameters
         from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend as c10d
     except ImportError:
-        return False  # it moved: not the torch that has the defect
+        return False  # moved: not a torch with the defect
     set_before = os.environ.get("USE_LIBUV")
     os.environ["USE_LIBUV"] = "0"
     try:
@@ -82,17 +74,16 @@ def _torchrun_lacks_libuv() -> bool:
 
 
 def _torchrun_broken() -> bool:
-    """Whether ``torchrun`` fails at once, as torch 1.13 does on Python 3.11 (Debian 12).
+    """Return whether ``torchrun`` fails at once, as torch 1.13 does on Python 3.11 (Debian 12).
 
-    torch/distributed/elastic/multiprocessing/api.py: ``Std.from_str`` walks the
-    members of an IntFlag, and since Python 3.11 that leaves out 0 and
-    combinations, so that the default ``--redirects 0`` gives None and
-    ``to_map(None)`` an AttributeError. ``-r 1 -t 1`` goes round it.
+    torch/distributed/elastic/multiprocessing/api.py: ``Std.from_str`` walks the members of an
+    IntFlag, which since Python 3.11 leaves out 0 and combinations: the default ``--redirects 0``
+    becomes None, and ``to_map(None)`` raises an AttributeError. ``-r 1 -t 1`` avoids it.
     """
     try:
         from torch.distributed.elastic.multiprocessing.api import Std, to_map
     except ImportError:
-        return False  # it moved: not the torch that has the defect
+        return False  # moved: not a torch with the defect
     try:
         to_map(Std.from_str("0"), 1)
     except Exception:

@@ -1,14 +1,13 @@
 """The collectives that a hook issues, so that none fails unseen.
 
-``dist.all_reduce(x, op=AVG, async_op=True)`` with gloo of torch 1.13 gives a work
-that fails later. A hook that never looks at that work returns gradients which
-nobody reduced, and no error. PyTorch does nothing about it.
+``dist.all_reduce(x, op=AVG, async_op=True)`` with gloo of torch 1.13 returns a work that fails
+later. A hook that does not look at that work returns gradients which nobody reduced, and no
+error. PyTorch does nothing about it.
 
-Here the works that are made while a hook or one of its callbacks runs are noted:
-the group's own methods do it, by which every function of torch.distributed comes.
-A failure counts as seen when the hook has asked the work (``wait()``,
-``exception()``, ...), or the value of a future of it. What is unseen at the end of
-the call is an error of that call.
+Here the methods of a group, which every function of torch.distributed calls, note the works made
+while a hook or one of its callbacks runs. The hook has seen a failure when it has asked the work
+(``wait()``, ``exception()``, ...) or the value of a future of it. What is unseen at the end of the
+call is an error of that call.
 
 Code outside hooks pays one look at a thread's variable for a collective.
 """
@@ -16,9 +15,10 @@ Code outside hooks pays one look at a thread's variable for a collective.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
-import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 import torch
@@ -58,11 +58,11 @@ _ISSUING = {
     "recv_anysource": "recv",
     "_end_coalescing": "the end of a coalescing manager",
 }
-"""The methods of a group that give a work -> what torch.distributed calls them.
+"""The methods of a group that return a work -> what torch.distributed calls them.
 (torch/csrc/distributed/c10d/init.cpp, of 1.13 and 2.15)"""
 
 _LOOKING = ("wait", "exception", "is_success", "result", "synchronize")
-"""The methods of a work by which one learns that it failed."""
+"""The methods of a work that show a failure."""
 
 _real_get_future = WORK.get_future  # before anything wraps it
 
@@ -70,29 +70,22 @@ _real_get_future = WORK.get_future  # before anything wraps it
 class Issued:
     """One collective: its name, its real future, and whether the hook has looked at it."""
 
-    __slots__ = ("_work", "future", "hook", "name", "seen")
-
     def __init__(self, name: str, work: Any, future: Any, hook: Any) -> None:
-        self.name = name
-        self.future = future
-        self.hook = hook  # whose call issued it
-        self.seen = False
-        # No Python code: pyhook.Interrupted, raised in that, would be lost, and the entry stay.
+        self.name, self.future, self.hook, self.seen = name, future, hook, False
+        # The callback is in C: pyhook.Interrupted would be lost in Python code, and the entry stay.
         self._work = weakref.ref(work, functools.partial(_by_work.pop, id(work)))
 
     def dropped(self) -> bool:
-        """Whether the hook has let go of the work, so that it cannot ask it any more."""
+        """Return whether the hook has dropped the work, so that it cannot ask it any more."""
         work = self._work()
         if work is None:
             return True
-        # pyhook's Go side holds a work of a Go transport until it is done: that
-        # reference, the variable above and getrefcount's own are all that is left.
+        # pyhook's Go side holds a work of a Go transport until it is done. Its reference, the
+        # variable above and getrefcount's argument are left then.
         return getattr(work, "_pyhook_held", False) and sys.getrefcount(work) <= 3
 
     def error(self) -> Optional[Exception]:
-        """What it failed with; None: nothing, or it is not done."""
-        if not self.future.done():
-            return None
+        """Return what it failed with, or None."""
         try:
             self.future.value()
         except Exception as error:
@@ -105,7 +98,7 @@ _later: list[Issued] = []  # unseen and not done at the end of their call; the h
 
 
 def issued_as(work: Any) -> Optional[Issued]:
-    """What was noted of a work when it was issued."""
+    """Return what was noted of a work when it was issued."""
     return _by_work.get(id(work)) if _by_work else None
 
 
@@ -131,14 +124,14 @@ class Issues:
         self._issues.append(one)
 
     def unseen(self) -> list[Issued]:
-        """Those that the hook has not looked at."""
+        """Return those that the hook has not looked at."""
         return [one for one in self._issues or () if not one.seen]
 
     def check(self) -> None:
         """Raise for a collective that has failed and that the hook has not looked at.
 
-        One that is not done, whose work the hook has kept, may be looked at in a later
-        call: it is left to the check of that one.
+        The hook may look at one that is not done in a later call: the check of that call judges
+        it.
 
         Raises:
             HookContractError: ``collective``.
@@ -173,26 +166,24 @@ def _failure(one: Issued, where: str) -> Optional[HookContractError]:
 
 
 def _future_of(work: Any) -> Any:
-    """The work's real future, whatever get_future was made to give."""
+    """Return the work's real future: get_future may be patched."""
     own = getattr(type(work), "_pyhook_real_get_future", _real_get_future)
     return own(work)
 
 
 class CheckedHook:
-    """A hook whose futures are the real ones: calling it calls the hook.
+    """A hook with real futures, whose collectives are checked. Calling it calls the hook.
 
-    If a collective of the call itself is unseen when that returns, the future that
-    it gives fails if that did; it is done when the works that the hook has let go of
-    are too. What callbacks issue, on the backend's threads, is not noted.
+    The future that it returns also waits for the works that the hook dropped, and fails if a
+    collective of the call failed unseen. What callbacks issue, on the backend's threads, is not
+    noted.
     """
-
-    __slots__ = ("_hook",)
 
     def __init__(self, hook: Callable[[Any, Any], Any]) -> None:
         self._hook = hook
 
     def __call__(self, state: Any, bucket: Any) -> Any:
-        if scope.issues is not None:  # inside a chain, which does it
+        if scope.issues is not None:  # inside a chain, which checks
             return self._hook(state, bucket)
         call = Issues(self._hook)
         scope.issues = call
@@ -208,18 +199,10 @@ class CheckedHook:
 
 
 def _joined(future: Any, others: list[Any], call: Issues) -> Any:
-    """The hook's future, done when the others are too."""
+    """Return the hook's future as one that is done when the others are too."""
     whole = torch.futures.Future()
-    # Not torch's collect_all: that is done as soon as one has failed.
-    left = len(others) + 1
-    lock = threading.Lock()
 
-    def one_done(_: Any) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            if left > 0:
-                return
+    def complete() -> None:
         try:
             value = torch._C.Future.value(future)
             call.check()
@@ -229,17 +212,33 @@ def _joined(future: Any, others: list[Any], call: Issues) -> Any:
         else:
             whole.set_result(value)
 
-    for one in (future, *others):
-        torch._C.Future.add_done_callback(one, one_done)
+    when_all_done([future, *others], complete)
     return whole
+
+
+def when_all_done(futures: Sequence[Any], call: Callable[[], None]) -> None:
+    """Call a function when all futures are done, whatever their outcome.
+
+    torch's own collect_all is done as soon as one has failed.
+    """
+    ended = itertools.count(1)  # its next() is one step, whichever threads call it
+
+    def one(_: Any) -> None:
+        if next(ended) == len(futures):
+            call()
+
+    for future in futures:
+        torch._C.Future.add_done_callback(future, one)
+    if not futures:
+        call()
 
 
 def cut(error: Optional[BaseException]) -> None:
     """Take the tracebacks from an exception that a future failed with.
 
-    The future's C++ half holds the exception, that its traceback, and that the frames
-    and functions in which the future and the bucket are variables: a ring which no
-    garbage collector sees, with the bucket's memory in it.
+    The future's C++ half holds the exception, which holds its traceback, which holds the frames
+    that have the future and the bucket as variables: a cycle that no garbage collector sees, with
+    the bucket's memory in it.
     """
     while error is not None:
         error.__traceback__ = None
@@ -261,23 +260,22 @@ def _issuing(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(real)
     def issue(self: Any, *args: Any, **kwargs: Any) -> Any:
         work = real(self, *args, **kwargs)
-        log = scope.issues
-        if log is not None and isinstance(work, WORK):
-            log.issued(name, work)
+        if scope.issues is not None and isinstance(work, WORK):
+            scope.issues.issued(name, work)
         return work
 
     return issue
 
 
 def patch_work(work_class: Any) -> None:
-    """Make the methods that a class of works defines itself tell that they were called."""
+    """Have the methods that a class of works defines note that the hook looks at the work."""
     for name in _LOOKING:
         if name in vars(work_class):
             setattr(work_class, name, _looking(getattr(work_class, name)))
 
 
 def patch_group(group_class: Any) -> None:
-    """Make the methods that a class of groups defines itself note the works they give."""
+    """Have the methods that a class of groups defines note the works that they return."""
     for name, said in _ISSUING.items():
         if name in vars(group_class):
             setattr(group_class, name, _issuing(getattr(group_class, name), said))

@@ -1,23 +1,21 @@
 """NCCL's forms of futures, on every backend, for hooks that ask for them.
 
-What the future of a collective holds is the backend's choice. Most hooks were written
-for NCCL, and index what NCCL gives: the future of an ``all_gather`` holds one tensor of
-all ranks there, ``[tensor of (world, ...)]``, and on gloo the list of the outputs,
-``[tensor, tensor, ...]``. ``future.value()[0]`` then is the first rank's tensor alone:
-an IndexError with luck, else a wrong result.
+Each backend chooses what the future of a collective holds. Most hooks were written for NCCL and
+index what NCCL gives: the future of an ``all_gather`` holds one tensor of all ranks,
+``[tensor of (world, ...)]``. Gloo's holds the list of the outputs, ``[tensor, tensor, ...]``:
+there ``future.value()[0]`` is the first rank's tensor alone, which is an IndexError with luck, else
+a wrong result.
 
-A hook that is called through ``NCCLForms`` gets NCCL's forms, in its body and in its
-callbacks, whatever thread those run on. ``FORMS`` is the table of what differs, by the
-method of the process group that every collective of torch.distributed ends in, so that a
-call of the group itself (``group.allgather(...)``) is seen too.
+A hook that is called through ``NCCLForms`` gets NCCL's forms, in its body and in its callbacks, on
+whatever thread those run. ``FORMS`` lists what differs, by the method of the process group, so
+that a call of the group itself (``group.allgather(...)``) is seen too.
 
-The sources: torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp, ``collective``, completes
-the future with ``work->outputs_``, which is the vector that the function of each
-collective passes for its outputs; ProcessGroupGloo.cpp, ``returnFutureWithOutput``, with
-the list of the output tensors, as they were given.
+The sources: ProcessGroupNCCL.cpp, ``collective``, completes the future with ``work->outputs_``,
+the vector that each collective's function passes for its outputs; ProcessGroupGloo.cpp,
+``returnFutureWithOutput``, with the list of the output tensors, as they were given.
 
-Nothing is changed in torch until the first ``NCCLForms`` is made. From then on a
-collective of another hook costs one look at a thread-local variable more.
+The first ``NCCLForms`` patches torch. From then on a collective of another hook costs one look at
+a thread-local variable more.
 """
 
 from __future__ import annotations
@@ -38,30 +36,14 @@ Tensors = list[Any]
 
 
 def _stacked(outputs: Tensors, _: Tensors) -> Tensors:
-    """One tensor of all ranks, in memory of its own: NCCL copies from it to the outputs."""
+    """Return one tensor of all ranks, in memory of its own: NCCL copies from it to the outputs."""
     if len({tuple(tensor.shape) for tensor in outputs}) > 1:
         return []  # then NCCL broadcasts in turn: endCoalescing completes it with no tensor
     return [torch.stack(outputs)]
 
 
 def _outputs(outputs: Tensors, _: Tensors) -> Tensors:
-    """The output tensors, whole."""
     return outputs
-
-
-def _gathered(outputs: Tensors, _: Tensors) -> Tensors:
-    """The outputs; on ranks that get none a tensor that is undefined: None in Python."""
-    return outputs or [None]
-
-
-def _scattered(_: Tensors, inputs: Tensors) -> Tensors:
-    """The root's inputs, which scatter passes "to fit the collective interface"."""
-    return inputs or [None]
-
-
-def _barrier(_outputs: Tensors, _inputs: Tensors) -> Tensors:
-    """The tensor of one element that NCCL's barrier all-reduces."""
-    return [torch.zeros(1)]
 
 
 Form = Callable[[Tensors, Tensors], Tensors]
@@ -82,22 +64,21 @@ FORMS: dict[str, Form] = {
     "send": _outputs,
     "recv": _outputs,
     "recv_anysource": _outputs,
-    "gather": _gathered,
-    "scatter": _scattered,
-    "barrier": _barrier,
+    # Ranks that get no outputs have a tensor that is undefined: None in Python.
+    "gather": lambda outputs, _: outputs or [None],
+    # The root's inputs, which scatter passes "to fit the collective interface".
+    "scatter": lambda _, inputs: inputs or [None],
+    "barrier": lambda _, __: [torch.zeros(1)],  # which NCCL's barrier all-reduces
 }
-"""What NCCL's future holds, made of a call's output and input tensors, by the method of
-the process group, where gloo's holds something else or is not there.
+"""Methods of the process group whose future NCCL and gloo give another value, or gloo none, and
+how to make NCCL's value of a call's output and input tensors.
 
-Not in it, as both give the list of the tensors: allreduce, allreduce_coalesced, broadcast,
-reduce, alltoall, alltoall_base (all_to_all_single). Nor allgather_coalesced, which NCCL
-does not have."""
+Both give the list of the tensors for allreduce, allreduce_coalesced, broadcast, reduce, alltoall
+and alltoall_base (all_to_all_single). NCCL has no allgather_coalesced."""
 
 
 class NCCLForms:
-    """A hook that gets NCCL's forms of futures: calling it calls the hook."""
-
-    __slots__ = ("_hook",)
+    """A hook that gets NCCL's forms of futures. Calling it calls the hook."""
 
     def __init__(self, hook: Callable[[Any, Any], Any]) -> None:
         install()
@@ -118,38 +99,31 @@ def _asking(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class _Call(NamedTuple):
-    """A collective that was issued by a hook that asked for the forms."""
+    """A collective that a hook which asked for the forms issued."""
 
     form: Form
     outputs: Tensors
     inputs: Tensors
 
-    def value(self) -> Tensors:
-        with torch.no_grad():
-            return self.form(self.outputs, self.inputs)
-
-    def future(self, work: Any, take: Callable[[Any], Any]) -> Any:
-        """A future of the work's end that holds NCCL's form.
-
-        Args:
-            take: gives the work's own future, or raises a RuntimeError.
-        """
+    def future(self, work: Any, get_future: Callable[[Any], Any]) -> Any:
+        """Return a future that completes with the work and holds NCCL's form."""
         devices = list({t.device for t in self.outputs if t.is_cuda})
         formed = torch.futures.Future(devices=devices) if devices else torch.futures.Future()
         try:
-            real = take(work)
+            real = get_future(work)
         except RuntimeError:  # "Work::getFuture not implemented."
             wait = functools.partial(self._finish, formed, work.wait)
             threading.Thread(target=wait, name="pyhook future", daemon=True).start()
         else:
-            # C++'s own: not to be wrapped as a callback of the hook's.
+            # C++'s own method, which does not take this for a callback of the hook's.
             _add_done_callback(real, lambda future: self._finish(formed, future.value))
         return formed
 
     def _finish(self, formed: Any, wait: Callable[[], Any]) -> None:
         try:
             wait()
-            value = self.value()
+            with torch.no_grad():
+                value = self.form(self.outputs, self.inputs)
         except Exception as error:
             formed.set_exception(error)
         else:
@@ -164,25 +138,21 @@ _lock = threading.Lock()
 _installed = False
 
 
-def present(work: Any, take: Callable[[Any], Any]) -> Any:
-    """The future of a work as the hook that issued it is to see it.
-
-    Args:
-        take: gives the work's own future.
-    """
+def present(work: Any, get_future: Callable[[Any], Any]) -> Any:
+    """Return the future that the hook which issued a work is to see."""
     call = _calls.get(work) if _installed else None
-    return take(work) if call is None else call.future(work, take)
+    return get_future(work) if call is None else call.future(work, get_future)
 
 
 def carried(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A callback of the code that runs now: it gets the forms if that asked for them."""
+    """Return a callback that gets the forms if the code that runs now asked for them."""
     return functools.partial(_asking, callback) if scope.nccl_futures else callback
 
 
 def install() -> None:
-    """Make torch.distributed's groups and futures know of ``NCCLForms``. Idempotent.
+    """Patch torch.distributed's groups and futures for ``NCCLForms``. Idempotent.
 
-    Classes that were defined since the last call are found too: groups and works may be
+    It also patches classes that were defined since the last call: groups and works may be
     Python's.
     """
     global _installed
@@ -197,9 +167,9 @@ def install() -> None:
                 _wrap(group_class, name, functools.partial(_issue, form))
         for work_class in _classes(_Work):
             if "_pyhook_real_get_future" not in vars(work_class):  # else it calls present itself
-                _wrap(work_class, "get_future", lambda take, work: present(work, take))
+                _wrap(work_class, "get_future", lambda get_future, work: present(work, get_future))
         for name in ("then", "add_done_callback"):
-            _wrap(torch._C.Future, name, _carry)
+            _wrap(torch._C.Future, name, lambda add, future, call: add(future, carried(call)))
 
 
 def _classes(base: Any) -> Iterator[Any]:
@@ -224,7 +194,7 @@ def _wrap(kind: Any, name: str, around: Callable[..., Any]) -> None:
 
 
 def _issue(form: Form, method: Callable[..., Any], group: Any, *args: Any, **kwargs: Any) -> Any:
-    """Issue a collective, and note what its future is to hold."""
+    """Issue a collective, and note what its future must hold."""
     work = method(group, *args, **kwargs)
     if scope.nccl_futures and work is not None and not _is_nccl(group):
         named = list(kwargs.items())
@@ -243,7 +213,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _is_nccl(group: Any) -> bool:
-    """Whether the group's futures have the forms already. torch 2 has a backend by device."""
+    """Return whether the group's futures have the forms. torch 2 has a backend for each device."""
     try:
         backends = getattr(group, "_device_types", None)
         if backends is None:
@@ -253,15 +223,10 @@ def _is_nccl(group: Any) -> bool:
         return False
 
 
-def _carry(method: Callable[..., Any], future: Any, callback: Callable[[Any], Any]) -> Any:
-    """Add a callback: one of a hook that asked for the forms gets them too."""
-    return method(future, carried(callback))
-
-
 def uses_forms(hook: Any, state: Any = None) -> bool:
-    """Whether a hook, or what it calls beside it, names a collective of the table.
+    """Return whether a hook, or what it calls in its module, names a collective of the table.
 
-    By the names in its code: for a hint where it fails, so it may be wrong.
+    It looks at the names in the code, for a hint where the hook fails, and may be wrong.
     """
     try:
         return not _NAMES.isdisjoint(names_in(hook, type(state)))

@@ -1,13 +1,13 @@
-"""Whether a hook's calls may begin before the callbacks of earlier calls have run.
+"""Decides whether a hook's calls may begin before the callbacks of earlier calls have run.
 
-On NCCL a ``then`` callback runs, on the host, as soon as it is given: the whole of one
-bucket's hook, callbacks and all, comes before the next bucket's. Most hooks are written
-for that, and many keep things in their state between body and callback (a scale, a
-counter, PowerSGD's dictionaries). With buckets that overlap they reduce with another
-bucket's values, alike on all ranks and without an error.
+On NCCL a ``then`` callback runs, on the host, as soon as it is given: the whole of one bucket's
+hook, callbacks and all, comes before the next bucket's. Most hooks are written for that, and many
+keep things in their state between body and callback (a scale, a counter, PowerSGD's
+dictionaries). With buckets that overlap they reduce with another bucket's values, alike on all
+ranks and without an error.
 
-So buckets overlap only for hooks that are known not to do that: those of PyTorch's that
-were read and tried, and those that say so themselves::
+So buckets overlap only for hooks that are known not to do that: PyTorch's that were read and
+tried, and hooks that say so themselves::
 
     def my_hook(state, bucket): ...
     my_hook.pyhook_order = "ordered"
@@ -34,22 +34,22 @@ PROVEN: dict[str, tuple[str, ...]] = {
     ),
     _PACKAGE + "post_localSGD_hook": ("post_localSGD_hook",),
 }
-"""PyTorch's hooks whose callbacks use nothing that a later call of the hook changes: read
-in torch 1.13 and 2.15. tests/order runs each one both ways. PowerSGD's are not of them:
+"""PyTorch's hooks whose callbacks use nothing that a later call of the hook changes, as read in
+torch 1.13 and 2.15. tests/order runs each one both ways. PowerSGD's are not among them:
 ``warm_start=False`` clears dictionaries of all buckets in the last callback of each."""
 
 WRAPPERS: dict[str, tuple[str, ...]] = {
     _PACKAGE + "default_hooks": ("fp16_compress_wrapper_hook", "bf16_compress_wrapper_hook"),
 }
-"""What PyTorch's wrappers return: as safe as the hook inside."""
+"""The functions that PyTorch's wrappers return: as safe as the hook inside."""
 
 
 def hook_order(hook: Any) -> str:
-    """The order that a hook is known to bear.
+    """Return the order in which a hook's calls and callbacks are right.
 
     Returns:
-        ``"ordered"``: callbacks level by level while later buckets' hooks have been
-        called; ``"serial"``: a call's callbacks before the next call.
+        ``"ordered"``: callbacks run level by level, after later buckets' hooks were called;
+        ``"serial"``: a call's callbacks run before the next call.
 
     Raises:
         HookLoadError: ``order``: the hook has a ``pyhook_order`` of another value.
@@ -74,8 +74,7 @@ def hook_order(hook: Any) -> str:
 
 
 def _is_one_of(hook: Any, names: dict[str, tuple[str, ...]]) -> bool:
-    """Whether a function is torch's own, by its code: names can be copied
-    (``functools.wraps``)."""
+    """Return whether a function is torch's own, by its code: ``functools.wraps`` copies names."""
     code = getattr(hook, "__code__", None)
     module = sys.modules.get(str(getattr(hook, "__module__", "")))
     return (
@@ -88,6 +87,6 @@ def _is_one_of(hook: Any, names: dict[str, tuple[str, ...]]) -> bool:
 
 
 def _inside(wrapper: Any) -> Any:
-    """The hook that one of PyTorch's wrappers holds."""
+    """Return the hook that one of PyTorch's wrappers holds."""
     cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or ()))
     return cells["hook"].cell_contents if "hook" in cells else None

@@ -10,11 +10,11 @@ from typing import Any, Callable, Optional
 import torch
 
 from . import nccl_futures
-from .give_up import error as given_up
+from .give_up import GivenUp
 from .issued import Issued
 from .scope import scope
 
-# Nothing is half done where these wait: pyhook.Interrupted may come (cbridge/interrupt.py).
+# These wait with nothing half done: pyhook.Interrupted may come (cbridge/interrupt.py).
 _INTERRUPTIBLE = ("_complete_interruptibly", "_wait_plainly")
 
 # The C++ future's own methods: those of torch.futures.Future ask chains.
@@ -25,17 +25,17 @@ on_done = torch._C.Future.add_done_callback
 
 
 class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is untyped here
-    """A torch future that waits its turn. Made by ``Chain.ordered`` and ``then``."""
+    """A torch future that its chain completes. ``Chain.ordered`` and ``then`` make it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._work: Optional[Any] = None  # the real future; None for a child
         self._parents: Sequence[Any] = ()
         self._issued: Optional[Issued] = None  # of the work
-        self._has_callbacks = False  # something hangs on it, and runs when it is done
+        self._has_callbacks = False  # which run when it is done
 
     def _complete(self) -> None:
-        """Complete this future now, waiting for what it stands for."""
+        """Wait for the work or the parents, and complete this future."""
         parents, self._parents = self._parents, ()
         for parent in parents:
             if isinstance(parent, OrderedFuture):
@@ -54,10 +54,10 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
             self.set_result(value)
 
     def _complete_interruptibly(self) -> bool:
-        """``_complete``, but a wait that Python can be interrupted in.
+        """Complete this future as ``_complete`` does, in a wait that can be interrupted.
 
         Returns:
-            False: not settled, as something that is none of the chain's is not done.
+            False if it waits for a future that is not the chain's and is not done.
         """
         for parent in self._parents:
             if isinstance(parent, OrderedFuture):
@@ -75,7 +75,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         return True
 
     def _look(self) -> None:
-        """The hook asks for the outcome: a failure is not unseen any more."""
+        """Note that the hook asks for the outcome: it will see a failure."""
         if self._issued is not None:
             self._issued.seen = True
 
@@ -88,7 +88,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         return _wait(self)
 
     def done(self) -> bool:
-        """Whether the value is there; waits for it where callbacks hang on it."""
+        """Return whether the value is there, after waiting for it if the future has callbacks."""
         if is_done(self):
             return True
         if scope.chain is None or (self._work is not None and not self._has_callbacks):
@@ -97,7 +97,7 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         return bool(is_done(self))
 
     def value(self) -> Any:
-        """The value; waits for it."""
+        """Wait for the value and return it."""
         self._look()
         if not is_done(self):
             if scope.chain is not None:
@@ -107,11 +107,11 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
         return value_of(self)
 
     def then(self, callback: Callable[[Any], Any]) -> OrderedFuture:
-        """As torch's, but an exception of the callback keeps its type."""
+        """As torch's, but the callback's exception keeps its type."""
         return ordered_then(self, callback)
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """As torch's, but it waits for the value and runs the callback here."""
+        """Wait for the value and run the callback here."""
         if scope.chain is not None and not is_done(self):
             self._complete_interruptibly()
         on_done(self, nccl_futures.carried(callback))
@@ -128,11 +128,11 @@ def ordered_then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
 
 
 def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
-    """What completes ``child`` by what ``call`` makes of ``future``.
+    """Return the callback that completes ``child`` by ``call(future)``.
 
-    It goes on in the middle of a ``try``. A function would begin before one, and there an
-    Interrupted may come that was raised while C++ was about to call it: the child would
-    never be done.
+    It is a generator, which continues inside a ``try``. A function begins before its ``try``: an
+    Interrupted that was raised while C++ was about to call it would come there, and the child
+    would never be done.
     """
     completion = _completion([call, future, child])
     next(completion)
@@ -146,7 +146,7 @@ def _completion(given: list[Any]) -> Generator[None, Any, None]:
         given.clear()  # the frame of this function is in the tracebacks: see cut
         try:
             if scope.giving_up:
-                fail(child, given_up())
+                fail(child, GivenUp())
             else:
                 child.set_result(call(future))
         except Exception as error:
@@ -171,7 +171,7 @@ def _as_runtime_error(error: BaseException) -> RuntimeError:
 
 
 def fail(future: OrderedFuture, error: Exception) -> None:
-    """Give a future an exception. The caller's own frame is left out of its traceback."""
+    """Give a future an exception, without the caller's own frame in its traceback."""
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next
     chain = scope.chain
@@ -181,15 +181,15 @@ def fail(future: OrderedFuture, error: Exception) -> None:
 
 
 def ask(future: Any) -> None:
-    """Complete what a future of the hook's own may wait for, if it is not done."""
+    """Complete what may complete ``future``, one that the hook made itself."""
     chain = scope.chain
     if chain is not None and not is_done(future):
         chain.complete_until(future)
 
 
 def _wait_plainly(future: Any) -> None:
-    """Wait for a future whatever its outcome, which is for those who ask for it."""
+    """Wait for a future, whatever its outcome."""
     done = threading.Event()
     on_done(future, lambda _: done.set())
-    while not done.wait(0.1):  # in parts, so that Python can be interrupted
+    while not done.wait(0.1):  # Python can be interrupted between two waits
         pass

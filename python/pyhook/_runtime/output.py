@@ -1,7 +1,7 @@
-"""Python's output, line by line, to the Go program that embeds it.
+"""Gives Python's output, line by line, to the Go program that embeds it.
 
 ``sys.stdout`` and ``sys.stderr`` become streams whose lines a Go function gets, and the root
-logger a handler. What C code writes to the file descriptors 1 and 2 goes there as ever.
+logger gets a handler. What C code writes to the file descriptors 1 and 2 stays there.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import threading
 from typing import Any, Callable
 
 LIMIT = 64 * 1024
-"""A line without an end is cut after that many characters."""
+"""A line without an end is cut after so many characters."""
 
 
 class LineStream(io.TextIOBase):
-    """A text stream that gives its lines, without their ends, to a function.
+    """A text stream that passes its lines, without their ends, to a function.
 
-    Any thread may write; each has a line of its own, so that lines of several threads do not mix.
+    Any thread may write. Each has a line of its own, so that lines of several threads do not mix.
     """
 
     def __init__(self, name: str, emit: Callable[[str, str], Any], behind: Any) -> None:
@@ -34,12 +34,12 @@ class LineStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """As the streams of an ordinary Python."""
+        """Return "utf-8", as the streams of an ordinary Python do."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What Go could not take is escaped."""
+        """Return the way of escaping what Go could not take."""
         return "backslashreplace"
 
     def writable(self) -> bool:
@@ -47,15 +47,15 @@ class LineStream(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """The real stream's, for those who hand it to a child process."""
+        """Return the real stream's descriptor, for child processes."""
         return int(self._behind.fileno())
 
     def isatty(self) -> bool:
-        """Return False: lines are what it is for."""
+        """Return False."""
         return False
 
     def write(self, text: str) -> int:
-        """Take text; every line that it ends is given away."""
+        """Pass on every line that the text ends."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         thread = threading.get_ident()
@@ -70,10 +70,10 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: a line is given away when it ends."""
+        """Do nothing: a line is passed on when it ends."""
 
     def finish(self) -> None:
-        """Give away what the threads have begun."""
+        """Pass on the lines that the threads have begun."""
         with self._lock:
             rests, self._rests = self._rests, {}
         for rest in rests.values():
@@ -81,7 +81,7 @@ class LineStream(io.TextIOBase):
 
 
 class LogHandler(logging.Handler):
-    """Gives log records to a function: level, logger, and message with its traceback."""
+    """Passes log records to a function: level, logger, and message with its traceback."""
 
     def __init__(self, emit: Callable[[int, str, str], Any]) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class LogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Give a record away."""
+        """Pass on a record."""
         try:
             self._give(record.levelno, _text(record.name), _text(self.format(record)))
         except Exception:
@@ -101,10 +101,10 @@ def _text(text: str) -> str:
 
 
 def redirect(line: Callable[[str, str], Any], record: Callable[[int, str, str], Any]) -> None:
-    """Send the output of this interpreter there; lines without an end when it exits.
+    """Pass the output of this interpreter to ``line``, and the root logger's records to ``record``.
 
-    ``record`` gets what reaches the root logger. A root logger that has handlers already keeps
-    them. Its level stays as it is (WARNING, if nobody set it).
+    At exit lines without an end follow. A root logger that has handlers keeps those alone. Its
+    level stays as it is (WARNING, if nobody set it).
     """
     out = LineStream("stdout", line, sys.__stdout__)
     err = LineStream("stderr", line, sys.__stderr__)

@@ -11,10 +11,10 @@ import torch
 from .._errors import HookLoadError
 
 _MARK = "_pyhook_of_the_trainer"
-_LARGE = 1 << 16  # what is less is no object's address
+_LARGE = 1 << 16  # a smaller number is no object's address
 
 _live: weakref.WeakValueDictionary[int, torch.nn.Parameter] = weakref.WeakValueDictionary()
-"""What ``make_parameter`` made, by id."""
+"""The parameters that ``make_parameter`` made, by id."""
 
 
 def make_parameter(
@@ -25,10 +25,10 @@ def make_parameter(
     attributes: Optional[dict[str, Any]] = None,
     name: str = "",
 ) -> torch.nn.Parameter:
-    """The one nn.Parameter of a trainer's parameter, for every layout that it is in.
+    """Make the one nn.Parameter of a trainer's parameter, for every layout that it is in.
 
-    Over ``value``, sharing its memory; without a value as ``BucketLayout`` says. ``attributes``
-    are set on it. By ``name`` saved states find it again.
+    It shares the memory of ``value``, or has none (``valueless_parameter``). ``attributes`` are set
+    on it. Saved states find it by its ``name``.
     """
     if value is not None:
         made = wrap_parameter(value)
@@ -42,14 +42,14 @@ def make_parameter(
 
 
 def of_the_trainer(value: Any) -> bool:
-    """Whether ``make_parameter`` made it: then its values are no part of a hook's state."""
+    """Return whether ``make_parameter`` made it: a hook's state does not own its values."""
     return isinstance(value, torch.nn.Parameter) and hasattr(value, _MARK)
 
 
 def trainers_name(value: Any) -> Optional[str]:
-    """The name of a parameter of the trainer's, or of one whose ``id()`` this is.
+    """Return the name ("" if it has none) of a trainer's parameter, given that or its ``id()``.
 
-    "": it has no name. None: it is no such value.
+    None for any other value.
     """
     if type(value) is int:
         value = _live.get(value) if value > _LARGE else None
@@ -57,12 +57,12 @@ def trainers_name(value: Any) -> Optional[str]:
 
 
 def by_trainers_name(name: str) -> list[torch.nn.Parameter]:
-    """The trainer's parameters of this name: one, unless it has several models or not this."""
+    """Return the trainer's parameters of this name: several if it has several models."""
     return [parameter for parameter in list(_live.values()) if getattr(parameter, _MARK) == name]
 
 
 def wrap_parameter(value: torch.Tensor) -> torch.nn.Parameter:
-    """An nn.Parameter over ``value``, sharing its memory; one that is a Parameter as it is."""
+    """Return an nn.Parameter that shares the memory of ``value``, or ``value`` if it is one."""
     if isinstance(value, torch.nn.Parameter):
         return value
     return torch.nn.Parameter(value.detach(), requires_grad=_can_require_grad(value))
@@ -71,7 +71,7 @@ def wrap_parameter(value: torch.Tensor) -> torch.nn.Parameter:
 def valueless_parameter(
     size: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Parameter:
-    """An nn.Parameter of NaN (0 for integers) that takes one element of memory."""
+    """Return an nn.Parameter of NaN (0 for integers), not writable, with one element of memory."""
     floating = dtype.is_floating_point or dtype.is_complex
     element = torch.full((), float("nan") if floating else 0.0, dtype=torch.float64)
     # Zero strides: one element of memory, whatever the shape.
@@ -84,10 +84,10 @@ def _can_require_grad(tensor: torch.Tensor) -> bool:
 
 
 class Parameters(list):  # type: ignore[type-arg]  # list[Parameter] is no base class on 3.9's mypy
-    """The trainer's parameters, in its order, which have names.
+    """The trainer's parameters, in its order, with their names.
 
-    The very objects that ``bucket.parameters()`` gives later, so that tables by ``id(parameter)``
-    and attributes stay right::
+    They are the very objects that ``bucket.parameters()`` returns later, so that tables by
+    ``id(parameter)`` and attributes stay right::
 
         name = parameters.name_of(bucket.parameters()[0])
         weight = parameters["fc.weight"]
@@ -95,9 +95,9 @@ class Parameters(list):  # type: ignore[type-arg]  # list[Parameter] is no base 
     """
 
     def __init__(self, parameters: Iterable[Any], names: Optional[Iterable[str]] = None) -> None:
-        """Take parameters and their names, or pairs of both as ``named_parameters()`` gives.
+        """Take parameters and their names, or the pairs that ``named_parameters()`` returns.
 
-        A parameter without a name is called after its place: ``parameter3``.
+        A parameter without a name is called by its number: ``parameter3``.
 
         Raises:
             HookLoadError: ``bad_arguments``: two parameters have one name.
@@ -121,16 +121,16 @@ class Parameters(list):  # type: ignore[type-arg]  # list[Parameter] is no base 
             self._names.setdefault(id(parameter), unique)
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """Pairs of name and parameter, as of ``torch.nn.Module``: each parameter once."""
+        """Yield pairs of name and parameter, each parameter once, as ``torch.nn.Module`` does."""
         for name, parameter in self._named.items():
             if self._names[id(parameter)] == name:
                 yield name, parameter
 
     def name_of(self, parameter: torch.Tensor) -> str:
-        """A parameter's name.
+        """Return a parameter's name.
 
         Raises:
-            KeyError: it is none of these.
+            KeyError: it is not among these.
         """
         try:
             return self._names[id(parameter)]
@@ -142,5 +142,5 @@ class Parameters(list):  # type: ignore[type-arg]  # list[Parameter] is no base 
 
 
 def name_parameters(names: Sequence[str], parameters: Sequence[torch.nn.Parameter]) -> Parameters:
-    """``Parameters``, for the Go side."""
+    """Make ``Parameters`` for the Go side."""
     return Parameters(parameters, names)

@@ -14,7 +14,7 @@ from .scope import scope
 
 
 def patch_work(work_class: Any) -> None:
-    """Make ``get_future`` of a class of works, where it has its own, know of chains."""
+    """Have ``get_future`` of a class of works return the running chain's futures."""
     real = work_class.get_future
     work_class._pyhook_real_get_future = real
 
@@ -28,7 +28,7 @@ def patch_work(work_class: Any) -> None:
         if chain is not None:
             return chain.ordered(future, one)
         if one is not None:
-            one.seen = True  # nobody can tell what becomes of a real future
+            one.seen = True  # what becomes of a real future cannot be seen
         return future
 
     work_class.get_future = get_future
@@ -53,10 +53,10 @@ def _chained_then(real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """Make ``Work.get_future`` and ``torch.futures`` know of chains. Idempotent.
+    """Patch ``Work.get_future`` and ``torch.futures`` for chains. Idempotent.
 
-    Nothing changes for code that runs outside a chain. Done once, before hooks
-    are loaded, since modules may keep the functions under names of their own.
+    Code outside a chain behaves as before. Call it before hooks are loaded: modules may keep the
+    functions under names of their own.
     """
     if getattr(issued.WORK, "_pyhook_ordered", False):
         return

@@ -1,7 +1,9 @@
-"""From the value of a hook's future to the flat result for its bucket: the rules.
+"""Turns the value of a hook's future into the flat result for its bucket.
 
-They are PyTorch's, as in ``contract``, except where PyTorch takes wrong data in silence
-(views with an offset or strides, short complex halves): those are made right or refused.
+The rules are PyTorch's (torch/csrc/distributed/c10d/python_comm_hook.cpp: parseHookResult;
+reducer.cpp: finalize_bucket_dense), except where PyTorch takes wrong data in silence (views with
+an offset or strides, short complex halves): those are made right or refused. The Go side asks for
+a result that is not simply the bucket's own buffer.
 """
 
 from __future__ import annotations
@@ -19,18 +21,17 @@ def parse_value(value: Any, layout: BucketLayout, check_finite: bool = False) ->
     """Turn the value of a hook's future into the flat result for the bucket.
 
     Args:
-        value: what ``future.value()`` gave, or what C++ holds: there an
-            exception given to ``set_exception`` is a plain value.
+        value: what ``future.value()`` returned, or what C++ holds: there an exception given to
+            ``set_exception`` is a plain value.
         layout: of the bucket that the hook was called with.
         check_finite: refuse NaN and infinity (reads the whole tensor).
 
     Returns:
-        A 1-D, detached, strided, contiguous tensor of ``layout.numel`` elements
-        on the bucket's device, of any dtype that can be cast to the bucket's
-        (the caller casts). It shares memory with ``value`` where that is laid
-        out so, and else is new; ``value`` is never written to. Surplus elements
-        are left off, as in PyTorch. For a sparse bucket: a detached sparse
-        tensor of the bucket's shape.
+        A 1-D, detached, strided, contiguous tensor of ``layout.numel`` elements on the bucket's
+        device, of any dtype that the caller can cast to the bucket's. It shares memory with
+        ``value`` where that is laid out so, and else is new; nothing writes to ``value``. Surplus
+        elements are left off, as in PyTorch. For a sparse bucket it is a detached sparse tensor
+        of the bucket's shape.
 
     Raises:
         HookContractError: see the codes there.
@@ -86,10 +87,10 @@ def _one_tensor(value: Any, layout: BucketLayout) -> torch.Tensor:
 
 
 def _waited(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor of a functional collective (torch 2), once the collective is done.
+    """Wait for the collective if this is the tensor of a functional one (torch 2).
 
-    An AsyncCollectiveTensor (torch/distributed/_functional_collectives.py) waits when
-    something is computed from it; PyTorch's reducer copies from it, which is that.
+    An AsyncCollectiveTensor (torch/distributed/_functional_collectives.py) waits when something is
+    computed from it, as PyTorch's reducer does by copying from it.
     """
     functional = sys.modules.get("torch.distributed._functional_collectives")
     kind = getattr(functional, "AsyncCollectiveTensor", None)
@@ -114,7 +115,7 @@ def _hint_for_value(value: Any) -> str:
 
 
 def _check_kind(tensor: torch.Tensor, layout: BucketLayout) -> None:
-    """Refuse what has no plain memory, before anything looks at it."""
+    """Refuse a tensor without plain memory, before anything reads it."""
     if tensor.layout in (torch.sparse_coo, torch.sparse_csr) or tensor.is_sparse:
         raise HookContractError(
             "sparse", "the hook returned a sparse tensor for a dense bucket", "use .to_dense()"
@@ -173,7 +174,7 @@ def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Detached, a torch.Tensor and no subclass, no names, no lazy conj or neg."""
+    """Return it detached, as a plain torch.Tensor without names or lazy conj or neg."""
     tensor = tensor.detach()
     if type(tensor) is not torch.Tensor:
         tensor = tensor.as_subclass(torch.Tensor)

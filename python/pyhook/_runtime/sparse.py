@@ -1,9 +1,8 @@
 """Sparse gradients, such as those of ``nn.Embedding(sparse=True)``.
 
-Such a parameter has a bucket of its own, and the bucket's buffer is the sparse
-COO gradient itself (torch/csrc/distributed/c10d/reducer.cpp,
-mark_variable_ready_sparse). Its memory is another one in each step, so there is
-a layout for each step.
+Such a parameter has a bucket of its own, whose buffer is the sparse COO gradient itself
+(torch/csrc/distributed/c10d/reducer.cpp, mark_variable_ready_sparse). Its memory differs from step
+to step, so each step has a layout of its own.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from .result import parse_value
 from .trace import TracedHook
 
 _DENSE_ONLY = ("powerSGD_hook", "batched_powerSGD_hook")
-"""Hooks of PyTorch's that take ``bucket.gradients()``, which is empty here, for the
-whole bucket: from ``start_powerSGD_iter`` on they leave a sparse gradient unreduced
-in silence, or raise."""
+"""PyTorch's hooks that take ``bucket.gradients()``, which is empty here, for the whole bucket. From
+``start_powerSGD_iter`` on they leave a sparse gradient unreduced in silence, or raise."""
 
 
 def sparse_layout(
@@ -39,11 +37,10 @@ def sparse_layout(
     name: str,
     parameter: torch.Tensor,
 ) -> BucketLayout:
-    """The bucket of one sparse gradient over the trainer's own indices and values.
+    """Describe the bucket of one sparse gradient over the trainer's own indices and values.
 
     Args:
-        indices: int64, of shape [sparse dimensions, nnz], within ``size``: the Go
-            side has checked that.
+        indices: int64, of shape [sparse dimensions, nnz], within ``size``, as the Go side checks.
         values: of shape [nnz, the other dimensions...].
     """
     # Without the choice torch >= 2.14 warns.
@@ -58,8 +55,8 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
     """Call a hook, or a chain around it, and return its future.
 
     Raises:
-        HookContractError: as ``require_future``, or ``sparse``: the hook is known
-            not to reduce sparse gradients.
+        HookContractError: as ``require_future``; ``sparse``: the hook does not reduce sparse
+            gradients.
     """
     around = hook
     while isinstance(around, (Chain, TracedHook, CheckedHook, NCCLForms)):
@@ -77,13 +74,9 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
         return require_future(hook(state, new_bucket(layout)))
 
 
-def _is_torchs(hook: Any) -> bool:
-    return str(getattr(hook, "__module__", "")).startswith("torch.distributed.")
-
-
 def hooks_inside(hook: Any) -> Iterator[Any]:
-    """The hook, and those that PyTorch's wrappers around it hold, where they are PyTorch's."""
-    if _is_torchs(hook):
+    """Yield the hook and those inside PyTorch's wrappers, as far as they are PyTorch's."""
+    if str(getattr(hook, "__module__", "")).startswith("torch.distributed."):
         yield hook
         for cell in getattr(hook, "__closure__", None) or ():
             if callable(cell.cell_contents):
@@ -91,16 +84,16 @@ def hooks_inside(hook: Any) -> Iterator[Any]:
 
 
 def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices and values of a hook's result: coalesced, contiguous, of the bucket's dtype.
+    """Return indices and values of a hook's result, coalesced and of the bucket's dtype.
 
-    They share no memory with the gradient that the hook was given.
+    They are contiguous and share no memory with the gradient that the hook was given.
 
     Raises:
         HookContractError: see ``parse_value``; ``sparse``: other sparse dimensions.
     """
     tensor = parse_value(value, layout)
     wanted = layout.tensor
-    if tensor._nnz() == 0:  # of which torch forgets the sparse dimensions
+    if tensor._nnz() == 0:  # torch forgets its sparse dimensions
         dims = wanted.sparse_dim()
         shape = (0, *wanted.shape[dims:])
         return torch.empty(dims, 0, dtype=torch.int64), torch.empty(shape, dtype=wanted.dtype)
@@ -117,7 +110,7 @@ def sparse_parts(value: Any, layout: BucketLayout) -> tuple[torch.Tensor, torch.
             f"the hook returned {tensor.dtype} for a bucket of {wanted.dtype}: "
             "the imaginary parts would be lost",
         )
-    # In this order as in bucket.gradients.copy_(result), which does not coalesce.
+    # Cast first, as bucket.gradients.copy_(result) does, which does not coalesce.
     tensor = tensor.to(wanted.dtype).coalesce()
     indices, values = tensor.indices().contiguous(), tensor.values().contiguous()
     if layout._address != 0 and values.data_ptr() == layout._address:

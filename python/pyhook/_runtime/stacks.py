@@ -1,4 +1,4 @@
-"""The Python side of Go's package worker: a process that runs hooks for a trainer."""
+"""Writes the stacks of a worker process for its trainer."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 
 def write_stacks(descriptor: int, signal: int) -> None:
-    """Have the stacks of all threads written to a descriptor.
+    """Write the stacks of all threads to a descriptor when the process ends, or on ``signal``.
 
-    That happens when a signal such as SIGSEGV is about to end the process, when
-    ``os._exit`` is, and when ``signal`` arrives: without Python's global lock, so
-    also while something holds that.
+    It does so before a signal such as SIGSEGV or ``os._exit`` ends the process. It needs no GIL,
+    so it works while a thread holds that.
     """
     faulthandler.enable(descriptor, True)
     faulthandler.register(signal, descriptor, all_threads=True, chain=False)
     leave, process = os._exit, os.getpid()
 
     def leave_traced(status: int) -> Any:
-        if os.getpid() == process:  # and not a child that a hook forked
+        if os.getpid() == process:  # not in a child that a hook forked
             faulthandler.dump_traceback(descriptor, True)
         leave(status)
 

@@ -1,4 +1,4 @@
-"""Reporting the collectives of a hook, for the timeline."""
+"""Reports the collectives of a hook, for the timeline."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from .scope import scope
 
 
 class TracedHook:
-    """A hook that tells of its collectives: calling it calls the hook.
+    """A hook whose collectives are reported. Calling it calls the hook.
 
     Args:
-        hook: the hook.
-        report: called with (bucket index, start, end, bytes) when a collective
-            is done whose future the hook took: times in nanoseconds of the wall
-            clock, bytes of the tensors that it left here, 0 if it failed.
+        report: called with (bucket index, start, end, bytes) when a collective is done whose
+            future the hook took: times in nanoseconds of the wall clock, bytes of the tensors
+            that it left on this rank, 0 if it failed.
     """
-
-    __slots__ = ("_hook", "_report")
 
     def __init__(
         self, hook: Callable[[Any, Any], Any], report: Callable[[int, int, int, int], Any]

@@ -1,10 +1,9 @@
-"""A trainer's own transport as torch.distributed's default process group.
+"""The process group over a trainer's own transport, and installing it as the default group.
 
-The Go side (pyhook/transport_python.go) gives two functions: ``open`` makes the
-Go group of a torch group, and ``issue`` starts a collective in it. ``issue`` never
-blocks: the work is done by a goroutine without the GIL, which calls
-``TransportWork._finish`` at its end. Each work is finished on a thread of its
-own, so a callback may wait for another work.
+The Go side (pyhook/transport_python.go) gives two functions: ``open`` makes the Go group of a
+torch group, and ``issue`` starts a collective in it. ``issue`` does not block: a goroutine does
+the work without the GIL and then calls ``TransportWork._finish``, on a thread of its own for each
+work, so a callback may wait for another work.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch.distributed as dist
 
 from .._errors import GroupError
 from .._runtime import issued, patches
-from .store import TransportStore
+from .store import PrivateStore
 from .work import TransportWork
 
 BACKEND = "pyhook_go"
@@ -28,9 +27,8 @@ Issue = Callable[..., None]
 
 _open: Optional[Open] = None
 _issue: Optional[Issue] = None
-# C++ holds the store, and on torch < 2.14 not its Python half, without which its
-# methods are gone.
-_store: Optional[TransportStore] = None
+# torch < 2.14 holds the store's C++ half alone, and without its Python half the methods are gone.
+_store: Optional[Any] = None
 
 _OPS = ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")
 
@@ -45,14 +43,13 @@ def install(
 ) -> Any:
     """Make the Go transport the default process group, and return that.
 
-    A collective on torch 1.13: there, all ranks wait for each other.
+    All ranks call it: on torch 1.13 they wait for each other.
 
     Args:
-        opener: ``opener(name, global_ranks, timeout_seconds)`` gives the number of
-            the Go group for a torch group; no ranks: the default one.
+        opener: ``opener(name, global_ranks, timeout_seconds)`` returns the number of the Go group
+            for a torch group; without ranks, of the default one.
         issue: ``issue(number, work, name, op, peer, tag, outputs, *tensors)``.
-        store: what sub-groups of other backends meet in. None: a store of this
-            process alone.
+        store: where the ranks of sub-groups of other backends meet, if they can.
     """
     global _open, _issue, _store
     if dist.is_initialized():
@@ -62,7 +59,7 @@ def install(
             "install the transport before anything joins one, or destroy that group",
         )
     _open, _issue = opener, issue
-    _store = TransportStore(store)
+    _store = PrivateStore() if store is None else store
     if BACKEND.upper() not in dist.Backend._plugins:
         try:
             dist.Backend.register_backend(
@@ -82,7 +79,7 @@ def install(
 
 
 def uninstall() -> None:
-    """Let go of the Go functions, after the groups were destroyed."""
+    """Drop the Go functions, after the groups were destroyed."""
     global _open, _issue, _store
     _open = _issue = _store = None
 
@@ -101,7 +98,7 @@ def _flat(lists: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _split(tensor: Any, sizes: Sequence[int], size: int) -> list[Any]:
-    """Views of ``tensor`` along its first dimension; no sizes: equal ones."""
+    """Return views of ``tensor`` along its first dimension, of equal size if no sizes are given."""
     if sizes:
         return list(tensor.split(list(sizes)))
     if tensor.dim() == 0 or tensor.shape[0] % size:
@@ -122,8 +119,8 @@ def _op(options: Any) -> str:
 class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch is untyped here
     """A group of ranks over the Go transport.
 
-    The methods are those that torch.distributed, torch's reducer and hooks call;
-    newer versions of torch have other names for some.
+    It has the methods that torch.distributed, torch's reducer and hooks call. Newer versions of
+    torch have other names for some.
     """
 
     def __init__(self, rank: int, size: int, number: int, issue: Issue) -> None:
@@ -151,7 +148,7 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
         return self._group_desc
 
     def _get_backend(self, _: Any) -> TransportProcessGroup:
-        """What torch asks about its backends it may ask this group, which has none."""
+        """Return the group itself, which has no backends that torch could ask."""
         return self
 
     def rank(self) -> int:
@@ -184,7 +181,7 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
         return work
 
     def _plain(self, tensor: Any, copies: Optional[list[tuple[Any, Any]]]) -> Any:
-        """``tensor`` as CPU memory that holds its values, by a copy if it must be."""
+        """Return CPU memory with the values of ``tensor``, a copy if need be."""
         if tensor.layout != torch.strided:
             raise GroupError(
                 "transport",
@@ -248,12 +245,12 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
         return self.reduce_scatter(outputs, [self._parts(source) for source in inputs], opts)
 
     def _parts(self, tensor: Any) -> list[Any]:
-        """One view a rank, of equal numbers of elements."""
+        """Return a view for each rank, of equal numbers of elements."""
         if not tensor.is_contiguous() or tensor.numel() % self._size:
             raise GroupError(
                 "transport",
                 f"a tensor of shape {tuple(tensor.shape)}, strides {tensor.stride()} "
-                f"cannot be parted among {self._size} ranks",
+                f"cannot be divided among {self._size} ranks",
             )
         return list(tensor.detach().view(self._size, -1).unbind())
 
@@ -309,6 +306,6 @@ class TransportProcessGroup(dist.ProcessGroup):  # type: ignore[misc]  # torch i
     gather_into_tensor = gather_single
 
 
-# Hooks over a Go transport have the same order, and no failure of theirs is unseen.
+# So hooks over a Go transport are ordered, too, and their failures are seen.
 patches.patch_work(TransportWork)
 issued.patch_group(TransportProcessGroup)

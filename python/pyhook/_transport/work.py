@@ -15,8 +15,8 @@ from .._errors import GroupError
 class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here
     """One collective that was issued.
 
-    The Go side holds it until it is done: on torch < 2.14 C++ may be the only
-    other holder, and loses these methods with the Python half.
+    The Go side holds it until it is done: torch < 2.14 may hold its C++ half alone, and without
+    its Python half these methods are gone.
     """
 
     def __init__(self, result: list[Any], copies: list[tuple[Any, Any]]) -> None:
@@ -28,7 +28,7 @@ class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here
         self._pyhook_held = True  # by the Go side: see issued.Issued.dropped
 
     def _finish(self, error: Optional[str]) -> None:
-        """Called once, by Go."""
+        """Complete the future. Go calls it once."""
         if error is None:
             try:
                 for tensor, staged in self._copies:
