@@ -24,7 +24,8 @@ from ._errors import (
     RankError,
     StateError,
 )
-from ._loading.load import SHORT_NAMES, build_state, check_hook, hook_name, load_hook
+from ._loading.load import build_state, check_hook, load_hook
+from ._loading.names import SHORT_NAMES, hook_name
 
 if TYPE_CHECKING:
     from . import capture as capture

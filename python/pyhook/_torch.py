@@ -1,7 +1,7 @@
-"""The one place that finds out whether torch can be used at all.
+"""Finds out whether torch can be used, for all packages that need it.
 
-A module of pyhook that needs torch imports this one before ``torch``, so that a
-missing or incomplete torch gives one clear ImportError with what to do.
+Each imports this before ``torch``, so that a missing or incomplete torch is one clear ImportError
+that says what to do.
 """
 
 from __future__ import annotations
@@ -43,10 +43,8 @@ if not dist.is_available():
 def install_legacy_names() -> None:
     """Give ``torch.distributed`` the names that hooks of torch <= 1.9 mention.
 
-    Hooks of torch 1.7 and 1.8 annotate ``bucket: dist._GradBucket``, and the
-    annotation is evaluated when the hook's module is imported. The name is set
-    only where it is missing. Called by ``pyhook._load`` before it imports a
-    hook: this is all that pyhook ever changes in torch's namespaces.
+    Hooks of torch 1.7 and 1.8 annotate ``bucket: dist._GradBucket``, which is evaluated when the
+    hook's module is imported.
     """
     if not hasattr(dist, "_GradBucket"):
         dist._GradBucket = dist.GradBucket

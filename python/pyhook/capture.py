@@ -38,14 +38,7 @@ _NOT_CALLED = (
 
 
 class Registered:
-    """A hook with the state that it was registered with. It is called as a hook is.
-
-    Attributes:
-        hook: what ``register_comm_hook`` was given.
-        state: likewise.
-    """
-
-    __slots__ = ("hook", "state")
+    """A hook and the state with which it was registered. Calling it calls the hook with those."""
 
     def __init__(self, hook: Callable[..., Any], state: Any) -> None:
         self.hook = hook
@@ -53,7 +46,7 @@ class Registered:
 
     @property
     def registered_hook(self) -> Callable[..., Any]:
-        """What ``hook_name`` shows."""
+        """The hook, which ``hook_name`` shows."""
         return self.hook
 
     def __call__(self, state: Any, bucket: Any) -> Any:
@@ -113,7 +106,7 @@ class _Function:
 def hook_and_state(
     hook: Any, state_given: bool, group: Optional[Any], parameters: Optional[Any]
 ) -> tuple[Any, Any]:
-    """A hook as it is called, and the state that comes with it; None if there is none."""
+    """Return the hook to call, and the state that comes with it, or None."""
     from ._loading.factory import default_state
 
     if isinstance(hook, Registered):
@@ -124,7 +117,7 @@ def hook_and_state(
 
 
 class _Named(torch.nn.Module):  # type: ignore[misc]  # torch has no stubs for all versions
-    """A module that holds parameters under dotted names and gives them in the trainer's order."""
+    """A module that holds parameters under dotted names, in the trainer's order."""
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__()
@@ -145,11 +138,7 @@ class _Named(torch.nn.Module):  # type: ignore[misc]  # torch has no stubs for a
                 yield (f"{prefix}.{name}" if prefix else name), parameter
 
     def forward(self, *_: Any, **__: Any) -> NoReturn:
-        """Not here.
-
-        Raises:
-            RuntimeError: always.
-        """
+        """Raise RuntimeError."""
         raise RuntimeError(f"the stand-in for the model has no forward pass: {_NOT_CALLED}")
 
 
@@ -159,9 +148,8 @@ _DDP: Any = DistributedDataParallel  # which mypy knows with some versions of to
 class Model(_DDP):  # type: ignore[misc]
     """A stand-in for the DistributedDataParallel model: it takes a hook, and shows parameters.
 
-    ``module`` has the trainer's parameters under their names; ``named_parameters()`` gives them
-    with DDP's prefix ``module.``. What is not here, such as the reducer and the forward pass, is
-    an error that says so.
+    ``module`` has the trainer's parameters under their names; ``named_parameters()`` adds DDP's
+    prefix ``module.``. The reducer, the forward pass and the like raise an error that says so.
 
     Attributes:
         registered: the hook and its state, once ``register_comm_hook`` was called.
@@ -190,7 +178,7 @@ class Model(_DDP):  # type: ignore[misc]
         self.parameters_to_ignore: set[str] = set()
 
     def register_comm_hook(self, state: object, hook: Callable[..., Any]) -> None:
-        """``DistributedDataParallel.register_comm_hook``: takes one hook.
+        """Take one hook, as ``DistributedDataParallel.register_comm_hook`` does.
 
         Raises:
             HookLoadError: it cannot be called with (state, bucket).
@@ -204,7 +192,7 @@ class Model(_DDP):  # type: ignore[misc]
         self.registered = Registered(hook, state)
 
     def _register_builtin_comm_hook(self, comm_hook_type: Any) -> None:
-        """DDP's hooks in C++, as the Python hooks that compute the same."""
+        """Register the Python hook that computes what DDP's hook in C++ does."""
         import importlib
 
         hooks = importlib.import_module(f"{DDP_HOOKS}.default_hooks")
@@ -215,16 +203,12 @@ class Model(_DDP):  # type: ignore[misc]
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, *_: Any, **__: Any
     ) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """As DDP's: the module's, under names that begin with ``module.``."""
+        """Yield the module's, under names that begin with ``module.``, as DDP does."""
         if recurse:
             yield from self.module.named_parameters(f"{prefix}.module" if prefix else "module")
 
     def forward(self, *_: Any, **__: Any) -> NoReturn:
-        """Not here.
-
-        Raises:
-            RuntimeError: always.
-        """
+        """Raise RuntimeError."""
         raise RuntimeError(f"the stand-in for the DDP model has no forward pass: {_NOT_CALLED}")
 
     def __getattr__(self, name: str) -> Any:

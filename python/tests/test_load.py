@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 import pyhook
 from pyhook import HookLoadError, build_state, check_hook, hook_name, load_hook, testing
-from pyhook._loading.load import SHORT_NAMES, STATE_SHORT_NAMES
+from pyhook._loading.names import SHORT_NAMES, STATE_SHORT_NAMES
 
 
 def refused(code, function, *arguments):

@@ -1,4 +1,4 @@
-"""From a text such as ``"my.hooks:fp16"`` to a hook.
+"""Loads a hook or a state from a text such as ``"my.hooks:fp16"``.
 
 A spec is one of
 
@@ -7,8 +7,7 @@ A spec is one of
 * a short name of ``SHORT_NAMES``: ``powersgd``;
 * one of these with arguments, literals and specs: ``fp16_wrapper(powersgd)``,
   ``file.py:make(rank=2, compression="fp16")``, ``my.hooks:scaled(file.py:hook, mod:other)``.
-  The words ``ddp``, ``parameters`` and ``process_group`` stand for the trainer's: see
-  ``_factory``.
+  The words ``ddp``, ``parameters`` and ``process_group`` stand for the trainer's: see ``factory``.
 """
 
 from __future__ import annotations
@@ -25,29 +24,18 @@ from .factory import OF_THE_TRAINER, Trainer, call_factory, construct
 from .names import SHORT_NAMES, STATE_SHORT_NAMES, hook_name
 from .spec import Spec, parse, split_target
 
-__all__ = [
-    "SHORT_NAMES",
-    "STATE_SHORT_NAMES",
-    "build_state",
-    "check_hook",
-    "construct_state",
-    "hook_name",
-    "load_hook",
-]
-
 
 def load_hook(
     spec: str, group: Optional[Any] = None, parameters: Optional[Any] = None
 ) -> Callable[..., Any]:
-    """The hook that ``spec`` names, checked by ``check_hook``.
+    """Load the hook that ``spec`` names, and check it by ``check_hook``.
 
-    A file is run once, as a module under the name that ``import`` finds it by (see
-    ``_modules``), and its folder is put at the end of ``sys.path`` (so that it finds its
-    neighbours).
+    A file runs once, as the module that ``import`` finds (see ``modules``). Its folder is put at
+    the end of ``sys.path``, so that it finds its neighbours.
 
-    A function or class with arguments is called with them. What then is no hook, but has a
-    method such as ``attach(ddp)``, or registers a hook when it is made, gives the hook and the
-    state that it registers, as a ``pyhook.capture.Registered``.
+    A function or class with arguments is called with them. If that makes an object which is no
+    hook, but has a method such as ``attach(ddp)`` or registers a hook when it is made, the result
+    is a ``pyhook.capture.Registered``: the hook and the state that it registers.
 
     Args:
         spec: see the module.
@@ -55,14 +43,14 @@ def load_hook(
         parameters: the trainer's, for factories that take them.
 
     Raises:
-        HookLoadError: see the codes there. For ``import_failed`` the error in
-            the module is the ``__cause__``.
+        HookLoadError: see the codes there. The ``__cause__`` of ``import_failed`` is the error in
+            the module.
     """
     return _hook(parse(spec), Trainer(group, parameters))
 
 
 def load_name(spec: str) -> Any:
-    """What a spec without brackets names, as it is: a function that is no hook."""
+    """Return what a spec without brackets names, without checking that it is a hook."""
     return _find(parse(spec), {})
 
 
@@ -89,7 +77,7 @@ def _takes_buckets(hook: Any) -> bool:
 
 
 def _find(spec: Spec, short_names: dict[str, str]) -> Any:
-    """What is named before the brackets."""
+    """Return what is named before the brackets."""
     where, name = split_target(spec.target, short_names)
     _install_legacy_names()
     if modules.is_file(where):
@@ -102,7 +90,7 @@ def _find(spec: Spec, short_names: dict[str, str]) -> Any:
 
 
 def _arguments(spec: Spec, trainer: Trainer) -> tuple[str, list[Any], dict[str, Any]]:
-    """The factory's name and the values of its arguments."""
+    """Return the factory's name and the values of its arguments."""
     arguments = [_argument(value, trainer) for value in spec.arguments]
     return (
         spec.target,
@@ -117,7 +105,7 @@ def _argument(value: Any, trainer: Trainer) -> Any:
     if not isinstance(value, Spec):
         return value
     if value.text in OF_THE_TRAINER:
-        return value  # the factory's call says which stand-in
+        return value  # the factory's call replaces it
     return _hook(value, trainer)
 
 
@@ -151,12 +139,11 @@ def _attribute(module: ModuleType, name: str, where: str) -> Any:
 
 
 def check_hook(hook: Any) -> None:
-    """See that ``hook(state, bucket)`` can be called at all.
+    """Check that ``hook(state, bucket)`` can be called.
 
-    More lenient than DDP's ``_check_comm_hook``
-    (torch/nn/parallel/distributed.py), which wants a parameter called
-    ``bucket``, exact annotations and a ``__name__``: callable objects, partials
-    and bound methods are hooks too.
+    DDP's ``_check_comm_hook`` (torch/nn/parallel/distributed.py) also wants a parameter called
+    ``bucket``, exact annotations and a ``__name__``. Here callable objects, partials and bound
+    methods are hooks too.
 
     Raises:
         HookLoadError: ``not_callable``, ``arity``, ``async``, ``generator``.
@@ -193,7 +180,7 @@ def _check_bucket_call(hook: Any) -> None:
         # A decorator's own parameters count, not those of what it wraps.
         signature = inspect.signature(hook, follow_wrapped=False)
     except (ValueError, TypeError):
-        return  # C functions may have none: calling it will tell
+        return  # C functions may have none
     try:
         signature.bind(None, None)
     except TypeError as error:
@@ -212,20 +199,19 @@ def build_state(
     group: Optional[Any] = None,
     parameters: Optional[Any] = None,
 ) -> Any:
-    """The state object that a hook takes, made from a class or a function.
+    """Make the state that a hook takes, from a class or a function.
 
     Args:
-        spec: as for hooks, or a name of ``STATE_SHORT_NAMES``. Arguments in
-            brackets are the class's or function's.
+        spec: as for hooks, or a name of ``STATE_SHORT_NAMES``. Arguments in brackets are the
+            class's or function's.
         kwargs: more keyword arguments for it.
-        group: given as ``process_group`` where that is a parameter and not in
-            ``kwargs``; the default group if None. A required ``subgroup``
-            (PostLocalSGDState) is given as None if left out.
-        parameters: the trainer's, given as ``parameters`` where that is a parameter.
+        group: passed as ``process_group`` where that is a parameter and not in ``kwargs``; the
+            default group if None. A required ``subgroup`` (PostLocalSGDState) is None if left out.
+        parameters: the trainer's, passed as ``parameters`` where that is a parameter.
 
     Raises:
-        HookLoadError: ``bad_arguments`` lists what is accepted; else as
-            ``load_hook``. What the constructor itself raises passes through.
+        HookLoadError: ``bad_arguments`` lists what is accepted; else as ``load_hook``. Errors of
+            the constructor itself pass through.
     """
     read, trainer = parse(spec), Trainer(group, parameters)
     factory = _find(read, {**SHORT_NAMES, **STATE_SHORT_NAMES})
@@ -242,5 +228,5 @@ def construct_state(
     group: Optional[Any] = None,
     parameters: Optional[Any] = None,
 ) -> Any:
-    """``build_state`` for a class or function at hand."""
+    """Make a state as ``build_state`` does, of a class or function at hand."""
     return construct(factory, [], dict(kwargs or {}), Trainer(group, parameters))

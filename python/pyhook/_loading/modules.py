@@ -1,8 +1,8 @@
-"""The modules that hooks are in: one for each file, under the name that ``import`` has for it.
+"""Imports the modules that hooks are in: one for each file, by the name that ``import`` has for it.
 
 ``hooks.py:hook`` loads the file as the module ``hooks`` if ``import hooks`` would find that very
-file, so that ``from hooks import C`` elsewhere gives the same class, and a process that is
-spawned finds what was pickled. Its folder goes to the end of ``sys.path``, which shadows nothing.
+file, so that ``from hooks import C`` elsewhere gives the same class, and a process that is spawned
+finds what was pickled. The file's folder goes to the end of ``sys.path``, where it hides nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _private = 1  # how many modules have a name that import does not find
 
 
 def is_file(where: str) -> bool:
-    """Whether the part of a spec before its colon names a file."""
+    """Return whether the part of a spec before its colon names a file."""
     return where.endswith(".py") or os.sep in where or "/" in where
 
 
 def import_module(name: str) -> ModuleType:
-    """The module of this name.
+    """Import the module of this name.
 
     Raises:
         HookLoadError: ``no_module``, ``import_failed``.
@@ -65,7 +65,7 @@ def import_module(name: str) -> ModuleType:
 
 
 def import_file(where: str) -> ModuleType:
-    """The module of a file, which is run at the first time.
+    """Import the module of a file, which runs the first time.
 
     Raises:
         HookLoadError: ``no_file``, ``bad_spec``, ``import_failed``.
@@ -106,7 +106,7 @@ def _import(name: str, path: str, where: str) -> ModuleType:
 
 
 def _import_privately(path: str, where: str) -> ModuleType:
-    """For a file whose name another module has, or none can have."""
+    """Import a file whose name another module has, or no module can have."""
     with _lock:
         return _loaded(path) or _run_privately(path, where)
 
@@ -131,11 +131,11 @@ def _run_privately(path: str, where: str) -> ModuleType:
 
 
 def importable_name(path: str) -> Optional[str]:
-    """The name under which ``import`` finds this very file; None: there is none.
+    """Return the name by which ``import`` finds this very file, or None.
 
     The file's name inside its package counts first (packages have an ``__init__.py``), if the
-    package can be imported; then the file's own; then what folders without ``__init__.py`` on
-    the way from ``sys.path`` make of it.
+    package can be imported; then the file's own; then its name below folders of ``sys.path``
+    without ``__init__.py``.
     """
     importlib.invalidate_caches()
     for name in _names(path):
@@ -161,9 +161,9 @@ def _names(path: str) -> Iterator[str]:
 
 
 def _is_plain_folder(entry: str, name: str) -> bool:
-    """Whether ``import name`` makes a package of a folder without ``__init__.py``.
+    """Return whether ``import name`` makes a package of a folder without ``__init__.py``.
 
-    Importing that runs nothing. A package of another origin is not imported on the way.
+    Importing that runs nothing.
     """
     try:
         found = importlib.util.find_spec(name)
@@ -192,7 +192,7 @@ def _stem(path: str) -> str:
 
 
 def _package(path: str) -> tuple[str, str]:
-    """The folder that a file's outermost package is in, and the file's name from there."""
+    """Return the folder of a file's outermost package, and the file's module name from there."""
     folder, name = os.path.dirname(path), inspect.getmodulename(path) or _stem(path)
     parts = [] if name == "__init__" else [name]
     while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.dirname(folder) != folder:
@@ -228,12 +228,12 @@ def _relative_hint(path: str) -> str:
 
 
 def given_name(module: str) -> Optional[str]:
-    """The path by which the user named a module's file; None: it was not named so."""
+    """Return the path by which the user named a module's file, or None."""
     return _given.get(module)
 
 
 def stable_name(module: str) -> str:
-    """A module's name without the folder that its file was found in: for saved states.
+    """Return a module's name without its file's folder, for saved states.
 
     A file that the user named by its path has its own name, whatever its module is called.
     """
@@ -242,7 +242,7 @@ def stable_name(module: str) -> str:
 
 
 def find_stable(name: str) -> ModuleType:
-    """The module whose ``stable_name`` this is, imported if need be. For trusted files only."""
+    """Import the module whose ``stable_name`` this is. For trusted files only."""
     for module in _given:
         if stable_name(module) == name and module in sys.modules:
             return sys.modules[module]
@@ -250,7 +250,7 @@ def find_stable(name: str) -> ModuleType:
 
 
 def _keep(module: ModuleType, path: str) -> None:
-    """Have this module found under whatever other name ``import`` finds its file."""
+    """Have ``import`` find this module by every name of its file."""
     real = os.path.realpath(path)
     _known[real] = module
     _stems.update((_stem(path), _stem(real), module.__name__.rpartition(".")[2]))
@@ -259,10 +259,10 @@ def _keep(module: ModuleType, path: str) -> None:
 
 
 class _OneModule(importlib.abc.MetaPathFinder):
-    """Finds the one module of a file under the other names that ``import`` has for it.
+    """Finds the one module of a file by the other names that ``import`` has for it.
 
     ``pkg/hooks.py`` is both ``pkg.hooks`` and, with ``pkg`` on ``sys.path``, ``hooks``: without
-    this they would be two modules, with classes that are not each other's.
+    this they would be two modules with different classes.
     """
 
     def find_spec(
@@ -278,14 +278,14 @@ class _OneModule(importlib.abc.MetaPathFinder):
             return None
         module = _known.get(os.path.realpath(found.origin))
         if module is None or module.__name__ == fullname:
-            return None  # of its own name: as without this finder, also in a reload
+            return None  # its own name: other finders find it, also in a reload
         if sys.modules.get(module.__name__) is not module:
             return None
         return importlib.util.spec_from_loader(fullname, _Alias(module), origin=found.origin)
 
 
 class _Alias(importlib.abc.Loader):
-    """Gives a module that is there already, and leaves it as it is."""
+    """Returns a module that is imported already, and leaves it as it is."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module

@@ -1,4 +1,4 @@
-"""This process's connections to the store: what ends a wait that torch would not."""
+"""This process's connections to the store. Shutting one down ends a wait in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _each(port: int) -> Any:
             status = os.fstat(int(name))
             if not stat.S_ISSOCK(status.st_mode):
                 continue
-            # No duplicate of it: that would keep a port in use when its owner closes it.
+            # A duplicate would keep the port in use after its owner closes it.
             connection = socket.socket(fileno=int(name))
             try:
                 if connection.family not in (socket.AF_INET, socket.AF_INET6):

@@ -22,17 +22,15 @@ def probe_allreduce_dtypes(
     dtypes: Optional[Sequence[str]] = None,
     device: Optional[Any] = None,
 ) -> dict[str, Optional[str]]:
-    """Really all-reduce each dtype over ``group``: None, or the error's text.
+    """All-reduce each dtype over ``group``, and return for each None or the error's text.
 
-    A collective: every rank calls it, with the same arguments. All ranks get
-    the same set of dtypes that work. A dtype that one rank cannot reduce at all
-    (another torch build) would leave the others waiting in it, so each rank
-    first tries alone on a throw-away group of one (gloo), the ranks agree by an
-    int32 all-reduce, and only what all of them can do is tried together.
+    Every rank calls it with the same arguments, and gets the same set of dtypes that work. A dtype
+    that one rank cannot reduce at all (another torch build) would leave the others waiting, so each
+    rank first tries it on a group of its own (gloo), the ranks agree by an int32 all-reduce, and
+    together they try only what all of them can do.
 
     Args:
-        dtypes: names as in ``torch.<name>``; names that torch lacks are left
-            out. Default: ``PROBED``.
+        dtypes: names as in ``torch.<name>``, without those that torch lacks. Default: ``PROBED``.
         device: default: CPU, or the current CUDA device on nccl.
     """
     group = default_group(group)
@@ -64,7 +62,7 @@ def _agree(mine: list[bool], group: Any, device: Any) -> list[bool]:
 
 
 def _group_of_one() -> Optional[Any]:
-    """A gloo group without a rendezvous; None where this torch cannot make one."""
+    """Make a gloo group without a rendezvous. Return None where this torch cannot."""
     try:
         return dist.ProcessGroupGloo(dist.HashStore(), 0, 1, datetime.timedelta(seconds=30))
     except Exception:
@@ -76,7 +74,7 @@ def _try_alone(name: str, alone: Optional[Any]) -> Optional[str]:
     if dtype is None:
         return f"torch has no {name}"
     if alone is None:
-        return None  # no cheap way; the attempt with all ranks will tell
+        return None  # no cheap way: only the attempt with all ranks shows it
     try:
         tensor = torch.zeros(2).to(dtype)
         # As dist.all_reduce does (distributed_c10d.py): complex goes as reals.
@@ -93,7 +91,7 @@ def _try_together(name: str, group: Any, device: Any) -> Optional[str]:
         got = complex(tensor[0].to(torch.complex128).item())
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    # A sum of ones: or, for bool, True. Small floats round a large world's size.
+    # A sum of ones, or True for bool. Small floats round a large world's size.
     expected = 1 if name == "bool" else int(group.size())
     if name.startswith(("float", "bfloat", "complex")) and abs(got - expected) <= 0.1 * expected:
         return None

@@ -1,4 +1,4 @@
-"""Where the store is at which ranks meet."""
+"""The address of the store where ranks meet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LISTEN = "PYHOOK_STORE_LISTEN"
 
 
 class Endpoint(NamedTuple):
-    """Where the store is: a host and a port, or a file."""
+    """The store's address: a host and a port, or a file."""
 
     host: str = ""
     port: int = 0

@@ -1,8 +1,8 @@
-"""What a rank says of itself when the ranks meet, and which ranks can be of one job.
+"""What a rank says of itself when the ranks meet, and which ranks can belong to one job.
 
 Two releases of torch may not understand each other's gloo, or run a collective by different
-algorithms: then nothing ends, or sums are wrong. So each rank names its torch before any of
-them waits for another.
+algorithms: the ranks hang, or their sums are wrong. So each rank names its torch before any of them
+waits for another.
 """
 
 from __future__ import annotations

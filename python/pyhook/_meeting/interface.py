@@ -1,10 +1,10 @@
-"""Find the address that gloo listens on, and a better one where that is loopback by mistake.
+"""Finds the address that gloo listens on, and a better one where that is loopback by mistake.
 
 gloo takes the first address of the host's own name that it can bind to
-(torch/csrc/distributed/c10d/ProcessGroupGloo.cpp, ``createDefaultDevice``). Debian's
-installer writes 127.0.1.1 for that name into /etc/hosts, which no other host can reach:
-all ranks meet, and then wait for each other until the timeout. The right address is the one
-from which this host reaches another rank; ``GLOO_SOCKET_IFNAME`` gives its interface to gloo.
+(torch/csrc/distributed/c10d/ProcessGroupGloo.cpp, ``createDefaultDevice``). Debian's installer
+writes 127.0.1.1 for that name into /etc/hosts, which no other host can reach: all ranks meet, and
+then wait for each other until the timeout. The right address is the one from which this host
+reaches another rank; ``GLOO_SOCKET_IFNAME`` gives its interface to gloo.
 """
 
 from __future__ import annotations

@@ -32,17 +32,11 @@ class OtherTorch(Exception):
 def serve(endpoint: Endpoint, timeout: datetime.timedelta) -> tuple[Any, store_client.StoreClient]:
     """Serve rank 0's store at the endpoint's address and no other; return two clients of it.
 
-    torch older than 2.0 listens on all of the host's interfaces whatever it is told;
-    newer ones too, unless they get a socket that listens already.
+    torch older than 2.0 listens on all of the host's interfaces whatever it is told; newer ones
+    too, unless they get a socket that listens already.
     """
     listening, address = _listen(endpoint)
-    # In whole seconds, on 1.13, and no more than a moment: it is this process's own.
-    options: dict[str, Any] = {
-        "timeout": max(timeout, datetime.timedelta(seconds=2)),
-        "wait_for_workers": False,
-    }
-    if "use_libuv" in store_client.TAKES:
-        options["use_libuv"] = False  # which not every build of torch has
+    options = _options(max(timeout, datetime.timedelta(seconds=2)))
     if "master_listen_fd" in store_client.TAKES:
         options["master_listen_fd"] = listening.detach()  # torch closes it
     else:
@@ -55,6 +49,14 @@ def serve(endpoint: Endpoint, timeout: datetime.timedelta) -> tuple[Any, store_c
         raise
     store.set_timeout(timeout)
     return store, store_client.greet_own(address, endpoint.port, 2)
+
+
+def _options(timeout: datetime.timedelta) -> dict[str, Any]:
+    """Return options for torch's TCPStore. torch 1.13 rounds the timeout to whole seconds."""
+    options: dict[str, Any] = {"timeout": timeout, "wait_for_workers": False}
+    if "use_libuv" in store_client.TAKES:
+        options["use_libuv"] = False  # which not every build of torch has
+    return options
 
 
 def _listen(endpoint: Endpoint) -> tuple[socket.socket, str]:
@@ -91,8 +93,8 @@ def _listen(endpoint: Endpoint) -> tuple[socket.socket, str]:
 def _is_nickname(host: str, address: str) -> bool:
     """Return whether a host's name means loopback here, and another address elsewhere.
 
-    Debian's /etc/hosts has 127.0.1.1 for the host's own name. Ranks on other hosts
-    could not reach that.
+    Debian's /etc/hosts has 127.0.1.1 for the host's own name, which ranks on other hosts could not
+    reach.
     """
     if host in ("localhost", address) or not address.startswith("127."):
         return False
@@ -113,12 +115,12 @@ def connect(
 ) -> tuple[Any, store_client.StoreClient]:
     """Return two clients, torch's and ours, of the store that rank 0 or torchrun's agent serves.
 
-    Ours comes first. torch 1.13 holds Python's global lock while it waits for somebody to
-    listen, believes whatever it reads, and waits forever for a service that is silent.
+    Ours connects first. torch 1.13 holds Python's global lock while it waits for somebody to
+    listen, takes whatever it reads for an answer, and waits forever for a silent service.
 
     Raises:
-        NotYet: there is none.
-        OtherTorch: it is of a torch whose store's protocol is another.
+        NotYet: nobody answers.
+        OtherTorch: the store's torch has another protocol.
         GroupError: something else listens there (``not_a_store``).
     """
     limit = min(max(seconds, 0.1), _ATTEMPT_SECONDS)
@@ -135,12 +137,8 @@ def connect(
         raise NotYet("the service there does not answer as a store does")
     if client.dialect != store_client.own_dialect():
         raise OtherTorch(client)
-    options: dict[str, Any] = {"wait_for_workers": False}
-    if "use_libuv" in store_client.TAKES:
-        options["use_libuv"] = False
-    # Short: torch tries again and again, without looking whether it is to stop; and in whole
-    # seconds, on 1.13.
-    options["timeout"] = datetime.timedelta(seconds=2)
+    # Short: torch tries again and again, without looking whether it should stop.
+    options = _options(datetime.timedelta(seconds=2))
     try:
         store = dist.TCPStore(address, endpoint.port, None, False, **options)
     except RuntimeError as error:

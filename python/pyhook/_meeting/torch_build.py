@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from typing import Optional
+import functools
 
 import torch
 import torch.distributed as dist
 
-_libuv: Optional[bool] = None
-
 
 def backends() -> dict[str, bool]:
-    """Which of gloo, nccl, mpi, ucc and xccl this build of torch has."""
+    """Return which of gloo, nccl, mpi, ucc and xccl this build of torch has."""
     found = {}
     for name in ("gloo", "nccl", "mpi", "ucc", "xccl"):
         available = getattr(dist, f"is_{name}_available", None)
@@ -20,22 +18,19 @@ def backends() -> dict[str, bool]:
     return found
 
 
+@functools.cache
 def libuv_works() -> bool:
-    """Whether a TCPStore with libuv can be made. Tried once, on a free loopback port.
+    """Return whether a TCPStore with libuv can be made, by one try on a free loopback port.
 
-    False on torch < 2.3 (which has no such option and needs none) and in builds
-    without libuv, which still report the option.
+    It cannot on torch < 2.3 (which has no such option and needs none) and in builds without libuv,
+    which have the option all the same.
     """
-    global _libuv
-    if _libuv is None:
-        try:
-            dist.TCPStore(
-                "127.0.0.1", 0, 1, True, timeout=datetime.timedelta(seconds=5), use_libuv=True
-            )
-            _libuv = True
-        except Exception:
-            _libuv = False
-    return _libuv
+    limit = datetime.timedelta(seconds=5)
+    try:
+        dist.TCPStore("127.0.0.1", 0, 1, True, timeout=limit, use_libuv=True)
+    except Exception:
+        return False
+    return True
 
 
 def torch_version() -> tuple[int, int]:

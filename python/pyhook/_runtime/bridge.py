@@ -1,7 +1,8 @@
 """What the Go side calls, in one namespace: it looks these names up once and keeps them."""
 
 # ruff: noqa: F401
-from .._loading.load import build_state, check_hook, hook_name, load_hook
+from .._loading.load import build_state, check_hook, load_hook
+from .._loading.names import hook_name
 from .._meeting.dtype_probe import probe_allreduce_dtypes
 from .._meeting.join import describe_group, destroy, init_process_group, stop_joining
 from ..capture import capture, hook_and_state

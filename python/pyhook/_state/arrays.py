@@ -1,4 +1,4 @@
-"""Decoding tensors, arrays and numpy's random generators, for ``_state_decode``."""
+"""Decodes tensors, arrays and numpy's random generators."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Memory:
         self._loaded: dict[int, Any] = {}
 
     def blob(self, at: Any) -> bytes:
-        """Bytes of the payload, for one value: or a small file could ask for all memory."""
+        """Return bytes of the payload, once: else a small file could ask for all memory."""
         start, length = at
         if not whole(start, length) or start + length > len(self._payload):
             raise ValueError("outside of the payload")
@@ -35,7 +35,7 @@ class Memory:
         return self._payload[start : start + length]
 
     def on(self, name: str) -> Any:
-        """The device that a value goes to, if it is here."""
+        """Return the device that a value goes to, if it is here."""
         device = torch.device(self._device or name)
         try:
             torch.empty(0, device=device)
@@ -99,14 +99,14 @@ def numpy() -> Any:
 
 
 def array(node: Any, data: bytes) -> Any:
-    """An array, or for ``"t": "scalar"`` numpy's kind of number."""
+    """Return an array, or for ``"t": "scalar"`` numpy's kind of number."""
     np = numpy()
     if not _NUMPY_DTYPE.fullmatch(node["dtype"]) or node["order"] not in ("C", "F"):
         raise ValueError("dtype")
     dtype = np.dtype(node["dtype"])
     if not whole(*node["shape"]):
         raise ValueError("shape")
-    if dtype.itemsize == 0:  # empty text, of which zeros() would make text of one letter
+    if dtype.itemsize == 0:  # empty text: zeros() would make text of one letter
         made = np.ndarray(node["shape"], dtype, buffer=bytearray(), order=node["order"])
     else:
         flat = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
@@ -115,9 +115,9 @@ def array(node: Any, data: bytes) -> Any:
 
 
 def generator(cls: Any, state: Any) -> Any:
-    """A RandomState or Generator in this state.
+    """Return a RandomState or Generator in this state.
 
-    numpy does not check the position in its buffer, and reads past the end.
+    It checks the position in the buffer: numpy does not, and reads past the end.
     """
     np = numpy()
     name = state["bit_generator"]
@@ -145,7 +145,7 @@ def set_state(target: Any, state: Any) -> None:
 
 
 def same_kind(a: Any, b: Any) -> bool:
-    """Whether two generators are of one class, over one algorithm."""
+    """Return whether two generators have one class and one algorithm."""
     return type(a) is type(b) and _algorithm(a) == _algorithm(b)
 
 

@@ -1,9 +1,8 @@
-"""From a JSON tree and bytes back into a state. ``_state`` says what the format is.
+"""Decodes a state from a JSON tree and bytes. ``file`` describes the format.
 
-The file is not believed: no name in it is looked up unless it is on a list of
-ours, every offset and size is checked, and what is wrong is a StateError. First
-everything is decoded, then everything is applied, so that a file which is
-refused leaves the state as it was.
+The file is not trusted: names in it are looked up in lists of pyhook's own, every offset and size
+is checked, and what is wrong is a StateError. Everything is decoded before anything is applied, so
+that a file which is refused leaves the state as it was.
 """
 
 from __future__ import annotations
@@ -44,10 +43,9 @@ _DICTS = {
 class Decoder:
     """Makes the values of one file.
 
-    A value's *counterpart* is what the state to restore has in its place. Its
-    objects, containers and random generators are filled in place, so that
-    whoever holds them sees the restored ones; its tensors and arrays are
-    replaced.
+    A value's *counterpart* is what the state to restore has for it. Objects, containers and random
+    generators are filled in place, so that all who hold them see the restored ones; tensors and
+    arrays are replaced.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class Decoder:
         self.steps: list[tuple[str, Callable[[], Any]]] = []
 
     def apply(self) -> None:
-        """Fill what ``decode`` has found. Children come before their parents."""
+        """Fill what ``decode`` has found, children before their parents."""
         for path, step in self.steps:
             try:
                 with torch.no_grad():
@@ -92,7 +90,7 @@ class Decoder:
         return value
 
     def claim(self, old: Any, usable: bool) -> bool:
-        """Whether a counterpart may be filled: once, for two values stay two."""
+        """Return whether a counterpart may be filled: for one value only."""
         if not usable or id(old) in self._claimed:
             return False
         self._claimed[id(old)] = old
@@ -160,7 +158,7 @@ class Decoder:
         if kind is not tuple:
             made = kind(items)
             return old if type(old) is kind and old == made else made
-        # The same tuple, if all in it was restored in place.
+        # Keep the tuple if all in it was restored in place.
         same = type(old) is tuple and len(old) == len(items)
         return old if same and all(a is b for a, b in zip(old, items)) else tuple(items)
 
@@ -210,7 +208,7 @@ class Decoder:
         return old
 
     def _check_attributes(self, target: Any, node: Any, path: str) -> None:
-        """An object without ``__dict__`` has room for its slots only."""
+        """Refuse attributes for which an object without ``__dict__`` has no slot."""
         for name, _ in node["v"]:
             if type(name) is not str or name.startswith("__"):
                 raise ValueError(f"an attribute {short(name)}")
@@ -237,7 +235,7 @@ class Decoder:
         return old
 
     def _model_parameter(self, node: Any, old: Any, path: str) -> Any:
-        """One of the trainer's, which a state refers to by itself or its address."""
+        """Return the trainer's parameter to which a state refers, or its address."""
         found = by_trainers_name(node["v"])
         if len(found) != 1:
             raise StateError(
@@ -263,7 +261,7 @@ class Decoder:
 
 
 def _new(name: Any) -> Any:
-    """An instance, not initialised, of the class of this name. For trusted files only."""
+    """Make an instance, not initialised, of a class by name. For trusted files only."""
     if type(name) is not str:
         raise ValueError("class")
     words = name.split(".")
@@ -277,7 +275,7 @@ def _new(name: Any) -> Any:
             continue
         if isinstance(found, type):
             if any(kind.__name__ == "pybind11_type" for kind in inspect.getmro(type(found))):
-                # Of an instance without its constructor C++'s methods read what nobody set.
+                # Without the constructor, C++'s methods would read what nobody set.
                 raise StateError(
                     "state_class", f"{short(name)} is C++'s, made by its constructor only"
                 )

@@ -84,7 +84,7 @@ def _float(decoder: Decoder, node: Any, old: Any, path: str) -> Any:
 
 
 def _plain(decoder: Decoder, node: Any, path: str) -> Any:
-    """A value that is needed at once: its containers are filled here."""
+    """Decode a value and fill its containers now."""
     first = len(decoder.steps)
     value = decoder.decode(node, MISSING, path)
     for _, step in decoder.steps[first:]:

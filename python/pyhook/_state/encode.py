@@ -1,4 +1,4 @@
-"""From a state to a JSON tree and bytes. ``_state`` says what the format is."""
+"""Encodes a state as a JSON tree and bytes. ``file`` describes the format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .parts import (
 )
 
 Node = Any
-"""None, a bool, an int, a finite float or a string as they are; else a dict with a kind, "t"."""
+"""None, a bool, an int, a finite float, a string, or a dict with a kind, "t"."""
 
 _HINT = (
     "give its class state_dict() and load_state_dict(), keep it out of the state, or save "
@@ -35,7 +35,7 @@ _HINT = (
 
 
 class Encoder:
-    """Makes the nodes of one file. ``blobs`` are the bytes that they point into."""
+    """Makes the nodes of one file, and the ``blobs`` that they point into."""
 
     def __init__(self, trusted: bool) -> None:
         self.blobs: list[bytes] = []
@@ -116,7 +116,7 @@ class Encoder:
         }
 
     def _content(self, content: Any, path: str) -> Node:
-        """As ``encode``, with paths that read as attributes."""
+        """Encode a dict of attributes, with their paths."""
         if type(content) is not dict or not all(type(name) is str for name in content):
             return self.encode(content, path)
         number = len(self._seen)
@@ -174,7 +174,7 @@ class Encoder:
             node["factory"] = name
         items = []
         for key, item in value.items():
-            # An object as a key is found by its address, which is another later.
+            # An object as a key is found by its address, which will differ.
             _check_key(key, f"{path}: the key {short(key)}", self)
             items.append(
                 [self.encode(key, f"{path} key"), self.encode(item, f"{path}[{short(key)}]")]
@@ -200,7 +200,7 @@ class Encoder:
         }
 
     def _storage(self, tensor: Any) -> int:
-        """The number of a tensor's memory: views share it in the file as they do here."""
+        """Return the number of a tensor's memory. Views share it in the file as they do here."""
         storage = untyped_storage(tensor)
         key = (storage.data_ptr(), storage.nbytes(), str(tensor.device))
         if key in self._memory and storage.nbytes():

@@ -1,25 +1,23 @@
-"""Saving and restoring a hook's state, so that a resumed run is the run that was not stopped.
+"""Saves and restores a hook's state, so that a resumed run is the run that was not stopped.
 
     data = save_state(state)
     ...
     state = PowerSGDState(process_group=None, matrix_approximation_rank=2)
     load_state(data, into=state)
 
-Every rank saves its own state (PowerSGD's error feedback differs from rank to
-rank), between steps. What is restored is bitwise what was saved: tensors of any
-dtype with their strides and shared memory, arrays, random generators, the order
-and the key types of dicts.
+Every rank saves its own state between steps (PowerSGD's error feedback differs from rank to
+rank). What is restored is bitwise what was saved: tensors of any dtype with their strides and
+shared memory, arrays, random generators, the order and the key types of dicts.
 
-It is restored *into* a state that was made as the first one was: that brings
-what no file can hold (process groups, locks, streams), and no class has to be
-found by a name in a file. Values in the file win over those of ``into``,
-hyper-parameters too.
+It is restored *into* a state that was made as the first one was. That has what no file can hold
+(process groups, locks, streams), and no name in a file has to find a class. Values in the file win
+over those of ``into``, hyper-parameters too.
 
-Loading is safe by default: a file cannot make this program run anything. What
-only pickle can write is refused, unless ``trusted=True`` on both sides.
+Loading is safe by default: a file cannot make this program run anything. What only pickle can
+write is refused, unless ``trusted=True`` on both sides.
 
-Not saved, since it is not the state's: torch's, numpy's and Python's *global*
-random generators, variables of a hook's module, and what a closure holds.
+Not saved, since the state does not hold them: torch's, numpy's and Python's *global* random
+generators, variables of a hook's module, and what a closure holds.
 
 The format
 ==========
@@ -32,8 +30,7 @@ The format
     header     JSON: class, rank, versions, "state" (a tree of nodes), "storages"
     payload    bytes that nodes point into by [offset, length]
 
-The magic and the digest stay in every version, so that a damaged file is never
-taken for a new one.
+Every version keeps the magic and the digest, so that a damaged file is never taken for a new one.
 """
 
 from __future__ import annotations
@@ -55,15 +52,6 @@ from .decode import Decoder
 from .encode import Encoder
 from .parts import GROUP, MISSING, class_name, kept, same_name
 
-__all__ = [
-    "StateError",
-    "load_state",
-    "restore_hook",
-    "save_hook",
-    "save_state",
-    "state_info",
-]
-
 MAGIC = b"\x89pyhook\n"
 VERSION = 1
 
@@ -72,15 +60,14 @@ _START = len(MAGIC) + hashlib.sha256().digest_size
 
 
 def save_state(state: Any, trusted: bool = False) -> bytes:
-    """The state as bytes for ``load_state``.
+    """Return the state as bytes for ``load_state``.
 
     Call it between steps, when the futures of all buckets are done.
 
     Args:
-        state: None, a process group (both save as an empty state), or an object.
-            What it shows as its content: ``state_dict()`` if it has that and
-            ``load_state_dict()``; else what pickle would write of it
-            (``__getstate__``, or its slots and attributes).
+        state: None, a process group (both save as an empty state), or an object. Its content is
+            its ``state_dict()`` if it has that and ``load_state_dict()``; else what pickle would
+            write of it (``__getstate__``, or its slots and attributes).
         trusted: pickle what cannot be written otherwise.
 
     Raises:
@@ -98,19 +85,18 @@ def load_state(
     any_rank: bool = False,
     device: Optional[str] = None,
 ) -> Any:
-    """The state that ``save_state`` saved.
+    """Return the state that ``save_state`` saved.
 
     Args:
         data: the bytes.
-        into: a state made as the saved one was, which is filled and returned. Its
-            objects, containers and random generators are filled in place, its
-            tensors and arrays replaced. Without it only plain values can be
-            restored (dicts, lists, tensors, ...), unless ``trusted``.
-        trusted: let the file run pickles and name classes. Only for files that
-            you wrote yourself.
-        any_rank: take the state of another rank, or of a group of another size.
-            The run is then not the one that was stopped.
-        device: put tensors there, rather than on the device that they were on.
+        into: a state made as the saved one was, which is filled and returned. Its objects,
+            containers and random generators are filled in place, its tensors and arrays replaced.
+            Without it only plain values can be restored (dicts, lists, tensors, ...), unless
+            ``trusted``.
+        trusted: let the file run pickles and name classes. Only for files that you wrote yourself.
+        any_rank: take the state of another rank, or of a group of another size. The run is then
+            not the one that was stopped.
+        device: put tensors there, not on the device that they were on.
 
     Raises:
         StateError: see its codes. But for ``state_failed``, ``into`` is as it was.
@@ -122,10 +108,10 @@ def load_state(
 def save_hook(
     hook: Any, state: Any, trusted: bool = False, buckets: Optional[list[Any]] = None
 ) -> bytes:
-    """``save_state`` of a hook's state and of what the hook itself holds.
+    """Save a hook's state and what the hook itself holds.
 
-    A bound method or a callable object carries its object, a ``partial`` its
-    arguments. ``buckets`` describes the buckets of the last step, for ``restore_hook``.
+    A bound method or a callable object holds its object, a ``partial`` its arguments. ``buckets``
+    describes the buckets of the last step, for ``restore_hook``.
     """
     return _save(state, _carried(hook), trusted, buckets)
 
@@ -133,10 +119,10 @@ def save_hook(
 def restore_hook(
     data: bytes, hook: Any, state: Any, trusted: bool, any_rank: bool
 ) -> Optional[list[Any]]:
-    """The reverse of ``save_hook``, in place.
+    """Restore in place what ``save_hook`` saved.
 
     Returns:
-        The ``buckets`` that the state depends on: None if it holds no tensor.
+        The ``buckets`` that the state depends on, or None if it holds no tensor.
     """
     _restore(data, state, _carried(hook), trusted=trusted, any_rank=any_rank, device=None)
     header, _ = _open(data)
@@ -145,7 +131,7 @@ def restore_hook(
 
 
 def state_info(data: bytes) -> dict[str, Any]:
-    """What a file says of itself: class, rank, world_size, versions, pickled paths."""
+    """Return what a file says of itself: class, rank, world_size, versions, pickled paths."""
     header, payload = _open(data)
     info = {name: header.get(name) for name in _INFO}
     return {**info, "bytes": len(payload)}
@@ -155,7 +141,7 @@ _INFO = ("class", "carried", "rank", "world_size", "pickled", "pyhook", "torch",
 
 
 def _carried(hook: Any) -> list[Any]:
-    """What a hook holds of its own. A function holds nothing that could be seen."""
+    """Return what a hook holds. What a function holds cannot be seen."""
     parts: list[Any] = []
     while isinstance(hook, functools.partial):
         if hook.args or hook.keywords:
@@ -198,7 +184,7 @@ def _save(
 
 
 def _class(state: Any) -> str:
-    """The class's name, "" for what has no content."""
+    """Return the class's name, or "" for a state without content."""
     return "" if state is None or kept(state) == GROUP else class_name(type(state))
 
 
@@ -209,7 +195,7 @@ def _rank_and_size() -> tuple[Optional[int], Optional[int]]:
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and payload of a file that is whole and of this version."""
+    """Return header and payload of a file that is whole and of this version."""
     data = bytes(data)
     if len(data) < _START + _FIXED.size or not data.startswith(MAGIC):
         what = "it is empty" if not data else "it does not begin as one, or is cut short"
@@ -231,7 +217,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes]:
             + (", a newer one" if version > VERSION else ""),
         )
     try:
-        # Not of bytes: json guesses their encoding, and imports a codec for it.
+        # A str: json would guess the encoding of bytes, and import a codec for it.
         header = json.loads(str(body[_FIXED.size : _FIXED.size + length], "ascii"))
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
@@ -263,7 +249,7 @@ def _restore(
         parts = [decoder.decode(node, old, "hook") for node, old in zip(header["hook"], carried)]
     except StateError:
         raise
-    except Exception as error:  # whatever a file can be made to contain
+    except Exception as error:  # a file may contain anything
         raise StateError(
             "state_corrupt",
             f"the saved state cannot be read: {type(error).__name__}: {error!s:.200}",
@@ -309,7 +295,7 @@ def _check_rank(header: dict[str, Any]) -> None:
     rank, size = _rank_and_size()
     saved = (header.get("rank"), header.get("world_size"))
     if header.get("class") == "" and not header.get("carried"):
-        return  # nothing in it
+        return  # empty
     if rank is not None and saved[0] is not None and saved != (rank, size):
         raise StateError(
             "state_rank",

@@ -1,4 +1,4 @@
-"""What the two halves of ``_state`` agree on: how an object comes apart and goes together."""
+"""What encoding and decoding agree on: how an object shows its content and takes it back."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .._loading.modules import stable_name
 from .._runtime.parameters import Parameters, of_the_trainer
 
 MAX_DEPTH = 100
-"""Of nesting: well below where Python's own recursion ends."""
+"""The most levels of nesting, well below Python's own limit of recursion."""
 
 FACTORIES = {kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)}
-"""What a defaultdict may make."""
+"""The factories that a defaultdict may have."""
 
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-"""numpy's own, which are remade by name."""
+"""numpy's own generators, which are made again by name."""
 
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
@@ -37,18 +37,18 @@ MISSING: Any = object()
 
 
 def class_name(kind: type) -> str:
-    """What classes are compared by. It is never looked up, unless the file is trusted.
+    """Return the name by which classes are compared, without a folder (``stable_name``).
 
-    It names no folder: see ``stable_name``.
+    Only a trusted file has it looked up.
     """
     return f"{stable_name(kind.__module__)}.{kind.__qualname__}"
 
 
 def same_name(saved: Any, here: Optional[str]) -> bool:
-    """Whether two full names of a class or function may be the same one's.
+    """Return whether two full names may be those of one class or function.
 
-    ``pkg/hooks.py`` is ``hooks`` where it was named by its path, and ``pkg.hooks`` where the
-    module was.
+    ``pkg/hooks.py`` is ``hooks`` where a spec names its path, and ``pkg.hooks`` where it names the
+    module.
     """
     if saved == here:
         return True
@@ -58,10 +58,10 @@ def same_name(saved: Any, here: Optional[str]) -> bool:
 
 
 def kept(value: Any) -> Optional[str]:
-    """A description of ``value`` if it is no state but part of the program; else None.
+    """Return a description of ``value`` if it belongs to the program and not the state, else None.
 
-    Such a value is not saved. On restoring, the one that the state has already
-    stays, and must be of the same description.
+    Such a value is not saved. The state that is restored keeps its own, which must have the same
+    description.
     """
     if isinstance(value, dist.ProcessGroup):
         return GROUP
@@ -87,7 +87,7 @@ def kept(value: Any) -> Optional[str]:
 
 
 def _named(value: Any) -> Optional[str]:
-    """The full name of a function or class that is found under it. A closure is not."""
+    """Return the full name of a function or class that can be found by it. A closure cannot."""
     module = getattr(value, "__module__", None)
     name = getattr(value, "__qualname__", "")
     if inspect.isbuiltin(value) and isinstance(
@@ -101,12 +101,11 @@ def _named(value: Any) -> Optional[str]:
 
 
 def content_of(value: Any) -> Optional[tuple[str, Any]]:
-    """How an object shows its content, and the content; None if only pickle might know.
+    """Return how an object shows its content, and the content; None if only pickle might know.
 
-    ``state_dict`` counts first. Otherwise it is what pickle's protocol 2 would
-    write (``__getstate__``, or slots and ``__dict__``), without pickling it:
-    ``object.__reduce_ex__`` also refuses objects with a part that Python does
-    not see, such as futures.
+    ``state_dict`` counts first. Otherwise it is what pickle's protocol 2 would write
+    (``__getstate__``, or slots and ``__dict__``), without pickling it. ``object.__reduce_ex__``
+    also refuses objects with a part that Python does not see, such as futures.
     """
     kind: Any = type(value)
     if callable(getattr(value, "state_dict", None)) and callable(
@@ -141,7 +140,7 @@ def content_of(value: Any) -> Optional[tuple[str, Any]]:
 
 
 def restore_content(target: Any, how: str, content: Any) -> None:
-    """The reverse of ``content_of``. Process groups that ``content`` leaves out stay."""
+    """Give an object the content that ``content_of`` returned. Process groups not in it stay."""
     if how == "state_dict":
         target.load_state_dict(content)
     elif how == "attributes":
@@ -169,7 +168,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet(kind: type) -> Iterator[None]:
-    """Without PowerSGDState's warnings that its group is not saved: here the group stays."""
+    """Drop PowerSGDState's warnings that its group is not saved: here the group stays."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith("NOTE: Process group")
@@ -183,7 +182,7 @@ def _quiet(kind: type) -> Iterator[None]:
 
 
 def untyped_storage(tensor: Any) -> Any:
-    """A tensor's memory, under the name that this torch has for it."""
+    """Return a tensor's memory, by this torch's name for it."""
     if hasattr(tensor, "untyped_storage"):
         return tensor.untyped_storage()
     storage = tensor.storage()  # torch 1.13

@@ -32,7 +32,8 @@ import torch
 import torch.distributed as dist
 
 from .._errors import GroupError, HookContractError, RankError
-from .._loading.load import check_hook, hook_name
+from .._loading.load import check_hook
+from .._loading.names import hook_name
 from .._meeting.join import destroy, init_process_group
 from .._runtime import patches
 from .._runtime.bucket import Bucket, new_bucket
@@ -56,14 +57,13 @@ def bucket(
     count: int = 1,
     parameters: Optional[Sequence[torch.Tensor]] = None,
 ) -> Bucket:
-    """A bucket that holds copies of ``gradients``, packed as DDP packs them.
+    """Make a bucket that holds copies of ``gradients``, packed as DDP packs them.
 
     Args:
         gradients: of one dtype and device, of any shapes; copied.
-        index, count: position among the buckets of a step. ``is_last()`` is
-            true by default.
-        parameters: the model's, if the hook reads or writes their values.
-            Default: placeholders of the right shape (values NaN, not writable).
+        index, count: position among the buckets of a step. ``is_last()`` is true by default.
+        parameters: the model's, if the hook reads or writes their values. Default: placeholders
+            of the right shape (values NaN, not writable).
     """
     if not gradients:
         raise ValueError("a bucket holds at least one gradient")
@@ -79,9 +79,9 @@ def bucket(
 
 @contextlib.contextmanager
 def process_group() -> Iterator[Any]:
-    """A real default process group: gloo, one rank, no network. Destroyed afterwards.
+    """Make a real default process group (gloo, one rank, no network), and destroy it afterwards.
 
-    A default group of one rank that is there already is used and left.
+    A default group of one rank that is there already is used, and not destroyed.
 
     Raises:
         GroupError: ``already_initialized`` with more than one rank.
@@ -104,7 +104,7 @@ def process_group() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _loopback() -> Iterator[None]:
-    """Let gloo bind to lo, and not look up this machine's name, which may be slow."""
+    """Let gloo bind to lo: looking up this machine's name may be slow."""
     name = "GLOO_SOCKET_IFNAME"
     lo = any(interface == "lo" for _, interface in socket.if_nameindex())
     if name in os.environ or not lo:
@@ -127,20 +127,18 @@ def run(
 ) -> torch.Tensor:
     """Call a hook as DDP does, hold it to the contract, and wait for its result.
 
-    The call's ``then`` callbacks run on this thread, in order, when what they wait for
-    is done. Without a default process group there is one (``process_group``) for the
-    time of the call. For a state that holds the group, open it yourself around
-    both. ``nccl_futures`` is for a hook that indexes the futures of collectives as
-    NCCL gives them.
+    The call's ``then`` callbacks run on this thread, in order, when what they wait for is done.
+    Where there is no default process group, the call has one of its own (``process_group``). For a
+    state that holds the group, open it yourself around both. ``nccl_futures`` is for a hook that
+    indexes the futures of collectives as NCCL gives them.
 
     Returns:
-        The reduced gradients: flat, detached, of the bucket's length and dtype.
-        In a bucket that a hook wrote to in place it may be the buffer itself.
+        The reduced gradients: flat, detached, of the bucket's length and dtype. It may be the
+        buffer itself, if the hook wrote to that.
 
     Raises:
-        HookContractError: what the hook returned is not what it may return
-            (see the codes there), or its future is not done after ``timeout``
-            seconds.
+        HookContractError: the hook may not return what it returned (see the codes there), or its
+            future is not done after ``timeout`` seconds.
         HookLoadError: the hook cannot be called with (state, bucket).
         Exception: the hook's own.
     """
@@ -148,7 +146,7 @@ def run(
     with contextlib.ExitStack() as stack:
         if not dist.is_initialized():
             stack.enter_context(process_group())
-        stack.callback(_let_go_of_graph, bucket._layout)
+        stack.callback(_detach, bucket._layout)
         patches.install()
         shown = NCCLForms(hook) if nccl_futures else hook
         chain = Chain(shown, keep_tracebacks=True)
@@ -169,7 +167,7 @@ def run(
 
 
 def _finish(chain: Chain, future: Any, end: float) -> None:
-    """Run the call's callbacks here, in order, as the Reducer does."""
+    """Run the call's callbacks on this thread, in order, as the Reducer does."""
     more = True
     while more:
         pending = chain.unfinished()
@@ -178,7 +176,7 @@ def _finish(chain: Chain, future: Any, end: float) -> None:
         try:
             more = chain.advance()
         except HookContractError:
-            # The future's own error says more than that nobody looked at its cause.
+            # The future's own error says more.
             if torch._C.Future.done(future):
                 torch._C.Future.wait(future)
             raise
@@ -190,14 +188,14 @@ def _done_before(end: float, future: Any) -> bool:
     return done.wait(max(0.0, end - time.monotonic()))
 
 
-def _let_go_of_graph(layout: BucketLayout) -> None:
-    """A buffer that a hook made require grad does not in the next call."""
+def _detach(layout: BucketLayout) -> None:
+    """Undo it if the hook made the buffer require grad."""
     if layout.tensor.requires_grad:
         layout.tensor.detach_()
 
 
 def split(result: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Views of a flat result, shaped as the gradients ``like``."""
+    """Return views of a flat result, shaped as the gradients ``like``."""
     parts = result.split([gradient.numel() for gradient in like])
     return [part.view(gradient.shape) for part, gradient in zip(parts, like)]
 
@@ -215,24 +213,22 @@ def run_ranks(
 ) -> Results:
     """Run a hook on real ranks: one process each, joined by gloo on this machine.
 
-    Each step starts from the same gradients, in the same memory, with the state
-    that the step before left. Buckets of a step are run one after the other.
+    Each step starts from the same gradients, in the same memory, with the state that the step
+    before left. Buckets of a step are run one after the other.
 
     Args:
         hook: a spec as in ``pyhook.load_hook`` (``"my.hooks:hook"``,
-            ``"fp16_wrapper(powersgd)"``), or a function that can be imported by
-            name; lambdas and inner functions cannot be sent to a process.
-        gradients_by_rank: for each rank its gradients; their number sets the
-            number of ranks.
-        state: None; a spec (``"powersgd"``) or a class or function, which each
-            rank calls with ``state_kwargs`` and its own process group as
-            ``process_group``; or any other value that can be pickled.
-        steps: how often.
-        buckets: into how many buckets to cut the gradients, in order.
-        timeout: seconds for all steps, from when the processes have started; then
-            they are killed, and the error shows where each was.
-        nccl_futures: give the hook NCCL's forms of futures, as
-            ``HookConfig.Futures`` does.
+            ``"fp16_wrapper(powersgd)"``), or a function that can be imported by name; a process
+            cannot be sent lambdas and inner functions.
+        gradients_by_rank: the gradients of each rank; there are as many ranks.
+        state: None; a spec (``"powersgd"``) or a class or function, which each rank calls with
+            ``state_kwargs`` and its own process group as ``process_group``; or any other value
+            that can be pickled.
+        steps: the number of steps.
+        buckets: the number of buckets to cut the gradients into, in order.
+        timeout: seconds for all steps, from when the processes have started; then they are killed,
+            and the error shows where each was.
+        nccl_futures: give the hook NCCL's forms of futures, as ``HookConfig.Futures`` does.
 
     Returns:
         ``results[rank][step]``: flat, the buckets one after the other.
@@ -240,8 +236,7 @@ def run_ranks(
     Raises:
         RankError: with the traceback of the rank that failed first.
 
-    A script that calls this needs ``if __name__ == "__main__":``, as all that
-    uses multiprocessing's spawn does.
+    A script that calls this needs ``if __name__ == "__main__":``, as multiprocessing's spawn does.
     """
     from . import _ranks
 
@@ -270,9 +265,9 @@ def assert_mean(
 
     Args:
         results: of ``run_ranks``; for ``run``, ``[[result]]``.
-        gradients_by_rank: what ``run_ranks`` was given.
-        rtol, atol: an element may be off by ``atol + rtol * abs(mean)``. fp16
-            hooks need about rtol=1e-3.
+        gradients_by_rank: as for ``run_ranks``.
+        rtol, atol: an element may differ by ``atol + rtol * abs(mean)``. fp16 hooks need about
+            rtol=1e-3.
 
     Raises:
         AssertionError: names the rank, step, element and both values.
