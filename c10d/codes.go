@@ -70,7 +70,6 @@ var codes = map[Code]struct {
 	ErrTorchVersion:       {text: "the ranks' torch differs", parents: []Code{ErrGroup}},
 	"protocol":            {text: "the ranks' pyhook differs", parents: []Code{ErrGroup}},
 	"rendezvous":          {text: "the ranks cannot meet", parents: []Code{ErrGroup}},
-	"no_distributed":      {text: "this torch has no torch.distributed", parents: []Code{ErrGroup}},
 	"no_backend":          {text: "this torch has no such backend", parents: []Code{ErrGroup}},
 	"already_initialized": {text: "there is a default process group already", parents: []Code{ErrGroup}},
 	"not_initialized":     {text: "there is no default process group", parents: []Code{ErrGroup}},

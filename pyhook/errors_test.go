@@ -54,7 +54,7 @@ var kinds = map[string]map[string]c10d.Code{
 		"bad_arguments": c10d.ErrBadArguments, "order": c10d.ErrOrder,
 	},
 	"GroupError": {
-		"no_distributed": c10d.ErrGroup, "no_backend": c10d.ErrGroup, "already_initialized": c10d.ErrGroup,
+		"no_backend": c10d.ErrGroup, "already_initialized": c10d.ErrGroup,
 		"not_initialized": c10d.ErrGroup, "timeout": c10d.ErrJoinTimeout, "rendezvous": c10d.ErrGroup, "init_failed": c10d.ErrGroup,
 		"transport": c10d.ErrGroup,
 		"rank":      c10d.ErrRank, "world_size": c10d.ErrWorldSize, "address": c10d.ErrAddress, "port_in_use": c10d.ErrPortInUse,

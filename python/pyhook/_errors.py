@@ -1,17 +1,14 @@
-"""The exceptions of pyhook. Needs no torch, so that they can always be caught.
+"""The exceptions of pyhook. They need no torch, so that they can always be caught.
 
-Each has a ``code``: a short, stable word that the Go side and tests match on
-(messages may be reworded, codes are not), and a ``hint``: what to do about it.
+Each has a ``code``, a short, stable word that the Go side and tests match (messages may change,
+codes do not), and a ``hint`` that says what to do.
 """
 
 from __future__ import annotations
 
 
 class HookError(Exception):
-    """Base of pyhook's errors: ``code`` and ``hint`` next to the message.
-
-    ``str(error)`` is the message, then ``hint: ...`` on a line of its own.
-    """
+    """Base of pyhook's errors. ``str(error)`` is the message, and ``hint: ...`` on its own line."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(code, message, hint)  # args as given: pickles round-trip
@@ -26,9 +23,8 @@ class HookError(Exception):
 class HookContractError(HookError, RuntimeError):
     """A hook broke the contract ``hook(state, bucket) -> Future[Tensor]``.
 
-    A RuntimeError, since that is what PyTorch raises
-    (torch/csrc/distributed/c10d/python_comm_hook.cpp), so that code which
-    catches PyTorch's error catches this one.
+    It is a RuntimeError, as PyTorch raises one (torch/csrc/distributed/c10d/python_comm_hook.cpp),
+    so that code which catches PyTorch's error catches this one.
 
     Codes: ``none_result``, ``not_future``, ``result_timeout``,
     ``none_value``, ``not_tensor``, ``list_value``, ``short``, ``sparse``,
@@ -47,7 +43,7 @@ class HookLoadError(HookError, ValueError):
 
 
 class ShadowError(HookError, ImportError):
-    """A file of the trainer's is found in place of a module of torch's, numpy's or Python's.
+    """A file of the trainer's hides a module of torch, numpy or Python.
 
     Code: ``shadowed``.
     """
@@ -56,7 +52,7 @@ class ShadowError(HookError, ImportError):
 class GroupError(HookError, RuntimeError):
     """The process group could not be made or used.
 
-    Codes: ``no_distributed``, ``no_backend``, ``already_initialized``,
+    Codes: ``no_backend``, ``already_initialized``,
     ``not_initialized``, ``timeout``, ``rendezvous``, ``init_failed``, ``transport`` (of a
     trainer's own, in Go); and of ranks that meet: ``rank``, ``world_size``, ``address``,
     ``port_in_use``, ``not_a_store``, ``peer``, ``torch_version``, ``protocol`` (they have
@@ -81,7 +77,7 @@ class RankError(HookError, RuntimeError):
 
 
 class StateError(HookError, RuntimeError):
-    """A hook's state could not be saved or restored. The state is as it was before.
+    """A hook's state could not be saved or restored, and is as it was before.
 
     Codes: ``state_unsafe`` (only pickle can write or read it), ``state_corrupt``, ``state_version``
     (of the format), ``state_class`` (what is in the file and what is to be restored do

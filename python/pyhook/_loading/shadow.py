@@ -27,7 +27,9 @@ def of(name: str) -> Optional[str]:
         if found is None or os.path.basename(os.path.normpath(folder)) in _LIBRARIES:
             continue
         for later in sys.path[number + 1 :]:
-            other = None if _same(later, folder) else _in(later, name)
+            other = (
+                None if os.path.realpath(later) == os.path.realpath(folder) else _in(later, name)
+            )
             if other is not None:
                 return f"{found} is found as {name}, in place of {other}"
         return None
@@ -71,7 +73,3 @@ def _in(folder: str, name: str) -> Optional[str]:
     if spec is None or spec.origin is None or not spec.has_location:
         return None  # a folder without __init__.py hides nothing
     return spec.origin
-
-
-def _same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -10,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from .join import default_group, describe_group
+from .torch_build import gloo_of_one
 
 PROBED = (
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
@@ -38,7 +38,7 @@ def probe_allreduce_dtypes(
     if device is None:
         device = "cuda" if "nccl" in backend and "gloo" not in backend else "cpu"
     names = list(PROBED if dtypes is None else dtypes)
-    alone = _group_of_one() if "gloo" in backend and str(device) == "cpu" else None
+    alone = gloo_of_one() if "gloo" in backend and str(device) == "cpu" else None
     errors = [_try_alone(name, alone) for name in names]
     agreed = _agree([error is None for error in errors], group, device)
     for i, name in enumerate(names):
@@ -59,14 +59,6 @@ def _agree(mine: list[bool], group: Any, device: Any) -> list[bool]:
     flags = torch.tensor([int(flag) for flag in mine], dtype=torch.int32, device=device)
     dist.all_reduce(flags, op=dist.ReduceOp.MIN, group=group)
     return [bool(flag) for flag in flags.tolist()]
-
-
-def _group_of_one() -> Optional[Any]:
-    """Make a gloo group without a rendezvous. Return None where this torch cannot."""
-    try:
-        return dist.ProcessGroupGloo(dist.HashStore(), 0, 1, datetime.timedelta(seconds=30))
-    except Exception:
-        return None
 
 
 def _try_alone(name: str, alone: Optional[Any]) -> Optional[str]:

@@ -15,7 +15,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Optional
 
 VARIABLE = "GLOO_SOCKET_IFNAME"
 
@@ -99,18 +98,11 @@ def choose(host: str, port: int, others: Iterable[str]) -> bool:
         return True
     for target, number in [(host, port), *((other, 1) for other in others)]:
         address = local_address(target, number) if target else ""
-        name = _interface_of(address) if address and not is_loopback(address) else None
-        if name is not None:
-            os.environ[VARIABLE] = name
-            return True
+        for name, own in _addresses():
+            if own == address and not is_loopback(address):
+                os.environ[VARIABLE] = name
+                return True
     return False
-
-
-def _interface_of(address: str) -> Optional[str]:
-    for name, found in _addresses():
-        if found == address:
-            return name
-    return None
 
 
 class _Entry(ctypes.Structure):

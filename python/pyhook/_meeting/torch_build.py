@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,3 +38,8 @@ def torch_version() -> tuple[int, int]:
     """Return torch's major and minor version."""
     major, minor = torch.__version__.split(".")[:2]
     return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
+def gloo_of_one() -> Any:
+    """Make a gloo backend of this process alone, which meets nobody."""
+    return dist.ProcessGroupGloo(dist.HashStore(), 0, 1, datetime.timedelta(seconds=30))

@@ -24,12 +24,9 @@ def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> A
     c10d = dist.distributed_c10d
     # The public name is of torch 1.13; the other warns since.
     to_global = getattr(c10d, "get_global_rank", None) or c10d._get_global_rank
-    source = to_global(group, root) if _is_sub(group) else root
+    sub_group = group is not None and group is not dist.group.WORLD
+    source = to_global(group, root) if sub_group else root
     return dist.broadcast(tensor, src=source, group=group, async_op=True).get_future()
-
-
-def _is_sub(group: Optional[Any]) -> bool:
-    return group is not None and group is not dist.group.WORLD
 
 
 def all_gather(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 from typing import Any, Optional
 
@@ -10,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from .._errors import HookContractError
-from .._meeting.torch_build import torch_version
+from .._meeting.torch_build import gloo_of_one, torch_version
 from .sparse import hooks_inside
 
 _REAL_ONLY = ("fp16_compress", "bf16_compress")
@@ -78,11 +77,10 @@ def _bucket_dtype() -> torch.dtype:
 
 
 def _group_of_one() -> Any:
-    store, timeout = dist.HashStore(), datetime.timedelta(seconds=30)
-    gloo = dist.ProcessGroupGloo(store, 0, 1, timeout)
+    gloo = gloo_of_one()
     if isinstance(gloo, dist.ProcessGroup):  # torch 1
         return gloo
-    group = dist.ProcessGroup(store, 0, 1)
+    group = dist.ProcessGroup(dist.HashStore(), 0, 1)
     kind = dist.ProcessGroup.BackendType.GLOO
     group._set_default_backend(kind)
     group._register_backend(torch.device("cpu"), kind, gloo)

@@ -113,8 +113,8 @@ class Issues:
 
     def issued(self, name: str, work: Any) -> None:
         """Note a work."""
-        try:
-            future = _future_of(work)
+        try:  # the real future: get_future may be patched
+            future = getattr(type(work), "_pyhook_real_get_future", _real_get_future)(work)
         except Exception:
             return  # a backend without futures: its works can only be waited for
         one = Issued(name, work, future, self._hook)
@@ -163,12 +163,6 @@ def _failure(one: Issued, where: str) -> Optional[HookContractError]:
     )
     error.__cause__ = cause
     return error
-
-
-def _future_of(work: Any) -> Any:
-    """Return the work's real future: get_future may be patched."""
-    own = getattr(type(work), "_pyhook_real_get_future", _real_get_future)
-    return own(work)
 
 
 class CheckedHook:

@@ -69,7 +69,8 @@ def hook_order(hook: Any) -> str:
     if _is_one_of(hook, PROVEN):
         return ORDERED
     if _is_one_of(hook, WRAPPERS):
-        return hook_order(_inside(hook))
+        cells = dict(zip(hook.__code__.co_freevars, hook.__closure__ or ()))
+        return hook_order(cells["hook"].cell_contents if "hook" in cells else None)
     return SERIAL
 
 
@@ -84,9 +85,3 @@ def _is_one_of(hook: Any, names: dict[str, tuple[str, ...]]) -> bool:
         and code.co_filename == getattr(module, "__file__", "")
         and code.co_name in names.get(module.__name__, ())
     )
-
-
-def _inside(wrapper: Any) -> Any:
-    """Return the hook that one of PyTorch's wrappers holds."""
-    cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or ()))
-    return cells["hook"].cell_contents if "hook" in cells else None

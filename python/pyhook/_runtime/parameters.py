@@ -65,7 +65,8 @@ def wrap_parameter(value: torch.Tensor) -> torch.nn.Parameter:
     """Return an nn.Parameter that shares the memory of ``value``, or ``value`` if it is one."""
     if isinstance(value, torch.nn.Parameter):
         return value
-    return torch.nn.Parameter(value.detach(), requires_grad=_can_require_grad(value))
+    floating = value.dtype.is_floating_point or value.dtype.is_complex
+    return torch.nn.Parameter(value.detach(), requires_grad=floating)
 
 
 def valueless_parameter(
@@ -77,10 +78,6 @@ def valueless_parameter(
     # Zero strides: one element of memory, whatever the shape.
     element = element.to(dtype=dtype, device=device).expand(tuple(size))
     return torch.nn.Parameter(element, requires_grad=floating)
-
-
-def _can_require_grad(tensor: torch.Tensor) -> bool:
-    return bool(tensor.dtype.is_floating_point or tensor.dtype.is_complex)
 
 
 class Parameters(list):  # type: ignore[type-arg]  # list[Parameter] is no base class on 3.9's mypy

@@ -144,12 +144,8 @@ def set_state(target: Any, state: Any) -> None:
         target.bit_generator.state = state
 
 
-def same_kind(a: Any, b: Any) -> bool:
-    """Return whether two generators have one class and one algorithm."""
-    return type(a) is type(b) and _algorithm(a) == _algorithm(b)
-
-
-def _algorithm(of: Any) -> Any:
+def algorithm(of: Any) -> Any:
+    """Return the name of the algorithm of numpy's generator."""
     if type(of).__name__ == "RandomState":
         return of.get_state(legacy=False)["bit_generator"]
     return of.bit_generator.state["bit_generator"]

@@ -64,7 +64,8 @@ def _random(decoder: Decoder, node: Any, old: Any, path: str) -> Any:
 def _numpy_rng(decoder: Decoder, node: Any, old: Any, path: str) -> Any:
     state = _plain(decoder, node["v"], path)
     new = arrays.generator(node["cls"], state)
-    if type(old) is not type(new) or not decoder.claim(old, arrays.same_kind(old, new)):
+    same = type(old) is type(new) and arrays.algorithm(old) == arrays.algorithm(new)
+    if not decoder.claim(old, same):
         return new
     decoder.later(path, lambda: arrays.set_state(old, state))
     return old
