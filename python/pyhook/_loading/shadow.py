@@ -27,10 +27,8 @@ def of(name: str) -> Optional[str]:
         if found is None or os.path.basename(os.path.normpath(folder)) in _LIBRARIES:
             continue
         for later in sys.path[number + 1 :]:
-            other = (
-                None if os.path.realpath(later) == os.path.realpath(folder) else _in(later, name)
-            )
-            if other is not None:
+            other = _in(later, name)
+            if other is not None and os.path.realpath(later) != os.path.realpath(folder):
                 return f"{found} is found as {name}, in place of {other}"
         return None
     return None
