@@ -26,6 +26,7 @@ func TestInterpreter_InstallPackage(t *testing.T) {
 		require.NoError(t, python.InstallPackage("inside", map[string]string{
 			"inside":      "from .part import fail, works\nfrom inside import part as again\n__version__ = '1'\n",
 			"inside.part": "import inspect\n\n\ndef works():\n    return inspect.getsource(works)\n\n\ndef fail():\n    raise ValueError('from inside')\n",
+			"inside.deep": "from .. import part\nfrom . import end\n", "inside.deep.end": "from ..part import works\n",
 		}))
 		m, err := python.Import("inside")
 		require.NoError(t, err)
@@ -38,6 +39,8 @@ func TestInterpreter_InstallPackage(t *testing.T) {
 		assert.Contains(t, raised.Traceback, "    raise ValueError('from inside')\n")
 		assert.Equal(t, "<embedded inside>/__init__.py", value(t, "__import__('inside').__file__"))
 		assert.Equal(t, "inside", value(t, "__import__('inside.part').part.__package__"))
+		assert.Equal(t, "<embedded inside>/deep/__init__.py", value(t, "__import__('inside.deep').deep.__file__"))
+		assert.Equal(t, "inside.deep", value(t, "__import__('inside.deep').deep.end.__package__"))
 		_, err = python.Import("inside.missing")
 		require.ErrorIs(t, err, Exception("ModuleNotFoundError"))
 	})
