@@ -49,11 +49,6 @@ def load_hook(
     return _hook(parse(spec), Trainer(group, parameters))
 
 
-def load_name(spec: str) -> Any:
-    """Return what a spec without brackets names, without checking that it is a hook."""
-    return _find(parse(spec), {})
-
-
 def _hook(spec: Spec, trainer: Trainer) -> Callable[..., Any]:
     hook = _find(spec, SHORT_NAMES)
     if spec.called:
