@@ -29,7 +29,7 @@ func (h *PythonCommHook) presentFutures(forms FutureForms) (err error) {
 	switch forms {
 	case FutureFormsBackend:
 		var uses any
-		uses, err = h.rt.bridge.CallValue("uses_forms", h.hook, h.state)
+		uses, err = h.rt.bridge.CallValue("uses_forms", h.hook, h.State())
 		h.usesForms = uses == true
 	case FutureFormsNCCL:
 		h.formed, err = h.rt.bridge.Call("NCCLForms", h.hook)

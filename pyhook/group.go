@@ -31,7 +31,7 @@ type GroupConfig struct {
 // TorchGroup is a torch.distributed process group.
 type TorchGroup struct {
 	rt      *Runtime
-	object  *Object
+	slot    *slot // of the Python process group
 	rank    int
 	size    int
 	backend string
@@ -55,7 +55,7 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 		return nil, err
 	}
 	table := described.(map[any]any)
-	g := &TorchGroup{rt: rt, object: object, bridge: bridge}
+	g := &TorchGroup{rt: rt, slot: rt.renewal.slots.add(object), bridge: bridge}
 	g.rank, g.size = int(table["rank"].(int64)), int(table["size"].(int64))
 	g.backend, _ = table["backend"].(string)
 	rt.backend.CompareAndSwap(nil, g.backend)
@@ -67,7 +67,10 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 // other ranks have called it, the error is the context's, and torch goes on waiting for them:
 // this rank's call counts all the same.
 func (g *TorchGroup) NewGroup(ctx context.Context, ranks []int) (*TorchGroup, error) {
-	object, err := g.rt.callPeers(ctx, func() (*Object, error) { return g.bridge.Call("new_group", ranks) })
+	object, err := g.rt.callPeers(ctx, func() (o *Object, err error) {
+		g.rt.renewal.connections.during(func() { o, err = g.bridge.Call("new_group", ranks) })
+		return o, err
+	})
 	if err != nil {
 		return nil, groupError("making a sub-group", g.rank, err)
 	}
@@ -108,12 +111,13 @@ func (g *TorchGroup) Size() int { return g.size }
 // Backend returns torch's name of the backend: "gloo".
 func (g *TorchGroup) Backend() string { return g.backend }
 
-// Object returns the Python process group; it belongs to g.
-func (g *TorchGroup) Object() *Object { return g.object }
+// Object returns the Python process group; it belongs to g, and is another one after each Retire and
+// Renew.
+func (g *TorchGroup) Object() *Object { return g.slot.get() }
 
 // AllReduce: see c10d.ProcessGroup.
 func (g *TorchGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) (*c10d.Future[*tensor.Tensor], error) {
-	return g.collective(ctx, "all_reduce", t, t, string(op), g.object)
+	return g.collective(ctx, "all_reduce", t, t, string(op))
 }
 
 // Broadcast: see c10d.ProcessGroup.
@@ -121,7 +125,7 @@ func (g *TorchGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) 
 	if root < 0 || root >= g.size {
 		return nil, groupError("broadcast", g.rank, fmt.Errorf("root %d of a group of %d", root, g.size))
 	}
-	return g.collective(ctx, "broadcast", t, t, root, g.object)
+	return g.collective(ctx, "broadcast", t, t, root)
 }
 
 // AllGather: see c10d.ProcessGroup.
@@ -129,7 +133,7 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *te
 	if len(out) != g.size {
 		return nil, groupError("all_gather", g.rank, fmt.Errorf("%d outputs for %d ranks", len(out), g.size))
 	}
-	return g.collective(ctx, "all_gather", in, out, in, g.object)
+	return g.collective(ctx, "all_gather", in, out, in)
 }
 
 // collective calls a function of _runtime/collectives.py, which returns the work's
@@ -141,7 +145,10 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 	if d := result.Device(); !d.IsCPU() { // on which stream?
 		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory\nhint: copy it there, or give a Python hook (\"allreduce\") a bucket with c10d.BucketConfig.Stream", d, errors.ErrUnsupported))
 	}
-	future, err := g.bridge.Call(name, args...)
+	if err := g.rt.renewal.check(); err != nil {
+		return nil, groupError(name, g.rank, err)
+	}
+	future, err := g.bridge.Call(name, append(args, g.Object())...)
 	if err != nil {
 		return nil, groupError(name, g.rank, err)
 	}
@@ -172,9 +179,12 @@ func (g *TorchGroup) Barrier(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return groupError("barrier", g.rank, ctxerr.While(ctx, "not issued"))
 	}
+	if err := g.rt.renewal.check(); err != nil {
+		return groupError("barrier", g.rank, err)
+	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := g.bridge.CallValue("barrier", g.object)
+		_, err := g.bridge.CallValue("barrier", g.Object())
 		done <- err
 	}()
 	select {
@@ -192,7 +202,7 @@ func (g *TorchGroup) Barrier(ctx context.Context) error {
 // backend refuses, "" for those that work. A collective: every rank calls it. If ctx ends
 // first, the error is the context's, and the collectives go on.
 func (g *TorchGroup) DTypes(ctx context.Context) (map[string]string, error) {
-	probed, err := g.rt.callPeers(ctx, func() (*Object, error) { return g.rt.bridge.Call("probe_allreduce_dtypes", g.object) })
+	probed, err := g.rt.callPeers(ctx, func() (*Object, error) { return g.rt.bridge.Call("probe_allreduce_dtypes", g.Object()) })
 	if err != nil {
 		return nil, groupError("probing dtypes", g.rank, err)
 	}
@@ -219,7 +229,7 @@ func (g *TorchGroup) DTypes(ctx context.Context) (map[string]string, error) {
 // A context that ends does not call it: the collectives of other buckets are the
 // group's too, and a future whose Wait was given up may be waited for again.
 func (g *TorchGroup) Abort() error {
-	done, err := g.bridge.CallValue("abort", g.object)
+	done, err := g.bridge.CallValue("abort", g.Object())
 	if err != nil {
 		return groupError("aborting", g.rank, err)
 	}
@@ -232,7 +242,7 @@ func (g *TorchGroup) Abort() error {
 // Close drops the handle. The default group is destroyed by Runtime.Close.
 // Idempotent.
 func (g *TorchGroup) Close() {
-	g.object.Close()
+	g.slot.close()
 	g.bridge.Close()
 }
 

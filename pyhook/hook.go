@@ -35,7 +35,7 @@ type PythonCommHook struct {
 	rt    *Runtime
 	name  string
 	hook  *Object
-	state *Object
+	state *slot
 	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
 	formed *Object
 	// traced is hook or formed, with its collectives reported: see TraceCollectives; nil: it is not.
@@ -51,6 +51,7 @@ type PythonCommHook struct {
 
 	legacy  legacyNames
 	buckets hookBuckets
+	kept    snapshot
 }
 
 // LoadHook finds a hook by "package.module:name", "path/file.py:name", a short
@@ -110,12 +111,12 @@ func (rt *Runtime) WrapHook(ctx context.Context, hook *Object, cfg HookConfig) (
 func (h *PythonCommHook) Name() string { return h.name }
 
 // State returns the hook's state; it belongs to the hook.
-func (h *PythonCommHook) State() *Object { return h.state }
+func (h *PythonCommHook) State() *Object { return h.state.get() }
 
 // Close drops the hook and its state. Calls that are inside finish. Idempotent.
 func (h *PythonCommHook) Close() {
 	h.hook.Close()
-	h.state.Close()
+	h.state.close()
 	h.formed.Close()
 	h.traced.Close()
 	h.checked.Close()
@@ -230,7 +231,12 @@ func (h *PythonCommHook) call(python *pythonBucket, alone bool, callable *Object
 		}
 	}
 	w.enter(call)
-	err := call.Invoke(callable, h.state, result)
+	state := h.state.get()
+	err := call.Invoke(callable, state, result)
+	for errors.Is(err, cbridge.ErrObjectClosed) && state != h.state.get() { // retired or renewed just then
+		state = h.state.get()
+		err = call.Invoke(callable, state, result)
+	}
 	w.leave()
 	return err
 }

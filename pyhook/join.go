@@ -99,8 +99,11 @@ func (rt *Runtime) join(ctx context.Context, cfg GroupConfig) (*Object, error) {
 	}
 	done := make(chan joined, 1)
 	go func() {
-		group, err := rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store, cfg.JoinTimeout.Seconds())
-		done <- joined{group, err}
+		var r joined
+		rt.renewal.connections.during(func() {
+			r.group, r.err = rt.bridge.Call("init_process_group", cfg.Backend, cfg.InitMethod, rank, size, cfg.Timeout.Seconds(), store, cfg.JoinTimeout.Seconds())
+		})
+		done <- r
 	}()
 	limit := cfg.joinLimit()
 	late := time.NewTimer(limit + joinGrace)

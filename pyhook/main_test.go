@@ -72,7 +72,12 @@ func start() (err error) {
 // unless env says otherwise.
 func child(t *testing.T, name string, env ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	return childWithin(t, 90*time.Second, name, env...)
+}
+
+func childWithin(t *testing.T, limit time.Duration, name string, env ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), childCase+"="+name, "PYHOOK_PYTHON="+rt.Info().Python)

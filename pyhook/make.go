@@ -37,7 +37,7 @@ func (t ofTrainer) close() { t.parameters.Close() }
 // arguments are the group and the parameters as Python takes them.
 func (t ofTrainer) arguments() (group, parameters any) {
 	if t.group != nil {
-		group = t.group.object
+		group = t.group.Object()
 	}
 	if t.parameters != nil {
 		parameters = t.parameters
@@ -79,7 +79,7 @@ func (rt *Runtime) wrapHook(ctx context.Context, hook *Object, state any, traine
 	case *TorchGroup:
 		state = nil
 		if s != nil {
-			state = s.object
+			state = s.Object()
 		}
 	case *StateSpec:
 		return rt.wrapHook(ctx, hook, *s, trainer)
@@ -108,16 +108,17 @@ func (rt *Runtime) joinState(ctx context.Context, hook *Object, state any, train
 		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	h.name = rt.nameOf(h.hook)
+	var object *Object
 	if state != nil {
-		h.state, err = cbridge.Convert(state)
+		object, err = cbridge.Convert(state)
 	} else {
-		h.state, err = both.Call("__getitem__", 1)
+		object, err = both.Call("__getitem__", 1)
 	}
 	if err != nil {
 		h.hook.Close()
 		return nil, hookError(h.name, rt.Rank(), -1, c10d.ErrBadArguments, err)
 	}
-	h.stateless = h.state.IsNone()
+	h.state, h.stateless = rt.renewal.slots.add(object), object.IsNone()
 	if err := h.presentFutures(trainer.futures); err != nil {
 		h.Close()
 		return nil, hookError(h.name, rt.Rank(), -1, c10d.ErrBadArguments, err)

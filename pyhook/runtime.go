@@ -46,6 +46,7 @@ type Runtime struct {
 	bound       atomic.Bool  // a reducer has Python's main thread for the calls of its hook
 	backend     atomic.Value // string: of the first group that was made, the default one
 	joining     atomic.Int32 // calls that wait for other ranks and were given up
+	renewal     *renewal
 	closed      atomic.Bool
 	closeOnce   sync.Once
 	closeErr    error
@@ -62,6 +63,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	rt := &Runtime{interpreter: in}
+	rt.renewal = newRenewal(rt)
 	rt.rank.Store(int64(rankFromEnvironment()))
 	if err := rt.boot(ctx, cfg.Output); err != nil {
 		in.Close()
@@ -248,6 +250,7 @@ func (rt *Runtime) Close() error {
 		}
 		_, err := rt.bridge.CallValue("destroy", true)
 		rt.abandonAll()
+		rt.renewal.object().Close()
 		rt.torchAPI.close()
 		rt.bridge.Close()
 		rt.closeErr = cmp.Or(err, rt.interpreter.Close())

@@ -92,7 +92,7 @@ func leavesNothing(t *testing.T, h *PythonCommHook, b *c10d.GradBucket, calls fu
 	}
 	counts := func() [4]int64 {
 		python := pythonOf(b)
-		return [4]int64{references(t, h.hook), references(t, h.state), references(t, python.tensor), references(t, python.layout)}
+		return [4]int64{references(t, h.hook), references(t, h.State()), references(t, python.tensor), references(t, python.layout)}
 	}
 	collect()
 	before, live, memory := counts(), leaks.Counts().list(), resident(t)

@@ -27,7 +27,7 @@ func (h *PythonCommHook) runSparse(ctx context.Context, b *c10d.GradBucket, hook
 		return nil, h.failAt(b.Index(), c10d.ErrBucket, err)
 	}
 	var future *Object
-	stacks, interrupted := h.rt.interpreter.Interruptible(ctx, func() { future, err = h.rt.bridge.Call("run_sparse_hook", hook, h.state, layout) })
+	stacks, interrupted := h.rt.interpreter.Interruptible(ctx, func() { future, err = h.rt.bridge.Call("run_sparse_hook", hook, h.State(), layout) })
 	if interrupted && isInterrupted(err) {
 		return nil, h.interrupted(ctx, b.Index(), stacks, err)
 	}

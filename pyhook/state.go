@@ -72,7 +72,7 @@ func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte
 	var value any
 	buckets := h.buckets.forms()
 	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
-		value, err = bridge.CallValue("save_hook", h.hook, h.state, o.trusted, buckets)
+		value, err = bridge.CallValue("save_hook", h.hook, h.State(), o.trusted, buckets)
 		return err
 	})
 	if err != nil {
@@ -110,7 +110,7 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 	defer bridge.Close()
 	var buckets any
 	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
-		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.state, o.trusted, o.anyRank)
+		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.State(), o.trusted, o.anyRank)
 		return err
 	})
 	if err != nil {

@@ -60,6 +60,13 @@ class GroupError(HookError, RuntimeError):
     """
 
 
+class OutOfStepError(GroupError):
+    """A process group was used that is retired, since a step failed.
+
+    Code: ``out_of_step``.
+    """
+
+
 class RankError(HookError, RuntimeError):
     """A rank of ``pyhook.testing.run_ranks`` failed.
 

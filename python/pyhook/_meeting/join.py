@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
 from .._errors import GroupError
+from .._renewal import retired
 from .meeting import MEETING_SECONDS, Meeting
 from .torch_build import backends
 
@@ -237,6 +238,8 @@ def destroy(keep: bool = False) -> None:
             finalised; where it is, a group that is kept aborts the process as its
             threads are torn down (seen on torch 1.13).
     """
+    if retired.default_is_retired():
+        retired.set_default(None)
     if dist.is_initialized():
         (_kept if keep else _leaving).append(dist.group.WORLD)
         dist.destroy_process_group()

@@ -130,6 +130,11 @@ def restore_hook(
     return buckets if header["storages"] and isinstance(buckets, list) else None
 
 
+def has_state(hook: Any, state: Any) -> bool:
+    """Whether ``save_hook`` has something to save: not of None and process groups."""
+    return _class(state) != "" or bool(_carried(hook))
+
+
 def state_info(data: bytes) -> dict[str, Any]:
     """Return what a file says of itself: class, rank, world_size, versions, pickled paths."""
     header, payload = _open(data)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from .._loading.modules import stable_name
+from .._renewal.retired import RetiredGroup
 from .._runtime.parameters import Parameters, of_the_trainer
 
 MAX_DEPTH = 100
@@ -63,7 +64,7 @@ def kept(value: Any) -> Optional[str]:
     Such a value is not saved. The state that is restored keeps its own, which must have the same
     description.
     """
-    if isinstance(value, dist.ProcessGroup):
+    if isinstance(value, (dist.ProcessGroup, RetiredGroup)):
         return GROUP
     if isinstance(value, dist.Store):
         return "store"

@@ -1,0 +1,65 @@
+package pyhook
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"pyhook/c10d"
+	"pyhook/cbridge"
+)
+
+// snapshot is a copy of a hook's state, as SaveState writes it.
+type snapshot struct {
+	mu   sync.Mutex
+	data []byte // nil: there is none
+}
+
+// HasState: see c10d.RestorableHook. What a callable object, a bound method or a partial holds is
+// state too.
+func (h *PythonCommHook) HasState() bool {
+	bridge, err := cbridge.Import("pyhook._state.file")
+	if err != nil {
+		return true // Snapshot has the error
+	}
+	defer bridge.Close()
+	has, err := bridge.CallValue("has_state", h.hook, h.State())
+	return err != nil || has != false
+}
+
+// Snapshot: see c10d.RestorableHook. It keeps what SaveState would write, and what that leaves out
+// Restore leaves as it is. The error is SaveState's.
+func (h *PythonCommHook) Snapshot(ctx context.Context) error {
+	h.kept.mu.Lock()
+	defer h.kept.mu.Unlock()
+	data, err := h.stateBytes(ctx, stateOptions{})
+	if err != nil {
+		return h.stateError(err)
+	}
+	h.kept.data = data
+	return nil
+}
+
+// Restore: see c10d.RestorableHook. The error is LoadState's.
+func (h *PythonCommHook) Restore(ctx context.Context) error {
+	h.kept.mu.Lock()
+	defer h.kept.mu.Unlock()
+	if h.kept.data == nil {
+		return h.stateError(errors.New("there is no Snapshot of it"))
+	}
+	bridge, err := cbridge.Import("pyhook._state.file")
+	if err != nil {
+		return h.stateError(err)
+	}
+	defer bridge.Close()
+	err = h.rt.interruptibleOnMain(ctx, func() error {
+		_, err := bridge.CallValue("restore_hook", h.kept.data, h.hook, h.State(), false, true)
+		return err
+	})
+	if err != nil {
+		return h.stateError(err)
+	}
+	return nil
+}
+
+var _ c10d.RestorableHook = (*PythonCommHook)(nil)
