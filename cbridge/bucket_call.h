@@ -1,6 +1,6 @@
-// Calls of DDP's communication hooks: hook(state, bucket). Every call gets a new
-// bucket object over a layout and a tensor that stay, and afterwards that tensor
-// must be what it was, since the next call gets it too.
+// Calls of DDP's communication hooks: hook(state, bucket). Every call gets a new bucket object over a
+// kept layout and a kept tensor. After the call that tensor must be unchanged, since the next call
+// gets it too.
 #ifndef PYHOOK_BUCKET_CALL_H
 #define PYHOOK_BUCKET_CALL_H
 
@@ -13,15 +13,15 @@ typedef struct {
   PyObject *dtype;     // the tensor's
   uintptr_t data;      // where the tensor's memory is
   int64_t len;         // its elements
-  bool described;      // torch->describe can: form is what it says of the dtype
+  bool described;      // torch->describe accepts the tensor; form is its dtype
   DLDataType form;
 } pyh_bucket_call;
 
-// A new one in C memory, to be freed; NULL: out of memory. Attached, before a hook
-// has seen the tensor. The objects are borrowed.
+// Makes one in C memory, which the caller frees; NULL: out of memory. Attached, before a hook has seen
+// the tensor. The objects are borrowed.
 pyh_bucket_call *pyh_bucket_call_new(const pyh_torch_api *, PyObject *layout, PyObject *tensor,
                                      PyObject *dtype, uintptr_t data, int64_t len);
-// Another one over the same objects, for a call at the same time; attached or not.
+// Makes another one over the same objects, for a call at the same time; attached or not.
 pyh_bucket_call *pyh_bucket_call_copy(const pyh_bucket_call *);
 
 #endif

@@ -2,17 +2,15 @@
 
 #include <string.h>
 
-// What an object has after its base's part, whose size is only known at run
-// time: the attributes that BucketMethods expects, and where weak references
-// hang.
+// The fields of an object, behind its base's part, whose size is known only at run time: the
+// attributes that BucketMethods expects, and the list of weak references.
 typedef struct {
   PyObject *layout;
   PyObject *buffer;
   PyObject *weakrefs;
 } fields;
 
-// A type's functions are handed objects and nothing else: there is one type in a
-// process.
+// There is one type in a process, since a type's functions get only the object.
 static PyObject *type;   // this type
 static PyObject *class;  // Bucket
 static Py_ssize_t before; // bytes of an object before its fields

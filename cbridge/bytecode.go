@@ -22,22 +22,22 @@ const bytecodeFolder = "pyhook/bytecode"
 // bytecodeLimit bounds what is read: what pyhook writes is well below 1 MB.
 const bytecodeLimit = 16 << 20
 
-// bytecode keeps what this interpreter made of the sources that Go programs carry, from one start
-// to the next: Python keeps the bytecode only of modules that are files. One file holds it for one
-// build of Python; each source in it is known by its digest.
+// bytecode keeps the compiled sources that Go programs embed from one start to the next; Python itself
+// keeps only those of modules that are files. There is one file for each build of Python, and it
+// names each source by its digest.
 //
-// Unmarshalling runs no code, but running the result does. So a file is used only if it and its
-// folder belong to this user and nobody else can write to them, and if its digest is right.
-// Whatever else is there is left alone, and the sources are compiled.
+// Unmarshalling runs no code, but executing the result does. So a file is read only if its digest is
+// right, and if it and its folder belong to this user and no other user can write to them. Else the
+// sources are compiled.
 type bytecode struct {
-	key   []byte // of the file's form and all that makes bytecode another: Python's build, -O
+	key   []byte // digest of the file's format and of what bytecode depends on: Python's build, -O
 	name  string // the file's
 	write bool   // Python may write bytecode
 
 	mutex   sync.Mutex // not held while Python runs
 	sources map[string]string
 	kept    map[string]compiled // by the names that sources has
-	fresh   bool                // kept has what the file has not
+	fresh   bool                // kept has entries that the file lacks
 }
 
 // compiled is the marshalled code object of one source.
@@ -71,19 +71,20 @@ func (b *bytecode) load(in *Interpreter) error {
 	return nil
 }
 
-// own is Module for a source of this package's, whose bytecode is kept.
-func (in *Interpreter) own(name, source string) (*Object, error) {
+// Module runs source as a new module of that name and registers it in sys.modules. SaveBytecode
+// keeps what it is compiled to. The caller owns the result.
+func (in *Interpreter) Module(name, source string) (*Object, error) {
+	builtins, err := in.Import("builtins")
+	if err != nil {
+		return nil, err
+	}
+	defer builtins.Close()
+	code, err := in.compile(builtins, "<"+name+">", source)
+	if err != nil {
+		return nil, err
+	}
+	defer code.Close()
 	return in.newModule(name, func(module *Object) error {
-		code, err := in.compile("<"+name+">", source)
-		if err != nil {
-			return err
-		}
-		defer code.Close()
-		builtins, err := in.Import("builtins")
-		if err != nil {
-			return err
-		}
-		defer builtins.Close()
 		return module.With("__dict__", func(globals *Object) error {
 			_, err := builtins.CallValue("exec", code, globals)
 			return err
@@ -91,8 +92,8 @@ func (in *Interpreter) own(name, source string) (*Object, error) {
 	})
 }
 
-// compile makes the code object of a source, or takes the one that is kept.
-func (in *Interpreter) compile(filename, source string) (*Object, error) {
+// compile returns the code object of a source: the one that is kept, or a new one.
+func (in *Interpreter) compile(builtins *Object, filename, source string) (*Object, error) {
 	marshal, err := in.Import("marshal")
 	if err != nil {
 		return nil, err
@@ -103,11 +104,6 @@ func (in *Interpreter) compile(filename, source string) (*Object, error) {
 			return code, nil
 		}
 	}
-	builtins, err := in.Import("builtins")
-	if err != nil {
-		return nil, err
-	}
-	defer builtins.Close()
 	code, err := builtins.Call("compile", source, filename, "exec", 0, true)
 	if err != nil {
 		return nil, err
@@ -118,8 +114,8 @@ func (in *Interpreter) compile(filename, source string) (*Object, error) {
 	return code, nil
 }
 
-// bytecodePath fails for a program that runs with the rights of another than who called it: the
-// caller's environment says where the folder is.
+// bytecodePath fails in a set-user-ID or set-group-ID program: its caller's environment names the
+// folder.
 func bytecodePath() (string, error) {
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return "", fs.ErrPermission
@@ -128,7 +124,7 @@ func bytecodePath() (string, error) {
 	return filepath.Join(cache, bytecodeFolder), err
 }
 
-// code is what is kept of a source; nil: nothing.
+// code returns the kept code of a source, or nil.
 func (b *bytecode) code(name, source string) []byte {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -139,7 +135,7 @@ func (b *bytecode) code(name, source string) []byte {
 	return nil
 }
 
-// keep notes what a source that code was asked of was compiled to.
+// keep stores what a source was compiled to, after code was asked for it.
 func (b *bytecode) keep(name string, code []byte) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -149,7 +145,7 @@ func (b *bytecode) keep(name string, code []byte) {
 	}
 }
 
-// private opens a folder of this user's that nobody else can write to.
+// private opens a folder that belongs to this user and that no other user can write to.
 func private(folder string) (*os.Root, error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
@@ -171,7 +167,7 @@ func ours(info fs.FileInfo) bool {
 	return ok && int(stat.Uid) == os.Geteuid() && info.Mode().Perm()&0o022 == 0
 }
 
-// read takes over what a good file holds.
+// read loads the file, if it may be trusted.
 func (b *bytecode) read(folder string) {
 	root, err := private(folder)
 	if err != nil {
@@ -206,7 +202,7 @@ func (b *bytecode) read(folder string) {
 	}
 }
 
-// digest is that of a file's body, for this Python alone.
+// digest returns the digest of a file's body, which includes the key.
 func (b *bytecode) digest(body []byte) []byte {
 	h := sha256.New()
 	h.Write(b.key)
@@ -214,10 +210,9 @@ func (b *bytecode) digest(body []byte) []byte {
 	return h.Sum(nil)
 }
 
-// SaveBytecode keeps what the sources of this package and of InstallPackage were compiled to, in
-// the user's cache folder, for the next start in another process. It does nothing where there is
-// no such folder that only this user can write to, where Python may not write bytecode
-// (PYTHONDONTWRITEBYTECODE), and where all is kept already.
+// SaveBytecode writes what the sources of Module and InstallPackage were compiled to into the user's
+// cache folder, for the next process. It does nothing if no such folder is private to this user, if
+// Python may not write bytecode (PYTHONDONTWRITEBYTECODE), or if nothing is new.
 func (in *Interpreter) SaveBytecode() error {
 	v, err := in.bootstrap.CallValue("take_compiled")
 	if err != nil {
@@ -234,7 +229,7 @@ func (in *Interpreter) SaveBytecode() error {
 	return nil
 }
 
-// save writes the file, if there is something new and somewhere to put it.
+// save writes the file, if there is something new.
 func (b *bytecode) save() error {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -276,8 +271,8 @@ func (b *bytecode) save() error {
 	return nil
 }
 
-// makePrivate makes a folder, but only inside one of this user's: root with another user's HOME
-// would leave there what that user cannot use.
+// makePrivate makes a folder, but only inside one of this user's: root, with another user's HOME,
+// would leave a folder that the user cannot use.
 func makePrivate(folder string) error {
 	above := folder
 	for {
@@ -308,7 +303,7 @@ func appendField(to, field []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(to, uint32(len(field))), field...)
 }
 
-// field cuts one off, of a body whose digest is right.
+// field cuts the first field off a body whose digest is right.
 func field(body []byte) (field, rest []byte) {
 	n := 4 + binary.LittleEndian.Uint32(body)
 	return body[4:n], body[n:]

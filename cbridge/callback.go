@@ -13,12 +13,11 @@ import (
 	"unsafe"
 )
 
-// GoFunc is a Go function that Python may call. It runs attached, on the
-// thread that Python calls it on (perhaps one of torch's), so it must be short
-// and must not wait for a goroutine that needs Python. The args are closed
-// when it returns; an error is raised in Python as RuntimeError, and so is a
-// panic, with its stack. It does not run on an OS thread that is ending (from
-// a thread-local's destructor): Python gets a RuntimeError there.
+// GoFunc is a Go function that Python may call. It runs attached, on the thread that calls it
+// (perhaps torch's), so it must be short and must not wait for a goroutine that needs Python. Its
+// args are closed when it returns. Its error becomes a RuntimeError in Python, and so does a panic,
+// with its stack. On an OS thread that is ending (in a thread-local's destructor) Python gets a
+// RuntimeError, and it does not run.
 type GoFunc func(args []*Object) (any, error)
 
 var liveFuncs atomic.Int64
@@ -26,8 +25,8 @@ var liveFuncs atomic.Int64
 // LiveFuncs returns how many Go functions Python still holds.
 func LiveFuncs() int64 { return liveFuncs.Load() }
 
-// NewFunc makes a Python callable of fn. It may outlive the Object: Python's
-// references keep fn, and fn is let go when the last one is dropped.
+// NewFunc makes a Python callable of fn. The callable may outlive the Object: Python's last reference
+// releases fn.
 func NewFunc(name string, fn GoFunc) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +23,7 @@ var probeSource string
 // slow, a hanging wrapper script must not hang the trainer.
 const probeTimeout = 60 * time.Second
 
-// Python is an interpreter that was asked what it is.
+// Python describes an interpreter, as it answered probe.py.
 type Python struct {
 	Executable   string   `json:"executable"`
 	Version      string   `json:"version"` // "3.11.2"
@@ -48,8 +47,8 @@ type Attempt struct {
 	Why  string `json:"why"`
 }
 
-// DiscoveryError says that no usable interpreter or library was found: all
-// that was tried, and what to do.
+// DiscoveryError lists what was tried when no usable interpreter or library was found, and says what
+// to do.
 type DiscoveryError struct {
 	Tried []Attempt
 	Hint  string
@@ -73,8 +72,7 @@ type candidate struct {
 	chosen bool // named for this purpose: unusable is an error, not "try the next"
 }
 
-// candidates in the order of DESIGN D1, behind the Python of torchrun's agent where there
-// is one. The last one serves the common machine
+// candidates returns Discover's candidates in their order. The last one serves the common machine
 // whose first python3 on PATH is a bare one from a version manager.
 func candidates(explicit string) []candidate {
 	if explicit != "" {
@@ -96,11 +94,11 @@ func candidates(explicit string) []candidate {
 	return append(list, candidate{"/usr/bin/python3", "the system's python3", false})
 }
 
-// Discover chooses an interpreter: explicit, or PYHOOK_PYTHON, that of the torchrun which
-// started this process, VIRTUAL_ENV, CONDA_PREFIX, python3 on PATH, /usr/bin/python3. The first that runs and can
-// find the given modules (top-level names; they are not imported) wins; one
-// named by explicit or PYHOOK_PYTHON is used or refused, never replaced. The
-// attempts are those refused on the way. The error is a *DiscoveryError.
+// Discover chooses an interpreter: explicit, or PYHOOK_PYTHON, or that of the torchrun which started
+// this process, VIRTUAL_ENV's, CONDA_PREFIX's, python3 on PATH, /usr/bin/python3. It takes the first
+// that runs and can find the given modules (top-level names; it does not import them), and uses or
+// refuses one named by explicit or PYHOOK_PYTHON, never replaces it. The attempts are those refused
+// on the way. The error is a *DiscoveryError.
 func Discover(ctx context.Context, explicit string, modules ...string) (*Python, []Attempt, error) {
 	var tried []Attempt
 	seen := map[string]bool{}
@@ -175,9 +173,8 @@ func lastLine(text string) string {
 // exceptionLine is the last line of a traceback.
 var exceptionLine = regexp.MustCompile(`(?m)^[A-Za-z_.]+: .+$`)
 
-// pythonsWords is why an interpreter did not run. A fatal error as it starts, of a
-// PYTHONHOME that does not fit say, comes with the path configuration before it, and ends
-// with a stack that has no frame.
+// pythonsWords returns why an interpreter did not run. Around a fatal error at its start, of a wrong
+// PYTHONHOME for example, it prints its path configuration and an empty stack.
 func pythonsWords(stderr string) string {
 	const fatal = "Fatal Python error: "
 	at := strings.Index(stderr, fatal)
@@ -205,22 +202,16 @@ func minorVersion(version string) int {
 	return minor
 }
 
-// libraries lists where python's shared library may be. sysconfig is a hint,
-// not the truth: conda says that there is none and ships it, relocatable
-// builds have a prefix of the build machine baked in, Debian keeps it in the
-// multiarch folder.
+// libraries lists where python's shared library may be. sysconfig only hints at it: conda denies the
+// library that it ships, relocatable builds name the build machine's prefix, and Debian keeps it in
+// the multiarch folder.
 func libraries(p *Python) []string {
 	abi := ""
 	if p.FreeThreaded {
 		abi = "t"
 	}
 	base := fmt.Sprintf("libpython3.%d%s", minorVersion(p.Version), abi)
-	var names []string
-	if runtime.GOOS == "darwin" {
-		names = []string{p.InstSOName, p.LDLibrary, base + ".dylib"}
-	} else {
-		names = []string{p.InstSOName, p.LDLibrary, base + ".so.1.0", base + ".so"}
-	}
+	names := []string{p.InstSOName, p.LDLibrary, base + ".so.1.0", base + ".so"}
 	dirs := []string{p.LibDir, filepath.Join(p.LibDir, p.Multiarch), filepath.Join(p.BasePrefix, "lib"),
 		filepath.Join(p.BasePrefix, "lib", p.Multiarch)}
 	if real, err := filepath.EvalSymlinks(p.Executable); err == nil {
@@ -254,7 +245,7 @@ func libraries(p *Python) []string {
 func libraryHint(p *Python) string {
 	minor := minorVersion(p.Version)
 	switch {
-	case strings.HasPrefix(p.BasePrefix, "/usr") && runtime.GOOS == "linux":
+	case strings.HasPrefix(p.BasePrefix, "/usr"):
 		return fmt.Sprintf("install the package libpython3.%d (Debian, Ubuntu) or python3-libs (Fedora)", minor)
 	case os.Getenv("CONDA_PREFIX") != "":
 		return "conda install libpython"

@@ -91,21 +91,7 @@ static void drop_legacy(PyObject *capsule) {
   }
 }
 
-static void drop_versioned(PyObject *capsule) {
-  if (pyh.PyCapsule_IsValid(capsule, versioned_name)) {
-    free_versioned(pyh.PyCapsule_GetPointer(capsule, versioned_name));
-  }
-}
-
-PyObject *pyh_dlpack_capsule(const DLTensor *t, void *owner, bool versioned) {
-  if (versioned) {
-    DLManagedTensorVersioned *m = export_versioned(t, owner);
-    PyObject *capsule = pyh.PyCapsule_New(m, versioned_name, drop_versioned);
-    if (capsule == NULL) {
-      free_versioned(m);
-    }
-    return capsule;
-  }
+PyObject *pyh_dlpack_capsule(const DLTensor *t, void *owner) {
   DLManagedTensor *m = export_legacy(t, owner);
   PyObject *capsule = pyh.PyCapsule_New(m, legacy_name, drop_legacy);
   if (capsule == NULL) {

@@ -72,11 +72,11 @@ func (x *ExchangeAPI) Export(t *DLTensor, owner memory.Owner) (*Object, error) {
 	return t.export(func(c *C.DLTensor) *C.PyObject { return C.pyh_exchange_export(x.c, c, owner.Pointer()) })
 }
 
-// Capsule makes a DLPack capsule over t's memory, which takes a reference of its own on owner:
-// "dltensor_versioned" (DLPack 1.0) or "dltensor". The caller closes it; one that nobody
-// consumes lets go of the memory when it is collected.
-func (t *DLTensor) Capsule(owner memory.Owner, versioned bool) (*Object, error) {
-	return t.export(func(c *C.DLTensor) *C.PyObject { return C.pyh_dlpack_capsule(c, owner.Pointer(), C.bool(versioned)) })
+// Capsule makes a DLPack capsule ("dltensor") over t's memory, which takes a reference of its own on
+// owner. The caller closes it; a capsule that nobody consumes releases the memory when Python frees
+// it.
+func (t *DLTensor) Capsule(owner memory.Owner) (*Object, error) {
+	return t.export(func(c *C.DLTensor) *C.PyObject { return C.pyh_dlpack_capsule(c, owner.Pointer()) })
 }
 
 func (t *DLTensor) export(f func(*C.DLTensor) *C.PyObject) (*Object, error) {

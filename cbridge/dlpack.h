@@ -51,9 +51,8 @@ void pyh_set_memory(void (*retain)(void *owner), void (*release)(void *owner));
 
 // What follows is called attached.
 
-// A capsule "dltensor" or "dltensor_versioned" over the tensor, which holds a
-// reference of its own on owner; new reference.
-PyObject *pyh_dlpack_capsule(const DLTensor *, void *owner, bool versioned);
+// A capsule "dltensor" over the tensor, which holds a reference of its own on owner; new reference.
+PyObject *pyh_dlpack_capsule(const DLTensor *, void *owner);
 // The exchange API of a Python type; NULL if it has none.
 const DLPackExchangeAPI *pyh_exchange_api(PyObject *type);
 const DLPackExchangeAPI *pyh_exchange_api_of(PyObject *obj);

@@ -4,6 +4,7 @@ package cbridge
 import "C"
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -67,6 +68,8 @@ func (e *PythonError) FullTraceback() string {
 
 // describer is bootstrap.py's describe, once there is one.
 var describer atomic.Pointer[Object]
+
+var errNoException = errors.New("python reported an error without raising an exception")
 
 // raised takes the exception that is set on the attached calling thread.
 func raised() error {

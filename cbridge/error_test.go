@@ -84,7 +84,7 @@ func TestPythonError(t *testing.T) {
 			require.ErrorIs(t, err, Exception("SyntaxError"))
 			assert.Contains(t, err.Error(), "<broken>, line 1")
 			_, err = python.Module("broken", "x = 1\x00y = 2\n")
-			require.ErrorContains(t, err, "NUL")
+			require.ErrorContains(t, err, "null bytes")
 			_, err = python.Import("no_such_module")
 			require.ErrorIs(t, err, Exception("ModuleNotFoundError"))
 			_, err = python.Import("broken")

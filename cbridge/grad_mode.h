@@ -1,8 +1,7 @@
-// Autograd's mode, which is the calling thread's own: whether what is computed is
-// recorded for a backward pass.
+// Autograd's mode of the calling thread: whether torch records operations for a backward pass.
 //
-// PyTorch calls hooks inside backward(), where it is off. So it is in a hook's
-// call here, and afterwards what it was: Go's threads are shared.
+// PyTorch calls hooks inside backward(), where it is off. A hook's call here turns it off too, and
+// restores it afterwards, since Go's threads are shared.
 #ifndef PYHOOK_GRAD_MODE_H
 #define PYHOOK_GRAD_MODE_H
 
@@ -10,7 +9,7 @@
 
 #include "pyapi.h"
 
-// The way to it. C++'s own functions need 1 ns a call, Python's 30 to 70.
+// How to reach it. C++'s functions take 1 ns a call, Python's 30 to 70.
 typedef struct {
   bool (*enabled)(void); // c10::GradMode::is_enabled; NULL: not found
   void (*set)(bool);     // c10::GradMode::set_enabled; NULL: not found
@@ -18,13 +17,12 @@ typedef struct {
   PyObject *py_set;      // torch._C._set_grad_enabled
 } pyh_grad_mode;
 
-// Looks C++'s functions up in the library at path, torch._C's, and in those that
-// it needs. They are taken only if they do what Python's do; attached, with
-// those set. False: exception set.
+// Looks C++'s functions up in the library at path, torch._C's, and in those that it needs, and stores
+// them if they do what Python's functions do, which must be set. Attached. False: exception set.
 bool pyh_grad_mode_find(pyh_grad_mode *, const char *path);
-// Turns it off and returns what it was; attached, no exception set.
+// Turns it off and returns the former mode; attached, no exception set.
 bool pyh_grad_off(const pyh_grad_mode *);
-// Makes it what it was; attached, no exception set.
+// Restores the former mode; attached, no exception set.
 void pyh_grad_back(const pyh_grad_mode *, bool was);
 
 #endif

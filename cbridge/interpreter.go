@@ -173,7 +173,7 @@ func (in *Interpreter) boot(path []string) error {
 	if err := in.bytecode.load(in); err != nil {
 		return err
 	}
-	module, err := in.own("_pyhook_bootstrap", bootstrapSource)
+	module, err := in.Module("_pyhook_bootstrap", bootstrapSource)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (in *Interpreter) boot(path []string) error {
 	if err := in.striking.load(in); err != nil {
 		return err
 	}
-	if in.ending, err = in.own("_pyhook_ending", endingSource); err != nil {
+	if in.ending, err = in.Module("_pyhook_ending", endingSource); err != nil {
 		return err
 	}
 	if err := in.installSignals(); err != nil {
@@ -207,12 +207,6 @@ func (in *Interpreter) boot(path []string) error {
 		}
 		return nil
 	})
-}
-
-// Module runs source as a new module of that name and registers it in
-// sys.modules. The caller owns the result.
-func (in *Interpreter) Module(name, source string) (*Object, error) {
-	return in.newModule(name, func(module *Object) error { return module.exec("<"+name+">", source) })
 }
 
 // newModule registers a new module in sys.modules once fill has run its code.

@@ -19,28 +19,28 @@ import (
 var pointSource string
 
 const (
-	// RaiseAgain is after how long code that caught Interrupted gets it once more.
+	// RaiseAgain is the time after which code that caught Interrupted gets it again.
 	RaiseAgain = 100 * time.Millisecond
-	// tryAgain is after how long a thread is looked at again that could not be interrupted.
+	// tryAgain is the time after which Interrupt tries again where it could not raise.
 	tryAgain = time.Millisecond
 )
 
 // Target is a call of Python code that is to be interrupted.
 type Target interface {
-	// Thread returns the thread that runs the call, as Python names it; 0: it has not come to
+	// Thread returns the thread that runs the call, by Python's identifier; 0: it has not reached
 	// Python yet. inside is false when the call is over.
 	Thread() (thread uint64, inside bool)
 	// Strike calls strike if that thread is still inside the call, and keeps it from leaving
-	// meanwhile. It is called attached and must not call Python itself. stacks is the stack of
-	// every Python thread just before, of the first Strike.
+	// meanwhile. It is called attached and must not call Python itself. stacks has the stacks of
+	// all Python threads just before the first Strike.
 	Strike(thread uint64, stacks string, strike func() bool) (struck bool)
 	// Pause returns after d, or sooner when the call is over.
 	Pause(d time.Duration)
 }
 
-// Interrupt raises pyhook.Interrupted in the Python code of a call, again as long as that catches
-// it, and returns when the call is over. Only the call's own thread gets it, and not where it
-// would leave a lock, or pyhook's own code, in the middle of something: interrupt.py.
+// Interrupt raises pyhook.Interrupted in the Python code of a call, again whenever that catches it,
+// and returns when the call is over. It raises it in the call's own thread only, and not while that
+// takes or gives back a lock or runs pyhook's own code: interrupt.py.
 func (in *Interpreter) Interrupt(t Target) {
 	attempts, err := in.striking.attempts.Invoke(nil, nil)
 	if err != nil {
@@ -85,7 +85,7 @@ func (in *Interpreter) strike(t Target, thread uint64, attempts *Object, stacks 
 	})
 }
 
-// striking is the Python objects that an interruption needs.
+// striking holds the Python objects that an interruption needs.
 type striking struct {
 	attempts *Object // interrupt.py's Attempts
 	frames   *Object // sys._current_frames
@@ -93,7 +93,7 @@ type striking struct {
 }
 
 func (s *striking) load(in *Interpreter) error {
-	module, err := in.own("_pyhook_interrupt", pointSource)
+	module, err := in.Module("_pyhook_interrupt", pointSource)
 	if err != nil {
 		return err
 	}
@@ -137,12 +137,11 @@ type interruption struct {
 	stacks string
 }
 
-// Interruptible calls f. If ctx ends meanwhile, the Python code that f runs on
-// its own thread gets the exception pyhook.Interrupted, a BaseException, and
-// again as long as it catches it. That reaches Python code only: what blocks in
-// C (a lock, a sleep, a collective) is not woken, and gets it when it returns.
-// interrupted says that it was raised, and stacks is then the stack of every
-// Python thread at that moment. f must not call Interruptible.
+// Interruptible calls f. If ctx ends meanwhile, it raises pyhook.Interrupted, a BaseException, in the
+// Python code that f runs on its own thread, again whenever that catches it. Code blocked in C (a
+// lock, a sleep, a collective) sees it only after it returns to Python. interrupted says whether it
+// was raised; stacks are then the stacks of all Python threads at that moment. f must not call
+// Interruptible.
 func (in *Interpreter) Interruptible(ctx context.Context, f func()) (stacks string, interrupted bool) {
 	if ctx.Done() == nil {
 		f()
@@ -166,7 +165,7 @@ func (i *interruption) Thread() (uint64, bool) {
 	return i.thread, !i.over
 }
 
-// Strike: see Target. Whoever runs Python on that thread has to wait for us.
+// Strike: see Target. The lock keeps the call from returning meanwhile.
 func (i *interruption) Strike(_ uint64, stacks string, strike func() bool) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -205,7 +204,7 @@ func (i *interruption) end(stop func() bool) (string, bool) {
 	return i.stacks, i.raised
 }
 
-// Stacks returns the stack of every Python thread but the caller's, as text.
+// Stacks returns the stacks of all Python threads except the caller's, as text.
 func (in *Interpreter) Stacks() (string, error) {
 	text, err := in.bootstrap.CallValue("stacks")
 	if err != nil {

@@ -85,8 +85,8 @@ static void sort_future(pyh_invocation *inv, PyObject *future) {
   ask(t, future, inv, out);
 }
 
-// call makes the arguments, calls, and drops them. A new reference, or NULL with
-// an exception set.
+// call makes the arguments, calls, and drops the arguments. It returns a new reference, or NULL with an
+// exception set.
 static PyObject *call(pyh_invocation *inv, PyObject *callable, PyObject *first) {
   PyObject *args[1 + PYH_MAX_ARGUMENTS] = {first};
   int n = inv->kind->arguments(inv, args + 1);
@@ -129,7 +129,7 @@ void pyh_invoke(uintptr_t invocation, uintptr_t callable, uintptr_t first) {
   }
   pyh_grad_back(&t->grad, grad);
   pyh_leave();
-  if (pyh_look_at_signals(inv->calls)) {
+  if (pyh_check_signals(inv->calls)) {
     pyh_keep_faults();
   }
 }

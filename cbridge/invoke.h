@@ -1,6 +1,5 @@
-// The hot path: one call of a Python callable from Go, in one crossing. It knows
-// futures, interruptions and autograd's mode, and not what the arguments are: a
-// kind of call says that, such as bucket_call.c's.
+// The hot path: one call of a Python callable from Go, in one crossing. It handles futures,
+// interruptions and autograd's mode; a kind of call, such as bucket_call.c's, makes the arguments.
 #ifndef PYHOOK_INVOKE_H
 #define PYHOOK_INVOKE_H
 
@@ -22,7 +21,7 @@ typedef struct pyh_pending pyh_pending;
 // object and error are new references for the caller, or NULL.
 typedef struct {
   int outcome;
-  int changed; // the callable changed, in place, what the invocation keeps for its next calls
+  int changed; // the callable changed in place what the invocation keeps for its next calls
   PyObject *object;
   PyObject *error;
   pyh_pending *pending;
@@ -33,24 +32,24 @@ typedef struct pyh_invocation pyh_invocation;
 // The most arguments after the first that a kind of call has.
 enum { PYH_MAX_ARGUMENTS = 3 };
 
-// What a kind of call knows. Both functions are called attached.
+// A kind of call. Both functions are called attached.
 typedef struct {
   size_t size; // of the kind's struct, which begins with a pyh_invocation
   // Stores the arguments after the first, new references, and returns how many
   // they are; -1: exception set.
   int (*arguments)(pyh_invocation *, PyObject **args);
-  // Says whether the callable left alone what is kept for the next calls. No
-  // exception is set before or after. value: what came of the call; NULL: an error.
+  // Says whether the callable left unchanged what is kept for the next calls. No exception is set
+  // before or after. value: the call's value; NULL: an error.
   bool (*unchanged)(const pyh_invocation *, const PyObject *value);
 } pyh_call_kind;
 
-// One place to call from, for one call at a time, in C memory. The objects are
-// borrowed: they must outlive the calls and the futures that come of them.
+// The state of calls, one at a time, in C memory. The objects are borrowed: they must outlive the calls
+// and their futures.
 struct pyh_invocation {
   const pyh_torch_api *torch;
   const pyh_call_kind *kind;
-  PyObject *own;   // what PYH_SAME stands for
-  PyObject *value; // is asked for the value of a future that is done; NULL: torch->value is
+  PyObject *own;   // the object of PYH_SAME
+  PyObject *value; // called for the value of a future that is done; NULL: torch->value
   unsigned calls;
   int done_in_a_row;    // calls in a row whose future was done at return: hot_path.h
   unsigned long thread; // that is in the call now, as Python names it; 0: none
@@ -58,10 +57,9 @@ struct pyh_invocation {
   pyh_result result;
 };
 
-// Calls callable(first, ...). What came of it is in the invocation's result: cgo
-// needs longer for a function that returns something. The arguments are the
-// addresses of a pyh_invocation and of two PyObjects: as integers, Go passes
-// them without looking up whether they are Go's.
+// Calls callable(first, ...) and stores the outcome in the invocation's result: cgo is slower with a
+// function that returns something. The arguments are the addresses of a pyh_invocation and of two
+// PyObjects, as integers, which cgo does not check.
 void pyh_invoke(uintptr_t invocation, uintptr_t callable, uintptr_t first);
 // The thread that is in that invocation's call now; 0: none, or not yet.
 unsigned long pyh_thread_of(const pyh_invocation *);

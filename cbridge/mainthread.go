@@ -11,14 +11,14 @@ import (
 	"pyhook/internal/ctxerr"
 )
 
-// mainQueue is what is to be run on Python's main thread, in the order it came.
+// mainQueue holds the calls that wait for Python's main thread, in the order in which they came.
 type mainQueue struct {
 	length atomic.Int64 // of calls
 
 	mu    sync.Mutex
 	calls []*mainCall
-	wake  func()        // tells whoever has the thread that calls came; nil: nobody has
-	come  chan struct{} // the thread itself waits for it while nobody has it
+	wake  func()        // of HaveMain's loop, called when calls come; nil: no loop has the thread
+	come  chan struct{} // the thread itself waits for it while no loop has it
 }
 
 type mainCall struct {
@@ -70,8 +70,8 @@ func (c *mainCall) run() {
 	c.f()
 }
 
-// has gives the thread to somebody: wake is called when calls come. It returns who had
-// it. nil is nobody, and then the thread itself looks after what there is.
+// has gives the thread to a loop, whose wake is called when calls come, and returns the former
+// loop's. With nil the thread itself serves the queue.
 func (q *mainQueue) has(wake func()) (former func()) {
 	q.mu.Lock()
 	former, q.wake = q.wake, wake
@@ -83,11 +83,10 @@ func (q *mainQueue) has(wake func()) (former func()) {
 	return former
 }
 
-// RunOnMain runs f on the OS thread that Python takes for its main thread and
-// returns when f has; a panic of f is the caller's. Imports, and what is bound to the
-// thread that made it (sqlite3's connections, asyncio's loops), belong there. f waits
-// until what runs there before it is done, or until ctx ends; a context that ends later
-// does not stop f. The error is ErrClosed, ErrNotRunning or the context's, and f did not run.
+// RunOnMain runs f on Python's main thread and returns when f has returned; a panic of f is the
+// caller's. Imports belong there, and what is bound to the thread that made it (sqlite3's
+// connections, asyncio's loops). f waits for the calls before it, or until ctx ends; ctx does not
+// stop an f that runs. With an error, ErrClosed, ErrNotRunning or the context's, f did not run.
 func (in *Interpreter) RunOnMain(ctx context.Context, f func()) error {
 	if err := running(); err != nil {
 		return err
@@ -123,27 +122,26 @@ func (c *mainCall) end(p any) error {
 	return nil
 }
 
-// OnMain says whether the calling goroutine is on Python's main thread.
+// OnMain reports whether the calling goroutine is on Python's main thread.
 func (in *Interpreter) OnMain() bool { return running() == nil && bool(C.pyh_on_main_thread()) }
 
-// HaveMain runs loop on Python's main thread, for as long as it likes: what then is
-// called there costs no hand-over to another thread. What others give RunOnMain waits
-// meanwhile, until loop calls ServeMain, which it does when it has nothing to do and
-// MainWaiting is true; wake is called, on any goroutine, when that may have become so.
-// The error is RunOnMain's.
+// HaveMain runs loop on Python's main thread until loop returns; its calls of Python need no hand-over
+// to another thread. Calls of RunOnMain wait meanwhile. loop must call ServeMain when it is idle and
+// MainWaiting is true; wake is called, on any goroutine, when that may have become true. The error
+// is RunOnMain's.
 func (in *Interpreter) HaveMain(wake, loop func()) error {
 	return in.RunOnMain(context.Background(), func() { in.WhileMain(wake, loop) })
 }
 
-// WhileMain, on Python's main thread, is HaveMain for a loop inside another.
+// WhileMain is HaveMain for a loop inside another one; call it on Python's main thread.
 func (in *Interpreter) WhileMain(wake, loop func()) {
 	former := in.main.has(wake)
 	defer func() { in.main.has(former) }()
 	loop()
 }
 
-// MainWaiting says whether somebody has something to run on Python's main thread.
+// MainWaiting reports whether calls wait for Python's main thread.
 func (in *Interpreter) MainWaiting() bool { return in.main.length.Load() > 0 }
 
-// ServeMain, by HaveMain's loop, runs that.
+// ServeMain runs the waiting calls. HaveMain's loop calls it.
 func (in *Interpreter) ServeMain() { in.main.serve() }

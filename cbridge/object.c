@@ -97,22 +97,3 @@ const char *pyh_utf8(PyObject *obj, Py_ssize_t *n, PyObject **tmp) {
   }
   return bytes;
 }
-
-PyObject *pyh_exec(const char *source, const char *filename, PyObject *globals) {
-  PyObject *code = pyh.Py_CompileString(source, filename, PYH_FILE_INPUT);
-  if (code == NULL) {
-    return NULL;
-  }
-  // Before 3.10 PyEval_EvalCode does not supply the builtins itself.
-  PyObject *builtins = pyh.PyImport_ImportModule("builtins");
-  PyObject *result = NULL;
-  if (builtins != NULL &&
-      pyh.PyDict_SetItemString(globals, "__builtins__", builtins) == 0) {
-    result = pyh.PyEval_EvalCode(code, globals, globals);
-  }
-  if (builtins != NULL) {
-    pyh.Py_DecRef(builtins);
-  }
-  pyh.Py_DecRef(code);
-  return result;
-}

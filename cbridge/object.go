@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"unsafe"
 
@@ -23,17 +22,16 @@ var liveObjects atomic.Int64
 // LiveObjects returns how many Objects are open in the process.
 func LiveObjects() int64 { return liveObjects.Load() }
 
-// Object owns one reference to a Python object. Its methods may be called from
-// any goroutine; Close while another goroutine is inside one waits for nothing
-// and takes effect when that one is out.
+// Object owns one reference to a Python object. Any goroutine may call its methods. Close never waits:
+// it takes effect when the last method that runs returns.
 type Object struct {
 	ptr     *C.PyObject
-	uses    atomic.Int32 // 1 for being open, and 1 for each call that is inside
+	uses    atomic.Int32 // 1 while it is open, and 1 for each method that runs
 	closed  atomic.Bool
 	cleanup runtime.Cleanup
 }
 
-// own makes an Object of a new reference, or the error of a NULL. The calling
+// own makes an Object of a new reference; of NULL it returns the error that is set. The calling
 // thread is attached.
 func own(ptr *C.PyObject) (*Object, error) {
 	if ptr == nil {
@@ -47,8 +45,8 @@ func wrap(ptr *C.PyObject) *Object {
 	o.uses.Store(1)
 	liveObjects.Add(1)
 	o.cleanup = runtime.AddCleanup(o, func(ptr *C.PyObject) {
-		// On the runtime's cleanup goroutine: taking the GIL here could hold
-		// up every other cleanup, so the next enter drops the reference.
+		// On the runtime's cleanup goroutine, where waiting for the GIL would delay all other
+		// cleanups: the next pyh_enter drops the reference.
 		liveObjects.Add(-1)
 		C.pyh_defer_decref(ptr)
 	}, ptr)
@@ -90,7 +88,7 @@ func (o *Object) done() {
 		return
 	}
 	if running() != nil {
-		// Closed: nobody will enter Python again. The process's end frees it.
+		// No thread enters Python again: the end of the process frees it.
 		return
 	}
 	attached(func() { C.pyhDecRef(o.ptr) })
@@ -272,31 +270,4 @@ func (o *Object) text(repr bool) (string, error) {
 		obj.Close()
 	})
 	return s, err
-}
-
-func (o *Object) exec(filename, source string) error {
-	if strings.IndexByte(source, 0) >= 0 {
-		return fmt.Errorf("%s: source text with a NUL in it", filename)
-	}
-	if err := o.use(); err != nil {
-		return err
-	}
-	defer o.done()
-	cfile, csource := C.CString(filename), C.CString(source)
-	defer C.free(unsafe.Pointer(cfile))
-	defer C.free(unsafe.Pointer(csource))
-	var err error
-	attached(func() {
-		dict := C.CString("__dict__")
-		defer C.free(unsafe.Pointer(dict))
-		var globals, result *Object
-		if globals, err = own(C.pyhGetAttr(o.ptr, dict)); err != nil {
-			return
-		}
-		defer globals.Close()
-		if result, err = own(C.pyh_exec(csource, cfile, globals.ptr)); err == nil {
-			result.Close()
-		}
-	})
-	return err
 }

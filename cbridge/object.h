@@ -26,6 +26,5 @@ int pyh_int(PyObject *obj, int64_t *i, uint64_t *u);
 // pyh_utf8 borrows the text of obj, or makes *tmp (new) when it holds lone
 // surrogates that UTF-8 cannot.
 const char *pyh_utf8(PyObject *obj, Py_ssize_t *n, PyObject **tmp);
-PyObject *pyh_exec(const char *source, const char *filename, PyObject *globals); // new
 
 #endif

@@ -49,8 +49,8 @@ static void drop(PyObject *capsule) {
   pyh_pending_release(pyh.PyCapsule_GetPointer(capsule, capsule_name));
 }
 
-// finish sets the last stage. 1: Go is to be notified, since the pending was armed
-// and no blocked thread sees it.
+// finish sets the last stage. 1: the caller must notify Go, since the pending is armed and no thread
+// is blocked in it.
 static int finish(pyh_pending *p, enum stage last) {
   pthread_mutex_lock(&p->lock);
   int notify = p->stage == ARMED && !p->blocked;
@@ -60,8 +60,8 @@ static int finish(pyh_pending *p, enum stage last) {
   return notify;
 }
 
-// notify notifies Go, now or, from a thread that is ending and cannot enter Go, in
-// the next call that another makes.
+// notify notifies Go. On a thread that is ending, which cannot enter Go, it defers that to the next
+// thread that attaches.
 static void notify(void *pending) {
   pyh_pending *p = pending;
   if (pyh_callback_enter()) {
@@ -74,8 +74,8 @@ static void notify(void *pending) {
   }
 }
 
-// done takes the value from the future itself and not from its argument: an
-// exception given to set_exception is unwrapped only through that one.
+// done takes the value from the stored future, not from its argument: only that one unwraps an
+// exception given to set_exception.
 static PyObject *done(PyObject *self, PyObject *argument) {
   pyh_pending *p = pyh.PyCapsule_GetPointer(self, capsule_name);
   if (p == NULL) {

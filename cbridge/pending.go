@@ -12,40 +12,38 @@ import (
 	"sync"
 )
 
-// Pending is a torch future that is not done yet, with a callback of ours on it. A
-// torch future that never completes is never freed once it has one: torch's own
-// callback holds it (torch/csrc/jit/python/pybind_utils.h,
-// PythonFutureWrapper::add_done_callback). Abandon frees all that hangs on it here.
+// Pending is a torch future that is not done yet, with a callback of this package on it. torch never
+// frees a future with a callback that never completes, since its own callback holds it
+// (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::add_done_callback). Abandon frees what
+// belongs to it here.
 //
-// It must not be copied once it is armed; then its methods may be called from any
-// goroutine.
+// Do not copy an armed Pending. Any goroutine may call its methods.
 type Pending struct {
 	c  *C.pyh_pending // a reference, while it is not armed or in the table
 	id uintptr
 	to Receiver
 }
 
-// Receiver gets the result of a Pending. It is called once, on a thread of torch that
-// holds the GIL: it must not wait for a lock that somebody holds who waits for the GIL.
+// Receiver gets the result of a Pending. A thread of torch calls it once, with the GIL held: it must
+// not wait for a lock whose holder waits for the GIL.
 type Receiver interface {
 	FutureDone(r Result)
 }
 
-// armed has those whose receivers wait, by the ids that C knows them by: whoever takes
-// one out has its result, and its reference. A thread of torch takes the lock while it
-// holds the GIL: whoever holds the lock must not wait for Python. The ids are no
-// cgo.Handle, since Receivers goes through all of them, and a handle is three
-// allocations more for each future.
+// armed is the table of Pendings whose receivers wait, by the ids that C knows them by. Who removes
+// an entry has its result and its reference. torch's threads lock it with the GIL held, so whoever
+// holds the lock must not wait for Python. The ids are no cgo.Handle: Receivers iterates over them,
+// and a handle costs three more allocations for each future.
 var armed = struct {
 	sync.Mutex
 	last uintptr
 	all  map[uintptr]*Pending
 }{all: map[uintptr]*Pending{}}
 
-// Pendings counts what torch or Go still holds of them.
+// Pendings returns how many Pendings torch or Go still holds.
 func Pendings() int64 { return int64(C.pyh_pending_count()) }
 
-// Receivers returns those that wait.
+// Receivers returns the receivers that wait.
 func Receivers() []Receiver {
 	armed.Lock()
 	defer armed.Unlock()
@@ -56,11 +54,10 @@ func Receivers() []Receiver {
 	return receivers
 }
 
-// Pending returns what waits for the future of a call whose outcome is Waiting. It
-// must be armed.
+// Pending returns the Pending of a call whose outcome is Waiting. The caller must arm it.
 func (r *Result) Pending() Pending { return Pending{c: r.pending} }
 
-// Ask tells how a torch future stands, Done, Failed or Waiting, and does not wait.
+// Ask stores in r whether a torch future is Done, Failed or Waiting. It does not wait.
 func (t *TorchAPI) Ask(future *Object, r *Result) error {
 	if err := future.use(); err != nil {
 		return err
@@ -72,8 +69,8 @@ func (t *TorchAPI) Ask(future *Object, r *Result) error {
 	return nil
 }
 
-// Arm has the result given to the receiver. If it is there already, done is true, r is
-// it, and the receiver does not get it. Once.
+// Arm gives the result to the receiver once there is one. If the future is done already, Arm stores
+// the result in r, returns true, and does not call the receiver. Call it once.
 func (p *Pending) Arm(to Receiver, r *Result) (done bool) {
 	var c C.pyh_result
 	p.to = to
@@ -100,7 +97,7 @@ func pyhookFutureDone(id C.uintptr_t, result *C.pyh_result) {
 	}
 }
 
-// take removes it from the table; nil: another caller was first.
+// take removes the entry. It returns nil if another caller was first.
 func take(id uintptr) *Pending {
 	armed.Lock()
 	defer armed.Unlock()
@@ -109,7 +106,7 @@ func take(id uintptr) *Pending {
 	return p
 }
 
-// whileArmed runs f while p is in the table, and so its C part is there.
+// whileArmed runs f, and returns true, if p is in the table, which keeps its C part alive.
 func (p *Pending) whileArmed(f func()) bool {
 	armed.Lock()
 	defer armed.Unlock()
@@ -120,11 +117,10 @@ func (p *Pending) whileArmed(f func()) bool {
 	return is
 }
 
-// Block blocks the calling thread until the future is done or ctx has ended. It waits
-// in C, as C++ does on a condition variable: whoever completes the future then wakes
-// this thread and need not enter Go, and Go's scheduler need not find a thread for this
-// goroutine. True: r is the result, and the receiver does not get it. False: wait for
-// the receiver. One goroutine at a time, which holds nothing of Python.
+// Block blocks the calling thread until the future is done or ctx has ended. It waits in C on a
+// condition variable, so that the thread which completes the future need not enter Go, nor Go's
+// scheduler find a thread for this goroutine. True: r is the result, and the receiver is not called.
+// False: wait for the receiver. One goroutine at a time, which is not attached.
 func (p *Pending) Block(ctx context.Context, r *Result) bool {
 	if !p.whileArmed(func() { C.pyh_pending_retain(p.c) }) {
 		return false
@@ -145,8 +141,8 @@ func (p *Pending) Block(ctx context.Context, r *Result) bool {
 	return done
 }
 
-// Abandon is for a result that nobody will read. True: the receiver will not be called,
-// and the invocation's objects may be closed. False: it is being called, or has been.
+// Abandon gives the result up. True: the receiver will not be called, and the invocation's objects
+// may be closed. False: it is being called, or has been.
 func (p *Pending) Abandon() bool {
 	won := false
 	p.whileArmed(func() {

@@ -72,8 +72,6 @@ enum {
   PYH_TP_MEMBERS = 72,
   PYH_TP_GETSET = 73
 };
-// Py_file_input of compile.h.
-enum { PYH_FILE_INPUT = 257 };
 
 // Exported by every supported version: a missing one is an error.
 #define PYH_REQUIRED(X)                                                        \
@@ -93,7 +91,6 @@ enum { PYH_FILE_INPUT = 257 };
   X(void, Py_DecRef, (PyObject *))                                             \
   X(PyObject *, PyObject_GetAttr, (PyObject *, PyObject *))                    \
   X(PyObject *, PyObject_GetAttrString, (PyObject *, const char *))            \
-  X(int, PyObject_SetAttr, (PyObject *, PyObject *, PyObject *))               \
   X(int, PyObject_SetAttrString, (PyObject *, const char *, PyObject *))       \
   X(PyObject *, PyObject_Call, (PyObject *, PyObject *, PyObject *))           \
   X(PyObject *, PyObject_VectorcallDict,                                       \
@@ -104,10 +101,8 @@ enum { PYH_FILE_INPUT = 257 };
   X(int, PyObject_IsInstance, (PyObject *, PyObject *))                        \
   X(int, PyType_IsSubtype, (PyObject *, PyObject *))                           \
   X(int, PyObject_IsTrue, (PyObject *))                                        \
-  X(Py_ssize_t, PyObject_Size, (PyObject *))                                   \
   X(PyObject *, PyObject_GetIter, (PyObject *))                                \
   X(PyObject *, PyIter_Next, (PyObject *))                                     \
-  X(int, PyMapping_Check, (PyObject *))                                        \
   X(PyObject *, PyMapping_Items, (PyObject *))                                 \
   X(PyObject *, PyImport_ImportModule, (const char *))                         \
   X(PyObject *, PyUnicode_FromStringAndSize, (const char *, Py_ssize_t))       \
@@ -123,7 +118,6 @@ enum { PYH_FILE_INPUT = 257 };
   X(PyObject *, PyLong_FromUnsignedLongLong, (unsigned long long))             \
   X(long long, PyLong_AsLongLongAndOverflow, (PyObject *, int *))              \
   X(unsigned long long, PyLong_AsUnsignedLongLong, (PyObject *))               \
-  X(void *, PyLong_AsVoidPtr, (PyObject *))                                    \
   X(PyObject *, PyFloat_FromDouble, (double))                                  \
   X(double, PyFloat_AsDouble, (PyObject *))                                    \
   X(PyObject *, PyBool_FromLong, (long))                                       \
@@ -135,7 +129,6 @@ enum { PYH_FILE_INPUT = 257 };
   X(PyObject *, PyTuple_GetItem, (PyObject *, Py_ssize_t))                     \
   X(PyObject *, PyDict_New, (void))                                            \
   X(int, PyDict_SetItem, (PyObject *, PyObject *, PyObject *))                 \
-  X(int, PyDict_SetItemString, (PyObject *, const char *, PyObject *))         \
   X(PyObject *, PyErr_Occurred, (void))                                        \
   X(void, PyErr_Clear, (void))                                                 \
   X(void, PyErr_Fetch, (PyObject **, PyObject **, PyObject **))                \
@@ -154,8 +147,6 @@ enum { PYH_FILE_INPUT = 257 };
   X(void, PyObject_GC_UnTrack, (void *))                                       \
   X(void, PyObject_GC_Del, (void *))                                           \
   X(void, PyObject_ClearWeakRefs, (PyObject *))                                \
-  X(PyObject *, Py_CompileString, (const char *, const char *, int))           \
-  X(PyObject *, PyEval_EvalCode, (PyObject *, PyObject *, PyObject *))
 
 // Present in some versions only; the caller has a way without each.
 #define PYH_OPTIONAL(X)                                                        \

@@ -31,7 +31,7 @@ type relay struct {
 // installSignals makes signal.signal and faulthandler leave Go's handlers in place. It runs on
 // Python's main thread.
 func (in *Interpreter) installSignals() error {
-	module, err := in.own("_pyhook_signals", signalsSource)
+	module, err := in.Module("_pyhook_signals", signalsSource)
 	if err != nil {
 		return err
 	}

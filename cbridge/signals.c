@@ -1,10 +1,9 @@
-// Whose the signals are.
+// Signal handlers stay Go's.
 //
-// Go needs its handlers: a nil pointer is a SIGSEGV that Go makes a panic of, and a
-// program hears of SIGTERM by Go alone. Python, faulthandler and libraries put theirs
-// in their place when Python starts, in imports, and when a hook asks for it. What does
-// so through Python goes through pyh_guard, which puts Go's back at once; libraries of C
-// are looked after by pyh_keep_faults, after imports and hook calls.
+// Go makes a panic of a nil pointer's SIGSEGV, and passes SIGTERM on to the program. Python,
+// faulthandler and libraries of C install handlers when Python starts, in imports, and in hooks.
+// pyh_guard undoes at once what Python code does; pyh_keep_faults undoes what libraries of C did,
+// after imports and hook calls.
 
 #include "signals.h"
 
@@ -17,15 +16,15 @@
 
 enum { SIGNALS = 65 }; // numbers end at 64 on Linux
 
-// What a fault of the program is told by; FAULTS of them.
+// The signals of faults; FAULTS of them.
 static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 enum { FAULTS = sizeof faults / sizeof faults[0] };
 
-static struct sigaction kept[FAULTS]; // of before Python
+static struct sigaction kept[FAULTS]; // their actions before Python started
 static volatile bool keeping;
-static void *gos; // the one handler that Go's runtime has for all signals
+static void *gos; // the handler that Go's runtime has for all signals
 
-// What Python asked for, by guard: for children of os.fork.
+// The actions that Python set and guard undid, for children of os.fork.
 static struct sigaction asked[SIGNALS];
 static bool has_asked[SIGNALS];
 
@@ -61,8 +60,8 @@ void pyh_keep_faults(void) {
   }
 }
 
-// guard calls args[0](*args[1], **args[2]), and puts back whatever signals it changed,
-// and the stack that this thread's handlers run on: Go's is larger than faulthandler's.
+// guard calls args[0](*args[1], **args[2]) and undoes its changes of signals and of the stack that this
+// thread's handlers run on: Go's is larger than faulthandler's.
 static PyObject *guard(PyObject *self, PyObject *args) {
   PyObject *call = pyh.PyTuple_GetItem(args, 0), *values = pyh.PyTuple_GetItem(args, 1),
            *named = pyh.PyTuple_GetItem(args, 2);
@@ -106,7 +105,7 @@ PyObject *pyh_releases_faults(void) {
 static PyObject *deliver; // signals.py's: runs a signal's handler
 
 void pyh_deliver_by(PyObject *function) {
-  pyh.Py_IncRef(function); // for good: a call may be pending
+  pyh.Py_IncRef(function); // never dropped: a call may be pending
   deliver = function;
 }
 
@@ -115,14 +114,13 @@ static int run_handler(void *number) {
   PyObject *result = pyh.vectorcall(deliver, &arg, 1, NULL);
   pyh.Py_DecRef(arg);
   if (result == NULL) {
-    return -1; // what the handler raised is raised where the thread is
+    return -1; // the thread raises the handler's exception where it is
   }
   pyh.Py_DecRef(result);
   return 0;
 }
 
-// Both functions may be called from any thread, attached or not. PyErr_SetInterruptEx
-// came with CPython 3.10.
+// Any thread may call both functions, attached or not. CPython has PyErr_SetInterruptEx since 3.10.
 void pyh_trip(int number) {
   static int (*set_interrupt)(int);
   static int (*add_call)(int (*)(void *), void *);
@@ -137,10 +135,9 @@ void pyh_trip(int number) {
   }
 }
 
-// A child of os.fork has Go's handlers and no Go to tell: a SIGTERM would be noted for
-// nobody. There each signal that Go had does what Python asked for, or else what it does
-// by default, but for those two that the python command ignores. No signal gets lost in
-// between: they are held back.
+// A child of os.fork has Go's handlers, but no Go runtime to pass a signal on: a SIGTERM would be
+// lost. So in_child sets the action that Python asked for, or the default, or what the python
+// command ignores. Signals are blocked meanwhile, so that none is lost.
 static __thread sigset_t mask;
 
 static void before_fork(void) {

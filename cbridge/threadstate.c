@@ -1,9 +1,8 @@
-// Thread states that stay.
+// Thread states are kept.
 //
-// Since CPython 3.11 a fresh thread state costs 10 to 14 us a call, because
-// its first frame maps a data stack that its release unmaps again; one that
-// stays costs 0.1 to 0.3 us. So each OS thread that ever calls Python keeps
-// its state until the thread ends, and enter/leave only attach and detach it.
+// Since CPython 3.11 a fresh thread state costs 10 to 14 us a call, because its first frame maps a
+// data stack and its release unmaps it; attaching a kept one costs 0.1 to 0.3 us. So each OS thread
+// that calls Python keeps its state until it ends.
 
 #include "threadstate.h"
 
@@ -26,8 +25,8 @@ static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 static _Atomic int64_t states;
 
-// The deferred work: a stack that any thread pushes to without a lock and that
-// an attached thread takes whole.
+// The deferred work: any thread pushes to this stack without a lock, and an attached thread takes all
+// of it.
 typedef struct deferred {
   struct deferred *next;
   void (*fn)(void *);
@@ -65,9 +64,8 @@ static void drain(void) {
   }
 }
 
-// reap deletes the state of a guest that ended: PyThreadState_Delete for another
-// thread's state, which since CPython 3.12 also makes the calling thread forget
-// its own. So this is a thread of its own.
+// reap deletes the state of a guest that ended, on a thread of its own: PyThreadState_Delete of
+// another thread's state makes the calling thread forget its own since CPython 3.12.
 static void *reap(void *state) {
   pyh.PyGILState_Ensure();
   PyThreadState *own = pyh.PyGILState_GetThisThreadState();
@@ -79,8 +77,8 @@ static void *reap(void *state) {
   return NULL;
 }
 
-// guest_exit runs when a thread of torch ends. It must not wait for the GIL:
-// whoever joins the thread may hold that.
+// guest_exit runs when a thread of torch ends. It must not wait for the GIL, which the thread that
+// joins this one may hold.
 static void guest_exit(void) {
   pthread_t thread;
   if (pyh.PyGILState_GetThisThreadState() != guest) { // its owner deleted it
@@ -90,10 +88,9 @@ static void guest_exit(void) {
   }
 }
 
-// thread_exit runs when an OS thread that kept a state ends: Go ends a thread
-// whose goroutine returns while locked to it. Clear and DeleteCurrent, not
-// PyGILState_Release: what Clear destroys may itself Ensure and Release, which
-// before gh-119585 deleted the state twice.
+// thread_exit runs when an OS thread with a kept state ends: Go ends a thread whose goroutine returns
+// while locked to it. It calls Clear and DeleteCurrent, not PyGILState_Release: destructors that
+// Clear runs may Ensure and Release, which deleted the state twice before gh-119585.
 static void thread_exit(void *state) {
   ending = true;
   if (guest != NULL) {
@@ -109,9 +106,8 @@ static void thread_exit(void *state) {
   atomic_fetch_sub(&states, 1);
 }
 
-// A child of os.fork has this one thread and none of Go's others: it may run
-// Python to an os._exit or an exec, as multiprocessing does, but must not come
-// back to Go, which would wait for ever for its scheduler.
+// A child of os.fork has only this thread, and none of Go's others. It may run Python until os._exit
+// or exec, as multiprocessing does, but must not return to Go, whose scheduler would wait for ever.
 static volatile bool forked;
 
 static void in_child(void) { forked = true; }
@@ -132,13 +128,12 @@ static void make_exit_key(void) {
   pyh_handle_forks();
 }
 
-// A thread's keys are cleared in the order in which they were made, those
-// without destructor too. Python's own key must outlast ours, so ours is made
-// before Python starts.
+// A thread clears its keys in the order in which they were made, also those without a destructor.
+// Python's key must outlast this one, which is therefore made before Python starts.
 void pyh_make_exit_key(void) { pthread_once(&exit_once, make_exit_key); }
 
-// first_enter makes the state, by an outer PyGILState_Ensure that lasts as
-// long as the thread: an inner Ensure (torch's gil_scoped_acquire) finds it.
+// first_enter makes the state by an outer PyGILState_Ensure that lasts as long as the thread: an
+// inner Ensure (torch's gil_scoped_acquire) finds it.
 static void first_enter(void) {
   pyh.PyGILState_Ensure();
   kept = pyh.PyGILState_GetThisThreadState();
@@ -180,8 +175,6 @@ void pyh_leave(void) {
   }
 }
 
-// pyh_let_go detaches a thread that is attached, for a wait in the middle of what Python called;
-// pyh_go_on undoes it.
 PyThreadState *pyh_let_go(void) { return depth > 0 ? pyh.PyEval_SaveThread() : NULL; }
 void pyh_go_on(PyThreadState *state) {
   if (state != NULL) {
@@ -189,10 +182,9 @@ void pyh_go_on(PyThreadState *state) {
   }
 }
 
-// pybind11's gil_scoped_acquire, by which torch's threads call Python, makes a
-// state for each call and deletes it after. One more user keeps it, and the next
-// call finds it. In a Python without GIL a state must be cleared by its own
-// thread, which cannot wait: none is kept there.
+// torch's threads call Python by pybind11's gil_scoped_acquire, which makes a state for each call and
+// deletes it afterwards. Another Ensure keeps it for the next call. Without a GIL a state must be
+// cleared by its own thread, which cannot wait: none is kept there.
 void pyh_keep_state(void) {
   if (kept != NULL || guest != NULL || pyh.free_threaded) {
     return;
@@ -213,8 +205,7 @@ void pyh_adopt_main_thread(void) {
 bool pyh_on_main_thread(void) { return main_thread; }
 bool pyh_thread_is_ending(void) { return ending; }
 
-// Python calls Go attached, perhaps on a thread that is not ours (gloo's): an
-// enter inside must not attach it a second time.
+// Python calls Go attached, perhaps on gloo's thread: a pyh_enter inside must not attach it again.
 int pyh_callback_enter(void) {
   if (ending) { // a thread-local's destructor, on an OS thread that Go has let go already
     pyh.PyErr_SetString(pyh.RuntimeError, "no Go function can run on a thread that is ending");

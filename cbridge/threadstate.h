@@ -1,4 +1,4 @@
-// Attaching threads to the interpreter, and what waits for that.
+// Attaching threads to the interpreter, and work deferred until a thread is attached.
 #ifndef PYHOOK_THREADSTATE_H
 #define PYHOOK_THREADSTATE_H
 
@@ -11,19 +11,16 @@ void pyh_make_exit_key(void);
 // own calls leave it.
 void pyh_enter(void);
 void pyh_leave(void);
-// pyh_let_go detaches a thread that is attached, for a wait in the middle of what Python called;
-// pyh_go_on undoes it.
+// pyh_let_go detaches an attached thread for a wait inside a call from Python; pyh_go_on undoes it.
 PyThreadState *pyh_let_go(void);
 void pyh_go_on(PyThreadState *state);
-// pyh_keep_state has the calling thread, which is attached and perhaps not Go's, keep its thread
-// state until it ends.
+// pyh_keep_state keeps the calling thread's state until the thread ends; attached, on any thread.
 void pyh_keep_state(void);
 void pyh_adopt_main_thread(void);
 bool pyh_on_main_thread(void);
 bool pyh_thread_is_ending(void);
-// pyh_callback_enter and pyh_callback_leave go around Go code that Python calls, on a thread that
-// need not be Go's. 0: the thread is ending, no Go can run on it any more, and a RuntimeError is
-// set.
+// pyh_callback_enter and pyh_callback_leave surround Go code that Python calls, on any thread. 0: the
+// thread is ending and cannot run Go any more; a RuntimeError is set.
 int pyh_callback_enter(void);
 void pyh_callback_leave(void);
 // pyh_defer_decref drops a reference from any thread, attached or not: the next pyh_enter does it.

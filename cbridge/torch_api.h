@@ -1,12 +1,12 @@
-// What calls of Python hooks need of torch, looked up once.
+// The parts of torch that hook calls use, looked up once.
 #ifndef PYHOOK_TORCH_API_H
 #define PYHOOK_TORCH_API_H
 
 #include "dlpack.h"
 #include "grad_mode.h"
 
-// The objects are borrowed: TorchAPI of Go owns them. pybind11's methods come
-// without its wrapper around them, and are called with their object first.
+// The objects are borrowed: Go's TorchAPI owns them. pybind11's methods are without its wrapper, and
+// take their object as the first argument.
 typedef struct {
   PyObject *future_class;      // torch._C.Future
   PyObject *python_future;     // torch.futures.Future, which subclasses it

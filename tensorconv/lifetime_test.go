@@ -202,17 +202,15 @@ func TestToPython_LastUse(t *testing.T) {
 		torchtest.Call(t, "drop_in_thread")
 		releasedOnce(t, count)
 	})
-	for _, versioned := range []bool{false, true} {
-		t.Run(fmt.Sprintf("without the GIL, versioned %v", versioned), func(t *testing.T) {
-			x, count := foreign(t, base)
-			capsule, err := tensorconv.Capsule(x, versioned)
-			require.NoError(t, err)
-			x.Close()
-			torchtest.Call(t, "delete_without_gil", capsule, versioned)
-			capsule.Close()
-			releasedOnce(t, count)
-		})
-	}
+	t.Run("without the GIL", func(t *testing.T) {
+		x, count := foreign(t, base)
+		capsule, err := tensorconv.Capsule(x)
+		require.NoError(t, err)
+		x.Close()
+		torchtest.Call(t, "delete_without_gil", capsule)
+		capsule.Close()
+		releasedOnce(t, count)
+	})
 	t.Run("torch's autograd", func(t *testing.T) {
 		x, count := foreign(t, base)
 		o := torchtest.ToPython(t, x)
@@ -234,7 +232,6 @@ func TestTensor_Close(t *testing.T) {
 	uses := map[string]func() error{
 		"View":      func() error { _, err := x.View(0, nil, nil); return err },
 		"Python":    func() error { _, err := tensorconv.ToPython(x); return err },
-		"Capsule":   func() error { _, err := tensorconv.Capsule(x, true); return err },
 		"Slice":     func() error { _, err := tensor.Slice[float32](x); return err },
 		"RawBytes":  func() error { _, err := tensor.RawBytes(x); return err },
 		"Copy from": func() error { return tensor.Copy(y, x) },

@@ -206,24 +206,12 @@ func export(t *tensor.Tensor, s *torchAPI, dtype tensor.DType) (*cbridge.Object,
 	if s.exchange != nil && t.Device().Type == tensor.CPU {
 		return s.exchange.Export(d, owner)
 	}
-	capsule, err := d.Capsule(owner, false)
+	capsule, err := d.Capsule(owner)
 	if err != nil {
 		return nil, err
 	}
 	defer capsule.Close()
 	return s.fromDLPack.Invoke([]any{capsule}, nil)
-}
-
-// Capsule makes a DLPack capsule over t's memory: "dltensor_versioned" (DLPack
-// 1.0) or "dltensor", for consumers other than torch. The caller closes the
-// result; one that nobody consumes lets go of the memory when it is collected.
-func Capsule(t *tensor.Tensor, versioned bool) (*cbridge.Object, error) {
-	owner, err := t.Retain()
-	if err != nil {
-		return nil, err
-	}
-	defer owner.Release()
-	return describe(t, t.DType()).Capsule(owner, versioned)
 }
 
 // Go code hands tensors to Python functions as arguments.

@@ -184,13 +184,12 @@ def forget():
     alive.clear()
 
 
-def delete_without_gil(capsule, versioned):
+def delete_without_gil(capsule):
     """Consumes a capsule and calls its deleter, as C++ would, without the GIL."""
-    kind = Versioned if versioned else Legacy
-    address = capsule_pointer(capsule, names[kind])
+    address = capsule_pointer(capsule, names[Legacy])
     set_name(capsule, b"used")
     # A CFUNCTYPE function releases the GIL while it runs.
-    kind.from_address(address).deleter(address)
+    Legacy.from_address(address).deleter(address)
 
 
 class Array:
