@@ -1,6 +1,6 @@
-// Calls of DDP's communication hooks: hook(state, bucket). Every call gets a new bucket object over a
-// kept layout and a kept tensor. After the call that tensor must be unchanged, since the next call
-// gets it too.
+// Calls of DDP's communication hooks: hook(state, bucket). Every call gets a new bucket object over
+// a kept layout and a kept tensor. After the call that tensor must be unchanged, since the next
+// call gets it too.
 #ifndef PYHOOK_BUCKET_CALL_H
 #define PYHOOK_BUCKET_CALL_H
 
@@ -17,8 +17,8 @@ typedef struct {
   DLDataType form;
 } pyh_bucket_call;
 
-// Makes one in C memory, which the caller frees; NULL: out of memory. Attached, before a hook has seen
-// the tensor. The objects are borrowed.
+// Makes one in C memory, which the caller frees; NULL: out of memory. Attached, before a hook has
+// seen the tensor. The objects are borrowed.
 pyh_bucket_call *pyh_bucket_call_new(const pyh_torch_api *, PyObject *layout, PyObject *tensor,
                                      PyObject *dtype, uintptr_t data, int64_t len);
 // Makes another one over the same objects, for a call at the same time; attached or not.

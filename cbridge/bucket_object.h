@@ -1,5 +1,5 @@
-// The type of the bucket objects that hooks are called with, made in C: a new object costs one small
-// allocation, and buffer() runs no Python.
+// The type of the bucket objects that hooks are called with, made in C: a new object costs one
+// small allocation, and buffer() runs no Python.
 #ifndef PYHOOK_BUCKET_OBJECT_H
 #define PYHOOK_BUCKET_OBJECT_H
 

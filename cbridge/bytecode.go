@@ -22,13 +22,13 @@ const bytecodeFolder = "pyhook/bytecode"
 // bytecodeLimit bounds what is read: what pyhook writes is well below 1 MB.
 const bytecodeLimit = 16 << 20
 
-// bytecode keeps the compiled sources that Go programs embed from one start to the next; Python itself
-// keeps only those of modules that are files. There is one file for each build of Python, and it
-// names each source by its digest.
+// bytecode keeps the compiled sources that Go programs embed from one start to the next; Python
+// itself keeps only those of modules that are files. There is one file for each build of Python,
+// and it names each source by its digest.
 //
-// Unmarshalling runs no code, but executing the result does. So a file is read only if its digest is
-// right, and if it and its folder belong to this user and no other user can write to them. Else the
-// sources are compiled.
+// Unmarshalling runs no code, but executing the result does. So a file is read only if its digest
+// is right, and if it and its folder belong to this user and no other user can write to them. Else
+// the sources are compiled.
 type bytecode struct {
 	key   []byte // digest of the file's format and of what bytecode depends on: Python's build, -O
 	name  string // the file's
@@ -210,9 +210,9 @@ func (b *bytecode) digest(body []byte) []byte {
 	return h.Sum(nil)
 }
 
-// SaveBytecode writes what the sources of Module and InstallPackage were compiled to into the user's
-// cache folder, for the next process. It does nothing if no such folder is private to this user, if
-// Python may not write bytecode (PYTHONDONTWRITEBYTECODE), or if nothing is new.
+// SaveBytecode writes what the sources of Module and InstallPackage were compiled to into the
+// user's cache folder, for the next process. It does nothing if no such folder is private to this
+// user, if Python may not write bytecode (PYTHONDONTWRITEBYTECODE), or if nothing is new.
 func (in *Interpreter) SaveBytecode() error {
 	v, err := in.bootstrap.CallValue("take_compiled")
 	if err != nil {

@@ -25,8 +25,8 @@ var liveFuncs atomic.Int64
 // LiveFuncs returns how many Go functions Python still holds.
 func LiveFuncs() int64 { return liveFuncs.Load() }
 
-// NewFunc makes a Python callable of fn. The callable may outlive the Object: Python's last reference
-// releases fn.
+// NewFunc makes a Python callable of fn. The callable may outlive the Object: Python's last
+// reference releases fn.
 func NewFunc(name string, fn GoFunc) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err

@@ -48,10 +48,10 @@ type Tuple []any
 // maxDepth bounds nesting in both directions: a list may hold itself.
 const maxDepth = 64
 
-// Convert makes a Python object of a Go value: nil, bool, all ints and floats,
-// json.Number (int or float), string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in
-// key order), *Object (itself) and the types of RegisterConversion. The caller owns the result.
-// Anything else is a *ConvertError.
+// Convert makes a Python object of a Go value: nil, bool, all ints and floats, json.Number (int or
+// float), string (str), []byte (bytes), slices and arrays (list), Tuple, maps (dict, in key order),
+// *Object (itself) and the types of RegisterConversion. The caller owns the result. Anything else
+// is a *ConvertError.
 func Convert(value any) (*Object, error) {
 	if err := running(); err != nil {
 		return nil, err

@@ -47,8 +47,8 @@ type Attempt struct {
 	Why  string `json:"why"`
 }
 
-// DiscoveryError lists what was tried when no usable interpreter or library was found, and says what
-// to do.
+// DiscoveryError lists what was tried when no usable interpreter or library was found, and says
+// what to do.
 type DiscoveryError struct {
 	Tried []Attempt
 	Hint  string
@@ -94,11 +94,11 @@ func candidates(explicit string) []candidate {
 	return append(list, candidate{"/usr/bin/python3", "the system's python3", false})
 }
 
-// Discover chooses an interpreter: explicit, or PYHOOK_PYTHON, or that of the torchrun which started
-// this process, VIRTUAL_ENV's, CONDA_PREFIX's, python3 on PATH, /usr/bin/python3. It takes the first
-// that runs and can find the given modules (top-level names; it does not import them), and uses or
-// refuses one named by explicit or PYHOOK_PYTHON, never replaces it. The attempts are those refused
-// on the way. The error is a *DiscoveryError.
+// Discover chooses an interpreter: explicit, or PYHOOK_PYTHON, or that of the torchrun which
+// started this process, VIRTUAL_ENV's, CONDA_PREFIX's, python3 on PATH, /usr/bin/python3. It takes
+// the first that runs and can find the given modules (top-level names; it does not import them),
+// and uses or refuses one named by explicit or PYHOOK_PYTHON, never replaces it. The attempts are
+// those refused on the way. The error is a *DiscoveryError.
 func Discover(ctx context.Context, explicit string, modules ...string) (*Python, []Attempt, error) {
 	var tried []Attempt
 	seen := map[string]bool{}
@@ -173,8 +173,8 @@ func lastLine(text string) string {
 // exceptionLine is the last line of a traceback.
 var exceptionLine = regexp.MustCompile(`(?m)^[A-Za-z_.]+: .+$`)
 
-// pythonsWords returns why an interpreter did not run. Around a fatal error at its start, of a wrong
-// PYTHONHOME for example, it prints its path configuration and an empty stack.
+// pythonsWords returns why an interpreter did not run. Around a fatal error at its start, of a
+// wrong PYTHONHOME for example, it prints its path configuration and an empty stack.
 func pythonsWords(stderr string) string {
 	const fatal = "Fatal Python error: "
 	at := strings.Index(stderr, fatal)
@@ -202,9 +202,9 @@ func minorVersion(version string) int {
 	return minor
 }
 
-// libraries lists where python's shared library may be. sysconfig only hints at it: conda denies the
-// library that it ships, relocatable builds name the build machine's prefix, and Debian keeps it in
-// the multiarch folder.
+// libraries lists where python's shared library may be. sysconfig only hints at it: conda denies
+// the library that it ships, relocatable builds name the build machine's prefix, and Debian keeps
+// it in the multiarch folder.
 func libraries(p *Python) []string {
 	abi := ""
 	if p.FreeThreaded {

@@ -27,17 +27,17 @@ type DLTensor struct {
 	ByteOffset           uint64
 }
 
-// ImportedDLTensor is a tensor of Python's. Owner keeps its memory, and Shape and Strides,
-// and is the caller's: Python lets go of it at its next call after the last Release.
+// ImportedDLTensor is a tensor imported from Python. Owner, the caller's, keeps its memory, Shape
+// and Strides alive; Python frees them at its next call after the last Release.
 type ImportedDLTensor struct {
 	DLTensor
 	ReadOnly bool
 	Owner    memory.Owner
 }
 
-// DLPackError: an object is no DLPack capsule that can be imported.
+// DLPackError: an object is not a DLPack capsule that can be imported.
 type DLPackError struct {
-	Major uint32 // the version of DLPack that is not known here; 0: it is no unused capsule at all
+	Major uint32 // the unknown version of DLPack; 0: it is not an unused capsule
 }
 
 func (e *DLPackError) Error() string {
@@ -47,13 +47,13 @@ func (e *DLPackError) Error() string {
 	return fmt.Sprintf("version %d is not known here", e.Major)
 }
 
-// ExchangeAPI is DLPack's exchange API in C of a Python type, torch.Tensor's since torch
-// 2.10: it needs no capsules.
+// ExchangeAPI is a Python type's DLPack exchange API in C, which needs no capsules. torch.Tensor
+// has it since torch 2.10.
 type ExchangeAPI struct{ c *C.DLPackExchangeAPI }
 
 func init() { C.set_memory(memory.Functions()) }
 
-// FindExchangeAPI returns that of a type; nil: it has none.
+// FindExchangeAPI returns a type's exchange API, or nil.
 func FindExchangeAPI(class *Object) (*ExchangeAPI, error) {
 	var c *C.DLPackExchangeAPI
 	err := using(func() error {
@@ -65,16 +65,15 @@ func FindExchangeAPI(class *Object) (*ExchangeAPI, error) {
 	return &ExchangeAPI{c}, nil
 }
 
-// Export makes an object of the type's library over t's memory, which takes a reference of
-// its own on owner. The caller closes it. Not every library deletes what it refuses: t must
-// be one that it takes.
+// Export makes an object of the type's library over t's memory, with its own reference on owner.
+// The caller closes it. The library must accept t: not every library frees what it refuses.
 func (x *ExchangeAPI) Export(t *DLTensor, owner memory.Owner) (*Object, error) {
 	return t.export(func(c *C.DLTensor) *C.PyObject { return C.pyh_exchange_export(x.c, c, owner.Pointer()) })
 }
 
-// Capsule makes a DLPack capsule ("dltensor") over t's memory, which takes a reference of its own on
-// owner. The caller closes it; a capsule that nobody consumes releases the memory when Python frees
-// it.
+// Capsule makes a DLPack capsule ("dltensor") over t's memory, which takes a reference of its own
+// on owner. The caller closes it; a capsule that nobody consumes releases the memory when Python
+// frees it.
 func (t *DLTensor) Capsule(owner memory.Owner) (*Object, error) {
 	return t.export(func(c *C.DLTensor) *C.PyObject { return C.pyh_dlpack_capsule(c, owner.Pointer()) })
 }
@@ -99,8 +98,8 @@ func ImportCapsule(capsule *Object) (*ImportedDLTensor, error) {
 	})
 }
 
-// ImportExchange imports an object by its type's exchange API; nil: it has none. The error is
-// a *DLPackError or a *PythonError.
+// ImportExchange imports an object by its type's exchange API; it returns nil if the type has none.
+// The error is a *DLPackError or a *PythonError.
 func ImportExchange(o *Object) (*ImportedDLTensor, error) {
 	return importBy(o, func(in *C.pyh_import, major *C.uint32_t) C.int {
 		x := C.pyh_exchange_api_of(o.ptr)
@@ -139,8 +138,8 @@ func importBy(o *Object, f func(*C.pyh_import, *C.uint32_t) C.int) (*ImportedDLT
 	}, nil
 }
 
-// TorchObjection says whether o is an instance of tensor, torch.Tensor, and why its memory
-// does not show its values; "": it does.
+// TorchObjection reports whether o is an instance of tensor, torch.Tensor, and why its memory does
+// not show its values ("": it does).
 func TorchObjection(tensor, o *Object) (isTensor bool, why string, err error) {
 	var is C.bool
 	var text *C.char

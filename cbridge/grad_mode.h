@@ -17,8 +17,9 @@ typedef struct {
   PyObject *py_set;      // torch._C._set_grad_enabled
 } pyh_grad_mode;
 
-// Looks C++'s functions up in the library at path, torch._C's, and in those that it needs, and stores
-// them if they do what Python's functions do, which must be set. Attached. False: exception set.
+// Looks C++'s functions up in the library at path, torch._C's, and in those that it needs, and
+// stores them if they do what Python's functions do, which must be set. Attached. False: exception
+// set.
 bool pyh_grad_mode_find(pyh_grad_mode *, const char *path);
 // Turns it off and returns the former mode; attached, no exception set.
 bool pyh_grad_off(const pyh_grad_mode *);

@@ -11,7 +11,8 @@ enum {
 // pyh_grow_heap has the calling thread's heap grown before it is needed. Python's main thread is
 // not the process's first one, so glibc gives it an arena whose heap grows by one mprotect for each
 // few pages: 13000 of them while torch 1.13 is imported, 20000 with 2.15. What has been grown once
-// stays so when it is free (heap_info.mprotect_size), and its memory is not taken before it is used.
+// stays so when it is free (heap_info.mprotect_size), and its memory is not taken before it is
+// used.
 void pyh_grow_heap(void) {
 #ifdef __GLIBC__
   void **first = NULL, **last = NULL;

@@ -137,10 +137,10 @@ type interruption struct {
 	stacks string
 }
 
-// Interruptible calls f. If ctx ends meanwhile, it raises pyhook.Interrupted, a BaseException, in the
-// Python code that f runs on its own thread, again whenever that catches it. Code blocked in C (a
-// lock, a sleep, a collective) sees it only after it returns to Python. interrupted says whether it
-// was raised; stacks are then the stacks of all Python threads at that moment. f must not call
+// Interruptible calls f. If ctx ends meanwhile, it raises pyhook.Interrupted, a BaseException, in
+// the Python code that f runs on its own thread, again whenever that catches it. Code blocked in C
+// (a lock, a sleep, a collective) sees it only after it returns to Python. interrupted says whether
+// it was raised; stacks are then the stacks of all Python threads at that moment. f must not call
 // Interruptible.
 func (in *Interpreter) Interruptible(ctx context.Context, f func()) (stacks string, interrupted bool) {
 	if ctx.Done() == nil {

@@ -23,11 +23,10 @@ const (
 	Failed  Outcome = C.PYH_FAILED  // the future failed with Result.TakeError
 )
 
-// Result is what came of a call. What it refers to must be taken: one method, once.
+// Result is the result of a call. The caller must take the object, error or Pending, once.
 type Result struct {
 	Outcome Outcome
-	// Changed: the callable changed, in place, what the invocation keeps for its next
-	// calls, which must not be made.
+	// Changed: the callable changed in place what the invocation keeps. Do not call it again.
 	Changed bool
 	object  *C.PyObject // a new reference
 	pending *C.pyh_pending
@@ -52,18 +51,17 @@ func (r *Result) TakeError() error {
 	return TakeError(wrap(r.object))
 }
 
-// Invocation is a place to call Python callables from: one call at a time, each a
-// single crossing into C. Its objects are the caller's and must stay open until the
-// last call, and the last future that came of one, is done.
+// Invocation calls Python callables, one at a time, each in a single crossing into C. Its objects
+// are the caller's and must stay open until the last call and the last future of one are done.
 type Invocation struct {
 	c *C.pyh_invocation // C memory: a call passes its address and nothing else
 }
 
-// NewBucketCall returns an Invocation that calls DDP's communication hooks,
-// hook(state, bucket), with a new bucket object at each call. tensor is the flat
-// torch.Tensor, of that dtype, over len elements at data; no hook has seen it yet. A
-// Result is Changed where the tensor is not what it was: other memory, another form,
-// type or name, or it requires grad.
+// NewBucketCall returns an Invocation that calls DDP's communication hooks, hook(state, bucket),
+// with a new bucket object at each call. tensor is the flat torch.Tensor of that dtype over len
+// elements at data; no hook has seen it yet. A Result is Changed if a hook gave the tensor other
+// memory, another form or another type; requires_grad and names are checked now and then:
+// hot_path.h.
 func (t *TorchAPI) NewBucketCall(layout, tensor, dtype *Object, data unsafe.Pointer, len int64) (*Invocation, error) {
 	var c *C.pyh_bucket_call
 	err := using(func() error {
@@ -77,7 +75,7 @@ func (t *TorchAPI) NewBucketCall(layout, tensor, dtype *Object, data unsafe.Poin
 	return newInvocation(c)
 }
 
-// newInvocation takes C memory over; nil: there was none.
+// newInvocation takes C memory over; nil means out of memory.
 func newInvocation(c *C.pyh_bucket_call) (*Invocation, error) {
 	if c == nil {
 		return nil, errors.New("out of memory")
@@ -87,19 +85,19 @@ func newInvocation(c *C.pyh_bucket_call) (*Invocation, error) {
 	return i, nil
 }
 
-// Copy returns another one over the same objects, for a call while i is in one.
+// Copy returns another Invocation over the same objects, for a call while i is in one.
 func (i *Invocation) Copy() (*Invocation, error) {
 	defer runtime.KeepAlive(i)
 	return newInvocation(C.pyh_bucket_call_copy((*C.pyh_bucket_call)(unsafe.Pointer(i.c))))
 }
 
-// AskBy has the value of a future that is done asked for by value, a callable that
-// takes the future, in place of its own method. Before the first call.
+// AskBy makes value, a callable that takes the future, return the value of a future that is done,
+// in place of the future's own method. Call it before the first call.
 func (i *Invocation) AskBy(value *Object) { i.c.value = value.ptr }
 
-// Invoke calls callable(first, ...), with autograd off as in backward(), and stores
-// what came of it in r, a zero Result. It waits for nothing but the callable itself. The error is
-// ErrObjectClosed, or that Python has ended; then nothing was called.
+// Invoke calls callable(first, ...), with autograd off as in backward(), and stores the result in
+// r, a zero Result. It waits only for the callable itself. With an error, ErrObjectClosed or
+// ErrClosed, nothing was called.
 func (i *Invocation) Invoke(callable, first *Object, r *Result) error {
 	if err := callable.use(); err != nil {
 		return err
@@ -119,10 +117,10 @@ func (i *Invocation) Invoke(callable, first *Object, r *Result) error {
 	return nil
 }
 
-// Thread returns the thread that is in i's call now, as Python names it; 0: none, or
-// not yet. Whoever asks keeps the call from ending meanwhile, or can be too late.
+// Thread returns the thread that is in i's call, by Python's identifier, or 0. The caller keeps the
+// call from ending meanwhile, or may get the thread of a call that is over.
 func (i *Invocation) Thread() uint64 { return uint64(C.pyh_thread_of(i.c)) }
 
-// SetInterrupted says that an exception was raised in i's call, by Interpreter.Interrupt:
-// if it comes too late for that call, it is taken back. Attached.
+// SetInterrupted marks that Interpreter.Interrupt raised an exception in i's call, which takes it
+// back if it comes too late. Attached.
 func (i *Invocation) SetInterrupted() { i.c.interrupted = 1 }

@@ -85,8 +85,8 @@ static void sort_future(pyh_invocation *inv, PyObject *future) {
   ask(t, future, inv, out);
 }
 
-// call makes the arguments, calls, and drops the arguments. It returns a new reference, or NULL with an
-// exception set.
+// call makes the arguments, calls, and drops the arguments. It returns a new reference, or NULL
+// with an exception set.
 static PyObject *call(pyh_invocation *inv, PyObject *callable, PyObject *first) {
   PyObject *args[1 + PYH_MAX_ARGUMENTS] = {first};
   int n = inv->kind->arguments(inv, args + 1);

@@ -43,8 +43,8 @@ typedef struct {
   bool (*unchanged)(const pyh_invocation *, const PyObject *value);
 } pyh_call_kind;
 
-// The state of calls, one at a time, in C memory. The objects are borrowed: they must outlive the calls
-// and their futures.
+// The state of calls, one at a time, in C memory. The objects are borrowed: they must outlive the
+// calls and their futures.
 struct pyh_invocation {
   const pyh_torch_api *torch;
   const pyh_call_kind *kind;
@@ -57,8 +57,8 @@ struct pyh_invocation {
   pyh_result result;
 };
 
-// Calls callable(first, ...) and stores the outcome in the invocation's result: cgo is slower with a
-// function that returns something. The arguments are the addresses of a pyh_invocation and of two
+// Calls callable(first, ...) and stores the outcome in the invocation's result: cgo is slower with
+// a function that returns something. The arguments are the addresses of a pyh_invocation and of two
 // PyObjects, as integers, which cgo does not check.
 void pyh_invoke(uintptr_t invocation, uintptr_t callable, uintptr_t first);
 // The thread that is in that invocation's call now; 0: none, or not yet.

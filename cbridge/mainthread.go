@@ -125,10 +125,10 @@ func (c *mainCall) end(p any) error {
 // OnMain reports whether the calling goroutine is on Python's main thread.
 func (in *Interpreter) OnMain() bool { return running() == nil && bool(C.pyh_on_main_thread()) }
 
-// HaveMain runs loop on Python's main thread until loop returns; its calls of Python need no hand-over
-// to another thread. Calls of RunOnMain wait meanwhile. loop must call ServeMain when it is idle and
-// MainWaiting is true; wake is called, on any goroutine, when that may have become true. The error
-// is RunOnMain's.
+// HaveMain runs loop on Python's main thread until loop returns; its calls of Python need no
+// hand-over to another thread. Calls of RunOnMain wait meanwhile. loop must call ServeMain when it
+// is idle and MainWaiting is true; wake is called, on any goroutine, when that may have become
+// true. The error is RunOnMain's.
 func (in *Interpreter) HaveMain(wake, loop func()) error {
 	return in.RunOnMain(context.Background(), func() { in.WhileMain(wake, loop) })
 }

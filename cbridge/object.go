@@ -22,8 +22,8 @@ var liveObjects atomic.Int64
 // LiveObjects returns how many Objects are open in the process.
 func LiveObjects() int64 { return liveObjects.Load() }
 
-// Object owns one reference to a Python object. Any goroutine may call its methods. Close never waits:
-// it takes effect when the last method that runs returns.
+// Object owns one reference to a Python object. Any goroutine may call its methods. Close never
+// waits: it takes effect when the last method that runs returns.
 type Object struct {
 	ptr     *C.PyObject
 	uses    atomic.Int32 // 1 while it is open, and 1 for each method that runs

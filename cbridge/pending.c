@@ -49,8 +49,8 @@ static void drop(PyObject *capsule) {
   pyh_pending_release(pyh.PyCapsule_GetPointer(capsule, capsule_name));
 }
 
-// finish sets the last stage. 1: the caller must notify Go, since the pending is armed and no thread
-// is blocked in it.
+// finish sets the last stage. 1: the caller must notify Go, since the pending is armed and no
+// thread is blocked in it.
 static int finish(pyh_pending *p, enum stage last) {
   pthread_mutex_lock(&p->lock);
   int notify = p->stage == ARMED && !p->blocked;

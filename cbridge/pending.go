@@ -12,10 +12,10 @@ import (
 	"sync"
 )
 
-// Pending is a torch future that is not done yet, with a callback of this package on it. torch never
-// frees a future with a callback that never completes, since its own callback holds it
-// (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::add_done_callback). Abandon frees what
-// belongs to it here.
+// Pending is a torch future that is not done yet, with a callback of this package on it. torch
+// never frees a future with a callback that never completes, since its own callback holds it
+// (torch/csrc/jit/python/pybind_utils.h, PythonFutureWrapper::add_done_callback). Abandon frees
+// what belongs to it here.
 //
 // Do not copy an armed Pending. Any goroutine may call its methods.
 type Pending struct {
@@ -24,8 +24,8 @@ type Pending struct {
 	to Receiver
 }
 
-// Receiver gets the result of a Pending. A thread of torch calls it once, with the GIL held: it must
-// not wait for a lock whose holder waits for the GIL.
+// Receiver gets the result of a Pending. A thread of torch calls it once, with the GIL held: it
+// must not wait for a lock whose holder waits for the GIL.
 type Receiver interface {
 	FutureDone(r Result)
 }
@@ -119,8 +119,8 @@ func (p *Pending) whileArmed(f func()) bool {
 
 // Block blocks the calling thread until the future is done or ctx has ended. It waits in C on a
 // condition variable, so that the thread which completes the future need not enter Go, nor Go's
-// scheduler find a thread for this goroutine. True: r is the result, and the receiver is not called.
-// False: wait for the receiver. One goroutine at a time, which is not attached.
+// scheduler find a thread for this goroutine. True: r is the result, and the receiver is not
+// called. False: wait for the receiver. One goroutine at a time, which is not attached.
 func (p *Pending) Block(ctx context.Context, r *Result) bool {
 	if !p.whileArmed(func() { C.pyh_pending_retain(p.c) }) {
 		return false

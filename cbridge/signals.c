@@ -60,8 +60,8 @@ void pyh_keep_faults(void) {
   }
 }
 
-// guard calls args[0](*args[1], **args[2]) and undoes its changes of signals and of the stack that this
-// thread's handlers run on: Go's is larger than faulthandler's.
+// guard calls args[0](*args[1], **args[2]) and undoes its changes of signals and of the stack that
+// this thread's handlers run on: Go's is larger than faulthandler's.
 static PyObject *guard(PyObject *self, PyObject *args) {
   PyObject *call = pyh.PyTuple_GetItem(args, 0), *values = pyh.PyTuple_GetItem(args, 1),
            *named = pyh.PyTuple_GetItem(args, 2);

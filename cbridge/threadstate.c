@@ -25,8 +25,8 @@ static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 static _Atomic int64_t states;
 
-// The deferred work: any thread pushes to this stack without a lock, and an attached thread takes all
-// of it.
+// The deferred work: any thread pushes to this stack without a lock, and an attached thread takes
+// all of it.
 typedef struct deferred {
   struct deferred *next;
   void (*fn)(void *);
@@ -88,9 +88,9 @@ static void guest_exit(void) {
   }
 }
 
-// thread_exit runs when an OS thread with a kept state ends: Go ends a thread whose goroutine returns
-// while locked to it. It calls Clear and DeleteCurrent, not PyGILState_Release: destructors that
-// Clear runs may Ensure and Release, which deleted the state twice before gh-119585.
+// thread_exit runs when an OS thread with a kept state ends: Go ends a thread whose goroutine
+// returns while locked to it. It calls Clear and DeleteCurrent, not PyGILState_Release: destructors
+// that Clear runs may Ensure and Release, which deleted the state twice before gh-119585.
 static void thread_exit(void *state) {
   ending = true;
   if (guest != NULL) {
@@ -106,8 +106,9 @@ static void thread_exit(void *state) {
   atomic_fetch_sub(&states, 1);
 }
 
-// A child of os.fork has only this thread, and none of Go's others. It may run Python until os._exit
-// or exec, as multiprocessing does, but must not return to Go, whose scheduler would wait for ever.
+// A child of os.fork has only this thread, and none of Go's others. It may run Python until
+// os._exit or exec, as multiprocessing does, but must not return to Go, whose scheduler would wait
+// for ever.
 static volatile bool forked;
 
 static void in_child(void) { forked = true; }
@@ -182,9 +183,9 @@ void pyh_go_on(PyThreadState *state) {
   }
 }
 
-// torch's threads call Python by pybind11's gil_scoped_acquire, which makes a state for each call and
-// deletes it afterwards. Another Ensure keeps it for the next call. Without a GIL a state must be
-// cleared by its own thread, which cannot wait: none is kept there.
+// torch's threads call Python by pybind11's gil_scoped_acquire, which makes a state for each call
+// and deletes it afterwards. Another Ensure keeps it for the next call. Without a GIL a state must
+// be cleared by its own thread, which cannot wait: none is kept there.
 void pyh_keep_state(void) {
   if (kept != NULL || guest != NULL || pyh.free_threaded) {
     return;

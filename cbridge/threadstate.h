@@ -19,8 +19,8 @@ void pyh_keep_state(void);
 void pyh_adopt_main_thread(void);
 bool pyh_on_main_thread(void);
 bool pyh_thread_is_ending(void);
-// pyh_callback_enter and pyh_callback_leave surround Go code that Python calls, on any thread. 0: the
-// thread is ending and cannot run Go any more; a RuntimeError is set.
+// pyh_callback_enter and pyh_callback_leave surround Go code that Python calls, on any thread. 0:
+// the thread is ending and cannot run Go any more; a RuntimeError is set.
 int pyh_callback_enter(void);
 void pyh_callback_leave(void);
 // pyh_defer_decref drops a reference from any thread, attached or not: the next pyh_enter does it.

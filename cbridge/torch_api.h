@@ -5,8 +5,8 @@
 #include "dlpack.h"
 #include "grad_mode.h"
 
-// The objects are borrowed: Go's TorchAPI owns them. pybind11's methods are without its wrapper, and
-// take their object as the first argument.
+// The objects are borrowed: Go's TorchAPI owns them. pybind11's methods are without its wrapper,
+// and take their object as the first argument.
 typedef struct {
   PyObject *future_class;      // torch._C.Future
   PyObject *python_future;     // torch.futures.Future, which subclasses it

@@ -10,14 +10,14 @@ import (
 	"unsafe"
 )
 
-// TorchAPI is what calls of Python hooks need of torch, looked up once. It is safe
-// for concurrent use.
+// TorchAPI holds the parts of torch that hook calls use, looked up once. It is safe for concurrent
+// use.
 type TorchAPI struct {
 	c       *C.pyh_torch_api // C memory: a call passes addresses in it
 	objects []*Object        // own what c refers to
 }
 
-// NewTorchAPI looks torch up, which is imported. The caller closes the result.
+// NewTorchAPI looks up torch, which must be imported. The caller closes the result.
 func NewTorchAPI() (*TorchAPI, error) {
 	t := &TorchAPI{c: (*C.pyh_torch_api)(C.calloc(1, C.sizeof_pyh_torch_api))}
 	if err := t.find(); err != nil {
@@ -27,8 +27,8 @@ func NewTorchAPI() (*TorchAPI, error) {
 	return t, nil
 }
 
-// Close drops the references. The C memory stays: a callback on one of torch's
-// threads may still look at it.
+// Close drops the references. The C memory stays, since a callback on a thread of torch may still
+// read it.
 func (t *TorchAPI) Close() {
 	for _, o := range t.objects {
 		o.Close()

@@ -6,12 +6,11 @@ import (
 	"unsafe"
 )
 
-// Capacity returns how many elements New allocates for a flat tensor of n: see
-// WithCapacity.
+// Capacity returns how many elements New allocates for a flat tensor of n; see WithCapacity.
 func Capacity(n int64) int64 { return squareFrom(n) }
 
-// FromPointerWithCapacity is FromPointer for n elements, flat and on the CPU, of memory
-// that has capacity for more of them: see WithCapacity.
+// FromPointerWithCapacity is FromPointer for n elements, flat and on the CPU, in memory for
+// capacity elements; see WithCapacity.
 func FromPointerWithCapacity(data unsafe.Pointer, dtype DType, n, capacity int64, release func()) (*Tensor, error) {
 	if capacity < n {
 		return nil, &Error{Op: "from pointer", Why: "less capacity than elements"}
@@ -26,11 +25,10 @@ func FromPointerWithCapacity(data unsafe.Pointer, dtype DType, n, capacity int64
 	return t, nil
 }
 
-// WithCapacity returns a handle on t's memory with the capacity that New left after a
-// flat tensor: up to the next square number of elements. Hooks may resize_ their
-// buffer so far (batched PowerSGD makes a square of it), while torch cannot make
-// memory grow that is not its own. Other tensors have no capacity. The result is
-// closed on its own.
+// WithCapacity returns a handle on t and the spare memory behind it. New leaves spare memory behind
+// a flat tensor, up to the next square number of elements, so that hooks may resize_ their buffer
+// (batched PowerSGD makes a square of it): torch cannot grow memory that is not its own. Other
+// tensors have no capacity. The caller closes the result.
 func (t *Tensor) WithCapacity() (*Tensor, error) {
 	if err := t.use(); err != nil {
 		return nil, err

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// ViewAsComplex returns a handle on the memory of a contiguous float32 or float64
-// tensor whose last dimension has the two parts of a complex number:
-// torch.view_as_complex. The result is closed on its own.
+// ViewAsComplex is torch.view_as_complex: it returns a handle on the memory of a contiguous float32
+// or float64 tensor whose last dimension has the two parts of a complex number. The caller closes
+// it.
 func ViewAsComplex(t *Tensor) (*Tensor, error) {
 	if err := t.use(); err != nil {
 		return nil, err

@@ -60,7 +60,7 @@ static inline bfloat to_bfloat(float f) {
   X(T_U8, uint8_t, SAME) X(T_U16, uint16_t, SAME) X(T_U32, uint32_t, SAME)     \
   X(T_U64, uint64_t, SAME) X(T_BOOL, uint8_t, TRUTH)
 
-// The unit-stride case is written apart so that the compiler vectorises it.
+// The unit-stride case has a loop of its own, which the compiler vectorises.
 #define LOOP(S, D, EXPR)                                                       \
   if (ss == sizeof(S) && ds == sizeof(D)) {                                    \
     const S *restrict s = (const S *)src;                                      \
@@ -130,10 +130,10 @@ static const into stores[T_END] = {
 #define SIZE(id, name, size, code) size,
 static const int sizes[T_END] = {0, PYH_DTYPES(SIZE)};
 
-#define PAST_CACHE (1 << 20) // bytes from where on a copy had better not go through the cache
+#define PAST_CACHE (1 << 20) // bytes from which on a copy bypasses the cache
 
-// move is memmove. A large copy is written past the cache: what is there stays, and
-// the memory that is written to is not read first, a third of the traffic.
+// move is memmove. A large copy bypasses the cache, which keeps its contents, and the processor
+// does not read the destination first: a third less traffic.
 static void move(void *dst, const void *src, size_t n) {
 #ifdef __x86_64__
   uintptr_t d = (uintptr_t)dst, s = (uintptr_t)src;
@@ -171,8 +171,8 @@ static void same_type(char *dst, int64_t ds, const char *src, int64_t ss, int64_
   }
 }
 
-// The conversions of fp16 compression, by the processor where it has them: three
-// times as fast as what the compiler makes of the above.
+// The conversions of fp16 compression by the processor's instructions, where it has them: three
+// times as fast as the compiled code above.
 #ifdef __x86_64__
 __attribute__((target("avx,f16c")))
 static void f16c_into_f32(float *d, const half *s, int64_t n) {
@@ -220,8 +220,8 @@ static void convert(void *dst, int dst_type, const void *src, int src_type, int6
   }
 }
 
-// halves divides or multiplies by way of float, a row at a time: to convert rows is
-// five times as fast as to convert numbers. dst may be src.
+// halves divides or multiplies in float, a row at a time: converting rows is five times as fast as
+// converting numbers. dst may be src.
 static void halves(half *dst, const half *src, int64_t n, float f, int divide) {
   float row[512];
   for (int64_t m; n > 0; n -= m, dst += m, src += m) {
@@ -261,8 +261,8 @@ int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *sr
   return 0;
 }
 
-// Complex numbers by (factor, 0). The products by the 0 tell of zeros' signs, of
-// infinities (which become NaN) and of NaN: torch's do.
+// Complex numbers times (factor, 0). The products with the 0 decide zeros' signs, make NaN of
+// infinities and carry NaN, as torch's do.
 #define PRODUCTS(T, factor)                                                    \
   {                                                                            \
     T *d = dst, r = (T)(factor);                                               \
@@ -283,9 +283,8 @@ int pyh_copy(void *dst, int dst_type, const int64_t *dst_strides, const void *sr
     }                                                                          \
   }
 
-// In place, contiguous: what tensor.div_(divisor) gives, bit for bit; of complex
-// numbers by torch 2, whose division by (divisor, 0) comes to a multiplication
-// (c10/util/complex.h).
+// In place, contiguous: tensor.div_(divisor) bit for bit; complex numbers as in torch 2, which
+// divides by (divisor, 0) by a multiplication (c10/util/complex.h).
 int pyh_divide(void *data, int type, int64_t n, double divisor) {
   float f = (float)divisor;
   switch (type) {
@@ -299,8 +298,8 @@ int pyh_divide(void *data, int type, int64_t n, double divisor) {
   return -1;
 }
 
-// Contiguous, of one dtype; dst may be src: what torch.mul(src, factor, out=dst)
-// gives for a Python number, bit for bit.
+// Contiguous, of one dtype; dst may be src: torch.mul(src, factor, out=dst) with a Python number,
+// bit for bit.
 int pyh_scale(void *dst, const void *src, int type, int64_t n, double factor) {
   float f = (float)factor;
   switch (type) {

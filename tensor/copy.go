@@ -10,11 +10,10 @@ import (
 	"unsafe"
 )
 
-// Copy copies src's elements to dst, converting the dtype by torch's rules
-// (tensor.copy_), bit for bit but for what NaN carries, in which torch's own
-// kernels differ. Numbers that an integer dtype cannot hold become whatever the
-// processor gives, as in torch. The shapes must be equal, the memory on the CPU;
-// overlapping memory is right. Copying a tensor onto itself is free.
+// Copy copies src's elements to dst and converts the dtype by torch's rules (tensor.copy_), bit for
+// bit except for the payload of NaN, in which torch's own kernels differ. Numbers that an integer
+// dtype cannot hold become what the processor makes of them, as in torch. The shapes must be equal
+// and the memory on the CPU; it may overlap. Copying a tensor onto itself is free.
 func Copy(dst, src *Tensor) error {
 	if err := dst.use(); err != nil {
 		return err
@@ -55,10 +54,9 @@ func Copy(dst, src *Tensor) error {
 	return nil
 }
 
-// Divide divides a contiguous CPU tensor of floats or complex numbers by
-// divisor, in place: bitwise what torch's div_ gives (for finite complex numbers,
-// that of a newer torch 2: 1.13 and 2.6 round those otherwise, by 2 units of the
-// last place at most).
+// Divide divides a contiguous CPU tensor of floats or complex numbers by divisor, in place. The
+// result is torch's div_ bit for bit; for finite complex numbers that of newer torch 2 (1.13 and
+// 2.6 round them differently, by at most 2 units in the last place).
 func Divide(t *Tensor, divisor float64) error {
 	if err := t.use(); err != nil {
 		return err
@@ -73,10 +71,10 @@ func Divide(t *Tensor, divisor float64) error {
 	return nil
 }
 
-// Scale writes src times factor to dst, a contiguous CPU tensor of floats or
-// complex numbers: bitwise what torch.mul(src, factor, out=dst) gives for
-// tensors of one dtype (torch 2's: 1.13 rounds the factor to half precision
-// first when those are of half precision). src is converted to dst's dtype first.
+// Scale writes src times factor to dst, a contiguous CPU tensor of floats or complex numbers, after
+// converting src to dst's dtype. The result is that of torch.mul(src, factor, out=dst) bit for bit,
+// for tensors of one dtype and torch 2 (1.13 rounds the factor of half-precision tensors to half
+// precision first).
 func Scale(dst, src *Tensor, factor float64) error {
 	if dst.dtype != src.dtype || !src.IsContiguous() || dst.data != src.data && overlap(dst, src) {
 		if err := Copy(dst, src); err != nil {
@@ -104,8 +102,8 @@ func Scale(dst, src *Tensor, factor float64) error {
 	return nil
 }
 
-// dims is C's form of a shape or strides. An empty slice may point into memory
-// of Go's that nobody pins, so it is NULL.
+// dims returns C's form of a shape or strides: NULL for an empty slice, which may point into
+// unpinned Go memory.
 func dims(s []int64) *C.int64_t {
 	if len(s) == 0 {
 		return nil
@@ -119,7 +117,7 @@ func overlap(a, b *Tensor) bool {
 	return alow < bhigh && blow < ahigh
 }
 
-// extent returns the addresses that t's elements lie between.
+// extent returns the lowest and the highest address of t's elements.
 func extent(t *Tensor) (low, high uintptr) {
 	size := int64(t.dtype.Size())
 	low, high = uintptr(t.data), uintptr(t.data)+uintptr(size)

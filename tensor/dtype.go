@@ -67,7 +67,7 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Size returns the bytes of one element; 0 for what is no dtype.
+// Size returns the bytes of one element, or 0 if d is no dtype.
 func (d DType) Size() int {
 	if d >= NumDTypes {
 		return 0
@@ -84,8 +84,8 @@ func (d DType) Aligned(p unsafe.Pointer) bool {
 	return uintptr(p)%size == 0
 }
 
-// IsFloat8 reports whether d is one of the 8-bit floating types, which this
-// package carries but does not compute with.
+// IsFloat8 reports whether d is an 8-bit float, which this package carries but does not compute
+// with.
 func (d DType) IsFloat8() bool { return d >= Float8E4M3FN && d < NumDTypes }
 
 // IsComplex reports whether d is a complex type.
@@ -102,8 +102,8 @@ func (d DType) Real() DType {
 	return d
 }
 
-// ParseDType reads torch's name of a dtype, with or without "torch.", and its
-// aliases float, double, half, long, int, short.
+// ParseDType returns the dtype of torch's name, with or without "torch.", or of the aliases float,
+// double, half, long, int, short and byte.
 func ParseDType(name string) (DType, error) {
 	const prefix = "torch."
 	if len(name) > len(prefix) && name[:len(prefix)] == prefix {
@@ -135,14 +135,12 @@ func DTypeOfDLPack(code, bits uint8, lanes uint16) (DType, error) {
 	return Invalid, &Error{Op: "DLPack import", Why: fmt.Sprintf("type code %d with %d bits and %d lanes has no dtype here", code, bits, lanes)}
 }
 
-// Element lists the Go types whose slices are tensors. Half-precision floats
-// travel as uint16 bits with FromSliceAs.
+// Element lists the Go types of elements. Half-precision floats are uint16 bits: see FromSliceAs.
 type Element interface {
 	~float64 | ~float32 | ~int64 | ~int32 | ~int16 | ~int8 | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~bool | ~complex64 | ~complex128
 }
 
-// elementType finds the dtype by kind, so that named types (type Grad float32)
-// serve too.
+// elementType finds the dtype by kind, so that named types (type Grad float32) work too.
 func elementType(zero any) DType {
 	switch reflect.TypeOf(zero).Kind() {
 	case reflect.Float64:

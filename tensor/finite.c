@@ -2,11 +2,10 @@
 
 #include "finite.h"
 
-enum { BLOCK = 4096 }; // elements that are looked at together
+enum { BLOCK = 4096 }; // elements checked together
 
-// FIND defines a function that returns the index of the first of n words with
-// (word & mask) >= limit, or -1. By blocks, without a branch inside, so that the
-// compiler can take several words at a time.
+// FIND defines a function that returns the index of the first of n words with (word & mask) >=
+// limit, or -1. It checks blocks without a branch inside, so that the compiler vectorises it.
 #define FIND(name, word)                                                       \
   static int64_t name(const word *w, int64_t n, word mask, word limit) {       \
     for (int64_t from = 0; from < n; from += BLOCK) {                          \

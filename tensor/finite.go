@@ -3,8 +3,8 @@ package tensor
 // #include "finite.h"
 import "C"
 
-// FirstNonFinite returns the index, in row-major order, of the first element of a
-// CPU tensor that is NaN or infinite; -1: none is. Integers and bools never are.
+// FirstNonFinite returns the row-major index of the first element of a CPU tensor that is NaN or
+// infinite, or -1. Integers and bools never are.
 func FirstNonFinite(t *Tensor) (int64, error) {
 	if err := t.use(); err != nil {
 		return -1, err

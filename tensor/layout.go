@@ -46,7 +46,7 @@ func count(shape []int64) (int64, error) {
 		if size < 0 {
 			return 0, &Error{Op: "shape", Why: fmt.Sprintf("negative size in %v", shape)}
 		}
-		// Also where another size is 0: the strides must fit.
+		// Checked even if another size is 0: the strides must fit.
 		if size > 0 && n > beyond/size {
 			return 0, &Error{Op: "shape", Why: fmt.Sprintf("%v has too many elements", shape)}
 		}
@@ -59,8 +59,8 @@ func count(shape []int64) (int64, error) {
 	return n, nil
 }
 
-// span returns the lowest and the highest element that a shape and its strides
-// reach, counted from the first; not ok: beyond any memory.
+// span returns the lowest and the highest element that a shape and its strides reach, counted from
+// the first. It is not ok if they are beyond any memory.
 func span(shape, strides []int64) (low, high int64, ok bool) {
 	if slices.Contains(shape, 0) {
 		return 0, 0, true

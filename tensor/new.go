@@ -9,12 +9,11 @@ import (
 	"pyhook/internal/memory"
 )
 
-// alignment of memory that this package allocates: a cache line, and the
-// widest vector register.
+// alignment of allocated memory: a cache line, and the widest vector register.
 const alignment = 64
 
-// Retain returns a reference on t's memory, which the caller releases: for package tensorconv,
-// whose Python tensors hold the memory.
+// Retain returns a reference on t's memory, which the caller releases. Package tensorconv's Python
+// tensors hold one.
 func (t *Tensor) Retain() (memory.Owner, error) {
 	if err := t.use(); err != nil {
 		return memory.Owner{}, err
@@ -24,9 +23,9 @@ func (t *Tensor) Retain() (memory.Owner, error) {
 	return t.owner, nil
 }
 
-// FromOwner returns a tensor over memory whose reference it takes over: for package tensorconv,
-// which imports the memory of Python's tensors. Without strides it is contiguous. With an error
-// the reference stays the caller's. What must hold: elements lie within the memory.
+// FromOwner returns a tensor over memory whose reference it takes over; with an error that stays
+// the caller's. nil strides mean contiguous. All elements must lie within the memory: it cannot
+// check. Package tensorconv imports the memory of Python's tensors by it.
 func FromOwner(data unsafe.Pointer, dtype DType, shape, strides []int64, device Device, owner memory.Owner) (*Tensor, error) {
 	if _, err := count(shape); err != nil {
 		return nil, err
@@ -37,9 +36,9 @@ func FromOwner(data unsafe.Pointer, dtype DType, shape, strides []int64, device 
 	return newTensor(data, dtype, device, shape, strides, owner), nil
 }
 
-// New returns a zeroed, contiguous CPU tensor in C memory, aligned to 64 bytes:
-// the memory to prefer for buckets, as it never moves and needs no pinning, and
-// as it has capacity (see WithCapacity). No dimensions make a scalar.
+// New returns a zeroed, contiguous CPU tensor in C memory, aligned to 64 bytes. Prefer it for
+// buckets: the memory never moves, needs no pinning, and has capacity (see WithCapacity). Without
+// dimensions it is a scalar.
 func New(dtype DType, shape ...int64) (*Tensor, error) {
 	n, err := count(shape)
 	if err != nil {
@@ -61,15 +60,14 @@ func New(dtype DType, shape ...int64) (*Tensor, error) {
 	return t, nil
 }
 
-// FromSlice returns a contiguous tensor over s itself. s is pinned until the
-// tensor and all that shares its memory (views, Python tensors) are gone. No
-// dimensions make it one-dimensional.
+// FromSlice returns a contiguous tensor over s itself. s stays pinned until the tensor and all that
+// share its memory (views, Python tensors) are gone. Without dimensions it is flat.
 func FromSlice[T Element](s []T, shape ...int64) (*Tensor, error) {
 	return FromSliceAs(s, elementType(*new(T)), shape...)
 }
 
-// FromSliceAs is FromSlice with the dtype said: for half-precision floats and
-// 8-bit floats that Go carries as uint16 and uint8.
+// FromSliceAs is FromSlice with an explicit dtype, for half-precision and 8-bit floats that Go
+// holds as uint16 and uint8.
 func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error) {
 	if len(shape) == 0 {
 		shape = []int64{int64(len(s))}
@@ -79,7 +77,7 @@ func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error)
 		return nil, err
 	}
 	var zero T
-	// The memory of no elements may be anything; nil needs no pinning.
+	// The address of no elements may be any; nil needs no pinning.
 	var data unsafe.Pointer
 	if len(s) > 0 {
 		data = unsafe.Pointer(unsafe.SliceData(s))
@@ -100,11 +98,10 @@ func FromSliceAs[T Element](s []T, dtype DType, shape ...int64) (*Tensor, error)
 	return newTensor(data, dtype, Device{Type: CPU}, slices.Clone(shape), contiguous(shape), memory.Foreign(pinner.Unpin)), nil
 }
 
-// FromPointer returns a tensor over memory that someone else manages: C or
-// CUDA memory, another library's buffer. strides are in elements; nil means
-// contiguous. release (nil is allowed) is called once, on a goroutine of this
-// package, when the tensor and all that shares its memory are gone; until then
-// the memory must stay. The pointer must not be into Go's heap: use FromSlice.
+// FromPointer returns a tensor over memory that the caller manages: C or CUDA memory, another
+// library's buffer. strides are in elements; nil means contiguous. The memory must stay until
+// release (nil is allowed) is called: once, on a goroutine of this package, when the tensor and all
+// that share its memory are gone. The pointer must not point into Go's heap: use FromSlice.
 func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int64, device Device, release func()) (*Tensor, error) {
 	n, err := count(shape)
 	if err != nil {

@@ -12,16 +12,16 @@ import (
 
 var liveTensors atomic.Int64
 
-// LiveMemory returns how many pieces of memory tensors hold in the process, those of Python too.
+// LiveMemory returns how many pieces of memory tensors hold in the process, Python's tensors
+// included.
 func LiveMemory() int64 { return memory.Live() }
 
 // LiveTensors returns how many Tensors are open in the process.
 func LiveTensors() int64 { return liveTensors.Load() }
 
-// Tensor is memory with a dtype, a shape and strides. It is a handle on memory
-// that other Tensors and Python may share. The description never changes, so
-// any goroutine may use it; the elements are the callers' to guard. Close is
-// idempotent.
+// Tensor is a handle on memory, with a dtype, a shape and strides. Other Tensors and Python may
+// share the memory. The description never changes, so any goroutine may use it; callers synchronise
+// access to the elements. Close is idempotent.
 type Tensor struct {
 	data    unsafe.Pointer // the first element
 	dtype   DType
@@ -31,7 +31,7 @@ type Tensor struct {
 	length  int64   // elements
 	owner   memory.Owner
 	spare   int64        // elements of memory after the last one
-	uses    atomic.Int32 // 1 for being open, and 1 for each operation that is inside
+	uses    atomic.Int32 // 1 while it is open, and 1 for each operation that runs
 	closed  atomic.Bool
 	cleanup runtime.Cleanup
 
@@ -39,7 +39,7 @@ type Tensor struct {
 	parent *Tensor                // of an alias
 }
 
-// newTensor takes over one reference of owner.
+// newTensor takes over one reference on owner.
 func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides []int64, owner memory.Owner) *Tensor {
 	t := &Tensor{data: data, dtype: dtype, device: device, shape: shape, strides: strides, owner: owner}
 	t.length, _ = count(shape)
@@ -52,9 +52,8 @@ func newTensor(data unsafe.Pointer, dtype DType, device Device, shape, strides [
 	return t
 }
 
-// Close gives up this handle on the memory. Idempotent; nil is allowed. While
-// another goroutine is inside an operation it waits for nothing, and takes
-// effect when that one is out.
+// Close gives up this handle on the memory. Idempotent; nil is allowed. It never waits: it takes
+// effect when the last operation that runs returns.
 func (t *Tensor) Close() {
 	if t == nil || t.parent != nil || !t.closed.CompareAndSwap(false, true) {
 		return
@@ -64,7 +63,7 @@ func (t *Tensor) Close() {
 	t.done()
 }
 
-// use keeps the memory, and t itself, until done.
+// use keeps the memory, and t itself, alive until done.
 func (t *Tensor) use() error {
 	debuggc.Collect()
 	if t != nil && t.parent != nil {
@@ -101,9 +100,8 @@ func (t *Tensor) IsClosed() bool {
 	return t.closed.Load()
 }
 
-// Alias returns a handle like t whose Close does nothing: it is open as long as
-// t is. Always the same one: it costs nothing, for what is handed out at every
-// step and whose owner stays.
+// Alias returns a handle like t whose Close does nothing: it is open as long as t is. It is always
+// the same one and costs nothing, for what is handed out at every step.
 func (t *Tensor) Alias() (*Tensor, error) {
 	if t.IsClosed() {
 		return nil, ErrClosed
@@ -131,8 +129,8 @@ func (t *Tensor) Shape() []int64 { return t.shape }
 // Strides returns the steps between elements, in elements; not to be changed.
 func (t *Tensor) Strides() []int64 { return t.strides }
 
-// Data returns the address of the first element, valid until the last handle
-// on the memory is closed.
+// Data returns the address of the first element, valid until the last handle on the memory is
+// closed.
 func (t *Tensor) Data() unsafe.Pointer { return t.data }
 
 // Len returns the number of elements.

@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// View returns a handle on the same memory: offset elements after t's first,
-// with this shape and these strides (nil: contiguous). It must lie between t's
-// lowest and highest element; that is checked. The result is closed on its own.
+// View returns a handle on the same memory: offset elements after t's first, with this shape and
+// these strides (nil: contiguous). A view beyond t's lowest or highest element is an *Error. The
+// caller closes it.
 func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 	if err := t.use(); err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 	switch {
 	case !ok:
 		return nil, &Error{Op: "view", Why: fmt.Sprintf("strides %v reach beyond any memory", strides)}
-	case n == 0: // of nothing, so anywhere: a pointer past the end would be Go's to refuse
+	case n == 0: // no elements: any address will do, and Go would refuse one past the end
 	case t.Len() == 0, offset < first-low, offset > last-high:
 		return nil, &Error{Op: "view", Why: fmt.Sprintf("shape %v, strides %v at %d go beyond elements %d to %d", shape, strides, offset, first, last)}
 	default:
@@ -40,8 +40,8 @@ func (t *Tensor) View(offset int64, shape, strides []int64) (*Tensor, error) {
 	return newTensor(data, t.dtype, t.device, slices.Clone(shape), slices.Clone(strides), t.owner), nil
 }
 
-// Slice returns the elements of a contiguous CPU tensor as a Go slice over the
-// same memory: valid until the tensor is closed, so keep the tensor.
+// Slice returns the elements of a contiguous CPU tensor as a Go slice over the same memory, valid
+// until the tensor is closed: keep the tensor.
 func Slice[T Element](t *Tensor) ([]T, error) {
 	var zero T
 	switch {

@@ -14,16 +14,14 @@ import (
 // maxDims is numpy's limit, and that of torch's iterators.
 const maxDims = 64
 
-// FromPython makes a Tensor over the memory of a Python tensor or array
-// (torch, numpy, anything with __dlpack__) or of a DLPack capsule, without
-// copying: by the C exchange API where the type has it, else a versioned
-// capsule, else a legacy one. The Tensor keeps the Python memory alive until it
-// is closed; Python lets go of it at the next call into Python.
+// FromPython makes a Tensor over the memory of a Python tensor or array (torch, numpy, anything
+// with __dlpack__) or of a DLPack capsule, without copying: by the type's C exchange API, else by a
+// versioned capsule, else by a legacy one. The Tensor keeps the memory alive until it is closed;
+// Python frees it at its next call.
 //
-// Memory that Go must not write to (a read-only array), and memory that does
-// not show the tensor's values (requires_grad, or the conjugate or negative bit
-// set), is an *Error: copy, detach or resolve it first. So is memory that is
-// not aligned for its elements.
+// It returns a *tensor.Error for read-only memory, for memory that does not show the tensor's
+// values (requires_grad, or the conjugate or negative bit set), which the caller must copy, detach
+// or resolve first, and for memory that is not aligned for its elements.
 func FromPython(o *cbridge.Object) (*tensor.Tensor, error) {
 	s, err := importedTorch()
 	if err != nil {
@@ -60,8 +58,8 @@ func FromPython(o *cbridge.Object) (*tensor.Tensor, error) {
 	return t, err
 }
 
-// newImported takes the owner over, but not with an error. dtype is that of
-// what was imported as bytes, else tensor.Invalid.
+// newImported takes the owner over, except with an error. dtype is the true one of what was
+// imported as integers, else tensor.Invalid.
 func newImported(d *cbridge.ImportedDLTensor, dtype tensor.DType) (*tensor.Tensor, error) {
 	refuse := func(format string, args ...any) (*tensor.Tensor, error) {
 		return nil, &tensor.Error{Op: "DLPack import", Why: fmt.Sprintf(format, args...)}
@@ -94,7 +92,7 @@ func newImported(d *cbridge.ImportedDLTensor, dtype tensor.DType) (*tensor.Tenso
 	if err != nil {
 		return nil, &tensor.Error{Op: "DLPack import", Why: "what the producer says", Err: err}
 	}
-	var data unsafe.Pointer // of no elements: nil, whatever the producer says
+	var data unsafe.Pointer // nil without elements, whatever the producer says
 	if n > 0 {
 		switch {
 		case d.Data == nil:
@@ -117,7 +115,7 @@ func addressable(base uintptr, offset uint64, low, high int64) bool {
 	return over == 0 && first <= math.MaxInt64 && int64(first)+low > 0 && high <= math.MaxInt64-int64(first)
 }
 
-// objection says whether o is a torch tensor and why its memory is not its
+// objection reports whether o is a torch tensor; the error says why its memory does not show its
 // values.
 func (s *torchAPI) objection(o *cbridge.Object) (bool, error) {
 	isTensor, why, err := cbridge.TorchObjection(s.tensor, o)
@@ -168,7 +166,7 @@ func importDLPack(o, maker *cbridge.Object) (*cbridge.ImportedDLTensor, error) {
 	return imported, importError(err, "DLPack import", "reading the capsule")
 }
 
-// importError says what failed with a Python error; a *cbridge.DLPackError says it itself.
+// importError wraps a Python error with what failed; a *cbridge.DLPackError says it itself.
 func importError(err error, op, why string) error {
 	var unknown *cbridge.DLPackError
 	switch {
@@ -180,8 +178,8 @@ func importError(err error, op, why string) error {
 	return &tensor.Error{Op: op, Why: why, Err: err}
 }
 
-// capsuleOf has maker (nil: o itself) make a capsule. It asks for the newest form
-// that the producer knows.
+// capsuleOf makes a capsule of o by maker, or by o's own method if maker is nil. It asks for the
+// newest form that the producer knows.
 func capsuleOf(o, maker *cbridge.Object) (*cbridge.Object, error) {
 	if maker != nil {
 		capsule, err := maker.Invoke([]any{o}, nil)

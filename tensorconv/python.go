@@ -8,22 +8,21 @@ import (
 	"pyhook/tensor"
 )
 
-// torchAPI is what this package uses of torch, looked up once.
+// torchAPI holds the parts of torch that this package uses, looked up once.
 type torchAPI struct {
 	fromDLPack *cbridge.Object // torch.utils.dlpack.from_dlpack
 	toDLPack   *cbridge.Object // torch.utils.dlpack.to_dlpack
 	dtypes     [tensor.NumDTypes]*cbridge.Object
 	tensor     *cbridge.Object        // torch.Tensor
 	exchange   *cbridge.ExchangeAPI   // torch.Tensor's; nil before torch 2.10
-	viewed     [tensor.NumDTypes]bool // DLPack refuses it: goes as uint8, viewed
+	viewed     [tensor.NumDTypes]bool // torch's DLPack refuses it: exported as integers and viewed
 }
 
 var foundTorchAPI atomic.Pointer[torchAPI]
 
-// torch returns it, for a process whose interpreter runs: the objects
-// stay for the life of the process, and so does the interpreter. A failure is
-// not kept: Python may start later, or its path change. There is no lock, as a
-// caller may hold the GIL; of several that look at once, the first one's stay.
+// torch returns the torchAPI, whose objects live as long as the process. It does not keep a
+// failure: Python may start later, or its path change. It takes no lock, since a caller may hold
+// the GIL; of several lookups at once the first result is kept.
 func torch() (*torchAPI, error) {
 	if s := foundTorchAPI.Load(); s != nil {
 		return s, nil
@@ -39,8 +38,8 @@ func torch() (*torchAPI, error) {
 	return foundTorchAPI.Load(), nil
 }
 
-// importedTorch is torch for a process whose Python has imported it, and else
-// nil: the objects of other libraries do not need it.
+// importedTorch returns torch's API if Python has imported torch, else nil: objects of other
+// libraries do not need it.
 func importedTorch() (*torchAPI, error) {
 	if s := foundTorchAPI.Load(); s != nil {
 		return s, nil
@@ -106,9 +105,8 @@ func (s *torchAPI) find() error {
 	return err
 }
 
-// findViewed asks torch which dtypes its DLPack takes: bool came with 2.1, the
-// 8-bit floats later, and unsigned ones need both torch's dtype and DLPack's.
-// It asks by capsule: see export.
+// findViewed asks torch which dtypes its DLPack takes: bool since 2.1, the 8-bit floats since later
+// versions; unsigned ones need a dtype of both torch and DLPack. It asks by capsule: see export.
 func (s *torchAPI) findViewed() error {
 	for _, d := range tensor.DTypes() {
 		if s.dtypes[d] == nil {
@@ -120,7 +118,7 @@ func (s *torchAPI) findViewed() error {
 		}
 		o, err := toTorch(t, s, false)
 		if err == nil {
-			// The tensor says its own dtype: old versions read fp8 as uint8.
+			// Compare the tensor's own dtype: old versions read fp8 as uint8.
 			dtype, attrErr := o.Attr("dtype")
 			s.viewed[d] = attrErr != nil || !dtype.Same(s.dtypes[d])
 			dtype.Close()
@@ -133,12 +131,10 @@ func (s *torchAPI) findViewed() error {
 	return nil
 }
 
-// ToPython makes a torch.Tensor over t's memory: same bytes, no copy. The Python
-// tensor keeps the memory alive for as long as it (or its storage) lives, so t
-// may be closed. Dtypes that torch's DLPack refuses go as uint8 and are viewed;
-// a dtype that this torch does not have is an *Error, and so are negative
-// strides, and complex128 that is not aligned to 16 bytes. The caller closes the
-// result.
+// ToPython makes a torch.Tensor over t's memory, without a copy. The Python tensor, or its storage,
+// keeps the memory alive, so t may be closed. A dtype that this torch does not have is a
+// *tensor.Error, and so are negative strides, and complex128 that is not aligned to 16 bytes. The
+// caller closes the result.
 func ToPython(t *tensor.Tensor) (*cbridge.Object, error) {
 	s, err := torch()
 	if err != nil {
@@ -164,7 +160,7 @@ func ToPython(t *tensor.Tensor) (*cbridge.Object, error) {
 	return toTorch(t, s, s.viewed[t.DType()])
 }
 
-// carrier is an integer dtype of d's size that every torch's DLPack takes.
+// carrier returns an integer dtype of d's size that every torch's DLPack takes.
 func carrier(d tensor.DType) tensor.DType {
 	return map[int]tensor.DType{1: tensor.UInt8, 2: tensor.Int16, 4: tensor.Int32, 8: tensor.Int64}[d.Size()]
 }
@@ -182,7 +178,7 @@ func toTorch(t *tensor.Tensor, s *torchAPI, viewed bool) (*cbridge.Object, error
 	return o.Call("view", s.dtypes[t.DType()])
 }
 
-// describe describes t as if it were of that dtype.
+// describe describes t as if it had that dtype.
 func describe(t *tensor.Tensor, dtype tensor.DType) *cbridge.DLTensor {
 	code, bits := dtype.DLPack()
 	d := &cbridge.DLTensor{Data: t.Data(), DeviceType: int32(t.Device().Type), DeviceID: t.Device().ID,
@@ -201,8 +197,8 @@ func export(t *tensor.Tensor, s *torchAPI, dtype tensor.DType) (*cbridge.Object,
 	defer owner.Release()
 	// The data pointer may be into a Go slice, which FromSlice has pinned.
 	d := describe(t, dtype)
-	// torch's exchange API (2.15) never deletes what it refuses, so it gets
-	// what it cannot refuse; a refused capsule is still ours.
+	// torch's exchange API (2.15) leaks what it refuses, so it gets only what it cannot refuse; a
+	// refused capsule is freed here.
 	if s.exchange != nil && t.Device().Type == tensor.CPU {
 		return s.exchange.Export(d, owner)
 	}
