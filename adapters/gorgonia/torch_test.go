@@ -17,12 +17,16 @@ import (
 	"pyhook/tests/stock"
 )
 
-// TestSync_torchHooks: 2 real ranks with PyTorch's hooks over gloo. The gradients before the
+// TestSync_torchHooks: 2 and 4 real ranks with PyTorch's hooks over gloo. The gradients before the
 // reduction go through stock DDP: the same reduced gradients, bit for bit.
 func TestSync_torchHooks(t *testing.T) {
 	hooks := stock.HooksHere(t)
-	job := ranks.RunOptions(t, ranks.Options{N: 2, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})
-	stock.Compare(t, job.Dir, 2, hooks)
+	for _, n := range []int{2, 4} {
+		t.Run(fmt.Sprintf("%d ranks", n), func(t *testing.T) {
+			job := ranks.RunOptions(t, ranks.Options{N: n, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})
+			stock.Compare(t, job.Dir, n, hooks)
+		})
+	}
 }
 
 func torchHooks(ctx context.Context, rank *ranks.Rank) error {
@@ -69,7 +73,7 @@ func dumpSteps(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup
 	if err != nil {
 		return err
 	}
-	s, err := gorgoniaddp.New(ctx, n.learnables, ddp.Options{Group: world, Hook: hook})
+	s, err := gorgoniaddp.New(ctx, n.learnables, ddp.Options{Group: world, Hook: hook, Layout: ddp.LayoutRebuilt})
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func (s *Sync[T]) Step(ctx context.Context) error {
 	}
 	find := s.opts.Unused == ddp.UnusedFind
 	var failed error
-	for i := range s.params {
+	for i := len(s.params) - 1; i >= 0; i-- { // as buckets begin with the last, their hooks run meanwhile
 		if failed == nil && !s.marked[i].Load() && (!find || s.carried[i].Load()) {
 			failed = s.Ready(i)
 		}

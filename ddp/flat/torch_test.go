@@ -3,6 +3,7 @@ package flat_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -14,12 +15,16 @@ import (
 	"pyhook/tests/stock"
 )
 
-// TestSync_torchHooks: 2 real ranks with PyTorch's hooks over gloo, and the same steps in stock
+// TestSync_torchHooks: 2 and 4 real ranks with PyTorch's hooks over gloo, and the same steps in stock
 // DDP.
 func TestSync_torchHooks(t *testing.T) {
 	hooks := stock.HooksHere(t)
-	job := ranks.RunOptions(t, ranks.Options{N: 2, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})
-	stock.Compare(t, job.Dir, 2, hooks)
+	for _, n := range []int{2, 4} {
+		t.Run(fmt.Sprintf("%d ranks", n), func(t *testing.T) {
+			job := ranks.RunOptions(t, ranks.Options{N: n, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})
+			stock.Compare(t, job.Dir, n, hooks)
+		})
+	}
 }
 
 func torchHooks(ctx context.Context, rank *ranks.Rank) error {
@@ -52,7 +57,7 @@ func dumpSteps(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup
 	defer free()
 	m := newModel[float32]()
 	eighths(m.values, 5)
-	s, err := flat.New(ctx, m.params(), ddp.Options{Group: world, Hook: hook})
+	s, err := flat.New(ctx, m.params(), ddp.Options{Group: world, Hook: hook, Layout: ddp.LayoutRebuilt})
 	if err != nil {
 		return err
 	}
