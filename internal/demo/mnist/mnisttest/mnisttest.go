@@ -106,7 +106,7 @@ func underTorchrun(t *testing.T, binary, checkpoint string) {
 	}
 	require.NoError(t, err, out.String())
 	require.True(t, killed, "rank 1 was not killed:\n%s", out.String())
-	assert.Contains(t, out.String(), "(exitcode: -9) local_rank: 1", "torchrun saw it")
+	assert.Contains(t, out.String(), "failed (exitcode: ") // of rank 1, or of rank 0, which may notice first
 }
 
 // waitFor calls find until it finds something, or ctx ends.
