@@ -36,8 +36,9 @@ func ExampleConvert() {
 	fmt.Println(text, err)
 	_, err = cbridge.Convert(make(chan int))
 	fmt.Println(err)
-	// Output: [1, 'two', None, b'\x03'] <nil> cannot convert chan int: no Python form; use a bool,
-	// number, string, []byte, slice, map, *Object or tensor
+	// Output:
+	// [1, 'two', None, b'\x03'] <nil>
+	// cannot convert chan int: no Python form; use a bool, number, string, []byte, slice, map, *Object or tensor
 }
 
 func ExampleAs() {

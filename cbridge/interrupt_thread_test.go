@@ -130,8 +130,8 @@ func interruptedAfter(t *testing.T, m *Object, name string, d time.Duration) tim
 }
 
 func TestInterpreter_Interruptible_Flag(t *testing.T) {
-	// TestInterpreter_Interruptible_leavesNoFlag: before CPython 3.13 an exception that was taken
-	// back left the interpreter's flag set, and on 3.11 a traced function then never ended.
+	// TestInterpreter_Interruptible_leavesNoFlag: before CPython 3.13 an exception that was taken back
+	// left the interpreter's flag set, and on 3.11 a traced function then never ended.
 	t.Run("none is left", func(t *testing.T) {
 		m, err := python.Module("traced_later", `
 import sys

@@ -15,11 +15,12 @@ static const char source[] =
     "  return self.v\n"
     "class Sub(Future): pass\n"
     "class Tensor:\n"
-    " n, d, p, contiguous, names, dtype, requires_grad = 4, 1, 4096, True, (None,), float, False\n"
+    " n, d, p, contiguous, named, dtype, requires_grad = 4, 1, 4096, True, False, float, False\n"
     " def data_ptr(self): return self.p\n"
     " def numel(self): return self.n\n"
     " def dim(self): return self.d\n"
     " def is_contiguous(self): return self.contiguous\n"
+    " def has_names(self): return self.named\n"
     "class BucketMethods: __slots__ = ()\n"
     "class Bucket(BucketMethods): __slots__ = ('_layout', '_buffer', '__weakref__')\n"
     "tensor, layout, dtype, state = Tensor(), object(), float, object()\n"
@@ -32,8 +33,10 @@ static const char source[] =
     "def failed(s, b): return Future(error=ValueError('v'))\n"
     "def raises(s, b):\n mode[0] = True\n raise KeyError('k')\n"
     "def none(s, b): return None\n"
-    "def renames(s, b):\n b._buffer.names = (None, None)\n return Future(b._buffer)\n"
-    "def unnames(s, b):\n b._buffer.names = (None,)\n return Future(b._buffer)\n"
+    "def renames(s, b):\n b._buffer.named = True\n return Future(b._buffer)\n"
+    "def unnames(s, b):\n b._buffer.named = False\n return Future(b._buffer)\n"
+    "def unsqueezes(s, b):\n b._buffer.d = 2\n return Future(b._buffer)\n"
+    "def squeezes(s, b):\n b._buffer.d = 1\n return Future(b._buffer)\n"
     "def needs_grad(s, b):\n b._buffer.requires_grad = True\n return Future(b._buffer)\n"
     "def needs_none(s, b):\n b._buffer.requires_grad = False\n return Future(b._buffer)\n"
     "def touches(s, b):\n b._buffer.n = 2\n return Future(b._buffer)\n"
@@ -77,7 +80,7 @@ void check_calls(void) {
   const struct { const char *hook; int times, outcome, changed; } calls[] = {
       {"same", 12, PYH_SAME, 0}, {"pending", 3, PYH_PENDING, 0}, {"failed", 2, PYH_FAILED, 0}, {"same", 300, PYH_SAME, 0},
       {"failed", 2, PYH_FAILED, 0}, {"sub", 2, PYH_VALUE, 0}, {"raises", 2, PYH_RAISED, 0}, {"none", 2, PYH_PLAIN, 0},
-      {"renames", 1, PYH_VALUE, 1}, {"unnames", 1, PYH_SAME, 0}, {"needs_grad", 8, -1, -1}, {"needs_none", 1, PYH_SAME, 0},
+      {"unsqueezes", 1, PYH_VALUE, 1}, {"squeezes", 1, PYH_SAME, 0}, {"renames", 8, -1, -1}, {"unnames", 1, PYH_SAME, 0}, {"needs_grad", 8, -1, -1}, {"needs_none", 1, PYH_SAME, 0},
       {"touches", 2, PYH_VALUE, 1}, {"restores", 2, PYH_SAME, 0}, {"breaks", 1, PYH_RAISED, 1}};
   for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
     PyObject *hook = from(dict, calls[i].hook);
@@ -96,7 +99,7 @@ void check_calls(void) {
   CHECK(pyh_thread_of(&b->call) == 0);
   CHECK(pyh_grad_off(&torch->grad)); // each call put it back
   PyObject *all[] = {torch->grad.py_enabled, torch->grad.py_set, torch->detach, future, tensor, class, methods, torch->done, torch->value, torch->add_done_callback,
-                     torch->data_ptr, torch->numel, torch->dim, torch->is_contiguous, torch->dtype, torch->requires_grad, torch->names, layout, buffer, dtype, state, dict};
+                     torch->data_ptr, torch->numel, torch->dim, torch->is_contiguous, torch->dtype, torch->requires_grad, torch->has_names, layout, buffer, dtype, state, dict};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     pyh.Py_DecRef(all[i]);
   }

@@ -39,6 +39,8 @@ void check_pending(void); // pending.c
 int live_funcs(void); // Go functions that Python holds
 PyObject *new_func(uintptr_t id); // new reference: of pyh_func
 
+// execute runs source with these globals: a new reference, or NULL with an exception set.
+PyObject *execute(const char *source, PyObject *globals);
 // python runs source with a dict of its own, which it returns: a new reference.
 PyObject *python(const char *source);
 // from takes a name out of such a dict: a new reference.

@@ -31,9 +31,20 @@ PyObject *new_func(uintptr_t id) {
   return pyh_func("function", id);
 }
 
+PyObject *execute(const char *source, PyObject *globals) {
+  PyObject *builtins = pyh.PyImport_ImportModule("builtins");
+  PyObject *exec = pyh.PyObject_GetAttrString(builtins, "exec");
+  PyObject *args[] = {pyh_string(source, strlen(source)), globals};
+  PyObject *result = pyh_call(exec, args, 2, NULL);
+  pyh.Py_DecRef(args[0]);
+  pyh.Py_DecRef(exec);
+  pyh.Py_DecRef(builtins);
+  return result;
+}
+
 PyObject *python(const char *source) {
   PyObject *dict = pyh.PyDict_New();
-  PyObject *result = pyh_exec(source, "cmem", dict);
+  PyObject *result = execute(source, dict);
   if (result == NULL) {
     PyObject *error = pyh_raised();
     PyObject *text = pyh.PyObject_Repr(error), *tmp;

@@ -59,7 +59,7 @@ static void check_errors(void) {
   const char *bad[] = {"1 / 0", "not python", "raise KeyError('k')"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     PyObject *globals = pyh.PyDict_New();
-    CHECK(pyh_exec(bad[i], "bad", globals) == NULL);
+    CHECK(execute(bad[i], globals) == NULL);
     PyObject *error = pyh_raised();
     CHECK(error != NULL);
     pyh.Py_DecRef(error);
