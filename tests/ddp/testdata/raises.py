@@ -3,6 +3,9 @@
 import torch.distributed as dist
 
 
+raised = []  # not in the state, which Recover puts back
+
+
 class State:
     def __init__(self, rank: int, bucket: int, step: int) -> None:
         self.where = (rank, bucket, step)
@@ -15,7 +18,8 @@ class State:
 
 
 def hook(state: State, bucket):
-    if state.here(bucket):
+    if state.here(bucket) and not raised:
+        raised.append(True)
         raise ValueError("only here")
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda f: f.value()[0])
