@@ -180,7 +180,7 @@ func TestSync_aHookFails(t *testing.T) {
 		for rank, err := range onRanks(2, func(group *memgroup.Group) error { return untilItFails(t, group) }) {
 			var step *ddp.StepError
 			require.ErrorAs(t, err, &step, "rank %d", rank)
-			require.ErrorIs(t, err, errHook)
+			assert.ErrorContains(t, err, errHook.Error()) // of one of the ranks, on both
 			assert.ErrorContains(t, err, "step 2: ")
 			assert.Equal(t, []string{"b"}, step.Names)
 		}

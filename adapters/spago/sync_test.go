@@ -257,7 +257,7 @@ func TestSync_aHookFails(t *testing.T) {
 	}) {
 		var step *ddp.StepError
 		require.ErrorAs(t, err, &step, "rank %d", rank)
-		require.ErrorIs(t, err, errHook)
+		assert.ErrorContains(t, err, errHook.Error()) // of one of the ranks, on both
 		assert.ErrorContains(t, err, "step 2: ")
 		assert.Equal(t, []string{"Middle.B"}, step.Names)
 	}
@@ -292,11 +292,10 @@ func TestSync_unused(t *testing.T) {
 		})
 	}
 	t.Run("an error by name", func(t *testing.T) {
-		var p *ddp.ParameterError
-		err := run(ddp.UnusedIsError)[1]
-		require.ErrorAs(t, err, &p)
-		require.ErrorIs(t, err, ddp.ErrNotReady)
-		assert.Equal(t, []string{"Out.W", "Out.B"}, p.Names)
+		for _, err := range run(ddp.UnusedIsError) {
+			require.ErrorIs(t, err, ddp.ErrNotReady)
+			assert.ErrorContains(t, err, "Out.W, Out.B")
+		}
 	})
 	t.Run("found", func(t *testing.T) { allWell(t, run(ddp.UnusedFind)) })
 }

@@ -279,7 +279,7 @@ func TestSync_aFailedStepLeavesTheGradients(t *testing.T) {
 	for rank, err := range errs {
 		var step *ddp.StepError
 		require.ErrorAs(t, err, &step)
-		require.ErrorIs(t, err, errHook)
+		assert.ErrorContains(t, err, errHook.Error()) // of one of the ranks, on both
 		assert.ErrorContains(t, err, "step 2: ")
 		assert.Equal(t, []string{"b"}, step.Names)
 		m := newModel[float32]()
