@@ -29,7 +29,8 @@ import (
 const defaultModels = 20
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks, "out-of-step": outOfStepRanks, "uneven": unevenRank, "sparse": reduceSparse, "hooked": reduceHooked})
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduceAll, "join": joinRanks, "out-of-step": outOfStepRanks,
+		"transaction": transactionRanks, "uneven": unevenRank, "sparse": reduceSparse, "hooked": reduceHooked})
 }
 
 func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {
