@@ -25,6 +25,8 @@ type step struct {
 	joined   bool             // it is Join's
 	begun    bool             // something was marked
 	voted    bool             // agree was called
+	snapshot bool             // the hook has kept its state of before the step
+	unsaved  error            // why it has not
 	said     []statement      // to the other ranks, of its failure
 	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
@@ -142,7 +144,7 @@ func (r *Reducer) beginLaunch(s *step) bool {
 	}
 	r.mu.Unlock()
 	defer r.mu.Lock()
-	r.snapshotHook(s.ctx)
+	r.snapshotHook(s)
 	return true
 }
 

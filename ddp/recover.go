@@ -26,7 +26,8 @@ type standing struct {
 // It returns nil on every rank or an error on every rank, and may be called again then; but a rank
 // whose process is gone does not come back, and the others' error names it. Without AgreementVote, and
 // for a hook with a state without Rollback, there is no way back: the error says so. Where nothing
-// failed, or the group is still in step (see StepError), Recover only waits for the other ranks.
+// failed Recover only waits for the other ranks, and where the group is still in step (see StepError)
+// it puts back the hook's state alone.
 func (r *Reducer) Recover(ctx context.Context) error {
 	rank := r.opts.Group.Rank()
 	a := r.agreement
@@ -56,9 +57,9 @@ func (r *Reducer) Recover(ctx context.Context) error {
 	}
 	if mine.Retired {
 		err = renewal.Renew(ctx)
-		if err == nil {
-			err = r.restoreHook(ctx)
-		}
+	}
+	if err == nil {
+		err = r.restoreHook(ctx)
 	}
 	return a.together(ctx, rank, recovering, err)
 }
@@ -114,19 +115,22 @@ func (r *Reducer) cannotRecover(format string, args ...any) error {
 		Hint: "end all ranks and start them again from a checkpoint (torchrun does)"}
 }
 
-// restoreHook puts the hook's state back, with Rollback.
+// restoreHook puts the hook's state back after a step that failed, with Rollback.
 func (r *Reducer) restoreHook(ctx context.Context) error {
+	r.mu.Lock()
 	hook, ok := r.opts.Hook.(c10d.RestorableHook)
-	if !ok || !r.opts.Rollback || !r.snapshot {
+	restore := ok && r.restorable
+	r.mu.Unlock()
+	if !restore {
 		return nil
 	}
 	return hook.Restore(ctx)
 }
 
 // snapshotHook, before the first hook call of a step, keeps the hook's state for Recover.
-func (r *Reducer) snapshotHook(ctx context.Context) {
+func (r *Reducer) snapshotHook(s *step) {
 	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && r.opts.Rollback && hook.HasState() {
-		r.unsaved = hook.Snapshot(ctx)
-		r.snapshot = r.unsaved == nil
+		s.unsaved = hook.Snapshot(s.ctx)
+		s.snapshot = s.unsaved == nil
 	}
 }

@@ -47,10 +47,10 @@ type Reducer struct {
 
 	thread c10d.BoundThread // the launcher's
 
-	agreement *agreement // nil: the ranks do not vote
-	committed uint64     // steps that counted
-	snapshot  bool       // the hook has kept its state
-	unsaved   error      // why it has not
+	agreement  *agreement // nil: the ranks do not vote
+	committed  uint64     // steps that counted
+	restorable bool       // the last step failed, and the hook has kept its state of before it
+	unsaved    error      // why it has not
 
 	ended     chan struct{} // the launcher has returned
 	closeOnce sync.Once

@@ -73,6 +73,8 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 		}
 	}
 	r.logStep(s, err)
+	// A step that has called no hook has kept no state, and changed none.
+	r.restorable, r.unsaved = err != nil && s.snapshot, s.unsaved
 	if err != nil && !s.reduced {
 		layout = nil
 		return nil, err

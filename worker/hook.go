@@ -57,6 +57,7 @@ type Hook struct {
 	// onCollective is called for each; may be nil. See TraceCollectives.
 	onCollective func(c10d.Collective)
 	snapshots    []snapshot // the last two
+	kept         *snapshot  // Snapshot's; nil: none
 	saving       *saving    // of the last snapshot; nil: none was made
 }
 
@@ -65,6 +66,7 @@ type loaded struct {
 	name        string
 	independent bool
 	order       error
+	hasState    bool
 }
 
 // NewHook loads a hook in the worker, by a spec as of pyhook.Runtime.LoadHook. The
@@ -115,7 +117,7 @@ func (h *Hook) load(ctx context.Context, p *process) error {
 	if m.Hook == nil {
 		return h.fail(nil, c10d.ErrLoad, errors.New("the worker answered without the hook"))
 	}
-	h.loaded.Store(&loaded{m.Hook.Name, m.Hook.Independent, m.Hook.Order.local()})
+	h.loaded.Store(&loaded{m.Hook.Name, m.Hook.Independent, m.Hook.Order.local(), m.Hook.HasState})
 	return nil
 }
 
@@ -241,5 +243,6 @@ func (h *Hook) begin(ctx context.Context, b *c10d.GradBucket) error {
 
 var (
 	_ c10d.IndependentHook = (*Hook)(nil)
+	_ c10d.RestorableHook  = (*Hook)(nil)
 	_ c10d.BufferAllocator = (*Hook)(nil)
 )

@@ -111,6 +111,7 @@ type hookMessage struct {
 	// In the answer:
 	Name        string
 	Independent bool         // c10d.IndependentHook's
+	HasState    bool         // c10d.RestorableHook's
 	Order       *remoteError // why that is not known
 }
 

@@ -1,14 +1,23 @@
 package worker
 
-import "context"
+import (
+	"context"
+
+	"pyhook/c10d"
+)
 
 // Generation counts the Restarts that succeeded: see c10d.Renewal.
 func (w *Worker) Generation() int { return int(w.generation.Load()) }
 
-// Retire: see c10d.Renewal.
-func (w *Worker) Retire() {}
+// Retire ends the process, so that collectives in which other ranks wait for it fail at once: see
+// c10d.Renewal.
+func (w *Worker) Retire() {
+	p := w.process()
+	go p.kill(&Error{Rank: w.cfg.rank, Bucket: -1, Code: ErrStopped, Detail: "its groups are retired, since a step failed", Err: c10d.ErrOutOfStep}, false)
+}
 
-// Renew is Restart: see c10d.Renewal.
+// Renew is Restart: see c10d.Renewal. A hook's state is then that of its last snapshot; ddp's
+// Recover puts back the one of before the failed step (Hook.Restore).
 func (w *Worker) Renew(ctx context.Context) error {
 	_, err := w.Restart(ctx)
 	return err

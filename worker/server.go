@@ -225,7 +225,7 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	}
 	s.mu.Unlock()
 	independent, err := hook.Independent()
-	return &message{Hook: &hookMessage{Name: hook.Name(), Independent: independent, Order: remote(err)}}, nil
+	return &message{Hook: &hookMessage{Name: hook.Name(), Independent: independent, Order: remote(err), HasState: hook.HasState()}}, nil
 }
 
 // memory keeps the tables of what the trainer shares.

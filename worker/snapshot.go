@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -97,6 +98,48 @@ func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) e
 	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted, Own: own}
 	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
 		return h.fail(nil, c10d.ErrState, err)
+	}
+	return nil
+}
+
+// HasState: see c10d.RestorableHook.
+func (h *Hook) HasState() bool {
+	l := h.loaded.Load()
+	return l != nil && l.hasState
+}
+
+// Snapshot: see c10d.RestorableHook. The copy is the trainer's: it outlives the worker. It does not
+// depend on HookConfig.SnapshotEvery.
+func (h *Hook) Snapshot(ctx context.Context) error {
+	data, err := h.save(ctx, h.worker.process())
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kept = &snapshot{h.completed, data}
+	return nil
+}
+
+// Restore: see c10d.RestorableHook. Later snapshots of SnapshotEvery, of a step that is done again,
+// are dropped.
+func (h *Hook) Restore(ctx context.Context) error {
+	_ = h.saved(ctx) // one of the step that failed
+	h.mu.Lock()
+	kept := h.kept
+	h.mu.Unlock()
+	if kept == nil {
+		return h.fail(nil, c10d.ErrState, errors.New("Restore before the first Snapshot"))
+	}
+	if err := h.restore(ctx, h.worker.process(), kept.data, true); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.completed, h.reduced = kept.steps, 0
+	h.snapshots = append(slices.DeleteFunc(h.snapshots, func(s snapshot) bool { return s.steps >= kept.steps }), *kept)
+	if len(h.snapshots) > keptSnapshots {
+		h.snapshots = h.snapshots[1:]
 	}
 	return nil
 }
