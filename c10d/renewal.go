@@ -22,6 +22,9 @@ type Renewal interface {
 	// on the groups fails with ErrOutOfStep. Retire does not wait, neither for collectives that are
 	// under way nor for hook calls that are inside. Idempotent.
 	Retire()
+	// Retired reports whether the groups are of no use until Renew: after Retire, or since what they
+	// live in has ended, as a worker does that crashes.
+	Retired() bool
 	// Renew makes the groups anew; whatever holds one of them on this rank, as hooks' states do,
 	// holds the new one afterwards. A collective of all ranks, each of which it retires first. On an
 	// error the groups stay retired, and all ranks may call it again.

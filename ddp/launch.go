@@ -25,8 +25,6 @@ type step struct {
 	joined   bool             // it is Join's
 	begun    bool             // something was marked
 	voted    bool             // agree was called
-	snapshot bool             // the hook has kept its state of before the step
-	unsaved  error            // why it has not
 	said     []statement      // to the other ranks, of its failure
 	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
@@ -109,7 +107,7 @@ func (r *Reducer) launchStep(s *step) {
 		if s.stop != nil {
 			return
 		}
-		if next == 0 && !r.beginLaunch(s) {
+		if next == 0 && r.opts.Join && !r.allReduceActiveRanks(s) {
 			return
 		}
 		res, chain := r.runHook(s, next)
@@ -135,17 +133,6 @@ func (r *Reducer) launchStep(s *step) {
 	if r.findUnused {
 		r.allReduceLocalUsedMap(s)
 	}
-}
-
-// beginLaunch, before the first hook call of a step, returns whether the step may go on.
-func (r *Reducer) beginLaunch(s *step) bool {
-	if r.opts.Join && !r.allReduceActiveRanks(s) {
-		return false
-	}
-	r.mu.Unlock()
-	defer r.mu.Lock()
-	r.snapshotHook(s)
-	return true
 }
 
 // runHook calls a bucket's hook with the mutex free.

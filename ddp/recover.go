@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"pyhook/c10d"
 )
@@ -31,13 +32,16 @@ type standing struct {
 func (r *Reducer) Recover(ctx context.Context) error {
 	rank := r.opts.Group.Rank()
 	a := r.agreement
+	mine, renewal := r.standing()
 	if r.opts.Group.Size() == 1 {
-		return r.restoreHook(ctx)
+		if err := r.checkStandings([]standing{mine}); err != nil {
+			return err
+		}
+		return r.renew(ctx, renewal, mine.Retired)
 	}
 	if a == nil {
 		return fmt.Errorf("ddp, rank %d: Recover needs Options.Agreement: AgreementVote: the ranks know nothing of each other's failures", rank)
 	}
-	mine, renewal := r.standing()
 	text, err := json.Marshal(mine)
 	if err != nil {
 		return err
@@ -55,13 +59,18 @@ func (r *Reducer) Recover(ctx context.Context) error {
 	if err := r.checkStandings(all); err != nil {
 		return err
 	}
-	if mine.Retired {
-		err = renewal.Renew(ctx)
+	retired := slices.ContainsFunc(all, func(s standing) bool { return s.Retired })
+	return a.together(ctx, rank, recovering, r.renew(ctx, renewal, retired))
+}
+
+// renew makes the group anew, if it is retired, and puts the hook's state back.
+func (r *Reducer) renew(ctx context.Context, renewal c10d.Renewal, retired bool) error {
+	if retired {
+		if err := renewal.Renew(ctx); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = r.restoreHook(ctx)
-	}
-	return a.together(ctx, rank, recovering, err)
+	return r.restoreHook(ctx)
 }
 
 const recovering = "Recover"
@@ -72,22 +81,21 @@ func (r *Reducer) standing() (standing, c10d.Renewal) {
 	defer r.mu.Unlock()
 	mine := standing{Steps: r.committed}
 	group, renewable := r.opts.Group.(c10d.RenewableGroup)
-	out := inStep(r.opts.Group)
-	mine.Retired = out != nil
+	mine.Retired = inStep(r.opts.Group) != nil || renewable && group.Renewal().Retired()
 	switch hook, restorable := r.opts.Hook.(c10d.RestorableHook); {
 	case r.closed:
 		mine.Error = ErrClosed.Error()
 	case r.broken != nil:
 		mine.Error = r.broken.Error()
-	case r.waiting, out == nil && r.step.begun:
+	case r.waiting, !mine.Retired && r.step.begun:
 		mine.Error = "a step is under way: call Wait first"
-	case out == nil:
+	case r.unsaved != nil:
+		mine.Error = "the hook's state of before the step could not be kept: " + r.unsaved.Error()
+	case !mine.Retired:
 	case !renewable:
 		mine.Error = fmt.Sprintf("a %T cannot be made anew (c10d.RenewableGroup)", r.opts.Group)
 	case restorable && hook.HasState() && !r.opts.Rollback:
 		mine.Error = "the hook has a state, which the step that failed may have changed on some ranks: set Options.Rollback"
-	case r.unsaved != nil:
-		mine.Error = "the hook's state of before the step could not be kept: " + r.unsaved.Error()
 	}
 	if !renewable {
 		return mine, nil
@@ -103,8 +111,6 @@ func (r *Reducer) checkStandings(all []standing) error {
 			return r.cannotRecover("rank %d: %s", other, s.Error)
 		case s.Steps != first.Steps:
 			return r.cannotRecover("rank 0 has done %d steps and rank %d %d: one has a step that the other lost", first.Steps, other, s.Steps)
-		case s.Retired != first.Retired:
-			return r.cannotRecover("the last step failed on rank %d and not on rank %d: call it on every rank after a step that failed", map[bool]int{true: 0, false: other}[first.Retired], map[bool]int{true: other, false: 0}[first.Retired])
 		}
 	}
 	return nil
@@ -119,7 +125,7 @@ func (r *Reducer) cannotRecover(format string, args ...any) error {
 func (r *Reducer) restoreHook(ctx context.Context) error {
 	r.mu.Lock()
 	hook, ok := r.opts.Hook.(c10d.RestorableHook)
-	restore := ok && r.restorable
+	restore := ok && r.lastFailed && r.kept
 	r.mu.Unlock()
 	if !restore {
 		return nil
@@ -127,10 +133,15 @@ func (r *Reducer) restoreHook(ctx context.Context) error {
 	return hook.Restore(ctx)
 }
 
-// snapshotHook, before the first hook call of a step, keeps the hook's state for Recover.
-func (r *Reducer) snapshotHook(s *step) {
-	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && r.opts.Rollback && hook.HasState() {
-		s.unsaved = hook.Snapshot(s.ctx)
-		s.snapshot = s.unsaved == nil
+// snapshotHook keeps the hook's state for Recover, after each step that counts and before the first: a
+// worker that dies later takes nothing along. Between two steps.
+func (r *Reducer) snapshotHook(ctx context.Context) {
+	hook, ok := r.opts.Hook.(c10d.RestorableHook)
+	if !ok || !r.opts.Rollback || !hook.HasState() {
+		return
 	}
+	err := hook.Snapshot(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept, r.unsaved = err == nil, err
 }

@@ -49,7 +49,8 @@ type Reducer struct {
 
 	agreement  *agreement // nil: the ranks do not vote
 	committed  uint64     // steps that counted
-	restorable bool       // the last step failed, and the hook has kept its state of before it
+	lastFailed bool       // the last step did
+	kept       bool       // the hook has kept its state of after the last step that counts
 	unsaved    error      // why it has not
 
 	ended     chan struct{} // the launcher has returned
@@ -93,6 +94,7 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*R
 		}
 		return nil, err
 	}
+	r.snapshotHook(ctx)
 	r.thread = bindThread(opts.Hook)
 	go r.launchOnThread()
 	return r, nil

@@ -65,6 +65,7 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 		}
 	}
 	if err = r.agree(ctx, s, err); err == nil {
+		r.snapshotHook(context.WithoutCancel(ctx))
 		if err = r.writeResults(s, reduced); err != nil { // the other ranks have written theirs
 			s.reduced = false
 			r.mu.Lock()
@@ -73,8 +74,9 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 		}
 	}
 	r.logStep(s, err)
-	// A step that has called no hook has kept no state, and changed none.
-	r.restorable, r.unsaved = err != nil && s.snapshot, s.unsaved
+	r.mu.Lock()
+	r.lastFailed = err != nil
+	r.mu.Unlock()
 	if err != nil && !s.reduced {
 		layout = nil
 		return nil, err

@@ -65,6 +65,9 @@ func (r *renewal) check() error {
 // Retire: see c10d.Renewal.
 func (r *renewal) Retire() { r.retire() }
 
+// Retired: see c10d.Renewal.
+func (r *renewal) Retired() bool { return r.check() != nil }
+
 // retire returns what is closed when Python's part is over.
 func (r *renewal) retire() <-chan struct{} {
 	r.mu.Lock()

@@ -63,3 +63,15 @@ func (h *PythonCommHook) Restore(ctx context.Context) error {
 }
 
 var _ c10d.RestorableHook = (*PythonCommHook)(nil)
+
+// snapshotAnew replaces the Snapshot, if there is one, by the state that was just loaded: Restore shall
+// not go back behind that.
+func (h *PythonCommHook) snapshotAnew(ctx context.Context) error {
+	h.kept.mu.Lock()
+	kept := h.kept.data != nil
+	h.kept.mu.Unlock()
+	if !kept {
+		return nil
+	}
+	return h.Snapshot(ctx)
+}

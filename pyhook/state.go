@@ -122,7 +122,7 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 	if err := h.buckets.expect(buckets); err != nil {
 		return h.stateError(err)
 	}
-	return nil
+	return h.snapshotAnew(ctx)
 }
 
 // SaveStateFile is SaveState into a file, which is replaced as a whole or, on

@@ -7,20 +7,20 @@
 //		worker.Main() // a worker is this same program
 //		w, _ := worker.Start(ctx, worker.Config{Timeout: time.Minute})
 //		state := worker.State{Spec: "powersgd"}
-//		hook, _ := w.NewHook(ctx, "powersgd", worker.HookConfig{State: state, SnapshotEvery: 100})
-//		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook})
-//		for step := 0; step < steps; step++ {
-//			...
-//			if _, err := reducer.Wait(ctx); worker.NeedsRestart(err) { // true on every rank
-//				recovery, err := w.Restart(ctx)
-//				step = int(recovery.Restored[0]) - 1 // with the weights of that many steps
-//			}
+//		hook, _ := w.NewHook(ctx, "powersgd", worker.HookConfig{State: state})
+//		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook, Rollback: true})
+//		for range steps {
+//			err := ddp.Retry(ctx, reducer, func() error { // the step again, where a worker failed
+//				...
+//				_, err := reducer.Wait(ctx)
+//				return err
+//			})
 //		}
 //	}
 //
-// Only the rank whose worker failed sees an *Error. The others see that they lost a peer, a
-// *c10d.Error that is c10d.ErrPeer; NeedsRestart is true for both. The example has the
-// whole loop, which every rank runs.
+// A worker that fails fails the step of all ranks. Retry (by Reducer.Recover) starts every rank's worker
+// again, puts the hook's state back to what it was before the step, and does the step again. Who calls
+// hooks without a Reducer calls Restart on every rank where NeedsRestart is true of the error.
 //
 //	trainer                            worker: this program again
 //	Hook, Group  ── messages, socket ──▶  pyhook.Runtime, the group, the hooks

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"slices"
 	"time"
 
 	"pyhook/c10d"
@@ -16,7 +15,7 @@ import (
 // train is the loop of every rank. It returns the weights, which are those of a run in which
 // nothing happened, also where workers died on the way.
 func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) {
-	hook, err := w.NewHook(ctx, "allreduce", worker.HookConfig{SnapshotEvery: 1})
+	hook, err := w.NewHook(ctx, "allreduce", worker.HookConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -29,33 +28,21 @@ func train(ctx context.Context, w *worker.Worker, steps int) ([]float32, error) 
 	defer reducer.Close()
 
 	weights := make([]float32, 4)
-	kept := map[int][]float32{} // the weights after the last steps: Restart may go back two
-	for step := 0; step < steps; step++ {
-		kept[step] = slices.Clone(weights)
-		delete(kept, step-3)
-		gradient, err := tensor.Slice[float32](reducer.Gradient(0))
-		if err != nil {
-			return nil, err
-		}
-		for i := range gradient { // the backward pass
-			gradient[i] = weights[i] - float32(i+step)
-		}
-		if err = reducer.Ready(0); err == nil {
-			_, err = reducer.Wait(ctx)
-		}
-		if worker.NeedsRestart(err) { // on every rank
-			recovery, err := w.Restart(ctx)
-			if err != nil {
-				return nil, err
+	var gradient []float32
+	for step := range steps {
+		err := ddp.Retry(ctx, reducer, func() (err error) {
+			if gradient, err = tensor.Slice[float32](reducer.Gradient(0)); err != nil {
+				return err
 			}
-			step = int(recovery.Restored[0]) - 1
-			weights = slices.Clone(kept[step+1])
-			continue
-		}
+			for i := range gradient { // the backward pass
+				gradient[i] = weights[i] - float32(i+step)
+			}
+			if err = reducer.Ready(0); err == nil {
+				_, err = reducer.Wait(ctx)
+			}
+			return err
+		})
 		if err != nil {
-			return nil, err
-		}
-		if gradient, err = tensor.Slice[float32](reducer.Gradient(0)); err != nil {
 			return nil, err
 		}
 		for i := range weights { // the optimiser

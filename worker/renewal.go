@@ -16,6 +16,12 @@ func (w *Worker) Retire() {
 	go p.kill(&Error{Rank: w.cfg.rank, Bucket: -1, Code: ErrStopped, Detail: "its groups are retired, since a step failed", Err: c10d.ErrOutOfStep}, false)
 }
 
+// Retired reports whether the process has ended, or is about to: see c10d.Renewal.
+func (w *Worker) Retired() bool {
+	p := w.process()
+	return p.isGone() || p.isEnding()
+}
+
 // Renew is Restart: see c10d.Renewal. A hook's state is then that of its last snapshot; ddp's
 // Recover puts back the one of before the failed step (Hook.Restore).
 func (w *Worker) Renew(ctx context.Context) error {

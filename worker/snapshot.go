@@ -91,7 +91,16 @@ func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return h.restore(ctx, h.worker.process(), data, false)
+	if err := h.restore(ctx, h.worker.process(), data, false); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	kept := h.kept != nil
+	h.mu.Unlock()
+	if kept { // Restore shall not go back behind this
+		return h.Snapshot(ctx)
+	}
+	return nil
 }
 
 func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {

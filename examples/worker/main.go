@@ -1,5 +1,5 @@
-// Worker runs a hook in a process of its own and kills that process once. Every rank restarts its
-// worker and takes the lost step again: the weights are those of a run in which nothing happened.
+// Worker runs a hook in a process of its own, which dies once. ddp.Retry has every rank start its
+// worker again and does the lost step again: the weight is that of a run in which nothing happened.
 //
 //	go run ./examples/worker     # alone, or under any launcher: see examples/minimal
 package main
@@ -23,28 +23,28 @@ func main() {
 	check(world.Export())
 	w := must(worker.Start(ctx, worker.Config{}))
 	defer w.Close()
-	hook := must(w.NewHook(ctx, "examples/worker/hooks.py:dies_once", worker.HookConfig{SnapshotEvery: 1}))
+	hook := must(w.NewHook(ctx, "examples/worker/hooks.py:dies_once", worker.HookConfig{}))
 	defer hook.Close()
 	params := []*c10d.Parameter{{Name: "w", Shape: []int64{1}, DType: tensor.Float32}}
 	reducer := must(ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: hook}))
 	defer reducer.Close()
 
-	restarts := 0
-	var weights [6]float32 // before each step: Restart may go back two
-	for step := 0; step < len(weights)-1; step++ {
-		grad := must(tensor.Slice[float32](reducer.Gradient(0)))
-		grad[0] = weights[step] - float32(8*(world.Rank+1)) // the backward pass of a real trainer
-		check(reducer.Ready(0))
-		_, err := reducer.Wait(ctx)
-		if worker.NeedsRestart(err) { // true on every rank
-			step = int(must(w.Restart(ctx)).Restored[0]) - 1 // the last step that every rank has
-			restarts++
-			continue
-		}
-		check(err)
-		weights[step+1] = weights[step] - grad[0]/2 // the optimiser
+	weight, tries := float32(0), 0
+	for range 5 {
+		var grad []float32
+		check(ddp.Retry(ctx, reducer, func() error {
+			tries++
+			grad = must(tensor.Slice[float32](reducer.Gradient(0)))
+			grad[0] = weight - float32(8*(world.Rank+1)) // the backward pass of a real trainer
+			if err := reducer.Ready(0); err != nil {
+				return err
+			}
+			_, err := reducer.Wait(ctx)
+			return err
+		}))
+		weight -= grad[0] / 2 // the optimiser
 	}
-	fmt.Printf("rank %d of %d: weights %v, restarts %d\n", world.Rank, world.Size, weights, restarts)
+	fmt.Printf("rank %d of %d: weight %v after 5 steps, tried %d times\n", world.Rank, world.Size, weight, tries)
 }
 
 func must[T any](v T, err error) T {

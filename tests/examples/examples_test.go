@@ -55,10 +55,10 @@ rank 0 of 2: mean gradient [0.5 3]
 rank 1 of 2: mean gradient [0.5 3]
 `},
 	"worker": {`
-rank 0 of 1: weights [0 4 6 7 7.5 7.75], restarts 1
+rank 0 of 1: weight 7.75 after 5 steps, tried 6 times
 `, `
-rank 0 of 2: weights [0 6 9 10.5 11.25 11.625], restarts 1
-rank 1 of 2: weights [0 6 9 10.5 11.25 11.625], restarts 1
+rank 0 of 2: weight 11.625 after 5 steps, tried 6 times
+rank 1 of 2: weight 11.625 after 5 steps, tried 6 times
 `},
 	"sparse": {`
 rank 0 of 1: mean of row 100 is [2 2]

@@ -47,6 +47,13 @@ func (r *renewal) Retire() {
 	}
 }
 
+// Retired: see c10d.Renewal.
+func (r *renewal) Retired() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.retired
+}
+
 // Renew: see c10d.Renewal. It needs not wait for the other ranks.
 func (r *renewal) Renew(ctx context.Context) error {
 	if ctx.Err() != nil {
