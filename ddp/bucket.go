@@ -14,9 +14,9 @@ type bucket struct {
 	buffer *tensor.Tensor // of the gradients
 	// work is what the hook is given: buffer, or with Options.Rollback other memory.
 	work   *tensor.Tensor
-	dirty  bool                         // a hook was called, and the step has not succeeded
-	watch  atomic.Pointer[writeWatcher] // of the last hook call; nil: there was none, or nobody looks
-	params []int                        // their indices
+	dirty  bool                       // a hook was called, and the step has not succeeded
+	late   atomic.Pointer[lateWrites] // of the last hook call; nil: there was none, or nobody looks
+	params []int                      // their indices
 	names  []string
 	views  []*tensor.Tensor // of each parameter's gradient in buffer
 	// sparse: of one sparse parameter. It has no grad and no buffer, and its view is

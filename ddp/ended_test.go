@@ -17,9 +17,9 @@ import (
 // endings are how an error tells that a context ended.
 var endings = regexp.MustCompile(`context (canceled|deadline exceeded)`)
 
-// TestTheEndOfAContextIsToldOnce by a step's error: the context of the hooks is cancelled
+// TestReducer_Wait_namesTheEndOfAContextOnce by a step's error: the context of the hooks is cancelled
 // because that of Wait ended.
-func TestTheEndOfAContextIsToldOnce(t *testing.T) {
+func TestReducer_Wait_namesTheEndOfAContextOnce(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped} {
 		var mu sync.Mutex
 		var late []func()

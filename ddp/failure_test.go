@@ -60,7 +60,7 @@ func failing(t *testing.T, how string) *hook {
 	return h
 }
 
-func TestAFailureNamesItsPlaceAndNothingIsWritten(t *testing.T) {
+func TestReducer_Wait_failureNamesTheBucketAndWritesNothing(t *testing.T) {
 	for how, want := range map[string]error{
 		"call": errBoom, "no future": c10d.ErrNotFuture, "future": errBoom, "late future": errBoom, "parse": errBoom,
 		"short": c10d.ErrBadResult, "shape": c10d.ErrBadResult, "dtype": nil, "nil": c10d.ErrNotTensor,

@@ -155,7 +155,7 @@ func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 	res.future, chain, res.err = r.call(s, res, b)
 	res.timing.Call = time.Since(start)
 	r.trace.called(start, index)
-	returned, watch := time.Now(), b.watch.Load()
+	returned, late := time.Now(), b.late.Load()
 	switch {
 	case res.err != nil:
 		res.left = unfinished(res.err)
@@ -167,12 +167,12 @@ func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 	res.timed = res.future
 	if res.future.IsDone() {
 		res.timing.Total = time.Since(start)
-		watch.begin()
+		late.begin()
 		r.trace.reduced(returned, index)
 	} else {
 		res.timed = res.future.Then(func(v c10d.Result) (c10d.Result, error) {
 			res.timing.Total = time.Since(start)
-			watch.begin()
+			late.begin()
 			r.trace.reduced(returned, index)
 			return v, nil
 		})

@@ -23,7 +23,7 @@ func markInOrder(t *testing.T, r *ddp.Reducer, order ...int) {
 	}
 }
 
-func TestTheRebuiltLayoutFollowsRankZerosOrderAfterTheFirstStep(t *testing.T) {
+func TestReducer_LayoutRebuilt_isOfRankZerosOrder(t *testing.T) {
 	const size, n = 3, 5
 	orders := [size][]int{{4, 2, 3, 0, 1}, {0, 1, 2, 3, 4}, {4, 3, 2, 1, 0}}
 	groups := memoryGroups(size)

@@ -114,7 +114,7 @@ func TestAHookSeesOneObjectForAParameterAndItsGradient(t *testing.T) {
 	data := tensorOf(t, 10, 11)
 	params[0].Data = data
 	defer closeParameters(params)
-	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:watches", namespace), BucketCapMB: twoFloats})
+	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "hooks:checks_identity", namespace), BucketCapMB: twoFloats})
 	for step := range 3 {
 		setAll(t, r, 3)
 		_, err := r.Wait(testutil.Soon(t))

@@ -9,9 +9,9 @@ import (
 )
 
 // usesShadowBuffer says whether hooks work on other memory than the gradients'.
-func (r *Reducer) usesShadowBuffer() bool { return r.opts.Rollback || r.watching() }
+func (r *Reducer) usesShadowBuffer() bool { return r.opts.Rollback || r.looksForLateWrites() }
 
-func (r *Reducer) watching() bool { return r.opts.LateWrites || debuggc.On }
+func (r *Reducer) looksForLateWrites() bool { return r.opts.LateWrites || debuggc.On }
 
 // fillHookBuffer, before a hook call, gives the bucket's gradients to the hook.
 func (r *Reducer) fillHookBuffer(index int) error {
@@ -23,8 +23,8 @@ func (r *Reducer) fillHookBuffer(index int) error {
 	if err := r.lateWrite(index); err != nil {
 		return err
 	}
-	if r.watching() {
-		b.watch.Store(&writeWatcher{memory: r.memory, work: b.work})
+	if r.looksForLateWrites() {
+		b.late.Store(&lateWrites{memory: r.memory, work: b.work})
 	}
 	return r.memory.Copy(b.work, b.buffer)
 }
@@ -49,7 +49,7 @@ func (r *Reducer) replaceShadowBufferLocked(index int) error {
 	}
 	former := &bucket{grad: b.grad, work: b.work, busy: b.busy}
 	b.grad, b.work, b.busy, b.dirty = grad, work, nil, false
-	b.watch.Store(nil)
+	b.late.Store(nil)
 	former.free()
 	return nil
 }
@@ -98,8 +98,8 @@ func (r *Reducer) hookError(index int, code c10d.Code, detail, hint string) erro
 	return &c10d.Error{Op: "hook " + name, Rank: r.opts.Group.Rank(), Bucket: index, Code: code, Detail: detail, Hint: hint}
 }
 
-// writeWatcher is of one hook call: what its bucket held as its future was done.
-type writeWatcher struct {
+// lateWrites is of one hook call: what its bucket held as its future was done.
+type lateWrites struct {
 	memory memory
 	work   *tensor.Tensor
 	sum    uint64
@@ -107,7 +107,7 @@ type writeWatcher struct {
 }
 
 // begin is called as the future is done, on whichever thread that is; w may be nil.
-func (w *writeWatcher) begin() {
+func (w *lateWrites) begin() {
 	if w == nil {
 		return
 	}
@@ -117,7 +117,7 @@ func (w *writeWatcher) begin() {
 
 // lateWrite says whether a bucket has changed since its future was done.
 func (r *Reducer) lateWrite(index int) error {
-	w := r.buckets[index].watch.Load()
+	w := r.buckets[index].late.Load()
 	if w == nil || !w.done {
 		return nil
 	}

@@ -86,7 +86,7 @@ func TestReducerWaitFailsLaterWhereAKeptCollectiveFailsUnseen(t *testing.T) {
 	}
 }
 
-func TestReducerWaitTellsTheFuturesOwnErrorFirst(t *testing.T) {
+func TestReducer_Wait_returnsTheFuturesOwnErrorFirst(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.OrderAuto, ddp.OrderOrdered, ddp.OrderOverlapped} {
 		t.Run(order.String(), func(t *testing.T) { unseen(t, "order_hooks:returns_failed", order, c10d.ErrFutureFailed) })
 	}

@@ -52,7 +52,7 @@ def scaled_by_name(state, bucket):
     return done(bucket.buffer())
 
 
-def watches(state, bucket):
+def checks_identity(state, bucket):
     """Check that parameters and gradients stay themselves."""
     if not hasattr(state, "calls"):
         state.calls, state.seen = {}, {}

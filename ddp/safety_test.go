@@ -15,10 +15,10 @@ import (
 	"pyhook/tensor"
 )
 
-// guards calls a function of guards.py.
-func guards(t *testing.T, function string, args ...any) {
+// safetyHooks calls a function of safety_hooks.py.
+func safetyHooks(t *testing.T, function string, args ...any) {
 	t.Helper()
-	m, err := rt.Import(context.Background(), "guards") // in cleanups too, where t.Context has ended
+	m, err := rt.Import(context.Background(), "safety_hooks") // in cleanups too, where t.Context has ended
 	require.NoError(t, err)
 	defer m.Close()
 	_, err = m.CallValue(function, args...)
@@ -28,9 +28,9 @@ func guards(t *testing.T, function string, args ...any) {
 // guarded makes a reducer of three buckets, of 2, 4 and 2 elements.
 func guarded(t *testing.T, spec string, opts ddp.Options) *ddp.Reducer {
 	t.Helper()
-	guards(t, "be_bad", true)
+	safetyHooks(t, "be_bad", true)
 	params := parameters([]int64{2}, []int64{3}, []int64{1}, []int64{2})
-	t.Cleanup(func() { closeParameters(params); guards(t, "forget") })
+	t.Cleanup(func() { closeParameters(params); safetyHooks(t, "forget") })
 	opts.Group, opts.Hook, opts.BucketCapMB = world, python(t, spec, nil), 16.0/(1<<20)
 	opts.FirstBucketMB = twoFloats
 	r := reducer(t, params, opts)
@@ -50,8 +50,8 @@ func mine(t *testing.T, r *ddp.Reducer) {
 
 func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 	for spec, kind := range map[string]error{
-		"guards:raises": c10d.ErrRaised, "guards:raises_after_a_collective": c10d.ErrRaised, "guards:fails_later": c10d.ErrFutureFailed,
-		"guards:is_short": c10d.ErrShort, "guards:never_ends": context.DeadlineExceeded,
+		"safety_hooks:raises": c10d.ErrRaised, "safety_hooks:raises_after_a_collective": c10d.ErrRaised, "safety_hooks:fails_later": c10d.ErrFutureFailed,
+		"safety_hooks:is_short": c10d.ErrShort, "safety_hooks:never_ends": context.DeadlineExceeded,
 	} {
 		for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 			t.Run(spec+" "+order.String(), func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 					addresses = append(addresses, r.Gradient(i).Data())
 				}
 				for range 2 {
-					guards(t, "be_bad", true)
+					safetyHooks(t, "be_bad", true)
 					before := calls(t, 1)
 					setAll(t, r, 4)
 					limit := 20 * time.Second
@@ -77,10 +77,10 @@ func TestRollbackLeavesTheGradientsAsTheyWere(t *testing.T) {
 					for i, address := range addresses {
 						assert.Equal(t, address, r.Gradient(i).Data(), "gradient %d moved", i)
 					}
-					guards(t, "write", 0) // late
-					guards(t, "write", 1)
+					safetyHooks(t, "write", 0) // late
+					safetyHooks(t, "write", 1)
 					mine(t, r)
-					guards(t, "be_bad", false)
+					safetyHooks(t, "be_bad", false)
 					stepWorks(t, r, 4)
 				}
 			})
@@ -92,7 +92,7 @@ func TestWithoutRollbackAHookMayDamageItsBuckets(t *testing.T) {
 	if debuggc.On {
 		t.Skip("the tag gives hooks other memory")
 	}
-	r := guarded(t, "guards:raises", ddp.Options{})
+	r := guarded(t, "safety_hooks:raises", ddp.Options{})
 	setAll(t, r, 4)
 	_, err := r.Wait(testutil.Soon(t))
 	require.ErrorIs(t, err, c10d.ErrRaised)
@@ -100,10 +100,10 @@ func TestWithoutRollbackAHookMayDamageItsBuckets(t *testing.T) {
 }
 
 func TestRollbackOfSparseGradients(t *testing.T) {
-	guards(t, "be_bad", true)
+	safetyHooks(t, "be_bad", true)
 	params := embedding()
 	defer closeParameters(params)
-	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "guards:damages_sparse", nil), Rollback: true})
+	r := reducer(t, params, ddp.Options{Group: world, Hook: python(t, "safety_hooks:damages_sparse", nil), Rollback: true})
 	g := coo(t, []int64{5, 1}, 3, 1)
 	before := append([]float32{}, floats(g.Values)...)
 	require.NoError(t, r.ReadySparse(0, g))
@@ -155,19 +155,19 @@ func isLate(t *testing.T, err error, bucket int) {
 	var e *c10d.Error
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, [3]any{0, bucket, true}, [3]any{e.Rank, e.Bucket, e.Hint != ""})
-	assert.Contains(t, err.Error(), "hook guards.damaging.<locals>.hook, rank 0, bucket")
+	assert.Contains(t, err.Error(), "hook safety_hooks.damaging.<locals>.hook, rank 0, bucket")
 }
 
-func TestALateWriteIsTold(t *testing.T) {
+func TestReducer_LateWrites(t *testing.T) {
 	for _, order := range []ddp.Order{ddp.OrderSerial, ddp.OrderOverlapped, ddp.OrderOrdered} {
 		t.Run(order.String(), func(t *testing.T) {
-			r := guarded(t, "guards:is_good", ddp.Options{LateWrites: true, Order: order})
-			guards(t, "be_bad", false)
+			r := guarded(t, "safety_hooks:is_good", ddp.Options{LateWrites: true, Order: order})
+			safetyHooks(t, "be_bad", false)
 			stepWorks(t, r, 4)
 			require.NoError(t, r.LateWrites())
 			stepWorks(t, r, 4)
 
-			guards(t, "write", 1) // after the step
+			safetyHooks(t, "write", 1) // after the step
 			isLate(t, r.LateWrites(), 1)
 			setAll(t, r, 4)
 			_, err := r.Wait(testutil.Soon(t))
@@ -181,7 +181,7 @@ func TestALateWriteIsTold(t *testing.T) {
 				set(t, r, i, float32(i+1))
 			}
 			testutil.Eventually(t, func() bool { return calls(t, 1) != before })
-			guards(t, "write", 0) // whose hook was called before that of bucket 1
+			safetyHooks(t, "write", 0) // whose hook was called before that of bucket 1
 			set(t, r, 0, 1)
 			_, err = r.Wait(testutil.Soon(t))
 			isLate(t, err, 0)
@@ -194,7 +194,7 @@ func TestALateWriteIsTold(t *testing.T) {
 
 // calls is how often the hook was called for a bucket.
 func calls(t *testing.T, bucket int) any {
-	m, err := rt.Import(context.Background(), "guards") // in cleanups too, where t.Context has ended
+	m, err := rt.Import(context.Background(), "safety_hooks") // in cleanups too, where t.Context has ended
 	require.NoError(t, err)
 	defer m.Close()
 	n, err := m.CallValue("calls", bucket)
@@ -232,7 +232,7 @@ func TestHooksThatAreRightWriteNothingLate(t *testing.T) {
 
 func TestAResultThatIsNotFiniteIsRefusedIfAsked(t *testing.T) {
 	for _, check := range []bool{true, false} {
-		r := guarded(t, "guards:not_finite", ddp.Options{CheckFinite: check})
+		r := guarded(t, "safety_hooks:not_finite", ddp.Options{CheckFinite: check})
 		setAll(t, r, 4)
 		_, err := r.Wait(testutil.Soon(t))
 		if !check {
@@ -243,10 +243,10 @@ func TestAResultThatIsNotFiniteIsRefusedIfAsked(t *testing.T) {
 		require.ErrorIs(t, err, c10d.ErrBadResult)
 		var e *c10d.Error
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, [3]any{"hook guards.not_finite", 0, 1}, [3]any{e.Op, e.Rank, e.Bucket})
+		assert.Equal(t, [3]any{"hook safety_hooks.not_finite", 0, 1}, [3]any{e.Op, e.Rank, e.Bucket})
 		assert.Contains(t, err.Error(), "element 2 of the result's 4 is NaN or infinite, the first of them: element 1 of parameter p1")
 		mine(t, r)
-		guards(t, "be_bad", false)
+		safetyHooks(t, "be_bad", false)
 		stepWorks(t, r, 4)
 	}
 }
