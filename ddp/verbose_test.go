@@ -14,7 +14,7 @@ import (
 
 // TestStepError_Format: %+v shows the traceback of a hook's exception, the other verbs the text.
 func TestStepError_Format(t *testing.T) {
-	for _, spec := range []string{"guards:raises", "guards:fails_later"} {
+	for _, spec := range []string{"safety_hooks:raises", "safety_hooks:fails_later"} {
 		t.Run(spec, func(t *testing.T) {
 			r := guarded(t, spec, ddp.Options{})
 			setAll(t, r, 4)
@@ -29,7 +29,7 @@ func TestStepError_Format(t *testing.T) {
 				}
 				assert.Equal(t, fmt.Sprintf("%q", e.Error()), fmt.Sprintf("%q", e))
 				long := fmt.Sprintf("%+v", e)
-				assert.Regexp(t, `(?s)\ntraceback:\nTraceback .*(guards|__init__)\.py", line \d+, in \w+\n`, long)
+				assert.Regexp(t, `(?s)\ntraceback:\nTraceback .*(safety_hooks|__init__)\.py", line \d+, in \w+\n`, long)
 				assert.Contains(t, long, e.Error()+"\n")
 				assert.NotContains(t, e.Error(), "traceback:\n")
 			}
