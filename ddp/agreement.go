@@ -212,7 +212,15 @@ type failureText struct {
 	Detail string      `json:"detail,omitempty"`
 	Hint   string      `json:"hint,omitempty"`
 	Stacks string      `json:"stacks,omitempty"`
+	// Traceback is Python's, of the exception.
+	Traceback string `json:"traceback,omitempty"`
 }
+
+// traced is the cause of another rank's failure, for the traceback that c10d.Error shows of it.
+type traced struct{ text, traceback string }
+
+func (t traced) Error() string         { return t.text }
+func (t traced) FullTraceback() string { return t.traceback }
 
 // asStepError returns err as a *StepError of this rank, which it may be already.
 func (r *Reducer) asStepError(err error) error {
@@ -255,6 +263,10 @@ func encodeFailure(err error) []byte {
 	if errors.As(step.Err, &known) {
 		text.Op, text.Also, text.Detail, text.Hint, text.Stacks = known.Op, slices.Clone(known.Also), known.Detail, known.Hint, known.Stacks
 	}
+	var python interface{ FullTraceback() string }
+	if errors.As(step.Err, &python) {
+		text.Traceback = python.FullTraceback()
+	}
 	for _, code := range c10d.CodesOf(step.Err) {
 		if !errors.Is(text.Code, code) && !slices.Contains(text.Also, code) {
 			text.Also = append(text.Also, code)
@@ -280,6 +292,10 @@ func decodeFailure(rank int, f *commit.Failure) error {
 	if text.Op == "" {
 		text.Op = "step"
 	}
+	var cause error
+	if text.Traceback != "" {
+		cause = traced{text.Detail, text.Traceback}
+	}
 	return &StepError{Rank: rank, Origin: f.Rank, Bucket: text.Bucket, Names: text.Names, Code: text.Code,
-		Err: &c10d.Error{Op: text.Op, Rank: f.Rank, Bucket: text.Bucket, Code: text.Code, Also: text.Also, Detail: text.Detail, Hint: text.Hint, Stacks: text.Stacks}}
+		Err: &c10d.Error{Err: cause, Op: text.Op, Rank: f.Rank, Bucket: text.Bucket, Code: text.Code, Also: text.Also, Detail: text.Detail, Hint: text.Hint, Stacks: text.Stacks}}
 }

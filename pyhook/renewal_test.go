@@ -17,6 +17,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -44,7 +45,7 @@ func someRanks(t *testing.T, size int, name string, env ...string) {
 func TestTorchGroup_Renewal(t *testing.T) {
 	for _, size := range []int{2, 3} {
 		t.Run(fmt.Sprintf("%d ranks retire and renew their groups, wherever they are held", size), func(t *testing.T) {
-			someRanks(t, size, "renewed groups", "PYHOOK_TEST_CYCLES=20")
+			someRanks(t, size, "renewed groups", fmt.Sprintf("PYHOOK_TEST_CYCLES=%d", testutil.Scale{Race: 3}.Of(20)))
 		})
 	}
 	t.Run("and where they met by the environment", func(t *testing.T) {
@@ -198,7 +199,19 @@ func childRenewed(is *require.Assertions) {
 		}
 	}
 	if before != nil {
-		after := counts()
+		var after []int64
+		more := func() bool {
+			after = counts()
+			for i, n := range after {
+				if n > before[i] {
+					return true
+				}
+			}
+			return false
+		}
+		for limit := time.Now().Add(10 * time.Second); more() && time.Now().Before(limit); { // threads that end
+			time.Sleep(50 * time.Millisecond)
+		}
 		for i, n := range after {
 			is.LessOrEqual(n, before[i], "threads, descriptors, objects, functions, memory, futures: %v, then %v", before, after)
 		}

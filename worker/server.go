@@ -26,6 +26,8 @@ type server struct {
 	rt      *pyhook.Runtime
 	group   *pyhook.TorchGroup
 
+	tracing sync.Mutex // while a hook is made to report its collectives, or closed
+
 	mu      sync.Mutex
 	regions map[uint64]*ipc.Region
 	params  map[uint64]*c10d.Parameter
@@ -109,7 +111,9 @@ func (s *server) handle(m *message) {
 	case kindCloseHook:
 		if hook := remove(s, s.hooks, m.Object); hook != nil {
 			s.unbind(m.Object)
+			s.tracing.Lock()
 			hook.Close()
+			s.tracing.Unlock()
 		}
 	case kindRun:
 		var result *outgoing

@@ -73,6 +73,8 @@ func (s *server) trace(m *traceMessage) error {
 	if hook == nil {
 		return fmt.Errorf("hook %d: %w", m.Hook, c10d.ErrClosed)
 	}
+	s.tracing.Lock()
+	defer s.tracing.Unlock()
 	if !m.On {
 		return hook.TraceCollectives(nil)
 	}

@@ -13,6 +13,10 @@ import (
 func PythonTraceback(err error) string {
 	var python *pyhook.PythonError
 	if !errors.As(err, &python) {
+		var another interface{ FullTraceback() string } // another rank's
+		if errors.As(err, &another) {
+			return userFrames(another.FullTraceback())
+		}
 		return ""
 	}
 	for python != nil && strings.HasPrefix(python.Type, "pyhook.") {

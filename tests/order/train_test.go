@@ -69,15 +69,12 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	defer group.Close()
 	var outcomes []outcome
 	for i, one := range runs {
-		// A step that fails retires its group, also where it fails on all ranks alike.
-		own, err := group.NewGroup(ctx, everyRank(group.Size()))
-		if err != nil {
-			return err
-		}
-		o, err := one.train(ctx, rt, own)
-		own.Close()
+		o, err := one.train(ctx, rt, group)
 		var failed *c10d.Error
-		if errors.As(err, &failed) {
+		if errors.As(err, &failed) { // on both ranks
+			if err := group.Renewal().Renew(ctx); err != nil {
+				return err
+			}
 			o, err = &outcome{Err: fmt.Sprintf("bucket %d: %v: %s", failed.Bucket, failed.Code, failed.Detail)}, nil
 		}
 		if err != nil {
@@ -89,15 +86,6 @@ func train(ctx context.Context, r *ranks.Rank) error {
 		return err
 	}
 	return r.Report(outcomes)
-}
-
-// everyRank are the ranks of a group of that size.
-func everyRank(size int) []int {
-	ranks := make([]int, size)
-	for i := range ranks {
-		ranks[i] = i
-	}
-	return ranks
 }
 
 func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup) (*outcome, error) {

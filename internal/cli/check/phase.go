@@ -51,7 +51,8 @@ func (r *rankRun) newPhase(ctx context.Context, order ddp.Order) (_ *phase, err 
 		return nil, err
 	}
 	p.calls = &calls{run: r, judge: p.judge}
-	opts := ddp.Options{Group: r.group, Order: order, Buckets: p.model.layout()}
+	// Without a vote: each rank shall say what it met itself, and the bytes are the hook's alone.
+	opts := ddp.Options{Group: r.group, Order: order, Buckets: p.model.layout(), Agreement: ddp.AgreementNone}
 	if python, ok := p.hook.(*pyhook.PythonCommHook); ok {
 		p.calls.python = python
 		opts.Hook = &pythonCalls{python, p.calls}
