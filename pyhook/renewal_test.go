@@ -45,7 +45,7 @@ func someRanks(t *testing.T, size int, name string, env ...string) {
 func TestTorchGroup_Renewal(t *testing.T) {
 	for _, size := range []int{2, 3} {
 		t.Run(fmt.Sprintf("%d ranks retire and renew their groups, wherever they are held", size), func(t *testing.T) {
-			someRanks(t, size, "renewed groups", fmt.Sprintf("PYHOOK_TEST_CYCLES=%d", testutil.Scale{Race: 3}.Of(20)))
+			someRanks(t, size, "renewed groups", fmt.Sprintf("PYHOOK_TEST_CYCLES=%d", testutil.Scale{Race: 2}.Of(10)))
 		})
 	}
 	t.Run("and where they met by the environment", func(t *testing.T) {
