@@ -15,6 +15,8 @@ type RenewableGroup interface {
 // collectives on each of them, so a step that failed may have left collectives in each. For any
 // goroutine.
 type Renewal interface {
+	// Ranks returns how many ranks must call Renew together.
+	Ranks() int
 	// Generation counts the Renews that succeeded: on every rank alike.
 	Generation() int
 	// Retire ends the groups on this rank. Collectives in which other ranks wait for this one then

@@ -246,6 +246,56 @@ func TestReducer_Wait_agreement(t *testing.T) {
 			assert.ErrorContains(t, err, "rank 1 takes part no more")
 		})
 	})
+	t.Run("Close ends a Wait that waits for the others' votes", func(t *testing.T) {
+		closed := make(chan struct{})
+		ranksOf(t, 2, 1, ddp.Options{}, func(rank int, _ c10d.CommHook) c10d.CommHook {
+			return hook{run: identity} // no collective: the vote is what rank 0 waits in
+		}, func(rank int, r *ddp.Reducer) {
+			if rank == 1 {
+				<-closed
+				return
+			}
+			assert.NoError(t, mark(r, 1, 1, rank))
+			done := make(chan error)
+			go func() {
+				_, err := r.Wait(testutil.Soon(t))
+				done <- err
+			}()
+			time.Sleep(50 * time.Millisecond)
+			r.Close()
+			assert.ErrorIs(t, <-done, ddp.ErrClosed)
+			close(closed)
+		})
+	})
+	t.Run("a group that is a part of what would be made anew", func(t *testing.T) {
+		ranksOf(t, 2, 1, ddp.Options{}, func(rank int, h c10d.CommHook) c10d.CommHook {
+			return &faulty{CommHook: h, step: 1, fault: faults["raises"]}
+		}, func(_ int, r *ddp.Reducer) {
+			assert.NoError(t, mark(r, 1, 1, 0))
+			_, err := r.Wait(testutil.Soon(t))
+			assert.ErrorIs(t, err, ddp.ErrStep)
+			assert.NoError(t, r.Recover(testutil.Soon(t)))
+		})
+		// The same over a group whose Renewal is of three ranks.
+		var ranks sync.WaitGroup
+		for _, group := range memgroup.New(2) {
+			ranks.Go(func() {
+				part := &partGroup{group}
+				r, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: part, Hook: &faulty{CommHook: &hooks.AllReduceCommHook{Group: part}, step: 1, fault: faults["raises"]}})
+				if !assert.NoError(t, err) {
+					return
+				}
+				defer r.Close()
+				assert.NoError(t, mark(r, 1, 1, 0))
+				_, err = r.Wait(testutil.Soon(t))
+				assert.ErrorIs(t, err, ddp.ErrStep)
+				err = r.Recover(testutil.Soon(t))
+				assert.ErrorIs(t, err, c10d.ErrOutOfStep)
+				assert.ErrorContains(t, err, "the group has 2 ranks of the 3")
+			})
+		}
+		ranks.Wait()
+	})
 	t.Run("a rank that cannot make its Reducer", func(t *testing.T) {
 		groups := memgroup.New(2)
 		errs := make([]error, 2)
@@ -325,3 +375,12 @@ func TestRetry(t *testing.T) {
 		assert.Equal(t, []int{3, 3}, tries)
 	})
 }
+
+// partGroup is two ranks of a job of three.
+type partGroup struct{ *memgroup.Group }
+
+func (g *partGroup) Renewal() c10d.Renewal { return partRenewal{g.Group.Renewal()} }
+
+type partRenewal struct{ c10d.Renewal }
+
+func (partRenewal) Ranks() int { return 3 }

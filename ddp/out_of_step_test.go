@@ -23,6 +23,7 @@ type renewable struct {
 
 func (g *renewable) Renewal() c10d.Renewal         { return g }
 func (g *renewable) Generation() int               { return g.generation }
+func (g *renewable) Ranks() int                    { return g.Size() }
 func (g *renewable) Retire()                       {}
 func (g *renewable) Retired() bool                 { return false }
 func (g *renewable) Renew(_ context.Context) error { g.generation++; return nil }

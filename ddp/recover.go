@@ -77,12 +77,14 @@ const recovering = "Recover"
 
 // standing returns what this rank has to say, and the group's renewal.
 func (r *Reducer) standing() (standing, c10d.Renewal) {
+	hook, restorable := r.opts.Hook.(c10d.RestorableHook)
+	stateful := restorable && hook.HasState() // may call Python, so without the mutex
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	mine := standing{Steps: r.committed}
 	group, renewable := r.opts.Group.(c10d.RenewableGroup)
 	mine.Retired = inStep(r.opts.Group) != nil || renewable && group.Renewal().Retired()
-	switch hook, restorable := r.opts.Hook.(c10d.RestorableHook); {
+	switch {
 	case r.closed:
 		mine.Error = ErrClosed.Error()
 	case r.broken != nil:
@@ -94,7 +96,9 @@ func (r *Reducer) standing() (standing, c10d.Renewal) {
 	case !mine.Retired:
 	case !renewable:
 		mine.Error = fmt.Sprintf("a %T cannot be made anew (c10d.RenewableGroup)", r.opts.Group)
-	case restorable && hook.HasState() && !r.opts.Rollback:
+	case group.Renewal().Ranks() != group.Size():
+		mine.Error = fmt.Sprintf("the group has %d ranks of the %d that would have to make their groups anew together", group.Size(), group.Renewal().Ranks())
+	case stateful && !r.opts.Rollback:
 		mine.Error = "the hook has a state, which the step that failed may have changed on some ranks: set Options.Rollback"
 	}
 	if !renewable {

@@ -193,6 +193,7 @@ func (r *Reducer) close() {
 	r.stopLocked(r.step, ErrClosed)
 	r.mu.Unlock()
 	<-r.ended
+	r.agreement.close() // a Wait may be in the vote
 
 	r.mu.Lock()
 	r.dropCarriedLocked()
@@ -203,7 +204,6 @@ func (r *Reducer) close() {
 		r.leaveStepLocked(r.step, ErrClosed)
 	}
 	r.mu.Unlock()
-	r.agreement.close()
 	r.releaseStep(r.step)
 	r.freeBuckets()
 }

@@ -28,7 +28,8 @@ const manyBytes = 4 << 20
 // for the end of ctx. What the hooks did not finish by then is given up: it may
 // go on, on memory that the reducer no longer uses (see Gradient). A hook call
 // that is inside is waited for even after ctx ended, since Python cannot be
-// left in the middle. A step that is reduced when ctx ends is a success.
+// left in the middle. A step that is reduced when ctx ends is a success, with AgreementVote where the
+// ranks have agreed by then.
 func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	s, err := r.beginWait()
 	if err != nil || s == nil {

@@ -77,6 +77,7 @@ func (rt *Runtime) InitProcessGroup(ctx context.Context, cfg GroupConfig) (*Torc
 		return nil, err
 	}
 	rt.rank.Store(int64(group.rank))
+	rt.size.Store(int64(group.size))
 	return group, nil
 }
 

@@ -49,6 +49,9 @@ var errRetired = &c10d.Error{
 // holds a former group in a way that it cannot be replaced.
 func (g *TorchGroup) Renewal() c10d.Renewal { return g.rt.renewal }
 
+// Ranks returns the size of the default group: see c10d.Renewal.
+func (r *renewal) Ranks() int { return int(r.rt.size.Load()) }
+
 // Generation: see c10d.Renewal.
 func (r *renewal) Generation() int { return int(r.generation.Load()) }
 

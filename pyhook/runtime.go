@@ -43,6 +43,7 @@ type Runtime struct {
 	output      *output
 	torch       string
 	rank        atomic.Int64 // of the default group; -1 before there is one
+	size        atomic.Int64 // of the default group
 	bound       atomic.Bool  // a reducer has Python's main thread for the calls of its hook
 	backend     atomic.Value // string: of the first group that was made, the default one
 	joining     atomic.Int32 // calls that wait for other ranks and were given up

@@ -59,6 +59,7 @@ func (rt *Runtime) InstallTransport(ctx context.Context, g *transport.Group, sto
 		return nil, err
 	}
 	rt.rank.Store(int64(group.rank))
+	rt.size.Store(int64(group.size))
 	return group, nil
 }
 

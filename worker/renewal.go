@@ -6,6 +6,9 @@ import (
 	"pyhook/c10d"
 )
 
+// Ranks returns the number of workers: see c10d.Renewal.
+func (w *Worker) Ranks() int { return w.group.size }
+
 // Generation counts the Restarts that succeeded: see c10d.Renewal.
 func (w *Worker) Generation() int { return int(w.generation.Load()) }
 

@@ -30,6 +30,9 @@ func newRenewal(base *transport.Group, mail *mailbox) *renewal {
 // Renewal: see c10d.RenewableGroup.
 func (g *Group) Renewal() c10d.Renewal { return g.renewal }
 
+// Ranks: see c10d.Renewal.
+func (r *renewal) Ranks() int { return r.base.Size() }
+
 // Generation: see c10d.Renewal.
 func (r *renewal) Generation() int {
 	r.mu.Lock()
