@@ -97,7 +97,7 @@ var codes = map[Code]struct {
 	"graph_changed":    {text: "the training graph has changed in this step, which StaticGraph does not allow"},
 	"sparse_and_dense": {text: "sparse and dense gradients do not fit each other"},
 	"late_write":       {text: "the hook wrote to its bucket after its future was done"},
-	"mismatch":         {text: "the ranks' parameter lists differ"},
+	"mismatch":         {text: "the ranks' parameter lists or options differ"},
 	"values":           {text: "the ranks' parameters have different values"},
 	"step_failed":      {text: "the step failed"},
 

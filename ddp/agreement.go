@@ -3,10 +3,12 @@ package ddp
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"pyhook/c10d"
 	"pyhook/ddp/internal/commit"
@@ -28,7 +30,8 @@ func joinAgreement(ctx context.Context, opts Options, notify func(uint64, *commi
 		return nil, nil
 	}
 	// What would have the ranks issue other collectives.
-	terms := fmt.Sprintf("Join: %t, Layout: %d, Unused: %d, StaticGraph: %t", opts.Join, opts.Layout, opts.Unused, opts.StaticGraph)
+	terms := fmt.Sprintf("Join: %t, Layout: %d, Unused: %d, StaticGraph: %t, bucket limits in bytes: %v, Buckets: %.4x, Order: %v",
+		opts.Join, opts.Layout, opts.Unused, opts.StaticGraph, opts.limits(), sha256.Sum256(fmt.Append(nil, opts.Buckets)), opts.Order)
 	member, err := commit.Join(ctx, opts.Group, terms, notify)
 	var differ *commit.TermsError
 	if errors.As(err, &differ) {
@@ -258,7 +261,7 @@ func codeOf(err error) c10d.Code {
 func encodeFailure(err error) []byte {
 	var step *StepError
 	errors.As(err, &step)
-	text := failureText{Bucket: step.Bucket, Names: step.Names, Code: step.Code, Detail: step.Err.Error()}
+	text := failureText{Bucket: step.Bucket, Names: step.Names, Code: step.Code, Detail: strings.TrimPrefix(step.Err.Error(), step.Code.Error()+": ")}
 	var known *c10d.Error
 	if errors.As(step.Err, &known) {
 		text.Op, text.Also, text.Detail, text.Hint, text.Stacks = known.Op, slices.Clone(known.Also), known.Detail, known.Hint, known.Stacks
@@ -282,7 +285,7 @@ func encodeFailure(err error) []byte {
 // decodeFailure makes the error of a step that failed on another rank.
 func decodeFailure(rank int, f *commit.Failure) error {
 	text := failureText{Bucket: -1, Op: "step", Code: c10d.ErrPeer, Detail: f.Gone,
-		Hint: "a process that ended does not come back: end all ranks and start them again from a checkpoint (torchrun does)"}
+		Hint: "it does not come back: end all ranks and start them again from a checkpoint (torchrun does)"}
 	if f.Gone == "" {
 		text = failureText{}
 		if err := json.Unmarshal(f.Cause, &text); err != nil {

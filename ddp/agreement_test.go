@@ -302,26 +302,123 @@ func TestReducer_Wait_agreement(t *testing.T) {
 		var ranks sync.WaitGroup
 		for rank, group := range groups {
 			ranks.Go(func() {
-				opts := ddp.Options{Group: group}
+				var h c10d.CommHook = hook{run: identity}
 				if rank == 1 {
-					opts.Buckets = [][]int{{0, 0}}
+					h = orderless{h}
 				}
-				_, errs[rank] = ddp.NewReducer(testutil.Soon(t), scalars(2), opts)
+				_, errs[rank] = ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: group, Hook: h})
 			})
 		}
 		ranks.Wait()
 		require.ErrorContains(t, errs[0], "rank 1 failed: "+errs[1].Error())
 	})
 	t.Run("options that must be alike", func(t *testing.T) {
-		groups := memgroup.New(2)
-		var ranks sync.WaitGroup
-		for rank, group := range groups {
-			ranks.Go(func() {
-				_, err := ddp.NewReducer(testutil.Soon(t), scalars(2), ddp.Options{Group: group, Join: rank == 1})
-				assert.ErrorIs(t, err, ddp.ErrMismatch)
-			})
+		for _, other := range []ddp.Options{{Join: true}, {BucketCapMB: 1}, {Buckets: [][]int{{0}, {1}}}, {Order: ddp.OrderOverlapped}} {
+			var ranks sync.WaitGroup
+			for rank, group := range memgroup.New(2) {
+				ranks.Go(func() {
+					opts := ddp.Options{Buckets: [][]int{{1}, {0}}}
+					if rank == 1 {
+						opts = other
+					}
+					opts.Group = group
+					_, err := ddp.NewReducer(testutil.Soon(t), scalars(2), opts)
+					assert.ErrorIs(t, err, ddp.ErrMismatch)
+				})
+			}
+			ranks.Wait()
 		}
-		ranks.Wait()
+	})
+	t.Run("after Wait has returned a step is not done again", func(t *testing.T) {
+		ranksOf(t, 2, 1, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			err := ddp.Retry(testutil.Soon(t), r, func() error {
+				if err := mark(r, 1, 1, rank); err != nil {
+					return err
+				}
+				_, err := r.Wait(testutil.Soon(t))
+				assert.NoError(t, err)
+				if rank == 0 {
+					return errBoom
+				}
+				return nil
+			})
+			if rank == 0 {
+				assert.ErrorIs(t, err, errBoom)
+				assert.ErrorContains(t, err, "the step counts on all ranks")
+			} else {
+				assert.NoError(t, err)
+			}
+			assert.NoError(t, mark(r, 1, 2, rank))
+			_, err = r.Wait(testutil.Soon(t))
+			assert.NoError(t, err)
+			isMean(t, r, 1, 2, 2)
+		})
+	})
+	t.Run("a function that leaves between its marks and Wait fails the step of all", func(t *testing.T) {
+		tries := make([]int, 2)
+		ranksOf(t, 2, 2, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			assert.NoError(t, ddp.Retry(testutil.Soon(t), r, func() error {
+				tries[rank]++
+				if err := mark(r, 2, 1, rank); err != nil {
+					return err
+				}
+				if rank == 0 && tries[0] == 1 {
+					return errBoom
+				}
+				_, err := r.Wait(testutil.Soon(t))
+				return err
+			}))
+			isMean(t, r, 2, 1, 2)
+		})
+		assert.Equal(t, []int{2, 2}, tries)
+	})
+	t.Run("Recover whose context ended works when it is called again", func(t *testing.T) {
+		ended := make(chan struct{})
+		ranksOf(t, 2, 1, ddp.Options{}, func(rank int, h c10d.CommHook) c10d.CommHook {
+			f := &faulty{CommHook: h, step: 1}
+			if rank == 1 {
+				f.fault = faults["raises"]
+			}
+			return f
+		}, func(rank int, r *ddp.Reducer) {
+			assert.NoError(t, mark(r, 1, 1, rank))
+			_, err := r.Wait(testutil.Soon(t))
+			assert.ErrorIs(t, err, ddp.ErrStep)
+			if rank == 0 {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				assert.ErrorIs(t, r.Recover(ctx), context.DeadlineExceeded)
+				close(ended)
+			}
+			<-ended
+			assert.NoError(t, r.Recover(testutil.Soon(t)))
+			assert.NoError(t, mark(r, 1, 1, rank))
+			_, err = r.Wait(testutil.Soon(t))
+			assert.NoError(t, err)
+			isMean(t, r, 1, 1, 2)
+		})
+	})
+	t.Run("a rank that failed before the others' first mark, with parameters that are not marked", func(t *testing.T) {
+		failed := make(chan struct{})
+		ranksOf(t, 2, 2, ddp.Options{Unused: ddp.UnusedFind}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			if rank == 1 {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				cancel(errBoom)
+				_, err := r.Wait(ctx)
+				assert.ErrorIs(t, err, errBoom)
+				close(failed)
+				return
+			}
+			<-failed
+			_, err := r.Wait(testutil.Soon(t))
+			assert.ErrorContains(t, err, "boom")
+		})
+	})
+	t.Run("Retry refuses what NoSync has left outside its function", func(t *testing.T) {
+		ranksOf(t, 2, 1, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(_ int, r *ddp.Reducer) {
+			assert.NoError(t, r.NoSync(func() error { return r.Ready(0) }))
+			assert.ErrorContains(t, ddp.Retry(testutil.Soon(t), r, func() error { return nil }), "call NoSync in the function")
+		})
 	})
 }
 
@@ -384,3 +481,12 @@ func (g *partGroup) Renewal() c10d.Renewal { return partRenewal{g.Group.Renewal(
 type partRenewal struct{ c10d.Renewal }
 
 func (partRenewal) Ranks() int { return 3 }
+
+// orderless is a hook that says its order in a way that is not known.
+type orderless struct{ c10d.CommHook }
+
+func (orderless) RunHookChained(context.Context, *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
+	return nil, nil, errBoom
+}
+
+func (orderless) Independent() (bool, error) { return false, errBoom }

@@ -21,7 +21,8 @@ var errAllJoined = errors.New("all ranks have joined")
 //
 // Results are not for this rank: its weights stay what they were. last is the
 // highest of the ranks that had data in the last step, -1 if there was no such
-// step: BroadcastParametersFrom it, to end with one model.
+// step: BroadcastParametersFrom it, to end with one model. It is done by Retry as steps are: a step that
+// fails ends it with the error, and after Recover it goes on.
 func (r *Reducer) Join(ctx context.Context) (last int, err error) {
 	if !r.opts.Join {
 		return 0, fmt.Errorf("ddp, rank %d: Join needs Options.Join, on every rank", r.opts.Group.Rank())

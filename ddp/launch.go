@@ -29,6 +29,7 @@ type step struct {
 	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
 	pending  []int         // by bucket: gradients not ready yet
+	left     error         // why Retry's function left the step before its Wait
 	stop     error         // why no more buckets are launched
 	over     bool          // settled
 	reduced  bool          // every hook's result is there and valid: no collective is under way

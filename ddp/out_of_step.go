@@ -22,7 +22,7 @@ type OutOfStepError struct {
 
 func (e *OutOfStepError) Error() string {
 	return fmt.Sprintf("ddp, rank %d: %v: the last step failed, and some rank may still wait in its collectives: %v\n"+
-		"hint: call Reducer.Recover on every rank (ddp.Retry does), or end all ranks and start them again from a checkpoint (torchrun does)",
+		"hint: call Reducer.Recover on every rank before it is closed (ddp.Retry does), or end all ranks and start them again from a checkpoint (torchrun does)",
 		e.Rank, c10d.ErrOutOfStep, e.Cause)
 }
 
@@ -113,4 +113,7 @@ func (r *Reducer) leaveStepLocked(s *step, err error) {
 		return
 	}
 	retireGroup(r.opts.Group, err)
+	if r.agreement != nil {
+		r.out = inStep(r.opts.Group)
+	}
 }

@@ -60,7 +60,7 @@ func TestTwoRealRanks(t *testing.T) {
 		assert.Equal(t, want, r.AllReduce, "rank %d: the mean by the Python hook", rank)
 		assert.Len(t, r.PowerSGD, 20*len(localGradients(0, 0)))
 		assert.Equal(t, ddp.OrderSerial, r.Order, "PowerSGD on gloo")
-		assert.Contains(t, r.Mismatch, fmt.Sprintf("rank %d: the ranks' parameter lists differ: p3: "+
+		assert.Contains(t, r.Mismatch, fmt.Sprintf("rank %d: the ranks' parameter lists or options differ: p3: "+
 			"parameter 3 is p3 [8] float32 on rank 0 and p3 [9] float32 on rank 1", rank))
 	}
 	assert.True(t, sameBits(reports[0].PowerSGD, reports[1].PowerSGD), "PowerSGD's results differ between the ranks")

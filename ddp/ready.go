@@ -1,6 +1,7 @@
 package ddp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -200,7 +201,7 @@ func (r *Reducer) usableLocked() error {
 	if r.step.stop != nil {
 		return nil // the step is at its end, and Wait will say why
 	}
-	return inStep(r.opts.Group)
+	return cmp.Or(inStep(r.opts.Group), r.out)
 }
 
 func (r *Reducer) markReadyLocked(s *step, i int) {

@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"pyhook/c10d"
+	"pyhook/ddp/internal/commit"
 )
 
 // standing is what a rank says of itself when the ranks meet to recover.
 type standing struct {
 	Steps   uint64 `json:"steps"`             // that counted
+	Votes   uint64 `json:"votes"`             // the number of the next one
 	Retired bool   `json:"retired,omitempty"` // its group is
 	Error   string `json:"error,omitempty"`   // why it cannot recover
 }
@@ -39,6 +42,9 @@ func (r *Reducer) Recover(ctx context.Context) error {
 		}
 		return r.renew(ctx, renewal, mine.Retired)
 	}
+	if mine.Error == ErrClosed.Error() {
+		return ErrClosed
+	}
 	if a == nil {
 		return fmt.Errorf("ddp, rank %d: Recover needs Options.Agreement: AgreementVote: the ranks know nothing of each other's failures", rank)
 	}
@@ -60,7 +66,19 @@ func (r *Reducer) Recover(ctx context.Context) error {
 		return err
 	}
 	retired := slices.ContainsFunc(all, func(s standing) bool { return s.Retired })
-	return a.together(ctx, rank, recovering, r.renew(ctx, renewal, retired))
+	r.mu.Lock()
+	for _, s := range all { // a rank whose marks were refused has not voted
+		a.step = max(a.step, s.Votes)
+	}
+	maps.DeleteFunc(a.failed, func(step uint64, _ *commit.Failure) bool { return step < a.step })
+	r.mu.Unlock()
+	err = a.together(ctx, rank, recovering, r.renew(ctx, renewal, retired))
+	if err == nil {
+		r.mu.Lock()
+		r.out = nil
+		r.mu.Unlock()
+	}
+	return err
 }
 
 // renew makes the group anew, if it is retired, and puts the hook's state back.
@@ -82,6 +100,9 @@ func (r *Reducer) standing() (standing, c10d.Renewal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	mine := standing{Steps: r.committed}
+	if r.agreement != nil {
+		mine.Votes = r.agreement.step
+	}
 	group, renewable := r.opts.Group.(c10d.RenewableGroup)
 	mine.Retired = inStep(r.opts.Group) != nil || renewable && group.Renewal().Retired()
 	switch {
@@ -89,7 +110,7 @@ func (r *Reducer) standing() (standing, c10d.Renewal) {
 		mine.Error = ErrClosed.Error()
 	case r.broken != nil:
 		mine.Error = r.broken.Error()
-	case r.waiting, !mine.Retired && r.step.begun:
+	case r.waiting, r.step.begun:
 		mine.Error = "a step is under way: call Wait first"
 	case r.unsaved != nil:
 		mine.Error = "the hook's state of before the step could not be kept: " + r.unsaved.Error()

@@ -49,7 +49,9 @@ type Reducer struct {
 
 	agreement  *agreement // nil: the ranks do not vote
 	committed  uint64     // steps that counted
+	lastJoined bool       // the last step was Join's
 	lastFailed bool       // the last step did
+	out        error      // *OutOfStepError: a step of this Reducer's failed, and its Recover has not succeeded since
 	kept       bool       // the hook has kept its state of after the last step that counts
 	unsaved    error      // why it has not
 

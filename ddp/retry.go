@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"pyhook/c10d"
 )
@@ -22,19 +23,34 @@ const retries = 3
 //	optimise()
 //
 // Every rank calls it for every step, with a step that ends with Wait and changes nothing that is
-// not made anew when it is called again: weights change after Retry. After a failure the ranks
+// not made anew when it is called again: weights change after Retry, and NoSync is called in step. A
+// step that counts is never done again: an error that step returns after its Wait is returned. After a failure the ranks
 // Recover. An error of step's own, before its Wait, is a failure of the step too, and the other ranks
 // hear it. After the third failure of one step in a row Retry gives up, with the last error: a hook
-// that always raises would raise for ever. Errors of Recover, of ctx, ErrClosed and what a later try
+// that always raises would raise for ever; the next step is then refused until Recover. Errors of Recover, of ctx, ErrClosed and what a later try
 // cannot change (a *ParameterError, on any rank) are returned at once.
 func Retry(ctx context.Context, r *Reducer, step func() error) error {
 	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && hook.HasState() && !r.opts.Rollback {
 		return fmt.Errorf("ddp, rank %d: Retry with a hook that has a state needs Options.Rollback, to do the step again from the same state", r.opts.Group.Rank())
 	}
+	r.mu.Lock()
+	carries := slices.ContainsFunc(r.carried, func(c carry) bool { return c.used })
+	r.mu.Unlock()
+	if carries {
+		return fmt.Errorf("ddp, rank %d: Retry after NoSync: call NoSync in the function, which makes all gradients of the step anew", r.opts.Group.Rank())
+	}
 	for try := 1; ; try++ {
+		counted, _ := r.counted()
 		err := step()
 		if err == nil {
 			return nil
+		}
+		switch now, joined := r.counted(); {
+		case now == counted:
+		case joined: // Join goes on from the step that failed
+			counted, try = now, 1
+		default:
+			return fmt.Errorf("ddp, rank %d: the step counts on all ranks, and is not done again, but its function failed after Wait: %w", r.opts.Group.Rank(), err)
 		}
 		err = r.leave(ctx, err)
 		if try == retries || !mayPass(ctx, err) {
@@ -44,6 +60,13 @@ func Retry(ctx context.Context, r *Reducer, step func() error) error {
 			return errors.Join(failed, err)
 		}
 	}
+}
+
+// counted returns how many steps counted, and whether the last one that ended was Join's.
+func (r *Reducer) counted() (steps uint64, joined bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.committed, r.lastJoined
 }
 
 // mayPass reports whether the step may be good when it is done again. err is the same on all ranks.
@@ -70,9 +93,13 @@ func (r *Reducer) leave(ctx context.Context, err error) error {
 	}
 	r.mu.Lock()
 	if r.broken == nil && !r.closed {
+		r.step.left = err
 		r.stopLocked(r.step, err)
 	}
 	r.mu.Unlock()
 	_, failed := r.Wait(ctx)
+	if failed == nil { // in NoSync
+		return err
+	}
 	return failed
 }

@@ -357,6 +357,7 @@ func TestWaitEndsWithItsContextWhileAnotherRankDoesNotCome(t *testing.T) {
 	noLeaks(t, func() {
 		t.Run("", func(t *testing.T) {
 			groups := memgroup.New(2)
+			waited := make(chan struct{})
 			onRanks(2, func(rank int) {
 				r, err := ddp.NewReducer(testutil.Soon(t), embedding(), ddp.Options{Group: groups[rank]})
 				if !assert.NoError(t, err) {
@@ -364,8 +365,10 @@ func TestWaitEndsWithItsContextWhileAnotherRankDoesNotCome(t *testing.T) {
 				}
 				defer r.Close()
 				if rank == 1 {
+					<-waited // its Close is a failure of its own
 					return
 				}
+				defer close(waited)
 				assert.NoError(t, r.Ready(1))
 				assert.NoError(t, r.ReadySparse(0, coo(t, []int64{1}, 1)))
 				ctx, cancel := context.WithCancelCause(context.Background())

@@ -53,6 +53,9 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 			t.Close()
 		}
 	}()
+	if err == nil && s.left != nil {
+		err = r.asStepError(s.left)
+	}
 	if err == nil || s.reduced {
 		// Also where this rank refuses a result: on the others it may be good.
 		var failed error
@@ -74,9 +77,9 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	}
 	r.logStep(s, err)
 	r.mu.Lock()
-	r.lastFailed = err != nil
+	r.lastFailed, r.lastJoined = err != nil, s.joined
 	r.mu.Unlock()
-	if err != nil && !s.reduced {
+	if err != nil && (!s.reduced || r.agreement != nil) { // with a vote all ranks know: the step is done again as it was
 		layout = nil
 		return nil, err
 	}
@@ -112,7 +115,11 @@ func (r *Reducer) beginWait() (*step, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.usableLocked(); err != nil {
-		return nil, err
+		var out *OutOfStepError
+		if !errors.As(err, &out) || !r.step.begun {
+			return nil, err
+		}
+		r.stopLocked(r.step, err) // another Reducer's step failed: the other ranks, in Wait perhaps, hear it
 	}
 	if r.noSync {
 		return nil, nil
@@ -123,7 +130,9 @@ func (r *Reducer) beginWait() (*step, error) {
 	r.waiting = true
 	if r.step.stop == nil {
 		// The hooks' context stays: what was launched shall end orderly.
-		r.step.stop = r.markRestLocked(r.step)
+		if err := r.markRestLocked(r.step); r.step.stop == nil { // the first mark may have ended the step
+			r.step.stop = err
+		}
 	}
 	r.wake.Broadcast()
 	return r.step, nil

@@ -29,13 +29,30 @@ func (c *connections) during(f func()) {
 	f()
 	opened := descriptors("socket:")
 	maps.DeleteFunc(opened, func(fd int, socket string) bool { return before[fd] == socket })
+	gos, release := polledByGo()
+	defer release()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for epoll := range descriptors("anon_inode:[eventpoll]") {
-		if slices.ContainsFunc(polledByGloo(epoll), func(fd int) bool { return opened[fd] != "" }) {
+		polled := polledByGloo(epoll)
+		if !slices.Contains(polled, gos) && slices.ContainsFunc(polled, func(fd int) bool { return opened[fd] != "" }) {
 			c.epolls = append(c.epolls, epoll)
 		}
 	}
+}
+
+// polledByGo returns a descriptor, until release, that Go's own epoll object has. In a program that is
+// position independent that object, too, notes addresses.
+func polledByGo() (fd int, release func()) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return -1, func() {}
+	}
+	fd = -1
+	if raw, err := r.SyscallConn(); err == nil {
+		_ = raw.Control(func(own uintptr) { fd = int(own) })
+	}
+	return fd, func() { r.Close(); w.Close() }
 }
 
 // end shuts down the connections. What waits for them, on this rank and on others, then fails.

@@ -57,11 +57,9 @@ func (r *renewal) Retired() bool {
 	return r.retired
 }
 
-// Renew: see c10d.Renewal. It needs not wait for the other ranks.
-func (r *renewal) Renew(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+// Renew: see c10d.Renewal. It needs not wait for the other ranks, and so heeds no context: all ranks
+// are in the same generation after it.
+func (r *renewal) Renew(context.Context) error {
 	r.Retire()
 	r.mu.Lock()
 	defer r.mu.Unlock()

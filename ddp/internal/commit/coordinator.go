@@ -45,6 +45,11 @@ func (c *coordinator) handle(rank int, m message) {
 		c.voteLocked(rank, m)
 	case meet:
 		c.meetLocked(rank, m)
+	case withdraw:
+		if m.Meeting == c.meeting {
+			c.came[rank], c.brought[rank] = false, nil
+			c.toLocked(rank, message{Kind: withdrawn, Meeting: m.Meeting, Step: m.Step})
+		}
 	case bye:
 		c.goneLocked(rank, "it closed its Reducer")
 	}
@@ -111,7 +116,7 @@ func (c *coordinator) tryDecideLocked() {
 }
 
 func (c *coordinator) meetLocked(rank int, m message) {
-	if m.Meeting != c.meeting || c.came[rank] {
+	if m.Meeting != c.meeting {
 		return
 	}
 	c.came[rank], c.brought[rank] = true, m.Data

@@ -29,6 +29,7 @@ type Member struct {
 	changed   chan struct{}       // closed, and made anew, when something below has changed
 	decisions map[uint64]*Failure // by step; those that Vote has not returned
 	meeting   uint64              // the next one to come to
+	attempt   uint64              // counts Meets
 	meetings  map[uint64]message
 	ended     error // of the connection
 	joined    bool  // all members have come
@@ -48,6 +49,10 @@ func (m *Member) take(in message) {
 		m.decisions[in.Step] = in.Failure
 	case met:
 		m.meetings[in.Meeting] = in
+	case withdrawn:
+		if in.Step == m.attempt { // else of one that was given up without an answer
+			m.meetings[in.Meeting] = in
+		}
 	}
 	m.wakeLocked()
 	m.mu.Unlock()
@@ -132,21 +137,34 @@ func (m *Member) Fail(step uint64, cause []byte) {
 func (m *Member) Meet(ctx context.Context, mine []byte) ([][]byte, error) {
 	m.mu.Lock()
 	n := m.meeting
-	m.meeting++
+	m.attempt++
+	attempt := m.attempt
 	m.mu.Unlock()
 	if err := m.out(message{Kind: meet, Meeting: n, Data: mine}); err != nil {
 		return nil, m.noAnswer(err)
 	}
-	if err := m.wait(ctx, func() bool { _, ok := m.meetings[n]; return ok }); err != nil {
+	answered := func() bool { _, ok := m.meetings[n]; return ok }
+	if err := m.wait(ctx, answered); err != nil {
 		if ctx.Err() == nil {
-			err = m.noAnswer(err)
+			return nil, m.noAnswer(err)
 		}
-		return nil, err
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+		defer cancel()
+		if err = m.out(message{Kind: withdraw, Meeting: n, Step: attempt}); err == nil {
+			err = m.wait(late, answered)
+		}
+		if err != nil {
+			return nil, errors.Join(context.Cause(ctx), m.noAnswer(err))
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	in := m.meetings[n]
 	delete(m.meetings, n)
+	if in.Kind == withdrawn {
+		return nil, context.Cause(ctx)
+	}
+	m.meeting++
 	if in.Failure != nil {
 		return nil, &GoneError{in.Failure.Rank, in.Failure.Gone}
 	}

@@ -24,13 +24,16 @@ const (
 	vote  kind = "vote"
 	meet  kind = "meet"
 	bye   kind = "bye" // it leaves, orderly
+	// withdraw is a meet taken back; the answer is withdrawn, or met, which was on its way.
+	withdraw kind = "withdraw"
 )
 
 // What the coordinator sends.
 const (
-	welcome kind = "welcome" // all members have come
-	decided kind = "decided"
-	met     kind = "met"
+	welcome   kind = "welcome" // all members have come
+	decided   kind = "decided"
+	met       kind = "met"
+	withdrawn kind = "withdrawn"
 )
 
 // Failure says why a step does not count.
