@@ -66,8 +66,9 @@ func (e *ParameterError) Unwrap() error { return e.Code }
 // may still do so.
 //
 // On a group of several ranks the Reducer then refuses the next step with an *OutOfStepError, until
-// its Recover, which each Reducer over the group needs whose step failed. Only where the collectives of all ranks were over
-// (CheckFinite, LateWrites in the step of the write) the next step may begin at once. So it may on a group of one rank.
+// its Recover, which each Reducer over the group needs whose step failed. Only where the collectives
+// of all ranks were over (CheckFinite, LateWrites in the step of the write) the next step may begin at
+// once. So it may on a group of one rank.
 type StepError struct {
 	Rank   int      // of this process
 	Origin int      // the rank where it began: Rank, or, with AgreementVote, another
