@@ -104,6 +104,7 @@ check_asan() { asan ./cbridge ./tensor ./tensorconv; }
 
 # The deep ones.
 
+check_chaos() { run env PYHOOK_DEEP=13 go test -count=1 -vet=off -timeout 60m -p 1 -run 'Chaos|Retry_chaos' ./ddp ./tests/ddp; }
 check_deepasan() { asan ./cbridge ./tensor ./tensorconv ./pyhook ./ddp; }
 
 # Garbage is collected at each use of a handle: a reference kept by luck is dropped.
@@ -158,7 +159,7 @@ check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}";
 
 lint=(fmt vet staticcheck ruff mypy words spell)
 all=("${lint[@]}" pytest race full asan)
-deep=(race full deepasan valgrind debuggc release soak fuzz)
+deep=(race full chaos deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
 all) checks=("${all[@]}") ;;
