@@ -14,6 +14,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/cbridge"
 	"pyhook/ddp"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/deep"
@@ -129,7 +130,7 @@ func TestRetry_chaos(t *testing.T) {
 	kinds := []string{"raises", "raises late", "callback", "none", "short", "infinite", "loops"}
 	for size := 2; size <= 4; size++ {
 		t.Run(fmt.Sprintf("%d ranks", size), func(t *testing.T) {
-			const faults = 14
+			faults := testutil.Scale{Race: 2}.Of(14)
 			args := transactionArgs{Python: interpreter.Executable, Steps: 2 * faults, Timeout: time.Minute}
 			want := transactionOf(t, size, args)
 			assert.Empty(t, want[0].Failures)
