@@ -172,3 +172,66 @@ func TestASlowWire(t *testing.T) {
 		}
 	})
 }
+
+// TestReducer_Recover_network: what befalls the wire or a rank fails the step of all within the groups'
+// timeout and 2 s, and once it is over all ranks go on.
+func TestReducer_Recover_network(t *testing.T) {
+	for _, fault := range []struct {
+		name          string
+		ranks         int
+		command, kind string
+		begin, over   func(w *wire, last *rank)
+	}{
+		{"the wire is cut for a while", 2, "reduce", "ErrPeer", func(w *wire, _ *rank) { w.cut.Store(true) }, func(w *wire, _ *rank) { w.cut.Store(false) }},
+		{"the wire is slower for a while than the trainers' contexts allow", 2, "reduce and cancel", "DeadlineExceeded", func(w *wire, _ *rank) { slow(w, 1<<20) }, func(w *wire, _ *rank) { w.perByte.Store(0) }},
+		{"one of three is frozen for a while", 3, "reduce", "ErrPeer", func(_ *wire, last *rank) { _ = last.cmd.Process.Signal(syscall.SIGSTOP) },
+			func(_ *wire, last *rank) { _ = last.cmd.Process.Signal(syscall.SIGCONT) }},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			w, ranks := joined(t, fault.ranks, "pending")
+			together(t, ranks, "reduce", time.Minute)
+			last := ranks[len(ranks)-1]
+			live := ranks
+			for _, r := range ranks {
+				r.send(fault.command)
+			}
+			fault.begin(w, last)
+			if fault.ranks == 3 {
+				live = ranks[:2]
+			}
+			var kinds []string
+			for i, r := range live {
+				a, err := r.hear(time.Minute)
+				require.NoError(t, err)
+				assert.False(t, a.OK)
+				assert.LessOrEqual(t, a.Took, limit+time.Second, a.Err)
+				t.Logf("rank %d after %s: %.300s", i, a.Took.Round(10*time.Millisecond), a.Err)
+				kinds = append(kinds, a.Kinds...)
+			}
+			assert.Contains(t, kinds, fault.kind)
+			fault.over(w, last)
+			if fault.ranks == 3 {
+				a, err := last.hear(time.Minute)
+				require.NoError(t, err)
+				assert.False(t, a.OK)
+				t.Logf("the frozen one: %.300s", a.Err)
+			}
+			together(t, ranks, "recover", 30*time.Second)
+			together(t, ranks, "reduce", 30*time.Second)
+		})
+	}
+}
+
+// together has all ranks do what must go well.
+func together(t *testing.T, ranks []*rank, command string, limit time.Duration) {
+	t.Helper()
+	for _, r := range ranks {
+		r.send(command)
+	}
+	for i, r := range ranks {
+		a, err := r.hear(limit)
+		require.NoError(t, err, "rank %d", i)
+		require.True(t, a.OK && a.Sum, "rank %d: %s: %s", i, command, a.Err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pyhook/c10d"
+	"pyhook/ddp"
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -44,6 +46,8 @@ type trainer struct {
 	rt    *pyhook.Runtime
 	group *pyhook.TorchGroup
 	hook  *pyhook.PythonCommHook
+
+	reducer *ddp.Reducer // of "reduce"; made at the first one
 }
 
 // serve is a rank's process: it does what the test sends.
@@ -125,6 +129,10 @@ func (t *trainer) do(command string) (bool, error) {
 		return true, t.join(ctx, rest)
 	case "step":
 		return t.step(ctx)
+	case "reduce":
+		return t.reduce(ctx)
+	case "recover":
+		return true, t.reducer.Recover(ctx)
 	case "occupy":
 		return true, occupy(rest)
 	case "interface":
@@ -206,6 +214,45 @@ func answerHTTP(c net.Conn) {
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 	}
+}
+
+// reduce is a step of a Reducer with two buckets of ones, and says whether the results are right.
+func (t *trainer) reduce(ctx context.Context) (bool, error) {
+	if t.reducer == nil {
+		var params []*c10d.Parameter
+		for i := range 2 {
+			params = append(params, &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: []int64{elements}, DType: tensor.Float32})
+		}
+		var err error
+		if t.reducer, err = ddp.NewReducer(ctx, params, ddp.Options{Group: t.group, Hook: t.hook, BucketCapMB: 1}); err != nil {
+			return false, err
+		}
+	}
+	for i := range 2 {
+		g, err := tensor.Slice[float32](t.reducer.Gradient(i))
+		if err != nil {
+			return false, err
+		}
+		for k := range g {
+			g[k] = 1
+		}
+		if err := t.reducer.Ready(i); err != nil {
+			return false, err
+		}
+	}
+	if _, err := t.reducer.Wait(ctx); err != nil {
+		return false, err
+	}
+	for i := range 2 {
+		g, err := tensor.Slice[float32](t.reducer.Gradient(i))
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(g, func(x float32) bool { return x != float32(t.Size) }) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // step reduces a bucket of ones, and says whether the result is right.

@@ -50,6 +50,8 @@ func (c *coordinator) handle(rank int, m message) {
 			c.came[rank], c.brought[rank] = false, nil
 			c.toLocked(rank, message{Kind: withdrawn, Meeting: m.Meeting, Step: m.Step})
 		}
+	case ping:
+		c.toLocked(rank, message{Kind: pong})
 	case bye:
 		c.goneLocked(rank, "it closed its Reducer")
 	}

@@ -10,9 +10,13 @@ import (
 	"time"
 )
 
-// answerTime is how long a member waits for the coordinator once the caller's context has ended: on
-// a healthy rank 0 an answer takes less than a millisecond.
-const answerTime = 2 * time.Second
+// answerTime is how long a member that waits for a decision bears it that the coordinator says nothing,
+// not even that it is there, which it is asked each pingTime: on a healthy rank 0 an answer takes less
+// than a millisecond.
+const (
+	answerTime = 2 * time.Second
+	pingTime   = answerTime / 8
+)
 
 // ErrNoAnswer says that rank 0, which counts the votes, did not answer: it is frozen or cut off. What
 // the step's outcome is on the other ranks is not known here.
@@ -26,6 +30,7 @@ type Member struct {
 	onFailure  func(step uint64, f *Failure)
 
 	mu        sync.Mutex
+	heard     time.Time // of the coordinator
 	changed   chan struct{}       // closed, and made anew, when something below has changed
 	decisions map[uint64]*Failure // by step; those that Vote has not returned
 	meeting   uint64              // the next one to come to
@@ -42,6 +47,7 @@ func newMember(rank, size int, onFailure func(uint64, *Failure)) *Member {
 // take takes a message of the coordinator's.
 func (m *Member) take(in message) {
 	m.mu.Lock()
+	m.heard = time.Now()
 	switch in.Kind {
 	case welcome:
 		m.joined = true
@@ -96,6 +102,34 @@ func (m *Member) wait(ctx context.Context, done func() bool) error {
 	}
 }
 
+// errSilent is why a member gave up: it heard nothing for answerTime.
+var errSilent = fmt.Errorf("nothing was heard of it for %v", answerTime)
+
+// waitOnline is wait, but gives up when the coordinator is not there.
+func (m *Member) waitOnline(ctx context.Context, done func() bool) error {
+	begin := time.Now()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	asking := time.AfterFunc(pingTime, func() {
+		for ctx.Err() == nil {
+			m.mu.Lock()
+			heard := m.heard
+			m.mu.Unlock()
+			if time.Since(begin) > answerTime && time.Since(heard) > answerTime {
+				cancel(errSilent)
+				return
+			}
+			_ = m.out(message{Kind: ping}) // where that fails the connection's end is seen
+			select {
+			case <-ctx.Done():
+			case <-time.After(pingTime):
+			}
+		}
+	})
+	defer asking.Stop()
+	return m.wait(ctx, done)
+}
+
 // Vote gives this rank's vote on a step, nil for yes, and returns the decision, nil where the step
 // counts. If ctx ends first the vote becomes a no with the cause that why gives, unless the step is
 // decided by then. The error is ErrNoAnswer.
@@ -104,7 +138,7 @@ func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(er
 		return nil, m.noAnswer(err)
 	}
 	decided := func() bool { _, ok := m.decisions[step]; return ok }
-	if err := m.wait(ctx, decided); err != nil {
+	if err := m.waitOnline(ctx, decided); err != nil {
 		if ctx.Err() == nil {
 			return nil, m.noAnswer(err)
 		}

@@ -26,6 +26,7 @@ const (
 	bye   kind = "bye" // it leaves, orderly
 	// withdraw is a meet taken back; the answer is withdrawn, or met, which was on its way.
 	withdraw kind = "withdraw"
+	ping     kind = "ping" // is the coordinator there?
 )
 
 // What the coordinator sends.
@@ -34,6 +35,7 @@ const (
 	decided   kind = "decided"
 	met       kind = "met"
 	withdrawn kind = "withdrawn"
+	pong      kind = "pong"
 )
 
 // Failure says why a step does not count.
