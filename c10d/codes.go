@@ -3,8 +3,8 @@ package c10d
 import "context"
 
 // UsableAgain says what a failed call leaves. A next step works in a world of one rank only: of
-// several, others may wait in the collectives of this one.
-const UsableAgain = "a lone rank may call the hook again; of several ranks, others may wait in this call's collectives"
+// several, others may wait in the collectives of this one, until a Reducer's Recover.
+const UsableAgain = "a lone rank may call the hook again; several do the step again by ddp.Retry, or call Reducer.Recover first"
 
 // codes is the table of all codes. A new code is a row here and a name in error.go; Python's
 // python/pyhook/_errors.py raises with the same words, which a test compares.

@@ -215,7 +215,10 @@ func (e *Error) Error() string {
 	}
 	// Where a context ended the detail says it all.
 	if e.Detail == "" || e.Code != ErrCanceled && e.Code != ErrDeadline {
-		fmt.Fprintf(&b, ": %v", e.Code)
+		if b.Len() > 0 {
+			b.WriteString(": ")
+		}
+		b.WriteString(e.Code.Error())
 	}
 	for _, code := range e.Also {
 		if code != ErrCanceled && code != ErrDeadline {

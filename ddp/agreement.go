@@ -112,7 +112,8 @@ func (r *Reducer) agree(ctx context.Context, s *step, mine error) error {
 	if mine != nil {
 		mine = r.asStepError(mine)
 		said = append(said, newStatement(mine))
-		no = &commit.Failure{Rank: rank, Over: s.reduced, Cause: said[len(said)-1].cause}
+		no = said[len(said)-1].failure(rank)
+		no.Over = s.reduced
 	}
 	ended := func(cause error) []byte {
 		said = append(said, newStatement(r.asStepError(cause)))
@@ -123,10 +124,14 @@ func (r *Reducer) agree(ctx context.Context, s *step, mine error) error {
 	delete(a.failed, step)
 	closed := r.closed
 	r.mu.Unlock()
+	var gone *commit.GoneError
 	switch {
 	case err != nil && closed:
 		s.reduced = false
 		return ErrClosed
+	case errors.As(err, &gone):
+		s.reduced = false
+		return decodeFailure(rank, &commit.Failure{Rank: gone.Rank, Gone: gone.Reason})
 	case err != nil:
 		s.reduced = false
 		detail := err.Error()
@@ -155,15 +160,15 @@ func (r *Reducer) reportFailureLocked(s *step) {
 	if r.agreement != nil && s.stop == nil {
 		own := newStatement(r.failureLocked(s))
 		s.said = append(s.said, own)
-		r.agreement.fail(own.cause)
+		r.agreement.fail(own.failure(r.opts.Group.Rank()))
 	}
 }
 
 // fail votes no on the step, without waiting, by the caller with the Reducer's mutex held. a may be
 // nil.
-func (a *agreement) fail(cause []byte) {
+func (a *agreement) fail(f *commit.Failure) {
 	if a != nil {
-		go a.member.Fail(a.step, cause) // the coordinator has a mutex of its own
+		go a.member.Fail(a.step, f) // the coordinator has a mutex of its own
 	}
 }
 
@@ -174,6 +179,11 @@ type statement struct {
 }
 
 func newStatement(err error) statement { return statement{err, encodeFailure(err)} }
+
+// failure is it as a vote. A lost peer has a cause elsewhere, which may be on its way.
+func (s statement) failure(rank int) *commit.Failure {
+	return &commit.Failure{Rank: rank, Cause: s.cause, Weak: errors.Is(s.err, c10d.ErrPeer)}
+}
 
 // notify is called when a step failed, on some rank. A step that is under way here ends; one that has
 // not begun will, at its first mark.

@@ -4,8 +4,8 @@
 // It knows gradients and not Python: hooks come as c10d.CommHook, the ranks
 // as c10d.ProcessGroup, and a Go hook needs no Python at all.
 //
-//	reducer, err := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook})
-//	for step := range steps {
+//	reducer, err := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook, Rollback: true})
+//	for range steps {
 //	    err = ddp.Retry(ctx, reducer, func() error {
 //	        backward(func(i int) { reducer.Ready(i) })  // gradients are in reducer.Gradient(i)
 //	        _, err := reducer.Wait(ctx)                 // now they are the reduced ones

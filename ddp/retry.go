@@ -53,8 +53,11 @@ func Retry(ctx context.Context, r *Reducer, step func() error) error {
 			return fmt.Errorf("ddp, rank %d: the step counts on all ranks, and is not done again, but its function failed after Wait: %w", r.opts.Group.Rank(), err)
 		}
 		err = r.leave(ctx, err)
-		if try == retries || !mayPass(ctx, err) {
+		if !mayPass(ctx, err) {
 			return err
+		}
+		if try == retries {
+			return fmt.Errorf("ddp, rank %d: Retry gave up after %d tries: %w", r.opts.Group.Rank(), retries, err)
 		}
 		if failed := r.Recover(ctx); failed != nil {
 			return errors.Join(failed, err)

@@ -105,7 +105,7 @@ func (r *Reducer) breakLocked(err error) error {
 	r.broken = err
 	if r.opts.Group.Size() > 1 {
 		retireGroup(r.opts.Group, err)
-		r.agreement.fail(encodeFailure(r.asStepError(err))) // the next step, which the other ranks may begin
+		r.agreement.fail(newStatement(r.asStepError(err)).failure(r.opts.Group.Rank())) // the next step, which the other ranks may begin
 	}
 	return err
 }

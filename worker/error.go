@@ -78,18 +78,21 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// again is what to do about a worker that failed.
+const again = "On every rank call Reducer.Recover, which starts the workers again and puts the hook's state back (ddp.Retry does that and the step); without a Reducer call Restart"
+
 func (e *Error) hint() string {
 	switch {
 	case e.Code == ErrStart:
 		return "the cause is above; `pyhook doctor` lists what Python and torch can do here"
 	case e.Code == ErrCrashed && e.Signal == syscall.SIGKILL:
-		return "the kernel kills so when memory runs out: look at its log. Restart it on every rank (worker.NeedsRestart is true on all of them)"
+		return "the kernel kills so when memory runs out: look at its log. " + again
 	case e.Code == ErrHung:
-		return "did all ranks call the hook? The stack shows where it waited. Restart it on every rank"
+		return "did all ranks call the hook? The stack shows where it waited. " + again
 	case e.Code == ErrStopped:
 		return "use it again after Restart has returned, on every rank"
 	}
-	return "Restart it on every rank (worker.NeedsRestart is true on all of them), and go back to the step that Restart returns"
+	return again
 }
 
 // Unwrap returns the code and the cause.

@@ -166,7 +166,7 @@ func (h *Hook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
 	if b != nil {
 		bucket = b.Index()
 	}
-	hint := "the cause is in the text; a lone rank may call the hook again, several after Restart on every rank"
+	hint := "the cause is in the text; a lone rank may call the hook again; several do the step again by ddp.Retry, or call Reducer.Recover (without a Reducer: Restart) first"
 	var mine *Error
 	var hook *c10d.Error
 	switch {

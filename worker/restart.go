@@ -85,8 +85,8 @@ func (w *Worker) Restart(ctx context.Context) (Recovery, error) {
 }
 
 // NeedsRestart says whether err, of a hook call, a collective or ddp.Reducer's Wait, left the
-// workers' group unusable, so that every rank must call Restart (or ddp.Reducer.Recover, which
-// does): a worker failed, here or on another rank, another rank or the way to it is gone
+// workers' group unusable, so that every rank must call Restart, or, with a ddp.Reducer, its Recover,
+// which does and lets the Reducer go on: a worker failed, here or on another rank, another rank or the way to it is gone
 // (c10d.ErrPeer), or a step failed that others may be in still (c10d.ErrOutOfStep). It is false for
 // what Restart cannot mend: a worker that does not start (ErrStart, ErrNotArmed), ErrNoRestart,
 // ErrSnapshot, and an exception of the hook's own, which the next step may raise again.

@@ -68,7 +68,7 @@ var (
 	// rankFailed is the line that a rank of pyhook train ends with.
 	rankFailed = regexp.MustCompile(`(?m)^(\S+) (error: .*)$`)
 	// typed is what such a line says: of a step, or of the barrier before a checkpoint.
-	typed = regexp.MustCompile(`rank \d: .*hook \S+, rank \d, bucket \d: |barrier, rank \d: `)
+	typed = regexp.MustCompile(`rank \d: .*hook \S+, rank \d, bucket \d: |rank \d: the step failed|barrier, rank \d: `)
 )
 
 // failed waits until a host's rank has ended with an error, and returns that

@@ -94,7 +94,7 @@ func TestMember_Vote(t *testing.T) {
 	t.Run("a no with collectives under way ends the step before the others vote", func(t *testing.T) {
 		members(t, 3, func(rank int, m *commit.Member, heard *notices) {
 			if rank == 2 {
-				m.Fail(0, []byte("boom"))
+				m.Fail(0, no(2, false, "boom"))
 			} else {
 				testutil.Eventually(t, func() bool { return heard.of(0) != nil })
 			}
@@ -104,6 +104,27 @@ func TestMember_Vote(t *testing.T) {
 			f, err = m.Vote(testutil.Soon(t), 1, nil, cause)
 			assert.NoError(t, err)
 			assert.Nil(t, f)
+		})
+	})
+	t.Run("a failure that follows from another one waits for that", func(t *testing.T) {
+		members(t, 3, func(rank int, m *commit.Member, _ *notices) {
+			for step, strong := range []bool{true, false} {
+				want := no(1, false, "lost a peer")
+				want.Weak = true
+				switch {
+				case rank == 1:
+					m.Fail(uint64(step), want)
+				case rank == 2 && strong:
+					time.Sleep(20 * time.Millisecond)
+					m.Fail(uint64(step), no(2, false, "crashed"))
+				}
+				if strong {
+					want = no(2, false, "crashed")
+				}
+				f, err := m.Vote(testutil.Soon(t), uint64(step), nil, cause)
+				assert.NoError(t, err)
+				assert.Equal(t, want, f)
+			}
 		})
 	})
 	t.Run("a no after all collectives waits for the other votes", func(t *testing.T) {

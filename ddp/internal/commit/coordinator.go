@@ -3,6 +3,7 @@ package commit
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // coordinator counts the votes. Members call handle and lost, on any goroutine.
@@ -12,13 +13,29 @@ type coordinator struct {
 	gone  []string        // by rank: why it takes part no more; "": it does
 	step  uint64          // the one that is voted on; all before it are decided
 	voted []bool          // by rank
-	no    *Failure        // the first one of the step
+	no    *Failure        // of the step, the first one of those that say most
+	grace grace           // for a failure that says more than a weak one
 	last  message         // the decision of the step before
 
 	meeting uint64   // the one that ranks come to
 	came    []bool   // by rank
 	brought [][]byte // by rank
 }
+
+const lostReason = "its process is gone, or the way to it"
+
+// grace is of one step.
+type grace int
+
+const (
+	noGrace grace = iota
+	inGrace
+	afterGrace
+)
+
+// graceTime is what the coordinator waits for the failure from which a weak one follows: a worker's end
+// is seen by its trainer some milliseconds after its peers have lost it.
+const graceTime = 200 * time.Millisecond
 
 func newCoordinator(size int) *coordinator {
 	return &coordinator{send: make([]func(message), size), gone: make([]string, size), voted: make([]bool, size),
@@ -61,7 +78,7 @@ func (c *coordinator) handle(rank int, m message) {
 func (c *coordinator) lost(rank int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.goneLocked(rank, "its process is gone, or the way to it")
+	c.goneLocked(rank, lostReason)
 }
 
 func (c *coordinator) voteLocked(rank int, m message) {
@@ -87,11 +104,44 @@ func (c *coordinator) goneLocked(rank int, why string) {
 	c.endMeetingLocked()
 }
 
-// noteLocked keeps the first failure of the step; one that ends it at once goes before the others.
+// noteLocked keeps the failure of the step: one that ends it at once goes before one that is over, and
+// a weak one comes between; of equal ones it is the first.
 func (c *coordinator) noteLocked(f *Failure) {
-	if f != nil && (c.no == nil || c.no.Over && !f.Over) {
+	if f != nil && (c.no == nil || f.weight() > c.no.weight()) {
 		c.no = f
 	}
+}
+
+func (f *Failure) weight() int {
+	switch {
+	case f.Over:
+		return 0
+	case f.Weak:
+		return 1
+	}
+	return 2
+}
+
+// endsLocked reports whether the step's failure ends it now, and lets a weak one wait.
+func (c *coordinator) endsLocked() bool {
+	switch {
+	case c.no == nil || c.no.Over:
+		return false
+	case !c.no.Weak || c.grace == afterGrace:
+		return true
+	case c.grace == noGrace:
+		c.grace = inGrace
+		step := c.step
+		time.AfterFunc(graceTime, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.step == step {
+				c.grace = afterGrace
+				c.tryDecideLocked()
+			}
+		})
+	}
+	return false
 }
 
 // tryDecideLocked decides the step, if that can be done. A rank that is gone votes no more, so the
@@ -103,12 +153,12 @@ func (c *coordinator) tryDecideLocked() {
 				c.noteLocked(&Failure{Rank: rank, Gone: why})
 			}
 		}
-		if (c.no == nil || c.no.Over) && slices.Contains(c.voted, false) {
+		if !c.endsLocked() && slices.Contains(c.voted, false) {
 			return
 		}
 		c.last = message{Kind: decided, Step: c.step, Failure: c.no}
 		c.step++
-		c.no = nil
+		c.no, c.grace = nil, noGrace
 		clear(c.voted)
 		c.toAllLocked(c.last)
 		if c.last.Failure != nil {

@@ -296,8 +296,8 @@ func (m *Member) attach(conn net.Conn, token string) error {
 		in := json.NewDecoder(conn)
 		for {
 			var got message
-			if err := in.Decode(&got); err != nil {
-				m.end(err)
+			if in.Decode(&got) != nil {
+				m.end(&GoneError{0, lostReason})
 				return
 			}
 			m.take(got)

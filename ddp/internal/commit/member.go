@@ -30,7 +30,7 @@ type Member struct {
 	onFailure  func(step uint64, f *Failure)
 
 	mu        sync.Mutex
-	heard     time.Time // of the coordinator
+	heard     time.Time           // of the coordinator
 	changed   chan struct{}       // closed, and made anew, when something below has changed
 	decisions map[uint64]*Failure // by step; those that Vote has not returned
 	meeting   uint64              // the next one to come to
@@ -132,7 +132,7 @@ func (m *Member) waitOnline(ctx context.Context, done func() bool) error {
 
 // Vote gives this rank's vote on a step, nil for yes, and returns the decision, nil where the step
 // counts. If ctx ends first the vote becomes a no with the cause that why gives, unless the step is
-// decided by then. The error is ErrNoAnswer.
+// decided by then. The error is ErrNoAnswer, or a *GoneError of rank 0.
 func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(error) []byte) (*Failure, error) {
 	if err := m.out(message{Kind: vote, Step: step, Failure: no}); err != nil {
 		return nil, m.noAnswer(err)
@@ -160,8 +160,8 @@ func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(er
 }
 
 // Fail votes no as soon as this rank fails, and does not wait: Vote does that later.
-func (m *Member) Fail(step uint64, cause []byte) {
-	_ = m.out(message{Kind: vote, Step: step, Failure: &Failure{Rank: m.rank, Cause: cause}}) // Vote says what is wrong
+func (m *Member) Fail(step uint64, f *Failure) {
+	_ = m.out(message{Kind: vote, Step: step, Failure: f}) // Vote says what is wrong
 }
 
 // Meet waits until every rank has called it, and returns what each brought, by rank. The n-th Meet
@@ -215,7 +215,15 @@ func (e *GoneError) Error() string {
 	return fmt.Sprintf("rank %d takes part no more: %s", e.Rank, e.Reason)
 }
 
-func (m *Member) noAnswer(err error) error { return fmt.Errorf("%w: %w", ErrNoAnswer, err) }
+func (m *Member) noAnswer(err error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var gone *GoneError
+	if errors.As(m.ended, &gone) {
+		return gone
+	}
+	return fmt.Errorf("%w: %w", ErrNoAnswer, err)
+}
 
 // Close leaves: to the other ranks every later step is one that failed. Idempotent.
 func (m *Member) Close() {

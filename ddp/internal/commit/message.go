@@ -45,6 +45,9 @@ type Failure struct {
 	// Over is whether that rank's collectives of the step had all ended, so that nobody waits for
 	// it. Of a decision: it holds for every rank, and the next step can begin.
 	Over bool `json:"over,omitempty"`
+	// Weak is whether it may follow from another rank's failure, as a lost peer does, so that the
+	// coordinator waits a moment for that. Not of one that is Over.
+	Weak bool `json:"weak,omitempty"`
 	// Cause is the caller's.
 	Cause []byte `json:"cause,omitempty"`
 	// Gone is the reason why rank Rank takes part no more: its process ended, or it left. Then there
