@@ -200,7 +200,7 @@ func TestWorker_Restart_Rollback(t *testing.T) {
 func trainedWithLoss(t *testing.T, w *worker.Worker, h *worker.Hook, steps, lost int) (string, error) {
 	ctx := testutil.Soon(t)
 	params := model()
-	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap, Rollback: true})
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: h, BucketCapMB: bucketCap, Rollback: true, Agreement: ddp.AgreementNone})
 	if err != nil {
 		return "", err
 	}

@@ -38,7 +38,9 @@ func (r Recovery) Ahead() (rank int, differ bool) {
 // joins the workers of the other ranks anew, loads the hooks, and restores their
 // states from the last snapshot that all ranks have. Every rank must call it after a
 // failure of one, also those whose worker goes on: its group is broken. Buckets and
-// NewBuffer's memory stay, with what they hold.
+// NewBuffer's memory stay, with what they hold. It is for callers without a ddp.Reducer, or with
+// ddp.AgreementNone: a Reducer whose ranks vote goes on after its own Recover, which restarts the
+// workers.
 //
 // Not while a hook call or a collective is being made. The error is an *Error
 // (ErrStart, ErrNoRestart, ErrSnapshot); Restart may then be called again.

@@ -136,7 +136,7 @@ func (tr *trainer) train(ctx context.Context) error {
 		return err
 	}
 	defer h.Close()
-	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: tr.w.Group(), Hook: h, BucketCapMB: bucketCap})
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: tr.w.Group(), Hook: h, BucketCapMB: bucketCap, Agreement: ddp.AgreementNone})
 	if err != nil {
 		return err
 	}
