@@ -199,7 +199,7 @@ func childRenewed(is *require.Assertions) {
 		}
 	}
 	if before != nil {
-		before[0] += int64(cycles-5) / 2 // threads: Go may start some more, but not one a cycle
+		before[0] += int64(max(cycles-6, 0)) // threads: Go may start some more, but not one a cycle
 		var after []int64
 		more := func() bool {
 			after = counts()
