@@ -81,11 +81,14 @@ func (a *agreement) together(ctx context.Context, rank int, doing string, mine e
 	return nil
 }
 
+// startAgain is what is left to do where the ranks cannot go on in place.
+const startAgain = "end all ranks and start them again from a checkpoint (torchrun does)"
+
 func (a *agreement) meetingError(rank int, doing string, err error) error {
 	e := &c10d.Error{Op: doing, Rank: rank, Bucket: -1, Code: c10d.ErrPeer, Detail: err.Error(), Err: err,
-		Hint: "a process that ended does not come back: end all ranks and start them again from a checkpoint (torchrun does)"}
+		Hint: "it does not come back: " + startAgain}
 	if code := c10d.ContextCode(err); code != "" {
-		e.Code, e.Detail, e.Hint = code, "waiting for all ranks to call it: "+err.Error(), "every rank calls it after a step that failed"
+		e.Code, e.Detail, e.Hint = code, "waiting for all ranks to call it: "+err.Error(), "every rank calls it"
 	}
 	return e
 }
@@ -295,7 +298,7 @@ func encodeFailure(err error) []byte {
 // decodeFailure makes the error of a step that failed on another rank.
 func decodeFailure(rank int, f *commit.Failure) error {
 	text := failureText{Bucket: -1, Op: "step", Code: c10d.ErrPeer, Detail: f.Gone,
-		Hint: "it does not come back: end all ranks and start them again from a checkpoint (torchrun does)"}
+		Hint: "it does not come back: " + startAgain}
 	if f.Gone == "" {
 		text = failureText{}
 		if err := json.Unmarshal(f.Cause, &text); err != nil {

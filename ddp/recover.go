@@ -35,15 +35,18 @@ type standing struct {
 func (r *Reducer) Recover(ctx context.Context) error {
 	rank := r.opts.Group.Rank()
 	a := r.agreement
+	r.mu.Lock()
+	closed := r.closed
+	r.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
 	mine, renewal := r.standing()
 	if r.opts.Group.Size() == 1 {
 		if err := r.checkStandings([]standing{mine}); err != nil {
 			return err
 		}
 		return r.renew(ctx, renewal, mine.Retired)
-	}
-	if mine.Error == ErrClosed.Error() {
-		return ErrClosed
 	}
 	if a == nil {
 		return fmt.Errorf("ddp, rank %d: Recover needs Options.Agreement: AgreementVote: the ranks know nothing of each other's failures", rank)
@@ -113,14 +116,14 @@ func (r *Reducer) standing() (standing, c10d.Renewal) {
 	case r.waiting, r.step.begun:
 		mine.Error = "a step is under way: call Wait first"
 	case r.unsaved != nil:
-		mine.Error = "the hook's state of before the step could not be kept: " + r.unsaved.Error()
+		mine.Error = "the state of hook " + r.hookName() + " of before the step could not be kept: " + r.unsaved.Error()
 	case !mine.Retired:
 	case !renewable:
 		mine.Error = fmt.Sprintf("a %T cannot be made anew (c10d.RenewableGroup)", r.opts.Group)
 	case group.Renewal().Ranks() != group.Size():
 		mine.Error = fmt.Sprintf("the group has %d ranks of the %d that would have to make their groups anew together", group.Size(), group.Renewal().Ranks())
 	case stateful && !r.opts.Rollback:
-		mine.Error = "the hook has a state, which the step that failed may have changed on some ranks: set Options.Rollback"
+		mine.Error = "hook " + r.hookName() + " has a state, which the step that failed may have changed on some ranks: set Options.Rollback"
 	}
 	if !renewable {
 		return mine, nil
@@ -143,7 +146,7 @@ func (r *Reducer) checkStandings(all []standing) error {
 
 func (r *Reducer) cannotRecover(format string, args ...any) error {
 	return &c10d.Error{Op: recovering, Rank: r.opts.Group.Rank(), Bucket: -1, Code: c10d.ErrOutOfStep, Detail: fmt.Sprintf(format, args...),
-		Hint: "end all ranks and start them again from a checkpoint (torchrun does)"}
+		Hint: startAgain}
 }
 
 // restoreHook puts the hook's state back after a step that failed, with Rollback.

@@ -24,14 +24,15 @@ const retries = 3
 //
 // Every rank calls it for every step, with a step that ends with Wait and changes nothing that is
 // not made anew when it is called again: weights change after Retry, and NoSync is called in step. A
-// step that counts is never done again: an error that step returns after its Wait is returned. After a failure the ranks
-// Recover. An error of step's own, before its Wait, is a failure of the step too, and the other ranks
-// hear it. After the third failure of one step in a row Retry gives up, with the last error: a hook
-// that always raises would raise for ever; the next step is then refused until Recover. Errors of Recover, of ctx, ErrClosed and what a later try
-// cannot change (a *ParameterError, on any rank) are returned at once.
+// step that counts is never done again: an error that step returns after its Wait is returned. After
+// a failure the ranks Recover. An error of step's own, before its Wait, is a failure of the step too,
+// and the other ranks hear it. After the third failure of one step in a row Retry gives up, with the
+// last error: a hook that always raises would raise for ever; the next step is then refused until
+// Recover. Errors of Recover, of ctx, ErrClosed and what a later try cannot change (a *ParameterError,
+// on any rank) are returned at once.
 func Retry(ctx context.Context, r *Reducer, step func() error) error {
 	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && hook.HasState() && !r.opts.Rollback {
-		return fmt.Errorf("ddp, rank %d: Retry with a hook that has a state needs Options.Rollback, to do the step again from the same state", r.opts.Group.Rank())
+		return fmt.Errorf("ddp, rank %d: Retry with a hook that has a state needs Options.Rollback, to do the step again from the same state: hook %s", r.opts.Group.Rank(), r.hookName())
 	}
 	r.mu.Lock()
 	carries := slices.ContainsFunc(r.carried, func(c carry) bool { return c.used })

@@ -1,6 +1,7 @@
 package ddp
 
 import (
+	"cmp"
 	"fmt"
 
 	"pyhook/c10d"
@@ -91,11 +92,7 @@ func (r *Reducer) parameterAt(index int, at int64) (i int, k int64) {
 }
 
 func (r *Reducer) hookError(index int, code c10d.Code, detail, hint string) error {
-	name := fmt.Sprintf("%T", r.opts.Hook)
-	if named, ok := r.opts.Hook.(c10d.NamedHook); ok {
-		name = named.Name()
-	}
-	return &c10d.Error{Op: "hook " + name, Rank: r.opts.Group.Rank(), Bucket: index, Code: code, Detail: detail, Hint: hint}
+	return &c10d.Error{Op: "hook " + cmp.Or(r.hookName(), "(none: a sum)"), Rank: r.opts.Group.Rank(), Bucket: index, Code: code, Detail: detail, Hint: hint}
 }
 
 // lateWrites is of one hook call: what its bucket held as its future was done.

@@ -1,15 +1,13 @@
 package ddp
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 
 	"pyhook/c10d"
+	"pyhook/internal/gather"
 )
-
-// sharedBytes is how much of a rank's error the others get to read.
-const sharedBytes = 512
 
 // ShareError makes one rank's failure every rank's, before a step that a rank alone would wait in:
 // it returns mine if that is an error, else an error with the text of the first rank that has one,
@@ -18,12 +16,11 @@ func ShareError(ctx context.Context, group c10d.ProcessGroup, mine error) error 
 	if err := checkGroup(group); err != nil {
 		return err
 	}
-	text := make([]byte, 1+sharedBytes)
+	text := ""
 	if mine != nil {
-		text[0] = 1
-		copy(text[1:], mine.Error())
+		text = cmp.Or(mine.Error(), "an error without a text")
 	}
-	texts, err := c10d.AllGatherBytes(ctx, group, text)
+	texts, err := gather.JSON(ctx, group, text)
 	switch {
 	case mine != nil:
 		return mine
@@ -31,8 +28,8 @@ func ShareError(ctx context.Context, group c10d.ProcessGroup, mine error) error 
 		return err
 	}
 	for rank, text := range texts {
-		if text[0] != 0 {
-			return fmt.Errorf("ddp, rank %d: rank %d failed: %s", group.Rank(), rank, bytes.TrimRight(text[1:], "\x00"))
+		if text != "" {
+			return fmt.Errorf("ddp, rank %d: rank %d failed: %s", group.Rank(), rank, text)
 		}
 	}
 	return nil

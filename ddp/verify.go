@@ -1,14 +1,15 @@
 package ddp
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
 
 	"pyhook/c10d"
+	"pyhook/internal/gather"
 )
 
 // signature is what all ranks must have alike.
@@ -50,34 +51,18 @@ func VerifyParameters(ctx context.Context, group c10d.ProcessGroup, params []*c1
 		return err
 	}
 	digest := sha256.Sum256(mine)
-	head := append(digest[:], binary.LittleEndian.AppendUint64(nil, uint64(len(mine)))...)
-	heads, err := c10d.AllGatherBytes(ctx, group, head)
+	digests, err := c10d.AllGatherBytes(ctx, group, digest[:])
 	if err != nil {
 		return fmt.Errorf("verifying the parameter lists: %w", err)
 	}
-	longest, differ := uint64(0), false
-	for _, h := range heads {
-		longest = max(longest, binary.LittleEndian.Uint64(h[sha256.Size:]))
-		differ = differ || !slices.Equal(h, heads[0])
-	}
-	if !differ {
+	if len(slices.CompactFunc(digests, bytes.Equal)) == 1 {
 		return nil
 	}
-	// Only now the lists themselves, padded to one length.
-	padded := make([]byte, longest)
-	copy(padded, mine)
-	lists, err := c10d.AllGatherBytes(ctx, group, padded)
+	lists, err := gather.JSON(ctx, group, signatures(params)) // only now the lists themselves
 	if err != nil {
 		return fmt.Errorf("verifying the parameter lists: %w", err)
 	}
-	decoded := make([][]signature, len(lists))
-	for rank, text := range lists {
-		n := binary.LittleEndian.Uint64(heads[rank][sha256.Size:])
-		if err := json.Unmarshal(text[:n], &decoded[rank]); err != nil {
-			return fmt.Errorf("verifying the parameter lists: rank %d's cannot be read: %w", rank, err)
-		}
-	}
-	return mismatch(group.Rank(), decoded)
+	return mismatch(group.Rank(), lists)
 }
 
 func mismatch(rank int, lists [][]signature) error {

@@ -9,15 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
 	"pyhook/c10d"
+	"pyhook/internal/gather"
 )
-
-// cardBytes is the length of a card on the wire, padded with spaces.
-const cardBytes = 2048
 
 // card is what ranks tell each other over the group before they connect.
 type card struct {
@@ -47,7 +44,7 @@ func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure 
 	defer cancel()
 	rank, size := group.Rank(), group.Size()
 	host := hostID()
-	cards, err := exchange(ctx, group, card{Host: host, Terms: terms})
+	cards, err := gather.JSON(ctx, group, card{Host: host, Terms: terms})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +58,7 @@ func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure 
 	if differ {
 		return nil, &TermsError{all}
 	}
-	m := newMember(rank, size, onFailure)
+	m := newMember(rank, onFailure)
 	var mine card
 	var s *server
 	if rank == 0 {
@@ -71,7 +68,7 @@ func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure 
 			mine.Addrs, mine.Token = s.addrs, s.token
 		}
 	}
-	if cards, err = exchange(ctx, group, mine); err == nil && cards[0].Error != "" {
+	if cards, err = gather.JSON(ctx, group, mine); err == nil && cards[0].Error != "" {
 		err = fmt.Errorf("rank 0 cannot listen for the other ranks: %s", cards[0].Error)
 	}
 	switch {
@@ -94,31 +91,6 @@ func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure 
 		return nil, fmt.Errorf("connecting the ranks' votes: %w", err)
 	}
 	return m, nil
-}
-
-func exchange(ctx context.Context, group c10d.ProcessGroup, mine card) ([]card, error) {
-	text, err := json.Marshal(mine)
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > cardBytes {
-		return nil, fmt.Errorf("rank %d has %d bytes to say, of at most %d", group.Rank(), len(text), cardBytes)
-	}
-	padded := slices.Concat(text, make([]byte, cardBytes-len(text)))
-	for i := len(text); i < cardBytes; i++ {
-		padded[i] = ' '
-	}
-	texts, err := c10d.AllGatherBytes(ctx, group, padded)
-	if err != nil {
-		return nil, err
-	}
-	cards := make([]card, len(texts))
-	for i, text := range texts {
-		if err := json.Unmarshal(text, &cards[i]); err != nil {
-			return nil, fmt.Errorf("what rank %d says cannot be read: %w", i, err)
-		}
-	}
-	return cards, nil
 }
 
 // server is rank 0's side of the connections.

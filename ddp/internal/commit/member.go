@@ -24,10 +24,10 @@ var ErrNoAnswer = errors.New("rank 0, which counts the ranks' votes, does not an
 
 // Member is one rank's side. Steps count up from 0, the same on every rank. For any goroutine.
 type Member struct {
-	rank, size int
-	out        func(message) error
-	leave      func()
-	onFailure  func(step uint64, f *Failure)
+	rank      int
+	out       func(message) error
+	leave     func()
+	onFailure func(step uint64, f *Failure)
 
 	mu        sync.Mutex
 	heard     time.Time           // of the coordinator
@@ -40,8 +40,8 @@ type Member struct {
 	joined    bool  // all members have come
 }
 
-func newMember(rank, size int, onFailure func(uint64, *Failure)) *Member {
-	return &Member{rank: rank, size: size, onFailure: onFailure, changed: make(chan struct{}), decisions: map[uint64]*Failure{}, meetings: map[uint64]message{}}
+func newMember(rank int, onFailure func(uint64, *Failure)) *Member {
+	return &Member{rank: rank, onFailure: onFailure, changed: make(chan struct{}), decisions: map[uint64]*Failure{}, meetings: map[uint64]message{}}
 }
 
 // take takes a message of the coordinator's.
@@ -167,7 +167,7 @@ func (m *Member) Fail(step uint64, f *Failure) {
 // Meet waits until every rank has called it, and returns what each brought, by rank. The n-th Meet
 // of one rank meets the n-th of the others. The error is that rank 0 does not answer, the context's,
 // or that a rank cannot come any more, a *GoneError. After the context's error the rank counts as
-// come.
+// not come, and may call Meet again.
 func (m *Member) Meet(ctx context.Context, mine []byte) ([][]byte, error) {
 	m.mu.Lock()
 	n := m.meeting
