@@ -13,8 +13,12 @@ import (
 // answerTime is how long a member that waits for a decision bears it that the coordinator says nothing,
 // not even that it is there, which it is asked each pingTime: on a healthy rank 0 an answer takes less
 // than a millisecond.
+//
+// noTime is the same for a member whose vote is no, or whose context has ended: the step fails whatever
+// the answer, which only names the rank where it began, and the member has waited for its own timeout.
 const (
 	answerTime = 2 * time.Second
+	noTime     = answerTime / 2
 	pingTime   = answerTime / 8
 )
 
@@ -102,11 +106,8 @@ func (m *Member) wait(ctx context.Context, done func() bool) error {
 	}
 }
 
-// errSilent is why a member gave up: it heard nothing for answerTime.
-var errSilent = fmt.Errorf("nothing was heard of it for %v", answerTime)
-
-// waitOnline is wait, but gives up when the coordinator is not there.
-func (m *Member) waitOnline(ctx context.Context, done func() bool) error {
+// waitOnline is wait, but gives up when the coordinator is not there: nothing was heard of it for patience.
+func (m *Member) waitOnline(ctx context.Context, patience time.Duration, done func() bool) error {
 	begin := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -115,8 +116,8 @@ func (m *Member) waitOnline(ctx context.Context, done func() bool) error {
 			m.mu.Lock()
 			heard := m.heard
 			m.mu.Unlock()
-			if time.Since(begin) > answerTime && time.Since(heard) > answerTime {
-				cancel(errSilent)
+			if time.Since(begin) > patience && time.Since(heard) > patience {
+				cancel(fmt.Errorf("nothing was heard of it for %v", patience))
 				return
 			}
 			_ = m.out(message{Kind: ping}) // where that fails the connection's end is seen
@@ -138,11 +139,15 @@ func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(er
 		return nil, m.noAnswer(err)
 	}
 	decided := func() bool { _, ok := m.decisions[step]; return ok }
-	if err := m.waitOnline(ctx, decided); err != nil {
+	patience := answerTime
+	if no != nil {
+		patience = noTime
+	}
+	if err := m.waitOnline(ctx, patience, decided); err != nil {
 		if ctx.Err() == nil {
 			return nil, m.noAnswer(err)
 		}
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), noTime)
 		defer cancel()
 		err := m.out(message{Kind: vote, Step: step, Failure: &Failure{Rank: m.rank, Cause: why(context.Cause(ctx))}})
 		if err == nil {
@@ -182,7 +187,7 @@ func (m *Member) Meet(ctx context.Context, mine []byte) ([][]byte, error) {
 		if ctx.Err() == nil {
 			return nil, m.noAnswer(err)
 		}
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), noTime)
 		defer cancel()
 		if err = m.out(message{Kind: withdraw, Meeting: n, Step: attempt}); err == nil {
 			err = m.wait(late, answered)
