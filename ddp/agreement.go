@@ -299,7 +299,10 @@ func encodeFailure(err error) []byte {
 func decodeFailure(rank int, f *commit.Failure) error {
 	text := failureText{Bucket: -1, Op: "step", Code: c10d.ErrPeer, Detail: f.Gone,
 		Hint: "it does not come back: " + startAgain}
-	if f.Gone == "" {
+	switch {
+	case f.Silent:
+		text.Detail, text.Hint = "it is frozen or cut off: the other ranks waited for its vote, and it did not answer", c10d.ErrPeer.Hint()
+	case f.Gone == "":
 		text = failureText{}
 		if err := json.Unmarshal(f.Cause, &text); err != nil {
 			text = failureText{Bucket: -1, Code: c10d.ErrPeer, Detail: "what it says of it cannot be read: " + err.Error()}

@@ -16,6 +16,9 @@ type coordinator struct {
 	no    *Failure        // of the step, the first one of those that say most
 	grace grace           // for a failure that says more than a weak one
 	last  message         // the decision of the step before
+	heard []time.Time     // by rank
+	since time.Time       // the first vote on the step; zero: none yet
+	watch bool            // whether a timer of watchLocked runs
 
 	meeting uint64   // the one that ranks come to
 	came    []bool   // by rank
@@ -39,7 +42,7 @@ const graceTime = 200 * time.Millisecond
 
 func newCoordinator(size int) *coordinator {
 	return &coordinator{send: make([]func(message), size), gone: make([]string, size), voted: make([]bool, size),
-		came: make([]bool, size), brought: make([][]byte, size)}
+		heard: make([]time.Time, size), came: make([]bool, size), brought: make([][]byte, size)}
 }
 
 // join adds a member, whose messages go to send. It reports whether the rank was free.
@@ -57,6 +60,7 @@ func (c *coordinator) join(rank int, send func(message)) (ok, complete bool) {
 func (c *coordinator) handle(rank int, m message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.heard[rank] = time.Now()
 	switch m.Kind {
 	case vote:
 		c.voteLocked(rank, m)
@@ -92,7 +96,42 @@ func (c *coordinator) voteLocked(rank int, m message) {
 		c.voted[rank] = true
 	}
 	c.noteLocked(m.Failure)
+	if c.since.IsZero() {
+		c.since = c.heard[rank]
+	}
 	c.tryDecideLocked()
+	c.watchLocked()
+}
+
+// watchLocked sees to it that nobody waits for the vote of a rank that is frozen or cut off: such a
+// rank is asked each pingTime whether it is there, and the step fails when it says nothing for
+// answerTime. Steps shorter than pingTime are never looked at.
+func (c *coordinator) watchLocked() {
+	if c.watch || c.since.IsZero() {
+		return
+	}
+	c.watch = true
+	time.AfterFunc(pingTime, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.watch = false
+		now := time.Now()
+		if c.since.IsZero() || now.Sub(c.since) < pingTime {
+			c.watchLocked()
+			return
+		}
+		for rank := 1; rank < len(c.voted); rank++ { // rank 0 is in this process
+			switch {
+			case c.voted[rank] || c.gone[rank] != "":
+			case now.Sub(c.since) > answerTime && now.Sub(c.heard[rank]) > answerTime:
+				c.noteLocked(&Failure{Rank: rank, Silent: true})
+			default:
+				c.toLocked(rank, message{Kind: ping})
+			}
+		}
+		c.tryDecideLocked()
+		c.watchLocked()
+	})
 }
 
 func (c *coordinator) goneLocked(rank int, why string) {
@@ -158,7 +197,7 @@ func (c *coordinator) tryDecideLocked() {
 		}
 		c.last = message{Kind: decided, Step: c.step, Failure: c.no}
 		c.step++
-		c.no, c.grace = nil, noGrace
+		c.no, c.grace, c.since = nil, noGrace, time.Time{}
 		clear(c.voted)
 		c.toAllLocked(c.last)
 		if c.last.Failure != nil {

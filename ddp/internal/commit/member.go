@@ -12,14 +12,14 @@ import (
 
 // answerTime is how long a member that waits for a decision bears it that the coordinator says nothing,
 // not even that it is there, which it is asked each pingTime: on a healthy rank 0 an answer takes less
-// than a millisecond.
+// than a millisecond. The coordinator bears as much of a rank for whose vote others wait.
 //
 // noTime is the same for a member whose vote is no, or whose context has ended: the step fails whatever
 // the answer, which only names the rank where it began, and the member has waited for its own timeout.
 const (
-	answerTime = 2 * time.Second
-	noTime     = answerTime / 2
-	pingTime   = answerTime / 8
+	answerTime = 4 * time.Second
+	noTime     = answerTime / 4
+	pingTime   = answerTime / 16
 )
 
 // ErrNoAnswer says that rank 0, which counts the votes, did not answer: it is frozen or cut off. What
@@ -50,6 +50,10 @@ func newMember(rank int, onFailure func(uint64, *Failure)) *Member {
 
 // take takes a message of the coordinator's.
 func (m *Member) take(in message) {
+	if in.Kind == ping {
+		_ = m.out(message{Kind: pong}) // where that fails the connection's end is seen
+		return
+	}
 	m.mu.Lock()
 	m.heard = time.Now()
 	switch in.Kind {

@@ -26,7 +26,8 @@ const (
 	bye   kind = "bye" // it leaves, orderly
 	// withdraw is a meet taken back; the answer is withdrawn, or met, which was on its way.
 	withdraw kind = "withdraw"
-	ping     kind = "ping" // is the coordinator there?
+	ping     kind = "ping" // is the other side there? The coordinator asks it too
+	pong     kind = "pong"
 )
 
 // What the coordinator sends.
@@ -35,7 +36,6 @@ const (
 	decided   kind = "decided"
 	met       kind = "met"
 	withdrawn kind = "withdrawn"
-	pong      kind = "pong"
 )
 
 // Failure says why a step does not count.
@@ -53,4 +53,7 @@ type Failure struct {
 	// Gone is the reason why rank Rank takes part no more: its process ended, or it left. Then there
 	// is no Cause.
 	Gone string `json:"gone,omitempty"`
+	// Silent is whether rank Rank is frozen or cut off: the others waited for its vote, and it did not
+	// say that it is there. Then there is no Cause.
+	Silent bool `json:"silent,omitempty"`
 }
