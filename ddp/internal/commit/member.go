@@ -14,7 +14,7 @@ import (
 // not even that it is there, which it is asked each pingTime: on a healthy rank 0 an answer takes less
 // than a millisecond. The coordinator bears as much of a rank for whose vote others wait.
 //
-// noTime is the same for a member whose vote is no, or whose context has ended: the step fails whatever
+// noTime is the same for a member whose vote ends the step, or whose context has ended: it fails whatever
 // the answer, which only names the rank where it began, and the member has waited for its own timeout.
 const (
 	answerTime = 4 * time.Second
@@ -144,7 +144,7 @@ func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(er
 	}
 	decided := func() bool { _, ok := m.decisions[step]; return ok }
 	patience := answerTime
-	if no != nil {
+	if no != nil && !no.Over {
 		patience = noTime
 	}
 	if err := m.waitOnline(ctx, patience, decided); err != nil {
