@@ -7,35 +7,29 @@ package main
 import (
 	"context"
 	"fmt"
-	"log"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/launch"
+	"pyhook/job"
 	"pyhook/tensor"
 	"pyhook/worker"
 )
 
-func main() {
-	worker.Main() // first: a worker is this program again, and goes no further
-	ctx := context.Background()
-	world := must(launch.Detect(launch.Options{}))
-	check(world.Export())
-	w := must(worker.Start(ctx, worker.Config{}))
-	defer w.Close()
-	hook := must(w.NewHook(ctx, "examples/worker/hooks.py:dies_once", worker.HookConfig{}))
-	defer hook.Close()
+// main starts the worker too, which is this program again and goes no further than Main.
+func main() { job.Config{Worker: &worker.Config{}}.Main(train) }
+
+func train(ctx context.Context, j *job.Job) error {
+	hook := job.Must(j.Hook(ctx, "examples/worker/hooks.py:dies_once"))
 	params := []*c10d.Parameter{{Name: "w", Shape: []int64{1}, DType: tensor.Float32}}
-	reducer := must(ddp.NewReducer(ctx, params, ddp.Options{Group: w.Group(), Hook: hook}))
-	defer reducer.Close()
+	reducer := job.Must(j.DDP(ctx, params, ddp.Options{Hook: hook}))
 
 	weight, tries := float32(0), 0
 	for range 5 {
 		var grad []float32
-		check(ddp.Retry(ctx, reducer, func() error {
+		job.Check(ddp.Retry(ctx, reducer, func() error {
 			tries++
-			grad = must(tensor.Slice[float32](reducer.Gradient(0)))
-			grad[0] = weight - float32(8*(world.Rank+1)) // the backward pass of a real trainer
+			grad = job.Must(tensor.Slice[float32](reducer.Gradient(0)))
+			grad[0] = weight - float32(8*(j.Rank()+1)) // the backward pass of a real trainer
 			if err := reducer.Ready(0); err != nil {
 				return err
 			}
@@ -44,16 +38,6 @@ func main() {
 		}))
 		weight -= grad[0] / 2 // the optimiser
 	}
-	fmt.Printf("rank %d of %d: weight %v after 5 steps, tried %d times\n", world.Rank, world.Size, weight, tries)
-}
-
-func must[T any](v T, err error) T {
-	check(err)
-	return v
-}
-
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
+	fmt.Printf("rank %d of %d: weight %v after 5 steps, tried %d times\n", j.Rank(), j.Size(), weight, tries)
+	return nil
 }

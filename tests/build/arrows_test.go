@@ -23,6 +23,7 @@ var layers = [][]string{
 	{"c10d/hooks", "c10d/transport"},
 	{"c10d/transport/memgroup", "ddp", "pyhook"},
 	{"ddp/flat", "worker"},
+	{"job"},
 }
 
 // list runs go list in the repository's root.
@@ -68,7 +69,7 @@ func TestArrows(t *testing.T) {
 		}
 	})
 	t.Run("what the library's packages need of others", func(t *testing.T) {
-		for _, name := range list(t, "-deps", "-f", "{{if .Module}}{{.Module.Path}}{{end}}", "./ddp", "./c10d/...", "./worker", "./launch", "./pyhook") {
+		for _, name := range list(t, "-deps", "-f", "{{if .Module}}{{.Module.Path}}{{end}}", "./ddp", "./c10d/...", "./job", "./worker", "./launch", "./pyhook") {
 			assert.Contains(t, []string{"pyhook", "golang.org/x/sys"}, name)
 		}
 	})

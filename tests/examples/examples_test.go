@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -140,6 +141,13 @@ func TestExamples(t *testing.T) {
 			require.NoError(t, err)
 			assert.LessOrEqual(t, bytes.Count(source, []byte("\n")), 60, name)
 		}
+	})
+	t.Run("minimal is of fewer than 25 lines that are neither empty nor comments", func(t *testing.T) {
+		source, err := os.ReadFile(filepath.Join(root, "examples", "minimal", "main.go"))
+		require.NoError(t, err)
+		lines := regexp.MustCompile(`(?m)^\s*[^\s/]`).FindAll(source, -1)
+		assert.Greater(t, len(lines), 10)
+		assert.Less(t, len(lines), 25)
 	})
 	t.Run("the hook in Go needs no Python", func(t *testing.T) {
 		list := exec.CommandContext(t.Context(), "go", "list", "-deps", "./examples/gohook")
