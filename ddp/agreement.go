@@ -24,15 +24,14 @@ type agreement struct {
 
 // joinAgreement connects the ranks, a collective, unless there is nothing to agree on. Decisions that
 // a step failed go to notify.
-func joinAgreement(ctx context.Context, opts Options, notify func(uint64, *commit.Failure)) (*agreement, error) {
-	vote := opts.Agreement == AgreementVote || opts.Agreement == AgreementAuto && !opts.SkipVerify
-	if !vote || opts.Group.Size() == 1 {
+func joinAgreement(ctx context.Context, params []*c10d.Parameter, opts Options, notify func(uint64, *commit.Failure)) (*agreement, error) {
+	if !opts.votes() || opts.Group.Size() == 1 {
 		return nil, nil
 	}
 	// What would have the ranks issue other collectives.
-	terms := fmt.Sprintf("Join: %t, Layout: %d, Unused: %d, StaticGraph: %t, bucket limits in bytes: %v, Buckets: %.4x, Order: %v",
-		opts.Join, opts.Layout, opts.Unused, opts.StaticGraph, opts.limits(), sha256.Sum256(fmt.Append(nil, opts.Buckets)), opts.Order)
-	member, err := commit.Join(ctx, opts.Group, terms, notify)
+	terms := fmt.Sprintf("Join: %t, Layout: %d, Unused: %d, StaticGraph: %t, bucket limits in bytes: %v, Buckets: %.4x, Order: %v, DigestEvery: %d",
+		opts.Join, opts.Layout, opts.Unused, opts.StaticGraph, opts.limits(), sha256.Sum256(fmt.Append(nil, opts.Buckets)), opts.Order, opts.DigestEvery)
+	member, err := commit.Join(ctx, opts.Group, terms, notify, func(digests [][]byte) *commit.Failure { return differentValues(params, digests) })
 	var differ *commit.TermsError
 	if errors.As(err, &differ) {
 		for rank, other := range differ.Terms {
@@ -122,7 +121,7 @@ func (r *Reducer) agree(ctx context.Context, s *step, mine error) error {
 		said = append(said, newStatement(r.asStepError(cause)))
 		return said[len(said)-1].cause
 	}
-	f, err := a.member.Vote(ctx, step, no, ended)
+	f, err := a.member.Vote(ctx, step, no, s.digests, ended)
 	r.mu.Lock()
 	delete(a.failed, step)
 	closed := r.closed
@@ -230,6 +229,8 @@ type failureText struct {
 	Stacks string      `json:"stacks,omitempty"`
 	// Traceback is Python's, of the exception.
 	Traceback string `json:"traceback,omitempty"`
+	// Common is a failure of all ranks together: the cause is a *ParameterError on each.
+	Common bool `json:"common,omitempty"`
 }
 
 // traced is the cause of another rank's failure, for the traceback that c10d.Error shows of it.
@@ -307,6 +308,10 @@ func decodeFailure(rank int, f *commit.Failure) error {
 		if err := json.Unmarshal(f.Cause, &text); err != nil {
 			text = failureText{Bucket: -1, Code: c10d.ErrPeer, Detail: "what it says of it cannot be read: " + err.Error()}
 		}
+	}
+	if text.Common {
+		return &StepError{Rank: rank, Origin: f.Rank, Bucket: -1, Names: text.Names, Code: text.Code,
+			Err: &ParameterError{Rank: rank, Names: text.Names, Code: text.Code, Detail: text.Detail, Hint: text.Hint}}
 	}
 	if text.Op == "" {
 		text.Op = "step"

@@ -34,7 +34,7 @@ const (
 type ParameterError struct {
 	Rank   int
 	Names  []string
-	Code   c10d.Code // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrSparse, ErrMismatch
+	Code   c10d.Code // ErrReadyTwice, ErrNotReady, ErrGraphChanged, ErrSparse, ErrMismatch, ErrValues, ...
 	Detail string
 	Hint   string
 }
@@ -67,7 +67,7 @@ func (e *ParameterError) Unwrap() error { return e.Code }
 //
 // On a group of several ranks the Reducer then refuses the next step with an *OutOfStepError, until
 // its Recover, which each Reducer over the group needs whose step failed. Only where the collectives
-// of all ranks were over (CheckFinite, LateWrites in the step of the write) the next step may begin at
+// of all ranks were over (CheckFinite, DigestEvery, LateWrites in the step of the write) the next step may begin at
 // once. So it may on a group of one rank.
 type StepError struct {
 	Rank   int      // of this process

@@ -23,6 +23,7 @@ type step struct {
 	seen     []int            // by parameter: marks, with StaticGraph
 	used     []int32          // by parameter: 1 if this rank used it, with UnusedFind
 	joined   bool             // it is Join's
+	digests  []byte           // of the parameters' values, where the vote compares them; the launcher's, and then Wait's
 	begun    bool             // something was marked
 	voted    bool             // agree was called
 	said     []statement      // to the other ranks, of its failure
@@ -101,6 +102,9 @@ func (r *Reducer) launch() {
 func (r *Reducer) launchStep(s *step) {
 	var chains chains
 	defer r.abandon(s, &chains)
+	if r.comparesLocked() {
+		r.takeDigestsLocked(s)
+	}
 	for next := range r.buckets {
 		for s.pending[next] > 0 && s.stop == nil {
 			r.idleLocked()

@@ -142,7 +142,21 @@ type Options struct {
 	// Always on in programs that are built with the tag pyhookdebug. Not for sparse
 	// buckets.
 	LateWrites bool
+	// DigestEvery so many steps, and in the first one, the ranks compare their parameters' values
+	// (Parameter.Data, which all must have, contiguous), as they are when the step begins, bit for bit.
+	// Where any differ the step fails on every rank: a *StepError that is ErrValues, whose cause is a
+	// *ParameterError with the name of the first that differs and the ranks that have it alike; nothing
+	// is written. The next step may begin, and compares again: end the job, or give all ranks the same
+	// values first (BroadcastParameters). All values are read, while the backward pass goes on, and the
+	// vote carries 32 bytes a parameter: docs/performance.md. Ranks in Join are left out. 0: never. It
+	// needs the vote.
+	DigestEvery int
 	// SkipVerify leaves out the comparison of the ranks' parameter lists, and, with AgreementAuto,
 	// the vote.
 	SkipVerify bool
+}
+
+// votes reports whether the ranks of a group vote.
+func (o Options) votes() bool {
+	return o.Agreement == AgreementVote || o.Agreement == AgreementAuto && !o.SkipVerify
 }

@@ -223,6 +223,9 @@ func (r *Reducer) markReadyLocked(s *step, i int) {
 func (s *step) beginLocked(r *Reducer) {
 	if !s.begun {
 		s.begun = true
+		if r.opts.DigestEvery > 0 {
+			r.wake.Broadcast() // the launcher takes digests
+		}
 		r.heedLocked(s)
 	}
 }

@@ -75,7 +75,7 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*R
 	}
 	var r *Reducer
 	made := make(chan struct{})
-	a, err := joinAgreement(ctx, opts, func(step uint64, f *commit.Failure) {
+	a, err := joinAgreement(ctx, params, opts, func(step uint64, f *commit.Failure) {
 		if <-made; r != nil {
 			r.notify(step, f)
 		}
@@ -116,6 +116,9 @@ func newReducer(params []*c10d.Parameter, opts Options) (*Reducer, error) {
 	}
 	memory, err := memoryFor(params)
 	if err != nil {
+		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
+	}
+	if err := checkDigests(params, opts); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
 	sum := opts.Hook == nil

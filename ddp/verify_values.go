@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strings"
 
 	"pyhook/c10d"
 	"pyhook/tensor"
@@ -31,8 +30,12 @@ func VerifyValues(ctx context.Context, group c10d.ProcessGroup, params []*c10d.P
 	if err != nil {
 		return fmt.Errorf("comparing the parameters' values: %w", err)
 	}
+	fails := func() error { return fmt.Errorf("comparing the parameters' values: %w", unreadable) }
 	if len(slices.CompactFunc(totals, bytes.Equal)) == 1 {
-		return unreadable
+		if unreadable != nil {
+			return fails()
+		}
+		return nil
 	}
 	if err := VerifyParameters(ctx, group, params); err != nil {
 		return err
@@ -40,23 +43,33 @@ func VerifyValues(ctx context.Context, group c10d.ProcessGroup, params []*c10d.P
 	lists, err := c10d.AllGatherBytes(ctx, group, digests)
 	switch {
 	case unreadable != nil:
-		return unreadable
+		return fails()
 	case err != nil:
 		return fmt.Errorf("comparing the parameters' values: %w", err)
 	}
 	for i, p := range params {
-		alike := ranksByDigest(lists, i*sha256.Size)
-		if len(alike) > 1 {
-			return &ParameterError{Rank: group.Rank(), Names: []string{p.Name}, Code: ErrValues,
-				Detail: fmt.Sprintf("parameter %d, the first of them, has one value on %s", i, strings.Join(alike, ", another on ")),
-				Hint:   "broadcast the parameters at the start and after loading a checkpoint, give all ranks the same optimiser, and update parameters from reduced gradients only"}
+		if groups := alike(lists, i*sha256.Size); len(groups) > 1 {
+			return valuesError(group.Rank(), i, p, groups)
 		}
 	}
 	return nil
 }
 
-// digestsOf returns one digest after another; zeros for values that cannot be read.
-func digestsOf(params []*c10d.Parameter) (digests []byte, unreadable error) {
+// unreadableError is of values that cannot be read.
+type unreadableError struct {
+	name string
+	err  error
+}
+
+func (e *unreadableError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *unreadableError) Unwrap() error { return e.err }
+
+// digestsOf returns one digest of sha256.Size after another; zeros for values that cannot be read, of
+// which unreadable names the first.
+func digestsOf(params []*c10d.Parameter) (digests []byte, unreadable *unreadableError) {
+	digests = make([]byte, 0, len(params)*sha256.Size)
 	for i, p := range params {
 		var digest [sha256.Size]byte
 		raw, err := valuesOf(i, p)
@@ -70,38 +83,17 @@ func digestsOf(params []*c10d.Parameter) (digests []byte, unreadable error) {
 	return digests, unreadable
 }
 
-func valuesOf(i int, p *c10d.Parameter) ([]byte, error) {
+func valuesOf(i int, p *c10d.Parameter) ([]byte, *unreadableError) {
 	if p == nil || p.Data == nil {
-		return nil, fmt.Errorf("comparing the parameters' values: parameter %d has no Data", i)
+		name := ""
+		if p != nil {
+			name = p.Name
+		}
+		return nil, &unreadableError{name, fmt.Errorf("parameter %d, %q, has no Data", i, name)}
 	}
 	raw, err := tensor.RawBytes(p.Data)
 	if err != nil {
-		return nil, fmt.Errorf("comparing the parameters' values: %s: %w", p.Name, err)
+		return nil, &unreadableError{p.Name, fmt.Errorf("%s: %w", p.Name, err)}
 	}
 	return raw, nil
-}
-
-// ranksByDigest names the ranks that have the same digest at an offset of their lists, as "rank 0"
-// or "ranks 1 and 3".
-func ranksByDigest(lists [][]byte, offset int) (names []string) {
-	at := func(rank int) string { return string(lists[rank][offset : offset+sha256.Size]) }
-	seen := map[string]bool{}
-	for first := range lists {
-		if seen[at(first)] {
-			continue
-		}
-		seen[at(first)] = true
-		var ranks []string
-		for rank := range lists {
-			if at(rank) == at(first) {
-				ranks = append(ranks, fmt.Sprint(rank))
-			}
-		}
-		name := "rank " + ranks[0]
-		if last := len(ranks) - 1; last > 0 {
-			name = "ranks " + strings.Join(ranks[:last], ", ") + " and " + ranks[last]
-		}
-		names = append(names, name)
-	}
-	return names
 }

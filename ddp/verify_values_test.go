@@ -35,7 +35,7 @@ func TestVerifyValues(t *testing.T) {
 	}{
 		"a value":     {func(l []*c10d.Parameter) []*c10d.Parameter { floats(l[1].Data)[2] = 1; return l }, ddp.ErrValues, "a.bias: parameter 1, the first of them, has one value on rank 0, another on rank 1"},
 		"a parameter": {func(l []*c10d.Parameter) []*c10d.Parameter { return l[:2] }, ddp.ErrMismatch, "rank 0 has 3 parameters and rank 1 has 2"},
-		"no values":   {func(l []*c10d.Parameter) []*c10d.Parameter { l[2].Data = nil; return l }, ddp.ErrValues, "parameter 2 has no Data"},
+		"no values":   {func(l []*c10d.Parameter) []*c10d.Parameter { l[2].Data = nil; return l }, ddp.ErrValues, "has no Data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			groups, errs := memgroup.New(2), make([]error, 2)

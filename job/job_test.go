@@ -81,10 +81,10 @@ func TestMain_failures(t *testing.T) {
 		t.Parallel()
 		p := start(t, "panic")
 		assert.Equal(t, 2, p.end(t))
-		assert.Contains(t, p.stderr.String(), "job, rank 0 of 1: panic: assignment to entry in nil map\n\ngoroutine ")
+		assert.Contains(t, p.stderr.String(), "job, rank 0 of 1: panic: runtime error: index out of range [0] with length 0\n\ngoroutine ")
 		report, err := os.ReadFile(p.errorFile)
 		require.NoError(t, err)
-		assert.Contains(t, string(report), "panic: assignment to entry in nil map")
+		assert.Contains(t, string(report), "panic: runtime error: index out of range")
 		assert.Contains(t, string(report), "job/main_test.go:")
 	})
 	t.Run("SIGTERM", func(t *testing.T) {

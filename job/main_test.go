@@ -83,10 +83,8 @@ var cases = map[string]job.Func{
 		_, err := j.Hook(ctx, hook)
 		return err
 	},
-	"panic": func(context.Context, *job.Job) error {
-		var none map[string]int
-		none["a"] = 1
-		return nil
+	"panic": func(_ context.Context, j *job.Job) error {
+		return make([]error, 0)[j.Rank()]
 	},
 	"other values on one": func(ctx context.Context, j *job.Job) error {
 		params := parameters()

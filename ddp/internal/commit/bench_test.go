@@ -16,14 +16,14 @@ func BenchmarkVote(b *testing.B) {
 			var ranks sync.WaitGroup
 			for _, group := range memgroup.New(size) {
 				ranks.Go(func() {
-					m, err := commit.Join(b.Context(), group, "", nil)
+					m, err := commit.Join(b.Context(), group, "", nil, nil)
 					if err != nil {
 						b.Error(err)
 						return
 					}
 					defer m.Close()
 					for step := range uint64(b.N) {
-						if f, err := m.Vote(b.Context(), step, nil, cause); f != nil || err != nil {
+						if f, err := m.Vote(b.Context(), step, nil, nil, cause); f != nil || err != nil {
 							b.Errorf("step %d: %v, %v", step, f, err)
 							return
 						}

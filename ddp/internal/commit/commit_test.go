@@ -46,7 +46,7 @@ func members(t *testing.T, size int, run func(rank int, m *commit.Member, heard 
 		for rank, group := range memgroup.New(size) {
 			ranks.Go(func() {
 				var heard notices
-				m, err := commit.Join(testutil.Soon(t), group, "terms", heard.note)
+				m, err := commit.Join(testutil.Soon(t), group, "terms", heard.note, nil)
 				if assert.NoError(t, err) {
 					defer m.Close()
 					run(rank, m, &heard)
@@ -74,7 +74,7 @@ func TestMember_Vote(t *testing.T) {
 				if random.IntN(40) == 0 {
 					vote = no(rank, random.IntN(2) == 0, fmt.Sprint(step))
 				}
-				f, err := m.Vote(testutil.Soon(t), step, vote, cause)
+				f, err := m.Vote(testutil.Soon(t), step, vote, nil, cause)
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -98,10 +98,10 @@ func TestMember_Vote(t *testing.T) {
 			} else {
 				testutil.Eventually(t, func() bool { return heard.of(0) != nil })
 			}
-			f, err := m.Vote(testutil.Soon(t), 0, nil, cause)
+			f, err := m.Vote(testutil.Soon(t), 0, nil, nil, cause)
 			assert.NoError(t, err)
 			assert.Equal(t, no(2, false, "boom"), f)
-			f, err = m.Vote(testutil.Soon(t), 1, nil, cause)
+			f, err = m.Vote(testutil.Soon(t), 1, nil, nil, cause)
 			assert.NoError(t, err)
 			assert.Nil(t, f)
 		})
@@ -121,7 +121,7 @@ func TestMember_Vote(t *testing.T) {
 				if strong {
 					want = no(2, false, "crashed")
 				}
-				f, err := m.Vote(testutil.Soon(t), uint64(step), nil, cause)
+				f, err := m.Vote(testutil.Soon(t), uint64(step), nil, nil, cause)
 				assert.NoError(t, err)
 				assert.Equal(t, want, f)
 			}
@@ -136,13 +136,13 @@ func TestMember_Vote(t *testing.T) {
 					assert.Nil(t, heard.of(0))
 					close(voted)
 				}()
-				f, err := m.Vote(testutil.Soon(t), 0, no(0, true, "not finite"), cause)
+				f, err := m.Vote(testutil.Soon(t), 0, no(0, true, "not finite"), nil, cause)
 				assert.NoError(t, err)
 				assert.Equal(t, no(0, true, "not finite"), f)
 				return
 			}
 			<-voted
-			f, err := m.Vote(testutil.Soon(t), 0, nil, cause)
+			f, err := m.Vote(testutil.Soon(t), 0, nil, nil, cause)
 			assert.NoError(t, err)
 			assert.Equal(t, no(0, true, "not finite"), f)
 		})
@@ -153,34 +153,34 @@ func TestMember_Vote(t *testing.T) {
 			if rank == 1 {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 				defer cancel()
-				f, err := m.Vote(ctx, 0, nil, cause)
+				f, err := m.Vote(ctx, 0, nil, nil, cause)
 				assert.NoError(t, err)
 				assert.Equal(t, no(1, false, context.DeadlineExceeded.Error()), f)
 				close(ended)
 				return
 			}
 			<-ended
-			f, err := m.Vote(testutil.Soon(t), 0, nil, cause)
+			f, err := m.Vote(testutil.Soon(t), 0, nil, nil, cause)
 			assert.NoError(t, err)
 			assert.Equal(t, no(1, false, context.DeadlineExceeded.Error()), f)
 		})
 	})
 	t.Run("a rank that leaves after its vote fails the next step and not this one", func(t *testing.T) {
 		members(t, 3, func(rank int, m *commit.Member, heard *notices) {
-			f, err := m.Vote(testutil.Soon(t), 0, nil, cause)
+			f, err := m.Vote(testutil.Soon(t), 0, nil, nil, cause)
 			assert.NoError(t, err)
 			assert.Nil(t, f)
 			if rank == 1 {
 				return
 			}
 			testutil.Eventually(t, func() bool { return heard.of(1) != nil })
-			f, err = m.Vote(testutil.Soon(t), 1, nil, cause)
+			f, err = m.Vote(testutil.Soon(t), 1, nil, nil, cause)
 			assert.NoError(t, err)
 			if assert.NotNil(t, f) {
 				assert.Equal(t, 1, f.Rank)
 				assert.Contains(t, f.Gone, "closed its Reducer")
 			}
-			f, err = m.Vote(testutil.Soon(t), 2, nil, cause)
+			f, err = m.Vote(testutil.Soon(t), 2, nil, nil, cause)
 			assert.NoError(t, err)
 			assert.NotNil(t, f, "nor any later one")
 		})
@@ -230,7 +230,7 @@ func TestJoin(t *testing.T) {
 		var ranks sync.WaitGroup
 		for rank, group := range memgroup.New(2) {
 			ranks.Go(func() {
-				_, err := commit.Join(testutil.Soon(t), group, fmt.Sprint(rank), nil)
+				_, err := commit.Join(testutil.Soon(t), group, fmt.Sprint(rank), nil, nil)
 				var differ *commit.TermsError
 				if assert.ErrorAs(t, err, &differ) {
 					assert.Equal(t, []string{"0", "1"}, differ.Terms)
@@ -242,7 +242,7 @@ func TestJoin(t *testing.T) {
 	t.Run("a rank that does not come", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		_, err := commit.Join(ctx, memgroup.New(2)[0], "", nil)
+		_, err := commit.Join(ctx, memgroup.New(2)[0], "", nil, nil)
 		require.True(t, errors.Is(err, context.DeadlineExceeded), "%v", err)
 	})
 }

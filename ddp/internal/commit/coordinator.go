@@ -19,6 +19,9 @@ type coordinator struct {
 	heard []time.Time     // by rank
 	since time.Time       // the first vote on the step; zero: none yet
 	watch bool            // whether a timer of watchLocked runs
+	// compare says why a step that all ranks voted for does not count; nil: it is never so.
+	compare  func(brought [][]byte) *Failure
+	compared [][]byte // by rank: what its vote brought
 
 	meeting uint64   // the one that ranks come to
 	came    []bool   // by rank
@@ -40,9 +43,10 @@ const (
 // is seen by its trainer some milliseconds after its peers have lost it.
 const graceTime = 200 * time.Millisecond
 
-func newCoordinator(size int) *coordinator {
+func newCoordinator(size int, compare func([][]byte) *Failure) *coordinator {
 	return &coordinator{send: make([]func(message), size), gone: make([]string, size), voted: make([]bool, size),
-		heard: make([]time.Time, size), came: make([]bool, size), brought: make([][]byte, size)}
+		heard: make([]time.Time, size), came: make([]bool, size), brought: make([][]byte, size),
+		compare: compare, compared: make([][]byte, size)}
 }
 
 // join adds a member, whose messages go to send. It reports whether the rank was free.
@@ -93,7 +97,7 @@ func (c *coordinator) voteLocked(rank int, m message) {
 		return
 	}
 	if m.Failure == nil || m.Failure.Over {
-		c.voted[rank] = true
+		c.voted[rank], c.compared[rank] = true, m.Data
 	}
 	c.noteLocked(m.Failure)
 	if c.since.IsZero() {
@@ -195,10 +199,14 @@ func (c *coordinator) tryDecideLocked() {
 		if !c.endsLocked() && slices.Contains(c.voted, false) {
 			return
 		}
+		if c.no == nil && c.compare != nil && slices.ContainsFunc(c.compared, func(b []byte) bool { return b != nil }) {
+			c.no = c.compare(c.compared)
+		}
 		c.last = message{Kind: decided, Step: c.step, Failure: c.no}
 		c.step++
 		c.no, c.grace, c.since = nil, noGrace, time.Time{}
 		clear(c.voted)
+		clear(c.compared)
 		c.toAllLocked(c.last)
 		if c.last.Failure != nil {
 			return

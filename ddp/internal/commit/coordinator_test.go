@@ -12,7 +12,7 @@ import (
 func TestCoordinator_silence(t *testing.T) {
 	wait := func(t *testing.T, answers bool, limit time.Duration) (decisions chan message, c *coordinator) {
 		t.Helper()
-		c, decisions = newCoordinator(2), make(chan message, 1)
+		c, decisions = newCoordinator(2, nil), make(chan message, 1)
 		c.join(0, func(m message) { decisions <- m })
 		c.join(1, func(m message) {
 			if answers && m.Kind == ping {

@@ -38,8 +38,10 @@ func (e *TermsError) Error() string { return fmt.Sprintf("the ranks' terms diffe
 
 // Join connects this rank with rank 0. A collective over the group, and the last one here. onFailure
 // is called, on a goroutine of the member's, for each decision that a step does not count. terms must
-// be alike on every rank: else each gets a *TermsError. If ctx ends first the error is its own.
-func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure func(step uint64, f *Failure)) (*Member, error) {
+// be alike on every rank: else each gets a *TermsError. compare, on rank 0, may be nil: it gets what the
+// ranks brought to a vote in which all said yes, if any did (nil of a rank that did not), and says why
+// the step does not count for that, with Over, or nil. If ctx ends first the error is its own.
+func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure func(step uint64, f *Failure), compare func(brought [][]byte) *Failure) (*Member, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, joinTime, errLate)
 	defer cancel()
 	rank, size := group.Rank(), group.Size()
@@ -62,7 +64,7 @@ func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure 
 	var mine card
 	var s *server
 	if rank == 0 {
-		if s, err = listen(size, alone); err != nil {
+		if s, err = listen(size, alone, compare); err != nil {
 			mine.Error = err.Error()
 		} else {
 			mine.Addrs, mine.Token = s.addrs, s.token
@@ -105,7 +107,7 @@ type server struct {
 }
 
 // listen opens the port: on the loopback address where all ranks share this host's network.
-func listen(size int, alone bool) (*server, error) {
+func listen(size int, alone bool, compare func([][]byte) *Failure) (*server, error) {
 	address := ":0"
 	if alone {
 		address = "127.0.0.1:0"
@@ -116,7 +118,7 @@ func listen(size int, alone bool) (*server, error) {
 	}
 	token := make([]byte, 16)
 	_, _ = rand.Read(token) // never fails
-	s := &server{c: newCoordinator(size), listener: listener, token: hex.EncodeToString(token)}
+	s := &server{c: newCoordinator(size, compare), listener: listener, token: hex.EncodeToString(token)}
 	if s.addrs, err = reachable(listener.Addr(), alone); err != nil {
 		listener.Close()
 		return nil, err

@@ -136,10 +136,10 @@ func (m *Member) waitOnline(ctx context.Context, patience time.Duration, done fu
 }
 
 // Vote gives this rank's vote on a step, nil for yes, and returns the decision, nil where the step
-// counts. If ctx ends first the vote becomes a no with the cause that why gives, unless the step is
+// counts. brought goes to Join's compare, nil does not. If ctx ends first the vote becomes a no with the cause that why gives, unless the step is
 // decided by then. The error is ErrNoAnswer, or a *GoneError of rank 0.
-func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, why func(error) []byte) (*Failure, error) {
-	if err := m.out(message{Kind: vote, Step: step, Failure: no}); err != nil {
+func (m *Member) Vote(ctx context.Context, step uint64, no *Failure, brought []byte, why func(error) []byte) (*Failure, error) {
+	if err := m.out(message{Kind: vote, Step: step, Failure: no, Data: brought}); err != nil {
 		return nil, m.noAnswer(err)
 	}
 	decided := func() bool { _, ok := m.decisions[step]; return ok }

@@ -45,7 +45,7 @@ func TestMember_Vote_unanswered(t *testing.T) {
 				defer cancel()
 			}
 			begin := time.Now()
-			_, err := unanswered(t).Vote(ctx, 0, c.no, cause)
+			_, err := unanswered(t).Vote(ctx, 0, c.no, nil, cause)
 			took := time.Since(begin)
 			require.ErrorIs(t, err, ErrNoAnswer)
 			assert.GreaterOrEqual(t, took, c.least)

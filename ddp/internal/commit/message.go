@@ -10,7 +10,8 @@ type message struct {
 	Step uint64 `json:"step,omitempty"`
 	// Failure is why the vote is no, or the decision; absent: yes.
 	Failure *Failure `json:"failure,omitempty"`
-	// Meeting and Data are those of meet; met has All, by rank, or Failure.
+	// Meeting is that of meet; met has All, by rank, or Failure. Data is what a rank brings to it, or
+	// to its vote.
 	Meeting uint64   `json:"meeting,omitempty"`
 	Data    []byte   `json:"data,omitempty"`
 	All     [][]byte `json:"all,omitempty"`

@@ -16,7 +16,7 @@ import (
 // run is one rank's training.
 type run struct {
 	flags      flags
-	group      *pyhook.TorchGroup
+	group      c10d.ProcessGroup
 	hook       c10d.CommHook
 	model      Model
 	rank, size int

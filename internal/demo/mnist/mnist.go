@@ -20,8 +20,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/internal/hookspec"
 	"pyhook/internal/report"
-	"pyhook/launch"
-	"pyhook/pyhook"
+	"pyhook/job"
 )
 
 // Pixels of an image, a byte each.
@@ -93,12 +92,7 @@ func (p Program) Main(origin any) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	ctx, stop := launch.WithSIGTERM(context.Background())
-	defer stop()
-	if f.ranks > 1 && os.Getenv("RANK") == "" {
-		os.Exit(launch.Fail(launch.Spawn(ctx, launch.SpawnConfig{Command: os.Args, N: f.ranks, Show: launch.ShowPlain})))
-	}
-	os.Exit(launch.Fail(p.train(ctx, f)))
+	job.Config{Ranks: f.ranks}.Main(func(ctx context.Context, j *job.Job) error { return p.train(ctx, j, f) })
 }
 
 // dataOf is the folder data beside a function's source, in the module cache.
@@ -108,37 +102,20 @@ func dataOf(function any) string {
 }
 
 // train is one rank's part.
-func (p Program) train(ctx context.Context, f flags) error {
-	if err := launch.DieWithParent(); err != nil {
-		return err
-	}
-	world, err := launch.Detect(launch.Options{})
-	if err != nil {
-		return err
-	}
-	if err := world.Export(); err != nil {
-		return err
-	}
+func (p Program) train(ctx context.Context, j *job.Job, f flags) error {
 	train, test, err := p.Load(f.data)
 	if err != nil {
 		return fmt.Errorf("reading MNIST: %w (--data says where; a program built with -trimpath does not know)", err)
 	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{})
-	if err != nil {
-		return err
-	}
-	defer rt.Close()
-	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
-	if err != nil {
-		return err
-	}
-	opts := Options{DDP: ddp.Options{Group: group}, LR: f.lr}
+	opts := Options{DDP: ddp.Options{Group: j.Group(), DigestEvery: f.digest}, LR: f.lr}
 	if f.hook.Hook != "none" {
-		hook, closeHook, err := f.hook.Make(ctx, rt, group, nil)
-		if err != nil {
+		hook, closeHook, err := f.hook.Make(ctx, j.Runtime(), j.TorchGroup(), nil)
+		if err == nil {
+			defer closeHook()
+		}
+		if err := ddp.ShareError(ctx, j.Group(), err); err != nil {
 			return err
 		}
-		defer closeHook()
 		opts.DDP.Hook = hook
 	}
 	model, err := p.New(ctx, f.seed, f.batch, opts)
@@ -146,7 +123,7 @@ func (p Program) train(ctx context.Context, f flags) error {
 		return err
 	}
 	defer model.Close()
-	r := &run{flags: f, group: group, hook: opts.DDP.Hook, model: model, size: world.Size, rank: world.Rank}
+	r := &run{flags: f, group: j.Group(), hook: opts.DDP.Hook, model: model, size: j.Size(), rank: j.Rank()}
 	if err := r.restore(ctx); err != nil {
 		return err
 	}
@@ -160,7 +137,7 @@ func (p Program) train(ctx context.Context, f flags) error {
 		}
 		fmt.Printf("accuracy %.2f %% of %d test images\n", 100*float64(right)/float64(seen), seen)
 	}
-	return group.Barrier(ctx) // rank 0 serves the store: it leaves last
+	return nil
 }
 
 // steps trains from r.first on.
@@ -176,11 +153,6 @@ func (r *run) steps(ctx context.Context, set Set) error {
 		}
 		reducing += time.Duration(r.model.Reducer().LoggingData().BackwardCommTime)
 		done := step + 1
-		if r.flags.digest > 0 && done%r.flags.digest == 0 {
-			if err := r.model.Digest(ctx); err != nil {
-				return fmt.Errorf("after step %d: %w", step, err)
-			}
-		}
 		if r.rank == 0 {
 			progress.Step("steps", done, r.flags.steps)
 			if done%100 == 0 || done == r.flags.steps {
