@@ -4,7 +4,8 @@
     bucket = testing.bucket([torch.ones(2, 3), torch.ones(4)])
     result = testing.run(my_hook, None, bucket)
 
-``pyhook.capture`` takes hooks that an object registers with a DDP model.
+``pyhook.capture`` takes hooks that an object registers with a DDP model, ``pyhook.record`` records
+a hook inside a PyTorch job.
 
 Importing pyhook does not import torch; using what needs it does, and then says
 clearly if torch is missing. Modules whose names start with an underscore are
@@ -22,6 +23,7 @@ from ._errors import (
     HookError,
     HookLoadError,
     RankError,
+    RecordError,
     StateError,
 )
 from ._loading.load import build_state, check_hook, load_hook
@@ -30,6 +32,7 @@ from ._loading.names import SHORT_NAMES, hook_name
 if TYPE_CHECKING:
     from . import capture as capture
     from . import testing as testing
+    from ._record.recorder import record as record
     from ._runtime.bucket import Bucket as Bucket
     from ._runtime.contract import callback_origin as callback_origin
     from ._runtime.contract import require_future as require_future
@@ -50,6 +53,7 @@ __all__ = [
     "HookLoadError",
     "Parameters",
     "RankError",
+    "RecordError",
     "StateError",
     "__version__",
     "build_state",
@@ -60,6 +64,7 @@ __all__ = [
     "load_hook",
     "load_state",
     "parse_value",
+    "record",
     "require_future",
     "save_state",
     "state_info",
@@ -71,6 +76,7 @@ _NEED_TORCH = {
     "Parameters": "._runtime.parameters",
     "callback_origin": "._runtime.contract",
     "parse_value": "._runtime.result",
+    "record": "._record.recorder",
     "require_future": "._runtime.contract",
     "load_state": "._state.file",
     "save_state": "._state.file",

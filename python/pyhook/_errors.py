@@ -83,6 +83,13 @@ class RankError(HookError, RuntimeError):
         self.traceback = traceback
 
 
+class RecordError(HookError, RuntimeError):
+    """A recording cannot begin. What ends one later is a warning, and the training goes on.
+
+    Codes: ``no_safetensors``, ``no_group``, ``folder``, ``bad_argument``.
+    """
+
+
 class StateError(HookError, RuntimeError):
     """A hook's state could not be saved or restored, and is as it was before.
 

@@ -148,7 +148,7 @@ def restore_content(target: Any, how: str, content: Any) -> None:
         _set(target, content)
     elif how == "setstate":
         # PowerSGDState.__setstate__ takes the default group, whichever it had.
-        groups = {name: v for name, v in _attributes(target).items() if kept(v) == GROUP}
+        groups = {name: v for name, v in attributes_of(target).items() if kept(v) == GROUP}
         with _quiet(type(target)):
             target.__setstate__(content)
         given = content if isinstance(content, dict) else {}
@@ -162,7 +162,8 @@ def _set(target: Any, attributes: dict[str, Any]) -> None:
         object.__setattr__(target, name, value)  # frozen dataclasses too
 
 
-def _attributes(value: Any) -> dict[str, Any]:
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return an object's attributes, those of slots too."""
     names = [*getattr(value, "__dict__", {}), *copyreg._slotnames(type(value))]  # type: ignore[attr-defined]
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
