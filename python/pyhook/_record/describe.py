@@ -63,6 +63,7 @@ def describe_state(hook: Any, state: Any) -> dict[str, Any]:
         "spec": spec,
         "no_spec": why,
         "attributes": attributes,
+        "arguments": {} if named else _arguments(kind, state)[0],
         "groups": _groups(state),
     }
 
@@ -118,10 +119,10 @@ def _instance_spec(hook: Any) -> tuple[Optional[str], Optional[str]]:
     spec, why = _named(kind, kind.__module__, kind.__qualname__, {})
     if spec is None:
         return None, why
-    arguments = _arguments(kind, hook)
-    if arguments is None:
+    arguments, whole = _arguments(kind, hook)
+    if not whole:
         return None, f"an object of {spec}, whose arguments are not known"
-    return f"{spec}({arguments})", None
+    return f"{spec}({_text(arguments)})", None
 
 
 def _state_spec(state: Any) -> tuple[Optional[str], Optional[str]]:
@@ -132,28 +133,31 @@ def _state_spec(state: Any) -> tuple[Optional[str], Optional[str]]:
     spec, why = _named(kind, kind.__module__, kind.__qualname__, STATE_SHORT_NAMES)
     if spec is None or spec in STATE_SHORT_NAMES:
         return spec, why  # what is restored from the file wins over any argument
-    arguments = _arguments(kind, state)
-    if arguments is None:
+    arguments, whole = _arguments(kind, state)
+    if not whole:
         return None, f"an object of {spec}, whose arguments are not known"
-    return (f"{spec}({arguments})" if arguments else spec), None
+    return (f"{spec}({_text(arguments)})" if arguments else spec), None
 
 
-def _arguments(kind: type, made: Any) -> Optional[str]:
-    """Return the arguments of a class as its object shows them in attributes; None: not all."""
+def _arguments(kind: type, made: Any) -> tuple[dict[str, Any], bool]:
+    """Return the arguments of a class as its object shows them, and whether all are there."""
     try:
         parameters = inspect.signature(kind).parameters.values()
     except (TypeError, ValueError):
-        return None
-    shown = _literals(made)
-    parts = []
+        return {}, False
+    shown, arguments, whole = _literals(made), {}, True
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.name in shown:
-            parts.append(f"{parameter.name}={shown[parameter.name]!r}")
+            arguments[parameter.name] = shown[parameter.name]
         elif parameter.default is parameter.empty and parameter.name != "process_group":
-            return None
-    return ", ".join(parts)
+            whole = False
+    return arguments, whole
+
+
+def _text(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
 def _literals(state: Any) -> dict[str, Any]:
