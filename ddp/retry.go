@@ -53,7 +53,7 @@ func Retry(ctx context.Context, r *Reducer, step func() error) error {
 		default:
 			return fmt.Errorf("ddp, rank %d: the step counts on all ranks, and is not done again, but its function failed after Wait: %w", r.opts.Group.Rank(), err)
 		}
-		err = r.leave(ctx, err)
+		err = r.Leave(ctx, err)
 		if !mayPass(ctx, err) {
 			return err
 		}
@@ -87,9 +87,10 @@ func mayPass(ctx context.Context, err error) bool {
 	return true
 }
 
-// leave ends a step that its function left by an error before Wait, so that the other ranks, too,
-// leave it. It returns err as Wait returns it.
-func (r *Reducer) leave(ctx context.Context, err error) error {
+// Leave ends this rank's step by an error of its own, before Wait: a batch that cannot be read, or a
+// loss that is not finite. The step then fails on every rank, whose Wait returns the error. Leave returns
+// it as Wait would. Where the step has ended already and err is Wait's, it does nothing.
+func (r *Reducer) Leave(ctx context.Context, err error) error {
 	var step *StepError
 	var out *OutOfStepError
 	if errors.As(err, &step) || errors.As(err, &out) || errors.Is(err, ErrClosed) {

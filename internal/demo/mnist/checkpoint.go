@@ -111,6 +111,11 @@ func (r *run) restore(ctx context.Context) error {
 		}
 		copy(v, c.Values[i])
 	}
+	if setter, ok := r.model.(Setter); ok {
+		if err := setter.SetValues(values); err != nil {
+			return err
+		}
+	}
 	r.first, r.saved = c.Step, c.Step
 	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
 		if err := h.LoadStateFile(ctx, r.hookFile(c.Step)); err != nil {

@@ -41,12 +41,15 @@ type Model interface {
 	Train(ctx context.Context, images [][]byte, labels []byte) (loss float64, err error)
 	// Predict returns the digits of as many images as Train gets.
 	Predict(images [][]byte) ([]byte, error)
-	// Values are the parameters' elements, in place.
+	// Values are the parameters' elements, in place, or copies if the model is a Setter.
 	Values() [][]float32
 	Digest(ctx context.Context) error
 	Reducer() *ddp.Reducer
 	Close()
 }
+
+// Setter is a Model whose values cannot be set in place.
+type Setter interface{ SetValues([][]float32) error }
 
 // Program is an example.
 type Program struct {
