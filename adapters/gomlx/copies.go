@@ -103,33 +103,30 @@ func sortByName(vars []variable) {
 	slices.SortFunc(vars, func(a, b variable) int { return cmp.Compare(a.name(), b.name()) })
 }
 
-// read makes copies of variables' values, sorted by name.
-func read(vars []variable, as form) (*copies, error) {
+// together does, on all ranks or on none, something with copies of variables' values, sorted by name.
+func together(ctx context.Context, group c10d.ProcessGroup, vars []variable, as form, do func(*copies) error) error {
 	vars = slices.Clone(vars)
 	sortByName(vars)
 	c, err := newCopies(vars, as)
 	if err == nil {
+		defer c.Close()
 		err = c.read()
 	}
-	if err != nil {
-		c.Close()
-		return nil, err
+	if err := ddp.ShareError(ctx, group, err); err != nil {
+		return err
 	}
-	return c, nil
+	return do(c)
 }
 
 // broadcast gives every rank the values of rank root: a collective.
 func broadcast(ctx context.Context, group c10d.ProcessGroup, root int, vars []variable, as form) error {
-	c, err := read(vars, as)
-	defer c.Close()
-	if err := ddp.ShareError(ctx, group, err); err != nil {
-		return err
-	}
-	if err := ddp.VerifyParameters(ctx, group, c.list); err != nil {
-		return err
-	}
-	if err := ddp.BroadcastParametersFrom(ctx, group, root, c.list); err != nil {
-		return err
-	}
-	return c.write()
+	return together(ctx, group, vars, as, func(c *copies) error {
+		if err := ddp.VerifyParameters(ctx, group, c.list); err != nil {
+			return err
+		}
+		if err := ddp.BroadcastParametersFrom(ctx, group, root, c.list); err != nil {
+			return err
+		}
+		return c.write()
+	})
 }

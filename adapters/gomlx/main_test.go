@@ -109,7 +109,7 @@ func (n *net) model(ctx *mlctx.Context, _ any, in []*Node) []*Node {
 		ctx := ctx.In(name)
 		w := ctx.VariableWithShape("weights", shapes.Make(n.dtype, from, to)).ValueGraph(g)
 		b := ctx.VariableWithShape("biases", shapes.Make(n.dtype, to)).ValueGraph(g)
-		return Add(Dot(x, w), ExpandDims(b, 0))
+		return Add(Dot(x, w), InsertAxes(b, 0))
 	}
 	x := Tanh(linear("hidden", in[0], inputs, hidden))
 	if n.dropout > 0 {

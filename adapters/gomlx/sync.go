@@ -86,9 +86,9 @@ func (o *Optimizer) ready(g gradient) error {
 	return o.reducer.Ready(g.param)
 }
 
-// readHooked shows hooks the values as they are now.
+// readHooked shows hooks, and the digests of Options.DigestEvery, the values as they are now.
 func (o *Optimizer) readHooked() error {
-	if o.opts.Hook == nil {
+	if o.opts.Hook == nil && o.opts.DigestEvery == 0 {
 		return nil
 	}
 	return o.params.read()
@@ -129,12 +129,7 @@ func (o *Optimizer) Join(ctx context.Context) error {
 // every so many steps. See ddp.VerifyValues. Before the first step it compares the trainable variables
 // that have a value.
 func (o *Optimizer) Digest(ctx context.Context) error {
-	c, err := read(o.trained(), asTorch)
-	defer c.Close()
-	if err := ddp.ShareError(ctx, o.opts.Group, err); err != nil {
-		return err
-	}
-	return ddp.VerifyValues(ctx, o.opts.Group, c.list)
+	return together(ctx, o.opts.Group, o.trained(), asTorch, func(c *copies) error { return ddp.VerifyValues(ctx, o.opts.Group, c.list) })
 }
 
 // BroadcastBuffers gives every rank rank 0's values of the variables that the model uses and does not

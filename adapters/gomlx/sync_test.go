@@ -436,7 +436,7 @@ func headNet(seed int64, inner optimizers.Interface) *net {
 		if late {
 			ctx.In("head").VariableWithValue("late", []float32{1, 2, 3})
 		}
-		return []*Node{Add(n.model(ctx, spec, in)[0], ExpandDims(ctx.GetVariableByScopeAndName("/head", name).ValueGraph(in[0].Graph()), 0))}
+		return []*Node{Add(n.model(ctx, spec, in)[0], InsertAxes(ctx.GetVariableByScopeAndName("/head", name).ValueGraph(in[0].Graph()), 0))}
 	}, losses.MeanSquaredError, n.opt, nil, nil)
 	return n
 }

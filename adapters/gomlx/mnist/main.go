@@ -14,7 +14,7 @@ import (
 
 	"github.com/gomlx/gomlx/backends/simplego"
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
-	. "github.com/gomlx/gomlx/pkg/core/graph"
+	"github.com/gomlx/gomlx/pkg/core/graph"
 	"github.com/gomlx/gomlx/pkg/core/tensors"
 	mlctx "github.com/gomlx/gomlx/pkg/ml/context"
 	"github.com/gomlx/gomlx/pkg/ml/layers/activations"
@@ -78,17 +78,17 @@ func newModel(ctx context.Context, seed uint64, _ int, opts mnist.Options) (mnis
 	linear("out", hidden, mnist.Classes)
 
 	m.Optimizer = gomlxddp.Wrap(optimizers.StochasticGradientDescent().WithDecay(false).WithLearningRate(opts.LR).Done())
-	m.trainer = train.NewTrainer(backend, root, func(_ *mlctx.Context, _ any, x []*Node) []*Node { return []*Node{m.forward(x[0])} },
+	m.trainer = train.NewTrainer(backend, root, func(_ *mlctx.Context, _ any, x []*graph.Node) []*graph.Node { return []*graph.Node{m.forward(x[0])} },
 		losses.SparseCategoricalCrossEntropyLogits, m.Optimizer, nil, nil)
-	m.predictor, err = mlctx.NewExec(backend, root, func(_ *mlctx.Context, x *Node) *Node { return ArgMax(m.forward(x), -1, dtypes.Int32) })
+	m.predictor, err = mlctx.NewExec(backend, root, func(_ *mlctx.Context, x *graph.Node) *graph.Node { return graph.ArgMax(m.forward(x), -1, dtypes.Int32) })
 	return m, errors.Join(err, m.Open(ctx, root, opts.DDP))
 }
 
 // forward builds the graph of the scores of images.
-func (m *model) forward(x *Node) *Node {
-	linear := func(x *Node, layer int) *Node {
+func (m *model) forward(x *graph.Node) *graph.Node {
+	linear := func(x *graph.Node, layer int) *graph.Node {
 		weights, biases := m.parameters[2*layer].ValueGraph(x.Graph()), m.parameters[2*layer+1].ValueGraph(x.Graph())
-		return Add(Dot(x, weights), ExpandDims(biases, 0))
+		return graph.Add(graph.Dot(x, weights), graph.InsertAxes(biases, 0))
 	}
 	return linear(activations.Relu(linear(x, 0)), 1)
 }
