@@ -1,0 +1,30 @@
+// Memory: each device's memory is mapped twice. Tensors have addresses of the first mapping, which
+// nobody may read or write; work on a device's queue uses the second, which nobody else knows.
+
+#pragma once
+
+#include <cstddef>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/Stream.h>
+
+namespace sim {
+
+c10::Allocator *allocator();
+c10::Allocator *pinned_allocator();
+bool is_pinned(const void *address);
+
+// mapped is a CPU tensor over the device's own mapping of a tensor's elements. It keeps nothing
+// alive, as a kernel does not: memory that is freed before the work ran is another's by then.
+at::Tensor mapped(const at::Tensor &t);
+
+// device_of is the index of the device whose memory has the address, or -1.
+c10::DeviceIndex device_of(const void *address);
+
+void record_stream(const c10::DataPtr &data, c10::Stream stream);
+void set_limit(c10::DeviceIndex index, size_t bytes); // more is out of memory
+void set_poison_at_reuse(bool on); // PYHOOK_SIM_POISON=reuse: not when it is freed
+size_t allocated(c10::DeviceIndex index);
+
+} // namespace sim
