@@ -8,6 +8,7 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BENCH ?= .
+CALLS ?= 20000
 IMAGE ?= pyhook
 FUZZTIME ?= 10m
 MINUTES ?= 5
@@ -16,7 +17,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kubernetes test-adapters matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-start image test-docker release test-release clean
+.PHONY: help build demo test test-kubernetes test-adapters matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-peers bench-start image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +69,10 @@ bench: ## a hook call against PyTorch's own C++ class; BENCH=regexp picks cases
 bench-ddp: ## whole steps against stock DDP on ResNet-50's shapes; BENCH=regexp picks cases
 	@scripts/check-build.sh
 	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/ddp -run '$(BENCH)'
+
+bench-peers: ## a hook call against cgo as in a textbook, child processes, gRPC and MPI; CALLS=1000000
+	@scripts/check-build.sh
+	@$(with_python) set -x && go -C tests/bench/peers run -buildvcs=false . -run '$(BENCH)' -calls '$(CALLS)'
 
 bench-start: ## a cold start against python -c 'import torch, torch.distributed'
 	@scripts/check-build.sh

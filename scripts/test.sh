@@ -52,13 +52,17 @@ check_pytest() { run env PYTHONMALLOC=debug PYTHONPATH="$root/python" "$tools/py
 # of what they need.
 check_adapters() {
 	local mod
-	printf '$ go list -m all names no training library\n'
-	! go list -m all | grep -E 'gomlx|gorgonia|spago|MNIST' || die "the library's module requires what only an adapter may"
+	printf '$ go list -m all names no training library and no gRPC\n'
+	! go list -m all | grep -E 'gomlx|gorgonia|spago|MNIST|grpc' || die "the library's module requires what only an adapter may"
 	for mod in adapters/*/go.mod; do
 		run go -C "$(dirname "$mod")" vet ./...
 		(cd "$(dirname "$mod")" && run "$tools/staticcheck" ./...)
 		run env GORACE="atexit_sleep_ms=0 ${GORACE:-}" go -C "$(dirname "$mod")" test -race -count=1 -vet=off -timeout "$timeout" ./...
 	done
+	# The benchmark of other ways to call a hook is a module too: gRPC is in it.
+	run go -C tests/bench/peers vet ./...
+	(cd tests/bench/peers && run "$tools/staticcheck" ./...)
+	run go -C tests/bench/peers test -count=1 -vet=off -timeout "$timeout" ./...
 }
 # The manifests of deploy/kubernetes; a module of its own, with Kubernetes in it.
 check_kubernetes() {
