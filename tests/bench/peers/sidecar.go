@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +40,11 @@ func openSidecar(streaming bool) func(context.Context, side.Case) (side.Bench, e
 		if s.child, err = startChild(nil, "sidecar.py", c.Hook, socket); err != nil {
 			return nil, err
 		}
+		if _, err := bufio.NewReader(s.out).ReadString('\n'); err != nil {
+			return nil, fmt.Errorf("the sidecar has not started: %w", errors.Join(err, s.child.Close()))
+		}
 		s.connection, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.WaitForReady(true)))
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)))
 		if err != nil {
 			return nil, errors.Join(err, s.child.Close())
 		}

@@ -40,7 +40,9 @@ func (r *result) print(w io.Writer) {
 	for _, row := range rows {
 		cells = append(cells, row.cells(p))
 	}
-	p.Table("", report.AlignRight, cells)
+	if len(rows) > 0 {
+		p.Table("", report.AlignRight, cells)
+	}
 	if len(r.Endurance) > 0 {
 		p.Printf("\nthe noop hook on 4 KiB, from several goroutines at once\n\n")
 		all := slices.Clone(r.Endurance)

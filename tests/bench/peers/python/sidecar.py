@@ -1,4 +1,4 @@
-"""A gRPC server that runs a hook, until stdin ends.
+"""A gRPC server that runs a hook, until stdin ends. It prints a line when it is ready.
 
 usage: sidecar.py HOOK SOCKET
 
@@ -45,6 +45,7 @@ def main(name: str, socket: str) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("peers.Hook", methods),))
     server.add_insecure_port(f"unix:{socket}")
     server.start()
+    print("ready", flush=True)
     sys.stdin.read()
     server.stop(None)
 
