@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Build a release of the last commit: an archive with the command for each architecture, the Python
-# package as a wheel, a bill of materials and the checksums. What is not committed is not in it.
+# Build a release of the last commit: for each architecture an archive with the command, and a wheel
+# of the Python package with the command in it; a wheel without it for any platform; a bill of
+# materials and the checksums. What is not committed is not in it.
 # The same commit, version, Go, C compilers and Python give the same bytes.
 #
 # usage: release.sh [FOLDER]     default: out/release; it is written anew
@@ -52,8 +53,8 @@ build() {
 		-o "$work/pyhook-$1" ./cmd/pyhook)
 }
 
-# wheel builds with a setuptools of its own, pinned and kept in the cache.
-wheel() {
+# setup_wheels sets $pip: with a setuptools of its own, pinned and kept in the cache.
+setup_wheels() {
 	local python=${PYHOOK_PYTHON:-python3} pins=$scripts/requirements-release.txt tools
 	tools=$cache/release-$(key "$("$python" -c 'import sys; print(sys.executable, sys.version)')" "$(cat "$pins")")
 	if [[ ! -e $tools/complete ]]; then
@@ -61,9 +62,27 @@ wheel() {
 		"$tools/bin/python" -m pip install --disable-pip-version-check --quiet -r "$pins" >&2
 		: >"$tools/complete"
 	fi
-	say "wheel $(wheel_version)"
-	"$tools/bin/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation \
-		--wheel-dir "$out" "$source/python" >&2
+	pip=("$tools/bin/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir "$out")
+}
+
+# wheel builds the one for any platform.
+wheel() {
+	say "wheel $wheel"
+	"${pip[@]}" "$source/python" >&2
+}
+
+# platform_wheel ARCH builds the one with the command, for the systems that have the glibc that the
+# command needs (tests/release looks): docs/releases.md.
+platform_wheel() {
+	local copy=$work/python-$1 machine=x86_64
+	[[ $1 == amd64 ]] || machine=aarch64
+	say "wheel $wheel with the command, $machine"
+	cp -r "$source/python" "$copy"
+	install -m 755 "$work/pyhook-$1" "$copy/pyhook_command/pyhook"
+	sed -i -e 's/^include = \["pyhook", /&"pyhook_command", /' \
+		-e 's/^pyhook = \["py.typed"\]/&\npyhook_command = ["pyhook"]/' "$copy/pyproject.toml"
+	printf '\n[project.scripts]\npyhook = "pyhook_command:main"\n' >>"$copy/pyproject.toml"
+	"${pip[@]}" --config-settings="--build-option=--plat-name=manylinux_2_34_$machine" "$copy" >&2
 }
 
 # licenses BINARY prints the licence of each module that the binary is linked from. A module without
@@ -104,13 +123,16 @@ pack() {
 		-c "$name" | gzip -n -9 >"$out/$name.tar.gz"
 }
 
-sed -i "s/^__version__ = .*/__version__ = \"$(wheel_version)\"/" "$source/python/pyhook/__init__.py"
+wheel=$(wheel_version)
+sed -i "s/^__version__ = .*/__version__ = \"$wheel\"/" "$source/python/pyhook/__init__.py"
 for i in "${!arches[@]}"; do
 	build "${arches[i]}" "${compilers[i]}"
 done
 native=$work/pyhook-$(go env GOHOSTARCH)
 [[ -x $native ]] || die "ARCHES must have $(go env GOHOSTARCH): the shell completions come from the command itself"
+setup_wheels
 wheel
+for arch in "${arches[@]}"; do platform_wheel "$arch"; done
 say "bill of materials"
 # No serial number and no time: they would differ. No licences either: the tool's guesses are wrong for
 # golang.org/x and freetype; the archives have the texts.

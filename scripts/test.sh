@@ -154,7 +154,13 @@ check_release() {
 		(cd "$work/clone" && umask 077 && run env TZ=Asia/Tokyo LANG=C.UTF-8 GOCACHE="$work/cache" scripts/release.sh "$work/again")
 		run diff out/release/SHA256SUMS "$work/again/SHA256SUMS"
 	)
-	run env PYHOOK_RELEASE="$root/out/release" go test -count=1 -timeout "$timeout" ./tests/release
+	local other uv=$cache/uv-0.9.9
+	other=$("$scripts/setup-matrix.sh" pip) || die "the wheel's tests need a second Python with torch"
+	if [[ ! -x $uv/bin/uv ]]; then
+		"$PYHOOK_PYTHON" -m venv --clear "$uv" && "$uv/bin/python" -m pip install --disable-pip-version-check --quiet "uv==${uv##*-}"
+	fi
+	run env PYHOOK_RELEASE="$root/out/release" PYHOOK_OTHER_PYTHON="${other#*$'\t'}" PYHOOK_UV="$uv/bin/uv" \
+		go test -count=1 -timeout "$timeout" ./tests/release
 }
 
 # The arm64 command of the release that is in out/release, in an emulator: slow.
