@@ -8,17 +8,17 @@ import (
 
 // coordinator counts the votes. Members call handle and lost, on any goroutine.
 type coordinator struct {
-	mu    sync.Mutex
-	send  []func(message) // by rank; nil: not there yet, or gone
-	gone  []string        // by rank: why it takes part no more; "": it does
-	step  uint64          // the one that is voted on; all before it are decided
-	voted []bool          // by rank
-	no    *Failure        // of the step, the first one of those that say most
-	grace grace           // for a failure that says more than a weak one
-	last  message         // the decision of the step before
-	heard []time.Time     // by rank
-	since time.Time       // the first vote on the step; zero: none yet
-	watch bool            // whether a timer of watchLocked runs
+	mu         sync.Mutex
+	send       []func(message) // by rank; nil: not there yet, or gone
+	gone       []string        // by rank: why it takes part no more; "": it does
+	step       uint64          // the one that is voted on; all before it are decided
+	voted      []bool          // by rank
+	no         *Failure        // of the step, the first one of those that say most
+	grace      grace           // for a failure that says more than a weak one
+	last       message         // the decision of the step before
+	heard      []time.Time     // by rank
+	since      time.Time       // the first vote on the step; zero: none yet
+	supervised bool            // whether a timer of superviseLocked runs
 	// compare says why a step that all ranks voted for does not count; nil: it is never so.
 	compare  func(brought [][]byte) *Failure
 	compared [][]byte // by rank: what its vote brought
@@ -104,24 +104,24 @@ func (c *coordinator) voteLocked(rank int, m message) {
 		c.since = c.heard[rank]
 	}
 	c.tryDecideLocked()
-	c.watchLocked()
+	c.superviseLocked()
 }
 
-// watchLocked sees to it that nobody waits for the vote of a rank that is frozen or cut off: such a
+// superviseLocked sees to it that nobody waits for the vote of a rank that is frozen or cut off: such a
 // rank is asked each pingTime whether it is there, and the step fails when it says nothing for
 // answerTime. Steps shorter than pingTime are never looked at.
-func (c *coordinator) watchLocked() {
-	if c.watch || c.since.IsZero() {
+func (c *coordinator) superviseLocked() {
+	if c.supervised || c.since.IsZero() {
 		return
 	}
-	c.watch = true
+	c.supervised = true
 	time.AfterFunc(pingTime, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.watch = false
+		c.supervised = false
 		now := time.Now()
 		if c.since.IsZero() || now.Sub(c.since) < pingTime {
-			c.watchLocked()
+			c.superviseLocked()
 			return
 		}
 		for rank := 1; rank < len(c.voted); rank++ { // rank 0 is in this process
@@ -134,7 +134,7 @@ func (c *coordinator) watchLocked() {
 			}
 		}
 		c.tryDecideLocked()
-		c.watchLocked()
+		c.superviseLocked()
 	})
 }
 
