@@ -10,6 +10,7 @@ import (
 	"pyhook/internal/cli/check"
 	"pyhook/internal/cli/demo"
 	"pyhook/internal/cli/doctor"
+	"pyhook/internal/cli/replay"
 	"pyhook/internal/cli/train"
 )
 
@@ -47,11 +48,12 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 		inGroup("use", doctor.Command(currentVersion().Version)),
 		inGroup("use", check.Command()),
 		inGroup("use", bench.Command()),
+		inGroup("use", replay.Command()),
 		inGroup("use", train.Command()),
 		inGroup("use", demo.Command()),
 		inGroup("more", newVersionCommand()),
 	)
-	root.AddCommand(bench.RankCommand(), check.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand())
+	root.AddCommand(bench.RankCommand(), check.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand(), replay.RankCommand())
 	root.AddCommand(helpTopics()...)
 	return root
 }

@@ -5,6 +5,7 @@ import (
 
 	"pyhook/internal/cli/check"
 	"pyhook/internal/cli/doctor"
+	"pyhook/internal/cli/replay"
 )
 
 // helpTopics are pages of `pyhook help`, not commands.
@@ -35,5 +36,5 @@ const jsonText = `With --json a command prints one JSON object on standard outpu
 fails for a reason that the object states; everything else goes to standard error.
 Fields are added over time, and not renamed.
 
-` + check.JSONHelp + doctor.JSONHelp + `pyhook version --json
+` + check.JSONHelp + doctor.JSONHelp + replay.JSONHelp + `pyhook version --json
   version, commit, go, os, arch`

@@ -49,7 +49,7 @@ func (s *Spec) Args() (map[string]any, error) {
 		if decoder.More() {
 			return nil, fmt.Errorf("--state-arg %s: %q is more than one JSON value", key, value)
 		}
-		converted, err := numbers(v)
+		converted, err := Numbers(v)
 		if err != nil {
 			return nil, fmt.Errorf("--state-arg %s: %w", key, err)
 		}
@@ -58,8 +58,8 @@ func (s *Spec) Args() (map[string]any, error) {
 	return args, nil
 }
 
-// numbers makes ints of whole numbers: 2 and 2.0 differ in Python.
-func numbers(v any) (any, error) {
+// Numbers makes ints and floats of the json.Number in a value of JSON: 2 and 2.0 differ in Python.
+func Numbers(v any) (any, error) {
 	switch v := v.(type) {
 	case json.Number:
 		if i, err := v.Int64(); err == nil {
@@ -68,7 +68,7 @@ func numbers(v any) (any, error) {
 		return v.Float64()
 	case []any:
 		for i := range v {
-			n, err := numbers(v[i])
+			n, err := Numbers(v[i])
 			if err != nil {
 				return nil, err
 			}
@@ -76,7 +76,7 @@ func numbers(v any) (any, error) {
 		}
 	case map[string]any:
 		for k := range v {
-			n, err := numbers(v[k])
+			n, err := Numbers(v[k])
 			if err != nil {
 				return nil, err
 			}

@@ -1,0 +1,207 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pyhook/c10d"
+	"pyhook/cbridge"
+	"pyhook/internal/cli"
+	"pyhook/internal/gather"
+	"pyhook/internal/replay"
+	"pyhook/internal/report"
+	"pyhook/internal/trace"
+	"pyhook/launch"
+)
+
+const (
+	rankCommand = "__replay-rank"
+	planFile    = "plan.json"
+)
+
+// RankCommand returns the hidden command that is one rank, started by spawn.
+func RankCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use: rankCommand, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := launch.DieWithParent(); err != nil {
+				return err
+			}
+			world, err := launch.Detect(launch.Options{})
+			if err != nil {
+				return err
+			}
+			var plan replay.Plan
+			if err := cli.ReadJSON(filepath.Join(dir, planFile), &plan); err != nil {
+				return err
+			}
+			mine := runRank(cmd.Context(), &plan, world.Rank, cli.PythonFlag(cmd))
+			if err := cli.WriteJSON(cli.RankFileName(dir, world.Rank), mine); err != nil {
+				return err
+			}
+			if mine.Failure != nil {
+				return &cli.ExitError{Code: cli.ExitFailed}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "where the plan is")
+	return cmd
+}
+
+// grace is what a rank has beyond a step's time, in which a hook that Go can interrupt ends.
+const grace = 10 * time.Second
+
+// runRank replays on this rank. A hook that blocks in C is given up after its step's time.
+func runRank(ctx context.Context, plan *replay.Plan, number int, python string) *replay.RankReport {
+	done := make(chan *replay.RankReport, 1)
+	go func() {
+		r := &replay.RankReport{}
+		if err := replay.Run(ctx, plan, number, python, r); err != nil {
+			r.Failure = failureOf(ctx, err)
+		}
+		done <- r
+	}()
+	select {
+	case r := <-done:
+		return r
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r
+	case <-time.After(grace):
+		return &replay.RankReport{Rank: plan.Ranks[number], Failure: &replay.Failure{Message: "stopped; " + cli.InC, Stopped: true}}
+	}
+}
+
+func failureOf(ctx context.Context, err error) *replay.Failure {
+	return &replay.Failure{
+		Message: err.Error(), Traceback: cli.PythonTraceback(err),
+		Peer: errors.Is(err, c10d.ErrPeer), Stopped: ctx.Err() != nil,
+	}
+}
+
+// spawn starts the ranks as processes of this program.
+func (f *flags) spawn(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	ranks, err := trace.Open(f.plan.Folder, f.plan.Ranks)
+	if err != nil {
+		return err
+	}
+	f.plan.Ranks = nil
+	for _, r := range ranks {
+		defer r.Close()
+		f.plan.Ranks = append(f.plan.Ranks, r.Rank)
+	}
+	if err := f.checkHook(ranks[0].Manifest); err != nil {
+		return err
+	}
+	python, _, err := cbridge.Discover(ctx, cli.PythonFlag(cmd), "torch")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "pyhook-replay-")
+	if err != nil {
+		return fmt.Errorf("making a folder for the ranks' reports: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if err := cli.WriteJSON(filepath.Join(dir, planFile), f.plan); err != nil {
+		return err
+	}
+	spawnErr := cli.SpawnSelf(ctx, len(ranks), cmd.ErrOrStderr(), rankCommand, "--dir", dir, "--python", python.Executable)
+	if err := cli.Stopped(ctx, "replay"); err != nil {
+		return err
+	}
+	var rankErr *launch.RankError
+	if spawnErr != nil && !errors.As(spawnErr, &rankErr) {
+		return spawnErr
+	}
+	r := newReport(f, ranks[0].Manifest)
+	for number := range ranks {
+		one := &replay.RankReport{}
+		if err := cli.ReadJSON(cli.RankFileName(dir, number), one); err != nil {
+			one = &replay.RankReport{Rank: f.plan.Ranks[number], Failure: &replay.Failure{Message: "it ended without a report", Peer: rankErr == nil || rankErr.Rank != number}}
+			r.died = true
+		}
+		r.add(one)
+	}
+	r.judge(f)
+	return f.finish(cmd, r)
+}
+
+// checkHook fails, before anything is started, if the recorded hook must be named.
+func (f *flags) checkHook(m *trace.Manifest) error {
+	if f.plan.Spec.Hook != "" {
+		return nil
+	}
+	if _, err := replay.RecordedHook(f.plan.Folder, m); err != nil {
+		return err
+	}
+	if m.State.Class == "" {
+		return nil
+	}
+	_, err := replay.RecordedState(f.plan.Folder, m)
+	return err
+}
+
+// join is one rank of a job that a launcher started. Each reads its own rank's recording.
+func (f *flags) join(cmd *cobra.Command, world launch.World) error {
+	if err := world.Export(); err != nil {
+		return err
+	}
+	if len(f.plan.Ranks) == 0 {
+		for rank := range world.Size {
+			f.plan.Ranks = append(f.plan.Ranks, rank)
+		}
+	}
+	if len(f.plan.Ranks) != world.Size {
+		return cli.UsageError("--ranks names %d ranks, and this is %s", len(f.plan.Ranks), world)
+	}
+	own, err := trace.OpenRank(f.plan.Folder, f.plan.Ranks[world.Rank])
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := f.checkHook(own.Manifest); err != nil {
+		return err
+	}
+	mine := &replay.RankReport{}
+	ctx := cmd.Context()
+	defer cli.WaitingFor("the hook call to end (%s)", cli.InC)()
+	r := newReport(f, own.Manifest)
+	all := []*replay.RankReport{mine}
+	group, err := replay.RunJoined(ctx, &f.plan, world.Rank, cli.PythonFlag(cmd), mine)
+	if err == nil {
+		all, err = gather.JSON(ctx, group, mine)
+	}
+	if err != nil {
+		mine.Failure = failureOf(ctx, err)
+		launch.Fail(err)
+	}
+	for _, one := range all {
+		r.add(one)
+	}
+	r.judge(f)
+	if world.Rank == 0 || err != nil {
+		return f.finish(cmd, r)
+	}
+	if !r.OK {
+		return &cli.ExitError{Code: cli.ExitFailed}
+	}
+	return nil
+}
+
+// hintsOf are the hints of a failure's text, and the text without them.
+func hintsOf(f *replay.Failure) (message string, hints []string) {
+	message, hints = report.SplitHints(f.Message)
+	return strings.TrimSpace(message), hints
+}

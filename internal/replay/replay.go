@@ -1,0 +1,374 @@
+// Package replay runs a recorded hook from Go on what a recording says went into it, and compares
+// the results bit by bit. Run is one rank of it; internal/cli/replay starts them and reports.
+package replay
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pyhook/c10d"
+	"pyhook/ddp"
+	"pyhook/internal/gather"
+	"pyhook/internal/hookspec"
+	"pyhook/internal/trace"
+	"pyhook/pyhook"
+)
+
+// Plan is what a replay does, on every rank alike. It travels to the ranks as JSON.
+type Plan struct {
+	Folder string
+	// Ranks are the recorded ranks that the processes stand for, one each.
+	Ranks   []int
+	Spec    hookspec.Spec // Hook "": the recorded one
+	Backend string
+	Order   ddp.Order
+	Timeout time.Duration // of each step
+	Path    []string      // put before sys.path
+}
+
+// RankReport is what one rank found.
+type RankReport struct {
+	Rank         int // the recorded one
+	Hook         string
+	Python       string
+	Torch        string
+	Backend      string
+	Order        string
+	Steps        []int // that were replayed
+	Compared     int   // calls
+	Skipped      []string
+	Notes        []string
+	Misread      []Place // results that stock DDP read wrong
+	Differences  []Difference
+	LargestError float64 // of all results, relative: see Difference
+	Failure      *Failure
+}
+
+// Place is a call.
+type Place struct{ Step, Bucket int }
+
+// Failure is an error that ended a rank's replay.
+type Failure struct {
+	Message   string
+	Traceback string
+	Peer      bool // it only met another rank's
+	Stopped   bool
+}
+
+// rankRun is a replay on one rank.
+type rankRun struct {
+	plan   *Plan
+	rank   *trace.Rank
+	report *RankReport
+
+	rt     *pyhook.Runtime
+	group  *pyhook.TorchGroup
+	params []*c10d.Parameter
+	hook   c10d.CommHook
+	python *pyhook.PythonCommHook // nil: the hook is Go's
+	order  ddp.Order
+	cache  map[bucketKey]*replayBucket
+	loads  bool // a recorded state is put into the hook's
+	closes []func()
+}
+
+// Run does the whole replay as process number of len(plan.Ranks), whose ranks meet by the
+// environment's variables. What it found is in report, also after an error. The Runtime ends with
+// the process.
+func Run(ctx context.Context, plan *Plan, number int, python string, report *RankReport) error {
+	_, err := RunJoined(ctx, plan, number, python, report)
+	return err
+}
+
+// RunJoined is Run, and returns the group of the ranks, which the caller may go on to use.
+func RunJoined(ctx context.Context, plan *Plan, number int, python string, report *RankReport) (*pyhook.TorchGroup, error) {
+	r := &rankRun{plan: plan, report: report, cache: map[bucketKey]*replayBucket{}}
+	err := r.run(ctx, number, python)
+	return r.group, err
+}
+
+func (r *rankRun) run(ctx context.Context, number int, python string) error {
+	rank, err := trace.OpenRank(r.plan.Folder, r.plan.Ranks[number])
+	if err != nil {
+		return err
+	}
+	defer rank.Close()
+	r.rank, r.report.Rank = rank, rank.Rank
+	if err := r.begin(ctx, python); err != nil {
+		return err
+	}
+	steps, err := r.commonSteps(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.makeHook(ctx); err != nil {
+		return err
+	}
+	for _, number := range steps {
+		if err := r.step(ctx, r.rank.StepAt(number)); err != nil {
+			return fmt.Errorf("step %d: %w", number, err)
+		}
+		r.report.Steps = append(r.report.Steps, number)
+	}
+	return r.group.Barrier(ctx)
+}
+
+func (r *rankRun) note(format string, args ...any) {
+	r.report.Notes = append(r.report.Notes, fmt.Sprintf(format, args...))
+}
+
+// begin starts Python and joins the other ranks.
+func (r *rankRun) begin(ctx context.Context, python string) (err error) {
+	if r.rt, err = pyhook.Start(ctx, pyhook.Config{Python: python, Path: r.plan.Path}); err != nil {
+		return err
+	}
+	info := r.rt.Info()
+	r.report.Python, r.report.Torch = info.Version, info.Torch
+	if info.Torch != r.rank.Versions.Torch {
+		r.note("recorded with torch %s, replayed with %s: arithmetic may differ between them", r.rank.Versions.Torch, info.Torch)
+	}
+	if err := r.torch(ctx, "set_num_threads", r.rank.Threads); err != nil {
+		return err
+	}
+	r.group, err = r.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: r.plan.Backend, Timeout: max(r.plan.Timeout, time.Minute)})
+	if err != nil {
+		return err
+	}
+	r.report.Backend = r.group.Backend()
+	return nil
+}
+
+// torch calls a function of torch's.
+func (r *rankRun) torch(ctx context.Context, name string, args ...any) error {
+	torch, err := r.rt.Import(ctx, "torch")
+	if err != nil {
+		return err
+	}
+	defer torch.Close()
+	result, err := torch.Call(name, args...)
+	if err == nil {
+		result.Close()
+	}
+	return err
+}
+
+// commonSteps are the steps that all ranks have, up to the first that this rank cannot replay. A
+// collective.
+func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
+	mine := []int{}
+	for _, s := range r.rank.Steps {
+		if why := unusable(&s); why != "" {
+			r.note("step %d and those after it are not replayed: %s", s.Step, why)
+			break
+		}
+		mine = append(mine, s.Step)
+	}
+	lists, err := gather.JSON(ctx, r.group, mine)
+	if err != nil {
+		return nil, err
+	}
+	common := trace.CommonOf(lists)
+	if len(common) < len(mine) {
+		r.note("%d of its %d steps are not those of every rank, and not replayed", len(mine)-len(common), len(mine))
+	}
+	if len(common) == 0 {
+		return nil, &trace.Error{Path: r.plan.Folder, Detail: "there is no step that all ranks recorded whole", Hint: "record more steps"}
+	}
+	return common, nil
+}
+
+// unusable says why a step cannot be replayed, or "".
+func unusable(s *trace.Step) string {
+	for _, c := range s.Calls {
+		if c.Result.Error != "" {
+			return fmt.Sprintf("in PyTorch the hook failed at bucket %d: %s", c.Bucket, c.Result.Error)
+		}
+	}
+	return ""
+}
+
+// makeHook makes the hook, its state, and the groups that the state had.
+func (r *rankRun) makeHook(ctx context.Context) error {
+	for _, p := range r.rank.Parameters {
+		dtype, err := r.rank.DTypeOf(p.DType)
+		if err != nil {
+			return &trace.Error{Path: r.rank.Path(), Detail: err.Error()}
+		}
+		r.params = append(r.params, &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype})
+	}
+	spec, err := r.spec()
+	if err != nil {
+		return err
+	}
+	r.report.Hook = spec.Hook
+	hook, closeHook, err := r.make(ctx, spec)
+	if err != nil {
+		return err
+	}
+	r.hook, r.closes = hook, append(r.closes, closeHook)
+	r.order = r.plan.Order
+	python, ok := hook.(*pyhook.PythonCommHook)
+	if !ok {
+		r.report.Hook, r.report.Order = spec.Hook, "overlapped"
+		r.order = ddp.OrderOverlapped
+		return nil
+	}
+	r.python, r.report.Hook = python, python.Name()
+	if r.order == ddp.OrderAuto {
+		r.order = ddp.OrderSerial
+		if independent, err := python.Independent(); err != nil {
+			return err
+		} else if independent {
+			r.order = ddp.OrderOrdered
+		}
+	}
+	r.report.Order = r.order.String()
+	return r.setGroups(ctx)
+}
+
+// spec is the hook that is run and how its state is made.
+func (r *rankRun) spec() (hookspec.Spec, error) {
+	spec := r.plan.Spec
+	spec.NCCLFutures = spec.NCCLFutures || r.rank.Backend == "nccl" && r.plan.Backend != "nccl"
+	if spec.Hook == "" {
+		named, err := RecordedHook(r.plan.Folder, r.rank.Manifest)
+		if err != nil {
+			return spec, err
+		}
+		spec.Hook = named
+		if spec.State == "" && r.rank.State.Class != "" {
+			if spec.State, err = RecordedState(r.plan.Folder, r.rank.Manifest); err != nil {
+				return spec, err
+			}
+		}
+	}
+	// Arguments that the user gives are not to be overwritten by those in the recording.
+	r.loads = (spec.State != "" || r.plan.Spec.Hook == "") && len(r.plan.Spec.StateArgs) == 0
+	return spec, nil
+}
+
+// make is spec.Make, with the recorded arguments for a state that the recording names.
+func (r *rankRun) make(ctx context.Context, spec hookspec.Spec) (c10d.CommHook, func(), error) {
+	cfg := pyhook.HookConfig{Group: r.group, Parameters: r.params, Futures: spec.Futures()}
+	switch {
+	case strings.HasPrefix(spec.Hook, "go:") || r.plan.Spec.State != "" || r.plan.Spec.Hook != "":
+		return spec.Make(ctx, r.rt, r.group, r.params)
+	case spec.State != "":
+		args, err := Arguments(r.rank.Manifest)
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.State = pyhook.StateSpec{Spec: spec.State, Args: args}
+	default:
+		for _, g := range r.rank.State.Groups { // it is the state itself
+			cfg.State = r.group
+			if len(g.Ranks) != r.rank.WorldSize {
+				r.note("the state was a process group of ranks %v, and is the group of all here", g.Ranks)
+			}
+		}
+	}
+	hook, err := r.rt.NewHook(ctx, spec.Hook, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return hook, hook.Close, nil
+}
+
+// Arguments are the recorded arguments of a state's class.
+func Arguments(m *trace.Manifest) (map[string]any, error) {
+	args := map[string]any{}
+	for name, value := range m.State.Arguments {
+		converted, err := hookspec.Numbers(value)
+		if err != nil {
+			return nil, err
+		}
+		args[name] = converted
+	}
+	return args, nil
+}
+
+// setGroups makes the process groups that the recorded state had in attributes, and puts them into
+// the one that was made. A collective: every rank makes every group.
+func (r *rankRun) setGroups(ctx context.Context) error {
+	type wanted struct {
+		Attribute string
+		Ranks     []int
+	}
+	var mine []wanted
+	for _, g := range r.rank.State.Groups {
+		whole := len(g.Ranks) == r.rank.WorldSize
+		if g.Attribute == "" || g.Attribute == "process_group" && whole {
+			continue
+		}
+		var numbers []int // of the processes that stand for the group's ranks
+		for _, rank := range g.Ranks {
+			if i := slices.Index(r.plan.Ranks, rank); i >= 0 {
+				numbers = append(numbers, i)
+			}
+		}
+		mine = append(mine, wanted{g.Attribute, numbers})
+	}
+	all, err := gather.JSON(ctx, r.group, mine)
+	if err != nil {
+		return err
+	}
+	made := map[string]*pyhook.TorchGroup{}
+	for _, list := range all {
+		for _, w := range list {
+			key := fmt.Sprint(w.Ranks)
+			if _, is := made[key]; is {
+				continue
+			}
+			if made[key], err = r.group.NewGroup(ctx, w.Ranks); err != nil {
+				return err
+			}
+		}
+	}
+	for _, w := range mine {
+		group := made[fmt.Sprint(w.Ranks)]
+		if group == nil || r.python.State() == nil || !r.loads {
+			continue
+		}
+		if err := r.python.State().SetAttr(w.Attribute, group.Object()); err != nil {
+			return fmt.Errorf("giving the state its group %s: %w", w.Attribute, err)
+		}
+	}
+	return nil
+}
+
+// loadState puts the recorded state of before a step into the hook.
+func (r *rankRun) loadState(ctx context.Context, s *trace.Step) error {
+	if s.StateNotSaved != "" && s == &r.rank.Steps[0] {
+		r.note("the hook's state is not in the recording, and is made anew: %s", s.StateNotSaved)
+	}
+	if s.State == "" || r.python == nil {
+		return nil
+	}
+	if !r.loads {
+		if s == &r.rank.Steps[0] {
+			r.note("the recorded state, a %s, is not used: the hook that is run has a state of its own", cmp.Or(r.rank.State.Class, "state of the hook itself"))
+		}
+		return nil
+	}
+	data, err := r.rank.ReadState(s.State)
+	if err != nil {
+		return err
+	}
+	options := []pyhook.StateOption{pyhook.AnyBuckets()}
+	if len(r.plan.Ranks) != r.rank.WorldSize {
+		options = append(options, pyhook.AnyRank())
+	}
+	err = r.python.LoadState(ctx, bytes.NewReader(data), options...)
+	if r.plan.Spec.State != "" && errors.Is(err, c10d.ErrStateClass) {
+		r.loads = false
+		r.note("the recorded state is not used: %v", err)
+		return nil
+	}
+	return err
+}
