@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"pyhook/internal/hookspec"
 	"pyhook/internal/trace"
 	"pyhook/pyhook"
+	"pyhook/tensor"
 )
 
 // Plan is what a replay does, on every rank alike. It travels to the ranks as JSON.
@@ -30,6 +32,8 @@ type Plan struct {
 	Order   ddp.Order
 	Timeout time.Duration // of each step
 	Path    []string      // put before sys.path
+	// Hook, of Go, runs in place of Spec's, if given.
+	Hook c10d.CommHook `json:"-"`
 }
 
 // RankReport is what one rank found.
@@ -78,29 +82,33 @@ type rankRun struct {
 	closes []func()
 }
 
-// Run does the whole replay as process number of len(plan.Ranks), whose ranks meet by the
-// environment's variables. What it found is in report, also after an error. The Runtime ends with
-// the process.
-func Run(ctx context.Context, plan *Plan, number int, python string, report *RankReport) error {
-	_, err := RunJoined(ctx, plan, number, python, report)
-	return err
+// Start starts Python and joins the other ranks, which meet by the environment's variables, for Run.
+// Both end with the process.
+func Start(ctx context.Context, plan *Plan, python string) (*pyhook.Runtime, *pyhook.TorchGroup, error) {
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python, Path: plan.Path})
+	if err != nil {
+		return nil, nil, err
+	}
+	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: plan.Backend, Timeout: max(plan.Timeout, time.Minute)})
+	return rt, group, err
 }
 
-// RunJoined is Run, and returns the group of the ranks, which the caller may go on to use.
-func RunJoined(ctx context.Context, plan *Plan, number int, python string, report *RankReport) (*pyhook.TorchGroup, error) {
-	r := &rankRun{plan: plan, report: report, cache: map[bucketKey]*replayBucket{}}
-	err := r.run(ctx, number, python)
-	return r.group, err
-}
-
-func (r *rankRun) run(ctx context.Context, number int, python string) error {
-	rank, err := trace.OpenRank(r.plan.Folder, r.plan.Ranks[number])
+// Run does the whole replay on one rank of the group, whose size must be that of plan.Ranks: a
+// collective. What it found is in report, also after an error.
+func Run(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, plan *Plan, report *RankReport) error {
+	rank, err := trace.OpenRank(plan.Folder, plan.Ranks[group.Rank()])
 	if err != nil {
 		return err
 	}
 	defer rank.Close()
-	r.rank, r.report.Rank = rank, rank.Rank
-	if err := r.begin(ctx, python); err != nil {
+	r := &rankRun{plan: plan, rank: rank, report: report, rt: rt, group: group, cache: map[bucketKey]*replayBucket{}}
+	defer r.close()
+	info := rt.Info()
+	report.Rank, report.Python, report.Torch, report.Backend = rank.Rank, info.Version, info.Torch, group.Backend()
+	if info.Torch != rank.Versions.Torch {
+		r.note("recorded with torch %s, replayed with %s: arithmetic may differ between them", rank.Versions.Torch, info.Torch)
+	}
+	if err := r.torch(ctx, "set_num_threads", rank.Threads); err != nil {
 		return err
 	}
 	steps, err := r.commonSteps(ctx)
@@ -111,37 +119,29 @@ func (r *rankRun) run(ctx context.Context, number int, python string) error {
 		return err
 	}
 	for _, number := range steps {
-		if err := r.step(ctx, r.rank.StepAt(number)); err != nil {
+		if err := r.step(ctx, rank.StepAt(number)); err != nil {
 			return fmt.Errorf("step %d: %w", number, err)
 		}
-		r.report.Steps = append(r.report.Steps, number)
+		report.Steps = append(report.Steps, number)
 	}
-	return r.group.Barrier(ctx)
+	return group.Barrier(ctx)
+}
+
+// close lets go of hook, buckets and parameters.
+func (r *rankRun) close() {
+	for _, b := range r.cache {
+		b.close()
+	}
+	for i := len(r.closes) - 1; i >= 0; i-- {
+		r.closes[i]()
+	}
+	for _, p := range r.params {
+		p.Close()
+	}
 }
 
 func (r *rankRun) note(format string, args ...any) {
 	r.report.Notes = append(r.report.Notes, fmt.Sprintf(format, args...))
-}
-
-// begin starts Python and joins the other ranks.
-func (r *rankRun) begin(ctx context.Context, python string) (err error) {
-	if r.rt, err = pyhook.Start(ctx, pyhook.Config{Python: python, Path: r.plan.Path}); err != nil {
-		return err
-	}
-	info := r.rt.Info()
-	r.report.Python, r.report.Torch = info.Version, info.Torch
-	if info.Torch != r.rank.Versions.Torch {
-		r.note("recorded with torch %s, replayed with %s: arithmetic may differ between them", r.rank.Versions.Torch, info.Torch)
-	}
-	if err := r.torch(ctx, "set_num_threads", r.rank.Threads); err != nil {
-		return err
-	}
-	r.group, err = r.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: r.plan.Backend, Timeout: max(r.plan.Timeout, time.Minute)})
-	if err != nil {
-		return err
-	}
-	r.report.Backend = r.group.Backend()
-	return nil
 }
 
 // torch calls a function of torch's.
@@ -200,23 +200,32 @@ func (r *rankRun) makeHook(ctx context.Context) error {
 		if err != nil {
 			return &trace.Error{Path: r.rank.Path(), Detail: err.Error()}
 		}
-		r.params = append(r.params, &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype})
+		data, err := unknown(dtype, p.Shape)
+		if err != nil {
+			return err
+		}
+		r.closes = append(r.closes, data.Close)
+		r.params = append(r.params, &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype, Data: data})
 	}
-	spec, err := r.spec()
-	if err != nil {
-		return err
+	hook := r.plan.Hook
+	r.report.Hook = fmt.Sprintf("%T", hook)
+	if hook == nil {
+		spec, err := r.spec()
+		if err != nil {
+			return err
+		}
+		r.report.Hook = spec.Hook
+		var closeHook func()
+		if hook, closeHook, err = r.make(ctx, spec); err != nil {
+			return err
+		}
+		r.closes = append(r.closes, closeHook)
 	}
-	r.report.Hook = spec.Hook
-	hook, closeHook, err := r.make(ctx, spec)
-	if err != nil {
-		return err
-	}
-	r.hook, r.closes = hook, append(r.closes, closeHook)
-	r.order = r.plan.Order
+	r.hook, r.order = hook, r.plan.Order
 	python, ok := hook.(*pyhook.PythonCommHook)
 	if !ok {
-		r.report.Hook, r.report.Order = spec.Hook, "overlapped"
 		r.order = ddp.OrderOverlapped
+		r.report.Order = r.order.String()
 		return nil
 	}
 	r.python, r.report.Hook = python, python.Name()
@@ -230,6 +239,26 @@ func (r *rankRun) makeHook(ctx context.Context) error {
 	}
 	r.report.Order = r.order.String()
 	return r.setGroups(ctx)
+}
+
+// unknown is a parameter's values, which are not recorded: NaN, so that a hook which computes with
+// them shows. Hooks that update weights can write there.
+func unknown(dtype tensor.DType, shape []int64) (*tensor.Tensor, error) {
+	data, err := tensor.New(dtype, shape...)
+	if err != nil || data.Len() == 0 {
+		return data, err
+	}
+	nan, err := tensor.FromSlice([]float64{math.NaN()}, 1)
+	if err != nil {
+		return data, err
+	}
+	defer nan.Close()
+	all, err := nan.View(0, shape, make([]int64, len(shape)))
+	if err != nil {
+		return data, err
+	}
+	defer all.Close()
+	return data, tensor.Copy(data, all)
 }
 
 // spec is the hook that is run and how its state is made.

@@ -19,6 +19,7 @@ import (
 	"pyhook/internal/report"
 	"pyhook/internal/trace"
 	"pyhook/launch"
+	"pyhook/pyhook"
 )
 
 const (
@@ -64,8 +65,8 @@ const grace = 10 * time.Second
 func runRank(ctx context.Context, plan *replay.Plan, number int, python string) *replay.RankReport {
 	done := make(chan *replay.RankReport, 1)
 	go func() {
-		r := &replay.RankReport{}
-		if err := replay.Run(ctx, plan, number, python, r); err != nil {
+		r := &replay.RankReport{Rank: plan.Ranks[number]}
+		if _, err := run(ctx, plan, python, r); err != nil {
 			r.Failure = failureOf(ctx, err)
 		}
 		done <- r
@@ -81,6 +82,15 @@ func runRank(ctx context.Context, plan *replay.Plan, number int, python string) 
 	case <-time.After(grace):
 		return &replay.RankReport{Rank: plan.Ranks[number], Failure: &replay.Failure{Message: "stopped; " + cli.InC, Stopped: true}}
 	}
+}
+
+// run replays on this rank, and returns the group that it joined.
+func run(ctx context.Context, plan *replay.Plan, python string, r *replay.RankReport) (*pyhook.TorchGroup, error) {
+	rt, group, err := replay.Start(ctx, plan, python)
+	if err != nil {
+		return nil, err
+	}
+	return group, replay.Run(ctx, rt, group, plan, r)
 }
 
 func failureOf(ctx context.Context, err error) *replay.Failure {
@@ -174,12 +184,12 @@ func (f *flags) join(cmd *cobra.Command, world launch.World) error {
 	if err := f.checkHook(own.Manifest); err != nil {
 		return err
 	}
-	mine := &replay.RankReport{}
+	mine := &replay.RankReport{Rank: own.Rank}
 	ctx := cmd.Context()
 	defer cli.WaitingFor("the hook call to end (%s)", cli.InC)()
 	r := newReport(f, own.Manifest)
 	all := []*replay.RankReport{mine}
-	group, err := replay.RunJoined(ctx, &f.plan, world.Rank, cli.PythonFlag(cmd), mine)
+	group, err := run(ctx, &f.plan, cli.PythonFlag(cmd), mine)
 	if err == nil {
 		all, err = gather.JSON(ctx, group, mine)
 	}

@@ -1,6 +1,6 @@
 """Trains a small float32 network of several buckets under stock DistributedDataParallel.
 
-usage: train.py PLAN.json     (see replay_test.go)
+usage: train.py PLAN.json    (see ../recording.go)
 
 For each case of the plan the ranks train once, and once more with the hook recorded; the weights
 must be the same bits. PyTorch's own error, where it has one, is written down in place of a trace.
@@ -35,6 +35,8 @@ def train(case, rank, folder):
     """Return the weights after the case's steps."""
     dtype = getattr(torch, case.get("dtype", "float32"))
     model = network(case["sizes"], dtype)
+    # As newer ones, torch 1.13 is to let bucket_cap_mb count for the first bucket too.
+    dist._DEFAULT_FIRST_BUCKET_BYTES = min(1 << 20, int(case["cap_mb"] * (1 << 20)))
     ddp = DistributedDataParallel(
         model,
         bucket_cap_mb=case["cap_mb"],
@@ -43,7 +45,8 @@ def train(case, rank, folder):
     hook = load_hook(case["hook"])
     arguments = dict(case.get("state_args", {}))
     if "subgroup" in arguments:
-        arguments["subgroup"] = dist.new_group(arguments["subgroup"])
+        groups = [(ranks, dist.new_group(ranks)) for ranks in arguments["subgroup"]]
+        (arguments["subgroup"],) = (group for ranks, group in groups if rank in ranks)
     state = build_state(case["state"], arguments) if case.get("state") else None
     registered = (state, hook)
     if folder is not None:
@@ -73,7 +76,7 @@ def run_case(case, rank, folder):
 
 
 def run_rank(cases, rank, world, folder, store):
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(180, exit=True)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{store}/store", rank=rank, world_size=world
