@@ -86,6 +86,11 @@ func (d *programData) hook(m *trace.Manifest, given hookspec.Spec) error {
 		d.State = "hooks.py:State"
 		notes = append(notes, fmt.Sprintf("Its state is %s: name the class in a file.", m.State.NoSpec))
 	}
+	for _, g := range m.State.Groups {
+		if g.Attribute != "process_group" {
+			notes = append(notes, fmt.Sprintf("The state had a process group of ranks %v (%s): make it by j.TorchGroup().NewGroup on every rank.", g.Ranks, cmp.Or(g.Attribute, "the state itself")))
+		}
+	}
 	d.Note = oneLine(strings.Join(notes, " "))
 	if strings.HasSuffix(d.State, ")") {
 		return nil // the spec has them

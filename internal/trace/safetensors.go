@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -104,12 +105,12 @@ func parseHeader(file io.ReaderAt, size int64) (map[string]entry, error) {
 		entries[name], order = e, append(order, e)
 	}
 	slices.SortFunc(order, func(a, b entry) int {
-		return int(min(max(a.begin-b.begin, -1), 1)*2 + min(max(a.length-b.length, -1), 1))
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.length, b.length))
 	})
 	at := start
 	for _, e := range order {
 		if e.begin != at {
-			return nil, fmt.Errorf("tensors that do not lie one after another")
+			return nil, errors.New("tensors that do not lie one after another")
 		}
 		at += e.length
 	}

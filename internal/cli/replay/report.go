@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -142,7 +143,7 @@ func (r *Report) add(one *replay.RankReport) {
 // one, or within --tolerance.
 func (r *Report) judge(f *flags) {
 	slices.SortStableFunc(r.Differences, func(a, b replay.Difference) int {
-		return (a.Step-b.Step)*1_000_000 + (a.Bucket-b.Bucket)*1000 + a.Rank - b.Rank
+		return cmp.Or(a.Step-b.Step, a.Bucket-b.Bucket, a.Rank-b.Rank)
 	})
 	alike := r.Alike == r.Compared || f.tolerance > 0 && r.Largest <= f.tolerance
 	whole := !slices.ContainsFunc(r.Notes, func(note string) bool { return strings.Contains(note, "not replayed") })
