@@ -48,14 +48,17 @@ type RankReport struct {
 	Compared     int   // calls
 	Skipped      []string
 	Notes        []string
-	Misread      []Place // results that stock DDP read wrong
+	Misread      []CallID // results that stock DDP read wrong
 	Differences  []Difference
 	LargestError float64 // of all results, relative: see Difference
 	Failure      *Failure
 }
 
-// Place is a call.
-type Place struct{ Step, Bucket int }
+// CallID names a call of the hook, on every rank.
+type CallID struct {
+	Step   int `json:"step"`
+	Bucket int `json:"bucket"`
+}
 
 // Failure is an error that ended a rank's replay.
 type Failure struct {

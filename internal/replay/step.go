@@ -214,7 +214,7 @@ func (r *rankRun) finish(ctx context.Context, s *trace.Step, c *call) error {
 	}
 	defer file.Close()
 	if c.recorded.Result.MisreadByDDP() {
-		r.report.Misread = append(r.report.Misread, Place{s.Step, c.recorded.Bucket})
+		r.report.Misread = append(r.report.Misread, CallID{s.Step, c.recorded.Bucket})
 	}
 	r.report.Compared++
 	difference, err := r.compare(c, file, result)

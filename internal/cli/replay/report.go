@@ -60,18 +60,13 @@ type Report struct {
 	Skipped       []string            `json:"skipped"`
 	Differences   []replay.Difference `json:"differences"`
 	Largest       float64             `json:"largest_relative_error"`
-	Misread       []place             `json:"misread"`
+	Misread       []replay.CallID     `json:"misread"`
 	Notes         []string            `json:"notes"`
 	Failure       *failure            `json:"failure"`
 
 	buckets map[int]int // of each step
 	died    bool
 	within  float64 // --tolerance
-}
-
-type place struct {
-	Step   int `json:"step"`
-	Bucket int `json:"bucket"`
 }
 
 type failure struct {
@@ -86,7 +81,7 @@ func newReport(f *flags, m *trace.Manifest) *Report {
 	r := &Report{
 		Trace: f.plan.Folder, State: m.State.Class, RecordedRanks: m.WorldSize, RecordedTorch: m.Versions.Torch,
 		Complete: m.Complete, Ended: m.Ended, Steps: []int{}, Skipped: []string{}, Differences: []replay.Difference{},
-		Misread: []place{}, Notes: []string{}, Ranks: f.plan.Ranks, buckets: map[int]int{}, within: f.tolerance,
+		Misread: []replay.CallID{}, Notes: []string{}, Ranks: f.plan.Ranks, buckets: map[int]int{}, within: f.tolerance,
 	}
 	for _, s := range m.Steps {
 		r.buckets[s.Step] = len(s.Calls)
@@ -133,8 +128,8 @@ func (r *Report) add(one *replay.RankReport) {
 		}
 	}
 	for _, p := range one.Misread {
-		if !slices.Contains(r.Misread, place(p)) {
-			r.Misread = append(r.Misread, place(p))
+		if !slices.Contains(r.Misread, p) {
+			r.Misread = append(r.Misread, p)
 		}
 	}
 }
@@ -228,10 +223,10 @@ func text(d *replay.Difference) string {
 		return where + d.Why
 	}
 	index := strings.Trim(strings.ReplaceAll(fmt.Sprint(d.Index), " ", ", "), "[]")
-	apart := ""
+	gap := ""
 	if d.ULPs >= 0 {
-		apart = ", " + report.Count(int(d.ULPs), "ulp")
+		gap = ", " + report.Count(int(d.ULPs), "ulp")
 	}
 	return where + fmt.Sprintf("%d of %d elements differ, first %d (%s[%s]): PyTorch %g, Go %g%s; largest error %.3g, rms %.3g",
-		d.Differing, d.Elements, d.First, d.Parameter, index, float64(d.Recorded), float64(d.Replayed), apart, d.Largest, d.RMS)
+		d.Differing, d.Elements, d.First, d.Parameter, index, float64(d.Recorded), float64(d.Replayed), gap, d.Largest, d.RMS)
 }
