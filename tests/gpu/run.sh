@@ -8,7 +8,8 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 cd "$root"
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader ||
+command -v nvidia-smi >/dev/null &&
+	nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader ||
 	die "nvidia-smi finds no GPU: these tests are for a machine that has one"
 "$scripts/check-build.sh"
 PYHOOK_PYTHON=$("$scripts/setup-python.sh")

@@ -68,11 +68,10 @@ Device &device_at(c10::DeviceIndex index) {
 
 c10::Stream stream_of(const Block &b) { return c10::Stream(c10::Stream::UNSAFE, device(b.device), b.stream); }
 
-std::atomic<bool> poison_at_reuse{getenv("PYHOOK_SIM_POISON") && !strcmp(getenv("PYHOOK_SIM_POISON"), "reuse")};
+std::atomic<bool> reuse{true};
 
 // poison fills a block with NaNs (of every floating type) in the order of its stream: what is read
-// from memory that was freed, or before it was written, shows. At reuse is what a GPU's allocator may
-// do, at once is the worst that it may do.
+// from memory that was freed, or before it was written, shows.
 void poison(const Block &b) {
   auto &d = device_at(b.device);
   char *address = d.inside + (b.address - d.outside);
@@ -80,8 +79,9 @@ void poison(const Block &b) {
 }
 
 void reuse_locked(const Block &b) {
-  if (!poison_at_reuse)
-    poison(b);
+  if (!reuse)
+    return; // it stays as it is for ever
+  poison(b);
   device_at(b.device).free[{b.stream, b.size}].push_back(b.address);
 }
 
@@ -134,8 +134,6 @@ struct Allocator final : c10::DeviceAllocator {
     if (!kept.empty()) {
       b.address = kept.back();
       kept.pop_back();
-      if (poison_at_reuse)
-        poison(b);
     } else {
       TORCH_CHECK_WITH(OutOfMemoryError, d.used + size <= reserved, "sim:", int(index), " has no addresses left");
       b.address = d.outside + d.used;
@@ -274,7 +272,7 @@ void set_limit(c10::DeviceIndex index, size_t bytes) {
   device_at(index).limit = bytes ? bytes : reserved;
 }
 
-void set_poison_at_reuse(bool on) { poison_at_reuse = on; }
+void set_reuse(bool on) { reuse = on; }
 
 size_t allocated(c10::DeviceIndex index) {
   std::lock_guard lock(mutex);

@@ -24,7 +24,7 @@ c10::DeviceIndex device_of(const void *address);
 
 void record_stream(const c10::DataPtr &data, c10::Stream stream);
 void set_limit(c10::DeviceIndex index, size_t bytes); // more is out of memory
-void set_poison_at_reuse(bool on); // PYHOOK_SIM_POISON=reuse: not when it is freed
+void set_reuse(bool on); // off: freed memory stays as it is
 size_t allocated(c10::DeviceIndex index);
 
 } // namespace sim

@@ -19,7 +19,7 @@ PYBIND11_MODULE(simdevice_c, m) {
   m.def("set_delay", &sim::set_delay);
   m.def("set_late", &sim::set_late);
   m.def("set_memory_limit", [](int i, size_t bytes) { sim::set_limit(i, bytes); });
-  m.def("set_poison_at_reuse", &sim::set_poison_at_reuse);
+  m.def("set_reuse", &sim::set_reuse);
   m.def("memory_allocated", [](int i) { return sim::allocated(i); });
   m.def("counters", [] {
     py::dict d;

@@ -97,7 +97,7 @@ def _module() -> types.ModuleType:
         "set_rng_state": lambda state, which=None: torch.set_rng_state(state),
         "memory_allocated": lambda which=None: device.memory_allocated(_index(which)),
         "set_memory_limit": lambda bytes, which=None: device.set_memory_limit(_index(which), bytes),
-        "set_poison_at_reuse": device.set_poison_at_reuse,
+        "set_reuse": device.set_reuse,
         "set_delay": device.set_delay,
         "late": late,
         "counters": device.counters,

@@ -96,9 +96,8 @@ def main():
     )
     found = {}
     for name in HOOKS:
-        # powerSGD_hook frees memory that another stream still reads: on a GPU too, where nobody
-        # happens to take it before that.
-        torch.sim.set_poison_at_reuse("powersgd" in name and name != "powersgd_freed")
+        # powerSGD_hook frees memory that another stream still reads, on a GPU too.
+        torch.sim.set_reuse("powersgd" not in name or name == "powersgd_freed")
         found[name] = {device: train(name, device, rank) for device in ("cpu", "sim")}
     dist.barrier()
     dist.destroy_process_group()
