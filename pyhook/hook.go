@@ -110,6 +110,9 @@ func (rt *Runtime) WrapHook(ctx context.Context, hook *Object, cfg HookConfig) (
 // Name returns the hook's qualified Python name.
 func (h *PythonCommHook) Name() string { return h.name }
 
+// Hook returns the hook's Python callable; it belongs to the hook.
+func (h *PythonCommHook) Hook() *Object { return h.hook }
+
 // State returns the hook's state; it belongs to the hook.
 func (h *PythonCommHook) State() *Object { return h.state.get() }
 

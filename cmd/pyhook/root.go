@@ -8,6 +8,7 @@ import (
 	"pyhook/internal/cli"
 	"pyhook/internal/cli/bench"
 	"pyhook/internal/cli/check"
+	"pyhook/internal/cli/compare"
 	"pyhook/internal/cli/demo"
 	"pyhook/internal/cli/doctor"
 	"pyhook/internal/cli/replay"
@@ -47,13 +48,14 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 	root.AddCommand(
 		inGroup("use", doctor.Command(currentVersion().Version)),
 		inGroup("use", check.Command()),
+		inGroup("use", compare.Command()),
 		inGroup("use", bench.Command()),
 		inGroup("use", replay.Command()),
 		inGroup("use", train.Command()),
 		inGroup("use", demo.Command()),
 		inGroup("more", newVersionCommand()),
 	)
-	root.AddCommand(bench.RankCommand(), check.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand(), replay.RankCommand())
+	root.AddCommand(bench.RankCommand(), check.RankCommand(), compare.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand(), replay.RankCommand())
 	root.AddCommand(helpTopics()...)
 	return root
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pyhook/internal/cli/check"
+	"pyhook/internal/cli/compare"
 	"pyhook/internal/cli/doctor"
 	"pyhook/internal/cli/replay"
 )
@@ -36,5 +37,5 @@ const jsonText = `With --json a command prints one JSON object on standard outpu
 fails for a reason that the object states; everything else goes to standard error.
 Fields are added over time, and not renamed.
 
-` + check.JSONHelp + doctor.JSONHelp + replay.JSONHelp + `pyhook version --json
+` + check.JSONHelp + compare.JSONHelp + doctor.JSONHelp + replay.JSONHelp + `pyhook version --json
   version, commit, go, os, arch`
