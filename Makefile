@@ -17,7 +17,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kubernetes test-adapters matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-peers bench-start image test-docker release test-release clean
+.PHONY: help build demo test test-kubernetes test-adapters test-browser matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-peers bench-start bench-links image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-start: ## a cold start against python -c 'import torch, torch.distributed'
 	@scripts/check-build.sh
 	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/start
 
+bench-links: build ## predictions of pyhook compare against links that tc shapes (as root, with iproute2)
+	@$(with_python) set -x && go run -buildvcs=false ./tests/bench/links
+
 image: ## build the container image; VARIANT=cpu|cuda|none BASE_IMAGE=... GO_IMAGE=...: docs/docker.md
 	docker build --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' \
 		$(foreach v,VARIANT BASE_IMAGE GO_IMAGE TORCH TORCH_INDEX,$(if $($(v)),--build-arg $(v)='$($(v))')) -t '$(IMAGE)' .
@@ -90,6 +93,9 @@ test-kubernetes: ## the manifests against the operators' published schemas and c
 
 test-adapters: ## go vet and the tests of the adapters to Go training libraries (Go modules of their own)
 	@scripts/test.sh adapters
+
+test-browser: ## the page of pyhook compare --html in chromium, which has to be there
+	@scripts/test.sh browser
 
 matrix: ## the tests under every Python and torch; writes docs/compatibility.md (as root; environments of 3 GB each)
 	@scripts/check-build.sh

@@ -70,6 +70,16 @@ check_kubernetes() {
 	run go vet ./...
 	run go test -count=1 -vet=off -timeout "$timeout" ./...
 }
+# The page of pyhook compare --html in a real browser; a module of its own. Chromium is some 400 MB with
+# what it needs, so CI does not have it.
+check_browser() {
+	local browser
+	browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
+		die "no browser is on PATH; on Debian: apt-get install chromium"
+	cd tests/browser
+	run go vet ./...
+	run env PYHOOK_CHROMIUM="$browser" PYHOOK_SCREENSHOTS="$root/out/browser" go test -count=1 -vet=off -timeout "$timeout" ./...
+}
 # gotest runs Go's tests. -count=1: Go's test cache does not know of the interpreter that a test
 # starts. No vet: that is a check of its own. No debug information: stack traces need none, and
 # linking takes less time. Many tests wait more than they compute, so one package more than there are
@@ -188,7 +198,7 @@ deep) checks=("${deep[@]}") ;;
 *) checks=("$@") ;;
 esac
 for check in "${checks[@]}"; do
-	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go slurm arm64 ${deep[*]:2}"
+	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go slurm arm64 browser ${deep[*]:2}"
 done
 
 "$scripts/check-build.sh"

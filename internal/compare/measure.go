@@ -68,6 +68,7 @@ type measuring struct {
 	errors  *deviation
 	result  *RankResult
 	hooks   [][]float64 // hook seconds, by bucket and step
+	during  [][]float64 // the collectives'
 	closes  []func()
 }
 
@@ -116,7 +117,7 @@ func (m *measuring) run(ctx context.Context) (err error) {
 	if err := m.makeMemory(); err != nil {
 		return err
 	}
-	m.hooks = make([][]float64, len(m.source.Buckets()))
+	m.hooks, m.during = make([][]float64, len(m.source.Buckets())), make([][]float64, len(m.source.Buckets()))
 	m.result.Buckets = make([]BucketCost, len(m.source.Buckets()))
 	for step := range m.plan.Steps {
 		if err := m.step(ctx, step); err != nil {
@@ -125,7 +126,7 @@ func (m *measuring) run(ctx context.Context) (err error) {
 	}
 	for b := range m.result.Buckets {
 		m.result.Buckets[b].Elements = m.source.Buckets()[b].Elements
-		m.result.Buckets[b].HookSeconds = steady(m.hooks[b])
+		m.result.Buckets[b].HookSeconds, m.result.Buckets[b].CollectiveSeconds = steady(m.hooks[b]), steady(m.during[b])
 	}
 	return m.measureState()
 }
@@ -369,12 +370,12 @@ func (m *measuring) account(step, index int, start, text any) error {
 			m.result.Untimed = append(m.result.Untimed, kind)
 		}
 	}
-	in := covered(spans) / 1e9
 	total := float64(n.Now-began) / 1e9
+	in := min(covered(spans)/1e9, total)
 	m.result.Buckets[index].Collectives = collectives // of the last step in the end
 	m.result.Steps[step].Seconds += total
-	m.result.Steps[step].CollectiveSeconds += min(in, total)
-	m.hooks[index] = append(m.hooks[index], max(0, total-in))
+	m.result.Steps[step].CollectiveSeconds += in
+	m.hooks[index], m.during[index] = append(m.hooks[index], total-in), append(m.during[index], in)
 	return nil
 }
 

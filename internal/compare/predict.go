@@ -1,13 +1,16 @@
 package compare
 
-import "math"
-
-// Calibration are the two constants of this machine, torch and backend in the model of a
-// collective's time:
+// Calibration are the two constants of this machine, torch and backend in the model of the time of a
+// bucket's collectives:
 //
-//	messages x (MessageSeconds + latency) + bytes x max(ByteSeconds, the link's seconds for a byte)
+//	messages x (MessageSeconds + latency) + max(link, software) + min(link, software) / 2
+//	link     = bytes x the link's seconds for a byte
+//	software = bytes x ByteSeconds + excess
 //
 // where messages follow one another, and bytes go through the busiest rank's link (collective.go).
+// Link and software work on two halves of what a rank sends, as gloo's ring has two segments, so half
+// of the shorter one is hidden. The excess is what the bucket's collectives took here beyond the model: float16 is slow to add, for
+// one. It grows with the ranks as an all-reduce's sums do.
 type Calibration struct {
 	MessageSeconds float64 `json:"message_seconds"` // of software, for one message of a collective
 	ByteSeconds    float64 `json:"byte_seconds"`    // of software, for one byte sent, received and added
@@ -27,9 +30,15 @@ func (c Calibration) least(o Calibration) Calibration {
 	return Calibration{min(c.MessageSeconds, o.MessageSeconds), min(c.ByteSeconds, o.ByteSeconds)}
 }
 
-// seconds is how long a collective takes on n ranks of a network.
-func (c Calibration) seconds(one cost, net Network) float64 {
-	return one.messages*(c.MessageSeconds+net.Latency) + one.critical*math.Max(c.ByteSeconds, net.secondsPerByte())
+// seconds is how long a bucket's collectives take on n ranks of a network. They were measured on here
+// ranks.
+func (c Calibration) seconds(b BucketCost, net Network, n, here int) float64 {
+	there, _ := b.cost(n)
+	local, _ := b.cost(here)
+	excess := max(0, b.CollectiveSeconds-local.messages*c.MessageSeconds-local.critical*c.ByteSeconds)
+	excess *= (1 - 1/float64(n)) / (1 - 1/float64(here))
+	link, software := there.critical*net.secondsPerByte(), there.critical*c.ByteSeconds+excess
+	return there.messages*(c.MessageSeconds+net.Latency) + max(link, software) + min(link, software)/2
 }
 
 // Prediction is a step's reduction on a network that is not here.
@@ -48,26 +57,37 @@ type Prediction struct {
 
 // BucketCost is what a bucket takes in each step.
 type BucketCost struct {
-	Elements    int64        `json:"elements"`
-	HookSeconds float64      `json:"hook_seconds"` // that no collective was under way
-	Collectives []Collective `json:"collectives"`
+	Elements          int64        `json:"elements"`
+	HookSeconds       float64      `json:"hook_seconds"`       // in which no collective was under way
+	CollectiveSeconds float64      `json:"collective_seconds"` // in which one was
+	Collectives       []Collective `json:"collectives"`
 }
 
-// Predict takes the buckets of a step to a network. passes is the time of the forward and backward
-// passes, 0 if it is not known.
-func Predict(buckets []BucketCost, c Calibration, net Network, ranks int, passes float64) Prediction {
+// cost is the sum over the bucket's collectives; unknown are the kinds that have none.
+func (b *BucketCost) cost(n int) (sum cost, unknown []string) {
+	for _, one := range b.Collectives {
+		c, known := one.cost(n)
+		if !known {
+			unknown = append(unknown, one.Kind)
+		}
+		sum.messages += c.messages
+		sum.critical += c.critical
+		sum.sent += c.sent
+	}
+	return sum, unknown
+}
+
+// Predict takes the buckets of a step, measured on here ranks, to a network of more. passes is the time
+// of the forward and backward passes, 0 if it is not known.
+func Predict(buckets []BucketCost, c Calibration, here int, net Network, ranks int, passes float64) Prediction {
 	p := Prediction{Network: net.Name, Ranks: ranks}
 	each := make([]float64, len(buckets))
 	for i, b := range buckets {
-		each[i] = b.HookSeconds
-		for _, one := range b.Collectives {
-			if cost, known := one.cost(ranks); known {
-				seconds := c.seconds(cost, net)
-				p.CollectiveSeconds += seconds
-				p.Bytes += cost.sent
-				each[i] += seconds
-			}
-		}
+		sum, _ := b.cost(ranks)
+		seconds := c.seconds(b, net, ranks, here)
+		each[i] = b.HookSeconds + seconds
+		p.Bytes += sum.sent
+		p.CollectiveSeconds += seconds
 		p.Seconds += each[i]
 	}
 	if passes > 0 {

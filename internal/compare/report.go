@@ -44,13 +44,16 @@ type HookReport struct {
 	HookSeconds       float64 `json:"hook_seconds"`
 	CollectiveSeconds float64 `json:"collective_seconds"`
 
-	BytesByStep []float64    `json:"bytes_by_step"`
-	Deviations  []Deviation  `json:"deviations"` // by step
-	StateBytes  int64        `json:"state_bytes"`
-	Collectives []Tally      `json:"collectives"` // of the last step, all buckets
-	Predicted   []Prediction `json:"predicted"`
-	Training    *Training    `json:"training"` // null: was not asked for
-	Warnings    []string     `json:"warnings"`
+	BytesByStep []float64 `json:"bytes_by_step"`
+	// CollectiveByStep and SecondsByStep are the slowest rank's.
+	SecondsByStep    []float64    `json:"seconds_by_step"`
+	CollectiveByStep []float64    `json:"collective_seconds_by_step"`
+	Deviations       []Deviation  `json:"deviations"` // by step
+	StateBytes       int64        `json:"state_bytes"`
+	Collectives      []Tally      `json:"collectives"` // of the last step, all buckets
+	Predicted        []Prediction `json:"predicted"`
+	Training         *Training    `json:"training"` // null: was not asked for
+	Warnings         []string     `json:"warnings"`
 }
 
 // Tally is how often a rank issued a kind of collective in a step, and the bytes that it brought.
@@ -107,7 +110,6 @@ func (r *Report) Add(h *HookReport, ranks []*RankResult) {
 		}
 		*r.Constants = r.Constants.least(rank.Calibration)
 	}
-	var seconds, collective []float64
 	for step := range first.Steps {
 		sent, slowest := 0.0, first.Steps[step]
 		for _, rank := range ranks {
@@ -117,9 +119,9 @@ func (r *Report) Add(h *HookReport, ranks []*RankResult) {
 			}
 		}
 		h.BytesByStep = append(h.BytesByStep, sent)
-		seconds, collective = append(seconds, slowest.Seconds), append(collective, slowest.CollectiveSeconds)
+		h.SecondsByStep, h.CollectiveByStep = append(h.SecondsByStep, slowest.Seconds), append(h.CollectiveByStep, slowest.CollectiveSeconds)
 	}
-	h.Bytes, h.Seconds, h.CollectiveSeconds = steady(h.BytesByStep), steady(seconds), steady(collective)
+	h.Bytes, h.Seconds, h.CollectiveSeconds = steady(h.BytesByStep), steady(h.SecondsByStep), steady(h.CollectiveByStep)
 	h.HookSeconds = max(0, h.Seconds-h.CollectiveSeconds)
 	h.tally(first)
 	h.warn(r, first)
@@ -148,14 +150,12 @@ const headers = 256
 func (h *HookReport) warn(r *Report, rank *RankResult) {
 	expected, slack := 0.0, 0.0
 	for _, b := range rank.Buckets {
-		for _, c := range b.Collectives {
-			cost, known := c.cost(r.Ranks)
-			if !known {
-				h.addWarning(fmt.Sprintf("collectives of the kind %s have no model here: the predictions leave them out", c.Kind))
-			}
-			expected += cost.sent
-			slack += headers * (1 + cost.messages)
+		cost, unknown := b.cost(r.Ranks)
+		for _, kind := range unknown {
+			h.addWarning(fmt.Sprintf("collectives of the kind %s have no model here: the predictions leave them out", kind))
 		}
+		expected += cost.sent
+		slack += headers * (float64(len(b.Collectives)) + cost.messages)
 	}
 	last := h.BytesByStep[len(h.BytesByStep)-1]
 	if r.NoBytes == "" && math.Abs(last-expected) > 0.05*expected+slack {
@@ -180,7 +180,7 @@ func (r *Report) Predict(buckets [][]BucketCost, ranks []int) {
 		for _, network := range r.Networks {
 			for _, n := range ranks {
 				if h.Failure == nil {
-					h.Predicted = append(h.Predicted, Predict(buckets[i], *r.Constants, network, n, r.Passes))
+					h.Predicted = append(h.Predicted, Predict(buckets[i], *r.Constants, r.Ranks, network, n, r.Passes))
 				}
 			}
 		}

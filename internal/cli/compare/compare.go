@@ -49,8 +49,10 @@ has {"name": "mine", "parameters": [{"name": "fc.weight", "shape": [10, 64]}]}.
 
 Predicted, for each --net and each number of --ranks: the time to reduce a step's
 buckets one after another. The model has two constants, which are measured here:
-  messages x (software + latency) + bytes x max(software, link)
-for each collective, as a ring has it; the hook's own work is as measured here.
+  messages x (software + latency) + the longer of bytes on the link and in software
+  + half of the shorter one
+for each bucket's collectives, as a ring has them; the hook's own work is as
+measured here.
 With --passes, the time of your forward and backward passes, also the length of a
 step in which the reduction overlaps the backward pass. docs/choosing-a-hook.md
 says how good that is, and where it is not.`
@@ -209,7 +211,7 @@ func (o *options) newReport(ranks int) *compare.Report {
 // newHookReport is a hook's before it has run.
 func (o *options) newHookReport(i int) compare.HookReport {
 	return compare.HookReport{Hook: o.names[i], State: o.specs[i].State, StateArgs: append([]string{}, o.specs[i].StateArgs...),
-		BytesByStep: []float64{}, Deviations: []compare.Deviation{}, Collectives: []compare.Tally{}, Predicted: []compare.Prediction{}, Warnings: []string{}}
+		BytesByStep: []float64{}, SecondsByStep: []float64{}, CollectiveByStep: []float64{}, Deviations: []compare.Deviation{}, Collectives: []compare.Tally{}, Predicted: []compare.Prediction{}, Warnings: []string{}}
 }
 
 // workingFolder is put before sys.path, as `python -m` does.

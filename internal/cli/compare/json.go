@@ -17,7 +17,7 @@ const JSONHelp = `pyhook compare --json
     failure         null, or {code, rank, message, traceback, hint}: the rest is empty
     bytes           that a rank sent in a step: the median of the steps' second half
     seconds, hook_seconds, collective_seconds      the same of the slowest rank
-    bytes_by_step
+    bytes_by_step, seconds_by_step, collective_seconds_by_step
     deviations      {error, accumulated, cosine} by step
     state_bytes     of the tensors that the state holds on a rank
     collectives     {kind, count, bytes} of a rank in the last step

@@ -39,7 +39,7 @@ class _Meter:
     """What was noted since ``start``."""
 
     def __init__(self) -> None:
-        self.on = False
+        self.on = self.installed = False
         self.lock = threading.Lock()
         self.noted: list[list[Any]] = []  # kind, bytes, start, end or None
         self.futures: list[tuple[Any, list[Any]]] = []  # and the entry of noted
@@ -96,7 +96,10 @@ def _counting(real: Callable[..., Any], kind: str) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """Have the methods of a group note collectives. Once in a process."""
+    """Have the methods of a group note collectives. Idempotent."""
+    if _meter.installed:
+        return
+    _meter.installed = True
     for name, said in ISSUING.items():
         if name in vars(dist.ProcessGroup) and name != "_end_coalescing":
             real = getattr(dist.ProcessGroup, name)
