@@ -40,6 +40,9 @@ function measuredTable() {
 
 window.charts = {};
 
+// logTick labels a logarithmic axis at 1, 2 and 5 times the powers of ten.
+const logTick = (text) => (v) => ([1, 2, 5].includes(Number((v / 10 ** Math.floor(Math.log10(v) + 1e-9)).toPrecision(3))) ? text(v) : "");
+
 // add draws one chart; axis texts, and what a value is under the pointer.
 function add(name, caption, type, data, x, y, text, more = {}) {
   const figure = document.createElement("figure");
@@ -64,7 +67,7 @@ function add(name, caption, type, data, x, y, text, more = {}) {
       plugins: { tooltip: { callbacks: { label: (item) => item.dataset.label + ": " + text(item.parsed.y) } } },
       scales: {
         x: { title: { display: true, text: x }, stacked: more.stacked, grid: { color: "#8883" } },
-        y: { title: { display: true, text: y }, stacked: more.stacked, type: more.log ? "logarithmic" : "linear", grid: { color: "#8883" }, ticks: more.log ? {} : { callback: text } },
+        y: { title: { display: true, text: y }, stacked: more.stacked, type: more.log ? "logarithmic" : "linear", grid: { color: "#8883" }, ticks: { callback: more.log ? logTick(text) : text } },
       },
     },
   });

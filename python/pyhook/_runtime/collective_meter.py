@@ -60,7 +60,7 @@ class _Meter:
         torch._C.Future.add_done_callback(future, done)
 
     def ends(self) -> None:
-        """Wait for the callbacks of futures that are done: their threads may not have come to them."""
+        """Wait for the callbacks of futures that are done: their threads may yet come to them."""
         limit = time.monotonic() + 1
         for future, entry in self.futures:
             while entry[3] is None and torch._C.Future.done(future) and time.monotonic() < limit:
@@ -73,7 +73,7 @@ _meter = _Meter()
 
 def _bytes(value: Any) -> int:
     if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
+        return int(value.numel() * value.element_size())
     if isinstance(value, (list, tuple)):
         return sum(_bytes(one) for one in value)
     return 0
@@ -151,7 +151,8 @@ def state_bytes(state: Any, hook: Optional[Any] = None) -> int:
         seen.add(id(one))
         if isinstance(one, torch.Tensor):
             if not isinstance(one, torch.nn.Parameter):  # the model's
-                storage = one.untyped_storage() if hasattr(one, "untyped_storage") else one.storage()
+                untyped = hasattr(one, "untyped_storage")
+                storage = one.untyped_storage() if untyped else one.storage()
                 storages[storage.data_ptr()] = storage.nbytes()
         elif isinstance(one, types.FunctionType):
             queue.extend(one.__closure__ or ())
