@@ -78,7 +78,7 @@ func Make(t testing.TB, world int, cases []Case) (folder string, facts map[strin
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Python(t), "-B", filepath.Join(Testdata(), "train.py"), filepath.Join(folder, "plan.json"))
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(Testdata(), "..", "..", "..", "python"), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "TORCH_CPP_LOG_LEVEL=ERROR")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(Testdata(), "..", "..", "..", "python")+":"+os.Getenv("PYTHONPATH"), "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "TORCH_CPP_LOG_LEVEL=ERROR")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	facts = map[string][]Facts{}
