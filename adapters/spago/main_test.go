@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"hooks": torchHooks})
+	ranks.Main(m, map[string]ranks.Func{"hooks": torchHooks, "raises": hookRaises})
 }
 
 // onRanks runs f once for each rank of a group in memory, and returns their errors.
