@@ -77,6 +77,13 @@ func TestMain_failures(t *testing.T) {
 		require.Error(t, err)
 		assert.Equal(t, 2, strings.Count(stderr, "w has values (Parameter.Data) on one of the ranks 0 and 1 and none on the other"), stderr)
 	})
+	t.Run("values that drift apart", func(t *testing.T) {
+		t.Parallel()
+		stdout, stderr, err := spawned(t, "drift")
+		require.Error(t, err)
+		assert.Equal(t, []string{"step 0", "step 0", "step 1", "step 1", "step 2", "step 2"}, lines(stdout))
+		assert.Equal(t, 2, strings.Count(stderr, "w: parameter 0, the first of them, has one value on rank 0, another on rank 1\nhint"), stderr)
+	})
 	t.Run("a panic", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "panic")

@@ -86,6 +86,20 @@ var cases = map[string]job.Func{
 	"panic": func(_ context.Context, j *job.Job) error {
 		return make([]error, 0)[j.Rank()]
 	},
+	// The last rank's value changes after the first step.
+	"drift": func(ctx context.Context, j *job.Job) error {
+		params := parameters()
+		model := job.Must(j.DDP(ctx, params, ddp.Options{Hook: job.Must(j.Hook(ctx, "allreduce")), DigestEvery: 2}))
+		for step := range 4 {
+			fmt.Println("step", step)
+			job.Check(model.Ready(0))
+			job.Must(model.Wait(ctx))
+			if values := job.Must(tensor.Slice[float32](params[0].Data)); j.Rank() == 1 {
+				values[1]++
+			}
+		}
+		return nil
+	},
 	"other values on one": func(ctx context.Context, j *job.Job) error {
 		params := parameters()
 		if j.Rank() == 1 {

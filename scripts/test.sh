@@ -183,7 +183,13 @@ check_arm64() {
 }
 
 # The sbatch script, in a Slurm that is started for it.
-check_slurm() { run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -run Slurm ./tests/launchers; }
+check_slurm() {
+	run env PYHOOK_SLURM=1 go test -count=1 -timeout "$timeout" -v -run Slurm ./tests/launchers
+	local adapter
+	for adapter in adapters/*/mnist; do
+		run env PYHOOK_SLURM=1 go -C "$adapter" test -count=1 -timeout "$timeout" -v -run Mnist/srun .
+	done
+}
 
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 

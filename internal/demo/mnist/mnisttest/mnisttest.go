@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,26 @@ func Run(t *testing.T) {
 		run(t, binary, append(train, stopped, "--steps", "60")...)
 		sameFile(t, whole, stopped)
 	})
+	t.Run("mpirun's ranks train as its own", func(t *testing.T) {
+		if version, err := exec.Command("mpirun", "--version").Output(); err != nil || !bytes.Contains(version, []byte("Open MPI")) {
+			require.Empty(t, os.Getenv("CI"), "CI has no mpirun: scripts/setup-mpirun.sh")
+			t.Skip("no mpirun of Open MPI: apt-get install openmpi-bin")
+		}
+		trained := filepath.Join(folder, "mpirun")
+		run(t, "mpirun", "--allow-run-as-root", "--bind-to", "none", "--oversubscribe", "-n", "2", "-x", "MASTER_PORT="+freePort(t),
+			binary, "--hook", "powersgd", "--every", "20", "--checkpoint", trained, "--steps", "60")
+		sameFile(t, whole, trained)
+	})
+	t.Run("srun's ranks train as its own", func(t *testing.T) {
+		if os.Getenv("PYHOOK_SLURM") == "" {
+			t.Skip("PYHOOK_SLURM=1 starts a Slurm; it needs root and: apt-get install slurm-wlm munge")
+		}
+		trained := filepath.Join(folder, "srun")
+		run(t, filepath.Join("..", "..", "..", "tests", "launchers", "testdata", "one-host-slurm.sh"), "srun", "--nodes", "2", "--ntasks", "2",
+			"--export", "ALL,MASTER_ADDR=127.0.0.1,MASTER_PORT="+freePort(t),
+			binary, "--hook", "powersgd", "--every", "20", "--checkpoint", trained, "--steps", "60")
+		sameFile(t, whole, trained)
+	})
 	t.Run("a rank that is killed under torchrun costs nothing but time", func(t *testing.T) {
 		killed := filepath.Join(folder, "killed")
 		underTorchrun(t, binary, killed)
@@ -67,6 +88,15 @@ func run(t *testing.T, binary string, args ...string) string {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
+}
+
+// freePort is one that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	require.NoError(t, err)
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 func accuracy(t *testing.T, output string) float64 {
