@@ -1,12 +1,14 @@
 // Package pyhook runs unmodified Python DDP communication hooks from Go: it is
 // torch's c10d::PythonCommHook for a Go trainer.
 //
-//	rt, _ := pyhook.Start(ctx, pyhook.Config{})
-//	group, _ := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
-//	hook, _ := rt.NewHook(ctx, "fp16", pyhook.HookConfig{})
-//	future, _ := hook.RunHook(ctx, bucket)             // calls hook(state, bucket)
-//	value, _ := future.Wait(ctx)
-//	reduced, _ := hook.ParseHookResult(bucket, value)  // for most hooks: the bucket's own memory
+//	rt, err := pyhook.Start(ctx, pyhook.Config{})  // each err is looked at
+//	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+//	hook, err := rt.NewHook(ctx, "fp16", pyhook.HookConfig{})
+//	future, err := hook.RunHook(ctx, bucket)             // calls hook(state, bucket)
+//	value, err := future.Wait(ctx)
+//	reduced, err := hook.ParseHookResult(bucket, value)  // for most hooks: the bucket's own memory
+//
+// Package job does the first three, and what else a rank of a job owes its launcher.
 //
 // The package knows hooks, buckets, futures and process groups, and nothing of
 // training: package ddp turns parameters into buckets and drives the hooks, and

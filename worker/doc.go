@@ -3,20 +3,22 @@
 // an abort of gloo, os._exit, an endless loop, all memory used), the trainer gets an
 // *Error, keeps its gradients, and can Restart the worker.
 //
-//	func main() {
-//		worker.Main() // a worker is this same program
-//		w, _ := worker.Start(ctx, worker.Config{Timeout: time.Minute})
-//		state := worker.State{Spec: "powersgd"}
-//		hook, _ := w.NewHook(ctx, "powersgd", worker.HookConfig{State: state})
-//		reducer, _ := ddp.NewReducer(ctx, parameters, ddp.Options{Group: w.Group(), Hook: hook, Rollback: true})
+//	func main() { job.Config{Worker: &worker.Config{Timeout: time.Minute}}.Main(train) }
+//
+//	func train(ctx context.Context, j *job.Job) error {
+//		hook := job.Must(j.Hook(ctx, "powersgd")) // in the worker, which is this same program
+//		reducer := job.Must(j.DDP(ctx, parameters, ddp.Options{Hook: hook, Rollback: true}))
 //		for range steps {
-//			err := ddp.Retry(ctx, reducer, func() error { // the step again, where a worker failed
+//			job.Check(ddp.Retry(ctx, reducer, func() error { // the step again, where a worker failed
 //				...
 //				_, err := reducer.Wait(ctx)
 //				return err
-//			})
+//			}))
 //		}
+//		return nil
 //	}
+//
+// Without package job main calls Main first, and then Start, Worker.NewHook and Worker.Group.
 //
 // A worker that fails fails the step of all ranks. Retry (by Reducer.Recover) starts every rank's worker
 // again, puts the hook's state back to what it was before the step, and does the step again. Who calls

@@ -172,6 +172,11 @@ func (r *run) steps(ctx context.Context, set Set) error {
 			}
 		}
 	}
+	if r.flags.digest > 0 { // what the last steps made
+		if err := r.model.Digest(ctx); err != nil {
+			return err
+		}
+	}
 	if r.rank == 0 {
 		data := r.model.Reducer().LoggingData()
 		fmt.Printf("%s, hook %s, %s in %s, %s of gradients a step\n", report.Count(r.size, "rank"), r.flags.hook.Hook,
