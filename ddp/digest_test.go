@@ -12,6 +12,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
+	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
 	"pyhook/internal/testutil"
 	"pyhook/tensor"
@@ -171,7 +172,7 @@ func TestReducer_Wait_digest(t *testing.T) {
 		})
 	})
 	t.Run("values that were closed", func(t *testing.T) {
-		groups := memoryGroups(2)
+		groups := memgroup.New(2)
 		onRanks(2, func(rank int) {
 			params := withData(t)
 			r, err := ddp.NewReducer(testutil.Soon(t), params, ddp.Options{Group: groups[rank], DigestEvery: 1})
@@ -186,6 +187,9 @@ func TestReducer_Wait_digest(t *testing.T) {
 			assert.ErrorContains(t, err, "scale: ")
 			assert.ErrorContains(t, err, "Options.DigestEvery reads them")
 		})
+		for _, group := range groups { // rank 0's collective, which rank 1 did not come to, ends and lets go of its memory
+			group.Close()
+		}
 	})
 }
 
