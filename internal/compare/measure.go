@@ -64,7 +64,6 @@ type measuring struct {
 	meter   wire.Meter
 	counter *pyhook.Object // collective_meter.py
 	kept    []*bucketMemory
-	scratch []*tensor.Tensor // rank 0's: each rank's gradients of the largest bucket
 	errors  *deviation
 	result  *RankResult
 	hooks   [][]float64 // hook seconds, by bucket and step
@@ -104,6 +103,9 @@ func (m *measuring) run(ctx context.Context) (err error) {
 	m.doing("making the gradients' source")
 	if m.source, err = NewSource(m.plan.Source); err != nil {
 		return err
+	}
+	if closer, ok := m.source.(*Recording); ok {
+		m.closes = append(m.closes, closer.Close)
 	}
 	m.result.Gradients = m.source.Describe()
 	m.doing("measuring this machine's collectives")
@@ -166,14 +168,14 @@ func (m *measuring) makeHook(ctx context.Context) (err error) {
 
 // makeMemory makes the buckets, where all of them fit, and what errors are measured in.
 func (m *measuring) makeMemory() error {
-	total, largest := int64(0), int64(0)
-	for _, b := range m.source.Buckets() {
-		total += b.Elements
-		largest = max(largest, b.Elements)
-	}
 	buckets := m.source.Buckets()
+	total, bytes := int64(0), int64(0)
+	for _, b := range buckets {
+		total += b.Elements
+		bytes += b.Elements * int64(b.DType.Size())
+	}
 	m.kept = make([]*bucketMemory, len(buckets))
-	if total*int64(buckets[0].DType.Size()) <= keptBytes {
+	if bytes <= keptBytes {
 		for i := range buckets {
 			memory, err := m.newBucket(i)
 			if err != nil {
@@ -188,14 +190,6 @@ func (m *measuring) makeMemory() error {
 	}
 	if m.group.Rank() != 0 {
 		return nil
-	}
-	for range m.group.Size() {
-		t, err := tensor.New(buckets[0].DType, largest)
-		if err != nil {
-			return err
-		}
-		m.scratch = append(m.scratch, t)
-		m.closes = append(m.closes, t.Close)
 	}
 	var err error
 	if m.errors, err = newDeviation(total); err != nil {
@@ -273,17 +267,15 @@ func (m *measuring) reduce(ctx context.Context, step, index int) (err error) {
 		return nil
 	}
 	m.doing("comparing the results with the mean")
-	gradients := make([]*tensor.Tensor, len(m.scratch))
-	for rank, t := range m.scratch {
-		view, err := t.View(0, []int64{memory.buffer.Len()}, nil)
-		if err != nil {
+	gradients := make([]*tensor.Tensor, m.group.Size())
+	for rank := range gradients {
+		if gradients[rank], err = tensor.New(memory.buffer.DType(), memory.buffer.Len()); err != nil {
 			return err
 		}
-		defer view.Close()
-		if err := m.source.Fill(step, index, rank, view); err != nil {
+		defer gradients[rank].Close()
+		if err := m.source.Fill(step, index, rank, gradients[rank]); err != nil {
 			return err
 		}
-		gradients[rank] = view
 	}
 	return m.errors.add(result, gradients)
 }

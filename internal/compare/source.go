@@ -54,6 +54,7 @@ func layout(params []Parameter, capMB float64) []Bucket {
 
 // SourceConfig names a Source. It travels to the ranks as JSON.
 type SourceConfig struct {
+	Trace     string // the folder of a recording; "": Model
 	Model     string // see LoadModel
 	Gradients string // a distribution's name, for models but Digits
 	CapMB     float64
@@ -63,6 +64,16 @@ type SourceConfig struct {
 
 // NewSource opens a Source.
 func NewSource(c SourceConfig) (Source, error) {
+	if c.Trace != "" {
+		r, err := OpenRecording(c.Trace)
+		if err != nil {
+			return nil, err
+		}
+		if r.Ranks() < c.Ranks {
+			return nil, r.fail("it was recorded on %d ranks, and these are %d", r.Ranks(), c.Ranks)
+		}
+		return r, nil
+	}
 	if c.CapMB <= 0 || c.CapMB > 1<<20 {
 		return nil, fmt.Errorf("buckets of %g MiB: must be above 0, and at most 2^20", c.CapMB)
 	}

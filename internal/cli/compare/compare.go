@@ -41,7 +41,8 @@ steps:
   cosine        of the angle between result and mean
   state         bytes of the tensors that the hook's state holds on a rank
 
-Gradients: --model digits trains a small network on handwritten digits, and has
+Gradients: --trace has those of your own job, which pyhook.record wrote: as many
+ranks, its buckets, and new states. --model digits trains a small network on handwritten digits, and has
 its gradients. The other models are shapes; --gradients says how their gradients
 are drawn: lowrank (as those of a network in training, mostly in few directions),
 normal (the worst case for compression) or heavy (few large elements). FILE.json
@@ -62,6 +63,7 @@ type options struct {
 	specs     []hookspec.Spec
 	names     []string
 	model     string
+	trace     string
 	gradients string
 	capMB     float64
 	local     int
@@ -90,6 +92,7 @@ func Command() *cobra.Command {
 		Long:  compareLong,
 		Example: `  pyhook compare allreduce fp16 powersgd
   pyhook compare allreduce powersgd,matrix_approximation_rank=4 --model bert-base --net 10Gbit --ranks 16,128
+  pyhook compare allreduce fp16 powersgd --trace trace/
   pyhook compare fp16 hooks.py:my_hook --model digits --train --html out/hooks.html
   torchrun --no_python --nproc_per_node 2 pyhook compare allreduce fp16`,
 		Args: cobra.ArbitraryArgs,
@@ -97,7 +100,7 @@ func Command() *cobra.Command {
 			return cli.CompleteHook(cmd, nil, toComplete)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.finish(args); err != nil {
+			if err := o.finish(args, cmd.Flags().Changed); err != nil {
 				return err
 			}
 			return o.run(cmd)
@@ -105,6 +108,7 @@ func Command() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.model, "model", "resnet50", "the `model`: "+strings.Join(compare.ModelNames(), ", ")+" or FILE.json")
+	flags.StringVar(&o.trace, "trace", "", "compare on the recording in this `folder`, which pyhook.record wrote")
 	flags.StringVar(&o.gradients, "gradients", "lowrank", "how the gradients of shapes are drawn: "+strings.Join(compare.DistributionNames(), ", "))
 	flags.Float64Var(&o.capMB, "bucket-cap-mb", 25, "bucket size in `MiB`, as DDP's bucket_cap_mb; the first bucket has 1 MiB at most")
 	flags.IntVarP(&o.local, "local", "n", 2, "`N` ranks to measure with on this machine")
@@ -128,10 +132,15 @@ func Command() *cobra.Command {
 }
 
 // finish checks the flags before anything is started.
-func (o *options) finish(args []string) (err error) {
+func (o *options) finish(args []string, changed func(flag string) bool) (err error) {
 	o.names = args
 	if o.specs, err = parseHooks(args); err != nil {
 		return err
+	}
+	if o.trace != "" {
+		if err := o.finishTrace(changed); err != nil {
+			return err
+		}
 	}
 	switch {
 	case o.steps < 2:
@@ -164,6 +173,9 @@ func (o *options) finish(args []string) (err error) {
 	if !slices.Contains(compare.DistributionNames(), o.gradients) {
 		return cli.UsageError("--gradients %s: there are %s", o.gradients, strings.Join(compare.DistributionNames(), ", "))
 	}
+	if o.trace != "" {
+		return nil
+	}
 	if o.loaded, err = compare.LoadModel(o.model); err != nil {
 		return cli.UsageError("--model: %w", err)
 	}
@@ -175,10 +187,41 @@ func (o *options) finish(args []string) (err error) {
 	return nil
 }
 
+// finishTrace takes ranks and steps from the recording where they were not given.
+func (o *options) finishTrace(changed func(flag string) bool) error {
+	for _, flag := range []string{"model", "gradients", "bucket-cap-mb", "seed"} {
+		if changed(flag) {
+			return cli.UsageError("--%s with --trace: a recording has its own", flag)
+		}
+	}
+	recording, err := compare.OpenRecording(o.trace)
+	if err != nil {
+		return err
+	}
+	defer recording.Close()
+	o.loaded = recording.Model()
+	if !changed("local") {
+		o.local = recording.Ranks()
+	}
+	if !changed("steps") {
+		o.steps = min(o.steps, recording.Steps())
+	}
+	switch {
+	case o.local > recording.Ranks():
+		return cli.UsageError("-n %d: %s was recorded on %d ranks", o.local, o.trace, recording.Ranks())
+	case o.steps > recording.Steps() || recording.Steps() < 2:
+		return cli.UsageError("--steps %d: %s has %d steps of the same buckets on all ranks, and at least 2 are needed", o.steps, o.trace, recording.Steps())
+	}
+	if o.trace, err = filepath.Abs(o.trace); err != nil {
+		return err
+	}
+	return nil
+}
+
 // plan is what the ranks do for one hook.
 func (o *options) plan(i, ranks int) *compare.Plan {
 	return &compare.Plan{Hook: o.specs[i], Steps: o.steps, Timeout: o.timeout,
-		Source: compare.SourceConfig{Model: o.model, Gradients: o.gradients, CapMB: o.capMB, Seed: o.seed, Ranks: ranks}}
+		Source: compare.SourceConfig{Trace: o.trace, Model: o.model, Gradients: o.gradients, CapMB: o.capMB, Seed: o.seed, Ranks: ranks}}
 }
 
 // run joins the ranks that a launcher started, or starts its own.
