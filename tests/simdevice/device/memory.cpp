@@ -258,6 +258,7 @@ at::Tensor mapped(const at::Tensor &t) {
 }
 
 void record_stream(const c10::DataPtr &data, c10::Stream stream) {
+  handle(stream); // or it throws: release must not
   std::lock_guard lock(mutex);
   auto found = blocks.find(data.get_context());
   if (found == blocks.end() || data.get_deleter() != &release)
