@@ -74,6 +74,11 @@ debian_torch() {
 		apt_install "$place" "libpython$version"
 		touch "$place.torch"
 	fi
+	# For recordings; releases before Debian 13 do not have it, and the tests of recordings say so.
+	if [[ ! -e $place.safetensors ]]; then
+		apt_install "$place" python3-safetensors || say "$1 has no python3-safetensors"
+		touch "$place.safetensors"
+	fi
 	printf '%s\t/usr/bin/python3\n' "$place"
 }
 
@@ -92,6 +97,11 @@ newest_pip() {
 		"$venv/bin/python" -m pip install --disable-pip-version-check -q torch numpy >&2 ||
 			cannot "pip cannot install torch"
 		touch "$venv.made"
+	fi
+	if [[ ! -e $venv.safetensors ]]; then
+		"$venv/bin/python" -m pip install --disable-pip-version-check -q safetensors >&2 ||
+			cannot "pip cannot install safetensors"
+		touch "$venv.safetensors"
 	fi
 	printf '/\t%s\n' "$venv/bin/python"
 }

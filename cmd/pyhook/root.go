@@ -26,6 +26,7 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 		Example: `  pyhook doctor                       is this machine ready?
   pyhook check powersgd -n 4          run a hook on 4 real ranks and judge it
   pyhook check hooks.py:my_hook       the same for your own
+  pyhook replay trace/                run a recorded hook, and compare with PyTorch
   pyhook train --hook fp16 -n 2       train a small network with it`,
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true,

@@ -48,6 +48,7 @@ type RankReport struct {
 	Compared     int   // calls
 	Skipped      []string
 	Notes        []string
+	Partial      bool     // some recorded step was not replayed; Notes say why
 	Misread      []CallID // results that stock DDP read wrong
 	Differences  []Difference
 	LargestError float64 // of all results, relative: see Difference
@@ -167,6 +168,7 @@ func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
 	mine := []int{}
 	for _, s := range r.rank.Steps {
 		if why := unusable(&s); why != "" {
+			r.report.Partial = true
 			r.note("step %d and those after it are not replayed: %s", s.Step, why)
 			break
 		}
@@ -178,6 +180,7 @@ func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
 	}
 	common := trace.CommonOf(lists)
 	if len(common) < len(mine) {
+		r.report.Partial = true
 		r.note("%d of its %d steps are not those of every rank, and not replayed", len(mine)-len(common), len(mine))
 	}
 	if len(common) == 0 {

@@ -31,7 +31,7 @@ class Copy:
     def on_cpu(self) -> torch.Tensor:
         """Return the elements in the CPU's memory. For the writer's thread."""
         if self._event is None:
-            return self._tensor
+            return self._tensor.to("cpu")
         stream = torch.cuda.Stream(self._tensor.device)
         with torch.no_grad(), torch.cuda.stream(stream):
             stream.wait_event(self._event)
