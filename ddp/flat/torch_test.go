@@ -77,10 +77,5 @@ func dumpSteps(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup
 		stock.After(dump, m.grads)
 		m.descend()
 	}
-	if name != "updates" { // each rank steps its values by its own gradients there
-		err = s.Digest(ctx)
-	} else if different := s.Digest(ctx); !errors.Is(different, ddp.ErrValues) {
-		err = errors.Join(errors.New("the hook did not step the trainer's values"), different)
-	}
-	return errors.Join(err, dump.Write(folder))
+	return errors.Join(stock.Alike(name, s.Digest(ctx)), dump.Write(folder))
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,11 +24,31 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/ddp"
 	"pyhook/pyhook"
 )
 
-// Hooks are those that Compare knows.
-var Hooks = []string{"none", "allreduce", "fp16", "powersgd", "updates", "by_norm", "doubled"}
+// everywhere are hooks that Compare knows and that any torch runs; shipped are those of which a torch
+// may run some (testdata/shipped.py, and fp16): with these all of docs/hooks.md that run on gloo.
+var (
+	everywhere = []string{"none", "allreduce", "powersgd", "updates", "by_norm", "doubled"}
+	shipped    = []string{"fp16", "noop", "bf16", "fp16_allreduce", "bf16_allreduce", "fp16_powersgd", "bf16_powersgd", "batched_powersgd",
+		"post_localsgd", "quantize_pertensor", "quantize_perchannel", "then_optimizer"}
+)
+
+// diverging are hooks after whose steps the ranks' values are not the same.
+var diverging = []string{"updates", "noop", "post_localsgd"}
+
+// Alike says whether what Digest has found, at the end, is what the hook leaves.
+func Alike(hook string, digest error) error {
+	if !slices.Contains(diverging, hook) {
+		return digest
+	}
+	if !errors.Is(digest, ddp.ErrValues) {
+		return errors.Join(fmt.Errorf("%s: the ranks' values are the same", hook), digest)
+	}
+	return nil
+}
 
 // Dump is what one rank did with one hook.
 type Dump struct {
@@ -124,6 +145,9 @@ func NewHook(ctx context.Context, rt *pyhook.Runtime, name string) (hook c10d.Co
 		return h, func() { h.Close(); state.Close() }, nil
 	case "updates", "by_norm", "doubled":
 		name = filepath.Join(programs(), "hooked.py") + ":" + name
+	case "allreduce", "fp16":
+	default:
+		name = filepath.Join(here(), "testdata", "shipped.py") + ":" + name
 	}
 	h, err := rt.NewHook(ctx, name, pyhook.HookConfig{})
 	if err != nil {
@@ -195,31 +219,27 @@ func compare(folder string, c testCase, rank int) error {
 	return nil
 }
 
-// ReducesHalves says whether gloo of this torch sums float16: where it does not, neither does stock
-// DDP.
-func ReducesHalves(t *testing.T) bool {
+// HooksHere are the hooks that this torch runs.
+func HooksHere(t *testing.T) []string {
 	t.Helper()
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	require.NoError(t, err)
-	const program = `import os, torch, torch.distributed as dist
-dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-dist.all_reduce(torch.ones(1, dtype=torch.float16))
-os._exit(0)`
-	cmd := exec.CommandContext(t.Context(), interpreter.Executable, "-c", program)
-	cmd.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=lo")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		require.Contains(t, string(out), "Invalid scalar type")
+	cmd := exec.CommandContext(t.Context(), interpreter.Executable, "-B", filepath.Join(here(), "testdata", "shipped.py"))
+	cmd.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=lo", "OMP_NUM_THREADS=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	runs := strings.Fields(string(out))
+	for _, name := range []string{"noop", "batched_powersgd", "post_localsgd", "then_optimizer"} {
+		require.Contains(t, runs, name, "any torch runs it")
 	}
-	return err == nil
-}
-
-// HooksHere are Hooks, without fp16 where gloo sums no float16.
-func HooksHere(t *testing.T) []string {
-	t.Helper()
-	if ReducesHalves(t) {
-		return Hooks
+	list := slices.Clone(everywhere)
+	for _, name := range shipped {
+		if slices.Contains(runs, name) {
+			list = append(list, name)
+		} else {
+			t.Logf("no %s: this torch cannot run it here", name)
+		}
 	}
-	t.Log("no fp16: gloo in this build of torch has no float16")
-	return slices.DeleteFunc(slices.Clone(Hooks), func(name string) bool { return strings.HasPrefix(name, "fp16") })
+	return list
 }

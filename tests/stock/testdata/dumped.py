@@ -6,6 +6,7 @@ Each rank reads the weights and gradients of each step, and writes the reduced g
 """
 
 import hooked
+import shipped
 import torch
 import worlds
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
@@ -26,7 +27,7 @@ def run_case(case, folder, rank):
     if case["hook"] == "powersgd":
         power_sgd(ddp)
     elif case["hook"] != "none":
-        ddp.register_comm_hook(None, hooked.HOOKS[case["hook"]])
+        ddp.register_comm_hook(None, {**hooked.HOOKS, **shipped.HOOKS}[case["hook"]])
     with open(folder / f"stock.{case['name']}.rank{rank}.bin", "wb") as out:
         for _ in range(case["steps"]):
             weights, data = hooked.read(case, data)
