@@ -60,7 +60,8 @@ func dumpSteps(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup
 	}
 	defer free()
 	m, twin := newNet[float32](1), newNet[float32](1)
-	s, err := spagoddp.Wrap(ctx, m, ddp.Options{Group: world, Hook: hook})
+	// The sums of 3 ranks and more depend on the layout: stock DDP's, whose gradients come last first.
+	s, err := spagoddp.Wrap(ctx, m, ddp.Options{Group: world, Hook: hook, Layout: ddp.LayoutRebuilt, Buckets: [][]int{{5, 4, 3, 2, 1, 0}}})
 	if err != nil {
 		return err
 	}
