@@ -19,8 +19,11 @@ type BucketConfig struct {
 	// parameter has one more dimension, of the two parts (torch.view_as_real).
 	Sizes      [][]int64
 	Parameters []*Parameter // of each gradient; nil entries and nil are allowed
-	// Stream of a Buffer on a GPU: see Stream.
+	// Stream of a Buffer on a device: see Stream.
 	Stream Stream
+	// Memory of a Buffer that package ddp made by it; its communication stream counts then, and not
+	// Stream. nil: the CPU's memory, or a trainer's own.
+	Memory DeviceMemory
 }
 
 // GradBucket is c10d::GradBucket: gradients that are reduced together, or one sparse gradient. Keep
@@ -36,7 +39,7 @@ type GradBucket struct {
 }
 
 // NewGradBucket checks the description and makes a dense bucket. The buffer is
-// shared: it must stay open until the bucket is closed. One on a GPU works by
+// shared: it must stay open until the bucket is closed. One on a device works by
 // cfg.Stream; see Stream.
 func NewGradBucket(cfg BucketConfig) (*GradBucket, error) {
 	bad := func(format string, args ...any) (*GradBucket, error) {
@@ -112,7 +115,7 @@ func checkBuffer(t *tensor.Tensor) error {
 	if t.IsClosed() {
 		return fmt.Errorf("the buffer: %w", ErrClosed)
 	}
-	if d := t.Device(); !d.IsCPU() && d.Type != tensor.CUDA && d.Type != tensor.ROCM {
+	if d := t.Device(); !d.IsCPU() && !d.HasStreams() {
 		return fmt.Errorf("the buffer is on %s: %w\nhint: copy the gradients to the CPU's memory, or a GPU's", d, errors.ErrUnsupported)
 	}
 	if len(t.Shape()) != 1 || !t.IsContiguous() {
@@ -182,8 +185,11 @@ func (b *GradBucket) Sizes() [][]int64 { return b.cfg.Sizes }
 // configuration has none.
 func (b *GradBucket) Parameters() []*Parameter { return b.params }
 
-// Stream returns the stream of a buffer on a GPU.
+// Stream returns the stream of a buffer on a device.
 func (b *GradBucket) Stream() Stream { return b.cfg.Stream }
+
+// Memory returns what the buffer was made by, or nil.
+func (b *GradBucket) Memory() DeviceMemory { return b.cfg.Memory }
 
 // Gradients returns a view of the buffer for each gradient, shaped as its
 // parameter (getGradients). The caller closes them.

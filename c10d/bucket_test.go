@@ -67,7 +67,7 @@ func TestABucketsPartsMustFitEachOther(t *testing.T) {
 	require.ErrorIs(t, err, c10d.ErrClosed)
 }
 
-func TestABucketIsOnTheCPUOrAGPU(t *testing.T) {
+func TestNewGradBucket_Device(t *testing.T) {
 	memory := floats(t, 1, 2, 3, 4)
 	on := func(device tensor.DeviceType) error {
 		there, err := tensor.FromPointer(memory.Data(), tensor.Float32, []int64{4}, nil, tensor.Device{Type: device, ID: 63}, nil)
@@ -79,12 +79,14 @@ func TestABucketIsOnTheCPUOrAGPU(t *testing.T) {
 		}
 		return err
 	}
-	const oneAPI = 14
-	err := on(oneAPI)
+	const metal = 8
+	err := on(metal)
 	require.ErrorIs(t, err, errors.ErrUnsupported)
 	require.ErrorContains(t, err, "hint: ")
 	require.NoError(t, on(tensor.CUDA))
 	require.NoError(t, on(tensor.ROCM))
+	require.NoError(t, on(tensor.XPU))
+	require.NoError(t, on(tensor.Private))
 }
 
 func TestABufferMayMoveButNotChange(t *testing.T) {

@@ -40,6 +40,8 @@ var codes = map[Code]struct {
 
 	ErrBucket: {text: "the bucket cannot be given to the hook",
 		hint: "give the bucket a dtype and a device that this torch has (`pyhook doctor` lists them), and parts that fit each other"},
+	ErrDeviceMemory: {text: "the device's memory could not be used",
+		hint: "see the device's own error: give the Reducer a device and a stream that this torch has, tensors that are there, and enough memory (smaller buckets, no Rollback)"},
 	ErrSparseGradient: {text: "the sparse gradient is not valid"},
 
 	ErrLoad:         {text: "the hook cannot be loaded", hint: "the error's PythonError has the traceback"},

@@ -86,6 +86,9 @@ type InCallHook interface{ CollectivesOnlyInCall() bool }
 // ComplexHook is a hook that may not be able to reduce complex parameters. An error says why.
 type ComplexHook interface{ ComplexParameters() error }
 
+// HostHook is a hook that takes buckets in the CPU's memory only. The error says why.
+type HostHook interface{ HostMemoryOnly() error }
+
 // CheckingHook is a hook that can turn the failure of a collective that it issues, and never looks
 // at, into an error of its call's future: ErrCollective. A chained call does so always.
 type CheckingHook interface{ CheckCollectives() error }

@@ -51,6 +51,9 @@ const (
 	// ErrBucket: the bucket cannot be given to the hook: a dtype that this torch does not have, or
 	// parts that do not fit each other.
 	ErrBucket Code = "bucket"
+	// ErrDeviceMemory: torch could not do what package ddp asked of a device: no memory, no such
+	// device or stream, an address that is not the device's.
+	ErrDeviceMemory Code = "device_memory"
 	// ErrSparseGradient: indices and values are not a gradient of the parameter.
 	ErrSparseGradient Code = "sparse_gradient"
 

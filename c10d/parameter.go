@@ -17,11 +17,26 @@ type Parameter struct {
 	// Data is the parameter's values, for hooks that read or update weights. Optional: without it
 	// hooks see the right shape and dtype, and NaN.
 	Data *tensor.Tensor
+	// Device is where its gradient is. The zero value: where Data is, or else the CPU. A gradient of
+	// bfloat16 beside Data of float32, or one on a GPU whose Data the CPU keeps, is allowed.
+	Device tensor.Device
 	// Attributes are set on the Python object when it is made, for hooks that ask for them:
 	// param.is_shared_mp, param.param_group. Values as of cbridge.Convert.
 	Attributes map[string]any
 
 	attachments attachments
+}
+
+// GradientDevice returns where p's gradient is: see Device.
+func (p *Parameter) GradientDevice() tensor.Device {
+	device := p.Device
+	if device.Type == 0 && p.Data != nil {
+		device = p.Data.Device()
+	}
+	if device.IsCPU() {
+		return tensor.Device{Type: tensor.CPU}
+	}
+	return device
 }
 
 // Attach returns what was attached under key; make makes it at the first use. It is closed with the

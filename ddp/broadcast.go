@@ -35,35 +35,37 @@ func BroadcastParametersFrom(ctx context.Context, group c10d.ProcessGroup, root 
 		if p.Data.DType() != p.DType || p.Data.Len() != elements(p) {
 			return fmt.Errorf("ddp, rank %d: broadcasting %s: %s %v has Data of %s", group.Rank(), p.Name, p.DType, p.Shape, p.Data)
 		}
-		items[i] = Item{Len: elements(p), DType: p.DType}
+		items[i] = Item{Len: elements(p), DType: p.DType, Device: p.Data.Device()}
 	}
-	memory, err := memoryFor(params)
+	memories, err := memoriesOfValues(group, params, 0)
 	if err != nil {
 		return fmt.Errorf("ddp, rank %d: broadcasting: %w", group.Rank(), err)
 	}
+	defer memories.close()
 	for _, indices := range coalesce(items, broadcastBytes) {
-		if err := broadcastFlat(ctx, group, memory, root, params, indices); err != nil {
+		if err := broadcastFlat(ctx, group, memories.of[indices[0]], root, params, indices); err != nil {
 			return fmt.Errorf("ddp, rank %d: broadcasting %s and %d more from rank %d: %w",
 				group.Rank(), params[indices[0]].Name, len(indices)-1, root, err)
 		}
 	}
-	return nil
+	return memories.synchronize(ctx)
 }
 
-// coalesce puts items of one dtype together while they are at most limit bytes.
+// coalesce puts items of one dtype and device together while they are at most limit bytes.
 func coalesce(items []Item, limit int64) (groups [][]int) {
 	type open struct {
 		at    int // in groups
 		bytes int64
 	}
-	current := map[tensor.DType]*open{}
+	current := map[bucketKey]*open{}
 	for i, item := range items {
 		bytes := item.Len * int64(item.DType.Size())
-		o := current[item.DType]
+		key := bucketKey{item.DType, item.Device}
+		o := current[key]
 		if o == nil || o.bytes+bytes > limit {
 			groups = append(groups, nil)
 			o = &open{at: len(groups) - 1}
-			current[item.DType] = o
+			current[key] = o
 		}
 		groups[o.at] = append(groups[o.at], i)
 		o.bytes += bytes
@@ -83,10 +85,21 @@ func broadcastFlat(ctx context.Context, group c10d.ProcessGroup, memory memory, 
 	}
 	free := func() { flat.Close() }
 	defer func() { free() }()
-	if group.Rank() == root {
-		if err := eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return memory.Copy(part, data) }); err != nil {
-			return err
-		}
+	parts, values, err := partsOf(flat, params, indices)
+	if err != nil {
+		return err
+	}
+	defer closeTensors(parts)
+	if device := memory.device(); device != nil {
+		group = device.Group()
+		err = device.Fill(nil, nil, nil, 1) // what the trainer has enqueued comes first
+		defer device.End()
+	}
+	if err == nil && group.Rank() == root {
+		err = memory.CopyAll(parts, values)
+	}
+	if err != nil {
+		return err
 	}
 	future, err := group.Broadcast(ctx, flat, root)
 	if err != nil {
@@ -98,24 +111,39 @@ func broadcastFlat(ctx context.Context, group c10d.ProcessGroup, memory memory, 
 	if _, err := future.Wait(ctx); err != nil || group.Rank() == root {
 		return err
 	}
-	return eachPart(flat, params, indices, func(part, data *tensor.Tensor) error { return memory.Copy(data, part) })
+	return memory.CopyAll(values, parts)
 }
 
-// eachPart calls do with each parameter's part of flat and its values.
-func eachPart(flat *tensor.Tensor, params []*c10d.Parameter, indices []int, do func(part, data *tensor.Tensor) error) error {
+// partsOf returns each parameter's part of flat, for the caller to close, and its values.
+func partsOf(flat *tensor.Tensor, params []*c10d.Parameter, indices []int) (parts, values []*tensor.Tensor, err error) {
 	offset := int64(0)
 	for _, i := range indices {
 		data := params[i].Data
 		part, err := flat.View(offset, data.Shape(), nil)
 		if err != nil {
-			return err
+			closeTensors(parts)
+			return nil, nil, err
 		}
-		err = do(part, data)
-		part.Close()
-		if err != nil {
-			return err
-		}
+		parts, values = append(parts, part), append(values, data)
 		offset += data.Len()
 	}
-	return nil
+	return parts, values, nil
+}
+
+func closeTensors(list []*tensor.Tensor) {
+	for _, t := range list {
+		t.Close()
+	}
+}
+
+// memoriesOfValues are those of the parameters' values; stream as Options.Stream.
+func memoriesOfValues(group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.Stream) (memories, error) {
+	values := make([]*c10d.Parameter, len(params))
+	for i, p := range params {
+		values[i] = &c10d.Parameter{}
+		if p != nil && p.Data != nil {
+			values[i].Name, values[i].Device = p.Name, p.Data.Device()
+		}
+	}
+	return memoriesFor(group, values, stream, false)
 }

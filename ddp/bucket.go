@@ -10,6 +10,7 @@ import (
 
 // bucket is gradients that are reduced together.
 type bucket struct {
+	memory memory
 	grad   *c10d.GradBucket
 	buffer *tensor.Tensor // of the gradients
 	// work is what the hook is given: buffer, or with Options.Rollback other memory.
@@ -79,7 +80,7 @@ func mebibytes(mb float64) int64 {
 // makeBucket allocates bucket index of count for the parameters with these
 // indices.
 func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err error) {
-	b := &bucket{params: indices}
+	b := &bucket{params: indices, memory: r.memories.of[indices[0]]}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -94,12 +95,12 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 		b.views = []*tensor.Tensor{nil}
 		return b, nil
 	}
-	if b.work, err = r.newBuffer(dtype, lengthOf(cfg)); err != nil {
+	if b.work, err = r.newBuffer(b.memory, dtype, lengthOf(cfg)); err != nil {
 		return nil, err
 	}
 	b.buffer = b.work
 	if r.usesShadowBuffer() {
-		if b.buffer, err = r.memory.New(dtype, lengthOf(cfg)); err != nil {
+		if b.buffer, err = b.memory.New(dtype, lengthOf(cfg)); err != nil {
 			return nil, err
 		}
 	}
@@ -117,7 +118,7 @@ func (r *Reducer) makeBucket(index, count int, indices []int) (_ *bucket, err er
 
 // bucketConfig is that of the parameters with these indices, without the buffer.
 func (r *Reducer) bucketConfig(index, count int, indices []int) c10d.BucketConfig {
-	cfg := c10d.BucketConfig{Index: index, Count: count}
+	cfg := c10d.BucketConfig{Index: index, Count: count, Memory: r.deviceOf(indices[0])}
 	total := int64(0)
 	for _, i := range indices {
 		p := r.params[i]
@@ -136,15 +137,18 @@ func lengthOf(cfg c10d.BucketConfig) int64 {
 	return cfg.Offsets[last] + cfg.Lengths[last]
 }
 
-// newBuffer allocates a bucket's memory where the hook, or else the group, wants it.
-func (r *Reducer) newBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
+// newBuffer allocates a bucket's memory, on the CPU where the hook, or else the group, wants it.
+func (r *Reducer) newBuffer(m memory, dtype tensor.DType, n int64) (*tensor.Tensor, error) {
+	if m.device() != nil {
+		return m.New(dtype, n)
+	}
 	if a, ok := r.opts.Hook.(c10d.BufferAllocator); ok {
 		return a.NewBuffer(dtype, n)
 	}
 	if a, ok := r.opts.Group.(c10d.BufferAllocator); ok {
 		return a.NewBuffer(dtype, n)
 	}
-	return r.memory.New(dtype, n)
+	return m.New(dtype, n)
 }
 
 // free closes the bucket when nothing works on it any more.

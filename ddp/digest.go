@@ -13,7 +13,7 @@ import (
 )
 
 // checkDigests says why Options.DigestEvery cannot be done.
-func checkDigests(params []*c10d.Parameter, opts Options) error {
+func checkDigests(params []*c10d.Parameter, m memories, opts Options) error {
 	switch {
 	case opts.DigestEvery == 0:
 		return nil
@@ -23,7 +23,7 @@ func checkDigests(params []*c10d.Parameter, opts Options) error {
 		return errors.New("Options.DigestEvery needs AgreementVote: the ranks compare their parameters in their votes")
 	}
 	for i, p := range params {
-		if _, err := valuesOf(i, p); err != nil {
+		if _, err := valuesOf(i, p, m); err != nil {
 			return fmt.Errorf("Options.DigestEvery: %w: give every parameter its values (Parameter.Data), contiguous", err)
 		}
 	}
@@ -46,7 +46,7 @@ func (r *Reducer) takeDigestsLocked(s *step) {
 		return
 	}
 	r.mu.Unlock()
-	digests, err := digestsOf(r.params)
+	digests, err := digestsOf(r.params, r.values)
 	r.mu.Lock()
 	if err != nil {
 		r.stopLocked(s, &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{err.name}, Code: ErrStep, Detail: err.Error(),

@@ -56,6 +56,14 @@ func (h *hub) seededDelay(seed uint64, limit time.Duration) {
 	h.delay = func() time.Duration { return time.Duration(random.Int64N(int64(limit))) }
 }
 
+// groupsMemory is torch's, for another group's ranks.
+type groupsMemory struct {
+	c10d.DeviceMemory
+	group c10d.ProcessGroup
+}
+
+func (m groupsMemory) Group() c10d.ProcessGroup { return m.group }
+
 func (g *memoryGroup) Rank() int       { return g.rank }
 func (g *memoryGroup) Size() int       { return g.size }
 func (g *memoryGroup) Backend() string { return "memory" }

@@ -52,12 +52,10 @@ func (r *Reducer) joinStep() error {
 	}
 	r.step.joined = true
 	for _, b := range r.buckets {
-		if !b.sparse {
-			if err := r.memory.Zero(b.buffer); err != nil {
+		for _, i := range b.params {
+			if err := r.zeroGradient(r.step, i); err != nil {
 				return err
 			}
-		}
-		for _, i := range b.params {
 			r.markReadyLocked(r.step, i)
 		}
 	}

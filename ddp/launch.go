@@ -11,7 +11,7 @@ import (
 )
 
 // step is the state of one reduction of all buckets. The reducer's mutex guards
-// marks, copyBack, scaled, order, pending, stop and over. results are the launcher's until finished
+// marks, copyBack, scaled, filling, order, pending, stop and over. results are the launcher's until finished
 // is closed, and then Wait's (or Close's).
 type step struct {
 	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
@@ -19,6 +19,7 @@ type step struct {
 	marks    []mark           // by parameter
 	copyBack []*tensor.Tensor // by parameter; nil: the gradient is the view
 	scaled   []bool           // by parameter: ReadyFrom has divided it, if that is to be
+	filling  []filling        // by parameter: what its device has still to do
 	order    []int            // of the marks, while the layout is not fixed
 	seen     []int            // by parameter: marks, with StaticGraph
 	used     []int32          // by parameter: 1 if this rank used it, with UnusedFind
@@ -66,7 +67,7 @@ type Timing struct {
 func newStep(r *Reducer) *step {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &step{ctx: ctx, cancel: cancel, finished: make(chan struct{}), marks: make([]mark, len(r.params)),
-		copyBack: make([]*tensor.Tensor, len(r.params)), scaled: make([]bool, len(r.params)),
+		copyBack: make([]*tensor.Tensor, len(r.params)), scaled: make([]bool, len(r.params)), filling: make([]filling, len(r.params)),
 		seen: make([]int, len(r.params)), used: make([]int32, len(r.params)), pending: make([]int, len(r.buckets)), clock: clock{left: len(r.params)}}
 	if r.sparse {
 		s.sparse = make([]*c10d.SparseGradient, len(r.params))
@@ -148,6 +149,9 @@ func (r *Reducer) runHook(s *step, index int) (*result, c10d.Chain) {
 	start := time.Now()
 	res := &result{timing: Timing{Bucket: index, Bytes: b.bytes()}, start: start}
 	var chain c10d.Chain
+	if res.err = r.fillBucket(s, b); res.err != nil {
+		return res, nil
+	}
 	if res.err = r.fillHookBuffer(index); res.err != nil {
 		return res, nil
 	}

@@ -43,7 +43,7 @@ func (r *Reducer) firstLayout() [][]int {
 func (r *Reducer) assignBuckets(order []int, limits []int64, sorted bool) [][]int {
 	items := make([]Item, len(order))
 	for k, i := range order {
-		items[k] = Item{Len: elements(r.params[i]), DType: r.params[i].DType, ExpectSparse: r.params[i].Sparse}
+		items[k] = Item{Len: elements(r.params[i]), DType: r.params[i].DType, Device: r.params[i].GradientDevice(), ExpectSparse: r.params[i].Sparse}
 	}
 	layout, _ := assign(items, limits, sorted)
 	for _, indices := range layout {
@@ -118,6 +118,9 @@ func (r *Reducer) checkLayout(indices, sizes []int32) (layout [][]int, err error
 			if first := r.params[indices[0]]; r.params[i].DType != first.DType {
 				return nil, fmt.Errorf("rank 0 put %s (%s) and %s (%s) into one bucket", first.Name, first.DType, r.params[i].Name, r.params[i].DType)
 			}
+			if first := r.params[indices[0]]; r.params[i].GradientDevice() != first.GradientDevice() {
+				return nil, fmt.Errorf("rank 0 put %s (on %s) and %s (on %s) into one bucket", first.Name, first.GradientDevice(), r.params[i].Name, r.params[i].GradientDevice())
+			}
 			if size > 1 && r.params[i].Sparse {
 				return nil, fmt.Errorf("rank 0 put %s, which is sparse, into a bucket with others", r.params[i].Name)
 			}
@@ -141,11 +144,15 @@ func (r *Reducer) rebuildBucketsLocked(layout [][]int) error {
 	if err != nil {
 		return err
 	}
-	for i, p := range locators {
-		if r.params[i].Sparse {
+	for _, b := range buckets {
+		if b.sparse {
 			continue // not in the bucket
 		}
-		if err := r.memory.Copy(buckets[p.bucket].views[p.at], r.viewLocked(i)); err != nil {
+		var former []*tensor.Tensor
+		for _, i := range b.params {
+			former = append(former, r.viewLocked(i))
+		}
+		if err := b.memory.CopyAll(b.views, former); err != nil {
 			for _, b := range buckets {
 				b.close()
 			}

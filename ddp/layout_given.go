@@ -37,6 +37,8 @@ func checkGiven(params []*c10d.Parameter, buckets [][]int) error {
 				return fmt.Errorf("Options.Buckets: %s is there twice", p.Name)
 			case p.DType != first.DType:
 				return fmt.Errorf("Options.Buckets: bucket %d has %s (%s) and %s (%s)", b, first.Name, first.DType, p.Name, p.DType)
+			case p.GradientDevice() != first.GradientDevice():
+				return fmt.Errorf("Options.Buckets: bucket %d has %s on %s and %s on %s", b, first.Name, first.GradientDevice(), p.Name, p.GradientDevice())
 			case p.Sparse && len(indices) > 1:
 				return fmt.Errorf("Options.Buckets: %s is sparse, and in bucket %d with others", p.Name, b)
 			}

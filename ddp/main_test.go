@@ -26,6 +26,18 @@ var (
 	world *pyhook.TorchGroup
 )
 
+// memoryVariable set to "torch" has all tests run with gradients that torch's operations handle, as
+// on a device: PYHOOK_TEST_MEMORY=torch go test ./ddp.
+const memoryVariable = "PYHOOK_TEST_MEMORY"
+
+// notByTorch skips what has negative strides, which torch has not and no device gives.
+func notByTorch(t *testing.T) {
+	t.Helper()
+	if os.Getenv(memoryVariable) == "torch" {
+		t.Skip("torch has no negative strides")
+	}
+}
+
 // often is how often a long test does something.
 func often(n int) int { return testutil.Scale{Debug: 10}.Of(n) }
 
@@ -38,6 +50,12 @@ func TestMain(m *testing.M) {
 	if err := start(config); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	if os.Getenv(memoryVariable) == "torch" {
+		ddp.UseMemory(func(group c10d.ProcessGroup) (c10d.DeviceMemory, error) {
+			m, err := world.DeviceMemory(tensor.Device{}, 0)
+			return groupsMemory{m, group}, err
+		})
 	}
 	if folder != "" {
 		os.Exit(beRank(folder))

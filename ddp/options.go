@@ -121,6 +121,13 @@ type Options struct {
 	Agreement   Agreement
 	// Join allows for uneven inputs: see Reducer.Join.
 	Join bool
+	// Stream is the trainer's stream, on the device of the parameters' gradients where that is not the
+	// CPU: see Reducer.WaitStream. 0: the device's default one.
+	Stream c10d.Stream
+	// GroupMemory has the group (a c10d.DeviceGroup) also keep the gradients that are on the CPU: by
+	// torch's operations, as on any other device, and not by this package's own. The results are the
+	// same, and later.
+	GroupMemory bool
 	// Timeline, if given, is drawn on: each bucket's compute (its first to its last
 	// gradient), in flight (the hook's return to its future's completion) and
 	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python

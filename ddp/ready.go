@@ -38,7 +38,8 @@ func (r *Reducer) Ready(i int) error {
 
 // ReadyFrom is Ready for a gradient in the trainer's own memory: it is copied
 // into the bucket, and a Wait that succeeds copies the reduced one back. The
-// memory must stay until then; its dtype may differ, its shape not. A gradient
+// memory must stay until then; its dtype may differ, its shape not. On a device it must not be
+// written until then either: a bucket's gradients are copied when all of them are marked. A gradient
 // that cannot be copied leaves the parameter unmarked.
 func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	r.mu.Lock()
@@ -57,20 +58,30 @@ func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 		}
 		return err
 	}
-	s, view := r.step, r.viewLocked(i)
+	s, view, device := r.step, r.viewLocked(i), r.deviceOf(i)
+	if device != nil {
+		err = r.matches(i, grad)
+	}
+	if err != nil {
+		defer r.mu.Unlock()
+		r.undoMarkLocked(s, i)
+		return r.gradientError(i, err)
+	}
 	// From here on a second ReadyFrom is refused before it writes to a bucket
 	// that may be with the hook.
 	s.marks[i] = copying
 	s.beginLocked(r)
 	r.mu.Unlock()
 
-	back, err := r.copyIn(view, grad)
+	back, err := r.copyIn(view, grad, device != nil)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err == nil && !s.over && !r.closed:
-		s.copyBack[i], s.scaled[i] = back, true
+		if s.copyBack[i], s.scaled[i] = back, true; device != nil {
+			s.filling[i] = toCopy
+		}
 		r.markReadyLocked(s, i)
 		return nil
 	case r.closed:
@@ -97,7 +108,7 @@ func (r *Reducer) readyLaterLocked(i int, grad *tensor.Tensor) error {
 	}
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
 	if err == nil {
-		err = r.matches(r.viewLocked(i), grad)
+		err = r.matches(i, grad)
 	}
 	if err != nil {
 		back.Close()
@@ -109,30 +120,24 @@ func (r *Reducer) readyLaterLocked(i int, grad *tensor.Tensor) error {
 	return nil
 }
 
-// copyIn copies grad to view. It returns a handle on grad's memory, by which
-// the result goes back even if the trainer closes its own.
-func (r *Reducer) copyIn(view, grad *tensor.Tensor) (*tensor.Tensor, error) {
-	if err := r.convertible(view.DType(), grad.DType()); err != nil {
+// copyIn copies grad to view, or leaves that to the launcher. It returns a handle on grad's memory, by
+// which the result goes back even if the trainer closes its own.
+func (r *Reducer) copyIn(view, grad *tensor.Tensor, later bool) (*tensor.Tensor, error) {
+	if err := convertible(view.DType(), grad.DType()); err != nil {
 		return nil, err
 	}
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
 	if err != nil {
 		return nil, err
 	}
+	if later {
+		return back, nil
+	}
 	if err := r.copyInto(view, grad); err != nil {
 		back.Close()
 		return nil, err
 	}
 	return back, nil
-}
-
-// copyInto copies grad to view and, without a hook, divides it as PyTorch does
-// there: by a product with 1/size, a double before it is rounded to the dtype.
-func (r *Reducer) copyInto(view, grad *tensor.Tensor) error {
-	if r.sum {
-		return r.memory.Scale(view, grad, 1/float64(r.opts.Group.Size()))
-	}
-	return r.memory.Copy(view, grad)
 }
 
 // beginMarkLocked begins a mark. last is whether the parameter is
@@ -166,6 +171,7 @@ func (r *Reducer) beginMarkLocked(i int, sparse bool) (last bool, err error) {
 func (r *Reducer) undoMarkLocked(s *step, i int) {
 	s.marks[i] = unmarked
 	s.used[i] = 0
+	s.filling[i] = filled
 	s.seen[i] = max(0, s.seen[i]-1)
 }
 

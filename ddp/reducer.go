@@ -15,7 +15,8 @@ import (
 // Ready, ReadyFrom and Gradient may be called from any goroutine; one step at a
 // time; Wait when all parameters of the step were marked.
 type Reducer struct {
-	memory   memory
+	memories memories
+	values   memories // of the parameters' values; none without DigestEvery
 	opts     Options
 	order    Order // what Options.Order came to
 	trace    *trace
@@ -62,11 +63,22 @@ type Reducer struct {
 // NewReducer assigns params to buckets, allocates them and (unless told not to)
 // checks that all ranks have the same parameters: a collective. The parameters
 // and the hook stay the caller's, who closes them after the Reducer.
-func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*Reducer, error) {
+func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (_ *Reducer, err error) {
 	if err := checkGroup(opts.Group); err != nil {
 		return nil, err
 	}
 	rank := opts.Group.Rank()
+	gradients, failed := memoriesFor(opts.Group, params, opts.Stream, opts.GroupMemory)
+	var values memories
+	if opts.DigestEvery > 0 && failed == nil {
+		values, failed = memoriesOfValues(opts.Group, params, opts.Stream)
+	}
+	defer func() {
+		if err != nil {
+			gradients.close()
+			values.close()
+		}
+	}()
 	// First of all: a rank that left before it would keep the others waiting.
 	if !opts.SkipVerify {
 		if err := VerifyParameters(ctx, opts.Group, params); err != nil {
@@ -83,7 +95,11 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*R
 	if err != nil {
 		return nil, err
 	}
-	r, err = newReducer(params, opts)
+	if err = failed; err != nil {
+		err = fmt.Errorf("ddp, rank %d: %w", rank, err)
+	} else {
+		r, err = newReducer(params, gradients, values, opts)
+	}
 	if err == nil {
 		r.agreement = a
 	}
@@ -103,7 +119,7 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (*R
 }
 
 // newReducer makes this rank's Reducer, without its first step.
-func newReducer(params []*c10d.Parameter, opts Options) (*Reducer, error) {
+func newReducer(params []*c10d.Parameter, memories, values memories, opts Options) (*Reducer, error) {
 	rank := opts.Group.Rank()
 	if len(params) == 0 {
 		return nil, fmt.Errorf("ddp, rank %d: no parameters", rank)
@@ -114,11 +130,7 @@ func newReducer(params []*c10d.Parameter, opts Options) (*Reducer, error) {
 	if err := checkGiven(params, opts.Buckets); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
-	memory, err := memoryFor(params)
-	if err != nil {
-		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
-	}
-	if err := checkDigests(params, opts); err != nil {
+	if err := checkDigests(params, values, opts); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)
 	}
 	sum := opts.Hook == nil
@@ -129,7 +141,7 @@ func newReducer(params []*c10d.Parameter, opts Options) (*Reducer, error) {
 		return nil, fmt.Errorf("ddp, rank %d: Options.Join with StaticGraph: a rank that has joined cannot count", rank)
 	}
 	find := opts.Unused == UnusedFind && !opts.StaticGraph
-	r := &Reducer{opts: opts, memory: memory, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*c10d.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
+	r := &Reducer{opts: opts, memories: memories, values: values, sum: sum, findUnused: find, fixed: opts.Layout == LayoutFixed || find, last: -1, carried: make([]carry, len(params)), reduced: make([]*c10d.SparseGradient, len(params)), params: slices.Clone(params), ended: make(chan struct{})}
 	r.wake = sync.NewCond(&r.mu)
 	if err := r.setOrder(); err != nil {
 		return nil, err
@@ -140,6 +152,10 @@ func newReducer(params []*c10d.Parameter, opts Options) (*Reducer, error) {
 	if err := r.checkComplex(); err != nil {
 		return nil, err
 	}
+	if err := r.checkDevices(); err != nil {
+		return nil, err
+	}
+	var err error
 	if r.trace, err = newTrace(opts); err != nil {
 		return nil, err
 	}
@@ -219,4 +235,6 @@ func (r *Reducer) freeBuckets() {
 	for _, b := range slices.Concat(r.buckets, r.retired, r.moved) {
 		b.free()
 	}
+	r.memories.close()
+	r.values.close()
 }

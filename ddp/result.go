@@ -32,14 +32,14 @@ func (r *Reducer) parse(res *result, b *bucket) (*tensor.Tensor, error) {
 	switch {
 	case t == nil:
 		return nil, fmt.Errorf("%w: nil", c10d.ErrNotTensor)
-	case !t.Device().IsCPU():
-		err = fmt.Errorf("%w: %s", c10d.ErrDevice, t)
+	case t.Device() != b.buffer.Device():
+		err = fmt.Errorf("%w: %s for a bucket on %s", c10d.ErrDevice, t, b.buffer.Device())
 	case t.DType().IsComplex():
-		err = r.convertible(b.buffer.DType(), t.DType())
+		err = convertible(b.buffer.DType(), t.DType())
 	case !slices.Equal(t.Shape(), b.buffer.Shape()):
 		err = fmt.Errorf("%w: %s for a bucket of %s", c10d.ErrBadResult, t, b.buffer)
 	default:
-		err = r.convertible(b.buffer.DType(), t.DType())
+		err = convertible(b.buffer.DType(), t.DType())
 	}
 	if err != nil {
 		t.Close()
@@ -50,22 +50,22 @@ func (r *Reducer) parse(res *result, b *bucket) (*tensor.Tensor, error) {
 
 // convertible says whether tensors of one dtype can be copied to those of
 // another.
-func (r *Reducer) convertible(to, from tensor.DType) error {
+func convertible(to, from tensor.DType) error {
 	if to == from {
 		return nil
 	}
 	if to.IsComplex() != from.IsComplex() {
 		return fmt.Errorf("%w: %s and %s: imaginary parts would be lost", c10d.ErrComplex, from, to)
 	}
-	dst, err := r.memory.New(to, 1)
+	dst, err := tensor.New(to, 1)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	src, err := r.memory.New(from, 1)
+	src, err := tensor.New(from, 1)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	return r.memory.Copy(dst, src)
+	return tensor.Copy(dst, src)
 }

@@ -68,6 +68,9 @@ func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
 		{"backwards", view(t, seven, 5, []int64{3}, []int64{-1}), []float32{5, 4, 3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.name == "backwards" {
+				notByTorch(t)
+			}
 			r := reducer(t, parameters([]int64{1}, []int64{2}), ddp.Options{Hook: returning(c.result)})
 			for range 2 {
 				own := tensorOf(t, -1)
@@ -85,6 +88,7 @@ func TestResultsOfAnyFormAreCopiedRight(t *testing.T) {
 
 // A result that overlaps the bucket in another layout.
 func TestAResultThatIsTheBucketReversedIsCopiedRight(t *testing.T) {
+	notByTorch(t)
 	var reversed *tensor.Tensor
 	h := hook{run: func(_ context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 		reversed = must(b.Buffer().View(2, []int64{3}, []int64{-1}))

@@ -25,9 +25,9 @@ func (r *Reducer) fillHookBuffer(index int) error {
 		return err
 	}
 	if r.looksForLateWrites() {
-		b.late.Store(&lateWrites{memory: r.memory, work: b.work})
+		b.late.Store(&lateWrites{memory: b.memory, work: b.work})
 	}
-	return r.memory.Copy(b.work, b.buffer)
+	return b.memory.Copy(b.work, b.buffer)
 }
 
 // replaceShadowBufferLocked, after a failed step, gives the next hook call
@@ -38,7 +38,7 @@ func (r *Reducer) replaceShadowBufferLocked(index int) error {
 		return nil
 	}
 	cfg := r.bucketConfig(index, len(r.buckets), b.params)
-	work, err := r.newBuffer(b.work.DType(), b.work.Len())
+	work, err := r.newBuffer(b.memory, b.work.DType(), b.work.Len())
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (r *Reducer) checkResult(index int, res *result, t *tensor.Tensor) error {
 	if res.reduced != nil {
 		t = res.reduced.Values
 	}
-	at, err := r.memory.FirstNonFinite(t)
+	at, err := r.buckets[index].memory.FirstNonFinite(t)
 	if err != nil || at < 0 {
 		return err
 	}

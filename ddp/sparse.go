@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"pyhook/c10d"
+	"pyhook/tensor"
 )
 
 // ReadySparse is Ready for a sparse parameter (c10d.Parameter.Sparse): g is this
@@ -88,6 +89,10 @@ func (r *Reducer) checkSparse() error {
 			continue
 		}
 		r.sparse = true
+		if device := p.GradientDevice(); !device.IsCPU() {
+			return fmt.Errorf("ddp, rank %d: %w: %s is sparse and on %s: sparse gradients are reduced in the CPU's memory: "+
+				"keep the embedding there, or make its gradient dense", r.opts.Group.Rank(), ErrSparse, p.Name, device)
+		}
 		if len(p.Shape) == 0 {
 			return fmt.Errorf("ddp, rank %d: %s is sparse and has no dimensions", r.opts.Group.Rank(), p.Name)
 		}
@@ -142,7 +147,7 @@ func (r *Reducer) copyOf(i int, g *c10d.SparseGradient) (*c10d.SparseGradient, e
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(r.memory.Copy(c.Indices, g.Indices), r.memory.Copy(c.Values, g.Values)); err != nil {
+	if err := errors.Join(tensor.Copy(c.Indices, g.Indices), tensor.Copy(c.Values, g.Values)); err != nil {
 		c.Close()
 		return nil, err
 	}

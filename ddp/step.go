@@ -19,7 +19,8 @@ const manyBytes = 4 << 20
 // Wait waits until every bucket is reduced, and then, if all of them are,
 // writes the results to the gradients and returns how long each took. On an
 // error no result is written and the step is over; whether the next one may
-// begin, StepError says. It is a *StepError; a *ParameterError if a parameter was
+// begin, StepError says. Where gradients are on a device, the host waits until they are reduced there:
+// see WaitStream. The error is a *StepError; a *ParameterError if a parameter was
 // not marked ready; an *OutOfStepError if a step before failed; or ErrClosed.
 //
 // Also on an error Wait first waits for all reductions that were started, or
@@ -28,7 +29,40 @@ const manyBytes = 4 << 20
 // that is inside is waited for even after ctx ended, since Python cannot be
 // left in the middle. A step that is reduced when ctx ends is a success, with AgreementVote where the
 // ranks have agreed by then.
-func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
+func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) { return r.wait(ctx, true) }
+
+// WaitStream is Wait, but the host does not wait for devices: it returns when the reduction and the
+// writing of its results are enqueued, and what is enqueued on the trainer's stream (Options.Stream)
+// after that comes after them. What fails on a device later, an nccl collective for example, shows
+// where the host next waits for it, and the ranks' vote does not know of it. Without gradients on a
+// device it is Wait.
+func (r *Reducer) WaitStream(ctx context.Context) (timings []Timing, err error) {
+	return r.wait(ctx, false)
+}
+
+// wait waits for the step, and on the host for the devices too.
+func (r *Reducer) wait(ctx context.Context, host bool) ([]Timing, error) {
+	timings, err := r.finishStep(ctx, host)
+	if len(r.memories.devices) == 0 {
+		return timings, err
+	}
+	failed := r.memories.end()
+	if failed == nil && err == nil && host {
+		failed = r.memories.synchronize(context.WithoutCancel(ctx)) // the results' copies
+	}
+	if failed == nil {
+		return timings, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed { // the memories too
+		return timings, err
+	}
+	return nil, errors.Join(err, r.breakLocked(r.asStepError(failed)))
+}
+
+// finishStep is wait without the end of the devices' work.
+func (r *Reducer) finishStep(ctx context.Context, host bool) (timings []Timing, err error) {
 	s, err := r.beginWait()
 	if err != nil || s == nil {
 		return nil, err
@@ -47,7 +81,7 @@ func (r *Reducer) Wait(ctx context.Context) (timings []Timing, err error) {
 	defer cut()
 	defer r.trace.waited(time.Now())
 	<-s.finished
-	reduced, err := r.finalizeBackward(s)
+	reduced, err := r.finalizeBackward(s, host)
 	defer func() {
 		for _, t := range reduced {
 			t.Close()
@@ -203,8 +237,9 @@ func (r *Reducer) releaseStep(s *step) {
 	}
 }
 
-// finalizeBackward waits for the futures and reads the results, by bucket. The caller closes them.
-func (r *Reducer) finalizeBackward(s *step) (reduced []*tensor.Tensor, err error) {
+// finalizeBackward waits for the futures, and on the host for the devices, and reads the results, by
+// bucket. The caller closes them.
+func (r *Reducer) finalizeBackward(s *step, host bool) (reduced []*tensor.Tensor, err error) {
 	for _, res := range s.results {
 		if res.err == nil {
 			res.value, res.err = res.timed.Wait(s.ctx)
@@ -225,6 +260,13 @@ func (r *Reducer) finalizeBackward(s *step) (reduced []*tensor.Tensor, err error
 		}
 		if err != nil {
 			return reduced, r.stepError(i, err)
+		}
+	}
+	if host {
+		if err := r.memories.synchronize(s.ctx); errors.Is(err, ErrClosed) {
+			return reduced, ErrClosed
+		} else if err != nil {
+			return reduced, r.stepError(len(r.buckets)-1, err)
 		}
 	}
 	s.reduced = true
@@ -259,7 +301,7 @@ func (r *Reducer) writeBucket(s *step, index int, reduced *tensor.Tensor) error 
 		r.storeReduced(s.results[index], b)
 		return nil
 	}
-	return r.memory.Copy(b.buffer, reduced)
+	return b.memory.Copy(b.buffer, reduced)
 }
 
 // writeGradients copies the buckets to the trainer's own memory, where gradients
@@ -297,14 +339,14 @@ func (r *Reducer) writeGradients(s *step) error {
 func (r *Reducer) writeGradientsOf(s *step, bucket int) error {
 	defer r.trace.copied(time.Now(), bucket)
 	b := r.buckets[bucket]
+	var backs, views []*tensor.Tensor
 	for at, i := range b.params {
-		back := s.copyBack[i]
-		if back == nil || s.usedSum != nil && s.usedSum[i] == 0 {
-			continue
+		if back := s.copyBack[i]; back != nil && (s.usedSum == nil || s.usedSum[i] > 0) {
+			backs, views = append(backs, back), append(views, b.views[at])
 		}
-		if err := r.memory.Copy(back, b.views[at]); err != nil {
-			return r.stepError(bucket, err)
-		}
+	}
+	if err := b.memory.CopyAll(backs, views); err != nil {
+		return r.stepError(bucket, err)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (h sumHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[
 		}
 		return hooks.SparseFuture(future, nil), nil
 	}
-	future, err := h.group.AllReduce(ctx, b.Buffer(), c10d.Sum)
+	future, err := c10d.GroupOf(b, h.group).AllReduce(ctx, b.Buffer(), c10d.Sum)
 	if err != nil {
 		return nil, fmt.Errorf("summing without a hook: %w", err)
 	}
@@ -56,7 +56,7 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 	// A complex quotient of what is not finite is not that of the parts.
 	dtype := r.params[b.params[0]].DType
 	if scaled == 0 && !dtype.IsComplex() {
-		return r.memory.Divide(b.work, size)
+		return b.memory.Divide(b.work, size)
 	}
 	for k, i := range b.params {
 		if s.scaled[i] {
@@ -66,7 +66,7 @@ func (r *Reducer) divide(s *step, b *bucket) error {
 		if err != nil {
 			return err
 		}
-		err = r.memory.Divide(part, size)
+		err = b.memory.Divide(part, size)
 		part.Close()
 		if err != nil {
 			return err

@@ -51,7 +51,7 @@ func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 		if r.params[i].Sparse {
 			return r.kindError(i)
 		}
-		if err := r.matches(r.viewLocked(i), grad); err != nil {
+		if err := r.matches(i, grad); err != nil {
 			return r.gradientError(i, err)
 		}
 		back, err := grad.View(0, grad.Shape(), grad.Strides())
@@ -78,20 +78,13 @@ func (r *Reducer) Used(i int) bool {
 	return r.used == nil || r.used[i] > 0
 }
 
-// matches says whether a gradient can be copied to and from a view.
-func (r *Reducer) matches(view, grad *tensor.Tensor) error {
+// matches says whether a gradient can be copied to and from parameter i's view.
+func (r *Reducer) matches(i int, grad *tensor.Tensor) error {
+	view := r.viewLocked(i)
 	if !slices.Equal(view.Shape(), grad.Shape()) {
-		return fmt.Errorf("shape %v for a gradient of shape %v", grad.Shape(), view.Shape())
+		return fmt.Errorf("shape %v into %v", grad.Shape(), view.Shape())
 	}
-	return errors.Join(r.convertible(view.DType(), grad.DType()), r.convertible(grad.DType(), view.DType()))
-}
-
-// zeroGradient sets parameter i's gradient to zero; that of a sparse one is not in the bucket.
-func (r *Reducer) zeroGradient(i int) error {
-	if view := r.viewLocked(i); view != nil {
-		return r.memory.Zero(view)
-	}
-	return nil
+	return errors.Join(r.checkDevice(i, grad), convertible(view.DType(), grad.DType()), convertible(grad.DType(), view.DType()))
 }
 
 // countingLocked says whether this is StaticGraph's first step.
@@ -128,7 +121,7 @@ func (r *Reducer) fill(s *step, i int) error {
 	back := s.copyBack[i]
 	switch {
 	case r.countingLocked() && s.seen[i] == 0, !r.countingLocked() && !r.carried[i].used:
-		return r.zeroGradient(i)
+		return r.zeroGradient(s, i)
 	case !r.countingLocked():
 		s.used[i] = 1
 		back, r.carried[i].grad = r.carried[i].grad, nil
@@ -137,8 +130,7 @@ func (r *Reducer) fill(s *step, i int) error {
 	if back == nil {
 		return nil
 	}
-	s.scaled[i] = true
-	return r.copyInto(r.viewLocked(i), back)
+	return r.copyGradient(s, i)
 }
 
 // markUnusedStaticLocked marks what StaticGraph's first step did
@@ -148,7 +140,7 @@ func (r *Reducer) markUnusedStaticLocked(s *step) error {
 		if count > 0 || s.marks[i] != unmarked {
 			continue
 		}
-		if err := r.zeroGradient(i); err != nil {
+		if err := r.zeroGradient(s, i); err != nil {
 			return r.gradientError(i, err)
 		}
 		r.markReadyLocked(s, i)

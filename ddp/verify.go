@@ -30,16 +30,20 @@ func signatures(params []*c10d.Parameter) []signature {
 	return list
 }
 
-// kind is the dtype, and whether the gradient is sparse.
+// kind is the dtype, whether the gradient is sparse, and on what kind of device it is.
 func kind(p *c10d.Parameter) string {
+	text := p.DType.String()
 	if p.Sparse {
-		return "sparse " + p.DType.String()
+		text = "sparse " + text
 	}
-	return p.DType.String()
+	if device := p.GradientDevice(); !device.IsCPU() {
+		text += " on " + device.Kind()
+	}
+	return text
 }
 
 // VerifyParameters checks that all ranks of the group have the same parameters
-// in the same order: names, shapes, dtypes, sparse gradients. A collective. Every rank gets the
+// in the same order: names, shapes, dtypes, sparse gradients, kinds of devices. A collective. Every rank gets the
 // error (a *ParameterError that is ErrMismatch) if any two differ, with the
 // first difference to rank 0's list. torch's _verify_param_shape_across_processes.
 func VerifyParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -18,13 +19,19 @@ const ErrValues c10d.Code = "values"
 // are the same bits on every rank: what all ranks' optimisers should have kept them. A collective:
 // one all-gather of 32 bytes where they are. Else every rank gets a *ParameterError that is
 // ErrValues and names the first parameter that differs, and which ranks have it alike; or that is
-// ErrMismatch, if the lists themselves differ. The values must not change meanwhile.
+// ErrMismatch, if the lists themselves differ. The values must not change meanwhile. Of values on a
+// device, in the order of its default stream, a checksum of 64 bits is compared.
 func VerifyValues(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
 	if err := checkGroup(group); err != nil {
 		return err
 	}
 	// A rank that cannot read its values takes part, or the others would wait for it.
-	digests, unreadable := digestsOf(params)
+	m, failed := memoriesOfValues(group, params, 0)
+	defer m.close()
+	digests, unreadable := digestsOf(params, m)
+	if failed != nil {
+		unreadable = &unreadableError{"", failed}
+	}
 	total := sha256.Sum256(digests)
 	totals, err := c10d.AllGatherBytes(ctx, group, total[:])
 	if err != nil {
@@ -67,12 +74,16 @@ func (e *unreadableError) Error() string { return e.err.Error() }
 func (e *unreadableError) Unwrap() error { return e.err }
 
 // digestsOf returns one digest of sha256.Size after another; zeros for values that cannot be read, of
-// which unreadable names the first.
-func digestsOf(params []*c10d.Parameter) (digests []byte, unreadable *unreadableError) {
+// which unreadable names the first. m are the values' memories: see memoriesOfValues.
+func digestsOf(params []*c10d.Parameter, m memories) (digests []byte, unreadable *unreadableError) {
 	digests = make([]byte, 0, len(params)*sha256.Size)
+	began := m.begin()
 	for i, p := range params {
 		var digest [sha256.Size]byte
-		raw, err := valuesOf(i, p)
+		raw, err := valuesOf(i, p, m)
+		if began != nil && err == nil {
+			err = &unreadableError{p.Name, began}
+		}
 		if err == nil {
 			digest = sha256.Sum256(raw)
 		} else if unreadable == nil {
@@ -83,7 +94,8 @@ func digestsOf(params []*c10d.Parameter) (digests []byte, unreadable *unreadable
 	return digests, unreadable
 }
 
-func valuesOf(i int, p *c10d.Parameter) ([]byte, *unreadableError) {
+// valuesOf returns the bytes of values on the CPU, and a checksum of those on a device.
+func valuesOf(i int, p *c10d.Parameter, m memories) ([]byte, *unreadableError) {
 	if p == nil || p.Data == nil {
 		name := ""
 		if p != nil {
@@ -91,7 +103,15 @@ func valuesOf(i int, p *c10d.Parameter) ([]byte, *unreadableError) {
 		}
 		return nil, &unreadableError{name, fmt.Errorf("parameter %d, %q, has no Data", i, name)}
 	}
-	raw, err := tensor.RawBytes(p.Data)
+	var raw []byte
+	var err error
+	if device := m.at(i).device(); device != nil {
+		var sum uint64
+		sum, err = device.Checksum(p.Data)
+		raw = binary.LittleEndian.AppendUint64(nil, sum)
+	} else {
+		raw, err = tensor.RawBytes(p.Data)
+	}
 	if err != nil {
 		return nil, &unreadableError{p.Name, fmt.Errorf("%s: %w", p.Name, err)}
 	}

@@ -111,7 +111,7 @@ func newPythonBucket(t *torchAPI, b *c10d.GradBucket) (*pythonBucket, error) {
 	python.invocation, err = t.api.NewBucketCall(layout, tensor, dtype, buffer.Data(), buffer.Len())
 	if err == nil && !buffer.Device().IsCPU() {
 		var stream *onStream
-		if stream, err = newOnStream(t, buffer.Device(), b.Stream()); err == nil {
+		if stream, err = streamOf(t, b); err == nil {
 			python.orderBy(stream)
 		}
 	}

@@ -122,16 +122,30 @@ func (g *TorchGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.Re
 
 // Broadcast: see c10d.ProcessGroup.
 func (g *TorchGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*c10d.Future[*tensor.Tensor], error) {
-	if root < 0 || root >= g.size {
-		return nil, groupError("broadcast", g.rank, fmt.Errorf("root %d of a group of %d", root, g.size))
+	if err := g.checkRoot(root); err != nil {
+		return nil, err
 	}
 	return g.collective(ctx, "broadcast", t, t, root)
 }
 
+func (g *TorchGroup) checkRoot(root int) error {
+	if root < 0 || root >= g.size {
+		return groupError("broadcast", g.rank, fmt.Errorf("root %d of a group of %d", root, g.size))
+	}
+	return nil
+}
+
+func (g *TorchGroup) checkOutputs(n int) error {
+	if n != g.size {
+		return groupError("all_gather", g.rank, fmt.Errorf("%d outputs for %d ranks", n, g.size))
+	}
+	return nil
+}
+
 // AllGather: see c10d.ProcessGroup.
 func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
-	if len(out) != g.size {
-		return nil, groupError("all_gather", g.rank, fmt.Errorf("%d outputs for %d ranks", len(out), g.size))
+	if err := g.checkOutputs(len(out)); err != nil {
+		return nil, err
 	}
 	return g.collective(ctx, "all_gather", in, out, in)
 }
@@ -139,16 +153,27 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *te
 // collective calls a function of _runtime/collectives.py, which returns the work's
 // future; result is the tensor that the Go future completes with.
 func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor.Tensor, args ...any) (*c10d.Future[*tensor.Tensor], error) {
+	if d := result.Device(); !d.IsCPU() { // on which stream?
+		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: this group's collectives are of the CPU's memory\nhint: use the group of a DeviceMemory (c10d.GroupOf in a hook), which has a stream", d, errors.ErrUnsupported))
+	}
+	return g.collectiveBy(ctx, nil, name, result, args...)
+}
+
+// collectiveBy issues a collective from the communication stream of m; nil: there is none.
+func (g *TorchGroup) collectiveBy(ctx context.Context, m *deviceMemory, name string, result *tensor.Tensor, args ...any) (*c10d.Future[*tensor.Tensor], error) {
 	if ctx.Err() != nil {
 		return nil, groupError(name, g.rank, ctxerr.While(ctx, "not issued"))
-	}
-	if d := result.Device(); !d.IsCPU() { // on which stream?
-		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: Go's collectives are of the CPU's memory\nhint: copy it there, or give a Python hook (\"allreduce\") a bucket with c10d.BucketConfig.Stream", d, errors.ErrUnsupported))
 	}
 	if err := g.rt.renewal.check(); err != nil {
 		return nil, groupError(name, g.rank, err)
 	}
-	future, err := g.bridge.Call(name, append(args, g.Object())...)
+	call := func() (*Object, error) { return g.bridge.Call(name, append(args, g.Object())...) }
+	if m != nil {
+		call = func() (*Object, error) {
+			return m.object.Call("collective", append(append([]any{name}, args...), g.Object())...)
+		}
+	}
+	future, err := call()
 	if err != nil {
 		return nil, groupError(name, g.rank, err)
 	}

@@ -1,19 +1,23 @@
 package pyhook
 
-import (
-	"pyhook/c10d"
-	"pyhook/tensor"
-)
+import "pyhook/c10d"
 
-// onStream holds an OnStream of python/pyhook/_runtime/cuda_stream.py, which calls hooks on a CUDA stream.
+// onStream holds an OnStream of python/pyhook/_device/on_stream.py, which calls hooks on a device's stream.
 type onStream struct {
 	object *Object
 	value  *Object // its method: asks a future that is done
 	parse  *Object // its method: parse_value on the stream
 }
 
-func newOnStream(t *torchAPI, device tensor.Device, stream c10d.Stream) (*onStream, error) {
-	object, err := t.onStream.Invoke([]any{device.String(), uint64(stream)}, nil)
+// streamOf is of the stream that a bucket on a device is ordered by.
+func streamOf(t *torchAPI, b *c10d.GradBucket) (*onStream, error) {
+	var object *Object
+	var err error
+	if m, ok := b.Memory().(*deviceMemory); ok {
+		object, err = m.object.Call("on_stream")
+	} else {
+		object, err = t.onStream.Invoke([]any{b.Buffer().Device().String(), uint64(b.Stream())}, nil)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ type torchAPI struct {
 	parseValue    *Object
 	requireFuture *Object
 	newChain      *Object // pyhook._runtime.chain.Chain
-	onStream      *Object // pyhook._runtime.cuda_stream.on_stream
+	onStream      *Object // pyhook._device.on_stream.on_stream
 	none          *Object
 }
 

@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"unsafe"
@@ -40,6 +41,19 @@ func (t *Tensor) WithCapacity() (*Tensor, error) {
 		shape[0] += t.spare
 	}
 	return newTensor(t.data, t.dtype, t.device, shape, slices.Clone(t.strides), t.owner), nil
+}
+
+// Prefix returns a handle on the first n elements of a flat, contiguous tensor, whose other elements
+// are its capacity; see WithCapacity. The caller closes it.
+func (t *Tensor) Prefix(n int64) (*Tensor, error) {
+	if len(t.shape) != 1 || !t.IsContiguous() || n < 0 || n > t.length {
+		return nil, &Error{Op: "prefix", Why: fmt.Sprintf("%d elements of shape %v, strides %v", n, t.shape, t.strides)}
+	}
+	p, err := t.View(0, []int64{n}, nil)
+	if err == nil && n > 0 {
+		p.spare = t.length - n
+	}
+	return p, err
 }
 
 // squareFrom returns the smallest square number that is not below n.

@@ -11,7 +11,9 @@ const (
 	CUDA        DeviceType = 2
 	CUDAHost    DeviceType = 3
 	ROCM        DeviceType = 10
+	Private     DeviceType = 12 // kDLExtDev: torch's PrivateUse1, a backend of others' own
 	CUDAManaged DeviceType = 13
+	XPU         DeviceType = 14 // kDLOneAPI
 )
 
 // Device is where a tensor's memory is. The zero value means CPU.
@@ -33,13 +35,34 @@ func (d Device) IsCPU() bool {
 	return t == CPU || t == CUDAHost
 }
 
-// String is torch's name of the device.
-func (d Device) String() string {
+// HasStreams reports whether it is of a kind on which torch computes in the order of streams.
+func (d Device) HasStreams() bool {
+	switch d.Type {
+	case CUDA, ROCM, Private, XPU:
+		return true
+	}
+	return false
+}
+
+// Kind is torch's name of the kind of device: "cuda".
+func (d Device) Kind() string {
 	switch d.dlpack().Type {
 	case CPU, CUDAHost:
 		return "cpu"
 	case CUDA, ROCM, CUDAManaged:
-		return fmt.Sprintf("cuda:%d", d.ID)
+		return "cuda"
+	case Private:
+		return "privateuseone" // torch knows it by this name too when it is renamed
+	case XPU:
+		return "xpu"
 	}
-	return fmt.Sprintf("device(%d):%d", d.Type, d.ID)
+	return fmt.Sprintf("device(%d)", d.Type)
+}
+
+// String is torch's name of the device: "cuda:1".
+func (d Device) String() string {
+	if d.IsCPU() {
+		return "cpu"
+	}
+	return fmt.Sprintf("%s:%d", d.Kind(), d.ID)
 }

@@ -30,11 +30,10 @@ func (h *AllReduceCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c
 		}
 		return SparseFuture(future, wrapErr), nil
 	}
-	buffer := b.Buffer()
-	if err := tensor.Divide(buffer, float64(h.Group.Size())); err != nil {
+	if err := divide(b, b.Buffer(), float64(h.Group.Size())); err != nil {
 		return nil, wrapErr(err)
 	}
-	future, err := h.Group.AllReduce(ctx, buffer, c10d.Sum)
+	future, err := c10d.GroupOf(b, h.Group).AllReduce(ctx, b.Buffer(), c10d.Sum)
 	if err != nil {
 		return nil, wrapErr(err)
 	}
@@ -89,17 +88,17 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) 
 	if err := notComplex(buffer); err != nil {
 		return nil, wrapErr(err)
 	}
-	half, err := tensor.New(tensor.Float16, buffer.Len())
+	half, err := newTensor(b, tensor.Float16, buffer.Len())
 	if err != nil {
 		return nil, wrapErr(err)
 	}
-	err = tensor.Copy(half, buffer)
+	err = copyTensor(b, half, buffer)
 	if err == nil {
-		err = tensor.Divide(half, float64(h.Group.Size()))
+		err = divide(b, half, float64(h.Group.Size()))
 	}
 	var sum *c10d.Future[*tensor.Tensor]
 	if err == nil {
-		sum, err = h.Group.AllReduce(ctx, half, c10d.Sum)
+		sum, err = c10d.GroupOf(b, h.Group).AllReduce(ctx, half, c10d.Sum)
 	}
 	if err != nil {
 		half.Close()
@@ -111,7 +110,7 @@ func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) 
 		defer half.Close()
 		defer sum.Close()
 		if err == nil {
-			err = tensor.Copy(buffer, half)
+			err = copyTensor(b, buffer, half)
 		}
 		if err != nil {
 			err = wrapErr(err)

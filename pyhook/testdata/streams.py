@@ -3,7 +3,7 @@
 import contextlib
 
 import torch
-from pyhook._runtime.cuda_stream import OnStream
+from pyhook._device.on_stream import OnStream
 
 notes = []
 """In order: "enter" and "leave" of the stream, and what was done in between or outside."""
@@ -19,7 +19,7 @@ def current():
 
 
 def make():
-    return OnStream(current)
+    return OnStream(current, torch.device("cpu"))
 
 
 def taken():

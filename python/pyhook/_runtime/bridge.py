@@ -1,6 +1,8 @@
 """What the Go side calls, in one namespace: it looks these names up once and keeps them."""
 
 # ruff: noqa: F401
+from .._device.memory import DeviceMemory
+from .._device.on_stream import on_stream
 from .._loading.load import build_state, check_hook, load_hook
 from .._loading.names import hook_name
 from .._meeting.dtype_probe import probe_allreduce_dtypes
@@ -11,7 +13,6 @@ from .bucket_layout import BucketLayout
 from .chain import Chain
 from .complex_gradients import check_complex, complex_refusal
 from .contract import require_future
-from .cuda_stream import on_stream
 from .environment import environment
 from .issued import CheckedHook
 from .nccl_futures import NCCLForms, uses_forms

@@ -1,11 +1,10 @@
-"""Buckets on a GPU: hooks run on the trainer's stream, and that waits for their results.
+"""Buckets on a device: hooks run on a stream, and that waits for their results.
 
-A stream is a GPU's queue: what is put on one runs in order, and two run side by side. PyTorch's
-reducer calls hooks with its own stream current, so that what they enqueue comes after the
+PyTorch's reducer calls hooks with its own stream current, so that what they enqueue comes after the
 gradients, and waits for their futures with it current (torch/csrc/distributed/c10d/reducer.cpp,
 finalize_backward): ``Future.wait`` then has the stream, not the CPU, wait for the events that the
-future recorded (ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). Here the trainer's stream
-does both.
+future recorded (ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). Here one stream does both:
+the trainer's, or package ddp's communication stream (``memory``).
 """
 
 from __future__ import annotations
@@ -17,25 +16,30 @@ from typing import Any
 
 import torch
 
-from .bucket_layout import BucketLayout
-from .result import parse_value
+from .._runtime.bucket_layout import BucketLayout
+from .._runtime.result import parse_value
+from . import streams
 
 
 class OnStream:
-    """What the Go side does with the hooks and futures of one bucket on a GPU.
+    """What the Go side does with the hooks and futures of one bucket on a device.
 
     Args:
-        current: makes a context in which the trainer's stream is the current one.
+        current: makes a context in which the stream is the current one.
+        device: of the stream.
     """
 
-    def __init__(self, current: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._current = current
+    def __init__(
+        self, current: Callable[[], AbstractContextManager[Any]], device: torch.device
+    ) -> None:
+        self.current = current
+        self.devices = [device] if device.type != "cpu" else []  # of futures of what is there
 
     def around(self, hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Return a hook that calls ``hook`` on the stream."""
 
         def call(state: Any, bucket: Any) -> Any:
-            with self._current():
+            with self.current():
                 return hook(state, bucket)
 
         return call
@@ -48,24 +52,21 @@ class OnStream:
         """
         if not future.done():
             return future.value()
-        with self._current():
+        with self.current():
             return future.wait()
 
     def parse_value(self, value: Any, layout: BucketLayout) -> torch.Tensor:
         """Call ``parse_value`` on the stream: it may copy a tensor with strides."""
-        with self._current():
+        with self.current():
             return parse_value(value, layout)
 
 
 def on_stream(device: str, handle: int) -> OnStream:
-    """Return the OnStream of a device ("cuda:1") and its ``cudaStream_t``; 0: its default stream.
+    """Return the OnStream of a device ("cuda:1") and the trainer's stream; see c10d.Stream.
 
     Raises:
-        RuntimeError, AssertionError: torch has no such device.
+        RuntimeError: torch has no such device.
     """
     where = torch.device(device)
-    if handle:
-        stream = torch.cuda.ExternalStream(handle, device=where)
-    else:
-        stream = torch.cuda.default_stream(where)
-    return OnStream(functools.partial(torch.cuda.stream, stream))
+    stream = streams.existing_stream(where, handle)
+    return OnStream(functools.partial(streams.current, stream), where)

@@ -1,0 +1,194 @@
+package pyhook
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"pyhook/c10d"
+	"pyhook/internal/ctxerr"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
+)
+
+// deviceMemory is a c10d.DeviceMemory over a DeviceMemory of python/pyhook/_device/memory.py.
+type deviceMemory struct {
+	group  *TorchGroup
+	device tensor.Device
+	object *Object
+
+	closing sync.Once
+	methods [methodCount]*Object
+}
+
+// The methods of the Python object that each step calls.
+const (
+	methodFill = iota
+	methodCopy
+	methodDivide
+	methodEnd
+	methodSynchronize
+	methodCount
+)
+
+var methodNames = [methodCount]string{"fill", "copy", "divide", "end", "synchronize"}
+
+// DeviceMemory: see c10d.DeviceGroup. The error is a *c10d.Error.
+func (g *TorchGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+	object, err := g.rt.bridge.Call("DeviceMemory", device.String(), uint64(stream))
+	if err != nil {
+		return nil, g.memoryError(device, "using the device", err)
+	}
+	m := &deviceMemory{group: g, device: device, object: object}
+	for i, name := range methodNames {
+		if m.methods[i], err = object.Attr(name); err != nil {
+			m.Close()
+			return nil, g.memoryError(device, "using the device", err)
+		}
+	}
+	return m, nil
+}
+
+// memoryError is of what failed on a device.
+func (g *TorchGroup) memoryError(device tensor.Device, doing string, err error) error {
+	return newError(fmt.Sprintf("%s %s", doing, device), g.rank, -1, c10d.ErrDeviceMemory, err)
+}
+
+func (m *deviceMemory) fail(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return m.group.memoryError(m.device, doing, err)
+}
+
+func (m *deviceMemory) call(method int, doing string, args ...any) error {
+	none, err := m.methods[method].Invoke(args, nil)
+	if err != nil {
+		return m.fail(doing, err)
+	}
+	none.Close()
+	return nil
+}
+
+// Device: see c10d.DeviceMemory.
+func (m *deviceMemory) Device() tensor.Device { return m.device }
+
+// New: see c10d.DeviceMemory.
+func (m *deviceMemory) New(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
+	if dtype.Size() == 0 {
+		return nil, &tensor.Error{Op: "new", Why: "invalid dtype"}
+	}
+	object, err := m.object.Call("new", dtype.String(), tensor.Capacity(n))
+	if err != nil {
+		return nil, m.fail(fmt.Sprintf("allocating %d elements of %s on", n, dtype), err)
+	}
+	defer object.Close()
+	whole, err := tensorconv.FromPython(object)
+	if err != nil {
+		return nil, m.fail("reading the address of memory on", err)
+	}
+	defer whole.Close()
+	return whole.Prefix(n)
+}
+
+// Fill: see c10d.DeviceMemory.
+func (m *deviceMemory) Fill(dst, src, zero []*tensor.Tensor, factor float64) error {
+	return m.call(methodFill, "copying gradients on", dst, src, zero, factor)
+}
+
+// Copy: see c10d.DeviceMemory.
+func (m *deviceMemory) Copy(dst, src []*tensor.Tensor) error {
+	return m.call(methodCopy, "copying on", dst, src)
+}
+
+// Divide: see c10d.DeviceMemory.
+func (m *deviceMemory) Divide(t *tensor.Tensor, divisor float64) error {
+	return m.call(methodDivide, "dividing on", t, divisor)
+}
+
+// FirstNonFinite: see c10d.DeviceMemory.
+func (m *deviceMemory) FirstNonFinite(t *tensor.Tensor) (int64, error) {
+	at, err := m.number("first_nonfinite", t)
+	n, _ := at.(int64)
+	return n, m.fail("looking for NaN on", err)
+}
+
+// Checksum: see c10d.DeviceMemory.
+func (m *deviceMemory) Checksum(t *tensor.Tensor) (uint64, error) {
+	sum, err := m.number("checksum", t)
+	if err != nil {
+		return 0, m.fail("summing up the bits on", err)
+	}
+	if n, ok := sum.(int64); ok {
+		return uint64(n), nil
+	}
+	n, _ := sum.(uint64)
+	return n, nil
+}
+
+func (m *deviceMemory) number(method string, t *tensor.Tensor) (any, error) {
+	return m.object.CallValue(method, t)
+}
+
+// End: see c10d.DeviceMemory.
+func (m *deviceMemory) End() error { return m.call(methodEnd, "ending a step on") }
+
+// Synchronize: see c10d.DeviceMemory. If ctx ends first, a goroutine goes on waiting.
+func (m *deviceMemory) Synchronize(ctx context.Context) error {
+	if m.device.IsCPU() {
+		return nil
+	}
+	if ctx.Done() == nil {
+		return m.call(methodSynchronize, "waiting for")
+	}
+	done := make(chan error, 1)
+	go func() { done <- m.call(methodSynchronize, "waiting for") }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctxerr.While(ctx, "waiting for "+m.device.String())
+	}
+}
+
+// Group: see c10d.DeviceMemory.
+func (m *deviceMemory) Group() c10d.ProcessGroup { return &deviceGroup{m.group, m} }
+
+// Close: see c10d.DeviceMemory.
+func (m *deviceMemory) Close() {
+	m.closing.Do(func() {
+		for _, method := range m.methods {
+			method.Close()
+		}
+		m.object.Close()
+	})
+}
+
+// deviceGroup is a TorchGroup whose collectives are issued from a memory's communication stream.
+type deviceGroup struct {
+	*TorchGroup
+	memory *deviceMemory
+}
+
+// AllReduce: see c10d.ProcessGroup.
+func (g *deviceGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) (*c10d.Future[*tensor.Tensor], error) {
+	return g.collectiveBy(ctx, g.memory, "all_reduce", t, t, string(op))
+}
+
+// Broadcast: see c10d.ProcessGroup.
+func (g *deviceGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int) (*c10d.Future[*tensor.Tensor], error) {
+	if err := g.checkRoot(root); err != nil {
+		return nil, err
+	}
+	return g.collectiveBy(ctx, g.memory, "broadcast", t, t, root)
+}
+
+// AllGather: see c10d.ProcessGroup.
+func (g *deviceGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
+	if err := g.checkOutputs(len(out)); err != nil {
+		return nil, err
+	}
+	return g.collectiveBy(ctx, g.memory, "all_gather", in, out, in)
+}
+
+var _ c10d.DeviceGroup = (*TorchGroup)(nil)
