@@ -55,6 +55,7 @@ class DeviceMemory:
             made = torch.zeros(elements, dtype=getattr(torch, dtype), device=self._device)
             if self._trainer is not None:
                 made.record_stream(self._trainer)  # else the allocator gives it on too early
+                self.end()  # what the trainer writes comes after the zeros
         return made
 
     def fill(

@@ -126,9 +126,9 @@ struct Allocator final : c10::DeviceAllocator {
     auto stream = current_stream(index);
     std::lock_guard lock(mutex);
     poll_locked(d);
-    size_t room = std::min(d.limit, reserved);
-    TORCH_CHECK_WITH(OutOfMemoryError, d.allocated + size <= room, "sim:", int(index), " is out of memory: ", n,
-                     " bytes are wanted, ", d.allocated, " of ", room, " are in use");
+    size_t capacity = std::min(d.limit, reserved);
+    TORCH_CHECK_WITH(OutOfMemoryError, d.allocated + size <= capacity, "sim:", int(index), " is out of memory: ", n,
+                     " bytes are wanted, ", d.allocated, " of ", capacity, " are in use");
     Block b{nullptr, size, index, stream.id(), {}};
     auto &kept = d.free[{stream.id(), size}];
     if (!kept.empty()) {
