@@ -98,6 +98,15 @@ func TestWheel_command(t *testing.T) {
 		command := filepath.Join(filepath.Dir(python), "pyhook")
 		ran(t, folder, bare(folder), command, "demo", "--out", filepath.Join(folder, "demo"))
 		assert.FileExists(t, filepath.Join(folder, "demo", "summary.json"))
+		t.Run("a recording is replayed", func(t *testing.T) {
+			ran(t, folder, bare(folder), python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "safetensors")
+			script := filepath.Join(folder, "train.py")
+			require.NoError(t, os.WriteFile(script, []byte(recordingTrainer), 0o644))
+			trace := filepath.Join(folder, "trace")
+			out, err := all(t, folder, bare(folder), python, script, trace)
+			require.NoError(t, err, out)
+			assert.Contains(t, ran(t, folder, bare(folder), command, "replay", trace), "the same bits")
+		})
 		t.Run("a clear word when the command in it is not for this system", func(t *testing.T) {
 			binary := filepath.Join(strings.TrimSpace(ran(t, folder, bare(folder), python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")), "pyhook_command", "pyhook")
 			require.NoError(t, os.Truncate(binary, 0))
@@ -139,6 +148,31 @@ func TestWheel_command(t *testing.T) {
 		assertWorks(t, folder, python, append(bare(folder), "PATH="+filepath.Dir(other)+":/usr/bin:/bin", "VIRTUAL_ENV="+filepath.Join(beside, "venv"), "PYTHONPATH="+site))
 	})
 }
+
+// recordingTrainer is a job of two ranks in PyTorch that records its hook.
+const recordingTrainer = `
+import os
+import sys
+
+import pyhook
+import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+
+def rank(rank, trace, store):
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 4))
+    model.register_comm_hook(*pyhook.record(None, fp16_compress_hook, trace, steps=3, model=model))
+    for step in range(4):
+        model(torch.randn(2, 8)).sum().backward()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(rank, (sys.argv[1], os.path.abspath("store")), nprocs=2)
+`
 
 // condaLike makes a prefix as conda does: an interpreter with its own library, and no pyvenv.cfg. It
 // sees the torch that of has.
