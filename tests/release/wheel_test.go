@@ -98,15 +98,6 @@ func TestWheel_command(t *testing.T) {
 		command := filepath.Join(filepath.Dir(python), "pyhook")
 		ran(t, folder, bare(folder), command, "demo", "--out", filepath.Join(folder, "demo"))
 		assert.FileExists(t, filepath.Join(folder, "demo", "summary.json"))
-		t.Run("a recording is replayed", func(t *testing.T) {
-			ran(t, folder, bare(folder), python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "safetensors")
-			script := filepath.Join(folder, "train.py")
-			require.NoError(t, os.WriteFile(script, []byte(recordingTrainer), 0o644))
-			trace := filepath.Join(folder, "trace")
-			out, err := all(t, folder, bare(folder), python, script, trace)
-			require.NoError(t, err, out)
-			assert.Contains(t, ran(t, folder, bare(folder), command, "replay", trace), "the same bits")
-		})
 		t.Run("a clear word when the command in it is not for this system", func(t *testing.T) {
 			binary := filepath.Join(strings.TrimSpace(ran(t, folder, bare(folder), python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")), "pyhook_command", "pyhook")
 			require.NoError(t, os.Truncate(binary, 0))
@@ -130,6 +121,16 @@ func TestWheel_command(t *testing.T) {
 		python := condaLike(t, folder, other)
 		ran(t, folder, bare(folder), python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", commandWheel(t))
 		assertWorks(t, folder, python, bare(folder))
+		// Not on torch 1.13, which may hang or abort at the end of a plain DDP job with a Python hook.
+		t.Run("a recording is replayed", func(t *testing.T) {
+			ran(t, folder, bare(folder), python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "safetensors")
+			script := filepath.Join(folder, "train.py")
+			require.NoError(t, os.WriteFile(script, []byte(recordingTrainer), 0o644))
+			trace := filepath.Join(folder, "trace")
+			out, err := all(t, folder, bare(folder), python, script, trace)
+			require.NoError(t, err, out)
+			assert.Contains(t, ran(t, folder, bare(folder), filepath.Join(filepath.Dir(python), "pyhook"), "replay", trace), "the same bits")
+		})
 	})
 	t.Run("two versions side by side", func(t *testing.T) {
 		folder, beside := t.TempDir(), t.TempDir()
