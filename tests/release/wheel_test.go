@@ -90,6 +90,7 @@ func assertWorks(t *testing.T, folder, python string, env []string) {
 }
 
 func TestWheel_command(t *testing.T) {
+	commandWheel(t) // skips where no release was made
 	t.Run("in a virtual environment", func(t *testing.T) {
 		folder := t.TempDir()
 		python := environment(t, folder)
