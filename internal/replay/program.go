@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"bytes"
 	"cmp"
 	_ "embed"
 	"encoding/json"
@@ -10,8 +9,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
-	"text/template"
 
 	"pyhook/internal/hookspec"
 	"pyhook/internal/trace"
@@ -57,12 +56,32 @@ func Program(folder string, m *trace.Manifest, given hookspec.Spec) (string, err
 	if err := d.hook(m, given); err != nil {
 		return "", err
 	}
-	var text bytes.Buffer
-	if err := template.Must(template.New("").Parse(programText)).Execute(&text, d); err != nil {
-		return "", err
-	}
-	formatted, err := format.Source(text.Bytes())
+	formatted, err := format.Source([]byte(d.text()))
 	return string(formatted), err
+}
+
+// text fills in the program, which text/template would make 6 MB dearer: see package page.
+func (d *programData) text() string {
+	var note, parameters, buckets, state strings.Builder
+	if d.Note != "" {
+		fmt.Fprintf(&note, "\n//\n// %s", d.Note)
+	}
+	for _, p := range d.Parameters {
+		fmt.Fprintf(&parameters, "\t{Name: %q, Shape: []int64{%s}, DType: tensor.%s},\n", p.Name, p.Shape, p.DType)
+	}
+	for _, b := range d.Buckets {
+		fmt.Fprintf(&buckets, "\t{%s},\n", b)
+	}
+	if d.State != "" {
+		fmt.Fprintf(&state, "State: pyhook.StateSpec{Spec: %q, Args: map[string]any{\n", d.State)
+		for _, a := range d.Arguments {
+			fmt.Fprintf(&state, "%s,\n", a)
+		}
+		state.WriteString("}},\n")
+	}
+	return strings.NewReplacer("{{folder}}", d.Folder, "{{note}}", note.String(), "{{steps}}", strconv.Itoa(d.Steps),
+		"{{parameters}}", parameters.String(), "{{buckets}}", buckets.String(), "{{ranks}}", strconv.Itoa(d.Ranks),
+		"{{hook}}", strconv.Quote(d.Hook), "{{state}}", state.String(), "{{layout}}", d.Layout).Replace(programText)
 }
 
 // hook fills in hook and state.

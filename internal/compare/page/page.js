@@ -1,5 +1,6 @@
 "use strict";
-// Draws the report, a global of the page, into #measured and #charts. The charts are in window.charts.
+// Writes the report, a global of the page, into it: what was compared, #measured, #notes and #charts. All
+// of its texts are set as text, never as HTML. The charts are in window.charts.
 
 const colours = ["#3566c9", "#d4702a", "#3a923a", "#b4414f", "#7d5ba6", "#8a6248", "#c66aa8", "#6b6b6b"];
 const ran = report.hooks.filter((hook) => hook.failure === null);
@@ -18,6 +19,28 @@ function secondsText(s) {
 }
 
 const numberText = (v) => String(Number(v.toPrecision(3)));
+
+function header() {
+  document.title = "pyhook compare: " + report.model;
+  const set = (id, text) => { document.getElementById(id).textContent = text; };
+  set("model", report.model);
+  set("gradients", report.gradients);
+  set("source", `${report.elements} elements in ${report.parameters} parameters and ${report.buckets} buckets; ${report.ranks} ranks on ${report.backend}, ` +
+    `${report.steps} steps, seed ${report.seed}; torch ${report.torch}, Python ${report.python}`);
+}
+
+function notes() {
+  const add = (hook, text, kind) => {
+    const line = document.createElement("p");
+    line.className = kind;
+    line.textContent = hook.hook + ": " + text;
+    document.getElementById("notes").append(line);
+  };
+  for (const hook of report.hooks) {
+    if (hook.failure !== null) add(hook, hook.failure.message, "failure");
+    for (const text of hook.warnings ?? []) add(hook, text, "");
+  }
+}
 
 function measuredTable() {
   const table = document.getElementById("measured");
@@ -111,5 +134,7 @@ function draw() {
   }
 }
 
+header();
 measuredTable();
+notes();
 draw();
