@@ -479,6 +479,32 @@ func TestSync_Backward(t *testing.T) {
 		require.ErrorContains(t, s.Wait(testutil.Soon(t)), "B gets a gradient after it was complete")
 		assert.False(t, m.B.HasGrad())
 	})
+	t.Run("more gradients than operands on one rank: no rank steps", func(t *testing.T) {
+		for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+			m := linear.New[float32](1, 1)
+			s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group})
+			if err != nil {
+				return err
+			}
+			defer s.Unwrap()
+			losses := []mat.Tensor{ag.ReduceSum(m.B), ag.ReduceSum(m.W)}
+			if group.Rank() == 1 {
+				losses[0] = ag.NewOperator(twice{m.B}).Run()
+			}
+			if err := s.Backward(losses...); err != nil {
+				return err
+			}
+			err = s.Wait(testutil.Soon(t))
+			if m.B.HasGrad() {
+				return fmt.Errorf("B has a gradient, Wait's error %w", err)
+			}
+			return err
+		}) {
+			assert.ErrorIs(t, err, ddp.ErrStep, "rank %d", rank)
+			assert.ErrorContains(t, err, "B gets a gradient after it was complete", "rank %d", rank)
+			assert.NotContains(t, fmt.Sprint(err), "B has a gradient", "rank %d", rank)
+		}
+	})
 	t.Run("again before Wait", func(t *testing.T) {
 		m, s := wrap(t)
 		require.NoError(t, s.Backward(m.Forward(x)...))

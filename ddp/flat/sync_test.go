@@ -257,6 +257,34 @@ func TestSync_movedMemory(t *testing.T) {
 	})
 }
 
+func TestSync_Step_wrongOnOneRank(t *testing.T) {
+	for name, retried := range map[string]bool{"Step": false, "Step in Retry": true} {
+		t.Run(name, func(t *testing.T) {
+			for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+				grad, other := []float32{1, 2}, []float32{3}
+				s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "v", Grad: &other}, {Name: "w", Grad: &grad}}, ddp.Options{Group: group, BucketCapMB: tiny})
+				if err != nil {
+					return err
+				}
+				defer s.Close()
+				if group.Rank() == 1 {
+					other = append(other, 4)
+				}
+				if !retried {
+					return s.Step(testutil.Soon(t))
+				}
+				return ddp.Retry(testutil.Soon(t), s.Reducer(), func() error { return s.Step(testutil.Soon(t)) })
+			}) {
+				assert.ErrorIs(t, err, ddp.ErrStep, "rank %d", rank)
+				assert.ErrorContains(t, err, "flat, rank 1: v: the gradient has 2 elements now, and its shape is [1]", "rank %d", rank)
+				if retried {
+					assert.ErrorContains(t, err, "gave up after 3 tries", "rank %d", rank)
+				}
+			}
+		})
+	}
+}
+
 func TestSync_aFailedStepLeavesTheGradients(t *testing.T) {
 	var after [2][][]float32
 	errs := onRanks(2, func(group *memgroup.Group) error {
