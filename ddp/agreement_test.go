@@ -240,7 +240,7 @@ func TestReducer_Wait_agreement(t *testing.T) {
 			_, err := r.Wait(testutil.Soon(t))
 			assert.ErrorIs(t, err, c10d.ErrPeer)
 			assert.ErrorContains(t, err, "on rank 1: ")
-			assert.ErrorContains(t, err, "it closed its Reducer")
+			assert.ErrorContains(t, err, "it closed its Reducer, after a failure of its own or fewer steps than others (ddp.Options.Join")
 			err = r.Recover(testutil.Soon(t))
 			assert.ErrorIs(t, err, c10d.ErrPeer)
 			assert.ErrorContains(t, err, "rank 1 takes part no more")
@@ -504,6 +504,9 @@ func TestRetry_hiddenErrors(t *testing.T) {
 			assert.Equal(t, []int{2, 2}, tries)
 		})
 	}
+	t.Run("no Reducer", func(t *testing.T) {
+		assert.ErrorContains(t, ddp.Retry(testutil.Soon(t), nil, func() error { return nil }), "Retry without a Reducer")
+	})
 	t.Run("a nil before Wait", func(t *testing.T) {
 		ranksOf(t, 2, params, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
 			err := ddp.Retry(testutil.Soon(t), r, func() error {

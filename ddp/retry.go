@@ -32,6 +32,9 @@ const retries = 3
 // Recover. Errors of Recover, of ctx, ErrClosed and what a later try cannot change (a *ParameterError,
 // on any rank) are returned at once.
 func Retry(ctx context.Context, r *Reducer, step func() error) error {
+	if r == nil {
+		return errors.New("ddp: Retry without a Reducer: it is nil (that of adapters/gomlx is, until a step has gradients to reduce)")
+	}
 	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && hook.HasState() && !r.opts.Rollback {
 		return fmt.Errorf("ddp, rank %d: Retry with a hook that has a state needs Options.Rollback, to do the step again from the same state: hook %s", r.opts.Group.Rank(), r.hookName())
 	}
