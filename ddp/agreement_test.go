@@ -519,7 +519,7 @@ func TestRetry_hiddenErrors(t *testing.T) {
 				_, err := r.Wait(testutil.Soon(t))
 				return err
 			})
-			assert.ErrorIs(t, err, ddp.ErrStep)
+			assert.ErrorAs(t, err, new(*ddp.StepError))
 			assert.ErrorContains(t, err, "the function returned nil before its Wait")
 		})
 	})
