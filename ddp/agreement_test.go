@@ -240,7 +240,7 @@ func TestReducer_Wait_agreement(t *testing.T) {
 			_, err := r.Wait(testutil.Soon(t))
 			assert.ErrorIs(t, err, c10d.ErrPeer)
 			assert.ErrorContains(t, err, "on rank 1: ")
-			assert.ErrorContains(t, err, "it closed its Reducer")
+			assert.ErrorContains(t, err, "it closed its Reducer, after a failure of its own or fewer steps than others (ddp.Options.Join")
 			err = r.Recover(testutil.Soon(t))
 			assert.ErrorIs(t, err, c10d.ErrPeer)
 			assert.ErrorContains(t, err, "rank 1 takes part no more")
@@ -470,6 +470,58 @@ func TestRetry(t *testing.T) {
 			assert.ErrorContains(t, err, "boom")
 		})
 		assert.Equal(t, []int{3, 3}, tries)
+	})
+}
+
+// A function that does not return what Wait did: the other ranks go by what Wait returned.
+func TestRetry_hiddenErrors(t *testing.T) {
+	const params = 2
+	for name, hide := range map[string]func(error) error{
+		"another error": func(error) error { return errBoom },
+		"no error":      func(error) error { return nil },
+	} {
+		t.Run(name+" in place of Wait's", func(t *testing.T) {
+			tries := make([]int, 2)
+			ranksOf(t, 2, params, ddp.Options{CheckFinite: true}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+				assert.NoError(t, ddp.Retry(testutil.Soon(t), r, func() error {
+					tries[rank]++
+					for i := range params {
+						if floats(r.Gradient(i))[0] = gradientOf(1, rank, i); tries[rank] == 1 {
+							floats(r.Gradient(i))[0] = float32(math.NaN())
+						}
+						if err := r.Ready(i); err != nil {
+							return err
+						}
+					}
+					_, err := r.Wait(testutil.Soon(t))
+					if err != nil && rank == 1 {
+						return hide(err)
+					}
+					return err
+				}))
+				isMean(t, r, params, 1, 2)
+			})
+			assert.Equal(t, []int{2, 2}, tries)
+		})
+	}
+	t.Run("no Reducer", func(t *testing.T) {
+		assert.ErrorContains(t, ddp.Retry(testutil.Soon(t), nil, func() error { return nil }), "Retry without a Reducer")
+	})
+	t.Run("a nil before Wait", func(t *testing.T) {
+		ranksOf(t, 2, params, ddp.Options{}, func(_ int, h c10d.CommHook) c10d.CommHook { return h }, func(rank int, r *ddp.Reducer) {
+			err := ddp.Retry(testutil.Soon(t), r, func() error {
+				if err := mark(r, params, 1, rank); err != nil {
+					return err
+				}
+				if rank == 1 {
+					return nil
+				}
+				_, err := r.Wait(testutil.Soon(t))
+				return err
+			})
+			assert.ErrorAs(t, err, new(*ddp.StepError))
+			assert.ErrorContains(t, err, "the function returned nil before its Wait")
+		})
 	})
 }
 

@@ -153,7 +153,7 @@ func (r *Reducer) cannotRecover(format string, args ...any) error {
 func (r *Reducer) restoreHook(ctx context.Context) error {
 	r.mu.Lock()
 	hook, ok := r.opts.Hook.(c10d.RestorableHook)
-	restore := ok && r.lastFailed && r.kept
+	restore := ok && r.lastFailed != nil && r.kept
 	r.mu.Unlock()
 	if !restore {
 		return nil

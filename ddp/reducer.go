@@ -51,7 +51,8 @@ type Reducer struct {
 	agreement  *agreement // nil: the ranks do not vote
 	committed  uint64     // steps that counted
 	lastJoined bool       // the last step was Join's
-	lastFailed bool       // the last step did
+	lastFailed error      // why the last step did; nil: it counts
+	waits      uint64     // that have ended a step
 	out        error      // *OutOfStepError: a step of this Reducer's failed, and its Recover has not succeeded since
 	kept       bool       // the hook has kept its state of after the last step that counts
 	unsaved    error      // why it has not

@@ -26,11 +26,15 @@ const retries = 3
 // not made anew when it is called again: weights change after Retry, and NoSync is called in step. A
 // step that counts is never done again: an error that step returns after its Wait is returned. After
 // a failure the ranks Recover. An error of step's own, before its Wait, is a failure of the step too,
-// and the other ranks hear it. After the third failure of one step in a row Retry gives up, with the
+// and the other ranks hear it; so is a nil where its Wait failed, or was not called though gradients
+// were marked. After the third failure of one step in a row Retry gives up, with the
 // last error: a hook that always raises would raise for ever; the next step is then refused until
 // Recover. Errors of Recover, of ctx, ErrClosed and what a later try cannot change (a *ParameterError,
 // on any rank) are returned at once.
 func Retry(ctx context.Context, r *Reducer, step func() error) error {
+	if r == nil {
+		return errors.New("ddp: Retry without a Reducer: it is nil (that of adapters/gomlx is, until a step has gradients to reduce)")
+	}
 	if hook, ok := r.opts.Hook.(c10d.RestorableHook); ok && hook.HasState() && !r.opts.Rollback {
 		return fmt.Errorf("ddp, rank %d: Retry with a hook that has a state needs Options.Rollback, to do the step again from the same state: hook %s", r.opts.Group.Rank(), r.hookName())
 	}
@@ -42,7 +46,7 @@ func Retry(ctx context.Context, r *Reducer, step func() error) error {
 	}
 	for try := 1; ; try++ {
 		counted, _ := r.counted()
-		err := step()
+		err := r.endOfTry(r.endedSteps(), step)
 		if err == nil {
 			return nil
 		}
@@ -73,6 +77,29 @@ func (r *Reducer) counted() (steps uint64, joined bool) {
 	return r.committed, r.lastJoined
 }
 
+// endedSteps returns how many Waits have ended a step.
+func (r *Reducer) endedSteps() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waits
+}
+
+// endOfTry does a try of the step, and returns what it ended with: with what Wait returned too, if that
+// failed and the function does not say so, as the other ranks go by it.
+func (r *Reducer) endOfTry(before uint64, function func() error) error {
+	err := function()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var step *StepError
+	switch failed := r.lastFailed; {
+	case r.waits > before && failed != nil && !errors.As(err, &step):
+		return errors.Join(failed, err)
+	case err == nil && r.step.begun:
+		return fmt.Errorf("ddp, rank %d: Retry: the function returned nil before its Wait, with gradients marked: return the error that it had", r.opts.Group.Rank())
+	}
+	return err
+}
+
 // mayPass reports whether the step may be good when it is done again. err is the same on all ranks.
 func mayPass(ctx context.Context, err error) bool {
 	var step *StepError
@@ -93,10 +120,14 @@ func mayPass(ctx context.Context, err error) bool {
 func (r *Reducer) Leave(ctx context.Context, err error) error {
 	var step *StepError
 	var out *OutOfStepError
-	if errors.As(err, &step) || errors.As(err, &out) || errors.Is(err, ErrClosed) {
+	if errors.As(err, &step) || errors.Is(err, ErrClosed) {
 		return err
 	}
 	r.mu.Lock()
+	if errors.As(err, &out) && !r.step.begun {
+		r.mu.Unlock()
+		return err
+	}
 	if r.broken == nil && !r.closed {
 		r.step.left = err
 		r.stopLocked(r.step, err)

@@ -111,7 +111,8 @@ func (r *Reducer) finishStep(ctx context.Context, host bool) (timings []Timing, 
 	}
 	r.logStep(s, err)
 	r.mu.Lock()
-	r.lastFailed, r.lastJoined = err != nil, s.joined
+	r.lastFailed, r.lastJoined = err, s.joined
+	r.waits++
 	r.mu.Unlock()
 	if err != nil && (!s.reduced || r.agreement != nil) { // with a vote all ranks know: the step is done again as it was
 		layout = nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -54,6 +55,15 @@ func TestMain_failures(t *testing.T) {
 		assert.Equal(t, 1, failed.ExitCode)
 		assert.Equal(t, 1, strings.Count(stderr, "job, rank 1 of 2: the data is bad"), stderr)
 		assert.Contains(t, stderr, "rank 0: the step failed on rank 1: ")
+	})
+	t.Run("a rank with fewer steps: an error of the others at once", func(t *testing.T) {
+		t.Parallel()
+		began := time.Now()
+		_, stderr, err := spawned(t, "fewer steps")
+		require.Error(t, err)
+		assert.Contains(t, stderr, "rank 0: the step failed on rank 1: ")
+		assert.Contains(t, stderr, "it closed its Reducer, after a failure of its own or fewer steps than others")
+		assert.Less(t, time.Since(began), time.Minute)
 	})
 	t.Run("a hook that raises: the traceback once", func(t *testing.T) {
 		t.Parallel()

@@ -46,6 +46,7 @@ func (c Config) run(train Func) (code int) {
 	}
 	err = call(j, train)
 	if err == nil {
+		j.closeReducers()
 		err = j.Leave(j.ctx)
 	}
 	if err == nil {

@@ -68,6 +68,15 @@ var cases = map[string]job.Func{
 		_, err := model.Wait(ctx)
 		return err
 	},
+	// The last rank has fewer batches than the others.
+	"fewer steps": func(ctx context.Context, j *job.Job) error {
+		model := job.Must(j.DDP(ctx, parameters(), ddp.Options{}))
+		for range j.Size() - j.Rank() {
+			job.Check(model.Ready(0))
+			job.Must(model.Wait(ctx))
+		}
+		return nil
+	},
 	"hook raises": func(ctx context.Context, j *job.Job) error {
 		hook := job.Must(j.Hook(ctx, "testdata/hooks.py:raises_on_one"))
 		model := job.Must(j.DDP(ctx, parameters(), ddp.Options{Hook: hook}))

@@ -80,10 +80,11 @@ const (
 func Wrap(inner optimizers.Interface) *Optimizer { return &Optimizer{inner: inner} }
 
 // Attach has a loop reduce and apply the gradients of each of its steps, before other functions of
-// OnStep see it; with Options.Join it also calls Join at the loop's end. A collective: what is wrong
-// on one rank is an error on every rank. opts are those of ddp.NewReducer but StaticGraph. ctx bounds
-// the waiting for other ranks in all steps. Errors of a step are returned by the loop: those of Sync,
-// or that the loss of a rank is not finite, on all ranks and before anything was updated.
+// OnStep see it; with Options.Join it also calls Join at the loop's end, and without it a loop that
+// gave this rank no batch is an error on every rank. A collective: what is wrong on one rank is an
+// error on every rank. opts are those of ddp.NewReducer but StaticGraph. ctx bounds the waiting for
+// other ranks in all steps. Errors of a step are returned by the loop: those of Sync, or that the loss
+// of a rank is not finite, on all ranks and before anything was updated.
 //
 // With Trainer.AccumulateGradients call that first: then ranks cannot be given rank 0's values before
 // they compute gradients, so Attach has all initialise from rank 0's random numbers, and values that
@@ -111,9 +112,15 @@ func (o *Optimizer) Attach(ctx context.Context, loop *train.Loop, opts ddp.Optio
 		}
 		return o.Sync(ctx)
 	})
-	if opts.Join {
-		loop.OnEnd("ddp", math.MinInt, func(*train.Loop, []*tensors.Tensor) error { return o.Join(ctx) })
-	}
+	loop.OnEnd("ddp", math.MinInt, func(loop *train.Loop, _ []*tensors.Tensor) error {
+		switch {
+		case opts.Join:
+			return o.Join(ctx)
+		case loop.LoopStep == loop.StartStep: // GoMLX itself takes that for a good end
+			return o.leave(ctx, o.noBatch())
+		}
+		return nil
+	})
 	return nil
 }
 

@@ -116,13 +116,17 @@ func (o *Optimizer) leave(ctx context.Context, err error) error {
 // done a step: else the error says so, on every rank.
 func (o *Optimizer) Join(ctx context.Context) error {
 	if o.reducer == nil {
-		return ddp.ShareError(ctx, o.opts.Group, fmt.Errorf("gomlxddp, rank %d: the dataset gave no batch: give every rank one at least", o.opts.Group.Rank()))
+		return ddp.ShareError(ctx, o.opts.Group, o.noBatch())
 	}
 	last, err := o.reducer.Join(ctx)
 	if err != nil || last < 0 {
 		return err
 	}
 	return broadcast(ctx, o.opts.Group, last, slices.Concat(o.params.vars, o.state), asTorch)
+}
+
+func (o *Optimizer) noBatch() error {
+	return fmt.Errorf("gomlxddp, rank %d: the dataset gave no batch: give every rank one at least", o.opts.Group.Rank())
 }
 
 // Digest checks that the trained variables are the same bits on every rank: a collective, to call

@@ -521,6 +521,26 @@ func TestOptimizer_Join(t *testing.T) {
 			assert.ErrorContains(t, err, "gomlxddp, rank 1: the dataset gave no batch")
 		}
 	})
+	t.Run("a rank with nothing, without Join, in the first epochs or later", func(t *testing.T) {
+		for _, goodRuns := range []int{0, 1} {
+			for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+				n := newNet(1, sgd(), true, nil)
+				if err := n.attach(testutil.Soon(t), ddp.Options{Group: group}); err != nil {
+					return err
+				}
+				defer n.opt.Close()
+				for range goodRuns {
+					if _, err := n.loop.RunEpochs(samples(group.Rank(), 0, 2), 1); err != nil {
+						return fmt.Errorf("in the good run: %v", err)
+					}
+				}
+				_, err := n.loop.RunEpochs(samples(group.Rank(), 0, 2*(1-group.Rank())), 1)
+				return err
+			}) {
+				assert.ErrorContains(t, err, "gomlxddp, rank 1: the dataset gave no batch", "rank %d after %d runs", rank, goodRuns)
+			}
+		}
+	})
 }
 
 // TestOptimizer_hookSeesValues: values that GoMLX moved are not those that a hook sees.

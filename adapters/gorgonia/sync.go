@@ -136,7 +136,7 @@ func (s *Sync) Reduce(ctx context.Context) error {
 		return s.accumulates()
 	}
 	if err := s.locate(); err != nil {
-		return err
+		return s.flat.Reducer().Leave(ctx, err) // so that the other ranks hear why
 	}
 	return s.flat.Step(ctx)
 }

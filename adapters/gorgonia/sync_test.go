@@ -283,6 +283,28 @@ func TestSync_Reduce(t *testing.T) {
 		require.NoError(t, n.run(1))
 		assert.ErrorContains(t, s.Reduce(testutil.Soon(t)), "the gradient of extra: No Gradient node/value found")
 	})
+	t.Run("before the machine has run on one rank: all hear it", func(t *testing.T) {
+		for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+			n, err := newNet[float32](1, true)
+			if err != nil {
+				return err
+			}
+			s, err := gorgoniaddp.New(testutil.Soon(t), n.learnables, ddp.Options{Group: group})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if group.Rank() == 0 {
+				if err := n.run(1); err != nil {
+					return err
+				}
+			}
+			return s.Reduce(testutil.Soon(t))
+		}) {
+			assert.ErrorAs(t, err, new(*ddp.StepError), "rank %d", rank)
+			assert.ErrorContains(t, err, "the gradient of w1", "rank %d", rank)
+		}
+	})
 	t.Run("another value's memory", func(t *testing.T) {
 		n, s := make(t)
 		require.NoError(t, gorgonia.Let(n.learnables[2], tensor.New(tensor.WithShape(outputs), tensor.WithBacking([]float32{1, 2, 3}))))

@@ -235,13 +235,15 @@ func (s *Sync) Wait(ctx context.Context) error {
 	if s.noSync {
 		return nil
 	}
-	_, err := s.reducer.Wait(ctx)
 	s.mu.Lock()
-	if s.failed != nil {
-		err = s.failed // the other may follow from it
-	}
+	err := s.failed
 	s.failed = nil
 	s.mu.Unlock()
+	if err != nil {
+		err = s.reducer.Leave(ctx, err) // so that the other ranks hear why
+	} else {
+		_, err = s.reducer.Wait(ctx)
+	}
 	find := s.opts.Unused == ddp.UnusedFind
 	for i, p := range s.params {
 		p.mu.Lock()

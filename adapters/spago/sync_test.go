@@ -422,6 +422,13 @@ func TestWrap(t *testing.T) {
 			assert.ErrorContains(t, errs[0], "rank 1 failed: ")
 		})
 	}
+	t.Run("a map of two, always", func(t *testing.T) {
+		for range 600 { // else ranks would mix up parameters of one shape in silence
+			m := &unordered{params: map[string]*nn.Param{"a": nn.NewParam(mat.Scalar(1.0)), "b": nn.NewParam(mat.Scalar(2.0))}}
+			_, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: memgroup.New(1)[0]})
+			require.ErrorContains(t, err, "another order")
+		}
+	})
 	t.Run("another model on one rank, by name on every rank", func(t *testing.T) {
 		for _, err := range onRanks(2, func(group *memgroup.Group) error {
 			m := newNet[float32](1)
@@ -478,6 +485,32 @@ func TestSync_Backward(t *testing.T) {
 		require.NoError(t, s.Backward(ag.NewOperator(twice{m.B}).Run(), ag.ReduceSum(m.W)))
 		require.ErrorContains(t, s.Wait(testutil.Soon(t)), "B gets a gradient after it was complete")
 		assert.False(t, m.B.HasGrad())
+	})
+	t.Run("more gradients than operands on one rank: no rank steps", func(t *testing.T) {
+		for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+			m := linear.New[float32](1, 1)
+			s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group})
+			if err != nil {
+				return err
+			}
+			defer s.Unwrap()
+			losses := []mat.Tensor{ag.ReduceSum(m.B), ag.ReduceSum(m.W)}
+			if group.Rank() == 1 {
+				losses[0] = ag.NewOperator(twice{m.B}).Run()
+			}
+			if err := s.Backward(losses...); err != nil {
+				return err
+			}
+			err = s.Wait(testutil.Soon(t))
+			if m.B.HasGrad() {
+				return fmt.Errorf("B has a gradient, Wait's error %w", err)
+			}
+			return err
+		}) {
+			assert.ErrorAs(t, err, new(*ddp.StepError), "rank %d", rank)
+			assert.ErrorContains(t, err, "B gets a gradient after it was complete", "rank %d", rank)
+			assert.NotContains(t, fmt.Sprint(err), "B has a gradient", "rank %d", rank)
+		}
 	})
 	t.Run("again before Wait", func(t *testing.T) {
 		m, s := wrap(t)

@@ -17,9 +17,9 @@ type named struct {
 	param *nn.Param
 }
 
-// traversals is how often the order of a nn.ParamsTraverser is asked: one that ranges over a map of
-// two gives the same order so often once in 2^31 times.
-const traversals = 32
+// traversals is how often the order of a nn.ParamsTraverser is asked. One that ranges over a map of two
+// gives the other order in an eighth of them: it looks ordered in 2e-15 of all models.
+const traversals = 256
 
 // parametersOf returns the parameters of a model, each once, in an order that depends on the
 // model's types and keys alone.

@@ -17,7 +17,7 @@ type Element interface{ float32 | float64 | uint16 }
 // Param is one parameter of the model: the trainer's own slices, in row-major order.
 type Param[T Element] struct {
 	Name string
-	// Shape, as hooks see it (PowerSGD compresses matrices); nil: one dimension.
+	// Shape, as hooks see it (PowerSGD compresses matrices); nil: one dimension; empty: a scalar.
 	Shape []int64
 	// Value is the parameter. nil, then for all parameters, leaves broadcasting and comparing them
 	// to the trainer. Its memory must stay where it is; see ErrMoved.
@@ -68,7 +68,10 @@ func check[T Element](params []Param[T], opts ddp.Options) error {
 }
 
 func (p Param[T]) shape() []int64 {
-	if p.Shape == nil {
+	switch {
+	case p.Shape == nil && p.Value != nil: // there may be no gradient yet
+		return []int64{int64(len(*p.Value))}
+	case p.Shape == nil:
 		return []int64{int64(len(*p.Grad))}
 	}
 	return p.Shape
@@ -92,8 +95,12 @@ func parameters[T Element](params []Param[T]) ([]*c10d.Parameter, error) {
 		if p.Value == nil {
 			continue
 		}
-		var err error
-		if list[i].Data, err = tensor.FromSliceAs(*p.Value, dtypeOf[T](), list[i].Shape...); err != nil {
+		whole, err := tensor.FromSliceAs(*p.Value, dtypeOf[T]())
+		if err == nil {
+			list[i].Data, err = whole.View(0, list[i].Shape, nil) // also a scalar's
+			whole.Close()
+		}
+		if err != nil {
 			closeParameters(list[:i])
 			return nil, fmt.Errorf("flat: %s: %w", p.Name, err)
 		}

@@ -133,8 +133,8 @@ func (s *Sync[T]) view(i int) ([]T, error) {
 // Step reduces the gradients and, if all of that went well, writes them to the trainer's slices. A
 // parameter that Ready has not marked is taken as it is; with Options.Unused = ddp.UnusedFind as
 // one that this step has not used here: it gets the other ranks' gradient, or stays as it is if no
-// rank used it. On an error, which is ddp.Reducer.Wait's or Ready's, the slices are as they were.
-// In NoSync it does nothing.
+// rank used it. On an error, which is ddp.Reducer.Wait's, and tells every rank what Ready
+// found wrong on one, the slices are as they were. In NoSync it does nothing.
 func (s *Sync[T]) Step(ctx context.Context) error {
 	if s.noSync.Load() {
 		return nil
@@ -146,8 +146,10 @@ func (s *Sync[T]) Step(ctx context.Context) error {
 			failed = s.Ready(i)
 		}
 	}
-	if _, err := s.reducer.Wait(ctx); failed == nil {
-		failed = err // else it follows from a gradient that was not marked
+	if failed != nil {
+		failed = s.reducer.Leave(ctx, failed) // so that the other ranks hear why
+	} else {
+		_, failed = s.reducer.Wait(ctx)
 	}
 	for i := range s.params {
 		s.marked[i].Store(false)

@@ -257,6 +257,34 @@ func TestSync_movedMemory(t *testing.T) {
 	})
 }
 
+func TestSync_Step_wrongOnOneRank(t *testing.T) {
+	for name, retried := range map[string]bool{"Step": false, "Step in Retry": true} {
+		t.Run(name, func(t *testing.T) {
+			for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+				grad, other := []float32{1, 2}, []float32{3}
+				s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "v", Grad: &other}, {Name: "w", Grad: &grad}}, ddp.Options{Group: group, BucketCapMB: tiny})
+				if err != nil {
+					return err
+				}
+				defer s.Close()
+				if group.Rank() == 1 {
+					other = append(other, 4)
+				}
+				if !retried {
+					return s.Step(testutil.Soon(t))
+				}
+				return ddp.Retry(testutil.Soon(t), s.Reducer(), func() error { return s.Step(testutil.Soon(t)) })
+			}) {
+				assert.ErrorAs(t, err, new(*ddp.StepError), "rank %d", rank)
+				assert.ErrorContains(t, err, "flat, rank 1: v: the gradient has 2 elements now, and its shape is [1]", "rank %d", rank)
+				if retried {
+					assert.ErrorContains(t, err, "gave up after 3 tries", "rank %d", rank)
+				}
+			}
+		})
+	}
+}
+
 func TestSync_aFailedStepLeavesTheGradients(t *testing.T) {
 	var after [2][][]float32
 	errs := onRanks(2, func(group *memgroup.Group) error {
@@ -304,6 +332,7 @@ func TestNew(t *testing.T) {
 		{[]flat.Param[float32]{{Name: "w", Grad: &x, Shape: []int64{3}}}, ddp.Options{}, "w: its gradient has 2 elements and its shape is [3]"},
 		{[]flat.Param[float32]{{Name: "w", Grad: &x, Shape: []int64{-1}}}, ddp.Options{}, "w: "},
 		{[]flat.Param[float32]{{Name: "w", Grad: &x, Shape: []int64{2}, Value: &[]float32{1}}}, ddp.Options{}, "w: its value has 1 elements and its shape is [2]"},
+		{[]flat.Param[float32]{{Name: "w", Grad: new([]float32), Value: &x}}, ddp.Options{}, "w: its gradient has 0 elements and its shape is [2]"},
 		{[]flat.Param[float32]{{Name: "w", Grad: &x}}, ddp.Options{StaticGraph: true}, "StaticGraph"},
 	} {
 		t.Run(c.say, func(t *testing.T) {
@@ -321,6 +350,21 @@ func TestNew(t *testing.T) {
 			assert.ErrorContains(t, errs[0], "rank 1 failed: "+errs[1].Error())
 		})
 	}
+	t.Run("a scalar with a value", func(t *testing.T) {
+		var values [2][]float32
+		allWell(t, onRanks(2, func(group *memgroup.Group) error {
+			value, grad := []float32{float32(3 + group.Rank())}, []float32{float32(group.Rank())}
+			s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "w", Shape: []int64{}, Value: &value, Grad: &grad}}, ddp.Options{Group: group, DigestEvery: 1})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			err = s.Step(testutil.Soon(t))
+			values[group.Rank()] = []float32{value[0], grad[0]}
+			return err
+		}))
+		assert.Equal(t, [2][]float32{{3, 0.5}, {3, 0.5}}, values)
+	})
 	t.Run("no group", func(t *testing.T) {
 		_, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "w", Grad: &x}}, ddp.Options{})
 		assert.ErrorContains(t, err, "the process group (Options.Group) is nil")

@@ -78,7 +78,7 @@ func (c *coordinator) handle(rank int, m message) {
 	case ping:
 		c.toLocked(rank, message{Kind: pong})
 	case bye:
-		c.goneLocked(rank, "it closed its Reducer")
+		c.goneLocked(rank, "it closed its Reducer, after a failure of its own or fewer steps than others (ddp.Options.Join is for those)")
 	}
 }
 
