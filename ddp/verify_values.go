@@ -105,7 +105,7 @@ func valuesOf(i int, p *c10d.Parameter, m memories) ([]byte, *unreadableError) {
 	}
 	var raw []byte
 	var err error
-	if device := m.at(i).device(); device != nil {
+	if device := m.at(i).device(); device != nil && p.Data.IsContiguous() && !p.Data.IsClosed() {
 		var sum uint64
 		sum, err = device.Checksum(p.Data)
 		raw = binary.LittleEndian.AppendUint64(nil, sum)
