@@ -33,7 +33,6 @@ class DeviceMemory:
         self._device = torch.device(device)
         self._stream: Optional[Any] = None
         self._trainer: Optional[Any] = None
-        self._pointers: set[int] = set()  # that were looked at
         if self._device.type != "cpu":
             self._trainer = streams.existing_stream(self._device, handle)
             self._stream = streams.new_stream(self._device)
