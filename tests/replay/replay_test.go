@@ -6,6 +6,7 @@ package replay
 
 import (
 	"context"
+	"go/format"
 	"math"
 	"os"
 	"os/exec"
@@ -259,6 +260,9 @@ func TestRun_StockDDP(t *testing.T) {
 			text, err := replay.Program(name, rank.Manifest, hookspec.Spec{})
 			rank.Close()
 			require.NoError(t, err)
+			formatted, err := format.Source([]byte(text))
+			require.NoError(t, err, "%s", text)
+			assert.Equal(t, string(formatted), text, "as gofmt has it")
 			compiles(t, name, text)
 		}
 	})

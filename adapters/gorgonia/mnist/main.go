@@ -23,23 +23,7 @@ import (
 const hidden = 64
 
 func main() {
-	mnist.Program{Name: "mnist", Load: load, New: newModel}.Main(GoMNIST.Load)
-}
-
-func load(folder string) (train, test mnist.Set, err error) {
-	a, b, err := GoMNIST.Load(folder)
-	if err != nil {
-		return train, test, err
-	}
-	return set(a), set(b), nil
-}
-
-func set(from *GoMNIST.Set) (s mnist.Set) {
-	for i := range from.Count() {
-		image, label := from.Get(i)
-		s.Images, s.Labels = append(s.Images, image), append(s.Labels, byte(label))
-	}
-	return s
+	mnist.Program{Name: "mnist", Load: mnist.Loader(GoMNIST.Load), New: newModel}.Main(GoMNIST.Load)
 }
 
 // network is a graph. Two of them can share values: one trains, one predicts.

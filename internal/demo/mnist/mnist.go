@@ -35,6 +35,27 @@ type Set struct {
 	Labels []byte
 }
 
+// Loader has a Program load its images by load, of which GoMNIST.Load is one.
+func Loader[S interface {
+	Count() int
+	Get(i int) (I, L)
+}, I ~[]byte, L ~byte](load func(folder string) (train, test S, err error)) func(string) (train, test Set, err error) {
+	set := func(from S) (s Set) {
+		for i := range from.Count() {
+			image, label := from.Get(i)
+			s.Images, s.Labels = append(s.Images, image), append(s.Labels, byte(label))
+		}
+		return s
+	}
+	return func(folder string) (train, test Set, err error) {
+		a, b, err := load(folder)
+		if err != nil {
+			return train, test, err
+		}
+		return set(a), set(b), nil
+	}
+}
+
 // Model is a network of a training library that an adapter has made data-parallel.
 type Model interface {
 	// Train does one step on this rank's part of a batch and returns its mean loss.
