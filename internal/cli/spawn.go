@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,6 +28,69 @@ func SpawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error 
 		GracePeriod: stopGrace, Stdout: out, Stderr: out,
 	})
 }
+
+// Ranks are the ranks that SpawnPlan ran, and what they left.
+type Ranks struct {
+	Dir    string            // the folder of their files
+	Failed *launch.RankError // the one that failed first; nil: none
+}
+
+const planFile = "plan.json"
+
+// SpawnPlan runs a hidden subcommand on n ranks, which reads plan by ReadPlan from the folder that
+// --dir names, uses the interpreter of --python and writes its answer to RankFileName. What they print
+// goes to out; beside, if given, starts what runs meanwhile. name is the command's, for the folder and
+// for what it says when a signal stops it. The caller closes the result.
+func SpawnPlan(ctx context.Context, name string, n int, plan any, command, python string, out io.Writer, beside func(dir string) (stop func())) (r *Ranks, err error) {
+	dir, err := os.MkdirTemp("", "pyhook-"+name+"-")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder for the ranks' reports: %w", err)
+	}
+	r = &Ranks{Dir: dir}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	if err := WriteJSON(filepath.Join(dir, planFile), plan); err != nil {
+		return r, err
+	}
+	stop := func() {}
+	if beside != nil {
+		stop = beside(dir)
+	}
+	err = SpawnSelf(ctx, n, out, command, "--dir", dir, "--python", python)
+	stop()
+	if stopped := Stopped(ctx, name); stopped != nil {
+		return r, stopped
+	}
+	if err != nil && !errors.As(err, &r.Failed) {
+		return r, err
+	}
+	return r, nil
+}
+
+// ReadPlan is a rank's side of SpawnPlan.
+func ReadPlan(dir string, plan any) error { return ReadJSON(filepath.Join(dir, planFile), plan) }
+
+// Read reads a rank's answer. An error: the rank ended without one.
+func (r *Ranks) Read(rank int, into any) error { return ReadJSON(RankFileName(r.Dir, rank), into) }
+
+// FirstToFail reports whether the rank is the one that failed first.
+func (r *Ranks) FirstToFail(rank int) bool { return r.Failed != nil && r.Failed.Rank == rank }
+
+// HowItEnded says how a rank without an answer ended: what, or, of the one that failed first, by which
+// exit code or signal.
+func (r *Ranks) HowItEnded(rank int, what string) string {
+	if !r.FirstToFail(rank) {
+		return what
+	}
+	bare := launch.RankError{Rank: rank, ExitCode: r.Failed.ExitCode, Signal: r.Failed.Signal}
+	return strings.TrimPrefix(bare.Error(), fmt.Sprintf("launch: rank %d ", rank))
+}
+
+// Close removes the folder.
+func (r *Ranks) Close() { os.RemoveAll(r.Dir) }
 
 // QuietEnvironment keeps what drowns a report: torch's own log, and Go's dump
 // of all goroutines where C code crashes.

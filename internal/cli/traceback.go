@@ -4,8 +4,20 @@ import (
 	"errors"
 	"strings"
 
+	"pyhook/internal/report"
 	"pyhook/pyhook"
 )
+
+// TextsOf returns what a failure's report says of err: its message, its hints, a line each, and the
+// traceback of the user's own code.
+func TextsOf(err error) (message, hint, traceback string) {
+	message, hints := report.SplitHints(err.Error())
+	traceback = PythonTraceback(err)
+	if traceback != "" {
+		message, _, _ = strings.Cut(message, "\n") // the rest is at the traceback's end
+	}
+	return message, strings.Join(hints, "\n"), traceback
+}
 
 // PythonTraceback is the traceback of the user's own code in err, or "". The
 // exceptions of pyhook's own Python package speak by their message; what they

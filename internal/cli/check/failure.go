@@ -60,11 +60,7 @@ func newFailure(rank, step, bucket int, err error) *checkFailure {
 			break
 		}
 	}
-	message, hints := report.SplitHints(err.Error())
-	f.Message, f.Hint, f.Traceback = message, strings.Join(hints, "\n"), cli.PythonTraceback(err)
-	if f.Traceback != "" {
-		f.Message, _, _ = strings.Cut(message, "\n") // the rest is at the traceback's end
-	}
+	f.Message, f.Hint, f.Traceback = cli.TextsOf(err)
 	f.unwrapCallback(err)
 	if f.Traceback != "" && (f.Code == string(c10d.ErrRaised) || f.Code == string(c10d.ErrFutureFailed)) && !strings.Contains(f.Hint, "--") {
 		f.Hint = "" // it names no flag, but is for Go programs: where the traceback is, and that one may go on

@@ -13,9 +13,9 @@ import (
 	"pyhook/launch"
 )
 
-// The files by which a check's ranks speak with the process that started them.
-const planFile = "plan.json"
+const rankCommand = "__check-rank"
 
+// progressFileName is where a rank says what it does, for the process that started it.
 func progressFileName(dir string, rank int) string {
 	return filepath.Join(dir, fmt.Sprintf("progress-%d", rank))
 }
@@ -24,7 +24,7 @@ func progressFileName(dir string, rank int) string {
 func RankCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
-		Use:    "__check-rank",
+		Use:    rankCommand,
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,7 +44,7 @@ func checkRank(ctx context.Context, dir, python string) error {
 		return err
 	}
 	var plan checkPlan
-	if err := cli.ReadJSON(filepath.Join(dir, planFile), &plan); err != nil {
+	if err := cli.ReadPlan(dir, &plan); err != nil {
 		return err
 	}
 	run := newRankRun(&plan, world.Rank, world.Size)

@@ -3,13 +3,11 @@ package compare
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"pyhook/c10d"
 	"pyhook/internal/cli"
 	"pyhook/internal/compare"
-	"pyhook/internal/report"
 	"pyhook/pyhook"
 )
 
@@ -43,11 +41,7 @@ func newFailure(rank int, err error) *rankFailure {
 	if errors.Is(err, context.DeadlineExceeded) {
 		f.Code = codeTimeout
 	}
-	message, hints := report.SplitHints(err.Error())
-	f.Message, f.Hint, f.Traceback = message, strings.Join(hints, "\n"), cli.PythonTraceback(err)
-	if f.Traceback != "" {
-		f.Message, _, _ = strings.Cut(message, "\n") // the rest is at the traceback's end
-	}
+	f.Message, f.Hint, f.Traceback = cli.TextsOf(err)
 	return f
 }
 

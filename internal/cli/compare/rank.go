@@ -3,7 +3,6 @@ package compare
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 
 const (
 	rankCommand = "__compare-rank"
-	planFile    = "plan.json"
 	// startLimit bounds what comes before and between hook calls: importing torch on a busy machine
 	// is slow, and so is comparing a bucket of gigabytes.
 	startLimit = 5 * time.Minute
@@ -57,7 +55,7 @@ func runRank(ctx context.Context, dir, python string) error {
 		return err
 	}
 	var plan rankPlan
-	if err := cli.ReadJSON(filepath.Join(dir, planFile), &plan); err != nil {
+	if err := cli.ReadPlan(dir, &plan); err != nil {
 		return err
 	}
 	var close func() error

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +14,6 @@ import (
 	"pyhook/internal/compare"
 	"pyhook/internal/demo/trainer"
 	"pyhook/internal/report"
-	"pyhook/launch"
 )
 
 // spawn runs each hook on ranks of this machine.
@@ -56,28 +52,17 @@ func (o *options) spawn(cmd *cobra.Command) error {
 
 // spawnHook runs one hook. err is of the command itself.
 func (o *options) spawnHook(ctx context.Context, i int, python string, line *report.Progress) (ranks []*compare.RankResult, failure *compare.Failure, err error) {
-	dir, err := os.MkdirTemp("", "pyhook-compare-")
+	ran, err := cli.SpawnPlan(ctx, "comparison", o.local, rankPlan{*o.plan(i, o.local), workingFolder()}, rankCommand, python, lineWriter{line}, nil)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a folder for the ranks' results: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	if err := cli.WriteJSON(filepath.Join(dir, planFile), rankPlan{*o.plan(i, o.local), workingFolder()}); err != nil {
 		return nil, nil, err
 	}
-	spawnErr := cli.SpawnSelf(ctx, o.local, lineWriter{line}, rankCommand, "--dir", dir, "--python", python)
-	if err := cli.Stopped(ctx, "comparison"); err != nil {
-		return nil, nil, err
-	}
-	var rankErr *launch.RankError
-	if spawnErr != nil && !errors.As(spawnErr, &rankErr) {
-		return nil, nil, spawnErr
-	}
+	defer ran.Close()
 	var failures []*rankFailure
 	for rank := range o.local {
 		var answer rankAnswer
-		switch err := cli.ReadJSON(cli.RankFileName(dir, rank), &answer); {
+		switch err := ran.Read(rank, &answer); {
 		case err != nil:
-			failures = append(failures, o.died(i, rank, rankErr))
+			failures = append(failures, o.died(i, rank, ran))
 		case answer.Failure != nil:
 			failures = append(failures, answer.Failure)
 		default:
@@ -91,14 +76,9 @@ func (o *options) spawnHook(ctx context.Context, i int, python string, line *rep
 }
 
 // died says how a rank ended that could not say it itself.
-func (o *options) died(i, rank int, rankErr *launch.RankError) *rankFailure {
-	how := "ended without a result"
-	f := &rankFailure{Peer: true} // the launcher ends the others when one has ended
-	if rankErr != nil && rankErr.Rank == rank {
-		f.Peer = false
-		how = strings.TrimPrefix((&launch.RankError{Rank: rank, ExitCode: rankErr.ExitCode, Signal: rankErr.Signal}).Error(), fmt.Sprintf("launch: rank %d ", rank))
-	}
-	f.Code, f.Rank, f.Message = codeDied, rank, fmt.Sprintf("hook %s: rank %d %s", o.names[i], rank, how)
+func (o *options) died(i, rank int, ran *cli.Ranks) *rankFailure {
+	f := &rankFailure{Peer: !ran.FirstToFail(rank)} // the launcher ends the others when one has ended
+	f.Code, f.Rank, f.Message = codeDied, rank, fmt.Sprintf("hook %s: rank %d %s", o.names[i], rank, ran.HowItEnded(rank, "ended without a result"))
 	f.Hint = "the hook, or C code that it calls, ended the whole process, or memory ran out"
 	return f
 }

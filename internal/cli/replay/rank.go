@@ -3,9 +3,6 @@ package replay
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,10 +19,7 @@ import (
 	"pyhook/pyhook"
 )
 
-const (
-	rankCommand = "__replay-rank"
-	planFile    = "plan.json"
-)
+const rankCommand = "__replay-rank"
 
 // RankCommand returns the hidden command that is one rank, started by spawn.
 func RankCommand() *cobra.Command {
@@ -41,7 +35,7 @@ func RankCommand() *cobra.Command {
 				return err
 			}
 			var plan replay.Plan
-			if err := cli.ReadJSON(filepath.Join(dir, planFile), &plan); err != nil {
+			if err := cli.ReadPlan(dir, &plan); err != nil {
 				return err
 			}
 			mine := runRank(cmd.Context(), &plan, world.Rank, cli.PythonFlag(cmd))
@@ -119,27 +113,16 @@ func (f *flags) spawn(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "pyhook-replay-")
+	ran, err := cli.SpawnPlan(ctx, "replay", len(ranks), f.plan, rankCommand, python.Executable, cmd.ErrOrStderr(), nil)
 	if err != nil {
-		return fmt.Errorf("making a folder for the ranks' reports: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	if err := cli.WriteJSON(filepath.Join(dir, planFile), f.plan); err != nil {
 		return err
 	}
-	spawnErr := cli.SpawnSelf(ctx, len(ranks), cmd.ErrOrStderr(), rankCommand, "--dir", dir, "--python", python.Executable)
-	if err := cli.Stopped(ctx, "replay"); err != nil {
-		return err
-	}
-	var rankErr *launch.RankError
-	if spawnErr != nil && !errors.As(spawnErr, &rankErr) {
-		return spawnErr
-	}
+	defer ran.Close()
 	r := newReport(f, ranks[0].Manifest)
 	for number := range ranks {
 		one := &replay.RankReport{}
-		if err := cli.ReadJSON(cli.RankFileName(dir, number), one); err != nil {
-			one = &replay.RankReport{Rank: f.plan.Ranks[number], Failure: &replay.Failure{Message: "it ended without a report", Peer: rankErr == nil || rankErr.Rank != number}}
+		if err := ran.Read(number, one); err != nil {
+			one = &replay.RankReport{Rank: f.plan.Ranks[number], Failure: &replay.Failure{Message: "it " + ran.HowItEnded(number, "ended without a report"), Peer: !ran.FirstToFail(number)}}
 			r.died = true
 		}
 		r.add(one)
