@@ -3,6 +3,7 @@ package cbridge
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,16 +111,24 @@ func TestDiscover_OtherLaunchers(t *testing.T) {
 		folder := filepath.Join(t.TempDir(), "a ) b (")
 		require.NoError(t, os.Mkdir(folder, 0o755))
 		link := filepath.Join(folder, "x) R 1 (y")
-		sleep, err := exec.LookPath("sleep")
+		cat, err := exec.LookPath("cat")
 		require.NoError(t, err)
-		data, err := os.ReadFile(sleep)
+		data, err := os.ReadFile(cat)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(link, data, 0o755))
-		cmd := exec.Command(link, "60")
+		cmd := exec.Command(link)
 		cmd.Env, cmd.Dir = []string{"A=b=c"}, folder
+		in, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
 		defer func() { _ = cmd.Wait() }()
 		defer func() { _ = cmd.Process.Kill() }()
+		_, err = in.Write([]byte{'x'})
+		require.NoError(t, err)
+		_, err = io.ReadFull(out, make([]byte, 1))
+		require.NoError(t, err, "when Start returns, the kernel may not have put the environment in place")
 		p, err := readProcess(cmd.Process.Pid)
 		require.NoError(t, err)
 		assert.Equal(t, os.Getpid(), p.parent)
