@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -186,7 +187,12 @@ func (r *renewal) load() error {
 		return err
 	}
 	defer module.Close()
-	python, err := module.Call("Renewal")
+	collect, err := cbridge.NewFunc("pyhook_collect", collectForgotten)
+	if err != nil {
+		return err
+	}
+	defer collect.Close()
+	python, err := module.Call("Renewal", collect)
 	if err != nil {
 		return err
 	}
@@ -194,6 +200,16 @@ func (r *renewal) load() error {
 	defer r.mu.Unlock()
 	r.python = python
 	return nil
+}
+
+// collectForgotten drops the references of handles that nobody closed and Go no longer reaches: it
+// finds them, and drops what an earlier call found.
+func collectForgotten([]*Object) (any, error) {
+	go func() {
+		_ = cbridge.Attached(func() {})
+		runtime.GC()
+	}()
+	return nil, nil
 }
 
 // swap calls a method of the Renewal of _renewal/groups.py, which replaces groups in what the slots hold.

@@ -345,5 +345,13 @@ func childNotRenewed(is *require.Assertions) {
 	is.NoError(err)
 	is.ErrorIs(<-done, c10d.ErrPeer)
 	ok()
+
+	// So does a handle that Go code forgets without a Close, until it is collected.
+	forgotten, err := world.Object().Clone()
+	is.NoError(err)
+	renewal.Retire()
+	is.ErrorContains(soon(500*time.Millisecond), "waiting until a hook call that is inside, an object that Go code holds, or code in C++, lets go")
+	runtime.KeepAlive(forgotten)
+	ok()
 	is.NoError(world.Barrier(context.Background()))
 }

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import types
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 import torch.distributed as dist
@@ -32,6 +32,8 @@ _LOOK_SECONDS = (0.02, 2.0)
 """Between two searches for what holds a group: at first, and at most. One takes half a second."""
 _SHOWN = 4
 """How many holders are named."""
+_COLLECT_SECONDS = 0.25
+"""Between two calls of the Go side's garbage collector."""
 _HELD_SECONDS = 1.0
 """How long ``make`` waits for holders in which a group cannot be replaced."""
 _INSIDE_SECONDS = 10.0
@@ -39,10 +41,16 @@ _INSIDE_SECONDS = 10.0
 
 
 class Renewal:
-    """All groups of this process. The Go side calls it, one method at a time but for ``cancel``."""
+    """All groups of this process. The Go side calls it, one method at a time but for ``cancel``.
 
-    def __init__(self) -> None:
+    Args:
+        collect: drops the references of the handles that the Go side has forgotten. Python's
+            garbage collector does not see those.
+    """
+
+    def __init__(self, collect: Callable[[], None]) -> None:
         self.generation = 0
+        self._collect = collect
         self._store: Any = None  # of the first groups
         self._plan: Optional[_Plan] = None  # from the first retire to commit
         self._stand_ins: dict[str, RetiredGroup] = {}  # by the former groups' names
@@ -167,9 +175,13 @@ class Renewal:
 
     def _wait_let_go(self) -> str:
         """Wait until the former groups are let go of. Return why they are not."""
-        begin = time.monotonic()
+        begin = collected = time.monotonic()
         while self._leaving:
-            waited = time.monotonic() - begin
+            now = time.monotonic()
+            waited = now - begin
+            if now >= collected + _COLLECT_SECONDS:
+                self._collect()
+                collected = now
             if self._left and waited > _HELD_SECONDS:
                 break
             if waited > _INSIDE_SECONDS:
@@ -181,7 +193,9 @@ class Renewal:
         return f"{self._holder()} holds a former group, and it cannot be replaced there"
 
     def _holder(self) -> str:
-        return "; ".join(self._left) or "a hook call that is inside, or code in C++,"
+        return "; ".join(self._left) or (
+            "a hook call that is inside, an object that Go code holds, or code in C++,"
+        )
 
     def _make(self, plan: _Plan, number: int, all_said: list[Any]) -> None:
         store = dist.PrefixStore(f"pyhook/generation/{number}", self._store)
