@@ -29,11 +29,25 @@ var ErrNothingToDraw = errors.New("no series has a finite loss")
 // drawn as an exponential moving average, corrected for its start as Adam's moments are.
 const windows = 30
 
-// Write draws the series into a PNG at path, and makes its folder. The loss axis is logarithmic
-// where all losses are above zero and the largest is 10 times the smallest or more. Equivalent
-// hooks' lines lie on each other: series differ by colour and by dash, and each is thinner than the
-// one under it.
+// Write draws the series into a PNG at path, and makes its folder.
 func Write(path, title string, series []Series) error {
+	p, err := New(title, series)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return fmt.Errorf("lossplot: %w", err)
+	}
+	if err := p.Save(8*vg.Inch, 5*vg.Inch, path); err != nil {
+		return fmt.Errorf("lossplot: %w", err)
+	}
+	return nil
+}
+
+// New returns the chart of the series. The loss axis is logarithmic where all losses are above zero
+// and the largest is 10 times the smallest or more. Equivalent hooks' lines lie on each other: series
+// differ by colour and by dash, and each is thinner than the one under it.
+func New(title string, series []Series) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, "step", "loss"
 	p.Legend.Top = true
@@ -45,7 +59,7 @@ func Write(path, title string, series []Series) error {
 		if errors.Is(err, plotter.ErrNoData) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("lossplot: %w", err)
+			return nil, fmt.Errorf("lossplot: %w", err)
 		}
 		line.Color, line.Dashes = plotutil.Color(i), plotutil.Dashes(i)
 		line.Width = vg.Points(3.2 - 1.8*float64(i)/float64(len(series)))
@@ -56,35 +70,35 @@ func Write(path, title string, series []Series) error {
 		p.Legend.Add(name, line)
 	}
 	if lowest > highest {
-		return fmt.Errorf("lossplot: %w", ErrNothingToDraw)
+		return nil, fmt.Errorf("lossplot: %w", ErrNothingToDraw)
 	}
 	if lowest > 0 && highest >= 10*lowest {
 		p.Y.Scale, p.Y.Tick.Marker, p.Y.Label.Text = plot.LogScale{}, decadeTicks{}, "loss (log scale)"
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return fmt.Errorf("lossplot: %w", err)
-	}
-	if err := p.Save(8*vg.Inch, 5*vg.Inch, path); err != nil {
-		return fmt.Errorf("lossplot: %w", err)
-	}
-	return nil
+	return p, nil
 }
 
 // smoothed returns the averaged losses that are finite, and what the legend says.
 func (s Series) smoothed() (points plotter.XYs, name string) {
-	keep := 1 - 1/max(float64(len(s.Loss))/windows, 1)
-	var mean, weight float64
-	for i, loss := range s.Loss {
-		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			continue
-		}
-		mean, weight = keep*mean+(1-keep)*loss, keep*weight+(1-keep)
-		points = append(points, plotter.XY{X: float64(s.First + i), Y: mean / weight})
-	}
+	points = Smooth(s.First, s.Loss)
 	if lost := len(s.Loss) - len(points); lost > 0 {
 		return points, fmt.Sprintf("%s (not finite %dx)", s.Name, lost)
 	}
 	return points, s.Name
+}
+
+// Smooth returns the averages of those values that are finite, by step from first on.
+func Smooth(first int, values []float64) (points plotter.XYs) {
+	keep := 1 - 1/max(float64(len(values))/windows, 1)
+	var mean, weight float64
+	for i, v := range values {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			continue
+		}
+		mean, weight = keep*mean+(1-keep)*v, keep*weight+(1-keep)
+		points = append(points, plotter.XY{X: float64(first + i), Y: mean / weight})
+	}
+	return points
 }
 
 // decadeTicks labels a logarithmic axis at 1, 2 and 5 times powers of ten. plot.LogTicks labels the

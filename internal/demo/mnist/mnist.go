@@ -35,6 +35,12 @@ type Set struct {
 	Labels []byte
 }
 
+// first are the first n, or all.
+func (s Set) first(n int) Set {
+	n = min(n, len(s.Images))
+	return Set{s.Images[:n], s.Labels[:n]}
+}
+
 // Loader has a Program load its images by load, of which GoMNIST.Load is one.
 func Loader[S interface {
 	Count() int
@@ -91,7 +97,7 @@ type flags struct {
 	ranks, batch, steps, every, digest int
 	lr                                 float64
 	seed                               uint64
-	data, checkpoint                   string
+	data, checkpoint, plot             string
 	hook                               hookspec.Spec
 }
 
@@ -106,17 +112,34 @@ func (p Program) Main(origin any) {
 	set.Uint64Var(&f.seed, "seed", 1, "of the parameters and of the order of images")
 	set.StringVar(&f.data, "data", dataOf(origin), "folder with MNIST's four .gz files")
 	set.StringVar(&f.checkpoint, "checkpoint", "", "`file` to go on from, if it is there, and to save to, with the hook's state beside it")
+	set.StringVar(&f.plot, "plot", "", "draw loss, accuracy and the time of a step to a PNG `file`")
 	set.IntVar(&f.every, "every", 100, "steps between two checkpoints")
 	set.IntVar(&f.digest, "digest-every", 100, "steps between two comparisons of the ranks' parameters; 0: none")
 	set.StringVar(&f.hook.Hook, "hook", f.hook.Hook, "hook that reduces the gradients: PyTorch's by name, module:function, file.py:function; none")
 	f.hook.AddStateFlags(set)
 	if err := set.Parse(os.Args[1:]); errors.Is(err, pflag.ErrHelp) {
 		return
-	} else if err != nil {
+	} else if err = errors.Join(err, f.check()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	job.Config{Ranks: f.ranks}.Main(func(ctx context.Context, j *job.Job) error { return p.train(ctx, j, f) })
+}
+
+// check says what no run can be made with.
+func (f flags) check() error {
+	for _, n := range []struct {
+		name    string
+		is, min int
+	}{{"ranks", f.ranks, 1}, {"batch", f.batch, 1}, {"steps", f.steps, 1}, {"every", f.every, 1}, {"digest-every", f.digest, 0}} {
+		if n.is < n.min {
+			return fmt.Errorf("--%s must be %d or more", n.name, n.min)
+		}
+	}
+	if f.plot != "" && filepath.Ext(f.plot) != ".png" {
+		return fmt.Errorf("--plot %s: it draws a .png", f.plot)
+	}
+	return nil
 }
 
 // dataOf is the folder data beside a function's source, in the module cache.
@@ -130,6 +153,9 @@ func (p Program) train(ctx context.Context, j *job.Job, f flags) error {
 	train, test, err := p.Load(f.data)
 	if err != nil {
 		return fmt.Errorf("reading MNIST: %w (--data says where; a program built with -trimpath does not know)", err)
+	}
+	if whole := f.batch * j.Size(); whole > len(train.Images) || f.batch > len(test.Images) {
+		return fmt.Errorf("--batch %d on %s: MNIST has %d images to train with and %d to test", f.batch, report.Count(j.Size(), "rank"), len(train.Images), len(test.Images))
 	}
 	opts := Options{DDP: ddp.Options{Group: j.Group(), DigestEvery: f.digest}, LR: f.lr}
 	if f.hook.Hook != "none" {
@@ -151,38 +177,48 @@ func (p Program) train(ctx context.Context, j *job.Job, f flags) error {
 	if err := r.restore(ctx); err != nil {
 		return err
 	}
-	if err := r.steps(ctx, train); err != nil {
+	chart, err := r.newChart(ctx)
+	if err != nil {
 		return err
 	}
-	if r.rank == 0 {
-		right, seen, err := r.accuracy(test)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("accuracy %.2f %% of %d test images\n", 100*float64(right)/float64(seen), seen)
+	if err := r.steps(ctx, train, test, chart); err != nil {
+		return err
 	}
-	return nil
+	if r.rank > 0 {
+		return nil
+	}
+	accuracy, err := r.accuracy(test)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("accuracy %.2f %% of %d test images\n", accuracy, len(test.Images)/f.batch*f.batch)
+	return chart.write()
 }
 
 // steps trains from r.first on.
-func (r *run) steps(ctx context.Context, set Set) error {
+func (r *run) steps(ctx context.Context, set, test Set, chart *chart) error {
 	progress := report.NewProgress(os.Stderr)
 	defer progress.Clear()
-	start, reducing := time.Now(), time.Duration(0)
+	var all split
 	for step := r.first; step < r.flags.steps; step++ {
 		images, labels := r.part(step, set)
+		start := time.Now()
 		loss, err := r.model.Train(ctx, images, labels)
 		if err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
-		reducing += time.Duration(r.model.Reducer().LoggingData().BackwardCommTime)
+		took := newSplit(time.Since(start), r.model.Reducer().LoggingData())
+		all.compute, all.reduce = all.compute+took.compute, all.reduce+took.reduce
 		done := step + 1
+		if err := chart.add(done, loss, took, func(images int) (float64, error) { return r.accuracy(test.first(max(images, r.flags.batch))) }); err != nil {
+			return err
+		}
 		if r.rank == 0 {
 			progress.Step("steps", done, r.flags.steps)
 			if done%100 == 0 || done == r.flags.steps {
-				took := time.Since(start)
-				if err := progress.Print(fmt.Sprintf("step %4d  loss %.4f  %.1f ms a step, of it %.1f ms between a first hook call and a last result\n",
-					done, loss, ms(took, done-r.first), ms(reducing, done-r.first))); err != nil {
+				n := float64(done - r.first)
+				if err := progress.Print(fmt.Sprintf("step %4d  loss %.4f  a step %.1f ms: computing %.1f, reducing %.1f\n",
+					done, loss, ms(all.compute+all.reduce)/n, ms(all.compute)/n, ms(all.reduce)/n)); err != nil {
 					return err
 				}
 			}
@@ -198,7 +234,7 @@ func (r *run) steps(ctx context.Context, set Set) error {
 			return err
 		}
 	}
-	if r.rank == 0 {
+	if r.rank == 0 && r.first < r.flags.steps { // a model may make its Reducer in its first step
 		data := r.model.Reducer().LoggingData()
 		fmt.Printf("%s, hook %s, %s in %s, %s of gradients a step\n", report.Count(r.size, "rank"), r.flags.hook.Hook,
 			report.Count(data.NumParameterTensors, "parameter"), report.Count(len(data.BucketSizes), "bucket"), report.Bytes(uint64(data.TotalParameterSizeBytes)))
@@ -206,7 +242,18 @@ func (r *run) steps(ctx context.Context, set Set) error {
 	return nil
 }
 
-func ms(d time.Duration, steps int) float64 { return d.Seconds() * 1000 / float64(steps) }
+// split is the time of a step on this rank, or of several.
+type split struct {
+	compute time.Duration
+	reduce  time.Duration // between the first hook call and the last result, but for what the backward pass covers
+}
+
+func newSplit(whole time.Duration, data ddp.LoggingData) split {
+	reduce := min(whole, time.Duration(data.BackwardCommTime-data.BackwardComputeCommOverlapTime))
+	return split{whole - reduce, reduce}
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
 
 // part is this rank's of a step's images: all ranks together take batch times ranks of them, in an
 // order of the seed's, so that 2 ranks of 32 see what 1 of 64 sees.
@@ -223,12 +270,13 @@ func (r *run) part(step int, set Set) (images [][]byte, labels []byte) {
 	return images, labels
 }
 
-// accuracy counts the images that the model knows, of those that make whole batches.
-func (r *run) accuracy(set Set) (right, seen int, err error) {
+// accuracy is the percentage of the images that the model knows, of those that make whole batches.
+func (r *run) accuracy(set Set) (float64, error) {
+	right, seen := 0, 0
 	for at := 0; at+r.flags.batch <= len(set.Images); at += r.flags.batch {
 		digits, err := r.model.Predict(set.Images[at : at+r.flags.batch])
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		for k, digit := range digits {
 			if seen++; digit == set.Labels[at+k] {
@@ -236,5 +284,5 @@ func (r *run) accuracy(set Set) (right, seen int, err error) {
 			}
 		}
 	}
-	return right, seen, nil
+	return 100 * float64(right) / float64(seen), nil
 }

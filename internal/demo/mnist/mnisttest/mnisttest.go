@@ -4,7 +4,7 @@ package mnisttest
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"image/png"
 	"net"
 	"os"
 	"os/exec"
@@ -29,7 +29,13 @@ func Run(t *testing.T) {
 	require.NoError(t, err, string(out))
 
 	t.Run("2 ranks of 32 learn what 1 of 64 learns", func(t *testing.T) {
-		two := accuracy(t, run(t, binary, "-n", "2", "--steps", "300"))
+		plot := filepath.Join(t.TempDir(), "made", "mnist.png")
+		two := accuracy(t, run(t, binary, "-n", "2", "--steps", "300", "--plot", plot))
+		file, err := os.Open(plot)
+		require.NoError(t, err)
+		defer file.Close()
+		_, err = png.Decode(file)
+		assert.NoError(t, err)
 		one := accuracy(t, run(t, binary, "--batch", "64", "--hook", "none", "--steps", "300"))
 		assert.InDelta(t, one, two, 0.5)
 		assert.Greater(t, two, 85.0)
@@ -38,11 +44,20 @@ func Run(t *testing.T) {
 	whole := filepath.Join(folder, "whole")
 	train := []string{"-n", "2", "--hook", "powersgd", "--every", "20", "--checkpoint"}
 	run(t, binary, append(train, whole, "--steps", "60")...)
-	t.Run("a run that goes on is bitwise the one that did not stop", func(t *testing.T) {
+	t.Run("a run that goes on after SIGTERM is bitwise the one that was not stopped", func(t *testing.T) {
 		stopped := filepath.Join(folder, "stopped")
-		run(t, binary, append(train, stopped, "--steps", "40")...)
+		stop(t, binary, stopped, append(train, stopped, "--steps", "60")...)
 		run(t, binary, append(train, stopped, "--steps", "60")...)
 		sameFile(t, whole, stopped)
+		run(t, binary, append(train, stopped, "--steps", "60")...) // which does no step
+		sameFile(t, whole, stopped)
+	})
+	t.Run("flags that nothing can be trained with", func(t *testing.T) {
+		out, err := exec.CommandContext(t.Context(), binary, "-n", "2", "--every", "0").CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		assert.Equal(t, 2, exit.ExitCode())
+		assert.Equal(t, "--every must be 1 or more\n", string(out))
 	})
 	t.Run("mpirun's ranks train as its own", func(t *testing.T) {
 		if version, err := exec.Command("mpirun", "--version").Output(); err != nil || !bytes.Contains(version, []byte("Open MPI")) {
@@ -90,6 +105,26 @@ func run(t *testing.T, binary string, args ...string) string {
 	return string(out)
 }
 
+// stop runs the program and stops it by SIGTERM when there is a checkpoint.
+func stop(t *testing.T, binary, checkpoint string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=lo", "OMP_NUM_THREADS=1")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = 10 * time.Second
+	require.NoError(t, cmd.Start())
+	waitFor(ctx, func() bool { return exists(checkpoint) })
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit, out.String())
+	assert.Equal(t, 143, exit.ExitCode(), out.String())
+	assert.Contains(t, out.String(), "stopped by SIGTERM")
+	assert.Empty(t, processes(binary, ""), "ranks are left")
+}
+
 // freePort is one that was free a moment ago.
 func freePort(t *testing.T) string {
 	t.Helper()
@@ -123,13 +158,9 @@ func underTorchrun(t *testing.T, binary, checkpoint string) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 10 * time.Second
 	require.NoError(t, cmd.Start())
-	pid := waitFor(ctx, func() int {
-		if _, err := os.Stat(checkpoint); err != nil {
-			return 0
-		}
-		return rankOne(binary)
-	})
-	killed := pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil
+	waitFor(ctx, func() bool { return exists(checkpoint) })
+	rankOne := processes(binary, "RANK=1")
+	killed := len(rankOne) == 1 && syscall.Kill(rankOne[0], syscall.SIGKILL) == nil
 	err = cmd.Wait()
 	if bytes.Contains(out.Bytes(), []byte("without libuv support")) {
 		t.Skip("upstream: torchrun asks for libuv, which this build of torch lacks")
@@ -139,19 +170,20 @@ func underTorchrun(t *testing.T, binary, checkpoint string) {
 	assert.Contains(t, out.String(), "failed (exitcode: ") // of rank 1, or of rank 0, which may notice first
 }
 
-// waitFor calls find until it finds something, or ctx ends.
-func waitFor(ctx context.Context, find func() int) int {
-	for ctx.Err() == nil {
-		if found := find(); found > 0 {
-			return found
-		}
+// waitFor waits until something is so, or ctx ends.
+func waitFor(ctx context.Context, is func() bool) {
+	for ctx.Err() == nil && !is() {
 		time.Sleep(5 * time.Millisecond)
 	}
-	return 0
 }
 
-// rankOne is the process id of rank 1 of a program, or 0.
-func rankOne(binary string) int {
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// processes are the ids of a program's, those that have a variable in their environment.
+func processes(binary, variable string) (list []int) {
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range environs {
 		folder := filepath.Dir(file)
@@ -159,13 +191,12 @@ func rankOne(binary string) int {
 			continue
 		}
 		text, err := os.ReadFile(file)
-		if err != nil || !strings.Contains("\x00"+string(text), "\x00RANK=1\x00") {
+		if err != nil || variable != "" && !strings.Contains("\x00"+string(text), "\x00"+variable+"\x00") {
 			continue
 		}
-		var pid int
-		if _, err := fmt.Sscanf(filepath.Base(folder), "%d", &pid); err == nil {
-			return pid
+		if pid, err := strconv.Atoi(filepath.Base(folder)); err == nil {
+			list = append(list, pid)
 		}
 	}
-	return 0
+	return list
 }
