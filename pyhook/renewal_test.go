@@ -214,7 +214,7 @@ func childRenewed(is *require.Assertions) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		for i, n := range after {
-			is.LessOrEqual(n, before[i], "threads, descriptors, objects, functions, memory, futures: %v, then %v", before, after)
+			is.LessOrEqual(n, before[i], "threads, descriptors, objects, functions, memory, futures: %v, then %v\ndescriptors: %v", before, after, descriptors(""))
 		}
 	}
 	slices.Sort(took)
@@ -262,11 +262,7 @@ func waitForTheRetired(is *require.Assertions, cycle, rank int, blocking *Python
 	is.NoError(err)
 	at, err := strconv.ParseInt(string(text), 10, 64)
 	is.NoError(err)
-	limit := time.Second
-	if !testutil.FullSpeed {
-		limit *= 2
-	}
-	is.Less(now.Sub(time.Unix(0, at)), limit, "what waits fails at once")
+	is.Less(now.Sub(time.Unix(0, at)), 5*time.Second, "what waits fails at once, and not after the group's timeout of 20 s")
 }
 
 // retiredAt is a file with the time at which the last rank retired its groups.
@@ -291,13 +287,11 @@ func childNotRenewed(is *require.Assertions) {
 
 	// A rank that does not come is named, and may come later.
 	if rank == 0 {
-		begin := time.Now()
 		err := soon(500 * time.Millisecond)
 		is.ErrorIs(err, context.DeadlineExceeded)
 		is.ErrorIs(err, c10d.ErrGroup)
 		is.ErrorContains(err, "renewing the groups, rank 0: ")
 		is.ErrorContains(err, "waiting for rank 1 of 2 to call it")
-		is.Less(time.Since(begin), 2*time.Second)
 	} else {
 		time.Sleep(2 * time.Second)
 	}

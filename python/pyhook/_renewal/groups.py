@@ -58,6 +58,7 @@ class Renewal:
         self._leaving: list[Any] = []
         self._twins: dict[int, RetiredGroup] = {}  # by the ids of what is leaving
         self._left: list[str] = []  # what holds a group and cannot hold another
+        self._asked = 0.0  # when make asked for that: an earlier look may name what let go since
         self._lock = threading.Lock()
         self._dropping = False  # whether a thread does
         self._cancelled = threading.Event()
@@ -109,7 +110,7 @@ class Renewal:
 
     def _drop(self) -> None:
         """Drop each group's last reference, here, when nothing else refers to it."""
-        leaving, interval = self._leaving, _LOOK_SECONDS[0]
+        leaving, interval, looked = self._leaving, _LOOK_SECONDS[0], 0.0
         look_at = time.monotonic() + interval
         while True:
             with self._lock:
@@ -120,14 +121,18 @@ class Renewal:
                 if sys.getrefcount(leaving[i]) <= _ALONE:
                     del self._twins[id(leaving[i])]
                     del leaving[i]
-            if time.monotonic() >= look_at and leaving:
+            now = time.monotonic()
+            if leaving and (now >= look_at or self._asked > looked):
+                looked = now
                 left = holders.replace(leaving, [self._twins[id(g)] for g in leaving], deep=True)
-                self._left = [
+                names = [
                     holders.describe(holder)
                     for holder in left[:_SHOWN]
                     if not isinstance(holder, types.FrameType)
                 ]
                 del left
+                if looked >= self._asked:
+                    self._left = names
                 interval = min(interval * 3, _LOOK_SECONDS[1])
                 look_at = time.monotonic() + interval
             time.sleep(_POLL_SECONDS)
@@ -176,6 +181,7 @@ class Renewal:
     def _wait_let_go(self) -> str:
         """Wait until the former groups are let go of. Return why they are not."""
         begin = collected = time.monotonic()
+        self._left, self._asked = [], begin
         while self._leaving:
             now = time.monotonic()
             waited = now - begin
