@@ -61,6 +61,9 @@ func (r *rankRun) compare(c *call, file *trace.Tensors, result *tensor.Tensor) (
 		return nil, &trace.Error{Path: r.rank.Path(), Detail: err.Error()}
 	}
 	n := recorded.Numel()
+	if err := file.Check("result", n*int64(dtype.Size())); err != nil {
+		return nil, err
+	}
 	want, err := tensor.New(dtype, n)
 	if err != nil {
 		return nil, err

@@ -44,8 +44,10 @@ type RankReport struct {
 	Torch        string
 	Backend      string
 	Order        string
-	Steps        []int // that were replayed
-	Compared     int   // calls
+	Complete     bool   // the recording came to its end
+	Ended        string // how
+	Steps        []int  // that were replayed
+	Compared     int    // calls
 	Skipped      []string
 	Notes        []string
 	Partial      bool     // some recorded step was not replayed; Notes say why
@@ -82,6 +84,7 @@ type rankRun struct {
 	python *pyhook.PythonCommHook // nil: the hook is Go's
 	order  ddp.Order
 	cache  map[bucketKey]*replayBucket
+	groups []stateGroup
 	loads  bool // a recorded state is put into the hook's
 	closes []func()
 }
@@ -108,6 +111,13 @@ func Run(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup, plan
 	r := &rankRun{plan: plan, rank: rank, report: report, rt: rt, group: group, cache: map[bucketKey]*replayBucket{}}
 	defer r.close()
 	info := rt.Info()
+	report.Complete, report.Ended = rank.Complete, rank.Ended
+	switch {
+	case !rank.Complete:
+		r.note("the recording was cut off after %s; what is there is replayed", count(len(rank.Steps), "whole step"))
+	case rank.Ended == "limit" || rank.Ended == "error":
+		r.note("the recording ended early: %s", rank.Why)
+	}
 	report.Rank, report.Python, report.Torch, report.Backend = rank.Rank, info.Version, info.Torch, group.Backend()
 	if info.Torch != rank.Versions.Torch {
 		r.note("recorded with torch %s, replayed with %s: arithmetic may differ between them", rank.Versions.Torch, info.Torch)
@@ -144,8 +154,21 @@ func (r *rankRun) close() {
 	}
 }
 
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
 func (r *rankRun) note(format string, args ...any) {
 	r.report.Notes = append(r.report.Notes, fmt.Sprintf(format, args...))
+}
+
+func (r *rankRun) noteOnce(text string) {
+	if !slices.Contains(r.report.Notes, text) {
+		r.note("%s", text)
+	}
 }
 
 // torch calls a function of torch's.
@@ -165,23 +188,40 @@ func (r *rankRun) torch(ctx context.Context, name string, args ...any) error {
 // commonSteps are the steps that all ranks have, up to the first that this rank cannot replay. A
 // collective.
 func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
-	mine := []int{}
+	type recorded struct {
+		Steps   []int
+		Buckets []uint64 // a digest of each
+	}
+	mine := recorded{Steps: []int{}}
 	for _, s := range r.rank.Steps {
 		if why := unusable(&s); why != "" {
 			r.report.Partial = true
 			r.note("step %d and those after it are not replayed: %s", s.Step, why)
 			break
 		}
-		mine = append(mine, s.Step)
+		mine.Steps, mine.Buckets = append(mine.Steps, s.Step), append(mine.Buckets, r.rank.BucketsOf(&s))
 	}
-	lists, err := gather.JSON(ctx, r.group, mine)
+	all, err := gather.JSON(ctx, r.group, mine)
 	if err != nil {
 		return nil, err
 	}
+	lists := make([][]int, len(all))
+	for i, one := range all {
+		lists[i] = one.Steps
+	}
 	common := trace.CommonOf(lists)
-	if len(common) < len(mine) {
+	if left := len(mine.Steps) - len(common); left > 0 {
 		r.report.Partial = true
-		r.note("%d of its %d steps are not those of every rank, and not replayed", len(mine)-len(common), len(mine))
+		r.note("%d of %s were not recorded on every rank, and are not replayed", left, count(len(mine.Steps), "step"))
+	}
+	for _, step := range common {
+		digest := func(of recorded) uint64 { return of.Buckets[slices.Index(of.Steps, step)] }
+		for i := range all {
+			if digest(all[i]) != digest(all[0]) { // collectives of other lengths would end the process
+				return nil, &trace.Error{Path: r.plan.Folder, Detail: fmt.Sprintf("step %d has other buckets on rank %d than on rank %d", step, r.plan.Ranks[i], r.plan.Ranks[0]),
+					Hint: "the ranks are of different jobs, or a manifest was changed: record all ranks into a new folder"}
+			}
+		}
 	}
 	if len(common) == 0 {
 		return nil, &trace.Error{Path: r.plan.Folder, Detail: "there is no step that all ranks recorded whole", Hint: "record more steps"}
@@ -201,17 +241,11 @@ func unusable(s *trace.Step) string {
 
 // makeHook makes the hook, its state, and the groups that the state had.
 func (r *rankRun) makeHook(ctx context.Context) error {
-	for _, p := range r.rank.Parameters {
-		dtype, err := r.rank.DTypeOf(p.DType)
-		if err != nil {
-			return &trace.Error{Path: r.rank.Path(), Detail: err.Error()}
-		}
-		data, err := unknown(dtype, p.Shape)
-		if err != nil {
-			return err
-		}
-		r.closes = append(r.closes, data.Close)
-		r.params = append(r.params, &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype, Data: data})
+	if err := r.makeParameters(); err != nil {
+		return err
+	}
+	if err := r.makeGroups(ctx); err != nil {
+		return err
 	}
 	hook := r.plan.Hook
 	r.report.Hook = fmt.Sprintf("%T", hook)
@@ -244,7 +278,57 @@ func (r *rankRun) makeHook(ctx context.Context) error {
 		}
 	}
 	r.report.Order = r.order.String()
-	return r.setGroups(ctx)
+	return r.setGroups()
+}
+
+// makeParameters makes the parameters. The lengths of what is in a bucket are those of a file, so that no
+// manifest can make it allocate more; others have no values.
+func (r *rankRun) makeParameters() error {
+	used := map[int]bool{}
+	seen := map[int]bool{}
+	for i := range r.rank.Steps {
+		for _, c := range r.rank.Steps[i].Calls {
+			if c.Skipped != "" || seen[c.Layout] {
+				continue
+			}
+			seen[c.Layout] = true
+			layout := &r.rank.Layouts[c.Layout]
+			dtype, err := r.rank.DTypeOf(layout.DType)
+			if err != nil {
+				return &trace.Error{Path: r.rank.Path(), Detail: err.Error()}
+			}
+			if err := r.checkInput(&c, layout.Numel*int64(dtype.Size())); err != nil {
+				return fmt.Errorf("step %d: bucket %d: %w", r.rank.Steps[i].Step, c.Bucket, err)
+			}
+			for _, g := range layout.Gradients {
+				used[g.Parameter] = true
+			}
+		}
+	}
+	for i, p := range r.rank.Parameters {
+		dtype, err := r.rank.DTypeOf(p.DType)
+		if err != nil {
+			return &trace.Error{Path: r.rank.Path(), Detail: err.Error()}
+		}
+		parameter := &c10d.Parameter{Name: p.Name, Shape: p.Shape, DType: dtype}
+		if used[i] {
+			if parameter.Data, err = unknown(dtype, p.Shape); err != nil {
+				return err
+			}
+			r.closes = append(r.closes, parameter.Data.Close)
+		}
+		r.params = append(r.params, parameter)
+	}
+	return nil
+}
+
+func (r *rankRun) checkInput(c *trace.Call, length int64) error {
+	file, err := r.rank.OpenTensors(c.File)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return file.Check("input", length)
 }
 
 // unknown is a parameter's values, which are not recorded: NaN, so that a hook which computes with
@@ -292,7 +376,7 @@ func (r *rankRun) spec() (hookspec.Spec, error) {
 func (r *rankRun) make(ctx context.Context, spec hookspec.Spec) (c10d.CommHook, func(), error) {
 	cfg := pyhook.HookConfig{Group: r.group, Parameters: r.params, Futures: spec.Futures()}
 	switch {
-	case strings.HasPrefix(spec.Hook, "go:") || r.plan.Spec.State != "" || r.plan.Spec.Hook != "":
+	case strings.HasPrefix(spec.Hook, "go:") || r.plan.Spec.Hook != "" && (spec.WithDefaults().State != "" || len(spec.StateArgs) > 0):
 		return spec.Make(ctx, r.rt, r.group, r.params)
 	case spec.State != "":
 		args, err := Arguments(r.rank.Manifest)
@@ -301,10 +385,9 @@ func (r *rankRun) make(ctx context.Context, spec hookspec.Spec) (c10d.CommHook, 
 		}
 		cfg.State = pyhook.StateSpec{Spec: spec.State, Args: args}
 	default:
-		for _, g := range r.rank.State.Groups { // it is the state itself
-			cfg.State = r.group
-			if len(g.Ranks) != r.rank.WorldSize {
-				r.note("the state was a process group of ranks %v, and is the group of all here", g.Ranks)
+		for _, g := range r.groups {
+			if g.attribute == "" { // it is the state itself
+				cfg.State = g.group
 			}
 		}
 	}
@@ -328,26 +411,33 @@ func Arguments(m *trace.Manifest) (map[string]any, error) {
 	return args, nil
 }
 
-// setGroups makes the process groups that the recorded state had in attributes, and puts them into
-// the one that was made. A collective: every rank makes every group.
-func (r *rankRun) setGroups(ctx context.Context) error {
+// stateGroup is a process group that the recorded state had in an attribute; of attribute "" it was the
+// state.
+type stateGroup struct {
+	attribute string
+	group     *pyhook.TorchGroup
+	whole     bool // of all ranks
+}
+
+// makeGroups makes the process groups that the recorded state was or had. A collective: every rank makes
+// every group.
+func (r *rankRun) makeGroups(ctx context.Context) error {
 	type wanted struct {
 		Attribute string
-		Ranks     []int
+		Ranks     []int // numbers of the processes that stand for the group's ranks
 	}
-	var mine []wanted
+	mine := []wanted{}
 	for _, g := range r.rank.State.Groups {
-		whole := len(g.Ranks) == r.rank.WorldSize
-		if g.Attribute == "" || g.Attribute == "process_group" && whole {
-			continue
+		if !slices.Contains(g.Ranks, r.rank.Rank) {
+			return &trace.Error{Path: r.rank.Path(), Detail: fmt.Sprintf("its state has a process group of ranks %v, without rank %d", g.Ranks, r.rank.Rank), Hint: "it was changed after it was written; record again"}
 		}
-		var numbers []int // of the processes that stand for the group's ranks
+		w := wanted{Attribute: g.Attribute}
 		for _, rank := range g.Ranks {
 			if i := slices.Index(r.plan.Ranks, rank); i >= 0 {
-				numbers = append(numbers, i)
+				w.Ranks = append(w.Ranks, i)
 			}
 		}
-		mine = append(mine, wanted{g.Attribute, numbers})
+		mine = append(mine, w)
 	}
 	all, err := gather.JSON(ctx, r.group, mine)
 	if err != nil {
@@ -360,21 +450,39 @@ func (r *rankRun) setGroups(ctx context.Context) error {
 			if _, is := made[key]; is {
 				continue
 			}
+			if made[key] = r.group; len(w.Ranks) == len(r.plan.Ranks) {
+				continue
+			}
 			if made[key], err = r.group.NewGroup(ctx, w.Ranks); err != nil {
 				return err
 			}
 		}
 	}
 	for _, w := range mine {
-		group := made[fmt.Sprint(w.Ranks)]
-		if group == nil || r.python.State() == nil || !r.loads {
+		r.groups = append(r.groups, stateGroup{w.Attribute, made[fmt.Sprint(w.Ranks)], len(w.Ranks) == len(r.plan.Ranks)})
+	}
+	return nil
+}
+
+// setGroups puts the groups into the state that was made.
+func (r *rankRun) setGroups() error {
+	for _, g := range r.groups {
+		if g.attribute == "" || g.attribute == "process_group" && g.whole || r.python.State() == nil || !r.loads {
 			continue
 		}
-		if err := r.python.State().SetAttr(w.Attribute, group.Object()); err != nil {
-			return fmt.Errorf("giving the state its group %s: %w", w.Attribute, err)
+		if err := r.python.State().SetAttr(g.attribute, g.group.Object()); err != nil {
+			return fmt.Errorf("giving the state its group %s: %w", g.attribute, err)
 		}
 	}
 	return nil
+}
+
+func (r *rankRun) whyNotLoaded() string {
+	given := r.plan.Spec
+	if given.State == "" && len(given.StateArgs) == 0 && given.WithDefaults().State == "" && r.rank.State.Spec != "" {
+		return "the hook gets it with --state " + quoted(r.rank.State.Spec)
+	}
+	return "the hook that is run has a state of its own"
 }
 
 // loadState puts the recorded state of before a step into the hook.
@@ -387,7 +495,7 @@ func (r *rankRun) loadState(ctx context.Context, s *trace.Step) error {
 	}
 	if !r.loads {
 		if s == &r.rank.Steps[0] {
-			r.note("the recorded state, a %s, is not used: the hook that is run has a state of its own", cmp.Or(r.rank.State.Class, "state of the hook itself"))
+			r.note("the recorded state, a %s, is not used: %s", cmp.Or(r.rank.State.Class, "state of the hook itself"), r.whyNotLoaded())
 		}
 		return nil
 	}

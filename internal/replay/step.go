@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
@@ -222,6 +223,9 @@ func (r *rankRun) finish(ctx context.Context, s *trace.Step, c *call) error {
 		return err
 	}
 	difference.Step, difference.Bucket, difference.Rank = s.Step, c.recorded.Bucket, r.rank.Rank
+	if math.IsNaN(float64(difference.Replayed)) && !math.IsNaN(float64(difference.Recorded)) {
+		r.noteOnce("where PyTorch has a number the result is NaN: so are all weights here, which are not recorded, for a hook that computes with them")
+	}
 	r.report.LargestError = max(r.report.LargestError, difference.Relative)
 	r.report.Differences = append(r.report.Differences, *difference)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
@@ -148,7 +149,11 @@ func parseManifest(path string, data []byte) (*Manifest, error) {
 		Version int
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, &Error{Path: path, Detail: "it is not JSON", Hint: changed, Err: err}
+		detail := "it is not JSON"
+		if json.Valid(data) {
+			detail = "it is not a manifest"
+		}
+		return nil, &Error{Path: path, Detail: detail, Hint: changed, Err: err}
 	}
 	if head.Format == "pyhook-trace" && head.Version != Version {
 		return nil, &Error{
@@ -166,6 +171,11 @@ func parseManifest(path string, data []byte) (*Manifest, error) {
 	}
 	if err := schema.Validate(document); err != nil {
 		return nil, &Error{Path: path, Detail: "it is not a manifest: " + firstCause(err), Hint: changed}
+	}
+	if printable(document) { // its texts are shown, and whoever wrote it could write to the terminal
+		if data, err = json.Marshal(document); err != nil {
+			return nil, &Error{Path: path, Detail: "it is not a manifest", Hint: changed, Err: err}
+		}
 	}
 	m := &Manifest{}
 	decoder := json.NewDecoder(bytes.NewReader(data))
@@ -185,6 +195,37 @@ const changed = "it was changed after it was written; record again"
 func firstCause(err error) string {
 	lines := strings.Split(err.Error(), "\n")
 	return strings.TrimSpace(strings.TrimLeft(lines[len(lines)-1], " -"))
+}
+
+// printable puts spaces in place of the control characters of all texts in a value of JSON, and reports
+// whether there were any.
+func printable(value any) (changed bool) {
+	spaced := func(text string) string {
+		return strings.Map(func(c rune) rune {
+			if unicode.IsControl(c) {
+				changed = true
+				return ' '
+			}
+			return c
+		}, text)
+	}
+	switch v := value.(type) {
+	case []any:
+		for i, part := range v {
+			if text, is := part.(string); is {
+				v[i] = spaced(text)
+			}
+			changed = printable(part) || changed
+		}
+	case map[string]any:
+		for key, part := range v {
+			if text, is := part.(string); is {
+				v[key] = spaced(text)
+			}
+			changed = printable(part) || changed
+		}
+	}
+	return changed
 }
 
 // check compares the parts of a manifest with each other: what a schema cannot.
@@ -231,6 +272,9 @@ func (m *Manifest) checkLayout(l *Layout) error {
 		if g.Offset != at || g.Length != elements(g.Shape) {
 			return fmt.Errorf("the gradient of parameter %d does not begin where the one before it ends, or its length is not that of its shape", g.Parameter)
 		}
+		if n := elements(m.Parameters[g.Parameter].Shape); g.Length != n && g.Length != 2*n { // 2: pairs of real ones
+			return fmt.Errorf("parameter %d has %d elements and its gradient %d", g.Parameter, n, g.Length)
+		}
 		at += g.Length
 	}
 	if at != l.Numel {
@@ -245,6 +289,9 @@ func (m *Manifest) checkCall(c *Call) error {
 	}
 	if c.Layout >= len(m.Layouts) {
 		return fmt.Errorf("layout %d of %d", c.Layout, len(m.Layouts))
+	}
+	if c.Result.Numel() < 0 {
+		return fmt.Errorf("a result of shape %v", c.Result.Shape)
 	}
 	if len(c.Result.Shape) != len(c.Result.Stride) {
 		return fmt.Errorf("a result of %d dimensions with %d strides", len(c.Result.Shape), len(c.Result.Stride))

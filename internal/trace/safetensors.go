@@ -54,16 +54,25 @@ func (t *Tensors) Has(name string) bool { _, has := t.entries[name]; return has 
 // Length returns a tensor's bytes; 0 where there is none.
 func (t *Tensors) Length(name string) int64 { return t.entries[name].length }
 
-// Read fills into with a tensor's bytes: it must have as many. The error is an *Error.
-func (t *Tensors) Read(name string, into []byte) error {
+// Check compares a tensor's length with that by the manifest, before memory is allocated for it. The
+// error is an *Error.
+func (t *Tensors) Check(name string, length int64) error {
 	e, has := t.entries[name]
 	if !has {
 		return &Error{Path: t.path, Detail: fmt.Sprintf("it has no tensor %q", name), Hint: changed}
 	}
-	if e.length != int64(len(into)) {
-		return &Error{Path: t.path, Detail: fmt.Sprintf("its tensor %q (%s) has %d bytes, and by the manifest %d", name, e.dtype, e.length, len(into)), Hint: changed}
+	if e.length != length {
+		return &Error{Path: t.path, Detail: fmt.Sprintf("its tensor %q (%s) has %d bytes, and by the manifest %d", name, e.dtype, e.length, length), Hint: changed}
 	}
-	if _, err := t.file.ReadAt(into, e.begin); err != nil && !(errors.Is(err, io.EOF) && len(into) == 0) {
+	return nil
+}
+
+// Read fills into with a tensor's bytes: it must have as many. The error is an *Error.
+func (t *Tensors) Read(name string, into []byte) error {
+	if err := t.Check(name, int64(len(into))); err != nil {
+		return err
+	}
+	if _, err := t.file.ReadAt(into, t.entries[name].begin); err != nil && !(errors.Is(err, io.EOF) && len(into) == 0) {
 		return &Error{Path: t.path, Detail: fmt.Sprintf("its tensor %q cannot be read", name), Err: err}
 	}
 	return nil

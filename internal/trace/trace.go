@@ -7,6 +7,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Rank is one rank's recording. Close it. One goroutine at a time.
@@ -39,8 +41,13 @@ func OpenRank(folder string, rank int) (*Rank, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, missing(folder, rank)
 		}
-		return nil, &Error{Path: path, Detail: "it cannot be opened", Err: err}
+		return nil, &Error{Path: path, Detail: "it cannot be opened", Hint: "it must be the folder of a rank, which this user may read", Err: err}
 	}
+	return openIn(root, path, rank)
+}
+
+// openIn is OpenRank in a folder that is open.
+func openIn(root *os.Root, path string, rank int) (*Rank, error) {
 	r := &Rank{path: path, root: root}
 	data, err := r.read("manifest.json", maxManifest)
 	if err == nil {
@@ -64,8 +71,25 @@ func missing(folder string, rank int) error {
 	}
 	var there []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "rank") {
-			there = append(there, e.Name())
+		number, is := strings.CutPrefix(e.Name(), "rank")
+		if !is {
+			continue
+		}
+		there = append(there, e.Name())
+		other, err := strconv.Atoi(number)
+		if err != nil || other == rank {
+			continue
+		}
+		path := RankPath(folder, other)
+		root, err := os.OpenRoot(path)
+		if err != nil {
+			continue
+		}
+		if r, err := openIn(root, path, other); err == nil {
+			r.Close()
+			if rank >= r.WorldSize {
+				return &Error{Path: folder, Detail: fmt.Sprintf("there is no rank %d: %d ranks were recorded, numbered from 0", rank, r.WorldSize)}
+			}
 		}
 	}
 	if len(there) == 0 {
@@ -105,7 +129,7 @@ func Open(folder string, ranks []int) (all []*Rank, err error) {
 			return all, err
 		}
 		all = append(all, r)
-		if first := all[0]; r.WorldSize != first.WorldSize || r.Hook != first.Hook || r.State.Class != first.State.Class {
+		if first := all[0]; r.WorldSize != first.WorldSize || r.Hook.Name != first.Hook.Name || r.State.Class != first.State.Class {
 			return all, &Error{
 				Path:   r.path,
 				Detail: fmt.Sprintf("rank %d recorded %s on %d ranks, and rank %d %s on %d", r.Rank, r.Hook.Name, r.WorldSize, first.Rank, first.Hook.Name, first.WorldSize),
@@ -140,6 +164,25 @@ func CommonOf(lists [][]int) (common []int) {
 	return common
 }
 
+// BucketsOf is a digest of a step's buckets, which are the same on all ranks of a job: what the gradients in
+// them are, and not which parameters they are of.
+func (m *Manifest) BucketsOf(s *Step) uint64 {
+	digest := fnv.New64a()
+	for _, c := range s.Calls {
+		if c.Skipped != "" {
+			fmt.Fprint(digest, "skipped;")
+			continue
+		}
+		layout := &m.Layouts[c.Layout]
+		fmt.Fprint(digest, layout.DType)
+		for _, g := range layout.Gradients {
+			fmt.Fprint(digest, g.Shape)
+		}
+		fmt.Fprint(digest, ";")
+	}
+	return digest.Sum64()
+}
+
 // StepAt returns the recorded step of that number, or nil.
 func (m *Manifest) StepAt(number int) *Step {
 	for i := range m.Steps {
@@ -165,7 +208,8 @@ func (r *Rank) Close() { r.root.Close() }
 // open opens a regular file of the folder: os.Root refuses what leads out of it, by links too.
 func (r *Rank) open(name string) (*os.File, int64, error) {
 	path := filepath.Join(r.path, name)
-	file, err := r.root.Open(name)
+	// A pipe would keep Open from returning; of a regular file reads wait as without O_NONBLOCK.
+	file, err := r.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, 0, &Error{Path: path, Detail: "the file is missing", Hint: "the recording was copied in part; copy all of it"}

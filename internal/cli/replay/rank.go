@@ -164,6 +164,9 @@ func (f *flags) join(cmd *cobra.Command, world launch.World) error {
 		return err
 	}
 	defer own.Close()
+	if world.Size > own.WorldSize {
+		return cli.UsageError("%s has %d ranks, and this is %s", f.plan.Folder, own.WorldSize, world)
+	}
 	if err := f.checkHook(own.Manifest); err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package replay
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -64,7 +66,8 @@ type Report struct {
 	Notes         []string            `json:"notes"`
 	Failure       *failure            `json:"failure"`
 
-	buckets map[int]int // of each step
+	buckets map[int][2]int   // of each step, and those of them that were not recorded
+	noted   map[string][]int // the ranks of each rank's note
 	died    bool
 	partial bool    // not every recorded step was replayed
 	within  float64 // --tolerance
@@ -82,16 +85,15 @@ func newReport(f *flags, m *trace.Manifest) *Report {
 	r := &Report{
 		Trace: f.plan.Folder, State: m.State.Class, RecordedRanks: m.WorldSize, RecordedTorch: m.Versions.Torch,
 		Complete: m.Complete, Ended: m.Ended, Steps: []int{}, Skipped: []string{}, Differences: []replay.Difference{},
-		Misread: []replay.CallID{}, Notes: []string{}, Ranks: f.plan.Ranks, buckets: map[int]int{}, within: f.tolerance,
+		Misread: []replay.CallID{}, Notes: []string{}, Ranks: f.plan.Ranks, buckets: map[int][2]int{}, noted: map[string][]int{}, within: f.tolerance,
 	}
 	for _, s := range m.Steps {
-		r.buckets[s.Step] = len(s.Calls)
-	}
-	switch {
-	case !m.Complete:
-		r.note(fmt.Sprintf("the recording was cut off after %s; what is there is replayed", report.Count(len(m.Steps), "whole step")))
-	case m.Ended == "limit" || m.Ended == "error":
-		r.note("the recording ended early: " + m.Why)
+		r.buckets[s.Step] = [2]int{len(s.Calls), 0}
+		for _, c := range s.Calls {
+			if c.Skipped != "" {
+				r.buckets[s.Step] = [2]int{len(s.Calls), r.buckets[s.Step][1] + 1}
+			}
+		}
 	}
 	if len(f.plan.Ranks) != m.WorldSize {
 		r.note(fmt.Sprintf("%d of %d recorded ranks: the hook averages over these alone, so its results are not the recorded ones", len(f.plan.Ranks), m.WorldSize))
@@ -122,7 +124,14 @@ func (r *Report) add(one *replay.RankReport) {
 	r.partial = r.partial || one.Partial
 	r.Largest = max(r.Largest, one.LargestError)
 	for _, text := range one.Notes {
+		r.noted[text] = append(r.noted[text], one.Rank)
 		r.note(text)
+	}
+	if one.Torch != "" { // it opened its recording
+		r.Complete = r.Complete && one.Complete
+		if r.Ended == "steps" || one.Ended == "" {
+			r.Ended = one.Ended
+		}
 	}
 	for _, text := range one.Skipped {
 		if !slices.Contains(r.Skipped, text) {
@@ -142,6 +151,11 @@ func (r *Report) judge(f *flags) {
 	slices.SortStableFunc(r.Differences, func(a, b replay.Difference) int {
 		return cmp.Or(a.Step-b.Step, a.Bucket-b.Bucket, a.Rank-b.Rank)
 	})
+	for i, text := range r.Notes {
+		if ranks := r.noted[text]; len(ranks) > 0 && len(ranks) < len(r.Ranks) {
+			r.Notes[i] = fmt.Sprintf("rank %s: %s", strings.Trim(fmt.Sprint(ranks), "[]"), text)
+		}
+	}
 	alike := r.Alike == r.Compared || f.tolerance > 0 && r.Largest <= f.tolerance
 	r.OK = r.Failure == nil && r.Compared > 0 && alike && !r.partial
 }
@@ -161,6 +175,10 @@ func (r *Report) print(out, stderr *report.Printer) {
 	r.printSteps(out)
 	verdict := out.Good("the same bits")
 	switch {
+	case r.Compared == 0:
+		verdict = out.Bad("nothing was compared")
+	case r.Alike == r.Compared && r.partial:
+		verdict = out.Doubtful("the same bits, but not all that was recorded could be replayed")
 	case r.Alike < r.Compared && r.OK:
 		verdict = out.Doubtful(fmt.Sprintf("%d differ, all within --tolerance %g", r.Compared-r.Alike, r.within))
 	case r.Alike < r.Compared:
@@ -168,11 +186,16 @@ func (r *Report) print(out, stderr *report.Printer) {
 	}
 	out.Printf("\n%s of %s: %s\n", report.Count(r.Compared, "result"), report.Count(len(r.Steps), "step"), verdict)
 	if len(r.Misread) > 0 {
-		out.Printf("note: %s is an offset or strided view, of which PyTorch itself takes other elements: its gradients are wrong, those from Go are the hook's\n",
+		out.Printf("note: PyTorch itself reads %s wrong, offset or strided views of which it takes other elements: its gradients are wrong, those from Go are the hook's\n",
 			report.Count(len(r.Misread), "result"))
 	}
+	reasons := map[string]int{}
 	for _, text := range r.Skipped {
-		out.Printf("note: not recorded: %s\n", text)
+		_, reason, _ := strings.Cut(text, ": ")
+		reasons[reason]++
+	}
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		out.Printf("note: not recorded, so not compared: %s, each of %s\n", report.Count(reasons[reason], "call"), reason)
 	}
 	for _, note := range r.Notes {
 		out.Printf("note: %s\n", note)
@@ -195,9 +218,16 @@ func (r *Report) printSteps(out *report.Printer) {
 		if last > i {
 			name = fmt.Sprintf("%d to %d", r.Steps[i], r.Steps[last])
 		}
-		count := fmt.Sprint(r.buckets[r.Steps[i]])
+		calls := r.buckets[r.Steps[i]]
+		count := fmt.Sprint(calls[0])
 		if r.alikeAt(r.Steps[i]) {
-			rows = append(rows, report.Row(name, count, "same bits"))
+			result := "same bits"
+			if calls[1] == calls[0] {
+				result = "not recorded"
+			} else if calls[1] > 0 {
+				result = fmt.Sprintf("same bits, %d not recorded", calls[1])
+			}
+			rows = append(rows, report.Row(name, count, result))
 		}
 		for _, d := range r.Differences {
 			if d.Step == r.Steps[i] && shown < maxShown {
@@ -228,6 +258,10 @@ func text(d *replay.Difference) string {
 	if d.ULPs >= 0 {
 		gap = ", " + report.Count(int(d.ULPs), "ulp")
 	}
-	return where + fmt.Sprintf("%d of %d elements differ, first %d (%s[%s]): PyTorch %g, Go %g%s; largest error %.3g, rms %.3g",
-		d.Differing, d.Elements, d.First, d.Parameter, index, float64(d.Recorded), float64(d.Replayed), gap, d.Largest, d.RMS)
+	errors := fmt.Sprintf("largest error %.3g, rms %.3g", d.Largest, d.RMS)
+	if d.Largest == math.MaxFloat64 {
+		errors = "the largest error is not finite"
+	}
+	return where + fmt.Sprintf("%d of %d elements differ, first %d (%s[%s]): PyTorch %g, Go %g%s; %s",
+		d.Differing, d.Elements, d.First, d.Parameter, index, float64(d.Recorded), float64(d.Replayed), gap, errors)
 }
