@@ -176,16 +176,53 @@ def test_a_state_that_cannot_be_saved_is_named_and_the_calls_are_recorded(tmp_pa
 
 
 def test_the_limit_ends_it_with_one_warning(tmp_path):
-    plain = train(None, doubled, steps=6)
+    plain = train(None, doubled, steps=9)
     with pytest.warns(RuntimeWarning, match=r"ended after \d of 10 steps: .*limit_gb") as caught:
-        recorded = train(tmp_path, doubled, steps=6, limit_gb=2e-6)
+        recorded = train(tmp_path, doubled, steps=9, limit_gb=6e-5)
     assert len(caught) == 1
     assert torch.equal(plain, recorded)
     manifest = finished(tmp_path)
     assert (manifest["complete"], manifest["ended"]) == (True, "limit")
-    files = (tmp_path / "rank0").glob("*.safetensors")
-    elements = sum(load_file(f)[k].numel() for f in files for k in ("input", "result"))
-    assert 0 < 4 * elements <= 2000
+    assert len(manifest["steps"]) > 1
+    assert sum(f.stat().st_size for f in (tmp_path / "rank0").iterdir()) <= 60000
+
+
+class Large:
+    def __init__(self):
+        self.kept = torch.zeros(100_000)
+
+
+def test_a_state_beyond_the_limit_is_not_written(tmp_path):
+    with pytest.warns(RuntimeWarning, match=r"ended after 0 of 10 steps: the hook's state of \d+"):
+        train(tmp_path, doubled, Large(), limit_gb=1e-4)
+    assert finished(tmp_path)["steps"] == []
+    assert os.listdir(tmp_path / "rank0") == ["manifest.json"]
+
+
+def test_a_hook_that_raises_before_the_last_bucket_is_in_the_manifest(tmp_path, monkeypatch):
+    # As newer ones, torch 1.13 is to let bucket_cap_mb count for the first bucket too.
+    monkeypatch.setattr(dist, "_DEFAULT_FIRST_BUCKET_BYTES", 100)
+    seen = []
+
+    def third(state, bucket):
+        seen.append(bucket.index())
+        if len(seen) == 3:  # after a step of one bucket and the first of several
+            raise ZeroDivisionError
+        return doubled(state, bucket)
+
+    with pytest.raises((RuntimeError, ZeroDivisionError)):
+        train(tmp_path, third)
+    first, second = finished(tmp_path)["steps"]
+    assert [len(first["calls"]), len(second["calls"])] == [1, 2]
+    assert "ZeroDivisionError" in second["calls"][1]["result"]["error"]
+
+
+def test_the_manifest_of_many_steps_is_whole_in_the_end(tmp_path):
+    _, hook = pyhook.record(None, doubled, str(tmp_path), steps=200)
+    train(None, hook, steps=120)
+    before = json.loads((tmp_path / "rank0" / "manifest.json").read_text())
+    assert before["complete"] is False
+    assert [step["step"] for step in finished(tmp_path)["steps"]] == list(range(120))
 
 
 def test_a_full_disk_warns_once_and_the_training_goes_on(tmp_path):

@@ -13,6 +13,7 @@ class Layouts:
     def __init__(self, model: Optional[Any]) -> None:
         self.parameters: list[dict[str, Any]] = []
         self.list: list[dict[str, Any]] = []
+        self.bytes = 0  # of both in the manifest, about
         self._number_of: dict[int, int] = {}
         self._kept: list[Any] = []  # so that an id stays one parameter's
         self._known: dict[str, int] = {}
@@ -32,6 +33,7 @@ class Layouts:
             "dtype": str(parameter.dtype).rpartition(".")[2],
         }
         self.parameters.append(described)
+        self.bytes += len(repr(described))
         return number
 
     def number(self, bucket: Any, buffer: torch.Tensor) -> int:
@@ -58,4 +60,5 @@ class Layouts:
         if key not in self._known:
             self._known[key] = len(self.list)
             self.list.append(layout)
+            self.bytes += len(key)
         return self._known[key]

@@ -33,6 +33,9 @@ VERSION = 1
 
 _GB = 10**9
 
+_CALL_BYTES = 7000
+"""What a call takes beside its tensors: the generator's state, a header, its part of the manifest."""
+
 
 def record(
     state: Any,
@@ -118,7 +121,6 @@ class Recorder:
         self._step = -1  # of the calls so far
         self._recorded: list[_Step] = []
         self._current: Optional[_Step] = None
-        self._bytes = 0
         self.manifest: dict[str, Any] = {
             "format": "pyhook-trace",
             "version": VERSION,
@@ -131,8 +133,8 @@ class Recorder:
             "device": None,
             "parameters": self._layouts.parameters,
             "layouts": self._layouts.list,
-            "steps": [],
         }
+        self._bytes = len(repr(self.manifest))
         folder = os.path.join(folder, f"rank{dist.get_rank()}")
         self._writer = Writer(folder, self.manifest, lambda why: self._end("error", why))
         # At the end of this process; atexit is not called where multiprocessing made it.
@@ -153,7 +155,7 @@ class Recorder:
         if index == 0:  # DDP calls the hooks of a step in the order of the buckets
             self._next_step(state)
         step = self._current
-        if step is None or self._over:
+        if step is None or step.ended or self._over:
             return None
         buffer = bucket.buffer()
         if buffer.layout is not torch.strided:
@@ -161,9 +163,9 @@ class Recorder:
             step.last = bool(bucket.is_last())
             self._check_done(step)
             return None
-        size = buffer.numel() * buffer.element_size()
-        if self._bytes + 2 * size > self._limit:
-            self._end("limit", f"the next bucket would be more than limit_gb={self._limit / _GB:g}")
+        layout = self._layouts.number(bucket, buffer)
+        size = 2 * buffer.numel() * buffer.element_size() + _CALL_BYTES
+        if self._would_exceed(size, "the next bucket"):
             return None
         self._writer.wait_for_capacity()
         self.manifest["device"] = str(buffer.device)
@@ -171,7 +173,7 @@ class Recorder:
         last = bool(bucket.is_last())
         entry = {
             "bucket": index,
-            "layout": self._layouts.number(bucket, buffer),
+            "layout": layout,
             "is_last": last,
             "file": name,
             "result": None,
@@ -180,7 +182,7 @@ class Recorder:
             step.calls.append(entry)
             step.pending += 1
             step.last = last
-        self._bytes += 2 * size
+        self._bytes += size
         return _Call(self, step, entry, of_buffer(buffer), torch.get_rng_state(), buffer)
 
     def _next_step(self, state: Any) -> None:
@@ -191,14 +193,23 @@ class Recorder:
         if len(self._recorded) == self._steps:  # its last step has ended
             return
         grows = self._recorded[-1].bytes if self._recorded else 0
-        if self._bytes + grows > self._limit:
-            self._end("limit", f"the next step would be more than limit_gb={self._limit / _GB:g}")
+        if self._would_exceed(grows, "the next step"):
             return
-        step = self._current = _Step(self._step)
+        step = _Step(self._step)
         step.start = self._bytes
         if not self._recorded or self._every > 1:
             self._save_state(step, state)
+        if self._over:
+            return
+        self._current = step
         self._recorded.append(step)
+
+    def _would_exceed(self, size: int, what: str) -> bool:
+        """End the recording if as many bytes more are above its limit."""
+        if self._bytes + self._layouts.bytes + size <= self._limit:
+            return False
+        self._end("limit", f"{what} would be more than limit_gb={self._limit / _GB:g}")
+        return True
 
     def _save_state(self, step: _Step, state: Any) -> None:
         """Save the state as it is before a step, in the format of ``_state.file``."""
@@ -214,6 +225,8 @@ class Recorder:
                     "are recorded all the same; a replay of them starts from a state made anew"
                 )
             return
+        if self._would_exceed(len(data), f"the hook's state of {len(data)} bytes"):
+            return
         step.state = f"step{self._step:06d}.state"
         self._bytes += len(data)
         self._writer.bytes(step.state, data)
@@ -226,7 +239,10 @@ class Recorder:
         call.entry["result"] = result
         self._writer.tensors(call.entry["file"], call.before, copy, call.random)
         with self._lock:
+            if copy is not None:
+                self._bytes += copy.bytes - call.before.bytes
             step.pending -= 1
+            step.failed = step.failed or copy is None
         self._check_done(step)
 
     def _end(self, how: str, why: str = "") -> None:
@@ -237,13 +253,13 @@ class Recorder:
             self._over = True
         if why:
             _warn(
-                f"recording ended after {len(self.manifest['steps'])} of {self._steps} steps: "
+                f"recording ended after {self._writer.steps} of {self._steps} steps: "
                 f"{why}. The training goes on"
             )
         self.manifest.update(complete=True, ended=how)
         if why:
             self.manifest["why"] = why
-        self._writer.manifest(self.manifest)
+        self._writer.manifest(self.manifest, last=True)
         self._writer.close()
 
     def _program_ends(self) -> None:
@@ -254,11 +270,13 @@ class Recorder:
     def _check_done(self, step: _Step) -> None:
         """Have the manifest written if the step's calls were made and their results are there."""
         with self._lock:
-            if self._over or not step.last or step.pending:
+            done = step.last or step.failed  # after a hook that raised DDP calls none
+            if self._over or step.ended or not done or step.pending:
                 return
+            step.ended = True
             step.bytes = self._bytes - step.start
-            self.manifest["steps"].append(step.entry())
-        if len(self.manifest["steps"]) == self._steps:
+            self._writer.step(step.entry())
+        if self._writer.steps == self._steps:
             self._end("steps")
         else:
             self._writer.manifest(self.manifest)
@@ -280,6 +298,8 @@ class _Step:
         self.calls: list[dict[str, Any]] = []
         self.pending = 0  # calls whose result is not there
         self.last = False  # the last bucket's call was made
+        self.failed = False  # the hook raised, or gave no tensor
+        self.ended = False  # it is in the manifest, with these calls
         self.start = self.bytes = 0
         self.state: Optional[str] = None
         self.unsaved: Optional[str] = None
@@ -290,7 +310,7 @@ class _Step:
             "step": self.number,
             "state": self.state,
             "state_not_saved": self.unsaved,
-            "calls": self.calls,
+            "calls": list(self.calls),
         }
 
 

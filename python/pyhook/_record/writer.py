@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import threading
+import time
 from typing import Any, Callable, Optional
 
 import torch
@@ -20,6 +21,9 @@ from .copies import Copy
 
 _PENDING = 1 << 30
 """Bytes of copies that may wait to be written. The training waits for the disk above it."""
+
+_MANY = 100
+"""Steps above which the manifest is not written after each: as long as all of them, it would cost."""
 
 try:
     from safetensors.torch import save_file
@@ -38,6 +42,8 @@ class Writer:
         self, folder: str, manifest: dict[str, Any], failed: Callable[[str], None]
     ) -> None:
         self._folder, self._report = folder, failed
+        self._step_texts: list[str] = []
+        self._written = 0.0  # when a manifest was given to be written
         try:
             os.makedirs(folder, exist_ok=True)
             there = os.listdir(folder)
@@ -47,7 +53,7 @@ class Writer:
                     f"{folder} holds {there[0]} already",
                     "give another folder, or remove the recording that is there",
                 )
-            self._replace("manifest.json", lambda path: _write(path, _text(manifest)))
+            self._replace("manifest.json", lambda path: _write(path, self._text(manifest)))
         except OSError as error:
             raise RecordError("folder", f"{folder} cannot be written: {error}") from error
         self.failed = False
@@ -79,9 +85,25 @@ class Writer:
         """Write a file of bytes."""
         self._put(lambda: self._replace(name, lambda path: _write(path, data)), len(data))
 
-    def manifest(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest as it is now."""
-        self.bytes("manifest.json", _text(manifest))
+    def step(self, entry: dict[str, Any]) -> None:
+        """Add a step to the manifests that are written from now on."""
+        self._step_texts.append(json.dumps(entry, allow_nan=False))
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self._step_texts)
+
+    def manifest(self, manifest: dict[str, Any], last: bool = False) -> None:
+        """Write the manifest with its steps, but one of many steps once a second only."""
+        now = time.monotonic()
+        if last or self.steps <= _MANY or now - self._written >= 1:
+            self._written = now
+            self.bytes("manifest.json", self._text(manifest))
+
+    def _text(self, manifest: dict[str, Any]) -> bytes:
+        head = json.dumps(manifest, allow_nan=False)[:-1]
+        return f'{head}, "steps": [{", ".join(self._step_texts)}]}}'.encode()
 
     def close(self) -> None:
         """Have the thread end after what was given to it so far."""
@@ -122,10 +144,6 @@ class Writer:
             with contextlib.suppress(OSError):
                 os.remove(path + ".tmp")
             raise
-
-
-def _text(manifest: dict[str, Any]) -> bytes:
-    return json.dumps(manifest, allow_nan=False).encode()
 
 
 def _write(path: str, data: bytes) -> None:
