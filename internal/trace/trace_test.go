@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -101,6 +102,10 @@ func TestOpenRank_Bad(t *testing.T) {
 		"another rank":                {`"rank": 0`, `"rank": 1`, "its manifest is that of rank 1"},
 		"a rank beyond the world":     {`"rank": 0`, `"rank": 2`, "rank 2 of 2"},
 		"a group beyond the world":    {`"ranks": [0, 1]`, `"ranks": [0, 2]`, "rank 2 of 2"},
+		"a million threads":           {`"threads": 1`, `"threads": 1000000`, "maximum"},
+		"a version that is a text":    {`"version": 1`, `"version": "1"`, "it is not a manifest"},
+		"a parameter of another size": {`"shape": [2, 2], "dtype"`, `"shape": [1099511627776], "dtype"`, "parameter 0 has 1099511627776 elements and its gradient 4"},
+		"a result that overflows":     {`"shape": [5], "stride": [1]`, `"shape": [1099511627776, 1099511627776], "stride": [1, 1]`, "a result of shape"},
 		"an odd dtype":                {`"dtype": "float32", "numel"`, `"dtype": "__import__('os')", "numel"`, "pattern"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,9 +140,47 @@ func TestOpen(t *testing.T) {
 	write(t, folder, map[string]string{"rank1/manifest.json": strings.Replace(second, "allreduce_hook", "fp16_hook", 1)})
 	_, err = Open(folder, nil)
 	assert.ErrorContains(t, err, "the ranks are of different jobs")
+	_, err = Open(folder, []int{1, 2})
+	assert.ErrorContains(t, err, "there is no rank 2: 2 ranks were recorded")
+	require.NoError(t, os.Symlink("gone", filepath.Join(folder, "rank5")))
+	_, err = Open(folder, []int{7})
+	assert.ErrorContains(t, err, "there is no rank 7")
+	_, err = Open(folder, []int{5})
+	assert.ErrorContains(t, err, "there is no rank 5")
+	write(t, folder, map[string]string{"rank1/manifest.json": strings.Replace(second, `"spec": "allreduce"`, `"spec": "m:hook(rank=1)"`, 1)})
+	both, err = Open(folder, []int{0, 1})
+	require.NoError(t, err, "each rank may have arguments of its own")
+	for _, r := range both {
+		r.Close()
+	}
 	alone, err := Open(folder, []int{1})
 	require.NoError(t, err)
 	alone[0].Close()
+}
+
+// TestOpenRank_Text: a manifest's texts are shown, and none of them commands the terminal.
+func TestOpenRank_Text(t *testing.T) {
+	folder := good(t)
+	text := strings.Replace(goodManifest, `"allreduce_hook"`, `"a\u001b[2J\nerror: b"`, 1)
+	write(t, folder, map[string]string{"rank0/manifest.json": strings.Replace(text, `"name": "w"`, `"name": "w\u009b"`, 1)})
+	r, err := OpenRank(folder, 0)
+	require.NoError(t, err)
+	defer r.Close()
+	assert.Equal(t, "a [2J error: b", r.Hook.Name)
+	assert.Equal(t, "w ", r.Parameters[0].Name)
+	assert.Equal(t, json.Number("2"), r.State.Arguments["rank"])
+}
+
+// TestManifest_BucketsOf: buckets with other gradients are others.
+func TestManifest_BucketsOf(t *testing.T) {
+	one, err := parseManifest("m", []byte(goodManifest))
+	require.NoError(t, err)
+	same, err := parseManifest("m", []byte(strings.Replace(goodManifest, `"rank": 0`, `"rank": 1`, 1)))
+	require.NoError(t, err)
+	other, err := parseManifest("m", []byte(strings.ReplaceAll(goodManifest, `"shape": [2, 2]`, `"shape": [4]`)))
+	require.NoError(t, err)
+	assert.Equal(t, one.BucketsOf(&one.Steps[0]), same.BucketsOf(&same.Steps[0]))
+	assert.NotEqual(t, one.BucketsOf(&one.Steps[0]), other.BucketsOf(&other.Steps[0]))
 }
 
 func TestCommonOf(t *testing.T) {
@@ -199,6 +242,9 @@ func TestRank_OpenTensors_Files(t *testing.T) {
 	t.Run("a folder, a pipe, nothing", func(t *testing.T) {
 		require.NoError(t, os.Mkdir(filepath.Join(folder, "rank0", "folder"), 0o700))
 		_, err := r.OpenTensors("folder")
+		assert.ErrorContains(t, err, "no regular file")
+		require.NoError(t, syscall.Mkfifo(filepath.Join(folder, "rank0", "pipe"), 0o600))
+		_, err = r.OpenTensors("pipe") // Open of a pipe waits for who writes to it
 		assert.ErrorContains(t, err, "no regular file")
 		_, err = r.OpenTensors("gone")
 		assert.ErrorContains(t, err, "the file is missing")

@@ -30,8 +30,9 @@ type Case struct {
 	Steps     int            `json:"steps"`
 	Record    int            `json:"record"` // how many of them
 	Every     int            `json:"every,omitempty"`
-	View      bool           `json:"view,omitempty"` // gradient_as_bucket_view
-	Clip      float64        `json:"clip,omitempty"` // gradients, in place, after the reduction
+	View      bool           `json:"view,omitempty"`  // gradient_as_bucket_view
+	Clip      float64        `json:"clip,omitempty"`  // gradients, in place, after the reduction
+	Group     bool           `json:"group,omitempty"` // the state is a process group of the rank alone
 	DType     string         `json:"dtype,omitempty"`
 }
 

@@ -88,6 +88,8 @@ func cases(groups ...[]int) []recorded {
 	doubles.DType = "float64"
 	sometimes := powered("powersgd_every_second_step", "powersgd", "")
 	sometimes.Every, sometimes.Steps, sometimes.Record = 2, 8, 4
+	alone := stock("allreduce_of_a_subgroup", "allreduce", several, "")
+	alone.Group = true
 	optimizer := own("then_optimizer()", "")
 	optimizer.Name = "hook_then_optimizer"
 	// The recording that is to replay for 50 steps: PowerSGD over several buckets, past its start.
@@ -95,7 +97,7 @@ func cases(groups ...[]int) []recorded {
 	long.State, long.StateArgs, long.spec.State = "powersgd", power, "powersgd"
 	long.Steps, long.Record = 50, 50
 	return []recorded{
-		stock("allreduce", "allreduce", several, ""), views, doubles,
+		stock("allreduce", "allreduce", several, ""), views, doubles, alone,
 		stock("noop", "noop", several, ""),
 		powered("powersgd", "powersgd", ""), sometimes, warmup,
 		local("post_localsgd", map[string]any{}), local("post_localsgd_alone", map[string]any{"post_local_gradient_allreduce": false}),

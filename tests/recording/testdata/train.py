@@ -48,6 +48,8 @@ def train(case, rank, folder):
         groups = [(ranks, dist.new_group(ranks)) for ranks in arguments["subgroup"]]
         (arguments["subgroup"],) = (group for ranks, group in groups if rank in ranks)
     state = build_state(case["state"], arguments) if case.get("state") else None
+    if case.get("group"):
+        state = [dist.new_group([one]) for one in range(dist.get_world_size())][rank]
     registered = (state, hook)
     if folder is not None:
         named = ddp if case.get("named", True) else None
