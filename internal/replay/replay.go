@@ -233,7 +233,7 @@ func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
 func unusable(s *trace.Step) string {
 	for _, c := range s.Calls {
 		if c.Result.Error != "" {
-			return fmt.Sprintf("in PyTorch the hook failed at bucket %d: %s", c.Bucket, c.Result.Error)
+			return fmt.Sprintf("in PyTorch the hook failed at bucket %d: %s", c.Bucket, oneLine(c.Result.Error))
 		}
 	}
 	return ""
