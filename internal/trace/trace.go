@@ -43,11 +43,11 @@ func OpenRank(folder string, rank int) (*Rank, error) {
 		}
 		return nil, &Error{Path: path, Detail: "it cannot be opened", Hint: "it must be the folder of a rank, which this user may read", Err: err}
 	}
-	return openIn(root, path, rank)
+	return openFolder(root, path, rank)
 }
 
-// openIn is OpenRank in a folder that is open.
-func openIn(root *os.Root, path string, rank int) (*Rank, error) {
+// openFolder is OpenRank in a folder that is open.
+func openFolder(root *os.Root, path string, rank int) (*Rank, error) {
 	r := &Rank{path: path, root: root}
 	data, err := r.read("manifest.json", maxManifest)
 	if err == nil {
@@ -85,7 +85,7 @@ func missing(folder string, rank int) error {
 		if err != nil {
 			continue
 		}
-		if r, err := openIn(root, path, other); err == nil {
+		if r, err := openFolder(root, path, other); err == nil {
 			r.Close()
 			if rank >= r.WorldSize {
 				return &Error{Path: folder, Detail: fmt.Sprintf("there is no rank %d: %d ranks were recorded, numbered from 0", rank, r.WorldSize)}

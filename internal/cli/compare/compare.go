@@ -168,6 +168,9 @@ func (o *options) finish(args []string, changed func(flag string) bool) (err err
 		if err != nil {
 			return cli.UsageError("--net: %w", err)
 		}
+		if slices.Contains(o.networks, network) {
+			return cli.UsageError("--net: %s is there twice", text)
+		}
 		o.networks = append(o.networks, network)
 	}
 	if !slices.Contains(compare.DistributionNames(), o.gradients) {
@@ -229,6 +232,11 @@ func (o *options) run(cmd *cobra.Command) error {
 	world, err := launch.Detect(launch.Options{})
 	if err != nil {
 		return cli.UsageError("%w", err)
+	}
+	if world.Rank == 0 {
+		if err := o.checkOutputs(); err != nil {
+			return err
+		}
 	}
 	if world.Source == launch.SourceSingle {
 		return o.spawn(cmd)

@@ -53,12 +53,22 @@ func TestCommand_usage(t *testing.T) {
 		"--passes -1s":                  {"fp16", "--passes", "-1s"},
 		"--latency -1s":                 {"fp16", "--latency", "-1s"},
 		"--timeout 0s":                  {"fp16", "--timeout", "0"},
+		"1Gbit is there twice":          {"fp16", "--net", "1Gbit,2Gbit,1Gbit"},
+		"it is a folder; name a file":   {"fp16", "--html", "."},
 		"--bucket-cap-mb 0":             {"fp16", "--bucket-cap-mb", "0"},
 	} {
 		r := clitest.Command(t, nil, append([]string{"compare"}, args...)...)
 		assert.Equal(t, cli.ExitUsage, r.Code, args)
 		assert.Contains(t, r.Stderr, want)
 		assert.Empty(t, r.Stdout)
+	}
+	for want, args := range map[string][]string{ // before minutes of measuring
+		"--html: ": {"fp16", "--html", filepath.Join("hooks.py", "page.html")},
+		"--plot: ": {"fp16", "--plot", "hooks.py"},
+	} {
+		r := clitest.Command(t, nil, append([]string{"compare"}, args...)...)
+		assert.Equal(t, cli.ExitFailed, r.Code, args)
+		assert.Regexp(t, "^error: "+want+".*not a directory", r.Stderr)
 	}
 	one := clitest.Command(t, []string{"RANK=0", "WORLD_SIZE=1", "LOCAL_RANK=0", "MASTER_ADDR=127.0.0.1", "MASTER_PORT=1"}, "compare", "fp16")
 	assert.Equal(t, cli.ExitUsage, one.Code)

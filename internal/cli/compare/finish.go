@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -19,19 +20,18 @@ func (o *options) finishReport(cmd *cobra.Command, r *compare.Report, buckets []
 	for _, h := range r.Hooks {
 		r.OK = r.OK && h.Failure == nil
 	}
+	// What was measured is printed also if it cannot be drawn.
 	var written []string
+	var unwritten error
 	if o.plot != "" && r.Constants != nil {
-		files, err := plot.Write(o.plot, r)
-		if err != nil {
-			return err
-		}
-		written = append(written, files...)
+		written, unwritten = plot.Write(o.plot, r)
 	}
 	if o.html != "" {
 		if err := page.WriteFile(o.html, r); err != nil {
-			return err
+			unwritten = errors.Join(unwritten, err)
+		} else {
+			written = append(written, o.html)
 		}
-		written = append(written, o.html)
 	}
 	if o.json {
 		if err := report.JSON(cmd.OutOrStdout(), r); err != nil {
@@ -39,6 +39,9 @@ func (o *options) finishReport(cmd *cobra.Command, r *compare.Report, buckets []
 		}
 	} else {
 		printReport(report.New(cmd.OutOrStdout()), report.New(cmd.ErrOrStderr()), r, written)
+	}
+	if unwritten != nil {
+		return unwritten
 	}
 	if !r.OK {
 		return &cli.ExitError{Code: failureExit(r)}

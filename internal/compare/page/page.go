@@ -29,7 +29,8 @@ var pageText string
 //go:embed page.js
 var script string
 
-// WriteFile writes the page to a file, whose folder it makes. The file appears whole or not at all.
+// WriteFile writes the page to a file, whose folder it makes. The file appears whole or not at all; a link
+// stays one, and a device or a pipe is written to.
 func WriteFile(path string, r *compare.Report) error {
 	fail := func(err error) error { return fmt.Errorf("writing the page %s: %w", path, err) }
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
@@ -39,10 +40,20 @@ func WriteFile(path string, r *compare.Report) error {
 	if err := Write(&text, r); err != nil {
 		return fail(err)
 	}
-	if err := os.WriteFile(path+".tmp", text.Bytes(), 0o666); err != nil {
+	target := path
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		target = resolved
+	}
+	if info, err := os.Stat(target); err == nil && !info.Mode().IsRegular() {
+		if err := os.WriteFile(target, text.Bytes(), 0o666); err != nil {
+			return fail(err)
+		}
+		return nil
+	}
+	if err := os.WriteFile(target+".tmp", text.Bytes(), 0o666); err != nil {
 		return fail(err)
 	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := os.Rename(target+".tmp", target); err != nil {
 		return fail(err)
 	}
 	return nil

@@ -1,7 +1,10 @@
 package page
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -25,4 +28,26 @@ func TestWrite(t *testing.T) {
 		assert.NotContains(t, page, marker)
 	}
 	assert.Equal(t, 3, strings.Count(page, "</script>"))
+}
+
+// TestWriteFile: a link stays a link, and what is no file is written to.
+func TestWriteFile(t *testing.T) {
+	folder := t.TempDir()
+	link, file := filepath.Join(folder, "link"), filepath.Join(folder, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.NoError(t, os.Symlink("file", link))
+	require.NoError(t, WriteFile(link, &compare.Report{}))
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Contains(t, string(written), "<html")
+	pipe := filepath.Join(folder, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	read := make(chan string)
+	go func() {
+		text, _ := os.ReadFile(pipe)
+		read <- string(text)
+	}()
+	require.NoError(t, WriteFile(pipe, &compare.Report{}))
+	assert.Contains(t, <-read, "<html")
+	assert.ErrorContains(t, WriteFile(folder, &compare.Report{}), "is a directory")
 }

@@ -34,7 +34,7 @@ VERSION = 1
 _GB = 10**9
 
 _CALL_BYTES = 7000
-"""What a call takes beside its tensors: the generator's state, a header, its part of the manifest."""
+"""Of a call, beside its tensors: the generator's state, a header, its part of the manifest."""
 
 
 def record(

@@ -23,7 +23,7 @@ _PENDING = 1 << 30
 """Bytes of copies that may wait to be written. The training waits for the disk above it."""
 
 _MANY = 100
-"""Steps above which the manifest is not written after each: as long as all of them, it would cost."""
+"""Steps above which the manifest, which has all of them, is not written after each."""
 
 try:
     from safetensors.torch import save_file
@@ -53,7 +53,7 @@ class Writer:
                     f"{folder} holds {there[0]} already",
                     "give another folder, or remove the recording that is there",
                 )
-            self._replace("manifest.json", lambda path: _write(path, self._text(manifest)))
+            self._replace("manifest.json", lambda path: _write(path, _text(manifest, [])))
         except OSError as error:
             raise RecordError("folder", f"{folder} cannot be written: {error}") from error
         self.failed = False
@@ -99,11 +99,7 @@ class Writer:
         now = time.monotonic()
         if last or self.steps <= _MANY or now - self._written >= 1:
             self._written = now
-            self.bytes("manifest.json", self._text(manifest))
-
-    def _text(self, manifest: dict[str, Any]) -> bytes:
-        head = json.dumps(manifest, allow_nan=False)[:-1]
-        return f'{head}, "steps": [{", ".join(self._step_texts)}]}}'.encode()
+            self.bytes("manifest.json", _text(manifest, self._step_texts))
 
     def close(self) -> None:
         """Have the thread end after what was given to it so far."""
@@ -144,6 +140,11 @@ class Writer:
             with contextlib.suppress(OSError):
                 os.remove(path + ".tmp")
             raise
+
+
+def _text(manifest: dict[str, Any], steps: list[str]) -> bytes:
+    head = json.dumps(manifest, allow_nan=False)[:-1]
+    return f'{head}, "steps": [{", ".join(steps)}]}}'.encode()
 
 
 def _write(path: str, data: bytes) -> None:
