@@ -63,7 +63,7 @@ func (r *Recording) Buckets() []Bucket { return r.buckets }
 func (r *Recording) Describe() string {
 	text := fmt.Sprintf("gradients that %s was called with in a job of %d ranks, steps %d to %d", r.ranks[0].Hook.Name, len(r.ranks), r.steps[0], r.steps[len(r.steps)-1])
 	if r.left > 0 {
-		text += fmt.Sprintf("; %d recorded steps of other buckets are left out", r.left)
+		text += fmt.Sprintf("; steps of other buckets are left out: %d", r.left)
 	}
 	return text
 }
@@ -119,13 +119,11 @@ func (r *Recording) layout() error {
 		if err != nil {
 			return err
 		}
-		if dtype.IsComplex() {
-			return r.fail("its gradients are of %s, and an error is measured of real ones", layout.DType)
-		}
 		b := Bucket{Elements: layout.Numel, DType: dtype}
 		for _, g := range layout.Gradients {
-			if g.Length != r.model.Parameters[g.Parameter].elements() {
-				return r.fail("parameter %d has %d elements and its gradient %d", g.Parameter, r.model.Parameters[g.Parameter].elements(), g.Length)
+			// Newer torch has complex gradients as pairs of real numbers.
+			if dtype.IsComplex() || g.Length != r.model.Parameters[g.Parameter].elements() {
+				return r.fail("parameter %s has complex gradients, and an error is measured of real ones", r.model.Parameters[g.Parameter].Name)
 			}
 			b.Parameters, b.Offsets = append(b.Parameters, g.Parameter), append(b.Offsets, g.Offset)
 		}

@@ -210,6 +210,8 @@ func (o *options) finishTrace(changed func(flag string) bool) error {
 		o.steps = min(o.steps, recording.Steps())
 	}
 	switch {
+	case recording.Ranks() < 2:
+		return cli.UsageError("%s was recorded on one rank: at least 2 are needed, as one rank's gradient is the mean", o.trace)
 	case o.local > recording.Ranks():
 		return cli.UsageError("-n %d: %s was recorded on %d ranks", o.local, o.trace, recording.Ranks())
 	case o.steps > recording.Steps() || recording.Steps() < 2:

@@ -3,6 +3,7 @@ package compare
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -22,7 +23,7 @@ func TestCommand_trace(t *testing.T) {
 	require.Equal(t, cli.ExitOK, r.Code, r.Stderr)
 	report := clitest.Parse[compare.Report](t, r.Stdout)
 	assert.Equal(t, 4, report.Steps, "the first step has one bucket, and is left out")
-	assert.Contains(t, report.Gradients, "1 recorded steps of other buckets are left out")
+	assert.Contains(t, report.Gradients, "steps of other buckets are left out: 1")
 	assert.Equal(t, 6, report.Parameters)
 	assert.Greater(t, report.Buckets, 1)
 	assert.EqualValues(t, 16*64+64+64*32+32+32*4+4, report.Elements)
@@ -38,6 +39,22 @@ func TestCommand_trace(t *testing.T) {
 	} {
 		r := clitest.Command(t, nil, append([]string{"compare", "--trace", trace, "fp16"}, args...)...)
 		assert.Equal(t, cli.ExitUsage, r.Code)
+		assert.Contains(t, r.Stderr, want)
+	}
+	for want, change := range map[string][2]string{ // of a manifest
+		"was recorded on one rank":                {`"world_size": 2`, `"world_size": 1`},
+		"has complex gradients, and an error is ": {`"dtype": "float32", "numel"`, `"dtype": "complex64", "numel"`},
+	} {
+		other := filepath.Join(t.TempDir(), "trace")
+		require.NoError(t, os.CopyFS(other, os.DirFS(trace)))
+		for _, rank := range []string{"rank0", "rank1"} {
+			text, err := os.ReadFile(filepath.Join(other, rank, "manifest.json"))
+			require.NoError(t, err)
+			require.Contains(t, string(text), change[0])
+			require.NoError(t, os.WriteFile(filepath.Join(other, rank, "manifest.json"), []byte(strings.ReplaceAll(string(text), change[0], change[1])), 0o600))
+		}
+		r := clitest.Command(t, nil, "compare", "--trace", other, "fp16")
+		assert.NotEqual(t, cli.ExitOK, r.Code)
 		assert.Contains(t, r.Stderr, want)
 	}
 	require.NoError(t, os.RemoveAll(filepath.Join(trace, "rank1")))
