@@ -79,6 +79,10 @@ type UnfinishedChain interface {
 // NamedHook is a hook with a name for errors.
 type NamedHook interface{ Name() string }
 
+// DescribedHook is a hook that says what must be alike on all ranks of it: ddp.NewReducer compares the
+// texts of those hooks that have one.
+type DescribedHook interface{ Description() string }
+
 // InCallHook is a hook that knows whether it issues collectives only when it is called, so that its
 // buckets may overlap on any backend.
 type InCallHook interface{ CollectivesOnlyInCall() bool }

@@ -28,24 +28,62 @@ func joinAgreement(ctx context.Context, params []*c10d.Parameter, opts Options, 
 	if !opts.votes() || opts.Group.Size() == 1 {
 		return nil, nil
 	}
-	// What would have the ranks issue other collectives.
-	terms := fmt.Sprintf("Join: %t, Layout: %d, Unused: %d, StaticGraph: %t, bucket limits in bytes: %v, Buckets: %.4x, Order: %v, DigestEvery: %d",
-		opts.Join, opts.Layout, opts.Unused, opts.StaticGraph, opts.limits(), sha256.Sum256(fmt.Append(nil, opts.Buckets)), opts.Order, opts.DigestEvery)
-	member, err := commit.Join(ctx, opts.Group, terms, notify, func(digests [][]byte) *commit.Failure { return differentValues(params, digests) })
+	member, err := commit.Join(ctx, opts.Group, opts.terms(), notify, func(digests [][]byte) *commit.Failure { return differentValues(params, digests) })
 	var differ *commit.TermsError
 	if errors.As(err, &differ) {
-		for rank, other := range differ.Terms {
-			if other != differ.Terms[0] {
-				return nil, &ParameterError{Rank: opts.Group.Rank(), Names: []string{"Options"}, Code: ErrMismatch,
-					Detail: fmt.Sprintf("rank 0 has {%s} and rank %d {%s}", differ.Terms[0], rank, other), Hint: "give every rank the same ddp.Options"}
-			}
-		}
+		return nil, optionsError(opts.Group.Rank(), differ.Differ)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w\nhint: where ranks cannot reach each other but by the group, or some are not pyhook's, set Options.Agreement to AgreementNone on every rank",
 			opts.Group.Rank(), err)
 	}
 	return &agreement{member: member, failed: map[uint64]*commit.Failure{}}, nil
+}
+
+// terms are what would have the ranks issue other collectives, or go on from other states.
+func (o Options) terms() []commit.Term {
+	limits := o.limits()
+	return []commit.Term{
+		{Name: "Hook", Value: hookTerm(o.Hook)},
+		{Name: "BucketCapMB", Value: fmt.Sprint(float64(limits[1]) / (1 << 20))},
+		{Name: "FirstBucketMB", Value: fmt.Sprint(float64(limits[0]) / (1 << 20))},
+		{Name: "Buckets", Value: short(fmt.Sprint(o.Buckets))},
+		{Name: "Order", Value: o.Order.String()},
+		{Name: "Layout", Value: o.Layout.String()},
+		{Name: "Unused", Value: o.Unused.String()},
+		{Name: "StaticGraph", Value: fmt.Sprint(o.StaticGraph)},
+		{Name: "Join", Value: fmt.Sprint(o.Join)},
+		{Name: "DigestEvery", Value: fmt.Sprint(o.DigestEvery)},
+		{Name: "Rollback", Value: fmt.Sprint(o.Rollback)},
+	}
+}
+
+// hookTerm is empty of a hook that does not say.
+func hookTerm(hook c10d.CommHook) string {
+	switch h := hook.(type) {
+	case nil:
+		return "none"
+	case c10d.DescribedHook:
+		return h.Description()
+	}
+	return ""
+}
+
+// short leaves out the middle of a long text, and stays another one for another text.
+func short(text string) string {
+	if len(text) <= 200 {
+		return text
+	}
+	return fmt.Sprintf("%s... (%d bytes, sha256 %.4x)", text[:100], len(text), sha256.Sum256([]byte(text)))
+}
+
+func optionsError(rank int, differ []commit.Difference) error {
+	var names, details []string
+	for _, d := range differ {
+		names = append(names, "Options."+d.Name)
+		details = append(details, fmt.Sprintf("%s is %s on rank %d and %s on rank %d", d.Name, d.Values[0], d.Ranks[0], d.Values[1], d.Ranks[1]))
+	}
+	return &ParameterError{Rank: rank, Names: names, Code: ErrMismatch, Detail: strings.Join(details, "; "), Hint: "give every rank the same ddp.Options"}
 }
 
 // close leaves the vote; a may be nil.

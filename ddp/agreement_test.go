@@ -313,17 +313,29 @@ func TestReducer_Wait_agreement(t *testing.T) {
 		require.ErrorContains(t, errs[0], "rank 1 failed: "+errs[1].Error())
 	})
 	t.Run("options that must be alike", func(t *testing.T) {
-		for _, other := range []ddp.Options{{Join: true}, {BucketCapMB: 1}, {Buckets: [][]int{{0}, {1}}}, {Order: ddp.OrderOverlapped}} {
+		for text, other := range map[string]ddp.Options{
+			"Options.Join: Join is false on rank 0 and true on rank 1":                                                                        {Join: true},
+			"Options.BucketCapMB, Options.FirstBucketMB: BucketCapMB is 25 on rank 0 and 0.5 on rank 1; FirstBucketMB is 1 on rank 0 and 0.5": {BucketCapMB: 0.5},
+			"Options.Buckets: Buckets is [] on rank 0 and [[0] [1]] on rank 1":                                                                {Buckets: [][]int{{0}, {1}}},
+			"Options.Order: Order is auto on rank 0 and overlapped on rank 1":                                                                 {Order: ddp.OrderOverlapped},
+			"Options.Layout: Layout is LayoutFixed on rank 0 and LayoutRebuilt on rank 1":                                                     {Layout: ddp.LayoutRebuilt},
+			"Options.Unused: Unused is UnusedIsError on rank 0 and UnusedFind on rank 1":                                                      {Unused: ddp.UnusedFind},
+			"Options.DigestEvery: DigestEvery is 0 on rank 0 and 1 on rank 1":                                                                 {DigestEvery: 1},
+			"Options.Rollback: Rollback is false on rank 0 and true on rank 1":                                                                {Rollback: true},
+			"Options.Agreement: some ranks would vote and some would not":                                                                     {Agreement: ddp.AgreementNone},
+			"Options.Hook: Hook is none on rank 0 and Go's AllReduceCommHook on rank 1":                                                       {Hook: &hooks.AllReduceCommHook{}},
+		} {
 			var ranks sync.WaitGroup
 			for rank, group := range memgroup.New(2) {
 				ranks.Go(func() {
-					opts := ddp.Options{Buckets: [][]int{{1}, {0}}}
+					opts := ddp.Options{}
 					if rank == 1 {
 						opts = other
 					}
 					opts.Group = group
 					_, err := ddp.NewReducer(testutil.Soon(t), scalars(2), opts)
 					assert.ErrorIs(t, err, ddp.ErrMismatch)
+					assert.ErrorContains(t, err, text)
 				})
 			}
 			ranks.Wait()

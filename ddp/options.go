@@ -66,6 +66,17 @@ const (
 	LayoutRebuilt
 )
 
+// String names the constant.
+func (l Layout) String() string {
+	switch l {
+	case LayoutFixed:
+		return "LayoutFixed"
+	case LayoutRebuilt:
+		return "LayoutRebuilt"
+	}
+	return fmt.Sprintf("Layout(%d)", int(l))
+}
+
 // Agreement says how the ranks agree on whether a step counts.
 type Agreement int
 
@@ -91,7 +102,10 @@ const (
 	DefaultFirstBucketMB = 1.0
 )
 
-// Options of a Reducer. Group is needed; the rest has defaults.
+// Options of a Reducer. Group is needed; the rest has defaults. Where the ranks vote NewReducer refuses
+// options that differ over the ranks and must not, by their names and on every rank: all but
+// CheckFinite, LateWrites, GroupMemory, Stream and Timeline. Of Hook it compares the kind, by
+// c10d.DescribedHook.
 type Options struct {
 	Group c10d.ProcessGroup
 	// Hook reduces the buckets; it averages (with a hook the reducer never
@@ -158,7 +172,7 @@ type Options struct {
 	// vote carries 32 bytes a parameter: docs/performance.md. Ranks in Join are left out. 0: never. It
 	// needs the vote.
 	DigestEvery int
-	// SkipVerify leaves out the comparison of the ranks' parameter lists, and, with AgreementAuto,
+	// SkipVerify, the same on every rank, leaves out the comparison of the ranks' parameter lists, and, with AgreementAuto,
 	// the vote.
 	SkipVerify bool
 }

@@ -82,7 +82,7 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (_ 
 	}()
 	// First of all: a rank that left before it would keep the others waiting.
 	if !opts.SkipVerify {
-		if err := VerifyParameters(ctx, opts.Group, params); err != nil {
+		if err := verify(ctx, opts.Group, params, opts.votes()); err != nil {
 			return nil, err
 		}
 	}
@@ -116,6 +116,7 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (_ 
 	r.snapshotHook(ctx)
 	r.thread = bindThread(opts.Hook)
 	go r.launchOnThread()
+	open.Store(r, nil)
 	return r, nil
 }
 
@@ -209,7 +210,20 @@ func (r *Reducer) Order() Order { return r.order }
 // Idempotent. Not to be called by a hook.
 func (r *Reducer) Close() { r.closeOnce.Do(r.close) }
 
+// CloseAll closes all Reducers of this process, for a main that ends: also those that it does not have,
+// as adapters made them. A rank that still trains, with more steps than this one, hears it at once.
+func CloseAll() {
+	open.Range(func(r, _ any) bool {
+		r.(*Reducer).Close()
+		return true
+	})
+}
+
+// open are the Reducers that are not closed.
+var open sync.Map
+
 func (r *Reducer) close() {
+	open.Delete(r)
 	r.mu.Lock()
 	r.closed = true
 	r.stopLocked(r.step, ErrClosed)

@@ -22,6 +22,17 @@ const (
 	UnusedFind
 )
 
+// String names the constant.
+func (u Unused) String() string {
+	switch u {
+	case UnusedIsError:
+		return "UnusedIsError"
+	case UnusedFind:
+		return "UnusedFind"
+	}
+	return fmt.Sprintf("Unused(%d)", int(u))
+}
+
 // MarkUnused says that the step does not use parameter i on this rank: its
 // gradient is set to zero, a sparse one has no rows (if it was used in NoSync before, it stays what it is)
 // and marked, so that its bucket need not wait for Wait. StaticGraph finds such parameters by itself.

@@ -47,12 +47,20 @@ func kind(p *c10d.Parameter) string {
 // error (a *ParameterError that is ErrMismatch) if any two differ, with the
 // first difference to rank 0's list. torch's _verify_param_shape_across_processes.
 func VerifyParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
+	return verify(ctx, group, params, false)
+}
+
+// verify also checks, of ranks that make a Reducer, that all vote or none.
+func verify(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter, votes bool) error {
 	if err := checkGroup(group); err != nil {
 		return err
 	}
 	mine, err := json.Marshal(signatures(params))
 	if err != nil {
 		return err
+	}
+	if votes {
+		mine = append(mine, "votes"...)
 	}
 	digest := sha256.Sum256(mine)
 	digests, err := c10d.AllGatherBytes(ctx, group, digest[:])
@@ -66,7 +74,11 @@ func VerifyParameters(ctx context.Context, group c10d.ProcessGroup, params []*c1
 	if err != nil {
 		return fmt.Errorf("verifying the parameter lists: %w", err)
 	}
-	return mismatch(group.Rank(), lists)
+	if err := mismatch(group.Rank(), lists); err != nil {
+		return err
+	}
+	return &ParameterError{Rank: group.Rank(), Names: []string{"Options.Agreement"}, Code: ErrMismatch,
+		Detail: "some ranks would vote and some would not", Hint: "give every rank the same ddp.Options"}
 }
 
 func mismatch(rank int, lists [][]signature) error {

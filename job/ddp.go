@@ -31,9 +31,6 @@ func (j *Job) DDP(ctx context.Context, params []*c10d.Parameter, opts ddp.Option
 	if err := j.owns(r.Close); err != nil {
 		return nil, err
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.reducers = append(j.reducers, r.Close)
 	return r, nil
 }
 

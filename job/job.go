@@ -28,7 +28,6 @@ type Job struct {
 
 	mu       sync.Mutex
 	made     []func() // close what the job has made, in the order of its making
-	reducers []func() // close the Reducers among them
 	closed   bool
 	closeErr error
 }
@@ -157,8 +156,8 @@ func (j *Job) Worker() *worker.Worker { return j.worker }
 
 // Leave waits until all ranks have called it, at most Config.Timeout or until ctx ends: rank 0 serves
 // the store, and must not end before the others. Main does it when train has returned nil; after an
-// error nobody shall wait. Close Reducers before, as Main does: a rank that still trains, with more
-// steps than this one, then hears it at once, and not when Config.Timeout has passed. Then Close.
+// error nobody shall wait. Close Reducers before (ddp.CloseAll), as Main does: a rank that still trains,
+// with more steps than this one, then hears it at once, and not when Config.Timeout has passed. Then Close.
 func (j *Job) Leave(ctx context.Context) error {
 	if j.Size() == 1 {
 		return nil
@@ -193,15 +192,6 @@ func (j *Job) Close() error {
 	}
 	j.stop()
 	return j.closeErr
-}
-
-// closeReducers closes those that the job has made.
-func (j *Job) closeReducers() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, closeIt := range slices.Backward(j.reducers) {
-		closeIt()
-	}
 }
 
 // owns has Close close what was just made, or closes it now.

@@ -65,6 +65,15 @@ func TestMain_failures(t *testing.T) {
 		assert.Contains(t, stderr, "it closed its Reducer, after a failure of its own or fewer steps than others")
 		assert.Less(t, time.Since(began), time.Minute)
 	})
+	t.Run("a rank with fewer steps, which does not close its flat.Sync", func(t *testing.T) {
+		t.Parallel()
+		began := time.Now()
+		_, stderr, err := spawned(t, "fewer steps of flat")
+		require.Error(t, err)
+		assert.Contains(t, stderr, "rank 0: the step failed on rank 1: ")
+		assert.Contains(t, stderr, "it closed its Reducer, after a failure of its own or fewer steps than others")
+		assert.Less(t, time.Since(began), time.Minute)
+	})
 	t.Run("a hook that raises: the traceback once", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "hook raises", ranksVariable+"=2")
@@ -80,6 +89,19 @@ func TestMain_failures(t *testing.T) {
 		require.Error(t, err)
 		assert.Contains(t, stderr, "job, rank 1 of 2: making hook fp61: hook fp61, rank 1: ")
 		assert.Contains(t, stderr, "job, rank 0 of 2: making hook fp16: ddp, rank 0: rank 1 failed: hook fp61, rank 1: ")
+	})
+	t.Run("another hook on one rank, before the first step", func(t *testing.T) {
+		t.Parallel()
+		stdout, stderr, err := spawned(t, "other hooks")
+		require.NoError(t, err, stderr)
+		for _, text := range []string{
+			"Options.Hook: Hook is torch.distributed.algorithms.ddp_comm_hooks.default_hooks.fp16_compress_hook on rank 0 and torch.distributed.algorithms.ddp_comm_hooks.default_hooks.allreduce_hook on rank 1\nhint",
+			"powerSGD_hook with the state powersgd map[matrix_approximation_rank:1] on rank 0 and ",
+			"powerSGD_hook with the state powersgd map[matrix_approximation_rank:2] on rank 1\nhint",
+			"Options.Hook: Hook is none on rank 0 and hooks.py:raises_on_one on rank 1\nhint",
+		} {
+			assert.Equal(t, 2, strings.Count(stdout, text), "%s\n%s", text, stdout)
+		}
 	})
 	t.Run("values on one rank alone", func(t *testing.T) {
 		t.Parallel()

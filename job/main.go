@@ -46,7 +46,7 @@ func (c Config) run(train Func) (code int) {
 	}
 	err = call(j, train)
 	if err == nil {
-		j.closeReducers()
+		ddp.CloseAll()
 		err = j.Leave(j.ctx)
 	}
 	if err == nil {

@@ -18,6 +18,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/ddp/flat"
 	"pyhook/internal/testutil"
 	"pyhook/job"
 	"pyhook/launch"
@@ -77,6 +78,15 @@ var cases = map[string]job.Func{
 		}
 		return nil
 	},
+	// The same with a Reducer that the job does not know of.
+	"fewer steps of flat": func(ctx context.Context, j *job.Job) error {
+		grad := []float32{1, 2}
+		model := job.Must(flat.New(ctx, []flat.Param[float32]{{Name: "w", Grad: &grad}}, ddp.Options{Group: j.Group()}))
+		for range j.Size() - j.Rank() {
+			job.Check(model.Step(ctx))
+		}
+		return nil
+	},
 	"hook raises": func(ctx context.Context, j *job.Job) error {
 		hook := job.Must(j.Hook(ctx, "testdata/hooks.py:raises_on_one"))
 		model := job.Must(j.DDP(ctx, parameters(), ddp.Options{Hook: hook}))
@@ -91,6 +101,29 @@ var cases = map[string]job.Func{
 		}
 		_, err := j.Hook(ctx, hook)
 		return err
+	},
+	// The last rank has another hook, or another state of torch's, than the others.
+	"other hooks": func(ctx context.Context, j *job.Job) error {
+		last := j.Rank() == j.Size()-1
+		powersgd := func(rank int) c10d.CommHook {
+			return job.Must(j.Hook(ctx, "powersgd", pyhook.HookConfig{State: pyhook.StateSpec{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": rank}}}))
+		}
+		for _, hooks := range [][2]c10d.CommHook{
+			{job.Must(j.Hook(ctx, "fp16")), job.Must(j.Hook(ctx, "allreduce"))},
+			{powersgd(1), powersgd(2)},
+			{nil, job.Must(j.Hook(ctx, "testdata/hooks.py:raises_on_one"))},
+		} {
+			hook := hooks[0]
+			if last {
+				hook = hooks[1]
+			}
+			_, err := j.DDP(ctx, parameters(), ddp.Options{Hook: hook})
+			if !errors.Is(err, ddp.ErrMismatch) {
+				return fmt.Errorf("not refused: %w", err)
+			}
+			fmt.Println(err)
+		}
+		return nil
 	},
 	"panic": func(_ context.Context, j *job.Job) error {
 		return make([]error, 0)[j.Rank()]

@@ -32,10 +32,12 @@ type HookConfig struct {
 // PythonCommHook is a Python hook and its state: c10d::PythonCommHook
 // (torch/csrc/distributed/c10d/python_comm_hook.h).
 type PythonCommHook struct {
-	rt    *Runtime
-	name  string
-	hook  *Object
-	state *slot
+	rt   *Runtime
+	name string
+	hook *Object
+	// description is Description's.
+	description string
+	state       *slot
 	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
 	formed *Object
 	// traced is hook or formed, with its collectives reported: see TraceCollectives; nil: it is not.

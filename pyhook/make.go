@@ -75,6 +75,7 @@ func (rt *Runtime) wrapHook(ctx context.Context, hook *Object, state any, traine
 	if _, err := rt.bridge.CallValue("check_hook", hook); err != nil {
 		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
+	given := state
 	switch s := state.(type) {
 	case *TorchGroup:
 		state = nil
@@ -91,7 +92,11 @@ func (rt *Runtime) wrapHook(ctx context.Context, hook *Object, state any, traine
 		defer made.Close()
 		state = made
 	}
-	return rt.joinState(ctx, hook, state, trainer)
+	h, err := rt.joinState(ctx, hook, state, trainer)
+	if err == nil {
+		h.description = Describe(h.name, given)
+	}
+	return h, err
 }
 
 // joinState makes the PythonCommHook, with the state that comes with the hook if none
@@ -108,6 +113,7 @@ func (rt *Runtime) joinState(ctx context.Context, hook *Object, state any, train
 		return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	h.name = rt.nameOf(h.hook)
+	h.description = Describe(h.name, nil)
 	var object *Object
 	if state != nil {
 		object, err = cbridge.Convert(state)

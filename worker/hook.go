@@ -129,6 +129,17 @@ func (h *Hook) Name() string {
 	return h.spec
 }
 
+// Description implements c10d.DescribedHook: see pyhook.PythonCommHook.
+func (h *Hook) Description() string {
+	switch state := h.cfg.State.(type) {
+	case State:
+		return pyhook.Describe(h.Name(), pyhook.StateSpec(state))
+	case *State:
+		return pyhook.Describe(h.Name(), pyhook.StateSpec(*state))
+	}
+	return pyhook.Describe(h.Name(), h.cfg.State)
+}
+
 // Independent: see c10d.IndependentHook.
 func (h *Hook) Independent() (bool, error) {
 	l := h.loaded.Load()

@@ -16,6 +16,9 @@ import (
 // AverageSparse.
 type AllReduceCommHook struct{ Group c10d.ProcessGroup }
 
+// Description implements c10d.DescribedHook.
+func (h *AllReduceCommHook) Description() string { return "Go's AllReduceCommHook" }
+
 // CollectivesOnlyInCall returns true, so that package ddp overlaps its buckets on any backend: no callback
 // of it starts a collective.
 func (h *AllReduceCommHook) CollectivesOnlyInCall() bool { return true }
@@ -74,6 +77,9 @@ func (h *AllReduceCommHook) ParseSparseHookResult(b *c10d.GradBucket, r c10d.Res
 
 // FP16CompressCommHook averages a bucket in half precision: c10d::FP16CompressCommHook.
 type FP16CompressCommHook struct{ Group c10d.ProcessGroup }
+
+// Description implements c10d.DescribedHook.
+func (h *FP16CompressCommHook) Description() string { return "Go's FP16CompressCommHook" }
 
 // CollectivesOnlyInCall: see AllReduceCommHook.
 func (h *FP16CompressCommHook) CollectivesOnlyInCall() bool { return true }

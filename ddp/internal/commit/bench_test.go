@@ -16,7 +16,7 @@ func BenchmarkVote(b *testing.B) {
 			var ranks sync.WaitGroup
 			for _, group := range memgroup.New(size) {
 				ranks.Go(func() {
-					m, err := commit.Join(b.Context(), group, "", nil, nil)
+					m, err := commit.Join(b.Context(), group, nil, nil, nil)
 					if err != nil {
 						b.Error(err)
 						return

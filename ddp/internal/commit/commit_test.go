@@ -46,7 +46,7 @@ func members(t *testing.T, size int, run func(rank int, m *commit.Member, heard 
 		for rank, group := range memgroup.New(size) {
 			ranks.Go(func() {
 				var heard notices
-				m, err := commit.Join(testutil.Soon(t), group, "terms", heard.note, nil)
+				m, err := commit.Join(testutil.Soon(t), group, []commit.Term{{Name: "alike", Value: "yes"}}, heard.note, nil)
 				if assert.NoError(t, err) {
 					defer m.Close()
 					run(rank, m, &heard)
@@ -228,12 +228,18 @@ func TestMember_Meet(t *testing.T) {
 func TestJoin(t *testing.T) {
 	t.Run("terms that differ", func(t *testing.T) {
 		var ranks sync.WaitGroup
-		for rank, group := range memgroup.New(2) {
+		for rank, group := range memgroup.New(4) {
 			ranks.Go(func() {
-				_, err := commit.Join(testutil.Soon(t), group, fmt.Sprint(rank), nil, nil)
+				terms := []commit.Term{{Name: "same", Value: "yes"}, {Name: "rank"}, {Name: "said by two"}, {Name: "said by one"}}
+				if rank > 0 {
+					terms[1].Value, terms[2].Value = fmt.Sprint(rank), "yes"
+				} else {
+					terms[3].Value = "yes"
+				}
+				_, err := commit.Join(testutil.Soon(t), group, terms, nil, nil)
 				var differ *commit.TermsError
 				if assert.ErrorAs(t, err, &differ) {
-					assert.Equal(t, []string{"0", "1"}, differ.Terms)
+					assert.Equal(t, []commit.Difference{{Name: "rank", Ranks: [2]int{1, 2}, Values: [2]string{"1", "2"}}}, differ.Differ)
 				}
 			})
 		}
@@ -242,7 +248,7 @@ func TestJoin(t *testing.T) {
 	t.Run("a rank that does not come", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		_, err := commit.Join(ctx, memgroup.New(2)[0], "", nil, nil)
+		_, err := commit.Join(ctx, memgroup.New(2)[0], nil, nil, nil)
 		require.True(t, errors.Is(err, context.DeadlineExceeded), "%v", err)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 // card is what ranks tell each other over the group before they connect.
 type card struct {
 	Host  string   `json:"host"`            // see hostID
-	Terms string   `json:"terms"`           // the caller's; the same on every rank
+	Terms []Term   `json:"terms"`           // the caller's
 	Addrs []string `json:"addrs,omitempty"` // rank 0's, host:port
 	Token string   `json:"token,omitempty"` // rank 0's
 	Error string   `json:"error,omitempty"` // rank 0 cannot listen
@@ -31,17 +32,54 @@ const joinTime = time.Minute
 
 var errLate = fmt.Errorf("not all ranks connected in %v", joinTime)
 
-// TermsError says that the ranks did not ask for the same.
-type TermsError struct{ Terms []string }
+// Term is what all ranks must have alike. One without a value is compared with nothing.
+type Term struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
 
-func (e *TermsError) Error() string { return fmt.Sprintf("the ranks' terms differ: %q", e.Terms) }
+// TermsError says which terms differ, and of each a rank that has another value than one before it.
+type TermsError struct{ Differ []Difference }
+
+// Difference is of two ranks.
+type Difference struct {
+	Name   string
+	Ranks  [2]int
+	Values [2]string
+}
+
+func (e *TermsError) Error() string { return fmt.Sprintf("the ranks' terms differ: %v", e.Differ) }
+
+// differences are the same on every rank.
+func differences(cards []card) (list []Difference) {
+	for i, term := range cards[0].Terms {
+		first := -1
+	ranks:
+		for rank, c := range cards {
+			switch {
+			case i >= len(c.Terms) || c.Terms[i].Name != term.Name: // another version of this package
+				return append(list, Difference{term.Name, [2]int{0, rank}, [2]string{term.Value, "not known"}})
+			case c.Terms[i].Value == "":
+				continue
+			case first < 0:
+				first = rank
+				continue
+			case c.Terms[i].Value == cards[first].Terms[i].Value:
+				continue
+			}
+			list = append(list, Difference{term.Name, [2]int{first, rank}, [2]string{cards[first].Terms[i].Value, c.Terms[i].Value}})
+			break ranks
+		}
+	}
+	return list
+}
 
 // Join connects this rank with rank 0. A collective over the group, and the last one here. onFailure
 // is called, on a goroutine of the member's, for each decision that a step does not count. terms must
 // be alike on every rank: else each gets a *TermsError. compare, on rank 0, may be nil: it gets what the
 // ranks brought to a vote in which all said yes, if any did (nil of a rank that did not), and says why
 // the step does not count for that, with Over, or nil. If ctx ends first the error is its own.
-func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure func(step uint64, f *Failure), compare func(brought [][]byte) *Failure) (*Member, error) {
+func Join(ctx context.Context, group c10d.ProcessGroup, terms []Term, onFailure func(step uint64, f *Failure), compare func(brought [][]byte) *Failure) (*Member, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, joinTime, errLate)
 	defer cancel()
 	rank, size := group.Rank(), group.Size()
@@ -50,16 +88,10 @@ func Join(ctx context.Context, group c10d.ProcessGroup, terms string, onFailure 
 	if err != nil {
 		return nil, err
 	}
-	all := make([]string, size)
-	alone, differ := true, false
-	for i, c := range cards {
-		all[i] = c.Terms
-		alone = alone && c.Host == host
-		differ = differ || c.Terms != terms
+	if differ := differences(cards); len(differ) > 0 {
+		return nil, &TermsError{differ}
 	}
-	if differ {
-		return nil, &TermsError{all}
-	}
+	alone := !slices.ContainsFunc(cards, func(c card) bool { return c.Host != host })
 	m := newMember(rank, onFailure)
 	var mine card
 	var s *server
