@@ -20,6 +20,7 @@ type Sync struct {
 	flat       reducer
 	locate     func() error // finds the gradients' memory
 	noSync     bool
+	broken     error // this rank is not as the others are any more
 }
 
 // reducer is the flat.Sync of either dtype.
@@ -135,6 +136,9 @@ func (s *Sync) Reduce(ctx context.Context) error {
 	if s.noSync {
 		return s.accumulates()
 	}
+	if s.broken != nil {
+		return s.flat.Reducer().Leave(ctx, s.broken)
+	}
 	if err := s.locate(); err != nil {
 		return s.flat.Reducer().Leave(ctx, err) // so that the other ranks hear why
 	}
@@ -153,8 +157,9 @@ func (s *Sync) accumulates() error {
 }
 
 // Solver returns a solver whose Step reduces the gradients before that of inner, and does not call
-// it if that fails: the learnables are as they were, and the gradients dropped. In NoSync Step does
-// nothing, so that gradients add up. ctx bounds the waiting for other ranks.
+// it if that fails: the learnables are as they were, and the gradients dropped. If inner fails, every
+// later Step is an error on every rank. In NoSync Step does nothing, so that gradients add up. ctx bounds
+// the waiting for other ranks.
 func (s *Sync) Solver(ctx context.Context, inner gorgonia.Solver) gorgonia.Solver {
 	return &solver{ctx, s, inner}
 }
@@ -170,15 +175,28 @@ func (s *solver) Step(model []gorgonia.ValueGrad) error {
 	if s.sync.noSync {
 		return s.sync.accumulates()
 	}
+	err := s.sync.unknown(model)
+	if err != nil {
+		err = s.sync.flat.Reducer().Leave(s.ctx, err) // so that the other ranks hear why
+	} else {
+		err = s.sync.Reduce(s.ctx)
+	}
+	if err != nil {
+		return errors.Join(err, s.sync.drop())
+	}
+	if err := s.inner.Step(model); err != nil {
+		s.sync.broken = fmt.Errorf("gorgoniaddp: the gradients are reduced, but this rank's solver failed, where the others' stepped: %w", err)
+	}
+	return s.sync.broken
+}
+
+func (s *Sync) unknown(model []gorgonia.ValueGrad) error {
 	for _, m := range model {
-		if n, ok := m.(*gorgonia.Node); !ok || !s.sync.learnables.Contains(n) {
+		if n, ok := m.(*gorgonia.Node); !ok || !s.learnables.Contains(n) {
 			return fmt.Errorf("gorgoniaddp: Step is given %v, which New was not: its gradient would be this rank's own", m)
 		}
 	}
-	if err := s.sync.Reduce(s.ctx); err != nil {
-		return errors.Join(err, s.sync.drop())
-	}
-	return s.inner.Step(model)
+	return nil
 }
 
 // drop sets the gradients to zero, as a solver does when it has stepped.

@@ -318,7 +318,55 @@ func TestSync_Reduce(t *testing.T) {
 		err := s.Solver(testutil.Soon(t), gorgonia.NewVanillaSolver()).Step(gorgonia.NodesToValueGrads(gorgonia.Nodes{n.x}))
 		assert.ErrorContains(t, err, "which New was not")
 	})
+	for name, c := range map[string]struct {
+		inner gorgonia.Solver
+		other bool // nodes, in the first step
+		say   string
+	}{
+		"a step of other nodes on one rank: all hear it":                  {gorgonia.NewVanillaSolver(), true, "which New was not"},
+		"a solver that fails on one rank: all hear it with the next step": {failingSolver{}, false, "this rank's solver failed, where the others' stepped: no step"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for rank, err := range onRanks(3, func(group *memgroup.Group) error {
+				n, err := newNet[float32](1, true)
+				if err != nil {
+					return err
+				}
+				s, err := gorgoniaddp.New(testutil.Soon(t), n.learnables, ddp.Options{Group: group})
+				if err != nil {
+					return err
+				}
+				defer s.Close()
+				nodes, inner := n.learnables, gorgonia.Solver(gorgonia.NewVanillaSolver())
+				if group.Rank() == 1 {
+					inner = c.inner
+					if c.other {
+						nodes = gorgonia.Nodes{n.x}
+					}
+				}
+				solver := s.Solver(testutil.Soon(t), inner)
+				for range 2 {
+					if err := n.run(1); err != nil {
+						return err
+					}
+					if failed := solver.Step(gorgonia.NodesToValueGrads(nodes)); failed != nil && (c.other || !errors.Is(failed, errSolver) || errors.As(failed, new(*ddp.StepError))) {
+						return failed
+					}
+				}
+				return nil
+			}) {
+				assert.ErrorAs(t, err, new(*ddp.StepError), "rank %d", rank)
+				assert.ErrorContains(t, err, c.say, "rank %d", rank)
+			}
+		})
+	}
 }
+
+var errSolver = errors.New("no step")
+
+type failingSolver struct{}
+
+func (failingSolver) Step([]gorgonia.ValueGrad) error { return errSolver }
 
 func TestNew(t *testing.T) {
 	g := gorgonia.NewGraph()

@@ -21,6 +21,7 @@ import (
 // Sync keeps a model's parameters alike over the ranks. Its methods are for one goroutine, which
 // runs one step after another.
 type Sync struct {
+	ctx     context.Context // Wrap's
 	opts    ddp.Options
 	params  []*parameter
 	seen    []*c10d.Parameter
@@ -38,7 +39,7 @@ type Sync struct {
 // model must have no gradients yet; load a checkpoint before. Optimisers may be made before or
 // after.
 func Wrap(ctx context.Context, model nn.Model, opts ddp.Options) (*Sync, error) {
-	s := &Sync{opts: opts, byValue: map[mat.Tensor]int{}}
+	s := &Sync{ctx: ctx, opts: opts, byValue: map[mat.Tensor]int{}}
 	frozen, err := s.prepare(model)
 	defer closeAll(frozen)
 	if err := ddp.ShareError(ctx, opts.Group, err); err != nil {
@@ -155,11 +156,19 @@ func (s *Sync) Reducer() *ddp.Reducer { return s.reducer }
 // gradient of its last parameter was added, while spago goes on. Call it once a step and then Wait;
 // several losses, of the samples of a batch, are given at once, or those before the last in NoSync.
 // A parameter that has no gradient then, nor of NoSync, is named by Wait's error (ddp.ErrNotReady),
-// or with Options.Unused = ddp.UnusedFind gets the other ranks' gradient.
+// or with Options.Unused = ddp.UnusedFind gets the other ranks' gradient. An error ends the step on
+// every rank, as one of Wait does: the others hear it, and Wrap's ctx bounds that.
 func (s *Sync) Backward(losses ...mat.Tensor) error {
 	if s.noSync {
 		return ag.Backward(losses...)
 	}
+	if err := s.backward(losses); err != nil {
+		return s.end(s.reducer.Leave(s.ctx, err))
+	}
+	return nil
+}
+
+func (s *Sync) backward(losses []mat.Tensor) error {
 	for _, l := range losses {
 		l.Value() // waits for the forward pass: also where this returns an error, nothing uses the model then
 	}
@@ -179,10 +188,7 @@ func (s *Sync) Backward(losses ...mat.Tensor) error {
 		p.left = counts[i]
 	}
 	if err := ag.Backward(losses...); err != nil {
-		for _, p := range s.params {
-			p.left = 0
-		}
-		return err
+		return fmt.Errorf("spagoddp, rank %d: %w", s.opts.Group.Rank(), err)
 	}
 	for _, p := range s.params {
 		if p.complete {
@@ -244,6 +250,11 @@ func (s *Sync) Wait(ctx context.Context) error {
 	} else {
 		_, err = s.reducer.Wait(ctx)
 	}
+	return s.end(err)
+}
+
+// end ends a step, with Wait's error.
+func (s *Sync) end(err error) error {
 	find := s.opts.Unused == ddp.UnusedFind
 	for i, p := range s.params {
 		p.mu.Lock()

@@ -516,10 +516,12 @@ func TestSync_Backward(t *testing.T) {
 		m, s := wrap(t)
 		require.NoError(t, s.Backward(m.Forward(x)...))
 		require.ErrorContains(t, s.Backward(m.Forward(x)...), "W is with it): call Wait, or use NoSync")
-		require.NoError(t, s.Wait(testutil.Soon(t)))
-		require.NoError(t, s.Backward(m.Forward(x)...))
-		require.NoError(t, s.Wait(testutil.Soon(t)))
-		assert.Equal(t, []float32{2}, mat.Data[float32](m.B.Grad())) // not zeroed: as in spago
+		assert.False(t, m.B.HasGrad(), "that step has ended")
+		for _, sum := range []float32{1, 2} { // not zeroed: as in spago
+			require.NoError(t, s.Backward(m.Forward(x)...))
+			require.NoError(t, s.Wait(testutil.Soon(t)))
+			assert.Equal(t, []float32{sum}, mat.Data[float32](m.B.Grad()))
+		}
 	})
 	t.Run("a replaced matrix", func(t *testing.T) {
 		m, s := wrap(t)
@@ -530,6 +532,34 @@ func TestSync_Backward(t *testing.T) {
 		m, s := wrap(t)
 		other := linear.New[float32](1, 1)
 		require.ErrorContains(t, s.Backward(ag.Add(m.Forward(x)[0], other.Forward(x)[0])), "that was not in the model in Wrap")
+	})
+	t.Run("a parameter of another model on one rank: all hear it", func(t *testing.T) {
+		for rank, err := range onRanks(3, func(group *memgroup.Group) error {
+			m, other := linear.New[float32](1, 1), linear.New[float32](1, 1)
+			s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group})
+			if err != nil {
+				return err
+			}
+			defer s.Unwrap()
+			loss := m.Forward(x)[0]
+			if group.Rank() == 1 {
+				loss = ag.Add(loss, other.Forward(x)[0])
+			}
+			failed := s.Backward(loss)
+			if (failed != nil) != (group.Rank() == 1) {
+				return fmt.Errorf("Backward: %w", failed)
+			}
+			if failed == nil {
+				failed = s.Wait(testutil.Soon(t))
+			}
+			if m.B.HasGrad() {
+				return errors.New("B has a gradient")
+			}
+			return failed
+		}) {
+			assert.ErrorAs(t, err, new(*ddp.StepError), "rank %d", rank)
+			assert.ErrorContains(t, err, "that was not in the model in Wrap", "rank %d", rank)
+		}
 	})
 	t.Run("Wait without it", func(t *testing.T) {
 		_, s := wrap(t)
