@@ -3,8 +3,10 @@ package gomlxddp
 // GoMLX's names that this package uses are in this file and in shard.go: v0.27 renamed many.
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -94,7 +96,11 @@ func (o *Optimizer) Attach(ctx context.Context, loop *train.Loop, opts ddp.Optio
 		return err
 	}
 	var own *tensors.Tensor
-	if loop.Trainer.NumAccumulatingSteps() > 1 {
+	accumulating := loop.Trainer.NumAccumulatingSteps()
+	if err := o.sameOnAll(ctx, "Trainer.AccumulateGradients", accumulating); err != nil {
+		return err
+	}
+	if accumulating > 1 {
 		var err error
 		if own, err = o.shareRandom(ctx); err != nil {
 			return err
@@ -141,6 +147,21 @@ func (o *Optimizer) Open(ctx context.Context, root *mlctx.Context, opts ddp.Opti
 	}
 	o.root, o.opts, o.ctx = root, opts, ctx
 	o.updates, o.inputs = map[string]*mlctx.Exec{}, map[int]*tensors.Tensor{}
+	return nil
+}
+
+// sameOnAll checks that a number is the same on every rank: a collective.
+func (o *Optimizer) sameOnAll(ctx context.Context, what string, n int) error {
+	all, err := c10d.AllGatherBytes(ctx, o.opts.Group, binary.BigEndian.AppendUint64(nil, uint64(n)))
+	if err != nil {
+		return err
+	}
+	for rank := range all {
+		if !bytes.Equal(all[rank], all[0]) {
+			return fmt.Errorf("gomlxddp, rank %d: %s is %d on rank 0 and %d on rank %d: call it alike on every rank, before Attach",
+				o.opts.Group.Rank(), what, binary.BigEndian.Uint64(all[0]), binary.BigEndian.Uint64(all[rank]), rank)
+		}
+	}
 	return nil
 }
 

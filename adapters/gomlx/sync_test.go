@@ -231,6 +231,23 @@ func TestOptimizer_accumulated(t *testing.T) {
 		})
 	}
 	t.Run("ranks of other seeds", func(t *testing.T) { allWell(t, run(t, true)) })
+	t.Run("another number of steps on one rank, on every rank", func(t *testing.T) {
+		for _, steps := range []int{1, 3} {
+			for _, err := range onRanks(2, func(group *memgroup.Group) error {
+				n := newNet(1, sgd(), true, nil)
+				accumulated := 2
+				if group.Rank() == 1 {
+					accumulated = steps
+				}
+				if err := n.trainer.AccumulateGradients(accumulated); err != nil {
+					return err
+				}
+				return n.attach(testutil.Soon(t), ddp.Options{Group: group})
+			}) {
+				assert.ErrorContains(t, err, fmt.Sprintf("Trainer.AccumulateGradients is 2 on rank 0 and %d on rank 1", steps))
+			}
+		}
+	})
 	t.Run("values that differ, by name on every rank", func(t *testing.T) {
 		for _, err := range run(t, false) {
 			require.ErrorIs(t, err, ddp.ErrValues)
