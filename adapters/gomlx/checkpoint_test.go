@@ -53,7 +53,7 @@ func TestOptimizer_checkpoint(t *testing.T) {
 		return n, n.opt.Digest(testutil.Soon(t))
 	}
 	whole := make([]map[string]any, 2)
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		n, err := run(group, 0, func(*net) error { return nil })
 		if err == nil {
 			whole[group.Rank()] = trainedAndState(n.ctx)
@@ -82,7 +82,7 @@ func TestOptimizer_checkpoint(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			allWell(t, onRanks(2, func(group *memgroup.Group) error {
+			allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 				n, err := run(group, saved, func(n *net) error { return loads(group.Rank(), n) })
 				if err != nil {
 					return err

@@ -177,7 +177,7 @@ func meanByHand[T float32 | float64](t *testing.T, size int, layout ddp.Layout) 
 		}
 		now, expected[step] = next, next
 	}
-	allWell(t, onRanks(size, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(size, func(group *memgroup.Group) error {
 		n := newNet(int64(1+group.Rank()), sgd(), true, ofType) // rank 0's is byHand's
 		if err := n.attach(testutil.Soon(t), ddp.Options{Group: group, BucketCapMB: tiny, FirstBucketMB: tiny, Layout: layout}); err != nil {
 			return err
@@ -206,7 +206,7 @@ func meanByHand[T float32 | float64](t *testing.T, size int, layout ddp.Layout) 
 // TestOptimizer_accumulated: ranks whose gradients are accumulated before they are reduced.
 func TestOptimizer_accumulated(t *testing.T) {
 	run := func(t *testing.T, first bool) []error {
-		return onRanks(2, func(group *memgroup.Group) error {
+		return memgroup.Run(2, func(group *memgroup.Group) error {
 			n := newNet(int64(1+group.Rank()), optimizers.Adam().Done(), true, func(n *net) { n.dropout = 0.2 })
 			if first {
 				if err := n.trainer.AccumulateGradients(3); err != nil {
@@ -233,7 +233,7 @@ func TestOptimizer_accumulated(t *testing.T) {
 	t.Run("ranks of other seeds", func(t *testing.T) { allWell(t, run(t, true)) })
 	t.Run("another number of steps on one rank, on every rank", func(t *testing.T) {
 		for _, steps := range []int{1, 3} {
-			for _, err := range onRanks(2, func(group *memgroup.Group) error {
+			for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 				n := newNet(1, sgd(), true, nil)
 				accumulated := 2
 				if group.Rank() == 1 {
@@ -283,7 +283,7 @@ func TestOptimizer_aHookFails(t *testing.T) {
 		}
 		return n, n.attach(testutil.Soon(t), ddp.Options{Group: group, Hook: hook, BucketCapMB: tiny, FirstBucketMB: tiny})
 	}
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		n, err := train(group, 5*2+3)
 		if err != nil {
 			return err
@@ -328,7 +328,7 @@ func TestOptimizer_aHookFails(t *testing.T) {
 
 // TestOptimizer_Sync: a trainer with a loop of its own, whose steps ddp.Retry does again.
 func TestOptimizer_Sync(t *testing.T) {
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		n := newNet(1, sgd(), true, nil)
 		hook := &failing{AllReduceCommHook: hooks.AllReduceCommHook{Group: group}, failAt: 2 + group.Rank()}
 		ctx := testutil.Soon(t)
@@ -370,7 +370,7 @@ func TestOptimizer_notFinite(t *testing.T) {
 		value     float32
 	}{{0, 1, float32(math.NaN())}, {2, 1, float32(math.Inf(1))}, {0, 2, float32(math.NaN())}, {3, 2, float32(math.NaN())}} {
 		t.Run(fmt.Sprintf("%v at %d of %d", c.value, c.at, c.steps), func(t *testing.T) {
-			for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+			for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 				n := newNet(1, sgd(), true, nil)
 				if c.steps > 1 {
 					if err := n.trainer.AccumulateGradients(c.steps); err != nil {
@@ -460,7 +460,7 @@ func headNet(seed int64, inner optimizers.Interface) *net {
 
 func TestOptimizer_unused(t *testing.T) {
 	run := func(unused ddp.Unused, specs [2][]string, check func(n *net) error) []error {
-		return onRanks(2, func(group *memgroup.Group) error {
+		return memgroup.Run(2, func(group *memgroup.Group) error {
 			n := headNet(1, optimizers.Adam().Done())
 			if err := n.attach(testutil.Soon(t), ddp.Options{Group: group, Unused: unused}); err != nil {
 				return err
@@ -515,7 +515,7 @@ func TestOptimizer_unused(t *testing.T) {
 // TestOptimizer_Join: ranks with fewer batches.
 func TestOptimizer_Join(t *testing.T) {
 	run := func(steps ...int) []error {
-		return onRanks(len(steps), func(group *memgroup.Group) error {
+		return memgroup.Run(len(steps), func(group *memgroup.Group) error {
 			n := newNet(int64(1+group.Rank()), optimizers.Adam().Done(), true, nil)
 			if err := n.attach(testutil.Soon(t), ddp.Options{Group: group, Join: true}); err != nil {
 				return err
@@ -540,7 +540,7 @@ func TestOptimizer_Join(t *testing.T) {
 	})
 	t.Run("a rank with nothing, without Join, in the first epochs or later", func(t *testing.T) {
 		for _, goodRuns := range []int{0, 1} {
-			for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+			for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 				n := newNet(1, sgd(), true, nil)
 				if err := n.attach(testutil.Soon(t), ddp.Options{Group: group}); err != nil {
 					return err
@@ -595,7 +595,7 @@ func (h *looking) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future
 }
 
 func TestOptimizer_BroadcastBuffers(t *testing.T) {
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		n := newNet(1, sgd(), true, func(n *net) { n.extra = normalized })
 		if err := n.attach(testutil.Soon(t), ddp.Options{Group: group}); err != nil {
 			return err
@@ -625,7 +625,7 @@ func ddpEqual(t *testing.T, group *memgroup.Group, value any) error {
 }
 
 func TestBroadcast(t *testing.T) {
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		ctx := mlctx.New()
 		ctx.In("a").VariableWithValue("x", []float32{float32(group.Rank()), 2})
 		ctx.VariableWithValue("count", int64(7-group.Rank())).SetTrainable(false)
@@ -637,7 +637,7 @@ func TestBroadcast(t *testing.T) {
 		}
 		return nil
 	}))
-	for _, err := range onRanks(2, func(group *memgroup.Group) error {
+	for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 		ctx := mlctx.New()
 		ctx.In(fmt.Sprintf("of%d", group.Rank())).VariableWithValue("x", []float32{1})
 		return broadcastAll(t, group, ctx)
@@ -666,7 +666,7 @@ func TestOptimizer_Attach(t *testing.T) {
 		"a dtype that is not here": {inner: sgd(), opts: ddp.Options{Unused: ddp.UnusedFind}, change: func(n *net) { n.ctx.In("odd").VariableWithShape("eight", shapes.Make(dtypes.F8E4M3B11FNUZ, 2)) }, say: "/odd/eight: its dtype F8E4M3B11FNUZ has no counterpart in torch here"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			errs := onRanks(2, func(group *memgroup.Group) error {
+			errs := memgroup.Run(2, func(group *memgroup.Group) error {
 				inner, opts, rank := sgd(), ddp.Options{Unused: c.opts.Unused}, group.Rank()
 				if rank == 1 {
 					inner, opts = c.inner, c.opts
@@ -692,7 +692,7 @@ func TestOptimizer_Attach(t *testing.T) {
 		assert.ErrorContains(t, n.run(samples(0, 0, 1), 1), "call Attach (or Open) before the first step")
 	})
 	t.Run("another model on one rank, by name on every rank and before the first step", func(t *testing.T) {
-		for _, err := range onRanks(2, func(group *memgroup.Group) error {
+		for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			n := newNet(1, sgd(), true, func(n *net) {
 				if group.Rank() == 1 {
 					n.extra = func(ctx *mlctx.Context, out *Node) *Node {
@@ -715,7 +715,7 @@ func TestOptimizer_Attach(t *testing.T) {
 		}
 	})
 	t.Run("a function per step that fails in the update's graph", func(t *testing.T) {
-		for _, err := range onRanks(2, func(group *memgroup.Group) error {
+		for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			n := newNet(1, sgd(), true, func(n *net) {
 				n.extra = func(ctx *mlctx.Context, out *Node) *Node {
 					train.AddPerStepUpdateGraphFn(ctx.In("odd"), out.Graph(), func(ctx *mlctx.Context, g *Graph) { train.GetLosses(ctx, g) })

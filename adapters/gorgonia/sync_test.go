@@ -101,7 +101,7 @@ func meanByHand[T element](t *testing.T, size int, layout ddp.Layout) {
 		require.NoError(t, adam.Step(gorgonia.NodesToValueGrads(byHand.learnables)))
 		expected[step] = byHand.values()
 	}
-	allWell(t, onRanks(size, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(size, func(group *memgroup.Group) error {
 		n, err := newNet[T](uint64(group.Rank()), true) // rank 0's is byHand's
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func (h *failing) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future
 
 func TestSync_aHookFails(t *testing.T) {
 	t.Run("on 2 ranks no rank steps", func(t *testing.T) {
-		for rank, err := range onRanks(2, func(group *memgroup.Group) error { return untilItFails(t, group) }) {
+		for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error { return untilItFails(t, group) }) {
 			var step *ddp.StepError
 			require.ErrorAs(t, err, &step, "rank %d", rank)
 			assert.ErrorContains(t, err, errHook.Error()) // of one of the ranks, on both
@@ -239,7 +239,7 @@ func untilItFails(t *testing.T, group *memgroup.Group) error {
 }
 
 func TestSync_notFinite(t *testing.T) {
-	for _, err := range onRanks(2, func(group *memgroup.Group) error {
+	for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 		n, err := newNet[float64](1, true)
 		if err != nil {
 			return err
@@ -284,7 +284,7 @@ func TestSync_Reduce(t *testing.T) {
 		assert.ErrorContains(t, s.Reduce(testutil.Soon(t)), "the gradient of extra: No Gradient node/value found")
 	})
 	t.Run("before the machine has run on one rank: all hear it", func(t *testing.T) {
-		for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+		for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			n, err := newNet[float32](1, true)
 			if err != nil {
 				return err
@@ -327,7 +327,7 @@ func TestSync_Reduce(t *testing.T) {
 		"a solver that fails on one rank: all hear it with the next step": {failingSolver{}, false, "this rank's solver failed, where the others' stepped: no step"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for rank, err := range onRanks(3, func(group *memgroup.Group) error {
+			for rank, err := range memgroup.Run(3, func(group *memgroup.Group) error {
 				n, err := newNet[float32](1, true)
 				if err != nil {
 					return err
@@ -390,7 +390,7 @@ func TestNew(t *testing.T) {
 		"unused":     {gorgonia.Nodes{vector("u", gorgonia.WithInit(gorgonia.Zeroes()))}, ddp.Options{Unused: ddp.UnusedFind}, "UnusedFind"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			errs := onRanks(2, func(group *memgroup.Group) error {
+			errs := memgroup.Run(2, func(group *memgroup.Group) error {
 				n, err := newNet[float32](1, true)
 				if err != nil {
 					return err
@@ -408,7 +408,7 @@ func TestNew(t *testing.T) {
 		})
 	}
 	t.Run("another model on one rank, by name on every rank", func(t *testing.T) {
-		for _, err := range onRanks(2, func(group *memgroup.Group) error {
+		for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			n, err := newNet[float32](1, true)
 			if err != nil {
 				return err

@@ -117,7 +117,7 @@ func meanByHand(t *testing.T, size int, layout ddp.Layout) {
 		require.NoError(t, optimize(byHand, strategy))
 		expected[step] = values[float32](byHand)
 	}
-	allWell(t, onRanks(size, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(size, func(group *memgroup.Group) error {
 		m := newNet[float32](uint64(group.Rank())) // rank 0's is byHand's
 		s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group, BucketCapMB: tiny, FirstBucketMB: tiny, Layout: layout})
 		if err != nil {
@@ -227,7 +227,7 @@ func names(s *spagoddp.Sync) (list []string) {
 }
 
 func TestSync_aHookFails(t *testing.T) {
-	for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+	for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 		m := newNet[float32](1)
 		hook := &slowHook{AllReduceCommHook: hooks.AllReduceCommHook{Group: group}, failAt: 6*2 + 3}
 		s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group, Hook: hook, BucketCapMB: tiny, FirstBucketMB: tiny})
@@ -265,7 +265,7 @@ func TestSync_aHookFails(t *testing.T) {
 
 func TestSync_unused(t *testing.T) {
 	run := func(unused ddp.Unused) []error {
-		return onRanks(2, func(group *memgroup.Group) error {
+		return memgroup.Run(2, func(group *memgroup.Group) error {
 			m := newNet[float64](1)
 			s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group, Unused: unused})
 			if err != nil {
@@ -301,7 +301,7 @@ func TestSync_unused(t *testing.T) {
 }
 
 func TestSync_notFinite(t *testing.T) {
-	for _, err := range onRanks(2, func(group *memgroup.Group) error {
+	for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 		m := newNet[float32](1)
 		s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group, CheckFinite: true})
 		if err != nil {
@@ -355,7 +355,7 @@ func (m *unordered) TraverseParams(f func(*nn.Param)) {
 func TestWrap(t *testing.T) {
 	t.Run("parameters of maps are sorted by key", func(t *testing.T) {
 		for range 10 {
-			allWell(t, onRanks(2, func(group *memgroup.Group) error {
+			allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 				keys := []string{"c", "a", "b"}
 				m := newKeyed(float32(group.Rank()), keys...)
 				s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group})
@@ -408,7 +408,7 @@ func TestWrap(t *testing.T) {
 		"a static graph": {model: func() nn.Model { return linear.New[float32](1, 1) }, opts: ddp.Options{StaticGraph: true}, say: "StaticGraph"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			errs := onRanks(2, func(group *memgroup.Group) error {
+			errs := memgroup.Run(2, func(group *memgroup.Group) error {
 				var m nn.Model = linear.New[float32](1, 1)
 				opts := ddp.Options{}
 				if group.Rank() == 1 {
@@ -430,7 +430,7 @@ func TestWrap(t *testing.T) {
 		}
 	})
 	t.Run("another model on one rank, by name on every rank", func(t *testing.T) {
-		for _, err := range onRanks(2, func(group *memgroup.Group) error {
+		for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			m := newNet[float32](1)
 			if group.Rank() == 1 {
 				m.Middle = linear.New[float32](6, 7)
@@ -487,7 +487,7 @@ func TestSync_Backward(t *testing.T) {
 		assert.False(t, m.B.HasGrad())
 	})
 	t.Run("more gradients than operands on one rank: no rank steps", func(t *testing.T) {
-		for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+		for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			m := linear.New[float32](1, 1)
 			s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group})
 			if err != nil {
@@ -534,7 +534,7 @@ func TestSync_Backward(t *testing.T) {
 		require.ErrorContains(t, s.Backward(ag.Add(m.Forward(x)[0], other.Forward(x)[0])), "that was not in the model in Wrap")
 	})
 	t.Run("a parameter of another model on one rank: all hear it", func(t *testing.T) {
-		for rank, err := range onRanks(3, func(group *memgroup.Group) error {
+		for rank, err := range memgroup.Run(3, func(group *memgroup.Group) error {
 			m, other := linear.New[float32](1, 1), linear.New[float32](1, 1)
 			s, err := spagoddp.Wrap(testutil.Soon(t), m, ddp.Options{Group: group})
 			if err != nil {

@@ -3,33 +3,17 @@ package flat_test
 import (
 	"errors"
 	"math/rand/v2"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp/flat"
 	"pyhook/tests/ranks"
+	"pyhook/tests/stock"
 )
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"hooks": torchHooks})
-}
-
-// onRanks runs f once for each rank of a group in memory, and returns their errors.
-func onRanks(size int, f func(group *memgroup.Group) error) []error {
-	errs := make([]error, size)
-	var all sync.WaitGroup
-	for rank, group := range memgroup.New(size) {
-		all.Go(func() {
-			if errs[rank] = f(group); errs[rank] != nil {
-				group.Close() // nobody shall wait for it
-			}
-		})
-	}
-	all.Wait()
-	return errs
+	ranks.Main(m, map[string]ranks.Func{"hooks": stock.Ranks(trainNoting)})
 }
 
 // allWell fails the test if a rank has an error.

@@ -32,7 +32,7 @@ func TestSync_Step(t *testing.T) {
 	}
 	t.Run("the bits of float16", func(t *testing.T) {
 		var reduced [2][]uint16
-		allWell(t, onRanks(2, func(group *memgroup.Group) error {
+		allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 			grad := []uint16{0x3c00, 0xc000} // 1, -2
 			if group.Rank() == 1 {
 				grad = []uint16{0x4200, 0x0000} // 3, 0
@@ -49,7 +49,7 @@ func TestSync_Step(t *testing.T) {
 		assert.Equal(t, reduced[0], reduced[1])
 	})
 	t.Run("bitwise what the Reducer gives", func(t *testing.T) {
-		allWell(t, onRanks(2, func(group *memgroup.Group) error { return asTheReducer(t, group) }))
+		allWell(t, memgroup.Run(2, func(group *memgroup.Group) error { return asTheReducer(t, group) }))
 	})
 }
 
@@ -76,7 +76,7 @@ func stepsAreTheMean[T float32 | float64](t *testing.T, size int) {
 			expected[step] = append(expected[step], slices.Clone(v))
 		}
 	}
-	errs := onRanks(size, func(group *memgroup.Group) error {
+	errs := memgroup.Run(size, func(group *memgroup.Group) error {
 		m := newModel[T]()
 		if group.Rank() == 0 {
 			eighths(m.values, 99) // the others get them
@@ -260,7 +260,7 @@ func TestSync_movedMemory(t *testing.T) {
 func TestSync_Step_wrongOnOneRank(t *testing.T) {
 	for name, retried := range map[string]bool{"Step": false, "Step in Retry": true} {
 		t.Run(name, func(t *testing.T) {
-			for rank, err := range onRanks(2, func(group *memgroup.Group) error {
+			for rank, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 				grad, other := []float32{1, 2}, []float32{3}
 				s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "v", Grad: &other}, {Name: "w", Grad: &grad}}, ddp.Options{Group: group, BucketCapMB: tiny})
 				if err != nil {
@@ -287,7 +287,7 @@ func TestSync_Step_wrongOnOneRank(t *testing.T) {
 
 func TestSync_aFailedStepLeavesTheGradients(t *testing.T) {
 	var after [2][][]float32
-	errs := onRanks(2, func(group *memgroup.Group) error {
+	errs := memgroup.Run(2, func(group *memgroup.Group) error {
 		m := newModel[float32]()
 		hook := &doubler{AllReduceCommHook: hooks.AllReduceCommHook{Group: group}, failAt: 4*2 + 3}
 		s, err := flat.New(testutil.Soon(t), m.params(), ddp.Options{Group: group, Hook: hook, BucketCapMB: tiny, FirstBucketMB: tiny})
@@ -336,7 +336,7 @@ func TestNew(t *testing.T) {
 		{[]flat.Param[float32]{{Name: "w", Grad: &x}}, ddp.Options{StaticGraph: true}, "StaticGraph"},
 	} {
 		t.Run(c.say, func(t *testing.T) {
-			errs := onRanks(2, func(group *memgroup.Group) error {
+			errs := memgroup.Run(2, func(group *memgroup.Group) error {
 				params := []flat.Param[float32]{{Name: "w", Grad: &[]float32{1, 2}}}
 				opts := ddp.Options{}
 				if group.Rank() == 1 {
@@ -352,7 +352,7 @@ func TestNew(t *testing.T) {
 	}
 	t.Run("a scalar with a value", func(t *testing.T) {
 		var values [2][]float32
-		allWell(t, onRanks(2, func(group *memgroup.Group) error {
+		allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 			value, grad := []float32{float32(3 + group.Rank())}, []float32{float32(group.Rank())}
 			s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "w", Shape: []int64{}, Value: &value, Grad: &grad}}, ddp.Options{Group: group, DigestEvery: 1})
 			if err != nil {
@@ -370,7 +370,7 @@ func TestNew(t *testing.T) {
 		assert.ErrorContains(t, err, "the process group (Options.Group) is nil")
 	})
 	t.Run("another model on one rank, by name on every rank", func(t *testing.T) {
-		for rank, err := range onRanks(4, func(group *memgroup.Group) error {
+		for rank, err := range memgroup.Run(4, func(group *memgroup.Group) error {
 			m := newModel[float64]()
 			params := m.params()
 			if group.Rank() == 2 {
@@ -384,7 +384,7 @@ func TestNew(t *testing.T) {
 		}
 	})
 	t.Run("values on one rank only", func(t *testing.T) {
-		for _, err := range onRanks(2, func(group *memgroup.Group) error {
+		for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 			p := flat.Param[float32]{Name: "w", Grad: &[]float32{1}}
 			if group.Rank() == 1 {
 				p.Value = &[]float32{1}
@@ -413,7 +413,7 @@ func TestSync_Ready(t *testing.T) {
 }
 
 func TestSync_NoSync(t *testing.T) {
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		grad := []float32{0}
 		s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "w", Grad: &grad}}, ddp.Options{Group: group, Unused: ddp.UnusedFind})
 		if err != nil {
@@ -439,7 +439,7 @@ func TestSync_NoSync(t *testing.T) {
 }
 
 func TestSync_unused(t *testing.T) {
-	allWell(t, onRanks(2, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(2, func(group *memgroup.Group) error {
 		used, one, none := []float32{2}, []float32{8}, []float32{16}
 		s, err := flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "used", Grad: &used}, {Name: "one", Grad: &one}, {Name: "none", Grad: &none}},
 			ddp.Options{Group: group, Unused: ddp.UnusedFind})
@@ -462,7 +462,7 @@ func TestSync_unused(t *testing.T) {
 }
 
 func TestSync_Join(t *testing.T) {
-	allWell(t, onRanks(3, func(group *memgroup.Group) error {
+	allWell(t, memgroup.Run(3, func(group *memgroup.Group) error {
 		value, grad := []float64{10}, []float64{0}
 		s, err := flat.New(testutil.Soon(t), []flat.Param[float64]{{Name: "w", Value: &value, Grad: &grad}}, ddp.Options{Group: group, Join: true})
 		if err != nil {
@@ -485,7 +485,7 @@ func TestSync_Join(t *testing.T) {
 
 func TestSync_Digest(t *testing.T) {
 	t.Run("names the first parameter that differs, and the ranks", func(t *testing.T) {
-		for rank, err := range onRanks(4, func(group *memgroup.Group) error {
+		for rank, err := range memgroup.Run(4, func(group *memgroup.Group) error {
 			m := newModel[float32]()
 			s, err := flat.New(testutil.Soon(t), m.params(), ddp.Options{Group: group})
 			if err != nil {
@@ -515,7 +515,7 @@ func TestSync_Digest(t *testing.T) {
 }
 
 func TestSync_notFinite(t *testing.T) {
-	for _, err := range onRanks(2, func(group *memgroup.Group) error {
+	for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
 		m := newModel[float64]()
 		s, err := flat.New(testutil.Soon(t), m.params(), ddp.Options{Group: group, CheckFinite: true})
 		if err != nil {

@@ -2,11 +2,12 @@
 // weights and gradients of each step before the reduction go through torch's DDP, on as many ranks
 // and with the same hook, and its reduced gradients must be the same bits.
 //
-// A rank writes down its steps in a Dump; Compare, in the test, runs testdata/dumped.py on them. It
+// A rank writes down its steps in a Dump; Run, in the test, runs testdata/dumped.py on them. It
 // is for ddp/flat and the adapters; tests/ddp has models made for the purpose.
 package stock
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -26,9 +28,10 @@ import (
 	"pyhook/cbridge"
 	"pyhook/ddp"
 	"pyhook/pyhook"
+	"pyhook/tests/ranks"
 )
 
-// everywhere are hooks that Compare knows and that any torch runs; shipped are those of which a torch
+// everywhere are hooks that newHook knows and that any torch runs; shipped are those of which a torch
 // may run some (testdata/shipped.py, and fp16): with these all of docs/hooks.md that run on gloo.
 var (
 	everywhere = []string{"none", "allreduce", "powersgd", "updates", "by_norm", "doubled"}
@@ -39,8 +42,8 @@ var (
 // diverging are hooks after whose steps the ranks' values are not the same.
 var diverging = []string{"updates", "noop", "post_localsgd"}
 
-// Alike says whether what Digest has found, at the end, is what the hook leaves.
-func Alike(hook string, digest error) error {
+// alike says whether what Digest has found, at the end, is what the hook leaves.
+func alike(hook string, digest error) error {
 	if !slices.Contains(diverging, hook) {
 		return digest
 	}
@@ -57,6 +60,8 @@ type Dump struct {
 	steps   int
 	params  []param
 	in, out []byte
+	weights []byte // of the last step
+	changed bool   // the weights have, between two steps
 }
 
 type param struct {
@@ -73,10 +78,64 @@ type testCase struct {
 	Params []param `json:"params"`
 }
 
-// NewDump is of a model with these parameters, whose values and gradients are given to Before and
-// After in this order.
-func NewDump(hook string, rank int, params []*c10d.Parameter) *Dump {
-	d := &Dump{hook: hook, rank: rank}
+// Train is what a rank does with one hook: it trains some steps, and notes each by Before and After. It
+// also returns what Digest finds at the end.
+type Train func(ctx context.Context, group c10d.ProcessGroup, hook c10d.CommHook, d *Dump) (digest, err error)
+
+// Run has 2 and 4 real ranks train with each hook of docs/hooks.md that this torch runs, over gloo, and
+// compares. The test's TestMain gives Ranks to ranks.Main as the case "hooks".
+func Run(t *testing.T) {
+	hooks := hooksHere(t)
+	for _, n := range []int{2, 4} {
+		t.Run(fmt.Sprintf("%d ranks", n), func(t *testing.T) {
+			job := ranks.RunOptions(t, ranks.Options{N: n, Case: "hooks", Args: hooks, Timeout: 5 * time.Minute})
+			compareAll(t, job.Dir, n, hooks)
+		})
+	}
+}
+
+// Ranks is a rank's part of Run.
+func Ranks(train Train) ranks.Func {
+	return func(ctx context.Context, rank *ranks.Rank) error {
+		var hooks []string
+		if err := rank.Args(&hooks); err != nil {
+			return err
+		}
+		rt, err := pyhook.Start(ctx, pyhook.Config{})
+		if err != nil {
+			return err
+		}
+		world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute})
+		if err != nil {
+			return err
+		}
+		for _, name := range hooks {
+			if err := dump(ctx, rt, world, name, train, rank.Dir); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return world.Barrier(ctx)
+	}
+}
+
+// dump trains with a hook and writes what was noted to a folder that all ranks share.
+func dump(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup, name string, train Train, folder string) error {
+	hook, free, err := newHook(ctx, rt, name)
+	if err != nil {
+		return err
+	}
+	defer free()
+	d := &Dump{hook: name, rank: world.Rank()}
+	digest, err := train(ctx, world, hook, d)
+	if err == nil && !d.changed {
+		err = errors.New("nothing was trained")
+	}
+	return errors.Join(err, alike(name, digest), d.write(folder))
+}
+
+// Of says of which parameters the weights and gradients are, in this order.
+func (d *Dump) Of(params []*c10d.Parameter) {
+	d.params = nil
 	for _, p := range params {
 		n := int64(p.DType.Size())
 		for _, size := range p.Shape {
@@ -84,13 +143,15 @@ func NewDump(hook string, rank int, params []*c10d.Parameter) *Dump {
 		}
 		d.params = append(d.params, param{p.Shape, p.DType.String(), int(n)})
 	}
-	return d
 }
 
 // Before notes a step's weights and gradients before the reduction.
 func Before[T float32 | float64](d *Dump, weights, gradients [][]T) {
 	d.steps++
-	d.in = appendAll(appendAll(d.in, weights), gradients)
+	now := appendAll(nil, weights)
+	d.changed = d.changed || d.weights != nil && !bytes.Equal(now, d.weights)
+	d.weights = now
+	d.in = appendAll(append(d.in, now...), gradients)
 }
 
 // After notes the reduced gradients.
@@ -103,8 +164,7 @@ func appendAll[T float32 | float64](data []byte, all [][]T) []byte {
 	return data
 }
 
-// Write writes the dump to a folder that all ranks share.
-func (d *Dump) Write(folder string) error {
+func (d *Dump) write(folder string) error {
 	text, err := json.Marshal(testCase{d.hook, d.hook, d.steps, d.params})
 	if err != nil {
 		return err
@@ -127,8 +187,8 @@ func file(side, name string, rank int) string {
 	return fmt.Sprintf("%s.%s.rank%d.bin", side, name, rank)
 }
 
-// NewHook makes a hook of this rank. nil for "none". The caller calls free.
-func NewHook(ctx context.Context, rt *pyhook.Runtime, name string) (hook c10d.CommHook, free func(), err error) {
+// newHook makes a hook of this rank. nil for "none". The caller calls free.
+func newHook(ctx context.Context, rt *pyhook.Runtime, name string) (hook c10d.CommHook, free func(), err error) {
 	switch name {
 	case "none":
 		return nil, func() {}, nil
@@ -165,8 +225,8 @@ func here() string {
 // programs is where tests/ddp has its Python.
 func programs() string { return filepath.Join(here(), "..", "ddp", "testdata") }
 
-// Compare runs stock DDP on what the ranks wrote to folder with these hooks, and compares.
-func Compare(t *testing.T, folder string, ranks int, hooks []string) {
+// compareAll runs stock DDP on what the ranks wrote to folder with these hooks, and compares.
+func compareAll(t *testing.T, folder string, ranks int, hooks []string) {
 	t.Helper()
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	require.NoError(t, err)
@@ -219,8 +279,8 @@ func compare(folder string, c testCase, rank int) error {
 	return nil
 }
 
-// HooksHere are the hooks that this torch runs.
-func HooksHere(t *testing.T) []string {
+// hooksHere are the hooks that this torch runs.
+func hooksHere(t *testing.T) []string {
 	t.Helper()
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"pyhook/c10d"
 	"pyhook/c10d/transport"
@@ -31,6 +32,22 @@ type Group struct {
 // New makes the ranks of a group: none if size is not positive.
 func New(size int) []*Group {
 	return NewConfig(size, transport.Config{})
+}
+
+// Run runs f for each rank of a new group, on a goroutine of its own, and returns their errors by rank.
+// The group of a rank whose f failed is closed, so that no other waits for it.
+func Run(size int, f func(group *Group) error) []error {
+	errs := make([]error, size)
+	var all sync.WaitGroup
+	for rank, group := range New(size) {
+		all.Go(func() {
+			if errs[rank] = f(group); errs[rank] != nil {
+				group.Close()
+			}
+		})
+	}
+	all.Wait()
+	return errs
 }
 
 // NewConfig is New with a timeout, or with another name than "memory".
