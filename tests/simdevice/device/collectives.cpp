@@ -63,8 +63,7 @@ private:
 
 class SimBackend final : public c10d::Backend {
 public:
-  explicit SimBackend(c10::intrusive_ptr<c10d::Backend> gloo)
-      : Backend(gloo->getRank(), gloo->getSize()), gloo_(std::move(gloo)) {
+  explicit SimBackend(Backends gloo) : Backend(gloo[0]->getRank(), gloo[0]->getSize()), gloo_(std::move(gloo)) {
     for (int i = 0; i < devices; i++)
       streams_.push_back(stream_of_pool(i));
   }
@@ -111,8 +110,14 @@ public:
   }
   void setSequenceNumberForGroup() override {}
   uint64_t getSequenceNumberForGroup() override { return sequence_; }
-  void abort() override { gloo_->abort(); }
-  void shutdown() override { gloo_->shutdown(); }
+  void abort() override {
+    for (auto &gloo : gloo_)
+      gloo->abort();
+  }
+  void shutdown() override {
+    for (auto &gloo : gloo_)
+      gloo->shutdown();
+  }
 
 private:
   template <class Run> WorkPtr start(c10d::OpType op, const Tensors &outputs, const Tensors &inputs, Run run) {
@@ -134,7 +139,7 @@ private:
     }
     auto failure = std::make_shared<Failure>();
     wait(stream, record(current_stream(index)));
-    enqueue(stream, [gloo = gloo_, failure, out, in, run]() mutable {
+    enqueue(stream, [gloo = gloo_[index], failure, out, in, run]() mutable {
       at::AutoDispatchBelowADInplaceOrView guard;
       try {
         run(*gloo, out, in)->wait();
@@ -155,14 +160,15 @@ private:
     return work;
   }
 
-  c10::intrusive_ptr<c10d::Backend> gloo_;
+  Backends gloo_; // of each device: their streams run side by side
   std::vector<c10::Stream> streams_;
   std::atomic<uint64_t> sequence_{0};
 };
 
 } // namespace
 
-c10::intrusive_ptr<c10d::Backend> over_gloo(c10::intrusive_ptr<c10d::Backend> gloo) {
+c10::intrusive_ptr<c10d::Backend> over_gloo(Backends gloo) {
+  TORCH_CHECK(gloo.size() == devices, "one gloo for each device");
   return c10::make_intrusive<SimBackend>(std::move(gloo));
 }
 

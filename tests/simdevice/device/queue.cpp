@@ -27,7 +27,7 @@ struct Work {
 
 // Everything below is never destroyed: threads outlive main.
 std::mutex &mutex = *new std::mutex;
-std::condition_variable &changed = *new std::condition_variable; // something was done or demanded
+std::condition_variable &ended = *new std::condition_variable; // some work: the host waits for that
 std::array<std::exception_ptr, devices> &failures = *new std::array<std::exception_ptr, devices>;
 std::mt19937_64 &random = *new std::mt19937_64(getenv("PYHOOK_SIM_SEED") ? atoll(getenv("PYHOOK_SIM_SEED")) : 1);
 std::atomic<int64_t> launched{0};
@@ -57,8 +57,7 @@ public:
       started_ = true;
       std::thread([this] { loop(); }).detach();
     }
-    lock.unlock();
-    changed.notify_all();
+    wake_.notify_one();
   }
 
   c10::DeviceIndex device() const { return device_; }
@@ -68,13 +67,15 @@ public:
   void demand_locked(uint64_t number) {
     if (number > demanded_) {
       demanded_ = number;
-      changed.notify_all();
+      wake_.notify_one();
     }
   }
 
+  void wake() { wake_.notify_one(); }
+
   void synchronize_locked(std::unique_lock<std::mutex> &lock, uint64_t number) {
     demand_locked(number);
-    changed.wait(lock, [&] { return finished_ >= number || stopping; });
+    ended.wait(lock, [&] { return finished_ >= number || stopping; });
   }
 
 private:
@@ -89,6 +90,7 @@ private:
       return false;
     if (!work.waits || work.waits->done)
       return true;
+    work.waits->waiting.push_back(this);
     if (demanded && work.waits->queue)
       work.waits->queue->demand_locked(work.waits->number);
     return false;
@@ -98,14 +100,14 @@ private:
     std::unique_lock lock(mutex);
     while (!stopping) {
       if (work_.empty()) {
-        changed.wait(lock);
+        wake_.wait(lock);
         continue;
       }
       if (!may_run_locked()) {
         if (Clock::now() < work_.front().start)
-          changed.wait_until(lock, work_.front().start);
+          wake_.wait_until(lock, work_.front().start);
         else
-          changed.wait(lock);
+          wake_.wait(lock);
         continue;
       }
       Work work = std::move(work_.front());
@@ -127,13 +129,17 @@ private:
       if (failure && !failures[device_])
         failures[device_] = failure;
       finished_ = work.number;
-      changed.notify_all();
+      if (work.marks)
+        for (Queue *waiting : std::exchange(work.marks->waiting, {}))
+          waiting->wake();
+      ended.notify_all();
     }
   }
 
   const c10::DeviceIndex device_;
   const bool is_default_;
   bool started_ = false;
+  std::condition_variable wake_;
   uint64_t enqueued_ = 0, finished_ = 0, demanded_ = 0;
   std::deque<Work> work_;
 };
@@ -160,10 +166,15 @@ std::array<Queues, devices> &all_queues() {
 }
 
 Queue &queue(c10::Stream stream) {
-  TORCH_CHECK(stream.device_type() == type && stream.device_index() >= 0 && stream.device_index() < devices &&
-                  stream.id() >= 0 && stream.id() <= pool_size,
+  TORCH_CHECK(stream.device_type() == type && stream.device_index() >= 0 && stream.device_index() < devices,
               "no stream of the simulated device: ", stream);
-  return *all_queues()[stream.device_index()][stream.id()];
+  auto &queues = all_queues()[stream.device_index()];
+  if (stream.id() >= 0 && stream.id() <= pool_size)
+    return *queues[stream.id()];
+  for (auto &q : queues) // an external stream: its id is its handle
+    if (reinterpret_cast<c10::StreamId>(q.get()) == stream.id())
+      return *q;
+  TORCH_CHECK(false, "invalid resource handle: no stream of sim:", int(stream.device_index()), ": ", stream);
 }
 
 thread_local c10::DeviceIndex thread_device = 0;
@@ -250,7 +261,10 @@ void set_late(int which) { late = which; }
 void stop() {
   stopping = true;
   std::lock_guard lock(mutex);
-  changed.notify_all();
+  ended.notify_all();
+  for (auto &queues : all_queues())
+    for (auto &q : queues)
+      q->wake();
 }
 
 } // namespace sim

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include <c10/core/Device.h>
 #include <c10/core/Stream.h>
@@ -31,6 +32,7 @@ struct Moment {
   std::atomic<int64_t> time_ns{0};
   Queue *queue = nullptr;
   uint64_t number = 0;
+  std::vector<Queue *> waiting; // with the mutex held
 };
 using MomentPtr = std::shared_ptr<Moment>;
 

@@ -63,6 +63,16 @@ def where_type() -> int:
     return int(torch._C._autograd.DeviceType.PrivateUse1)
 
 
+class ExternalStream(torch.Stream):
+    """A stream by its native handle. As CUDA's, one of another device fails when it is used."""
+
+    def __new__(cls, handle: int, device: Any = None) -> "ExternalStream":
+        where = _device(device)
+        return super().__new__(
+            cls, stream_id=handle, device_index=where.index, device_type=where_type()
+        )
+
+
 def stream(which: torch.Stream) -> torch.Stream:
     """A context in which a stream is the current one: a torch.Stream is that itself."""
     return which
@@ -88,6 +98,7 @@ def _module() -> types.ModuleType:
         "set_stream": torch.accelerator.set_stream,
         "stream": stream,
         "Stream": Stream,
+        "ExternalStream": ExternalStream,
         "Event": Event,
         "get_amp_supported_dtype": lambda: [torch.float16, torch.bfloat16],
         "_is_in_bad_fork": lambda: False,
@@ -108,13 +119,11 @@ def _module() -> types.ModuleType:
 
 
 def _create(options: Any, *_: Any) -> Any:
-    gloo = dist.ProcessGroupGloo(
-        dist.PrefixStore("simccl", options.store),
-        options.group_rank,
-        options.group_size,
-        options.timeout,
-    )
-    return device.over_gloo(gloo)
+    def gloo(index: int) -> Any:
+        store = dist.PrefixStore(f"simccl{index}", options.store)
+        return dist.ProcessGroupGloo(store, options.group_rank, options.group_size, options.timeout)
+
+    return device.over_gloo([gloo(index) for index in range(device.device_count())])
 
 
 torch.utils.rename_privateuse1_backend(NAME)
