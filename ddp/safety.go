@@ -17,6 +17,14 @@ func (r *Reducer) looksForLateWrites() bool { return r.opts.LateWrites || debugg
 // fillHookBuffer, before a hook call, gives the bucket's gradients to the hook.
 func (r *Reducer) fillHookBuffer(index int) error {
 	b := r.buckets[index]
+	if r.usesShadowBuffer() && b.dirty { // after the step that failed there was no memory
+		r.mu.Lock()
+		err := r.replaceShadowBufferLocked(index)
+		r.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
 	b.dirty = true
 	if !r.usesShadowBuffer() || b.sparse {
 		return nil
@@ -31,7 +39,8 @@ func (r *Reducer) fillHookBuffer(index int) error {
 }
 
 // replaceShadowBufferLocked, after a failed step, gives the next hook call
-// memory that nothing of the former one can still write to.
+// memory that nothing of the former one can still write to. Without such memory the next step's call
+// tries again.
 func (r *Reducer) replaceShadowBufferLocked(index int) error {
 	b := r.buckets[index]
 	if !b.dirty || b.sparse {

@@ -195,9 +195,7 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	r.freeRetiredLocked()
 	for i, old := range r.buckets {
 		if r.usesShadowBuffer() {
-			if err := r.replaceShadowBufferLocked(i); err != nil {
-				return r.breakLocked(fmt.Errorf("ddp, rank %d: no memory for another step: %w", r.opts.Group.Rank(), err))
-			}
+			_ = r.replaceShadowBufferLocked(i) // an error is the next step's, unless there is memory by then
 			continue
 		}
 		if old.busy == nil {
@@ -219,7 +217,9 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 func (r *Reducer) releaseStep(s *step) {
 	for i, res := range s.results {
 		res.closeSparse()
-		r.buckets[i].busy = res.busy()
+		if b := r.buckets[i]; b.busy == nil || b.busy.IsDone() { // else of a step before: see replaceShadowBufferLocked
+			b.busy = res.busy()
+		}
 		if res.future == nil {
 			continue
 		}
