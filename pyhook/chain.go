@@ -23,12 +23,29 @@ type chain struct {
 
 // RunHookChained: see c10d.ChainedHook.
 func (h *PythonCommHook) RunHookChained(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], c10d.Chain, error) {
-	object, err := h.rt.torchAPI.newChain.Invoke([]any{h.callable()}, nil)
+	kwargs, err := h.chainOptions(b)
+	if err != nil {
+		return nil, nil, h.fail(b, c10d.ErrBucket, err)
+	}
+	object, err := h.rt.torchAPI.newChain.Invoke([]any{h.callable()}, kwargs)
 	if err != nil {
 		return nil, nil, h.fail(b, c10d.ErrClosed, err)
 	}
 	future, err := h.run(ctx, b, object)
 	return h.chained(&chain{hook: h, object: object, bucket: b.Index(), future: future}, err)
+}
+
+// chainOptions gives the chain the stream of a bucket on a device.
+func (h *PythonCommHook) chainOptions(b *c10d.GradBucket) (map[string]any, error) {
+	if b.Buffer() == nil || b.Buffer().Device().IsCPU() {
+		return nil, nil
+	}
+	python, _, err := pythonBucketOf(h.rt.torchAPI, b)
+	if err != nil {
+		return nil, err
+	}
+	defer python.release()
+	return map[string]any{"on_stream": python.stream.object}, nil
 }
 
 // errCut is the error of a call whose interrupted callback would have completed the hook's future.

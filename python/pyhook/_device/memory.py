@@ -35,6 +35,7 @@ class DeviceMemory:
         self._trainer: Optional[Any] = None
         if self._device.type != "cpu":
             self._trainer = streams.existing_stream(self._device, handle)
+            self._trainer.record_event()  # an error now, where it is a stream of another device
             self._stream = streams.new_stream(self._device)
         elif handle:
             raise RuntimeError(f"the CPU has no stream {handle:#x}")

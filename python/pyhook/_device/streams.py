@@ -54,16 +54,23 @@ def new_stream(device: torch.device) -> Any:
 
 
 def current(stream: Any) -> AbstractContextManager[Any]:
-    """Return a context in which the stream is the current one of this thread."""
+    """Return a context in which the stream is the current one of this thread.
+
+    A ``torch.Stream`` is such a context itself, which keeps what was current before: one object is
+    good for one thread at a time, and the streams here are entered by several.
+    """
     module = module_of(stream.device)
-    return module.stream(stream) if hasattr(module, "stream") else _accelerator(stream)
+    context = module.stream(stream) if hasattr(module, "stream") else stream
+    return _accelerator(stream) if context is stream else context
 
 
 @contextmanager
 def _accelerator(stream: Any) -> Iterator[None]:
+    device = module_of(stream.device).current_device()
     former = torch.accelerator.current_stream(stream.device)
-    torch.accelerator.set_stream(stream)
+    torch.accelerator.set_stream(stream)  # and its device
     try:
         yield
     finally:
         torch.accelerator.set_stream(former)
+        module_of(stream.device).set_device(device)

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from .._errors import GroupError
-from .._runtime import collectives
+from .._runtime import collectives, issued
 from . import holders
 from .meeting import Cancelled, Meeting
 from .retired import RetiredGroup, set_default
@@ -30,6 +30,8 @@ _ALONE = 2
 _POLL_SECONDS = 0.005
 _LOOK_SECONDS = (0.02, 2.0)
 """Between two searches for what holds a group: at first, and at most. One takes half a second."""
+_ISSUING_SECONDS = 1.0
+"""How long ``retire`` waits for threads that issue a collective."""
 _SHOWN = 4
 """How many holders are named."""
 _COLLECT_SECONDS = 0.25
@@ -91,14 +93,15 @@ class Renewal:
             self._stand_ins[former[id(group)]] if id(group) in former else RetiredGroup("")
             for group in groups
         ]
-        for group in groups:
-            with contextlib.suppress(Exception):
-                collectives.abort(group)
-        del group
-        dist.destroy_process_group()
-        set_default(self._stand_ins[self._plan.world_name])
-        before = list(map(id, held))
-        holders.replace(groups, stand_ins, [self._leaving])
+        with issued.ending(_ISSUING_SECONDS):
+            for group in groups:
+                with contextlib.suppress(Exception):
+                    collectives.abort(group)
+            del group
+            dist.destroy_process_group()
+            set_default(self._stand_ins[self._plan.world_name])
+            before = list(map(id, held))
+            holders.replace(groups, stand_ins, [self._leaving])
         self._twins.update(zip(map(id, groups), stand_ins))
         with self._lock:
             self._leaving += groups

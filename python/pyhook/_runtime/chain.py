@@ -28,7 +28,8 @@ flag without asking a future, the flag stays unset.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Optional
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import torch
 
@@ -37,6 +38,9 @@ from .grad_mode import GradOff
 from .issued import Issued, Issues, cut
 from .ordered_future import OrderedFuture, is_done
 from .scope import scope
+
+if TYPE_CHECKING:
+    from .._device.on_stream import OnStream
 
 
 class Chain(Issues):
@@ -47,10 +51,19 @@ class Chain(Issues):
     Args:
         keep_tracebacks: ``advance`` keeps the tracebacks of exceptions that futures failed with.
             They may keep the bucket alive for ever.
+        on_stream: of a bucket on a device. Callbacks and what comes after the call have its stream.
     """
 
-    def __init__(self, hook: Callable[[Any, Any], Any], keep_tracebacks: bool = False) -> None:
+    def __init__(
+        self,
+        hook: Callable[[Any, Any], Any],
+        keep_tracebacks: bool = False,
+        on_stream: Optional[OnStream] = None,
+    ) -> None:
         super().__init__(hook)
+        self._current: Callable[[], AbstractContextManager[Any]]
+        self._current = on_stream.current if on_stream else nullcontext
+        self.devices = on_stream.devices if on_stream else []  # of the call's futures
         self._keep = keep_tracebacks
         self._tracer: Optional[Callable[[Any], None]] = None  # the call's, for its callbacks
         self._level: deque[OrderedFuture] = deque()  # what advance has still to complete
@@ -66,7 +79,7 @@ class Chain(Issues):
 
     def ordered(self, work: Any, issued: Optional[Issued] = None) -> OrderedFuture:
         """Return an OrderedFuture of a real future. The next ``advance`` completes it."""
-        future = OrderedFuture()
+        future = OrderedFuture(self.devices)
         future._work, future._issued = work, issued
         self._futures.append(future)
         self._tracer = scope.tracer or self._tracer
@@ -98,8 +111,9 @@ class Chain(Issues):
             outer, tracer = _enter(self), scope.tracer
             scope.tracer = self._tracer
             try:
-                while self._level:
-                    self._complete_next()
+                with self._current():
+                    while self._level:
+                        self._complete_next()
             finally:
                 scope.tracer = tracer
                 _leave(outer)
@@ -108,6 +122,7 @@ class Chain(Issues):
                 cut(error)
         if self._futures or self._unattended():
             return True
+        self._order()
         self.check()
         return False
 
@@ -128,10 +143,17 @@ class Chain(Issues):
             A future that is done when they are, and all collectives of the call have ended; None
             if there are neither.
         """
+        self._order()
         futures, unattended = [*self._level, *self._futures], self._unattended()
         self._level.clear()
         self._futures.clear()
         return give_up.give_up(futures, unattended) if futures or unattended else None
+
+    def _order(self) -> None:
+        """On a device, have the stream wait for all collectives of the call."""
+        if self.devices:
+            with self._current():
+                self.order()
 
     def _unattended(self) -> list[Any]:
         """Return the real futures, not done, of works that the hook dropped."""

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from .ordered_future import OrderedFuture, fail, on_done, value_of
+from .ordered_future import OrderedFuture, devices_of, fail, on_done, value_of
 from .scope import scope
 
 
@@ -14,7 +14,7 @@ class _Whole(OrderedFuture):
     """The future of ``collect_all``."""
 
     def __init__(self, members: list[Any]) -> None:
-        super().__init__()
+        super().__init__(next(filter(None, map(devices_of, members)), ()))
         self._parents = self._members = members
 
     def _look(self) -> None:

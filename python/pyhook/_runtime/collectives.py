@@ -12,11 +12,16 @@ from typing import Any, Optional
 import torch
 import torch.distributed as dist
 
+from .._device.staging import staged
+
 
 def all_reduce(tensor: torch.Tensor, op: str, group: Optional[Any] = None) -> Any:
     """Combine ``tensor`` over the ranks, in place. ``op``: SUM, PRODUCT, MIN, MAX."""
-    work = dist.all_reduce(tensor, op=getattr(dist.ReduceOp, op), group=group, async_op=True)
-    return work.get_future()
+
+    def issue(tensor: torch.Tensor) -> Any:
+        return dist.all_reduce(tensor, op=getattr(dist.ReduceOp, op), group=group, async_op=True)
+
+    return staged(issue, [tensor], [], group)
 
 
 def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> Any:
@@ -26,14 +31,22 @@ def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> A
     to_global = getattr(c10d, "get_global_rank", None) or c10d._get_global_rank
     sub_group = group is not None and group is not dist.group.WORLD
     source = to_global(group, root) if sub_group else root
-    return dist.broadcast(tensor, src=source, group=group, async_op=True).get_future()
+
+    def issue(tensor: torch.Tensor) -> Any:
+        return dist.broadcast(tensor, src=source, group=group, async_op=True)
+
+    return staged(issue, [tensor], [], group)
 
 
 def all_gather(
     out: Sequence[torch.Tensor], tensor: torch.Tensor, group: Optional[Any] = None
 ) -> Any:
     """Copy rank i's ``tensor`` to ``out[i]``."""
-    return dist.all_gather(list(out), tensor, group=group, async_op=True).get_future()
+
+    def issue(*tensors: torch.Tensor) -> Any:
+        return dist.all_gather(list(tensors[:-1]), tensors[-1], group=group, async_op=True)
+
+    return staged(issue, out, [tensor], group)
 
 
 def barrier(group: Optional[Any] = None) -> None:

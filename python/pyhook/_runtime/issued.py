@@ -14,17 +14,19 @@ Code outside hooks pays one look at a thread's variable for a collective.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import sys
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
 
 import torch
 import torch.distributed as dist
 
-from .._errors import HookContractError
+from .._errors import HookContractError, OutOfStepError
 from .scope import scope
 
 WORK: Any = dist.Work if hasattr(dist, "Work") else dist._Work
@@ -93,6 +95,9 @@ class Issued:
         return None
 
 
+_inside: list[None] = []  # one for each thread that is in a method of a group
+_ending = False  # groups are: no method of theirs may begin
+
 _by_work: dict[int, Issued] = {}  # of the works that are alive
 _later: list[Issued] = []  # unseen and not done at the end of their call; the hook kept the work
 
@@ -126,6 +131,16 @@ class Issues:
     def unseen(self) -> list[Issued]:
         """Return those that the hook has not looked at."""
         return [one for one in self._issues or () if not one.seen]
+
+    def order(self) -> None:
+        """Have the current stream wait for all of them: on a device they may still be running.
+
+        Else what the stream has next may use the bucket while a collective writes to it that the
+        hook dropped, or that it has on a stream of its own.
+        """
+        for one in self._issues or ():
+            with contextlib.suppress(Exception):  # which check judges
+                torch._C.Future.wait(one.future)
 
     def check(self) -> None:
         """Raise for a collective that has failed and that the hook has not looked at.
@@ -180,34 +195,59 @@ class CheckedHook:
         if scope.issues is not None:  # inside a chain, which checks
             return self._hook(state, bucket)
         call = Issues(self._hook)
+        device = bucket.buffer().device
         scope.issues = call
         try:
             future = self._hook(state, bucket)
+        except BaseException:
+            if device.type != "cpu":
+                call.order()
+            raise
         finally:
             scope.issues = None
         unseen = call.unseen()
         earlier = any(one.hook is self._hook for one in _later)
         if not (unseen or earlier) or not isinstance(future, torch._C.Future):
             return future
-        return _joined(future, [one.future for one in unseen if one.dropped()], call)
+        devices = [] if device.type == "cpu" else [device]
+        return _joined(future, [one.future for one in unseen if one.dropped()], call, devices)
 
 
-def _joined(future: Any, others: list[Any], call: Issues) -> Any:
+def _joined(future: Any, others: list[Any], call: Issues, devices: list[torch.device]) -> Any:
     """Return the hook's future as one that is done when the others are too."""
-    whole = torch.futures.Future()
+    whole = torch.futures.Future(devices=devices) if devices else torch.futures.Future()
 
     def complete() -> None:
+        if devices:
+            call.order()
         try:
-            value = torch._C.Future.value(future)
+            value = torch._C.Future.wait(future)  # done: on a device the stream waits for it
             call.check()
         except Exception as error:
             cut(error)
-            whole.set_exception(error)
+            set_exception(whole, error, bool(devices))
         else:
             whole.set_result(value)
 
     when_all_done([future, *others], complete)
     return whole
+
+
+def set_exception(future: Any, error: Exception, on_device: bool) -> None:
+    """Give a future an exception, on a device also one that cannot be pickled.
+
+    There torch pickles what a future completes with, to find the tensors in it, and fails the
+    future with what that raises.
+    """
+    if not on_device:
+        future.set_exception(error)
+        return
+    future._set_unwrap_func(functools.partial(_raise, error))
+    future.set_result(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _raise(error: Exception, _: Any) -> Any:
+    raise error
 
 
 def when_all_done(futures: Sequence[Any], call: Callable[[], None]) -> None:
@@ -253,12 +293,35 @@ def _looking(real: Callable[..., Any]) -> Callable[..., Any]:
 def _issuing(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(real)
     def issue(self: Any, *args: Any, **kwargs: Any) -> Any:
-        work = real(self, *args, **kwargs)
+        if _ending:
+            raise OutOfStepError("out_of_step", f"{name}: this process group is being retired")
+        _inside.append(None)
+        try:
+            work = real(self, *args, **kwargs)
+        finally:
+            _inside.pop()
         if scope.issues is not None and isinstance(work, WORK):
             scope.issues.issued(name, work)
         return work
 
     return issue
+
+
+@contextlib.contextmanager
+def ending(seconds: float) -> Iterator[None]:
+    """While groups are destroyed, keep threads out of their methods: C++ would use freed memory.
+
+    It waits so long for those that are. They issue a collective, and none waits for it there.
+    """
+    global _ending
+    _ending = True
+    try:
+        until = time.monotonic() + seconds
+        while _inside and time.monotonic() < until:
+            time.sleep(0.0005)
+        yield
+    finally:
+        _ending = False
 
 
 def patch_work(work_class: Any) -> None:

@@ -107,7 +107,7 @@ class _Call(NamedTuple):
 
     def future(self, work: Any, get_future: Callable[[Any], Any]) -> Any:
         """Return a future that completes with the work and holds NCCL's form."""
-        devices = list({t.device for t in self.outputs if t.is_cuda})
+        devices = list({t.device for t in self.outputs if t.device.type != "cpu"})
         formed = torch.futures.Future(devices=devices) if devices else torch.futures.Future()
         try:
             real = get_future(work)

@@ -11,7 +11,7 @@ import torch
 
 from . import nccl_futures
 from .give_up import GivenUp
-from .issued import Issued
+from .issued import Issued, set_exception
 from .scope import scope
 
 # These wait with nothing half done: pyhook.Interrupted may come (cbridge/interrupt.py).
@@ -25,10 +25,15 @@ on_done = torch._C.Future.add_done_callback
 
 
 class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is untyped here
-    """A torch future that its chain completes. ``Chain.ordered`` and ``then`` make it."""
+    """A torch future that its chain completes. ``Chain.ordered`` and ``then`` make it.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        devices: whose streams it orders, as torch's own futures of collectives do; none on the CPU.
+    """
+
+    def __init__(self, devices: Sequence[torch.device] = ()) -> None:
+        super().__init__(devices=devices) if devices else super().__init__()
+        self._devices = devices
         self._work: Optional[Any] = None  # the real future; None for a child
         self._parents: Sequence[Any] = ()
         self._issued: Optional[Issued] = None  # of the work
@@ -119,12 +124,19 @@ class OrderedFuture(torch.futures.Future):  # type: ignore[misc]  # torch is unt
 
 def ordered_then(future: Any, callback: Callable[[Any], Any]) -> OrderedFuture:
     callback = nccl_futures.carried(callback)
-    child = OrderedFuture()
+    child = OrderedFuture(devices_of(future))
     child._parents = (future,)
     if isinstance(future, OrderedFuture):
         future._has_callbacks = True
     on_done(future, _callback(callback, future, child))
     return child
+
+
+def devices_of(future: Any) -> Sequence[torch.device]:
+    """Return the devices of what is made of a future: its own, or those of the running chain."""
+    if isinstance(future, OrderedFuture) and future._devices:
+        return future._devices
+    return scope.chain.devices if scope.chain is not None else ()
 
 
 def _callback(call: Callable[[Any], Any], future: Any, child: OrderedFuture) -> Callable[..., None]:
@@ -177,7 +189,7 @@ def fail(future: OrderedFuture, error: Exception) -> None:
     chain = scope.chain
     if chain is not None:
         chain._errors.append(error)
-    future.set_exception(error)
+    set_exception(future, error, bool(future._devices))
 
 
 def ask(future: Any) -> None:
