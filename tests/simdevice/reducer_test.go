@@ -1,0 +1,119 @@
+package simdevice_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"pyhook/c10d"
+	"pyhook/c10d/hooks"
+	"pyhook/ddp"
+	"pyhook/tensor"
+	"pyhook/tests/ranks"
+)
+
+var checked = ddp.Options{Rollback: true, CheckFinite: true}
+
+var scenarios = map[string]scenario{
+	"no hook":                             {},
+	"no hook, views":                      {views: true},
+	"no hook, bfloat16":                   {dtype: tensor.BFloat16},
+	"no hook, mixed devices":              {devices: mixed},
+	"allreduce":                           {hook: "allreduce"},
+	"allreduce, Wait":                     {hook: "allreduce", host: true},
+	"allreduce, views":                    {hook: "allreduce", views: true, host: true},
+	"allreduce, overlapped":               {hook: "allreduce", options: ddp.Options{Order: ddp.OrderOverlapped}},
+	"allreduce, own stream":               {hook: "allreduce", stream: true},
+	"allreduce, stream by id":             {hook: "allreduce", stream: true, streamID: true},
+	"allreduce, mixed devices":            {hook: "allreduce", devices: mixed, options: checked},
+	"allreduce, float32 masters":          {hook: "allreduce", own: tensor.BFloat16},
+	"allreduce, unused":                   {hook: "allreduce", unused: true},
+	"allreduce, unused found":             {hook: "allreduce", unused: true, views: true, options: ddp.Options{Unused: ddp.UnusedFind}},
+	"allreduce, unused found, own memory": {hook: "allreduce", unused: true, options: ddp.Options{Unused: ddp.UnusedFind}},
+	"allreduce, NoSync":                   {hook: "allreduce", micro: 3},
+	"allreduce, NoSync, views":            {hook: "allreduce", micro: 2, views: true},
+	"allreduce, Join":                     {hook: "allreduce", uneven: true, options: ddp.Options{Join: true}},
+	"allreduce, static graph":             {hook: "allreduce", repeat: true, options: ddp.Options{StaticGraph: true}},
+	"allreduce, rebuilt":                  {hook: "allreduce", options: ddp.Options{Layout: ddp.LayoutRebuilt}},
+	"allreduce, closed early":             {hook: "allreduce", views: true, ends: true},
+	"allreduce in Go":                     {peer: "allreduce", goHook: allReduce},
+	"fp16 in Go":                          {peer: "fp16", goHook: fp16},
+	"fp16 in Go, mixed devices":           {peer: "fp16", goHook: fp16, devices: mixed},
+	"fp16":                                {hook: "fp16"},
+	"fp16, ordered":                       {hook: "fp16", options: ddp.Options{Order: ddp.OrderOrdered}},
+	"bf16, serial":                        {hook: "bf16", options: ddp.Options{Order: ddp.OrderSerial}},
+	"bf16, mixed devices":                 {hook: "bf16", devices: mixed},
+	"powersgd":                            {hook: "powersgd", power: true},
+	"fp16_wrapper(powersgd)":              {hook: "fp16_wrapper(powersgd)", power: true},
+	"noop, rolled back":                   {hook: "noop", options: checked},
+	"an infinity":                         {hook: "allreduce", infinite: true, options: checked},
+	"an infinity, views":                  {hook: "fp16", infinite: true, views: true, options: checked},
+	"an infinity, Wait":                   {infinite: true, host: true, options: checked},
+	"late writes looked for":              {hook: "allreduce", options: ddp.Options{LateWrites: true}},
+	"callbacks":                           {hook: "hooks:tripled"},
+	"callbacks, overlapped":               {hook: "hooks:tripled", options: ddp.Options{Order: ddp.OrderOverlapped}},
+	"two levels of callbacks":             {onDevice: true, hook: "hooks:twice"},
+	"two levels, ordered":                 {onDevice: true, hook: "hooks:twice", options: ddp.Options{Order: ddp.OrderOrdered}},
+	"two levels, rolled back":             {onDevice: true, hook: "hooks:twice", options: checked},
+	"doubled elsewhere":                   {hook: "hooks:doubled_elsewhere"},
+	"waits elsewhere":                     {onDevice: true, hook: "hooks:waits_elsewhere", peer: "hooks:tripled"},
+	"synchronizes":                        {onDevice: true, hook: "hooks:synchronizes"},
+	"a result with strides":               {hook: "hooks:strided", peer: "hooks:tripled"},
+	"NCCL's futures":                      {hook: "hooks:mean", peer: "hooks:mean_of_list", forms: true},
+	"NCCL's futures, overlapped":          {hook: "hooks:mean", peer: "hooks:mean_of_list", forms: true, options: ddp.Options{Order: ddp.OrderOverlapped}},
+	"a dropped work":                      {hook: "hooks:drops", peer: "allreduce"},
+	"a dropped work, overlapped":          {hook: "hooks:drops", peer: "allreduce", options: ddp.Options{Order: ddp.OrderOverlapped}},
+}
+
+// mixed are an embedding on the CPU and layers on two devices.
+var mixed = []tensor.Device{other, host, host, sim, sim, sim}
+
+func allReduce(g c10d.ProcessGroup) c10d.CommHook { return &hooks.AllReduceCommHook{Group: g} }
+func fp16(g c10d.ProcessGroup) c10d.CommHook      { return &hooks.FP16CompressCommHook{Group: g} }
+
+func reduce(ctx context.Context, rank *ranks.Rank) error {
+	t, err := join(ctx, rank)
+	if err != nil {
+		return err
+	}
+	failed := map[string]string{}
+	for name := range sorted(scenarios) {
+		if !t.has(name) {
+			continue
+		}
+		failed[name] = ""
+		if err := t.train(ctx, name); err != nil {
+			failed[name] = err.Error()
+		}
+	}
+	return rank.Report(failed)
+}
+
+// has says whether a scenario can be here.
+func (t *trainer) has(name string) bool {
+	s := scenarios[name]
+	if t.CPU {
+		return !s.onDevice && !s.power
+	}
+	return t.Backend == both || s.devices == nil
+}
+
+// The Reducer gives the bits of PyTorch's own on the same device, with every hook and in every way to
+// train.
+func TestReducer_parity(t *testing.T) {
+	t.Run("sim", func(t *testing.T) { parity(t, settings{}) })
+	// As on nccl, ddp's own collectives of numbers in the CPU's memory go by the device.
+	t.Run("sim alone", func(t *testing.T) { parity(t, settings{Backend: alone}) })
+	t.Run("cpu", func(t *testing.T) { parity(t, settings{CPU: true}) })
+}
+
+func parity(t *testing.T, with settings) {
+	job := run(t, "reduce", with)
+	for rank := range 2 {
+		for name, failed := range ranks.Result[map[string]string](t, job, rank) {
+			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, failed) })
+		}
+	}
+}

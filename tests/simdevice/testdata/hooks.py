@@ -1,0 +1,146 @@
+"""Hooks that do on the device what hooks may do, and what they must not."""
+
+import torch
+import torch.distributed as dist
+
+
+def _done(tensor, *devices):
+    future = torch.futures.Future(devices=[d for d in devices if d.type != "cpu"])
+    future.set_result(tensor)
+    return future
+
+
+def doubled_elsewhere(state, bucket):
+    """Computes on a stream of its own, as a hook may; its future knows when it is done."""
+    if bucket.buffer().device.type == "cpu":
+        return _done(bucket.buffer() * 2)
+    mine = torch.sim.Stream(bucket.buffer().device)
+    mine.wait_stream(torch.sim.current_stream(bucket.buffer().device))
+    with mine:
+        bucket.buffer().record_stream(mine)
+        return _done(bucket.buffer() * 2, bucket.buffer().device)
+
+
+def waits_elsewhere(state, bucket):
+    """Waits for a callback on a stream of its own."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    future = work.get_future().then(lambda done: done.value()[0] * 3)
+    mine = torch.sim.Stream()
+    with mine:
+        future.wait()
+    return future
+
+
+def strided(state, bucket):
+    """A result that is every second element of its memory, from a callback's stream."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: torch.stack([done.value()[0] * 3] * 2, 1)[:, 0])
+
+
+def tripled(state, bucket):
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0] * 3)
+
+
+def twice(state, bucket):
+    """Collectives in callbacks, two levels deep."""
+    first = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+
+    def again(done):
+        half = done.value()[0].div_(2)
+        return dist.all_reduce(half, async_op=True).get_future().wait()[0]
+
+    return first.then(again).then(lambda done: done.value() + 1)
+
+
+def drops(state, bucket):
+    """Drops the work: PyTorch's own would read too early."""
+    dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
+    return _done(bucket.buffer(), bucket.buffer().device)
+
+
+def mean(state, bucket):
+    """Reads an all_gather's future as NCCL makes it: one tensor of all ranks."""
+    outputs = [torch.empty_like(bucket.buffer()) for _ in range(dist.get_world_size())]
+    work = dist.all_gather(outputs, bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0].mean(0))
+
+
+def mean_of_list(state, bucket):
+    """The same, of what simccl's future holds."""
+    outputs = [torch.empty_like(bucket.buffer()) for _ in range(dist.get_world_size())]
+    work = dist.all_gather(outputs, bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: torch.stack(done.value()).mean(0))
+
+
+def synchronizes(state, bucket):
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    work.wait()
+    torch.sim.synchronize()
+    return _done(bucket.buffer(), bucket.buffer().device)
+
+
+def in_callback(state, bucket):
+    """An error that cannot be pickled, in a callback."""
+
+    class Odd(Exception):
+        pass
+
+    def callback(done):
+        raise Odd("in a callback")
+
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(callback)
+
+
+def raises(state, bucket):
+    bucket.buffer().fill_(5)
+    raise ValueError("on the device")
+
+
+def raises_under_way(state, bucket):
+    dist.all_reduce(bucket.buffer(), async_op=True)
+    raise ValueError("on the device")
+
+
+def on_the_cpu(state, bucket):
+    return _done(bucket.buffer().cpu())
+
+
+def other_device(state, bucket):
+    return _done(bucket.buffer().to("sim:1"), torch.device("sim:1"))
+
+
+def out_of_memory(state, bucket):
+    return _done(torch.empty(2**34, device="sim"), bucket.buffer().device)
+
+
+def fails_there(state, bucket):
+    """What is wrong shows when the device gets to it."""
+    bucket.buffer().take(torch.full((1,), 2**40, dtype=torch.int64, device="sim"))
+    return _done(bucket.buffer(), bucket.buffer().device)
+
+
+def still_writing(state, bucket):
+    """The result is written on a stream that nobody knows of."""
+    mine = torch.sim.Stream()
+    mine.wait_stream(torch.sim.current_stream())
+    result = torch.zeros_like(bucket.buffer())
+    mine.wait_stream(torch.sim.current_stream())
+    with mine:
+        result.copy_(bucket.buffer())
+    return _done(result, result.device)
+
+
+called = []
+
+
+def counted(state, bucket):
+    def note(done):
+        called.append(bucket.index())
+        return done.value()[0]
+
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(note)
+
+
+def calls():
+    return len(called)

@@ -1,0 +1,184 @@
+"""A trainer on the device, and PyTorch's own Reducer with the same gradients beside it."""
+
+import contextlib
+
+import simdevice  # noqa: F401
+import torch
+import torch.distributed as dist
+from pyhook import load_hook
+
+torch.set_num_threads(1)
+
+
+class Source:
+    """The gradients of all steps of a rank.
+
+    Args:
+        dtype: of the parameters, and own of the trainer's own gradients.
+        infinite: the step with an infinity; -1: none.
+        unused: one parameter has no gradient on rank 0, each step another one.
+        micro: so many gradients are added up.
+        last: rank 1 has so many steps; -1: as many as the others.
+    """
+
+    def __init__(self, shapes, dtype, own, infinite, unused, micro, last):
+        self.shapes, self.infinite, self.unused = [tuple(s) for s in shapes], infinite, unused
+        self.micro, self.last = micro, last
+        self.dtype, self.own = getattr(torch, dtype), getattr(torch, own)
+
+    def parts(self, step):
+        """Of each parameter, the gradients that are added up."""
+        rank = dist.get_rank()
+        made = torch.Generator().manual_seed(1000 * rank + step)
+        found = [
+            [torch.randn(shape, generator=made).to(self.own) for _ in range(self.micro)]
+            for shape in self.shapes
+        ]
+        if step == self.infinite:
+            found[2][0].view(-1)[5] = float("inf")
+        if self.is_unused(step) >= 0:
+            found[self.is_unused(step)] = [self.zeros(self.shapes[self.is_unused(step)])]
+        if rank == 1 and 0 <= self.last <= step:
+            found = [[self.zeros(shape)] for shape in self.shapes]
+        return found
+
+    def zeros(self, shape):
+        return torch.zeros(shape, dtype=self.own)
+
+    def is_unused(self, step):
+        return step % len(self.shapes) if self.unused and dist.get_rank() == 0 else -1
+
+    def sums(self, step):
+        return [sum(parts[1:], parts[0]) for parts in self.parts(step)]
+
+    def flat(self, step):
+        return torch.cat([value.reshape(-1) for value in self.sums(step)])
+
+
+def zeros(shape, dtype, device):
+    return torch.zeros(tuple(shape), dtype=getattr(torch, dtype), device=device)
+
+
+def new_stream(device):
+    return torch.sim.Stream(device)
+
+
+def handle(stream, by_id):
+    """The number of a stream for c10d.Stream: its handle, or its id where there are no handles."""
+    return stream.stream_id if by_id else stream.native_handle
+
+
+def on(stream):
+    return stream if stream is not None else contextlib.nullcontext()
+
+
+def produce(source, tensors, step, part, stream):
+    """Write a step's gradients, or add them to those of before, on the trainer's stream, late."""
+    with on(stream):
+        for tensor, values in zip(tensors, source.parts(step)):
+            if part == 0:
+                tensor.fill_(0)
+                tensor.copy_(values[0], non_blocking=True)
+            elif part < len(values):
+                tensor.add_(values[part].to(tensor.device, non_blocking=True))
+
+
+def read(tensors, elsewhere, stream=None):
+    """The values, read in the trainer's order or, elsewhere, on streams that wait for nothing."""
+    flat = []
+    for tensor in tensors:
+        if tensor.device.type == "cpu":
+            flat.append(tensor.reshape(-1).clone())
+            continue
+        where = torch.sim.default_stream(tensor.device) if stream is None else stream
+        with torch.sim.Stream(tensor.device) if elsewhere else where:
+            flat.append(tensor.reshape(-1).cpu())
+    return torch.cat(flat)
+
+
+def same(tensors, want, elsewhere=False, stream=None):
+    """Whether the tensors are those bits."""
+    got = read(tensors, elsewhere, stream)
+    return torch.equal(got.view(torch.uint8), want.to(got.dtype).view(torch.uint8))
+
+
+def later(tensors):
+    """Enqueue on the trainer's stream that the values are copied."""
+    return [tensor.clone() for tensor in tensors]
+
+
+def limit(more):
+    torch.sim.set_memory_limit(torch.sim.memory_allocated() + more if more else 0)
+
+
+def reuse(on):
+    torch.sim.set_reuse(on)
+
+
+def late(which):
+    torch.sim.late(which)
+
+
+def delay(ms):
+    torch.sim.set_delay(ms)
+
+
+def counters():
+    torch.sim.synchronize()
+    return {name: int(value) for name, value in torch.sim.counters().items()}
+
+
+def goes_on():
+    """Whether the trainer's stream does what it has without what is not there yet."""
+    from time import sleep
+
+    for _ in range(150):
+        if torch.sim.default_stream().query():
+            return True
+        sleep(0.01)
+    return False
+
+
+def meet():
+    dist.all_reduce(torch.zeros(1))
+
+
+def drain():
+    """Let what a failed step has under way end: with an error, where the other rank has left it."""
+    try:
+        torch.sim.synchronize()
+    except (RuntimeError, IndexError) as error:
+        if "onnection closed" not in str(error) and "out of range" not in str(error):
+            raise
+
+
+class Peer:
+    """torch's Reducer, which calls the hook by c10d::PythonCommHook, with the same buckets."""
+
+    def __init__(self, source, hook, state, devices, buckets):
+        self.source = source
+        self.params = [
+            torch.nn.Parameter(torch.zeros(shape, dtype=source.dtype, device=device))
+            for shape, device in zip(source.shapes, devices)
+        ]
+        self.reducer = dist.Reducer(
+            self.params,
+            buckets,
+            [2**40] * len(buckets),
+            dist.group.WORLD,
+            [False] * len(self.params),
+            param_to_name_mapping={i: f"p{i}" for i in range(len(self.params))},
+        )
+        if hook:
+            dist._register_comm_hook(self.reducer, state, load_hook(hook))
+
+    def step(self, step):
+        """The reduced gradients of a step, flat."""
+        for p in self.params:
+            p.grad = None
+        values = [
+            v.to(p.device, p.dtype) for v, p in zip(self.source.sums(step), self.params)
+        ]
+        self.reducer.prepare_for_backward([])
+        torch.autograd.backward(self.params, values)
+        return read([p.grad for p in self.params], False)

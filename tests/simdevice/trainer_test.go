@@ -1,0 +1,433 @@
+package simdevice_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"testing"
+
+	"pyhook/c10d"
+	"pyhook/ddp"
+	"pyhook/pyhook"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
+	"pyhook/tests/ranks"
+	"pyhook/tests/simdevice"
+)
+
+func TestMain(m *testing.M) {
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduce, "mutate": mutate, "faults": runFaults})
+}
+
+// settings are what ranks need to find the device, and where they train.
+type settings struct {
+	Python  string
+	Path    []string
+	Backend string
+	CPU     bool // on the CPU by torch's operations, not on the device
+}
+
+// The group's backends: as a trainer with a GPU chooses, or as one with nccl alone.
+const (
+	both  = "cpu:gloo,sim:simccl"
+	alone = "sim:simccl"
+)
+
+func run(t *testing.T, name string, with settings) *ranks.Job {
+	device := simdevice.Get(t)
+	with.Python, with.Path, with.Backend = device.Python, device.Path, cmp.Or(with.Backend, both)
+	return ranks.RunOptions(t, ranks.Options{N: 2, Case: name, Args: with})
+}
+
+// sorted goes through a map in one order on all ranks.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if !yield(name, m[name]) {
+				return
+			}
+		}
+	}
+}
+
+// trainer is a rank with torch and the device.
+type trainer struct {
+	settings
+	rank   int
+	rt     *pyhook.Runtime
+	world  *pyhook.TorchGroup
+	helper *pyhook.Object
+	want   map[string][]*pyhook.Object // by scenario and step
+}
+
+func join(ctx context.Context, rank *ranks.Rank) (t *trainer, err error) {
+	t = &trainer{rank: rank.Rank, want: map[string][]*pyhook.Object{}}
+	if err := rank.Args(&t.settings); err != nil {
+		return t, err
+	}
+	if t.rt, err = pyhook.Start(ctx, pyhook.Config{Python: t.Python, Path: append(t.Path, "testdata")}); err != nil {
+		return t, err
+	}
+	if _, err = t.rt.Import(ctx, "simdevice"); err != nil {
+		return t, err
+	}
+	if t.world, err = t.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: t.Backend}); err != nil {
+		return t, err
+	}
+	t.helper, err = t.rt.Import(ctx, "reduced")
+	return t, err
+}
+
+// call calls a function of testdata/reduced.py that returns a plain value.
+func (t *trainer) call(name string, args ...any) (any, error) {
+	return t.helper.CallValue(name, args...)
+}
+
+var (
+	sim   = tensor.Device{Type: tensor.Private}
+	other = tensor.Device{Type: tensor.Private, ID: 1}
+	host  = tensor.Device{Type: tensor.CPU}
+)
+
+var shapes = [][]int64{{64, 32}, {64}, {40, 25}, {7}, {1}, {33, 3}}
+
+var layout = [][]int{{5, 4, 3}, {2, 1}, {0}}
+
+const (
+	steps   = 4
+	failing = 1 // the step that a scenario with an infinity fails
+)
+
+// scenario is a way to train.
+type scenario struct {
+	hook     string // "": none
+	peer     string // hook of PyTorch's Reducer; "": the same
+	goHook   func(c10d.ProcessGroup) c10d.CommHook
+	onDevice bool            // it has a device's streams, or collectives in callbacks, which stock DDP cannot on gloo
+	power    bool            // the hook's state is PowerSGD's
+	forms    bool            // the hook reads futures as NCCL makes them
+	devices  []tensor.Device // of the parameters; nil: all on the device
+	dtype    tensor.DType    // of the parameters; Invalid: float32
+	own      tensor.DType    // of the trainer's own gradients; Invalid: the parameters'
+	views    bool            // the trainer writes into the Reducer's gradients, and has none of its own
+	host     bool            // Wait, and the gradients are read in no stream's order
+	stream   bool            // the trainer has a stream of its own
+	streamID bool            // given by its id, where a device's module knows no handles
+	infinite bool            // the second step fails: the gradients are as they were written
+	unused   bool            // a parameter is marked unused on one rank, each step another one
+	micro    int             // so many backward passes a step, all but the last in NoSync; 0: 1
+	uneven   bool            // rank 1 joins after two steps
+	ends     bool            // the Reducer is closed while the trainer's stream still reads gradients
+	repeat   bool            // each parameter is marked twice, as one that layers share
+	options  ddp.Options
+}
+
+func (s scenario) deviceOf(i int) tensor.Device {
+	if s.devices == nil {
+		return sim
+	}
+	return s.devices[i]
+}
+
+func (s scenario) paramType() tensor.DType { return cmp.Or(s.dtype, tensor.Float32) }
+
+// on is the scenario where this job trains.
+func (t *trainer) on(s scenario) scenario {
+	if t.CPU {
+		s.devices, s.options.GroupMemory, s.stream = slices.Repeat([]tensor.Device{host}, len(shapes)), true, false
+	}
+	return s
+}
+
+// source makes a Source of testdata/reduced.py: the gradients of all steps.
+func (t *trainer) source(s scenario) (*pyhook.Object, error) {
+	infinite, last := -1, -1
+	if s.infinite {
+		infinite = failing
+	}
+	if s.uneven {
+		last = steps / 2
+	}
+	return t.helper.Call("Source", shapes, s.paramType().String(), cmp.Or(s.own, s.paramType()).String(), infinite, s.unused, max(s.micro, 1), last)
+}
+
+func (t *trainer) state(ctx context.Context, s scenario) (any, error) {
+	if !s.power {
+		return nil, nil
+	}
+	return t.rt.NewState(ctx, "powersgd", map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1, "random_seed": 7}, nil)
+}
+
+// wanted returns what PyTorch's Reducer makes of the steps; of one that fails, what the trainer wrote.
+func (t *trainer) wanted(ctx context.Context, name string, s scenario, source *pyhook.Object) ([]*pyhook.Object, error) {
+	if want := t.want[name]; want != nil {
+		return want, nil
+	}
+	state, err := t.state(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var devices []string
+	for i := range shapes {
+		devices = append(devices, s.deviceOf(i).String())
+	}
+	peer, err := t.helper.Call("Peer", source, cmp.Or(s.peer, s.hook), state, devices, layout)
+	if err != nil {
+		return nil, err
+	}
+	defer peer.Close()
+	want := make([]*pyhook.Object, steps)
+	for step := range want {
+		if s.infinite && step == failing {
+			want[step], err = source.Call("flat", step)
+		} else {
+			want[step], err = peer.Call("step", step)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	t.want[name] = want
+	return want, nil
+}
+
+// hookOf makes the scenario's hook; nil: it has none.
+func (t *trainer) hookOf(ctx context.Context, s scenario) (c10d.CommHook, func(), error) {
+	if s.goHook != nil {
+		return s.goHook(t.world), func() {}, nil
+	}
+	if s.hook == "" {
+		return nil, func() {}, nil
+	}
+	state, err := t.state(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := pyhook.HookConfig{State: state, Group: t.world}
+	if s.forms {
+		cfg.Futures = pyhook.FutureFormsNCCL
+	}
+	hook, err := t.rt.NewHook(ctx, s.hook, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return hook, hook.Close, nil
+}
+
+// training is a Reducer of a scenario and the trainer's own gradients.
+type training struct {
+	*trainer
+	s      scenario
+	r      *ddp.Reducer
+	own    []*tensor.Tensor // with views, the Reducer's
+	source *pyhook.Object
+	stream any    // torch's, or nil: the default one
+	close  func() // of the Reducer and its hook
+}
+
+// begin makes the Reducer of a scenario.
+func (t *trainer) begin(ctx context.Context, s scenario) (_ *training, err error) {
+	g := &training{trainer: t, s: s}
+	if g.source, err = t.source(s); err != nil {
+		return nil, err
+	}
+	options := s.options
+	if options.Group = t.world; options.Buckets == nil {
+		options.Buckets = layout
+	}
+	if s.stream {
+		stream, err := t.helper.Call("new_stream", "sim:0")
+		if err != nil {
+			return nil, err
+		}
+		handle, err := t.call("handle", stream, s.streamID)
+		if err != nil {
+			return nil, err
+		}
+		g.stream, options.Stream = stream, c10d.Stream(handle.(int64))
+	}
+	hook, closeHook, err := t.hookOf(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	options.Hook = hook
+	if g.r, err = ddp.NewReducer(ctx, s.parameters(), options); err != nil {
+		closeHook()
+		return nil, err
+	}
+	g.close = func() {
+		g.r.Close()
+		closeHook()
+	}
+	if g.own, err = t.gradients(s); err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (s scenario) parameters() []*c10d.Parameter {
+	params := make([]*c10d.Parameter, len(shapes))
+	for i, shape := range shapes {
+		params[i] = &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: s.paramType(), Device: s.deviceOf(i)}
+	}
+	return params
+}
+
+// gradients are the trainer's own: memory of torch's, given by its address.
+func (t *trainer) gradients(s scenario) (own []*tensor.Tensor, err error) {
+	for i, shape := range shapes {
+		object, err := t.helper.Call("zeros", shape, cmp.Or(s.own, s.paramType()).String(), s.deviceOf(i).String())
+		if err != nil {
+			return nil, err
+		}
+		g, err := fromTorch(object, shape, s.deviceOf(i))
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, g)
+	}
+	return own, nil
+}
+
+// fromTorch is a tensor by the address of torch's memory, on the device that it is said to be on.
+func fromTorch(object *pyhook.Object, shape []int64, device tensor.Device) (*tensor.Tensor, error) {
+	whole, err := tensorconv.FromPython(object)
+	if err != nil {
+		return nil, err
+	}
+	return tensor.FromPointer(whole.Data(), whole.DType(), shape, nil, device, whole.Close)
+}
+
+// step does a step, also on a rank that has none of its own any more.
+func (g *training) step(ctx context.Context, step int) error {
+	if g.s.views {
+		for i := range g.own {
+			g.own[i] = g.r.Gradient(i)
+		}
+	}
+	for part := range max(g.s.micro, 1) - 1 {
+		if err := g.r.NoSync(func() error { return g.backward(step, part) }); err != nil {
+			return err
+		}
+	}
+	if err := g.backward(step, max(g.s.micro, 1)-1); err != nil {
+		return err
+	}
+	wait := g.r.WaitStream
+	if g.s.host {
+		wait = g.r.Wait
+	}
+	_, err := wait(ctx)
+	return err
+}
+
+// backward writes a part of the gradients, late, and marks them.
+func (g *training) backward(step, part int) error {
+	if _, err := g.call("produce", g.source, g.own, step, part, g.stream); err != nil {
+		return err
+	}
+	unused, err := g.source.CallValue("is_unused", step)
+	if err != nil {
+		return err
+	}
+	marks := 1
+	if g.s.repeat {
+		marks = 2
+	}
+	for i := len(g.own) - 1; i >= 0; i-- {
+		for range marks {
+			if err := g.mark(i, int64(i) == unused); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (g *training) mark(i int, unused bool) error {
+	switch {
+	case unused && g.s.views && g.s.options.Unused == ddp.UnusedFind:
+		return nil
+	case unused && g.s.views:
+		return g.r.MarkUnused(i)
+	case unused:
+		return g.r.MarkUnusedInto(i, g.own[i])
+	case g.s.views:
+		return g.r.Ready(i)
+	}
+	return g.r.ReadyFrom(i, g.own[i])
+}
+
+// train does some steps beside PyTorch's Reducer. The error says what differs.
+func (t *trainer) train(ctx context.Context, name string) error {
+	s := t.on(scenarios[name])
+	// powerSGD_hook frees memory that another stream still reads: see TestStockDDP.
+	if _, err := t.call("reuse", !s.power); err != nil {
+		return err
+	}
+	source, err := t.source(s)
+	if err != nil {
+		return err
+	}
+	want, err := t.wanted(ctx, name, s, source)
+	if err != nil {
+		return err
+	}
+	g, err := t.begin(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	var differs error
+	for step := range steps { // all of them: what differs need not do so on all ranks
+		if s.uneven && t.rank == 1 && step == steps/2 {
+			_, err := g.r.Join(ctx)
+			return errors.Join(differs, err)
+		}
+		err := g.step(ctx, step)
+		fails := s.infinite && step == failing
+		if err != nil {
+			if recovered := g.r.Recover(ctx); recovered != nil {
+				return errors.Join(err, recovered)
+			}
+		}
+		switch {
+		case fails && !errors.Is(err, c10d.ErrNonFinite):
+			return errors.Join(fmt.Errorf("step %d: an infinity is not seen", step), err)
+		case !fails && err != nil:
+			return fmt.Errorf("step %d: %w", step, err)
+		}
+		if err := g.compare(step, want[step]); err != nil && differs == nil {
+			differs = err
+		}
+	}
+	if s.uneven {
+		_, err := g.r.Join(ctx)
+		return errors.Join(differs, err)
+	}
+	return differs
+}
+
+// compare compares the gradients after a step.
+func (g *training) compare(step int, want *pyhook.Object) error {
+	var got any = g.own
+	if g.s.ends && step == steps-1 {
+		later, err := g.helper.Call("later", g.own)
+		if err != nil {
+			return err
+		}
+		defer later.Close()
+		got = later
+		g.close()
+	}
+	same, err := g.call("same", got, want, g.s.host, g.stream)
+	if err == nil && same != true {
+		err = fmt.Errorf("step %d: other bits than PyTorch's", step)
+	}
+	return err
+}
