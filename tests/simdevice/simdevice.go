@@ -24,6 +24,9 @@ type Device struct {
 // tooOld is build.py's exit status for a torch that the device is not for.
 const tooOld = 3
 
+// Build is Get for what is no test. Where torch is too old for the device the error says so.
+func Build() (*Device, error) { return build() }
+
 var build = sync.OnceValues(func() (*Device, error) {
 	python := os.Getenv("PYHOOK_SIM_PYTHON")
 	if python == "" {

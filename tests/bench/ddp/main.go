@@ -4,6 +4,8 @@
 //
 //	make bench-ddp                # or: go run ./tests/bench/ddp
 //	go run ./tests/bench/ddp -run 'fp16/view' -steps 60
+//	go run ./tests/bench/ddp -device sim      # tests/simdevice, with no delays
+//	go run ./tests/bench/ddp -device cuda:0 -n 1
 //
 // A case is hook/mode. In mode copy the gradients are the trainer's own memory:
 // ReadyFrom, and PyTorch's default. In mode view they are parts of the buckets:
@@ -19,9 +21,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"pyhook/cbridge"
 	"pyhook/internal/hookbench"
+	"pyhook/tests/simdevice"
 )
 
 const (
@@ -36,6 +40,8 @@ type job struct {
 	Cases  []benchCase
 	Steps  int
 	Rows   string // rank 0 writes its rows here
+	Device string // torch's name of that of the gradients; "": the CPU
+	Path   []string
 }
 
 // benchCase is a hook and where the gradients are.
@@ -77,7 +83,8 @@ func run() error {
 	pattern := flag.String("run", ".", "cases to run: a regular expression on hook/mode")
 	steps := flag.Int("steps", 24, "steps of each side")
 	ranks := flag.Int("n", 2, "ranks")
-	out := flag.String("out", "out/bench", "folder of ddp.json")
+	device := flag.String("device", "", "where the gradients are: sim, cuda:0; else on the CPU")
+	out := flag.String("out", "out/bench", "folder of ddp.json (ddp-cuda0.json)")
 	flag.Parse()
 	selected, err := regexp.Compile(*pattern)
 	if err != nil {
@@ -94,7 +101,15 @@ func run() error {
 	if err := os.MkdirAll(*out, 0o777); err != nil {
 		return err
 	}
-	j := job{Python: python.Executable, Peer: peer, Steps: *steps, Rows: filepath.Join(*out, "ddp.rows.json")}
+	j := job{Python: python.Executable, Peer: peer, Steps: *steps, Rows: filepath.Join(*out, "ddp.rows.json"), Device: *device}
+	var env []string
+	if *device == "sim" {
+		sim, err := simdevice.Build()
+		if err != nil {
+			return err
+		}
+		j.Python, j.Path, env = sim.Python, sim.Path, []string{"PYHOOK_SIM_DELAY_MS=0"}
+	}
 	for _, c := range allCases() {
 		if selected.MatchString(c.name()) {
 			j.Cases = append(j.Cases, c)
@@ -104,7 +119,7 @@ func run() error {
 		return fmt.Errorf("no case matches %q", *pattern)
 	}
 	var rows []row
-	if err := hookbench.Spawn(context.Background(), *ranks, nil, jobVariable, &j, j.Rows, &rows); err != nil {
+	if err := hookbench.Spawn(context.Background(), *ranks, env, jobVariable, &j, j.Rows, &rows); err != nil {
 		return err
 	}
 	printTable(os.Stdout, rows)
@@ -112,5 +127,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(*out, "ddp.json"), append(data, '\n'), 0o644)
+	name := "ddp.json"
+	if *device != "" {
+		name = "ddp-" + strings.ReplaceAll(*device, ":", "") + ".json"
+	}
+	return os.WriteFile(filepath.Join(*out, name), append(data, '\n'), 0o644)
 }

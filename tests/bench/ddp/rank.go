@@ -21,18 +21,30 @@ func beRank(ctx context.Context, j *job) error {
 	if err := launch.DieWithParent(); err != nil {
 		return err
 	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: j.Python, Path: []string{j.Peer}})
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: j.Python, Path: append(j.Path, j.Peer)})
 	if err != nil {
 		return err
 	}
 	defer rt.Close()
-	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo"})
+	backend, err := backendFor(ctx, rt, j.Device)
+	if err != nil {
+		return err
+	}
+	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: backend})
 	if err != nil {
 		return err
 	}
 	r := &rank{rt: rt, group: group, steps: j.Steps}
+	if r.stock, err = rt.Import(ctx, "stock"); err != nil {
+		return err
+	}
 	if err := r.makeSources(); err != nil {
 		return err
+	}
+	if j.Device != "" {
+		if r.device, err = r.newOnDevice(j.Device); err != nil {
+			return err
+		}
 	}
 	dtypes, err := group.DTypes(ctx)
 	if err != nil {
@@ -67,6 +79,8 @@ type rank struct {
 	group   *pyhook.TorchGroup
 	steps   int
 	sources []*tensor.Tensor
+	stock   *pyhook.Object // stock.py
+	device  *onDevice      // nil: the gradients are on the CPU
 }
 
 func (r *rank) say(format string, args ...any) {
@@ -144,9 +158,12 @@ type side interface {
 	step(ctx context.Context) error
 }
 
-// timed is the time from when all ranks are ready to when all are done.
+// timed is the time from when all ranks are ready to when all are done, on the device too.
 func (r *rank) timed(ctx context.Context, s side) (int64, error) {
 	if err := s.prepare(); err != nil {
+		return 0, err
+	}
+	if err := r.device.synchronize(); err != nil {
 		return 0, err
 	}
 	if err := r.group.Barrier(ctx); err != nil {
@@ -154,6 +171,9 @@ func (r *rank) timed(ctx context.Context, s side) (int64, error) {
 	}
 	start := time.Now()
 	if err := s.step(ctx); err != nil {
+		return 0, err
+	}
+	if err := r.device.synchronize(); err != nil {
 		return 0, err
 	}
 	if err := r.group.Barrier(ctx); err != nil {
@@ -165,6 +185,7 @@ func (r *rank) timed(ctx context.Context, s side) (int64, error) {
 // reducerSide is package ddp.
 type reducerSide struct {
 	sources []*tensor.Tensor
+	device  *onDevice
 	grads   []*tensor.Tensor // mode copy: the trainer's own
 	params  []*c10d.Parameter
 	reducer *ddp.Reducer
@@ -172,7 +193,7 @@ type reducerSide struct {
 }
 
 func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide, err error) {
-	s := &reducerSide{sources: r.sources}
+	s := &reducerSide{sources: r.sources, device: r.device}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -194,11 +215,11 @@ func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide,
 		hook = h
 	}
 	for i, shape := range resnet50() {
-		p := &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32}
+		p := &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: tensor.Float32, Device: r.sources[i].Device()}
 		s.params = append(s.params, p)
 		s.closers = append(s.closers, p.Close)
 		if !c.View {
-			grad, err := tensor.New(tensor.Float32, shape...)
+			grad, err := r.newGradient(i)
 			if err != nil {
 				return nil, err
 			}
@@ -215,6 +236,9 @@ func (s *reducerSide) prepare() error { return nil }
 // step makes the gradients, last one first, by a product as torch.dot's
 // backward does, and reduces them.
 func (s *reducerSide) step(ctx context.Context) error {
+	if s.device != nil {
+		return s.deviceStep(ctx)
+	}
 	for i := len(s.sources) - 1; i >= 0; i-- {
 		if err := s.backward(i); err != nil {
 			return err
@@ -260,16 +284,11 @@ func (s *reducerSide) close() {
 type stockSide struct{ object *pyhook.Object }
 
 func (r *rank) newStockSide(c benchCase) (*stockSide, error) {
-	module, err := r.rt.Import(context.Background(), "stock")
-	if err != nil {
-		return nil, err
-	}
-	defer module.Close()
 	grads := make([]any, len(r.sources))
 	for i, t := range r.sources {
 		grads[i] = t
 	}
-	object, err := module.Call("Stock", grads, strings.TrimPrefix(c.Hook, "go:"), c.View)
+	object, err := r.stock.Call("Stock", grads, strings.TrimPrefix(c.Hook, "go:"), c.View)
 	return &stockSide{object}, err
 }
 

@@ -17,7 +17,7 @@ class Model(torch.nn.Module):
 
     def forward(self):
         """Return the sum of the products; its backward begins with the last parameter."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.grads[0].device)
         for p, g in zip(self.values, self.grads):
             total = total + torch.dot(p.view(-1), g.view(-1))
         return total
@@ -47,3 +47,24 @@ class Stock:
         """Return which parameters' gradients are not bitwise those of others."""
         pairs = enumerate(zip(self.model.values, others))
         return [i for i, (p, other) in pairs if not torch.equal(p.grad, other)]
+
+
+def on_device(tensors, device):
+    """Return the tensors, there."""
+    return [tensor.to(device) for tensor in tensors]
+
+
+def empty_like(tensor):
+    """Return memory like a tensor's."""
+    return torch.empty_like(tensor)
+
+
+def backward(sources, grads):
+    """Compute gradients by a product, last one first, as dot's backward does."""
+    for source, grad in zip(reversed(sources), reversed(grads)):
+        torch.mul(source, 1.0, out=grad)
+
+
+def synchronize(device):
+    """Have the host wait for a device."""
+    getattr(torch, torch.device(device).type).synchronize()

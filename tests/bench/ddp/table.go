@@ -19,6 +19,7 @@ type row struct {
 	GoMS    float64 `json:"go_ms"`
 	StockMS float64 `json:"stock_ms"`
 	Order   string  `json:"order"`
+	Device  string  `json:"device"`
 	Steps   int     `json:"steps"`
 	Ranks   int     `json:"ranks"`
 	Torch   string  `json:"torch"`
@@ -36,7 +37,7 @@ func (r *rank) newRow(c benchCase, order ddp.Order, goNS, stockNS []int64) row {
 	info := r.rt.Info()
 	return row{Case: c.name(), Ratio: hookbench.Quantile(ratios, 0.5), Low: hookbench.Quantile(ratios, 0.25), High: hookbench.Quantile(ratios, 0.75),
 		GoMS: hookbench.Quantile(goNS, 0.5) / 1e6, StockMS: hookbench.Quantile(stockNS, 0.5) / 1e6,
-		Order: order.String(), Steps: n, Ranks: r.group.Size(), Torch: info.Torch, Python: info.Version, Go: runtime.Version(), Cores: runtime.NumCPU()}
+		Order: order.String(), Device: r.device.String(), Steps: n, Ranks: r.group.Size(), Torch: info.Torch, Python: info.Version, Go: runtime.Version(), Cores: runtime.NumCPU()}
 }
 
 func printTable(w io.Writer, rows []row) {
@@ -44,8 +45,8 @@ func printTable(w io.Writer, rows []row) {
 		return
 	}
 	first := rows[0]
-	fmt.Fprintf(w, "\nWhole steps on ResNet-50's shapes (25,557,032 elements, 161 tensors), %d ranks on gloo, %d steps a side.\ntorch %s, Python %s, %s, %d cores. ratio: Go over stock DDP, median of neighbouring steps.\n\n",
-		first.Ranks, first.Steps, first.Torch, first.Python, first.Go, first.Cores)
+	fmt.Fprintf(w, "\nWhole steps on ResNet-50's shapes (25,557,032 elements, 161 tensors), %d ranks, gradients on %s, %d steps a side.\ntorch %s, Python %s, %s, %d cores. ratio: Go over stock DDP, median of neighbouring steps.\n\n",
+		first.Ranks, first.Device, first.Steps, first.Torch, first.Python, first.Go, first.Cores)
 	cells := [][]report.Cell{report.Row("hook/gradients", "ratio", "half lie in", "go ms", "stock ms", "order")}
 	for _, r := range rows {
 		cells = append(cells, report.Row(r.Case, fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f-%.2f", r.Low, r.High),
