@@ -3,6 +3,7 @@ package simdevice_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -97,21 +98,30 @@ func (t *trainer) has(name string) bool {
 	if t.CPU {
 		return !s.onDevice && !s.power
 	}
-	return t.Backend == both || s.devices == nil
+	return t.Backend != alone || s.devices == nil
 }
 
 // The Reducer gives the bits of PyTorch's own on the same device, with every hook and in every way to
 // train.
 func TestReducer_parity(t *testing.T) {
-	t.Run("sim", func(t *testing.T) { parity(t, settings{}) })
+	t.Run("sim", func(t *testing.T) { parity(t, run(t, "reduce", settings{}), 2) })
 	// As on nccl, ddp's own collectives of numbers in the CPU's memory go by the device.
-	t.Run("sim alone", func(t *testing.T) { parity(t, settings{Backend: alone}) })
-	t.Run("cpu", func(t *testing.T) { parity(t, settings{CPU: true}) })
+	t.Run("sim alone", func(t *testing.T) { parity(t, run(t, "reduce", settings{Backend: alone}), 2) })
+	t.Run("cpu", func(t *testing.T) { parity(t, run(t, "reduce", settings{CPU: true}), 2) })
 }
 
-func parity(t *testing.T, with settings) {
-	job := run(t, "reduce", with)
-	for rank := range 2 {
+// The same on a GPU, with one rank: nccl takes one for each card. tests/gpu/run.sh runs it.
+func TestReducer_cuda(t *testing.T) {
+	if os.Getenv("PYHOOK_TEST_GPU") == "" {
+		t.Skip("PYHOOK_TEST_GPU is not set: tests/gpu/run.sh runs this test")
+	}
+	with := settings{Python: os.Getenv("PYHOOK_PYTHON"), Backend: "cpu:gloo,cuda:nccl", CUDA: true}
+	job := ranks.RunOptions(t, ranks.Options{N: 1, Case: "reduce", Args: with, Env: []string{"PYHOOK_TRAINER_CUDA=1"}})
+	parity(t, job, 1)
+}
+
+func parity(t *testing.T, job *ranks.Job, size int) {
+	for rank := range size {
 		for name, failed := range ranks.Result[map[string]string](t, job, rank) {
 			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, failed) })
 		}

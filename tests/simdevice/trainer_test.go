@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
@@ -20,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"reduce": reduce, "mutate": mutate, "faults": runFaults})
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduce, "mutate": mutate, "faults": runFaults, "count": count})
 }
 
 // settings are what ranks need to find the device, and where they train.
@@ -29,6 +30,7 @@ type settings struct {
 	Path    []string
 	Backend string
 	CPU     bool // on the CPU by torch's operations, not on the device
+	CUDA    bool // on a GPU
 }
 
 // The group's backends: as a trainer with a GPU chooses, or as one with nccl alone.
@@ -40,7 +42,7 @@ const (
 func run(t *testing.T, name string, with settings) *ranks.Job {
 	device := simdevice.Get(t)
 	with.Python, with.Path, with.Backend = device.Python, device.Path, cmp.Or(with.Backend, both)
-	return ranks.RunOptions(t, ranks.Options{N: 2, Case: name, Args: with})
+	return ranks.RunOptions(t, ranks.Options{N: 2, Case: name, Args: with, Timeout: 4 * time.Minute})
 }
 
 // sorted goes through a map in one order on all ranks.
@@ -72,8 +74,10 @@ func join(ctx context.Context, rank *ranks.Rank) (t *trainer, err error) {
 	if t.rt, err = pyhook.Start(ctx, pyhook.Config{Python: t.Python, Path: append(t.Path, "testdata")}); err != nil {
 		return t, err
 	}
-	if _, err = t.rt.Import(ctx, "simdevice"); err != nil {
-		return t, err
+	if !t.CUDA {
+		if _, err = t.rt.Import(ctx, "simdevice"); err != nil {
+			return t, err
+		}
 	}
 	if t.world, err = t.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: t.Backend}); err != nil {
 		return t, err
@@ -91,6 +95,7 @@ var (
 	sim   = tensor.Device{Type: tensor.Private}
 	other = tensor.Device{Type: tensor.Private, ID: 1}
 	host  = tensor.Device{Type: tensor.CPU}
+	cuda  = tensor.Device{Type: tensor.CUDA}
 )
 
 var shapes = [][]int64{{64, 32}, {64}, {40, 25}, {7}, {1}, {33, 3}}
@@ -137,8 +142,17 @@ func (s scenario) paramType() tensor.DType { return cmp.Or(s.dtype, tensor.Float
 
 // on is the scenario where this job trains.
 func (t *trainer) on(s scenario) scenario {
-	if t.CPU {
+	switch {
+	case t.CPU:
 		s.devices, s.options.GroupMemory, s.stream = slices.Repeat([]tensor.Device{host}, len(shapes)), true, false
+	case t.CUDA:
+		devices := make([]tensor.Device, len(shapes))
+		for i := range devices {
+			if devices[i] = s.deviceOf(i); devices[i] != host {
+				devices[i] = cuda // one card
+			}
+		}
+		s.devices = devices
 	}
 	return s
 }
@@ -331,6 +345,10 @@ func (g *training) backward(step, part int) error {
 	if _, err := g.call("produce", g.source, g.own, step, part, g.stream); err != nil {
 		return err
 	}
+	return g.markAll(step)
+}
+
+func (g *training) markAll(step int) error {
 	unused, err := g.source.CallValue("is_unused", step)
 	if err != nil {
 		return err

@@ -4,6 +4,10 @@ import torch
 import torch.distributed as dist
 
 
+def _api(tensor):
+    return getattr(torch, tensor.device.type)
+
+
 def _done(tensor, *devices):
     future = torch.futures.Future(devices=[d for d in devices if d.type != "cpu"])
     future.set_result(tensor)
@@ -14,9 +18,10 @@ def doubled_elsewhere(state, bucket):
     """Computes on a stream of its own, as a hook may; its future knows when it is done."""
     if bucket.buffer().device.type == "cpu":
         return _done(bucket.buffer() * 2)
-    mine = torch.sim.Stream(bucket.buffer().device)
-    mine.wait_stream(torch.sim.current_stream(bucket.buffer().device))
-    with mine:
+    api = _api(bucket.buffer())
+    mine = api.Stream(bucket.buffer().device)
+    mine.wait_stream(api.current_stream(bucket.buffer().device))
+    with api.stream(mine):
         bucket.buffer().record_stream(mine)
         return _done(bucket.buffer() * 2, bucket.buffer().device)
 
@@ -25,8 +30,8 @@ def waits_elsewhere(state, bucket):
     """Waits for a callback on a stream of its own."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future = work.get_future().then(lambda done: done.value()[0] * 3)
-    mine = torch.sim.Stream()
-    with mine:
+    api = _api(bucket.buffer())
+    with api.stream(api.Stream()):
         future.wait()
     return future
 
@@ -76,7 +81,7 @@ def mean_of_list(state, bucket):
 def synchronizes(state, bucket):
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     work.wait()
-    torch.sim.synchronize()
+    _api(bucket.buffer()).synchronize()
     return _done(bucket.buffer(), bucket.buffer().device)
 
 
@@ -118,17 +123,6 @@ def fails_there(state, bucket):
     """What is wrong shows when the device gets to it."""
     bucket.buffer().take(torch.full((1,), 2**40, dtype=torch.int64, device="sim"))
     return _done(bucket.buffer(), bucket.buffer().device)
-
-
-def still_writing(state, bucket):
-    """The result is written on a stream that nobody knows of."""
-    mine = torch.sim.Stream()
-    mine.wait_stream(torch.sim.current_stream())
-    result = torch.zeros_like(bucket.buffer())
-    mine.wait_stream(torch.sim.current_stream())
-    with mine:
-        result.copy_(bucket.buffer())
-    return _done(result, result.device)
 
 
 called = []

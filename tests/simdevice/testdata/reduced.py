@@ -1,13 +1,19 @@
 """A trainer on the device, and PyTorch's own Reducer with the same gradients beside it."""
 
 import contextlib
+import os
 
-import simdevice  # noqa: F401
 import torch
 import torch.distributed as dist
 from pyhook import load_hook
 
 torch.set_num_threads(1)
+if "PYHOOK_TRAINER_CUDA" in os.environ:
+    accelerator = torch.cuda
+else:
+    import simdevice  # noqa: F401
+
+    accelerator = torch.sim
 
 
 class Source:
@@ -60,16 +66,18 @@ def zeros(shape, dtype, device):
 
 
 def new_stream(device):
-    return torch.sim.Stream(device)
+    return accelerator.Stream(device)
 
 
 def handle(stream, by_id):
     """The number of a stream for c10d.Stream: its handle, or its id where there are no handles."""
+    if accelerator is torch.cuda:
+        return stream.cuda_stream
     return stream.stream_id if by_id else stream.native_handle
 
 
 def on(stream):
-    return stream if stream is not None else contextlib.nullcontext()
+    return accelerator.stream(stream) if stream is not None else contextlib.nullcontext()
 
 
 def produce(source, tensors, step, part, stream):
@@ -90,8 +98,8 @@ def read(tensors, elsewhere, stream=None):
         if tensor.device.type == "cpu":
             flat.append(tensor.reshape(-1).clone())
             continue
-        where = torch.sim.default_stream(tensor.device) if stream is None else stream
-        with torch.sim.Stream(tensor.device) if elsewhere else where:
+        where = accelerator.default_stream(tensor.device) if stream is None else stream
+        with accelerator.stream(accelerator.Stream(tensor.device) if elsewhere else where):
             flat.append(tensor.reshape(-1).cpu())
     return torch.cat(flat)
 
@@ -112,20 +120,19 @@ def limit(more):
 
 
 def reuse(on):
-    torch.sim.set_reuse(on)
+    if accelerator is not torch.cuda:
+        torch.sim.set_reuse(on)
 
 
 def late(which):
     torch.sim.late(which)
 
 
-def delay(ms):
-    torch.sim.set_delay(ms)
-
-
-def counters():
+def counted():
+    """The bytes that came from the host and went to it, and how often an operation had it wait."""
     torch.sim.synchronize()
-    return {name: int(value) for name, value in torch.sim.counters().items()}
+    counters = torch.sim.counters()
+    return [int(counters[name]) for name in ("from_host", "to_host", "waits")]
 
 
 def goes_on():
