@@ -2,6 +2,7 @@ package simdevice_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -89,7 +90,51 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 			failed[name] = err.Error()
 		}
 	}
+	failed["values"] = ""
+	if err := t.values(ctx); err != nil {
+		failed["values"] = err.Error()
+	}
 	return rank.Report(failed)
+}
+
+// values compares and broadcasts parameters' values, which the trainer's stream writes late.
+func (t *trainer) values(ctx context.Context) error {
+	s := t.on(scenario{})
+	source, err := t.source(s)
+	if err != nil {
+		return err
+	}
+	values, err := t.gradients(s)
+	if err != nil {
+		return err
+	}
+	params := s.parameters()
+	for i, p := range params {
+		p.Data = values[i]
+	}
+	if _, err := t.call("produce", source, values, 0, 0, nil); err != nil {
+		return err
+	}
+	if t.world.Size() > 1 {
+		if err := says(ddp.VerifyValues(ctx, t.world, params), ddp.ErrValues, "p0"); err != nil {
+			return err
+		}
+	}
+	if err := ddp.BroadcastParameters(ctx, t.world, params); err != nil {
+		return err
+	}
+	if err := ddp.VerifyValues(ctx, t.world, params); err != nil || t.rank > 0 {
+		return err
+	}
+	want, err := source.Call("flat", 0)
+	if err != nil {
+		return err
+	}
+	defer want.Close()
+	if same, err := t.call("same", values, want); err != nil || same != true {
+		return errors.Join(errors.New("rank 0's values have changed"), err)
+	}
+	return nil
 }
 
 // has says whether a scenario can be here.
