@@ -56,7 +56,7 @@ part() {
 	(cd "$folder" && timeout 120 "$@") >"$out/$name.log" 2>&1 || status=$?
 	echo "$name $status $((SECONDS - start))" >>"$out/parts.txt"
 }
-part hooks tests/gpu "$bin/gpu.test" -test.v
+part hooks tests/gpu "$bin/gpu.test" -test.v -test.skip TestRun
 part ddp tests/simdevice "$bin/simdevice.test" -test.v -test.run TestReducer_cuda
 part bench . "$bin/bench" -gpu -out "$out" -run '^(noop|allreduce|fp16|powersgd)/(4KiB|25MiB)/(1|64)/gpu$'
 part bench-ddp . "$bin/bench-ddp" -device cuda:0 -n 1 -out "$out" -run '^(none|allreduce|fp16)/'

@@ -3,6 +3,7 @@
 summary.py FOLDER: exit status 1 if a part or a test failed.
 """
 
+import importlib.metadata
 import json
 import os
 import re
@@ -51,10 +52,9 @@ def read(folder: str, name: str) -> str:
 
 def torch_version() -> str:
     try:
-        import torch
-    except ImportError as error:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError as error:
         return str(error)
-    return str(torch.__version__)
 
 
 def parts(text: str) -> "dict[str, dict[str, int]]":
