@@ -125,6 +125,7 @@ def test_what_is_recorded(tmp_path):
         "step000000.bucket0000.safetensors",
         "step000001.bucket0000.safetensors",
     ]
+    assert len({f.stat().st_mode for f in (tmp_path / "rank0").iterdir()}) == 1
 
 
 @pytest.mark.parametrize(("hook", "offset", "stride"), [(offset_view, 3, 1), (every_other, 0, 2)])

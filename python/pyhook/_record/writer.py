@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import stat
 import threading
 import time
 from typing import Any, Callable, Optional
@@ -53,7 +54,10 @@ class Writer:
                     f"{folder} holds {there[0]} already",
                     "give another folder, or remove the recording that is there",
                 )
+            self._mode: Optional[int] = None
             self._replace("manifest.json", lambda path: _write(path, _text(manifest, [])))
+            # Some safetensors give their files to nobody but this user.
+            self._mode = stat.S_IMODE(os.stat(os.path.join(folder, "manifest.json")).st_mode)
         except OSError as error:
             raise RecordError("folder", f"{folder} cannot be written: {error}") from error
         self.failed = False
@@ -135,6 +139,8 @@ class Writer:
         path = os.path.join(self._folder, name)
         try:
             write(path + ".tmp")
+            if self._mode is not None:
+                os.chmod(path + ".tmp", self._mode)
             os.replace(path + ".tmp", path)
         except BaseException:
             with contextlib.suppress(OSError):
