@@ -3,6 +3,7 @@ package compare
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"pyhook/internal/trace"
 	"pyhook/tensor"
@@ -90,7 +91,9 @@ func (r *Recording) fail(format string, args ...any) error {
 // layout chooses the steps and makes their buckets.
 func (r *Recording) layout() error {
 	first := r.ranks[0]
-	common := trace.Common(r.ranks)
+	common := slices.DeleteFunc(trace.Common(r.ranks), func(step int) bool {
+		return slices.ContainsFunc(r.ranks, func(rank *trace.Rank) bool { return rank.StepAt(step).Failed() != nil })
+	})
 	if len(common) == 0 {
 		return r.fail("no step was recorded on all ranks")
 	}

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/hookspec"
 	"pyhook/internal/trace"
 	"pyhook/tensor"
 )
@@ -111,4 +113,19 @@ func TestRecordedHook(t *testing.T) {
 	assert.ErrorContains(t, err, "--hook FILE.py:NAME --state 'my.hooks:State(k=2)' (the hook is a lambda, which has no name, so write it as a function of a file)")
 	_, err = RecordedState("trace", m)
 	assert.ErrorContains(t, err, "a state of class my.hooks.State, which is made only if you name it")
+}
+
+// TestProgram_Sparse: what is in no recorded bucket gets one of its own.
+func TestProgram_Sparse(t *testing.T) {
+	m := &trace.Manifest{WorldSize: 2, Hook: trace.Named{Spec: "allreduce"}, Parameters: []trace.Parameter{{Name: "e", Shape: []int64{4, 2}, DType: "float32"}, {Name: "w", Shape: []int64{3}, DType: "float32"}}}
+	require.NoError(t, json.Unmarshal([]byte(`[{"dtype": "float32", "numel": 3, "gradients": [{"parameter": 1, "offset": 0, "length": 3, "shape": [3]}]}]`), &m.Layouts))
+	m.Steps = []trace.Step{{Calls: []trace.Call{{Skipped: "a sparse gradient"}, {Bucket: 1}}}}
+	text, err := Program("trace", m, hookspec.Spec{})
+	require.NoError(t, err)
+	assert.Contains(t, text, "var buckets = [][]int{\n\t{1},\n\t{0},\n}")
+	assert.Contains(t, text, `do not have the parameters "e", of sparse gradients`)
+	m.Steps = append(m.Steps, trace.Step{Step: 1, Calls: []trace.Call{{Layout: 0, Result: trace.Result{Error: "ValueError"}}}})
+	again, err := Program("trace", m, hookspec.Spec{})
+	require.NoError(t, err)
+	assert.Equal(t, text, strings.Replace(again, "steps = 2", "steps = 1", 1), "a step that failed may lack buckets")
 }

@@ -45,15 +45,37 @@ func Program(folder string, m *trace.Manifest, given hookspec.Spec) (string, err
 		}
 		d.Parameters = append(d.Parameters, programParameter{cmp.Or(p.Name, fmt.Sprintf("parameter%d", i)), list(p.Shape), goNames[dtype]})
 	}
-	last := layoutOf(m, &m.Steps[len(m.Steps)-1])
+	whole := m.Steps
+	for len(whole) > 1 && whole[len(whole)-1].Failed() != nil { // it may not have all buckets
+		whole = whole[:len(whole)-1]
+	}
+	last := layoutOf(m, &whole[len(whole)-1])
 	if !reflect.DeepEqual(last, layoutOf(m, &m.Steps[0])) {
 		d.Layout = "LayoutRebuilt" // the first step had others, as DDP's has
 	}
+	listed := make([]bool, len(m.Parameters))
 	for _, bucket := range last {
+		if len(bucket) == 0 { // its gradient was sparse, and is not recorded
+			continue
+		}
 		d.Buckets = append(d.Buckets, list(bucket))
+		for _, p := range bucket {
+			listed[p] = true
+		}
+	}
+	var sparse []string
+	for p, is := range listed {
+		if !is {
+			d.Buckets = append(d.Buckets, strconv.Itoa(p))
+			sparse = append(sparse, strconv.Quote(d.Parameters[p].Name))
+		}
 	}
 	if err := d.hook(m, given); err != nil {
 		return "", err
+	}
+	if len(sparse) > 0 {
+		d.Note = strings.TrimSpace(d.Note + " The recorded buckets do not have the parameters " + strings.Join(sparse, ", ") +
+			", of sparse gradients: they come last here; set Sparse and call ReadySparse for them.")
 	}
 	return d.text(), nil
 }

@@ -194,9 +194,9 @@ func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
 	}
 	mine := recorded{Steps: []int{}}
 	for _, s := range r.rank.Steps {
-		if why := unusable(&s); why != "" {
+		if failed := s.Failed(); failed != nil {
 			r.report.Partial = true
-			r.note("step %d and those after it are not replayed: %s", s.Step, why)
+			r.note("step %d and those after it are not replayed: in PyTorch the hook failed at bucket %d: %s", s.Step, failed.Bucket, oneLine(failed.Result.Error))
 			break
 		}
 		mine.Steps, mine.Buckets = append(mine.Steps, s.Step), append(mine.Buckets, r.rank.BucketsOf(&s))
@@ -227,16 +227,6 @@ func (r *rankRun) commonSteps(ctx context.Context) ([]int, error) {
 		return nil, &trace.Error{Path: r.plan.Folder, Detail: "there is no step that all ranks recorded whole", Hint: "record more steps"}
 	}
 	return common, nil
-}
-
-// unusable says why a step cannot be replayed, or "".
-func unusable(s *trace.Step) string {
-	for _, c := range s.Calls {
-		if c.Result.Error != "" {
-			return fmt.Sprintf("in PyTorch the hook failed at bucket %d: %s", c.Bucket, oneLine(c.Result.Error))
-		}
-	}
-	return ""
 }
 
 // makeHook makes the hook, its state, and the groups that the state had.

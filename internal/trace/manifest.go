@@ -98,6 +98,17 @@ type Call struct {
 	Result  Result
 }
 
+// Failed returns the first call of which the recorded job had no result, or nil. After it the step may lack
+// calls.
+func (s *Step) Failed() *Call {
+	for i := range s.Calls {
+		if s.Calls[i].Result.Error != "" {
+			return &s.Calls[i]
+		}
+	}
+	return nil
+}
+
 // Result describes the hook's result as it lay in memory.
 type Result struct {
 	Error     string // what the hook raised, or gave in place of a tensor

@@ -13,6 +13,7 @@ import (
 	"pyhook/internal/cli"
 	"pyhook/internal/compare"
 	"pyhook/internal/hookspec"
+	"pyhook/internal/report"
 	"pyhook/launch"
 )
 
@@ -214,8 +215,10 @@ func (o *options) finishTrace(changed func(flag string) bool) error {
 		return cli.UsageError("%s was recorded on one rank: at least 2 are needed, as one rank's gradient is the mean", o.trace)
 	case o.local > recording.Ranks():
 		return cli.UsageError("-n %d: %s was recorded on %d ranks", o.local, o.trace, recording.Ranks())
-	case o.steps > recording.Steps() || recording.Steps() < 2:
-		return cli.UsageError("--steps %d: %s has %d steps of the same buckets on all ranks, and at least 2 are needed", o.steps, o.trace, recording.Steps())
+	case recording.Steps() < 2:
+		return cli.UsageError("%s has %s of the same buckets on all ranks, and at least 2 are needed", o.trace, report.Count(recording.Steps(), "step"))
+	case o.steps > recording.Steps():
+		return cli.UsageError("--steps %d: %s has %d steps of the same buckets on all ranks", o.steps, o.trace, recording.Steps())
 	}
 	if o.trace, err = filepath.Abs(o.trace); err != nil {
 		return err
