@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"pyhook/c10d"
+	"pyhook/ddp"
 	"pyhook/pyhook"
 )
 
@@ -80,11 +82,29 @@ func (r *run) saveValues(step int) error {
 	return os.Rename(file.Name(), r.flags.checkpoint)
 }
 
-// restore goes on from the checkpoint, if there is one.
+// restore goes on from the checkpoint, if there is one: on every rank, from the same step.
 func (r *run) restore(ctx context.Context) error {
 	if r.flags.checkpoint == "" {
 		return nil
 	}
+	if err := ddp.ShareError(ctx, r.group, r.restoreValues()); err != nil {
+		return err
+	}
+	if err := sameOnAll(ctx, r.group, "training would begin at step", strconv.Itoa(r.first)); err != nil {
+		return fmt.Errorf("%w: every rank must find the one %s", err, r.flags.checkpoint)
+	}
+	if r.first == 0 {
+		return nil
+	}
+	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
+		if err := ddp.ShareError(ctx, r.group, h.LoadStateFile(ctx, r.hookFile(r.first))); err != nil {
+			return err
+		}
+	}
+	return r.model.Digest(ctx)
+}
+
+func (r *run) restoreValues() error {
 	file, err := os.Open(r.flags.checkpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -117,10 +137,5 @@ func (r *run) restore(ctx context.Context) error {
 		}
 	}
 	r.first, r.saved = c.Step, c.Step
-	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
-		if err := h.LoadStateFile(ctx, r.hookFile(c.Step)); err != nil {
-			return err
-		}
-	}
-	return r.model.Digest(ctx)
+	return nil
 }

@@ -17,7 +17,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/gather"
 	"pyhook/internal/hookspec"
 	"pyhook/internal/report"
 	"pyhook/job"
@@ -142,6 +144,26 @@ func (f flags) check() error {
 	return nil
 }
 
+// alike are the flags that every rank must have alike.
+func (f flags) alike() string {
+	return fmt.Sprintf("--batch %d --steps %d --lr %g --seed %d --every %d --digest-every %d --hook %s, state %s %q, --checkpoint %t --plot %t",
+		f.batch, f.steps, f.lr, f.seed, f.every, f.digest, f.hook.Hook, f.hook.State, f.hook.StateArgs, f.checkpoint != "", f.plot != "")
+}
+
+// sameOnAll checks that all ranks say the same: a collective.
+func sameOnAll(ctx context.Context, group c10d.ProcessGroup, what, mine string) error {
+	all, err := gather.JSON(ctx, group, mine)
+	if err != nil {
+		return err
+	}
+	for rank := range all {
+		if all[rank] != all[0] {
+			return fmt.Errorf("%s %s on rank 0, and %s on rank %d", what, all[0], all[rank], rank)
+		}
+	}
+	return nil
+}
+
 // dataOf is the folder data beside a function's source, in the module cache.
 func dataOf(function any) string {
 	file, _ := runtime.FuncForPC(reflect.ValueOf(function).Pointer()).FileLine(0)
@@ -152,10 +174,16 @@ func dataOf(function any) string {
 func (p Program) train(ctx context.Context, j *job.Job, f flags) error {
 	train, test, err := p.Load(f.data)
 	if err != nil {
-		return fmt.Errorf("reading MNIST: %w (--data says where; a program built with -trimpath does not know)", err)
+		err = fmt.Errorf("reading MNIST: %w (--data says where; a program built with -trimpath does not know)", err)
+	}
+	if err := ddp.ShareError(ctx, j.Group(), err); err != nil {
+		return err
 	}
 	if whole := f.batch * j.Size(); whole > len(train.Images) || f.batch > len(test.Images) {
 		return fmt.Errorf("--batch %d on %s: MNIST has %d images to train with and %d to test", f.batch, report.Count(j.Size(), "rank"), len(train.Images), len(test.Images))
+	}
+	if err := sameOnAll(ctx, j.Group(), "the flags are", f.alike()); err != nil {
+		return err
 	}
 	opts := Options{DDP: ddp.Options{Group: j.Group(), DigestEvery: f.digest}, LR: f.lr}
 	if f.hook.Hook != "none" {

@@ -2,6 +2,7 @@ package mnist
 
 import (
 	"context"
+	"errors"
 	"image"
 	"image/color"
 	"image/png"
@@ -16,6 +17,9 @@ import (
 	"gonum.org/v1/plot/plotutil"
 
 	"pyhook/c10d/transport/memgroup"
+	"pyhook/ddp"
+	"pyhook/ddp/flat"
+	"pyhook/internal/testutil"
 )
 
 func TestChart(t *testing.T) {
@@ -90,5 +94,59 @@ func TestFlags_check(t *testing.T) {
 		f := right
 		change(&f)
 		assert.EqualError(t, f.check(), text)
+	}
+}
+
+// model is one parameter.
+type model struct {
+	*flat.Sync[float32]
+	Model // Train and Predict, which nobody calls
+	value []float32
+}
+
+func (m *model) Values() [][]float32              { return [][]float32{m.value} }
+func (m *model) Digest(ctx context.Context) error { return m.Sync.Digest(ctx) }
+func (m *model) Reducer() *ddp.Reducer            { return m.Sync.Reducer() }
+func (m *model) Close()                           { m.Sync.Close() }
+
+// TestRun_restore: where one rank does not find the checkpoint, as on hosts without a common folder, no
+// rank trains.
+func TestRun_restore(t *testing.T) {
+	folder := t.TempDir()
+	restored := func(files ...string) []error {
+		return memgroup.Run(2, func(group *memgroup.Group) error {
+			m := &model{value: []float32{1}}
+			var err error
+			m.Sync, err = flat.New(testutil.Soon(t), []flat.Param[float32]{{Name: "w", Value: &m.value, Grad: &[]float32{0}}}, ddp.Options{Group: group})
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			r := &run{flags: flags{batch: 1, checkpoint: filepath.Join(folder, files[group.Rank()])}, group: group, model: m, rank: group.Rank(), size: 2}
+			if err := r.restore(testutil.Soon(t)); err != nil || r.first > 0 {
+				return err
+			}
+			m.value[0] = 7
+			return r.save(testutil.Soon(t), 5)
+		})
+	}
+	require.NoError(t, errors.Join(restored("a", "a")...)) // saves one
+	require.NoError(t, errors.Join(restored("a", "a")...))
+	for _, err := range restored("a", "b") {
+		assert.ErrorContains(t, err, "training would begin at step 5 on rank 0, and 0 on rank 1: every rank must find the one")
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "c"), []byte("no checkpoint"), 0o600))
+	for _, err := range restored("a", "c") {
+		assert.ErrorContains(t, err, "reading "+filepath.Join(folder, "c"))
+	}
+}
+
+func TestSameOnAll(t *testing.T) {
+	for _, err := range memgroup.Run(2, func(group *memgroup.Group) error {
+		f := flags{batch: 32 + group.Rank(), steps: 3}
+		return sameOnAll(testutil.Soon(t), group, "the flags are", f.alike())
+	}) {
+		assert.ErrorContains(t, err, "the flags are --batch 32 --steps 3 ")
+		assert.ErrorContains(t, err, " on rank 0, and --batch 33 --steps 3 ")
 	}
 }
