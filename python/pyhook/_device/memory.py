@@ -18,6 +18,7 @@ from . import streams
 from .on_stream import OnStream
 
 _CHUNK = 1 << 22  # elements of which a checksum makes int64s at a time
+_LARGE = 1024  # elements of a gradient that has a launch of its own, to read and write it once only
 _foreach_copy = getattr(torch, "_foreach_copy_", None)  # torch 2.1
 
 
@@ -69,10 +70,10 @@ class DeviceMemory:
         if self._stream is not None:
             self._stream.wait_stream(self._trainer)
         with self._current():
-            if to:
+            if to and factor == 1:
                 _copy(to, gradients)
-                if factor != 1:
-                    torch._foreach_mul_(list(to), factor)
+            elif to:
+                _multiply(to, gradients, factor)
             if unused:
                 torch._foreach_zero_(list(unused))
 
@@ -154,6 +155,19 @@ def _copy(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
         return
     for a, b in zip(to, tensors):
         a.copy_(b, non_blocking=True)
+
+
+def _multiply(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor], factor: float) -> None:
+    small: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+    for a, b in zip(to, tensors):
+        if a.numel() >= _LARGE and a.dtype == b.dtype:
+            torch.mul(b, factor, out=a)
+        else:
+            small[0].append(a)
+            small[1].append(b)
+    if small[0]:
+        _copy(*small)
+        torch._foreach_mul_(small[0], factor)
 
 
 def _separate(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,10 @@ import (
 )
 
 // onDevice is what a rank has where the gradients are on a device. A trainer computes them there: here
-// torch does, by one call for all of them.
+// torch does, by a call for each few layers.
 type onDevice struct {
-	name   string
-	stock  *pyhook.Object
-	source *pyhook.Object // the list of the sources, in torch
+	name  string
+	stock *pyhook.Object
 }
 
 // String returns torch's name of the device.
@@ -44,6 +43,7 @@ func (r *rank) newOnDevice(name string) (*onDevice, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer list.Close()
 	for i := range r.sources {
 		source, err := list.Call("__getitem__", i)
 		if err != nil {
@@ -54,7 +54,7 @@ func (r *rank) newOnDevice(name string) (*onDevice, error) {
 			return nil, err
 		}
 	}
-	return &onDevice{name, r.stock, list}, nil
+	return &onDevice{name, r.stock}, nil
 }
 
 // newGradient makes memory for gradient i.
@@ -79,32 +79,57 @@ func (d *onDevice) synchronize() error {
 	return err
 }
 
-// deviceStep is step with the host never waiting for the device.
-func (s *reducerSide) deviceStep(ctx context.Context) error {
-	grads := s.grads
-	if grads == nil {
-		for i := range s.sources {
-			grads = append(grads, s.reducer.Gradient(i))
+// layers are gradients that one call computes.
+type layers struct {
+	first, after int
+	backward     *pyhook.Object
+}
+
+// newLayers makes the calls, last layers first. A trainer has kernels of its own there: nothing of this
+// is timed but what the device does.
+func (s *reducerSide) newLayers() error {
+	for after := len(s.sources); after > 0; {
+		first, elements := after, int64(0)
+		for first > 0 && elements < layerElements {
+			first--
+			elements += s.sources[first].Len()
 		}
-	}
-	none, err := s.device.stock.Call("backward", s.device.source, anys(grads))
-	none.Close()
-	if err != nil {
-		return err
-	}
-	for i := len(s.sources) - 1; i >= 0; i-- {
-		if s.grads == nil {
-			err = s.reducer.Ready(i)
-		} else {
-			err = s.reducer.ReadyFrom(i, s.grads[i])
-		}
+		call, err := s.device.stock.Call("backward_of", anys(s.sources[first:after]), s.gradients()[first:after])
 		if err != nil {
 			return err
 		}
+		s.closers = append(s.closers, call.Close)
+		s.layers = append(s.layers, layers{first, after, call})
+		after = first
 	}
-	_, err = s.reducer.WaitStream(ctx)
+	return nil
+}
+
+// deviceStep is step with the host never waiting for the device.
+func (s *reducerSide) deviceStep(ctx context.Context) error {
+	for _, l := range s.layers {
+		none, err := l.backward.Invoke(nil, nil)
+		none.Close()
+		if err != nil {
+			return err
+		}
+		for i := l.after - 1; i >= l.first; i-- {
+			if s.grads == nil {
+				err = s.reducer.Ready(i)
+			} else {
+				err = s.reducer.ReadyFrom(i, s.grads[i])
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	_, err := s.reducer.WaitStream(ctx)
 	return err
 }
+
+// layerElements are those of the gradients that one call computes.
+const layerElements = 1 << 20
 
 func anys(tensors []*tensor.Tensor) []any {
 	all := make([]any, len(tensors))

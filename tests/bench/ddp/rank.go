@@ -186,6 +186,7 @@ func (r *rank) timed(ctx context.Context, s side) (int64, error) {
 type reducerSide struct {
 	sources []*tensor.Tensor
 	device  *onDevice
+	layers  []layers
 	grads   []*tensor.Tensor // mode copy: the trainer's own
 	params  []*c10d.Parameter
 	reducer *ddp.Reducer
@@ -227,8 +228,10 @@ func (r *rank) newReducerSide(ctx context.Context, c benchCase) (_ *reducerSide,
 			s.closers = append(s.closers, grad.Close)
 		}
 	}
-	s.reducer, err = ddp.NewReducer(ctx, s.params, ddp.Options{Group: r.group, Hook: hook})
-	return s, err
+	if s.reducer, err = ddp.NewReducer(ctx, s.params, ddp.Options{Group: r.group, Hook: hook}); err != nil || s.device == nil {
+		return s, err
+	}
+	return s, s.newLayers()
 }
 
 func (s *reducerSide) prepare() error { return nil }

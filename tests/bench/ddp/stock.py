@@ -59,10 +59,15 @@ def empty_like(tensor):
     return torch.empty_like(tensor)
 
 
-def backward(sources, grads):
-    """Compute gradients by a product, last one first, as dot's backward does."""
-    for source, grad in zip(reversed(sources), reversed(grads)):
-        torch.mul(source, 1.0, out=grad)
+def backward_of(sources, grads):
+    """Return what computes gradients by a product, last one first, as dot's backward does."""
+    pairs = list(zip(reversed(sources), reversed(grads)))
+
+    def backward():
+        for source, grad in pairs:
+            torch.mul(source, 1.0, out=grad)
+
+    return backward
 
 
 def synchronize(device):
