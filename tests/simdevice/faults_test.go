@@ -19,6 +19,7 @@ import (
 // can be right is right (TestReducer_parity: hooks that synchronise the device, or have streams of their
 // own). After it steps are right again.
 func TestReducer_faults(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	job := run(t, "faults", settings{})
 	for rank := range 2 {
 		failed := ranks.Result[map[string]string](t, job, rank)

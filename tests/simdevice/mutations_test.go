@@ -45,6 +45,7 @@ import (
 // waits. testdata/mutations.py has how each is taken out. Of the events and waits that the device's own
 // torch makes (a future's, a collective's) TestDevice has the tests.
 func TestReducer_mutations(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	found := map[string]map[string]string{}
 	for _, backend := range []string{both, alone} {
 		job := run(t, "mutate", settings{Backend: backend})

@@ -149,6 +149,7 @@ func (t *trainer) has(name string) bool {
 // The Reducer gives the bits of PyTorch's own on the same device, with every hook and in every way to
 // train.
 func TestReducer_parity(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	t.Run("sim", func(t *testing.T) { parity(t, run(t, "reduce", settings{}), 2) })
 	// As on nccl, ddp's own collectives of numbers in the CPU's memory go by the device.
 	t.Run("sim alone", func(t *testing.T) { parity(t, run(t, "reduce", settings{Backend: alone}), 2) })

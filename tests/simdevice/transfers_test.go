@@ -30,6 +30,7 @@ var quiet = map[string]scenario{
 }
 
 func TestReducer_noHostTransfers(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	job := run(t, "count", settings{})
 	for rank := range 2 {
 		counts := ranks.Result[map[string][]int64](t, job, rank)

@@ -139,7 +139,7 @@ def goes_on():
     """Whether the trainer's stream does what it has without what is not there yet."""
     from time import sleep
 
-    for _ in range(150):
+    for _ in range(300):
         if torch.sim.default_stream().query():
             return True
         sleep(0.01)
