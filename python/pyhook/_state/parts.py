@@ -120,9 +120,11 @@ def content_of(value: Any) -> Optional[tuple[str, Any]]:
         with _quiet(kind):
             reduced = value.__reduce_ex__(2)
     except TypeError:
-        if "__getstate__" in {name for base in kind.__mro__[:-1] for name in vars(base)}:
-            raise
-        return None
+        getters = [vars(base).get("__getstate__") for base in kind.__mro__[:-1]]
+        own = next(filter(None, getters), None)
+        if own is None or isinstance(own, types.MethodDescriptorType):  # a file's, of C
+            return None
+        raise
     if not isinstance(reduced, tuple) or len(reduced) < 2:
         return None
     if reduced[0] is not getattr(copyreg, "__newobj__") or reduced[1] != (kind,):  # noqa: B009
