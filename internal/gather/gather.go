@@ -10,6 +10,9 @@ import (
 	"pyhook/c10d"
 )
 
+// longestValue is the most bytes that a value may have.
+const longestValue = 1 << 30
+
 // JSON returns every rank's value, by rank, which travels as JSON. It is a collective: all ranks
 // call it with the same T.
 func JSON[T any](ctx context.Context, group c10d.ProcessGroup, mine T) ([]T, error) {
@@ -17,13 +20,20 @@ func JSON[T any](ctx context.Context, group c10d.ProcessGroup, mine T) ([]T, err
 	if err != nil {
 		return nil, err
 	}
+	if len(text) > longestValue {
+		return nil, fmt.Errorf("a value of %d bytes is too long to exchange", len(text))
+	}
 	lengths, err := c10d.AllGatherBytes(ctx, group, binary.LittleEndian.AppendUint32(nil, uint32(len(text))))
 	if err != nil {
 		return nil, err
 	}
 	longest := uint32(0)
-	for _, length := range lengths {
-		longest = max(longest, binary.LittleEndian.Uint32(length))
+	for rank, length := range lengths {
+		n := binary.LittleEndian.Uint32(length)
+		if n > longestValue || rank == group.Rank() && int(n) != len(text) {
+			return nil, fmt.Errorf("rank %d says that it sends %d bytes: the ranks are not in the same collective", rank, n)
+		}
+		longest = max(longest, n)
 	}
 	// All ranks must send as many bytes.
 	texts, err := c10d.AllGatherBytes(ctx, group, append(text, make([]byte, int(longest)-len(text))...))
