@@ -341,7 +341,13 @@ func childNotRenewed(is *require.Assertions) {
 	is.ErrorIs(<-done, c10d.ErrPeer)
 	ok()
 
-	// So does a handle that Go code forgets without a Close, until it is collected.
+	// The end of a group waits for its backend's threads, and they for the GIL.
+	_, err = callPython("renewals.slow_callback")
+	is.NoError(err)
+	renewal.Retire()
+	ok()
+
+	// A handle that Go code forgets without a Close delays, until it is collected.
 	forgotten, err := world.Object().Clone()
 	is.NoError(err)
 	renewal.Retire()

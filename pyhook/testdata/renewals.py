@@ -99,6 +99,12 @@ def blocking(state, bucket):
     return future
 
 
+def slow_callback():
+    """Have a thread of gloo's sleep in a callback, and want the GIL again."""
+    future = dist.all_reduce(torch.ones(1), async_op=True).get_future()
+    future.then(lambda future: time.sleep(1))
+
+
 inside = threading.Event()
 leave = threading.Event()
 

@@ -16,6 +16,7 @@ from torch.distributed.constants import default_pg_timeout
 
 from .._errors import GroupError
 from .._renewal import retired
+from .drop import drop
 from .meeting import MEETING_SECONDS, Meeting
 from .torch_build import backends
 
@@ -250,7 +251,7 @@ def _let_go() -> bool:
     """Drop the groups that only ``_leaving`` refers to. Whether there are none left."""
     for i in reversed(range(len(_leaving))):
         if sys.getrefcount(_leaving[i]) <= _ALONE:
-            del _leaving[i]
+            drop(_leaving, i)
     return not _leaving
 
 

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from .._errors import GroupError
+from .._meeting.drop import drop
 from .._runtime import collectives, issued
 from . import holders
 from .meeting import Cancelled, Meeting
@@ -123,7 +124,7 @@ class Renewal:
             for i in reversed(range(len(leaving))):
                 if sys.getrefcount(leaving[i]) <= _ALONE:
                     del self._twins[id(leaving[i])]
-                    del leaving[i]
+                    drop(leaving, i)
             now = time.monotonic()
             if leaving and (now >= look_at or self._asked > looked):
                 looked = now
