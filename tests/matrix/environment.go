@@ -95,6 +95,7 @@ func (p *installation) command(folder string, argv ...string) *exec.Cmd {
 		cmd.Dir = folder
 	} else {
 		const enter = `set -e
+mount --bind "$1" "$1" # a mount point, or no mounts can be private in there
 mkdir -p "$1$2"
 mount --bind "$2" "$1$2"
 mount --rbind /dev "$1/dev"
