@@ -24,6 +24,7 @@ type renewal struct {
 	connections connections
 	generation  atomic.Int64
 	renewing    chan struct{} // has room for the one that renews
+	attempts    atomic.Int64  // of Renew
 
 	mu      sync.Mutex
 	python  *Object       // a Renewal of _renewal/groups.py; nil before the first Retire
@@ -109,13 +110,14 @@ func (r *renewal) renew(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctxerr.While(ctx, "waiting until torch gives up an earlier attempt")
 	}
+	attempt := r.attempts.Add(1)
 	over := r.retire()
 	done := make(chan error, 1)
 	r.rt.joining.Add(1)
 	go func() {
 		defer r.rt.joining.Add(-1)
 		<-over
-		err := r.makeAnew()
+		err := r.makeAnew(attempt)
 		<-r.renewing
 		done <- err
 	}()
@@ -127,7 +129,7 @@ func (r *renewal) renew(ctx context.Context) error {
 	give := time.NewTimer(joinGrace)
 	defer give.Stop()
 	for {
-		go func() { _, _ = r.object().CallValue("cancel") }() // torch may hold the GIL
+		go func() { _, _ = r.object().CallValue("cancel", attempt) }() // torch may hold the GIL
 		select {
 		case err := <-done:
 			var python *PythonError
@@ -143,7 +145,7 @@ func (r *renewal) renew(ctx context.Context) error {
 }
 
 // makeAnew does Python's part of Renew. On an error the groups are retired again.
-func (r *renewal) makeAnew() (err error) {
+func (r *renewal) makeAnew(attempt int64) (err error) {
 	r.mu.Lock()
 	err = r.err
 	r.mu.Unlock()
@@ -151,7 +153,7 @@ func (r *renewal) makeAnew() (err error) {
 		return err
 	}
 	var generation any
-	r.connections.during(func() { generation, err = r.object().CallValue("make") })
+	r.connections.during(func() { generation, err = r.object().CallValue("make", attempt) })
 	if err == nil {
 		if err = r.swap("adopt"); err == nil {
 			_, err = r.object().CallValue("commit", generation)

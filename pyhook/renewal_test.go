@@ -305,6 +305,23 @@ func childNotRenewed(is *require.Assertions) {
 	}
 	ok()
 
+	// What ends an attempt may come late, and ends no later one.
+	late, over := rt.renewal.attempts.Load(), make(chan struct{})
+	var cancels sync.WaitGroup
+	cancels.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Millisecond):
+				_, _ = rt.renewal.object().CallValue("cancel", late)
+			}
+		}
+	})
+	ok()
+	close(over)
+	cancels.Wait()
+
 	// What cannot be replaced is named on all ranks.
 	if rank == 1 {
 		_, err := callPython("renewals.hold")

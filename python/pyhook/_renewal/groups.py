@@ -64,7 +64,8 @@ class Renewal:
         self._asked = 0.0  # when make asked for that: an earlier look may name what let go since
         self._lock = threading.Lock()
         self._dropping = False  # whether a thread does
-        self._cancelled = threading.Event()
+        self._attempt = 0
+        self._cancelled = threading.Event()  # the attempt is
         self._meeting: Optional[Meeting] = None
 
     def retire(self, held: list[Any]) -> list[int]:
@@ -141,12 +142,17 @@ class Renewal:
                 look_at = time.monotonic() + interval
             time.sleep(_POLL_SECONDS)
 
-    def cancel(self) -> None:
-        """End a ``make`` or ``commit`` that waits. For any thread."""
-        self._cancelled.set()
+    def cancel(self, attempt: int) -> None:
+        """End a ``make`` or ``commit`` of that attempt that waits. For any thread, at any time."""
+        with self._lock:
+            if attempt == self._attempt:
+                self._cancelled.set()
 
-    def make(self) -> int:
+    def make(self, attempt: int) -> int:
         """Meet the other ranks and make the groups anew.
+
+        Args:
+            attempt: the attempt's number, another for each.
 
         Returns:
             The generation, which is every rank's.
@@ -160,7 +166,9 @@ class Renewal:
             raise GroupError("not_initialized", "no process group was retired")
         if self._meeting is None:
             self._meeting = Meeting(self._store, plan.rank, plan.size)
-        self._cancelled.clear()
+        with self._lock:
+            self._attempt = attempt
+            self._cancelled.clear()
         said = {
             "generation": self.generation,
             "groups": [sub.message() for sub in plan.subs],
