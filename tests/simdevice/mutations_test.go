@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -42,23 +43,34 @@ import (
 //	                                           the device alone
 //
 // What is wrong is other bits, an infinity that is not seen or one that is not there, or a stream that
-// waits. testdata/mutations.py has how each is taken out. Of the events and waits that the device's own
+// waits. testdata/mutations.py has how each is taken out. Where a loaded machine holds the host up until a
+// late stream is done nothing is wrong, so what nobody noticed is tried again. Of the events and waits that the device's own
 // torch makes (a future's, a collective's) TestDevice has the tests.
 func TestReducer_mutations(t *testing.T) {
 	t.Parallel() // it waits more than it computes
 	found := map[string]map[string]string{}
-	for _, backend := range []string{both, alone} {
-		job := run(t, "mutate", settings{Backend: backend})
-		for rank := range 2 {
-			for name, scenarios := range ranks.Result[map[string]map[string]string](t, job, rank) {
-				for scenario, wrong := range scenarios {
-					if found[name] == nil {
-						found[name] = map[string]string{}
+	names := slices.Sorted(maps.Keys(mutations))
+	for try := 0; try < 5 && len(names) > 0; try++ {
+		for _, backend := range []string{both, alone} {
+			taken := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return mutations[name].alone != (backend == alone) })
+			if len(taken) == 0 {
+				continue
+			}
+			job := run(t, "mutate", settings{Backend: backend, Taken: taken})
+			for rank := range 2 {
+				for name, scenarios := range ranks.Result[map[string]map[string]string](t, job, rank) {
+					for scenario, wrong := range scenarios {
+						if found[name] == nil {
+							found[name] = map[string]string{}
+						}
+						found[name][scenario] += wrong
 					}
-					found[name][scenario] += wrong
 				}
 			}
 		}
+		names = slices.DeleteFunc(names, func(name string) bool {
+			return !slices.Contains(slices.Collect(maps.Values(found[name])), "")
+		})
 	}
 	require.Len(t, found, len(mutations))
 	for name, scenarios := range found {
@@ -121,7 +133,7 @@ func mutate(ctx context.Context, rank *ranks.Rank) error {
 	}
 	found := map[string]map[string]string{}
 	for name, m := range sorted(mutations) {
-		if m.alone != (t.Backend == alone) {
+		if !slices.Contains(t.Taken, name) {
 			continue
 		}
 		found[name] = map[string]string{}

@@ -29,8 +29,9 @@ type settings struct {
 	Python  string
 	Path    []string
 	Backend string
-	CPU     bool // on the CPU by torch's operations, not on the device
-	CUDA    bool // on a GPU
+	CPU     bool     // on the CPU by torch's operations, not on the device
+	CUDA    bool     // on a GPU
+	Taken   []string // what "mutate" takes out, by name
 }
 
 // The group's backends: as a trainer with a GPU chooses, or as one with nccl alone.
