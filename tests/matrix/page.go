@@ -19,7 +19,8 @@ const (
 const pageHead = `# Compatibility
 
 Written by ` + "`make matrix`" + `, not by hand: one build of the tests and of the command, made on the oldest
-of these systems, run unchanged in each. A number is the tests that passed.
+of these systems, run unchanged in each. A number is the tests that passed, when that environment was
+last run; *not run*: the package is newer than that.
 
 `
 
@@ -49,6 +50,7 @@ func render(root string) (string, error) {
 		if err := readJSON(filepath.Join(root, resultsFolder, e.Name+".json"), r); err != nil {
 			return "", fmt.Errorf("%s has no result yet: run all: %w", e.Name, err)
 		}
+		r.Packages = slices.DeleteFunc(r.Packages, func(t tested) bool { return gone(root, t.Package) })
 		columns = append(columns, r)
 	}
 	var page strings.Builder
@@ -58,6 +60,12 @@ func render(root string) (string, error) {
 	page.WriteString(hooksHead)
 	err := writeHooks(&page, root, columns)
 	return page.String(), err
+}
+
+// gone reports whether the clone no longer has a package.
+func gone(root, name string) bool {
+	_, err := os.Stat(filepath.Join(root, strings.TrimPrefix(name, "pyhook/")))
+	return err != nil
 }
 
 func readJSON(path string, into any) error {
@@ -125,6 +133,9 @@ func (r *result) cell(name string) string {
 	}
 	if r.Missing != "" {
 		return "-"
+	}
+	if r.Torch != "" {
+		return "not run"
 	}
 	return "needs torch"
 }

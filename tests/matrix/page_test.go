@@ -41,6 +41,9 @@ func TestEventsAreCounted(t *testing.T) {
 func clone(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
+	for _, folder := range []string{"cbridge", "ddp", "job"} {
+		require.NoError(t, os.Mkdir(filepath.Join(root, folder), 0o755))
+	}
 	for i, e := range environments {
 		r := &result{Name: e.Name, Title: e.Title, Python: "3.11.2", Packages: []tested{{Package: "pyhook/cbridge", Passed: 3}}}
 		if e.Torch {
@@ -97,15 +100,18 @@ func TestAFailureAndWhatCannotBeHadAreOnThePage(t *testing.T) {
 	require.NoError(t, readJSON(path, r))
 	require.False(t, r.failed())
 	r.Packages[1].Failed = []string{"TestX"}
+	r.Packages = append(r.Packages, tested{Package: "pyhook/job", Passed: 2}, tested{Package: "pyhook/former", Passed: 2})
 	require.NoError(t, r.save(root))
 	assert.True(t, r.failed())
-	assert.Equal(t, "8 passed, 1 failed", r.verdict())
+	assert.Equal(t, "12 passed, 1 failed", r.verdict())
 	missing := &result{Name: "3.9", Title: "CPython 3.9", Missing: "no pyenv"}
 	require.NoError(t, missing.save(root))
 	assert.True(t, missing.failed())
 	page, err := render(root)
 	require.NoError(t, err)
 	assert.Contains(t, page, "| `ddp` | 5, 1 skipped | FAILED TestX | 5, 1 skipped | 5, 1 skipped | - | needs torch |")
+	assert.Contains(t, page, "| `job` | not run | 2 | not run | not run | - | needs torch |")
+	assert.NotContains(t, page, "former")
 	assert.Contains(t, page, "| not to be had: no pyenv | 3.11.2 |")
 }
 
