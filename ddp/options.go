@@ -172,8 +172,8 @@ type Options struct {
 	// vote carries 32 bytes a parameter: docs/performance.md. Ranks in Join are left out. 0: never. It
 	// needs the vote.
 	DigestEvery int
-	// SkipVerify, the same on every rank, leaves out the comparison of the ranks' parameter lists, and, with AgreementAuto,
-	// the vote.
+	// SkipVerify, the same on every rank, leaves out the comparison of the ranks' parameter lists,
+	// and, with AgreementAuto, the vote.
 	SkipVerify bool
 }
 

@@ -32,11 +32,10 @@ type HookConfig struct {
 // PythonCommHook is a Python hook and its state: c10d::PythonCommHook
 // (torch/csrc/distributed/c10d/python_comm_hook.h).
 type PythonCommHook struct {
-	rt   *Runtime
-	name string
-	hook *Object
-	// description is Description's.
-	description string
+	rt          *Runtime
+	name        string
+	description string // see Description
+	hook        *Object
 	state       *slot
 	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
 	formed *Object

@@ -195,12 +195,11 @@ class CheckedHook:
         if scope.issues is not None:  # inside a chain, which checks
             return self._hook(state, bucket)
         call = Issues(self._hook)
-        device = bucket.buffer().device
         scope.issues = call
         try:
             future = self._hook(state, bucket)
         except BaseException:
-            if device.type != "cpu":
+            if bucket.buffer().device.type != "cpu":
                 call.order()
             raise
         finally:
@@ -209,6 +208,7 @@ class CheckedHook:
         earlier = any(one.hook is self._hook for one in _later)
         if not (unseen or earlier) or not isinstance(future, torch._C.Future):
             return future
+        device = bucket.buffer().device
         devices = [] if device.type == "cpu" else [device]
         return _joined(future, [one.future for one in unseen if one.dropped()], call, devices)
 
@@ -293,10 +293,10 @@ def _looking(real: Callable[..., Any]) -> Callable[..., Any]:
 def _issuing(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(real)
     def issue(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _ending:
-            raise OutOfStepError("out_of_step", f"{name}: this process group is being retired")
-        _inside.append(None)
+        _inside.append(None)  # before the look: ending looks the other way round
         try:
+            if _ending:
+                raise OutOfStepError("out_of_step", f"{name}: this process group is being retired")
             work = real(self, *args, **kwargs)
         finally:
             _inside.pop()
