@@ -2,8 +2,9 @@ package launch
 
 import (
 	"fmt"
-	"net"
 	"strings"
+
+	"pyhook/internal/freeport"
 )
 
 const (
@@ -47,7 +48,7 @@ func masterLoopback(r *reader, w *World) {
 		w.MasterAddr = loopback
 	}
 	if w.MasterPort == 0 {
-		port, err := freePort()
+		port, err := freeport.Find()
 		if err != nil {
 			r.fail("MASTER_PORT", "", "is not set and no free port was found: "+err.Error(), "set MASTER_PORT")
 		}
@@ -72,15 +73,4 @@ func masterElsewhere(r *reader, w *World, name, hint string) {
 	if w.MasterPort == 0 {
 		w.MasterPort = defaultMasterPort
 	}
-}
-
-// freePort returns a port that the kernel chose. It binds all addresses, as TCPStore's
-// daemon does: a port that is free on loopback alone would not do.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"pyhook/internal/freeport"
 )
 
 // Show selects how the ranks' output is passed on.
@@ -55,7 +57,7 @@ func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
 	if c.Env == nil {
 		c.Env = os.Environ()
 	}
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return c, fmt.Errorf("launch: find a free port for rank 0: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 )
 
 func init() { children["rank that gives up joining"] = childGivesUp }
@@ -19,7 +20,7 @@ func TestAStopEndsTheWaitForRanksThatDoNotCome(t *testing.T) {
 		"rank 1": {"RANK=1"}, // torch 1.13 waits for rank 0's store with the GIL held
 	} {
 		t.Run(name, func(t *testing.T) {
-			runChild(t, "rank that gives up joining", append(env, "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+freePort(t))...)
+			runChild(t, "rank that gives up joining", append(env, "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+testutil.FreePort(t))...)
 		})
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 )
 
@@ -47,16 +47,6 @@ func ranks(t *testing.T, name string, env ...string) {
 		})
 	}
 	group.Wait()
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
 }
 
 // started starts the child's runtime; RANK is in its environment.
@@ -214,7 +204,7 @@ func sameBits(is *require.Assertions, spec string, native c10d.CommHook, dtype t
 }
 
 func TestTwoRanksFindEachOtherByTheEnvironment(t *testing.T) {
-	ranks(t, "rank by the environment", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+freePort(t))
+	ranks(t, "rank by the environment", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+testutil.FreePort(t))
 }
 
 func childEnvironmentRank(is *require.Assertions) {
@@ -227,7 +217,7 @@ func childEnvironmentRank(is *require.Assertions) {
 }
 
 func TestTwoRanksFindEachOtherByATCPStore(t *testing.T) {
-	ranks(t, "rank by a TCP store", storePort+"="+freePort(t))
+	ranks(t, "rank by a TCP store", storePort+"="+testutil.FreePort(t))
 }
 
 func childTCPRank(is *require.Assertions) {

@@ -49,7 +49,7 @@ func TestTorchGroup_Renewal(t *testing.T) {
 		})
 	}
 	t.Run("and where they met by the environment", func(t *testing.T) {
-		someRanks(t, 2, "renewed groups", "PYHOOK_TEST_CYCLES=3", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+freePort(t))
+		someRanks(t, 2, "renewed groups", "PYHOOK_TEST_CYCLES=3", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+testutil.FreePort(t))
 	})
 	t.Run("what keeps groups from being renewed is named", func(t *testing.T) {
 		someRanks(t, 2, "a renewal that cannot be")

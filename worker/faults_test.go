@@ -292,7 +292,7 @@ func TestStart(t *testing.T) {
 		}{
 			{"no such Python", worker.Config{Size: 1, Python: "/nowhere/python"}, "/nowhere/python"},
 			{"no such backend", worker.Config{Size: 1, Backend: "carrier_pigeon"}, "carrier_pigeon"},
-			{"a rank that does not come", worker.Config{Rank: 1, Size: 2, InitMethod: "tcp://127.0.0.1:" + strconv.Itoa(freePort(t)), StartTimeout: 4 * time.Second}, "the start is not done after 4"},
+			{"a rank that does not come", worker.Config{Rank: 1, Size: 2, InitMethod: "tcp://127.0.0.1:" + testutil.FreePort(t), StartTimeout: 4 * time.Second}, "the start is not done after 4"},
 			{"no rank", worker.Config{}, "WORLD_SIZE"},
 		} {
 			t.Run(c.name, func(t *testing.T) {

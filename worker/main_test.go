@@ -3,8 +3,6 @@ package worker_test
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
+	"pyhook/internal/testutil"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
@@ -45,20 +44,11 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// freePort returns a port of the loopback interface that nobody listens on.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // start starts the workers of size ranks, all of this process, and closes them with
 // the test.
 func start(t testing.TB, size int, cfg worker.Config) []*worker.Worker {
 	t.Helper()
-	cfg.InitMethod = fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t))
+	cfg.InitMethod = "tcp://127.0.0.1:" + testutil.FreePort(t)
 	cfg.Size = size
 	cfg.Path = []string{"testdata"}
 	cfg.Env = append(cfg.Env, "GLOO_SOCKET_IFNAME=lo", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")

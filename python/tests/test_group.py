@@ -1,6 +1,5 @@
 import datetime
 import multiprocessing
-import socket
 
 import pytest
 import torch
@@ -19,15 +18,9 @@ def refused(code, *arguments, **options):
     return str(caught.value)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def test_the_env_rendezvous_works_whatever_libuv_does(monkeypatch):
+def test_the_env_rendezvous_works_whatever_libuv_does(monkeypatch, port):
     for name, value in {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0", "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("USE_LIBUV", "1" if torch_build.libuv_works() else "unset me")
@@ -52,14 +45,14 @@ def test_a_store_may_be_given():
     join.destroy()
 
 
-def test_errors_are_typed(monkeypatch):
+def test_errors_are_typed(monkeypatch, port):
     assert "gloo" in refused("no_backend", "nosuch", None, 0, 1, 5)
     missing = next(name for name, there in torch_build.backends().items() if not there)
     assert missing in refused("no_backend", f"cpu:gloo,cuda:{missing}", None, 0, 1, 5)
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert "RANK" in refused("rendezvous", "gloo", "env://", -1, -1, 5)
-    address = f"tcp://127.0.0.1:{free_port()}"
+    address = f"tcp://127.0.0.1:{port}"
     assert "rank 0 of 2" in refused("timeout", "gloo", address, 0, 2, 1)
     with pytest.raises(GroupError) as caught:
         join.describe_group()

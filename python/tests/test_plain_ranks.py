@@ -3,7 +3,6 @@
 import datetime
 import multiprocessing
 import os
-import socket
 import time
 
 import pytest
@@ -159,29 +158,26 @@ def test_they_meet_again_at_torchruns_store_after_a_restart(agent):  # noqa: F81
     job("GP", env=elastic(agent.port, restart=1))
 
 
-def static_rendezvous():
-    """The store that torchrun keeps without a rendezvous backend, and its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def static_rendezvous(port):
+    """The store that torchrun keeps at the port without a rendezvous backend."""
     handler = StaticTCPRendezvous("127.0.0.1", port, 0, 1, "none", 10)
     found = handler.next_rendezvous()
     store = found[0] if isinstance(found, tuple) else found.store
     spec = WorkerSpec(role="trainer", local_world_size=2, rdzv_handler=handler, entrypoint="true")
     elastic_agent = LocalElasticAgent.__new__(LocalElasticAgent)
     elastic_agent._assign_worker_ranks(store, 0, 1, spec)
-    return handler, port
+    return handler
 
 
 @pytest.mark.parametrize("kinds", ["GP", "PG", "GG"])
-def test_they_meet_at_the_store_of_a_static_rendezvous(kinds):
-    handler, port = static_rendezvous()
+def test_they_meet_at_the_store_of_a_static_rendezvous(kinds, port):
+    handler = static_rendezvous(port)
     job(kinds, env=elastic(port))
     del handler
 
 
-def test_the_agents_of_a_static_rendezvous_are_no_plain_ranks(monkeypatch):
-    handler, port = static_rendezvous()
+def test_the_agents_of_a_static_rendezvous_are_no_plain_ranks(monkeypatch, port):
+    handler = static_rendezvous(port)
     for name, value in elastic(port).items():
         monkeypatch.setenv(name, value)
     for _ in range(2):  # a restart

@@ -29,11 +29,9 @@ def agent(monkeypatch):
 
 
 @pytest.fixture
-def address(monkeypatch):
-    """A free port, where rank 0 is to serve."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+def address(port):
+    """Where rank 0 is to serve."""
+    return f"tcp://127.0.0.1:{port}"
 
 
 def attempt(method, ranks, timeout=TIMEOUT, sizes=None):

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 	"pyhook/launch"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -86,13 +86,10 @@ func TestRuntime_InitProcessGroup_withAPlainPythonRank(t *testing.T) {
 // bytes on both.
 func job(t *testing.T, ranks ...*exec.Cmd) []string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := testutil.FreePort(t)
 	var stdout, stderr [2]bytes.Buffer
 	for i, rank := range ranks {
-		rank.Env = append(rank.Env, "RANK="+strconv.Itoa(i), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port),
+		rank.Env = append(rank.Env, "RANK="+strconv.Itoa(i), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+port,
 			"GLOO_SOCKET_IFNAME=lo", "OMP_NUM_THREADS=1")
 		rank.Stdout, rank.Stderr = &stdout[i], &stderr[i]
 		require.NoError(t, rank.Start())

@@ -12,6 +12,7 @@ import (
 
 	"pyhook/internal/cli"
 	"pyhook/internal/cli/clitest"
+	"pyhook/internal/testutil"
 )
 
 // checked runs `pyhook check --json` and parses what it prints.
@@ -240,7 +241,7 @@ type joinedResult struct {
 func joined(t *testing.T, args ...string) []joinedResult {
 	t.Helper()
 	clitest.NeedTorch(t) // here: the goroutines below must not end the test
-	port := clitest.FreePort(t)
+	port := testutil.FreePort(t)
 	results := make([]joinedResult, 2)
 	done := make(chan int)
 	for rank := range results {

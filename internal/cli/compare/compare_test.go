@@ -11,6 +11,7 @@ import (
 	"pyhook/internal/cli"
 	"pyhook/internal/cli/clitest"
 	"pyhook/internal/compare"
+	"pyhook/internal/testutil"
 )
 
 func TestParseHook(t *testing.T) {
@@ -140,7 +141,7 @@ func TestCommand(t *testing.T) {
 }
 
 func TestCommand_launcher(t *testing.T) {
-	port := clitest.FreePort(t)
+	port := testutil.FreePort(t)
 	results := make(chan clitest.Result, 2)
 	for _, rank := range []string{"0", "1"} {
 		go func() {

@@ -14,6 +14,7 @@ import (
 
 	"pyhook/internal/cli"
 	"pyhook/internal/cli/clitest"
+	"pyhook/internal/testutil"
 	"pyhook/tests/recording"
 )
 
@@ -67,7 +68,7 @@ func TestReplay(t *testing.T) {
 		clitest.NeedFields(t, JSONHelp, report)
 	})
 	t.Run("ranks of a launcher replay their own recordings", func(t *testing.T) {
-		port := clitest.FreePort(t)
+		port := testutil.FreePort(t)
 		var results [2]clitest.Result
 		var all sync.WaitGroup
 		for rank := range results {

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"image/png"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"pyhook/cbridge"
+	"pyhook/internal/testutil"
 )
 
 // Run builds the program in the test's folder and tests it.
@@ -65,7 +65,7 @@ func Run(t *testing.T) {
 			t.Skip("no mpirun of Open MPI: apt-get install openmpi-bin")
 		}
 		trained := filepath.Join(folder, "mpirun")
-		run(t, "mpirun", "--allow-run-as-root", "--bind-to", "none", "--oversubscribe", "-n", "2", "-x", "MASTER_PORT="+freePort(t),
+		run(t, "mpirun", "--allow-run-as-root", "--bind-to", "none", "--oversubscribe", "-n", "2", "-x", "MASTER_PORT="+testutil.FreePort(t),
 			binary, "--hook", "powersgd", "--every", "20", "--checkpoint", trained, "--steps", "60")
 		sameFile(t, whole, trained)
 	})
@@ -75,7 +75,7 @@ func Run(t *testing.T) {
 		}
 		trained := filepath.Join(folder, "srun")
 		run(t, filepath.Join("..", "..", "..", "tests", "launchers", "testdata", "one-host-slurm.sh"), "srun", "--nodes", "2", "--ntasks", "2",
-			"--export", "ALL,MASTER_ADDR=127.0.0.1,MASTER_PORT="+freePort(t),
+			"--export", "ALL,MASTER_ADDR=127.0.0.1,MASTER_PORT="+testutil.FreePort(t),
 			binary, "--hook", "powersgd", "--every", "20", "--checkpoint", trained, "--steps", "60")
 		sameFile(t, whole, trained)
 	})
@@ -123,15 +123,6 @@ func stop(t *testing.T, binary, checkpoint string, args ...string) {
 	assert.Equal(t, 143, exit.ExitCode(), out.String())
 	assert.Contains(t, out.String(), "stopped by SIGTERM")
 	assert.Empty(t, processes(binary, ""), "ranks are left")
-}
-
-// freePort is one that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	require.NoError(t, err)
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 func accuracy(t *testing.T, output string) float64 {
