@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"pyhook/internal/freeport"
 )
 
 // family is what a launcher sets for each of two ranks.
@@ -96,29 +98,25 @@ func once(t *testing.T, find func() int) int {
 	return ports[t.Name()]
 }
 
-func port(t *testing.T) int { return once(t, func() int { return listened(t, 0) }) }
+func port(t *testing.T) int {
+	return once(t, func() int {
+		found, err := freeport.Find()
+		require.NoError(t, err)
+		return found
+	})
+}
 
 // slurmJob returns a job's number whose port is free: 15000, the last four digits of that
 // number, and the step's.
 func slurmJob(t *testing.T) int {
 	return once(t, func() int {
 		for job := 4_711_000 + time.Now().Nanosecond()%9000; ; job++ {
-			if listened(t, 15000+job%10000) != 0 {
+			if l, err := net.Listen("tcp", ":"+strconv.Itoa(15000+job%10000)); err == nil {
+				l.Close()
 				return job
 			}
 		}
 	})
-}
-
-// listened returns the port, a free one for 0, or 0 if another process listens there.
-func listened(t *testing.T, port int) int {
-	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-	if err != nil {
-		require.NotZero(t, port, "%v", err)
-		return 0
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // report is a part of trainer.Report.
