@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pyhook/c10d"
 	"pyhook/tensor"
 )
 
@@ -58,7 +59,19 @@ func (r *Reducer) wait(ctx context.Context, host bool) ([]Timing, error) {
 	if r.closed { // the memories too
 		return timings, err
 	}
-	return nil, errors.Join(err, r.breakLocked(r.asStepError(failed)))
+	return nil, errors.Join(err, r.breakLocked(r.deviceError(failed)))
+}
+
+// deviceError is of work that failed on a device, which says so where the host next waits for it, and not
+// whose it was.
+func (r *Reducer) deviceError(err error) error {
+	var failed *c10d.Error
+	if hook := hookTerm(r.opts.Hook); hook != "" && !r.sum && errors.As(err, &failed) {
+		named := *failed
+		named.Op += ", for work of the trainer or of hook " + hook
+		err = &named
+	}
+	return r.asStepError(err)
 }
 
 // finishStep is wait without the end of the devices' work.
@@ -267,7 +280,7 @@ func (r *Reducer) finalizeBackward(s *step, host bool) (reduced []*tensor.Tensor
 		if err := r.memories.synchronize(s.ctx); errors.Is(err, ErrClosed) {
 			return reduced, ErrClosed
 		} else if err != nil {
-			return reduced, r.stepError(len(r.buckets)-1, err)
+			return reduced, r.deviceError(err)
 		}
 	}
 	s.reduced = true

@@ -11,8 +11,10 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/freeport"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/worker"
 )
 
 // What cannot be right on a device is an error that says what and where, on every rank; what is odd and
@@ -69,7 +71,28 @@ var faults = map[string]func(context.Context, *trainer) error{
 		return t.fails(ctx, scenario{hook: "hooks:out_of_memory"}, c10d.ErrRaised, "hooks.out_of_memory", "bucket 0", "sim:0 is out of memory")
 	},
 	"a hook whose work fails on the device": func(ctx context.Context, t *trainer) error {
-		return t.fails(ctx, scenario{hook: "hooks:fails_there", host: true}, c10d.ErrDeviceMemory, "privateuseone:0", "out of range")
+		return t.fails(ctx, scenario{hook: "hooks:fails_there", host: true}, c10d.ErrDeviceMemory, "privateuseone:0", "out of range", "hooks.fails_there")
+	},
+	"a hook of a worker": func(ctx context.Context, t *trainer) error {
+		port, err := freeport.Find()
+		if err != nil {
+			return err
+		}
+		w, err := worker.Start(ctx, worker.Config{Python: t.Python, Size: 1, InitMethod: fmt.Sprintf("tcp://127.0.0.1:%d", port)})
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		hook, err := w.NewHook(ctx, "allreduce", worker.HookConfig{})
+		if err != nil {
+			return err
+		}
+		defer hook.Close()
+		_, err = ddp.NewReducer(ctx, scenario{}.parameters(), ddp.Options{Group: t.world, Hook: hook})
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%w is not ErrUnsupported", err)
+		}
+		return says(err, c10d.ErrDeviceMemory, "p0", "privateuseone:0", "allreduce_hook", "the CPU's memory only")
 	},
 	"a device that this torch lacks": func(ctx context.Context, t *trainer) error {
 		params := scenario{}.parameters()

@@ -40,6 +40,7 @@ var scenarios = map[string]scenario{
 	"allreduce, static graph":             {hook: "allreduce", repeat: true, options: ddp.Options{StaticGraph: true}},
 	"allreduce, rebuilt":                  {hook: "allreduce", options: ddp.Options{Layout: ddp.LayoutRebuilt}},
 	"allreduce, closed early":             {hook: "allreduce", views: true, ends: true},
+	"a plain result":                      {hook: "hooks:doubled"},
 	"allreduce in Go":                     {peer: "allreduce", goHook: allReduce},
 	"fp16 in Go":                          {peer: "fp16", goHook: fp16},
 	"fp16 in Go, mixed devices":           {peer: "fp16", goHook: fp16, devices: mixed},
@@ -90,9 +91,11 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 			failed[name] = err.Error()
 		}
 	}
-	failed["values"] = ""
-	if err := t.values(ctx); err != nil {
-		failed["values"] = err.Error()
+	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare}) {
+		failed[name] = ""
+		if err := other(ctx); err != nil {
+			failed[name] = err.Error()
+		}
 	}
 	return rank.Report(failed)
 }
@@ -133,6 +136,131 @@ func (t *trainer) values(ctx context.Context) error {
 	defer want.Close()
 	if same, err := t.call("same", values, want); err != nil || same != true {
 		return errors.Join(errors.New("rank 0's values have changed"), err)
+	}
+	return nil
+}
+
+// digests has the ranks compare parameters on the device at each step. The trainer's stream writes them
+// late, so a digest of what is not there yet would be the other step's.
+func (t *trainer) digests(ctx context.Context) error {
+	s := t.on(scenario{hook: "allreduce"})
+	source, err := t.source(s)
+	if err != nil {
+		return err
+	}
+	values, err := t.gradients(s)
+	if err != nil {
+		return err
+	}
+	params := s.parameters()
+	for i, p := range params {
+		p.Data = values[i]
+	}
+	hook, closeHook, err := t.hookOf(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer closeHook()
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.world, Hook: hook, DigestEvery: 1, GroupMemory: s.options.GroupMemory})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	own, err := t.gradients(s)
+	if err != nil {
+		return err
+	}
+	g := &training{trainer: t, s: s, r: r, own: own, source: source}
+	for step := range 3 {
+		// Of step 1 the ranks' own, late.
+		if _, err := t.call("produce", source, values, step, 0, nil); err != nil {
+			return err
+		}
+		if step != 1 {
+			if err := ddp.BroadcastParameters(ctx, t.world, params); err != nil {
+				return err
+			}
+		}
+		err := g.step(ctx, step)
+		if step != 1 && err != nil {
+			return fmt.Errorf("step %d: %w", step, err)
+		}
+		if step == 1 && t.world.Size() > 1 {
+			if err := says(err, ddp.ErrValues, "p0"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// bare calls a hook on a bucket of the trainer's own on the device, without a Reducer.
+func (t *trainer) bare(ctx context.Context) error {
+	s := t.on(scenario{hook: "fp16"})
+	if t.CPU {
+		return nil
+	}
+	source, err := t.source(s)
+	if err != nil {
+		return err
+	}
+	own, err := t.gradients(s)
+	if err != nil {
+		return err
+	}
+	hook, closeHook, err := t.hookOf(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer closeHook()
+	want, err := t.wanted(ctx, "fp16", s, source)
+	if err != nil {
+		return err
+	}
+	for step := range steps {
+		if _, err := t.call("produce", source, own, step, 0, nil); err != nil {
+			return err
+		}
+		for i := range own {
+			if err := reduceBare(ctx, hook, i, own[i]); err != nil {
+				return err
+			}
+		}
+		if same, err := t.call("same", own, want[step]); err != nil || same != true {
+			return errors.Join(fmt.Errorf("step %d: other bits than PyTorch's", step), err)
+		}
+	}
+	return nil
+}
+
+// reduceBare has a hook reduce one gradient in place.
+func reduceBare(ctx context.Context, hook c10d.CommHook, i int, gradient *tensor.Tensor) error {
+	flat, err := gradient.View(0, []int64{gradient.Len()}, []int64{1})
+	if err != nil {
+		return err
+	}
+	defer flat.Close()
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: len(shapes), Buffer: flat, Offsets: []int64{0}, Lengths: []int64{gradient.Len()}, Sizes: [][]int64{gradient.Shape()}})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	future, err := hook.RunHook(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer future.Close()
+	value, err := future.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	result, err := hook.ParseHookResult(b, value)
+	if err != nil {
+		return err
+	}
+	defer result.Close()
+	if result.Data() != flat.Data() {
+		return errors.New("the result is not the bucket's memory")
 	}
 	return nil
 }

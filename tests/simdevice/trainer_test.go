@@ -18,9 +18,11 @@ import (
 	"pyhook/tensorconv"
 	"pyhook/tests/ranks"
 	"pyhook/tests/simdevice"
+	"pyhook/worker"
 )
 
 func TestMain(m *testing.M) {
+	worker.Main()
 	ranks.Main(m, map[string]ranks.Func{"reduce": reduce, "mutate": mutate, "faults": runFaults, "count": count})
 }
 
