@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"pyhook/internal/shortname"
 )
 
 // Description implements c10d.DescribedHook: the hook's name, and where its state is one of torch's
@@ -29,11 +31,7 @@ var folders = regexp.MustCompile(`[^(),\s]*/`)
 // ofTorch reports whether the state is one of torch's. Others may be made with a rank of their own.
 func (s StateSpec) ofTorch() bool {
 	name, _, _ := strings.Cut(s.Spec, "(")
-	switch strings.TrimSpace(name) {
-	case "powersgd", "batched_powersgd", "post_localsgd":
-		return true
-	}
-	return strings.HasPrefix(name, "torch.")
+	return shortname.IsState(strings.TrimSpace(name)) || strings.HasPrefix(name, "torch.")
 }
 
 // plainArgs are the arguments that mean the same in every process.

@@ -227,6 +227,8 @@ func ulps(dtype tensor.DType, a, b []byte) int64 {
 		mantissa = 10
 	case tensor.BFloat16:
 		mantissa = 7
+	case tensor.UInt8, tensor.Bool:
+		return distance(int64(x), int64(y))
 	default:
 		return distance(int64(x<<(64-bits))>>(64-bits), int64(y<<(64-bits))>>(64-bits))
 	}

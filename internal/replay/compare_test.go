@@ -40,6 +40,7 @@ func TestULPs(t *testing.T) {
 		"a NaN of bfloat16":         {tensor.BFloat16, 0x7fc0, 0x3f80, -1},
 		"parts of complex64":        {tensor.Complex64, 0x3f800000, 0x3f800002, 2},
 		"int8":                      {tensor.Int8, 0xff, 0x01, 2},
+		"uint8":                     {tensor.UInt8, 0xff, 0x01, 254},
 		"int64 from end to end":     {tensor.Int64, 1 << 63, 1<<63 - 1, math.MaxInt64},
 		"float64 from end to end":   {tensor.Float64, math.Float64bits(math.Inf(-1)), math.Float64bits(math.Inf(1)), math.MaxInt64},
 		"float32, the smallest two": {tensor.Float32, 0x80000000, 0x00000001, 1},

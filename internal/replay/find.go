@@ -5,19 +5,15 @@ import (
 	"regexp"
 	"strings"
 
+	"pyhook/internal/shortname"
 	"pyhook/internal/trace"
 )
 
-// torchs matches the specs of PyTorch's own hooks and of its wrappers around them: the only ones that
-// are run because a recording names them. It is a file that anybody may have written.
-var torchs = regexp.MustCompile(`^(?:(?:fp16|bf16)_wrapper\()*(?:allreduce|fp16|bf16|powersgd|batched_powersgd|noop|quantize_pertensor|quantize_perchannel|post_localsgd)\)*$`)
-
-var torchsStates = regexp.MustCompile(`^(?:powersgd|batched_powersgd|post_localsgd)$`)
-
-// RecordedHook returns the spec of the recorded hook if it is one of PyTorch's. For any other hook
-// the error says how to name it.
+// RecordedHook returns the spec of the recorded hook if it is one of PyTorch's, or of its wrappers around
+// them: the only ones that are run because a recording names them. It is a file that anybody may have
+// written. For any other hook the error says how to name it.
 func RecordedHook(folder string, m *trace.Manifest) (string, error) {
-	if torchs.MatchString(m.Hook.Spec) {
+	if shortname.IsHook(m.Hook.Spec) {
 		return m.Hook.Spec, nil
 	}
 	return "", &trace.Error{Path: folder, Detail: fmt.Sprintf("it is of the hook %s, which is run only if you name it", m.Hook.Name), Hint: nameIt(folder, m)}
@@ -25,7 +21,7 @@ func RecordedHook(folder string, m *trace.Manifest) (string, error) {
 
 // RecordedState is RecordedHook for the state.
 func RecordedState(folder string, m *trace.Manifest) (string, error) {
-	if torchsStates.MatchString(m.State.Spec) {
+	if shortname.IsState(m.State.Spec) {
 		return m.State.Spec, nil
 	}
 	return "", &trace.Error{Path: folder, Detail: fmt.Sprintf("its hook has a state of class %s, which is made only if you name it", m.State.Class), Hint: nameIt(folder, m)}
