@@ -15,8 +15,8 @@ import (
 )
 
 // Run applies the diff of README.md to testdata/trainer.go, both in the test's folder, and returns
-// what the stock trainer and the changed one print.
-func Run(t *testing.T) (stock, changed string) {
+// what the stock trainer, with stockEnv in its environment too, and the changed one print.
+func Run(t *testing.T, stockEnv ...string) (stock, changed string) {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
@@ -28,7 +28,7 @@ func Run(t *testing.T) (stock, changed string) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "trainer.go"), trainer, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "diff"), diff[1], 0o600))
 	apply(t, folder)
-	return run(t, filepath.Join("testdata", "trainer.go")), run(t, filepath.Join(folder, "trainer.go"))
+	return run(t, filepath.Join("testdata", "trainer.go"), stockEnv...), run(t, filepath.Join(folder, "trainer.go"))
 }
 
 func apply(t *testing.T, folder string) {
@@ -40,12 +40,12 @@ func apply(t *testing.T, folder string) {
 }
 
 // run runs a program in the test's module, wherever its file is.
-func run(t *testing.T, file string) string {
+func run(t *testing.T, file string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "run", file)
-	cmd.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=lo")
+	cmd.Env = append(append(os.Environ(), "GLOO_SOCKET_IFNAME=lo"), env...)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
 	return string(out)
