@@ -10,19 +10,17 @@ import (
 // ddp: pyhook.TorchGroup is one.
 type DeviceGroup interface {
 	ProcessGroup
-	// DeviceMemory returns the memory of a device, with streams of its own. stream is
+	// DeviceMemory returns the memory of a device, with a communication stream of its own. stream is
 	// the trainer's: what is enqueued there before Fill comes before the reduction, and what is
 	// enqueued there after End comes after it. The caller closes it. On the CPU nothing has a
 	// stream. The error says that torch has no such device, or the device no such stream.
 	DeviceMemory(device tensor.Device, stream Stream) (DeviceMemory, error)
 }
 
-// DeviceMemory is what package ddp does with gradients in the memory of one device, enqueued there and
-// not waited for. Fills and calls of hooks are on a communication stream. All else is on a stream that
-// waits for it and for the reductions, while the next bucket is filled: what Copy or Divide writes
-// comes after every Fill and hook call before it, and before no later one but through End. No element
-// comes to the host, but for what FirstNonFinite and Checksum return. Lists have one tensor of dst for
-// each of src, of equal shapes. Any goroutine may use it, one at a time for one tensor.
+// DeviceMemory is what package ddp does with gradients in the memory of one device, enqueued on its
+// communication stream and not waited for. No element comes to the host, but for what
+// FirstNonFinite and Checksum return. Lists have one tensor of dst for each of src, of equal shapes.
+// Any goroutine may use it, one at a time for one tensor.
 type DeviceMemory interface {
 	Device() tensor.Device
 	// New returns a flat tensor of n zeros, with the capacity of tensor.New. The caller closes it.
@@ -41,14 +39,14 @@ type DeviceMemory interface {
 	// Checksum returns a number that changes when an element does, the same for the same elements in
 	// every process. It waits for the device.
 	Checksum(t *tensor.Tensor) (uint64, error)
-	// End has the trainer's stream wait for all that is enqueued.
+	// End has the trainer's stream wait for the communication stream.
 	End() error
-	// Synchronize waits, on the host, for all that is enqueued, or for the end of ctx, whose error it
-	// then returns.
+	// Synchronize waits, on the host, for the communication stream, or for the end of ctx, whose
+	// error it then returns.
 	Synchronize(ctx context.Context) error
-	// Group returns the group, whose collectives of tensors on the device come after all that is
-	// enqueued. When their futures are done, what Copy, Divide and further collectives do comes after
-	// them; the host may be earlier.
+	// Group returns the group, whose collectives of tensors on the device are issued from the
+	// communication stream: they come after what is enqueued there. When their futures are done, what
+	// is enqueued there comes after them; the host may be earlier.
 	Group() ProcessGroup
 	// Close lets go of the streams. Tensors stay. Idempotent.
 	Close()

@@ -35,9 +35,6 @@ func (r *Reducer) fillHookBuffer(index int) error {
 	if r.looksForLateWrites() {
 		b.late.Store(&lateWrites{memory: b.memory, work: b.work})
 	}
-	if device := b.memory.device(); device != nil { // Copy's would not come before the hook's
-		return device.Fill([]*tensor.Tensor{b.work}, []*tensor.Tensor{b.buffer}, nil, 1)
-	}
 	return b.memory.Copy(b.work, b.buffer)
 }
 

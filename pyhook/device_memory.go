@@ -164,7 +164,7 @@ func (m *deviceMemory) Close() {
 	})
 }
 
-// deviceGroup is a TorchGroup whose collectives come after what is enqueued in a memory.
+// deviceGroup is a TorchGroup whose collectives are issued from a memory's communication stream.
 type deviceGroup struct {
 	*TorchGroup
 	memory *deviceMemory

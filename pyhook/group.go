@@ -159,7 +159,7 @@ func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor
 	return g.collectiveBy(ctx, nil, name, result, args...)
 }
 
-// collectiveBy issues a collective after what is enqueued in m; nil: there is none.
+// collectiveBy issues a collective from the communication stream of m; nil: there is none.
 func (g *TorchGroup) collectiveBy(ctx context.Context, m *deviceMemory, name string, result *tensor.Tensor, args ...any) (*c10d.Future[*tensor.Tensor], error) {
 	if ctx.Err() != nil {
 		return nil, groupError(name, g.rank, ctxerr.While(ctx, "not issued"))

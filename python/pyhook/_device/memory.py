@@ -1,11 +1,8 @@
 """What package ddp does with gradients in a device's memory, by torch's own operations.
 
-Two streams, beside the trainer's, have all that is enqueued. On the communication stream buckets
-are filled and hooks called; it waits for the trainer's before a fill. It waits for no collective,
-but for those of a chain (``_runtime.chain``), so that a bucket is filled and compressed while the
-one before it is reduced. The stream of the results waits for the communication stream and for the
-collectives; results are read and copied there, and ``end`` has the trainer's wait for it. On the
-CPU, which has no streams, it is the same operations: so one can compare them with Go's own.
+Everything is enqueued on a communication stream, beside the trainer's: ``fill`` has the one wait
+for the other, and ``end`` the other for the one, as PyTorch's reducer and its NCCL streams do. On
+the CPU, which has no streams, it is the same operations: so one can compare them with Go's own.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ _foreach_copy = getattr(torch, "_foreach_copy_", None)  # torch 2.1
 
 
 class DeviceMemory:
-    """The memory of one device, and the streams beside the trainer's.
+    """The memory of one device, and its communication stream.
 
     Args:
         device: torch's name of it.
@@ -35,41 +32,30 @@ class DeviceMemory:
 
     def __init__(self, device: str, handle: int) -> None:
         self._device = torch.device(device)
-        self._stream: Optional[Any] = None  # the communication stream
-        self._results: Optional[Any] = None
+        self._stream: Optional[Any] = None
         self._trainer: Optional[Any] = None
         if self._device.type != "cpu":
             self._trainer = streams.existing_stream(self._device, handle)
             self._trainer.record_event()  # an error now, where it is a stream of another device
             self._stream = streams.new_stream(self._device)
-            self._results = streams.new_stream(self._device)
         elif handle:
             raise RuntimeError(f"the CPU has no stream {handle:#x}")
 
     def _current(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._stream is None else streams.current(self._stream)
 
-    def _after(self) -> AbstractContextManager[Any]:
-        """Return a context of the results' stream, after what the communication stream has."""
-        if self._results is None:
-            return nullcontext()
-        self._results.wait_stream(self._stream)
-        return streams.current(self._results)
-
     def on_stream(self) -> Optional[OnStream]:
-        """Return what has hooks called on the communication stream, and futures asked after it."""
+        """Return what has hooks called, and futures asked, on the communication stream."""
         if self._stream is None:
             return None
-        current = functools.partial(streams.current, self._stream)
-        return OnStream(current, self._device, self._after, self._used)
+        return OnStream(functools.partial(streams.current, self._stream), self._device)
 
     def new(self, dtype: str, elements: int) -> torch.Tensor:
-        """Return a flat tensor of zeros, which all three streams may use."""
+        """Return a flat tensor of zeros, which both streams may use."""
         with self._current():
             made = torch.zeros(elements, dtype=getattr(torch, dtype), device=self._device)
             if self._trainer is not None:
-                self._used(made)
-                made.record_stream(self._trainer)
+                made.record_stream(self._trainer)  # else the allocator gives it on too early
                 self.end()  # what the trainer writes comes after the zeros
         return made
 
@@ -93,19 +79,19 @@ class DeviceMemory:
 
     def copy(self, to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
         """Copy each tensor and convert its dtype. It may overlap the one that it is copied to."""
-        with self._after():
+        with self._current():
             _copy(to, [_separate(b, a) for a, b in zip(to, tensors)])
 
     def divide(self, tensor: torch.Tensor, divisor: float) -> None:
         """Divide in place."""
-        with self._after():
+        with self._current():
             tensor.div_(divisor)
 
     def first_nonfinite(self, tensor: torch.Tensor) -> int:
         """Return the index of the first NaN or infinity, or -1. The host waits for that number."""
         if not (tensor.is_floating_point() or tensor.is_complex()):
             return -1
-        with self._after():
+        with self._current():
             if tensor.element_size() == 1:  # 8-bit floats have no isfinite
                 tensor = tensor.to(torch.float32)
             bad = torch.isfinite(tensor).logical_not_().reshape(-1)
@@ -116,7 +102,7 @@ class DeviceMemory:
 
         All weights are odd, so that one changed element always changes it.
         """
-        with self._after():
+        with self._current():
             words = tensor.detach().contiguous().reshape(-1).view(_words(tensor))
             total = torch.zeros((), dtype=torch.int64, device=self._device)
             for start in range(0, words.numel(), _CHUNK):
@@ -128,32 +114,24 @@ class DeviceMemory:
             return int(total) & (2**64 - 1)
 
     def end(self) -> None:
-        """Have the trainer's stream wait for all that is enqueued here."""
+        """Have the trainer's stream wait for the communication stream."""
         if self._trainer is not None:
-            with self._after():
-                self._trainer.wait_stream(self._results)
+            self._trainer.wait_stream(self._stream)
 
     def synchronize(self) -> None:
-        """Have the host wait for all that is enqueued here, without the GIL."""
-        if self._results is not None:
-            with self._after():
-                event = self._results.record_event()
-            event.synchronize()
-
-    def _used(self, tensor: torch.Tensor) -> None:
-        """Have the allocator keep freed memory until the results' stream has used it."""
-        if self._results is not None and tensor.device == self._device:
-            tensor.record_stream(self._results)
+        """Have the host wait for the communication stream, without the GIL."""
+        if self._stream is not None:
+            self._stream.record_event().synchronize()
 
     def collective(self, name: str, *arguments: Any) -> Any:
-        """Issue a collective of ``_runtime.collectives``, after all that is enqueued here.
+        """Issue a collective of ``_runtime.collectives`` from the communication stream.
 
         Returns:
-            A future without a value. When it is done, the results' stream waits for the collective.
+            A future without a value. When it is done, that stream waits for the collective.
         """
         from .._runtime import collectives
 
-        with self._after():
+        with self._current():
             future = getattr(collectives, name)(*arguments)
         if self._stream is None:
             return future
@@ -163,7 +141,7 @@ class DeviceMemory:
 
     def _wait_for(self, ordered: Any, future: Any) -> None:
         try:
-            with self._after():
+            with self._current():
                 future.wait()
         except Exception as error:
             ordered.set_exception(error)

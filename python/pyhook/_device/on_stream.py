@@ -3,8 +3,8 @@
 PyTorch's reducer calls hooks with its own stream current, so that what they enqueue comes after the
 gradients, and waits for their futures with it current (torch/csrc/distributed/c10d/reducer.cpp,
 finalize_backward): ``Future.wait`` then has the stream, not the CPU, wait for the events that the
-future recorded (ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). Here the trainer's stream
-does both, or package ddp's two (``memory``).
+future recorded (ATen/core/ivalue_inl.h, synchronizeWithCurrentStreams). Here one stream does both:
+the trainer's, or package ddp's communication stream (``memory``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
@@ -25,23 +25,14 @@ class OnStream:
     """What the Go side does with the hooks and futures of one bucket on a device.
 
     Args:
-        current: makes a context in which the hook's stream is the current one.
+        current: makes a context in which the stream is the current one.
         device: of the stream.
-        after: makes one of the stream that waits for results; None: ``current``.
-        used: has freed memory of a tensor kept until that stream has used it; None: it is the
-            stream that the tensor was made on.
     """
 
     def __init__(
-        self,
-        current: Callable[[], AbstractContextManager[Any]],
-        device: torch.device,
-        after: Optional[Callable[[], AbstractContextManager[Any]]] = None,
-        used: Optional[Callable[[torch.Tensor], None]] = None,
+        self, current: Callable[[], AbstractContextManager[Any]], device: torch.device
     ) -> None:
         self.current = current
-        self.after = after or current
-        self._used = used
         self.devices = [device] if device.type != "cpu" else []  # of futures of what is there
 
     def around(self, hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -61,17 +52,12 @@ class OnStream:
         """
         if not future.done():
             return future.value()
-        with self.after():
-            value = future.wait()
-        if self._used is not None:  # as torch does for a future that knows the device
-            for part in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(part, torch.Tensor):
-                    self._used(part)
-        return value
+        with self.current():
+            return future.wait()
 
     def parse_value(self, value: Any, layout: BucketLayout) -> torch.Tensor:
-        """Call ``parse_value`` after the result is there: it may copy a tensor with strides."""
-        with self.after():
+        """Call ``parse_value`` on the stream: it may copy a tensor with strides."""
+        with self.current():
             return parse_value(value, layout)
 
 

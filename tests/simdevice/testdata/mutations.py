@@ -1,7 +1,6 @@
 """The product without one of its waits: MUTATIONS, for TestReducer_mutations."""
 
 import copy
-from contextlib import nullcontext
 
 import torch
 from pyhook._device import memory, on_stream, staging
@@ -46,11 +45,6 @@ def _instead(function):
 
 
 _elsewhere = _with(_current=lambda self: torch.sim.Stream)
-_after_elsewhere = _with(_after=lambda self: torch.sim.Stream)
-
-
-def _unordered_results(self):
-    return memory.streams.current(self._results) if self._results else nullcontext()
 
 
 def _hook_anywhere(self, hook):
@@ -99,25 +93,19 @@ MUTATIONS = {
         memory.DeviceMemory, "new", _with(end=lambda self: lambda: None),
     ),
     "new does not record the trainer's stream": (memory.DeviceMemory, "new", _unrecorded),
-    "copy runs elsewhere": (memory.DeviceMemory, "copy", _after_elsewhere),
-    "divide runs elsewhere": (memory.DeviceMemory, "divide", _after_elsewhere),
-    "the finite check looks elsewhere": (memory.DeviceMemory, "first_nonfinite", _after_elsewhere),
-    "the checksum looks elsewhere": (memory.DeviceMemory, "checksum", _after_elsewhere),
+    "copy runs elsewhere": (memory.DeviceMemory, "copy", _elsewhere),
+    "divide runs elsewhere": (memory.DeviceMemory, "divide", _elsewhere),
+    "the finite check looks elsewhere": (memory.DeviceMemory, "first_nonfinite", _elsewhere),
+    "the checksum looks elsewhere": (memory.DeviceMemory, "checksum", _elsewhere),
     "Wait does not wait": (memory.DeviceMemory, "synchronize", _instead(lambda self: None)),
-    "collectives are issued elsewhere": (memory.DeviceMemory, "collective", _after_elsewhere),
-    "another stream waits for a collective": (memory.DeviceMemory, "_wait_for", _after_elsewhere),
-    "results do not wait for the communication stream": (
-        memory.DeviceMemory, "_after", _instead(_unordered_results),
-    ),
-    "freed results are not kept": (
-        memory.DeviceMemory, "_used", _instead(lambda self, tensor: None),
-    ),
+    "collectives are issued elsewhere": (memory.DeviceMemory, "collective", _elsewhere),
+    "another stream waits for a collective": (memory.DeviceMemory, "_wait_for", _elsewhere),
     "the hook runs elsewhere": (on_stream.OnStream, "around", _instead(_hook_anywhere)),
     "nothing waits for the hook's future": (
         on_stream.OnStream, "value", _instead(lambda self, future: future.value()),
     ),
     "a result with strides is copied elsewhere": (
-        on_stream.OnStream, "parse_value", _with(after=lambda self: torch.sim.Stream),
+        on_stream.OnStream, "parse_value", _with(current=lambda self: torch.sim.Stream),
     ),
     "the trainer's stream waits for callbacks": (
         chain.Chain, "advance", _with(_current=lambda self: torch.sim.default_stream),

@@ -6,7 +6,6 @@ import os
 import torch
 import torch.distributed as dist
 from pyhook import load_hook
-from pyhook._device.memory import DeviceMemory
 
 torch.set_num_threads(1)
 if "PYHOOK_TRAINER_CUDA" in os.environ:
@@ -145,27 +144,6 @@ def goes_on():
             return True
         sleep(0.01)
     return False
-
-
-def kept():
-    """Whether a result that was freed is copied right: its memory is the communication stream's."""
-    memory = DeviceMemory("sim:0", 0)
-    to, gradient = torch.zeros(1000, device="sim"), torch.ones(1000, device="sim")
-    torch.sim.synchronize()
-    asks = memory.on_stream()
-    future = asks.around(lambda state, bucket: done(gradient * 2))(None, None)
-    result = asks.value(future)
-    memory.copy([to], [result])
-    del future, result
-    memory._stream.synchronize()  # the other's copy is late
-    memory.end()
-    return bool((to.cpu() == 2).all())
-
-
-def done(value):
-    future = torch.futures.Future()
-    future.set_result(value)
-    return future
 
 
 def meet():
