@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	ranks.Main(m, map[string]ranks.Func{"hooks": stock.Ranks(trainNoting), "raises": hookRaises})
+	ranks.Main(m, map[string]ranks.Func{"hooks": stock.Ranks(trainNoting), "raises": stock.HookRaises(newModel)})
 }
 
 func allWell(t *testing.T, errs []error) {
