@@ -91,7 +91,7 @@ func TestWorker_Restart(t *testing.T) {
 
 func outlive(t *testing.T, size, every int) {
 	t.Helper()
-	out := &output{}
+	out := &testutil.Output{}
 	workers := start(t, size, worker.Config{Timeout: callTimeout, FrozenAfter: frozenAfter, MemoryLimit: 1 << 30, Output: out})
 	hooks := map[string][]*worker.Hook{}
 	buckets := make([]*c10d.GradBucket, size)
@@ -252,7 +252,7 @@ func TestHook_RunHook_SysExit(t *testing.T) {
 
 func TestConfig_Output(t *testing.T) {
 	t.Run("what a worker prints is passed on and kept", func(t *testing.T) {
-		out := &output{}
+		out := &testutil.Output{}
 		w := start(t, 1, worker.Config{Output: out})[0]
 		_, err := reduce(testutil.Soon(t), hook(t, w, "faults:in_call", worker.HookConfig{}), bucket(t, w, say, 1))
 		var failed *worker.Error

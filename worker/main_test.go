@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"testing"
@@ -24,24 +23,6 @@ func TestMain(m *testing.M) {
 		t.Close()
 	}
 	ranks.Main(m, map[string]ranks.Func{"in-process": inProcess, "orphan": orphan})
-}
-
-// output collects what workers print.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // start starts the workers of size ranks, all of this process, and closes them with

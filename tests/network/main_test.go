@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"pyhook/internal/testutil"
 	"pyhook/launch"
 )
 
@@ -73,7 +73,7 @@ type rank struct {
 	cmd   *exec.Cmd
 	talk  *net.UnixConn
 	read  *json.Decoder
-	said  output
+	said  testutil.Output
 	ended chan struct{}
 }
 
@@ -134,24 +134,6 @@ func startRank(t *testing.T, w *wire, at rankConfig, env ...string) *rank {
 	require.NoError(t, err, "the rank's network")
 	w.attach(at.Machine, tun)
 	return r
-}
-
-// output is what a rank says while others read it.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // live starts the process and waits for it on one thread: its end would be the
