@@ -16,7 +16,7 @@ type filling uint8
 
 const (
 	filled filling = iota // nothing: the trainer wrote it there, or it is on the CPU
-	toCopy                // step.copyBack's is to be copied there
+	toCopy                // step.copyFrom's, else step.copyBack's, is to be copied there
 	toZero                // it is to be zero
 )
 
@@ -65,7 +65,11 @@ func (r *Reducer) fillBucket(s *step, b *bucket) error {
 	for at, i := range b.params {
 		switch s.filling[i] {
 		case toCopy:
-			views, gradients = append(views, b.views[at]), append(gradients, s.copyBack[i])
+			from := s.copyFrom[i]
+			if from == nil {
+				from = s.copyBack[i]
+			}
+			views, gradients = append(views, b.views[at]), append(gradients, from)
 		case toZero:
 			zeros = append(zeros, b.views[at])
 		}

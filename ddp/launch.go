@@ -11,24 +11,25 @@ import (
 )
 
 // step is the state of one reduction of all buckets. The reducer's mutex guards
-// marks, copyBack, scaled, filling, order, pending, stop and over. results are the launcher's until finished
+// marks, copyBack, copyFrom, scaled, filling, order, pending, stop and over. results are the launcher's until finished
 // is closed, and then Wait's (or Close's).
 type step struct {
 	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
 	cancel   context.CancelCauseFunc
-	marks    []mark           // by parameter
-	copyBack []*tensor.Tensor // by parameter; nil: the gradient is the view
-	scaled   []bool           // by parameter: ReadyFrom has divided it, if that is to be
-	filling  []filling        // by parameter: what its device has still to do
-	order    []int            // of the marks, while the layout is not fixed
-	seen     []int            // by parameter: marks, with StaticGraph
-	used     []int32          // by parameter: 1 if this rank used it, with UnusedFind
-	joined   bool             // it is Join's
-	digests  []byte           // of the parameters' values, where the vote compares them; the launcher's, and then Wait's
-	begun    bool             // something was marked
-	voted    bool             // agree was called
-	said     []statement      // to the other ranks, of its failure
-	usedSum  []int32          // by parameter: how many ranks used it; like results, as usedErr
+	marks    []mark                 // by parameter
+	copyBack []*tensor.Tensor       // by parameter; nil: the gradient is the view
+	copyFrom map[int]*tensor.Tensor // by parameter: NoSync's gradient, where the result goes elsewhere
+	scaled   []bool                 // by parameter: ReadyFrom has divided it, if that is to be
+	filling  []filling              // by parameter: what its device has still to do
+	order    []int                  // of the marks, while the layout is not fixed
+	seen     []int                  // by parameter: marks, with StaticGraph
+	used     []int32                // by parameter: 1 if this rank used it, with UnusedFind
+	joined   bool                   // it is Join's
+	digests  []byte                 // of the parameters' values, where the vote compares them; the launcher's, and then Wait's
+	begun    bool                   // something was marked
+	voted    bool                   // agree was called
+	said     []statement            // to the other ranks, of its failure
+	usedSum  []int32                // by parameter: how many ranks used it; like results, as usedErr
 	usedErr  error
 	pending  []int         // by bucket: gradients not ready yet
 	left     error         // why Retry's function left the step before its Wait

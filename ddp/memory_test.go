@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,6 +36,7 @@ type trainer struct {
 	hook     func(c10d.ProcessGroup) c10d.CommHook // nil: none
 	unused   bool                                  // a parameter is marked unused, each step another one
 	noSync   bool                                  // every second step
+	moved    bool                                  // the step after one with noSync uses nothing, and has its results elsewhere
 	infinite bool                                  // the second step has an infinity, and fails
 }
 
@@ -108,7 +111,14 @@ func (c trainer) step(t *testing.T, r *ddp.Reducer, random *rand.Rand, step int)
 	if c.noSync && step%2 == 1 {
 		check(r.NoSync(backward))
 	}
-	check(backward())
+	if c.moved && step%2 == 1 {
+		for i, shape := range trainerShapes {
+			own = append(own, must(tensor.New(c.dtype, shape...)))
+			check(r.MarkUnusedInto(i, own[len(own)-1]))
+		}
+	} else {
+		check(backward())
+	}
 	_, err := r.Wait(context.Background())
 	if c.infinite && step == 1 {
 		assert.ErrorIs(t, err, c10d.ErrNonFinite)
@@ -149,23 +159,25 @@ func TestOptions_GroupMemory(t *testing.T) {
 	all := func(g c10d.ProcessGroup) c10d.CommHook { return &hooks.AllReduceCommHook{Group: g} }
 	half := func(g c10d.ProcessGroup) c10d.CommHook { return &hooks.FP16CompressCommHook{Group: g} }
 	for name, c := range map[string]trainer{
-		"no hook":                 {dtype: tensor.Float32},
-		"no hook, float16":        {dtype: tensor.Float16},
-		"no hook, bfloat16":       {dtype: tensor.BFloat16},
-		"no hook, float64":        {dtype: tensor.Float64},
-		"no hook, complex64":      {dtype: tensor.Complex64},
-		"bfloat16 into float32":   {dtype: tensor.Float32, own: tensor.BFloat16},
-		"allreduce":               {dtype: tensor.Float32, hook: all},
-		"allreduce, serial":       {dtype: tensor.Float32, hook: all, opts: ddp.Options{Order: ddp.OrderSerial}},
-		"allreduce, rebuilt":      {dtype: tensor.Float32, hook: all, opts: ddp.Options{Layout: ddp.LayoutRebuilt}},
-		"allreduce, static graph": {dtype: tensor.Float32, hook: all, opts: ddp.Options{StaticGraph: true}},
-		"allreduce, no sync":      {dtype: tensor.Float32, hook: all, noSync: true},
-		"allreduce, unused":       {dtype: tensor.Float32, hook: all, unused: true},
-		"allreduce, unused found": {dtype: tensor.Float32, hook: all, unused: true, opts: ddp.Options{Unused: ddp.UnusedFind}},
-		"allreduce, complex":      {dtype: tensor.Complex64, hook: all},
-		"fp16":                    {dtype: tensor.Float32, hook: half},
-		"fp16, rolled back":       {dtype: tensor.Float32, hook: half, infinite: true, opts: ddp.Options{Rollback: true, CheckFinite: true}},
-		"no hook, late writes":    {dtype: tensor.Float32, infinite: true, opts: ddp.Options{LateWrites: true, CheckFinite: true}},
+		"no hook":                   {dtype: tensor.Float32},
+		"no hook, float16":          {dtype: tensor.Float16},
+		"no hook, bfloat16":         {dtype: tensor.BFloat16},
+		"no hook, float64":          {dtype: tensor.Float64},
+		"no hook, complex64":        {dtype: tensor.Complex64},
+		"bfloat16 into float32":     {dtype: tensor.Float32, own: tensor.BFloat16},
+		"allreduce":                 {dtype: tensor.Float32, hook: all},
+		"allreduce, serial":         {dtype: tensor.Float32, hook: all, opts: ddp.Options{Order: ddp.OrderSerial}},
+		"allreduce, rebuilt":        {dtype: tensor.Float32, hook: all, opts: ddp.Options{Layout: ddp.LayoutRebuilt}},
+		"allreduce, static graph":   {dtype: tensor.Float32, hook: all, opts: ddp.Options{StaticGraph: true}},
+		"allreduce, no sync":        {dtype: tensor.Float32, hook: all, noSync: true},
+		"allreduce, no sync, moved": {dtype: tensor.Float32, hook: all, noSync: true, moved: true},
+		"no hook, no sync, moved":   {dtype: tensor.Float32, noSync: true, moved: true},
+		"allreduce, unused":         {dtype: tensor.Float32, hook: all, unused: true},
+		"allreduce, unused found":   {dtype: tensor.Float32, hook: all, unused: true, opts: ddp.Options{Unused: ddp.UnusedFind}},
+		"allreduce, complex":        {dtype: tensor.Complex64, hook: all},
+		"fp16":                      {dtype: tensor.Float32, hook: half},
+		"fp16, rolled back":         {dtype: tensor.Float32, hook: half, infinite: true, opts: ddp.Options{Rollback: true, CheckFinite: true}},
+		"no hook, late writes":      {dtype: tensor.Float32, infinite: true, opts: ddp.Options{LateWrites: true, CheckFinite: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.infinite && c.hook == nil {
@@ -192,4 +204,54 @@ func TestNewReducer_noDeviceGroup(t *testing.T) {
 	_, err = ddp.NewReducer(t.Context(), params, ddp.Options{Group: world})
 	require.ErrorIs(t, err, c10d.ErrDeviceMemory)
 	require.ErrorContains(t, err, "cuda:1")
+}
+
+// endingMemory notes whether it is closed while End is inside.
+type endingMemory struct {
+	groupsMemory
+	inside, closed chan struct{}
+	early          atomic.Bool
+}
+
+func (m *endingMemory) End() error {
+	close(m.inside)
+	select {
+	case <-m.closed:
+		m.early.Store(true)
+	case <-time.After(50 * time.Millisecond):
+	}
+	return m.groupsMemory.End()
+}
+
+func (m *endingMemory) Close() {
+	close(m.closed)
+	m.groupsMemory.Close()
+}
+
+type endingGroup struct {
+	torchGroup
+	memory *endingMemory
+}
+
+func (g endingGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+	m, err := g.torchGroup.DeviceMemory(device, stream)
+	g.memory.groupsMemory, _ = m.(groupsMemory)
+	return g.memory, err
+}
+
+// Close leaves a Wait that is inside the memory until the trainer's stream waits for the results.
+func TestReducer_Close_whileWaitEnds(t *testing.T) {
+	m := &endingMemory{inside: make(chan struct{}), closed: make(chan struct{})}
+	r, err := ddp.NewReducer(testutil.Soon(t), scalars(1), ddp.Options{Group: endingGroup{torchGroup{memoryGroups(1)[0]}, m}, GroupMemory: true})
+	require.NoError(t, err)
+	require.NoError(t, r.Ready(0))
+	waited := make(chan error, 1)
+	go func() {
+		_, err := r.Wait(context.Background())
+		waited <- err
+	}()
+	<-m.inside
+	r.Close()
+	require.NoError(t, <-waited)
+	assert.False(t, m.early.Load(), "the memory was closed while Wait needed it")
 }

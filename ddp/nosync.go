@@ -69,8 +69,11 @@ func (r *Reducer) betweenLocked(doing string) error {
 func (r *Reducer) carryOverLocked(i int, grad *tensor.Tensor) error {
 	c := carry{used: true}
 	if grad != nil {
-		var err error
-		if c.grad, err = grad.View(0, grad.Shape(), grad.Strides()); err != nil {
+		err := r.matches(i, grad)
+		if err == nil {
+			c.grad, err = grad.View(0, grad.Shape(), grad.Strides())
+		}
+		if err != nil {
 			return r.gradientError(i, err)
 		}
 	}

@@ -59,10 +59,7 @@ func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 		return err
 	}
 	s, view, device := r.step, r.viewLocked(i), r.deviceOf(i)
-	if device != nil {
-		err = r.matches(i, grad)
-	}
-	if err != nil {
+	if err = r.matches(i, grad); err != nil {
 		defer r.mu.Unlock()
 		r.undoMarkLocked(s, i)
 		return r.gradientError(i, err)
@@ -123,9 +120,6 @@ func (r *Reducer) readyLaterLocked(i int, grad *tensor.Tensor) error {
 // copyIn copies grad to view, or leaves that to the launcher. It returns a handle on grad's memory, by
 // which the result goes back even if the trainer closes its own.
 func (r *Reducer) copyIn(view, grad *tensor.Tensor, later bool) (*tensor.Tensor, error) {
-	if err := convertible(view.DType(), grad.DType()); err != nil {
-		return nil, err
-	}
 	back, err := grad.View(0, grad.Shape(), grad.Strides())
 	if err != nil {
 		return nil, err

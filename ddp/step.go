@@ -43,7 +43,12 @@ func (r *Reducer) WaitStream(ctx context.Context) (timings []Timing, err error) 
 
 // wait waits for the step, and on the host for the devices too.
 func (r *Reducer) wait(ctx context.Context, host bool) ([]Timing, error) {
-	timings, err := r.finishStep(ctx, host)
+	s, err := r.beginWait()
+	if err != nil || s == nil {
+		return nil, err
+	}
+	defer r.leaveWait() // Close closes the memories after it
+	timings, err := r.finishStep(ctx, s, host)
 	if len(r.memories.devices) == 0 {
 		return timings, err
 	}
@@ -56,9 +61,6 @@ func (r *Reducer) wait(ctx context.Context, host bool) ([]Timing, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed { // the memories too
-		return timings, err
-	}
 	return nil, errors.Join(err, r.breakLocked(r.deviceError(failed)))
 }
 
@@ -75,11 +77,7 @@ func (r *Reducer) deviceError(err error) error {
 }
 
 // finishStep is wait without the end of the devices' work.
-func (r *Reducer) finishStep(ctx context.Context, host bool) (timings []Timing, err error) {
-	s, err := r.beginWait()
-	if err != nil || s == nil {
-		return nil, err
-	}
+func (r *Reducer) finishStep(ctx context.Context, s *step, host bool) (timings []Timing, err error) {
 	var layout [][]int
 	defer func() {
 		if broken := r.endWait(s, layout, err); broken != nil {
@@ -186,13 +184,19 @@ func (r *Reducer) beginWait() (*step, error) {
 	return r.step, nil
 }
 
+func (r *Reducer) leaveWait() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = false
+	r.wake.Broadcast()
+}
+
 // endWait ends the step and begins the next, with new buckets if there is a
 // layout. failed is why the step is not reduced, or nil. The error is that none can begin.
 func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	r.releaseStep(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.waiting = false
 	r.leaveStepLocked(s, failed)
 	r.dropCarriedLocked()
 	defer r.wake.Broadcast()
@@ -249,6 +253,10 @@ func (r *Reducer) releaseStep(s *step) {
 		back.Close()
 		s.copyBack[i] = nil
 	}
+	for _, from := range s.copyFrom {
+		from.Close()
+	}
+	s.copyFrom = nil
 }
 
 // finalizeBackward waits for the futures, and on the host for the devices, and reads the results, by

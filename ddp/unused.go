@@ -70,8 +70,7 @@ func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 			return r.gradientError(i, err)
 		}
 		defer func() {
-			r.step.copyBack[i].Close()
-			r.step.copyBack[i] = back
+			r.step.redirect(i, back)
 		}()
 	}
 	if err := r.fill(r.step, i); err != nil {
@@ -79,6 +78,19 @@ func (r *Reducer) markUnused(i int, grad *tensor.Tensor) error {
 	}
 	r.markReadyLocked(r.step, i)
 	return nil
+}
+
+// redirect has parameter i's result go to back, and not to where the gradient came from.
+func (s *step) redirect(i int, back *tensor.Tensor) {
+	if from := s.copyBack[i]; from != nil && s.filling[i] == toCopy { // not copied yet
+		if s.copyFrom == nil {
+			s.copyFrom = map[int]*tensor.Tensor{}
+		}
+		s.copyFrom[i] = from
+	} else {
+		from.Close()
+	}
+	s.copyBack[i] = back
 }
 
 // Used says, with UnusedFind, whether any rank used parameter i in the last step
@@ -94,6 +106,11 @@ func (r *Reducer) matches(i int, grad *tensor.Tensor) error {
 	view := r.viewLocked(i)
 	if !slices.Equal(view.Shape(), grad.Shape()) {
 		return fmt.Errorf("shape %v into %v", grad.Shape(), view.Shape())
+	}
+	for d, stride := range grad.Strides() {
+		if stride == 0 && grad.Shape()[d] > 1 {
+			return fmt.Errorf("strides %v: its elements share memory, which cannot hold the result: give a copy", grad.Strides())
+		}
 	}
 	return errors.Join(r.checkDevice(i, grad), convertible(view.DType(), grad.DType()), convertible(grad.DType(), view.DType()))
 }

@@ -203,3 +203,34 @@ func TestAStaticGraphOverlapsAfterTheFirstStep(t *testing.T) {
 		require.NoError(t, <-done)
 	}
 }
+
+// A gradient that cannot be copied to the bucket and back is refused when it is given: also in NoSync,
+// and with torch's operations, which would repeat its elements.
+func TestReadyFrom_otherShape(t *testing.T) {
+	for _, byTorch := range []bool{false, true} {
+		opts := ddp.Options{Group: memoryGroups(1)[0], GroupMemory: byTorch}
+		if byTorch {
+			opts.Group = torchGroup{memoryGroups(1)[0]}
+		}
+		r := reducer(t, parameters([]int64{4}, []int64{2, 2}), opts)
+		one, values := must(tensor.New(tensor.Float32, 1)), []float32{1, 2}
+		repeated := must(tensor.FromSlice(values))
+		defer one.Close()
+		defer repeated.Close()
+		view := must(repeated.View(0, []int64{2, 2}, []int64{0, 1}))
+		defer view.Close()
+		for i, given := range []*tensor.Tensor{one, view} {
+			says := []string{"gradient of p0: shape [1] into [4]", "gradient of p1: strides [0 1]: its elements share memory"}[i]
+			require.ErrorContains(t, r.ReadyFrom(i, given), says)
+			require.ErrorContains(t, r.MarkUnusedInto(i, given), says)
+			require.NoError(t, r.NoSync(func() error {
+				require.ErrorContains(t, r.ReadyFrom(i, given), says)
+				return nil
+			}))
+		}
+		require.NoError(t, errors.Join(r.MarkUnused(0), r.MarkUnused(1))) // with nothing of before
+		_, err := r.Wait(testutil.Soon(t))
+		require.NoError(t, err)
+		require.Equal(t, []float32{1, 2}, values)
+	}
+}
