@@ -105,10 +105,7 @@ var shapes = [][]int64{{64, 32}, {64}, {40, 25}, {7}, {1}, {33, 3}}
 
 var layout = [][]int{{5, 4, 3}, {2, 1}, {0}}
 
-const (
-	steps   = 4
-	failing = 1 // the step that a scenario with an infinity fails
-)
+const steps = 4
 
 // scenario is a way to train.
 type scenario struct {
@@ -125,7 +122,8 @@ type scenario struct {
 	host     bool            // Wait, and the gradients are read in no stream's order
 	stream   bool            // the trainer has a stream of its own
 	streamID bool            // given by its id, where a device's module knows no handles
-	infinite bool            // the second step fails: the gradients are as they were written
+	infinite bool            // a step fails: the gradients are as they were written
+	left     bool            // a step fails, as the trainer leaves it
 	unused   bool            // a parameter is marked unused on one rank, each step another one
 	micro    int             // so many backward passes a step, all but the last in NoSync; 0: 1
 	uneven   bool            // rank 1 joins after two steps
@@ -139,6 +137,24 @@ func (s scenario) deviceOf(i int) tensor.Device {
 		return sim
 	}
 	return s.devices[i]
+}
+
+// steps are more where a hook begins to compress late.
+func (s scenario) steps() int {
+	if s.power && s.left {
+		return s.failing() + 3
+	}
+	return steps
+}
+
+// fails reports whether a step does.
+func (s scenario) fails(step int) bool { return (s.infinite || s.left) && step == s.failing() }
+
+func (s scenario) failing() int {
+	if s.power {
+		return 3
+	}
+	return 1
 }
 
 func (s scenario) paramType() tensor.DType { return cmp.Or(s.dtype, tensor.Float32) }
@@ -164,7 +180,7 @@ func (t *trainer) on(s scenario) scenario {
 func (t *trainer) source(s scenario) (*pyhook.Object, error) {
 	infinite, last := -1, -1
 	if s.infinite {
-		infinite = failing
+		infinite = s.failing()
 	}
 	if s.uneven {
 		last = steps / 2
@@ -197,9 +213,9 @@ func (t *trainer) wanted(ctx context.Context, name string, s scenario, source *p
 		return nil, err
 	}
 	defer peer.Close()
-	want := make([]*pyhook.Object, steps)
+	want := make([]*pyhook.Object, s.steps())
 	for step := range want {
-		if s.infinite && step == failing {
+		if s.fails(step) {
 			want[step], err = source.Call("flat", step)
 		} else {
 			want[step], err = peer.Call("step", step)
@@ -405,22 +421,21 @@ func (t *trainer) train(ctx context.Context, name string) error {
 	}
 	defer g.close()
 	var differs error
-	for step := range steps { // all of them: what differs need not do so on all ranks
+	for step := range s.steps() { // all of them: what differs need not do so on all ranks
 		if s.uneven && t.rank == 1 && step == steps/2 {
 			_, err := g.r.Join(ctx)
 			return errors.Join(differs, err)
 		}
-		err := g.step(ctx, step)
-		fails := s.infinite && step == failing
+		err := g.stepOrLeave(ctx, step)
 		if err != nil {
 			if recovered := g.r.Recover(ctx); recovered != nil {
 				return errors.Join(err, recovered)
 			}
 		}
 		switch {
-		case fails && !errors.Is(err, c10d.ErrNonFinite):
-			return errors.Join(fmt.Errorf("step %d: an infinity is not seen", step), err)
-		case !fails && err != nil:
+		case s.fails(step) && (err == nil || s.infinite && !errors.Is(err, c10d.ErrNonFinite)):
+			return errors.Join(fmt.Errorf("step %d: a failure is not seen", step), err)
+		case !s.fails(step) && err != nil:
 			return fmt.Errorf("step %d: %w", step, err)
 		}
 		if err := g.compare(step, want[step]); err != nil && differs == nil {
@@ -432,6 +447,17 @@ func (t *trainer) train(ctx context.Context, name string) error {
 		return errors.Join(differs, err)
 	}
 	return differs
+}
+
+// stepOrLeave writes the gradients also of a step that it leaves.
+func (g *training) stepOrLeave(ctx context.Context, step int) error {
+	if !g.s.left || !g.s.fails(step) {
+		return g.step(ctx, step)
+	}
+	if _, err := g.call("produce", g.source, g.own, step, 0, g.stream); err != nil {
+		return err
+	}
+	return g.r.Leave(ctx, errors.New("the trainer leaves the step"))
 }
 
 // compare compares the gradients after a step.

@@ -172,12 +172,20 @@ def _multiply(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor], facto
 
 def _separate(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return the tensor, or a copy of it if it overlaps the other and is not the same elements."""
-    start, begin = tensor.data_ptr(), other.data_ptr()
-    if start == begin or tensor.device != other.device:
+    (start, end), (begin, last) = _extent(tensor), _extent(other)
+    same = start == begin and tensor.dtype == other.dtype and tensor.stride() == other.stride()
+    if same or tensor.device != other.device or end <= begin or last <= start:
         return tensor
-    end = start + tensor.numel() * tensor.element_size()
-    overlaps = start < begin + other.numel() * other.element_size() and begin < end
-    return tensor.clone() if overlaps else tensor
+    return tensor.clone()
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return where a tensor's memory begins and ends. Strides are not negative."""
+    if tensor.numel() == 0:
+        return 0, 0
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride()))
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.element_size()
 
 
 def _words(tensor: torch.Tensor) -> torch.dtype:

@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 import torch
 
+from .._device.streams import module_of
 from .._errors import StateError
 from .._runtime.parameters import of_the_trainer, trainers_name
 from .parts import (
@@ -48,6 +49,7 @@ class Encoder:
         self._seen: dict[int, tuple[int, Any]] = {}
         self._open: set[int] = set()  # tuples that are being encoded
         self._memory: dict[tuple[int, int, str], int] = {}
+        self._synchronized: set[torch.device] = set()
 
     def encode(self, value: Any, path: str) -> Node:
         kind = type(value)
@@ -186,6 +188,7 @@ class Encoder:
         quantized = str(value.dtype).startswith(("torch.qint", "torch.quint"))
         if value.layout is not torch.strided or quantized or value.is_meta:
             return self._pickle(value, path)
+        self._synchronize(value.device)
         plain = value.detach()
         if plain.is_conj() or plain.is_neg():
             plain = plain.resolve_conj().resolve_neg()
@@ -198,6 +201,12 @@ class Encoder:
             "stride": list(plain.stride()),
             "grad": bool(value.requires_grad and value.is_leaf),
         }
+
+    def _synchronize(self, device: torch.device) -> None:
+        """Wait for all streams of a device: a hook's is not the one that reads its tensors here."""
+        if device.type != "cpu" and device not in self._synchronized:
+            module_of(device).synchronize(device)
+            self._synchronized.add(device)
 
     def _storage(self, tensor: Any) -> int:
         """Return the number of a tensor's memory. Views share it in the file as they do here."""
