@@ -212,7 +212,7 @@ func TestPowerSGDGetsItsState(t *testing.T) {
 		}
 	})
 	_, err = rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_rank": 1}, nil)
-	saysAll(t, err, c10d.ErrBadArguments, "powersgd", -1)
+	saysAllOf(t, err, c10d.ErrBadArguments, "state powersgd", -1)
 	require.ErrorContains(t, err, "matrix_approximation_rank")
 }
 

@@ -38,6 +38,7 @@ func TestAHookThatCannotBeLoadedIsATypedError(t *testing.T) {
 		"empty":                     {"", c10d.ErrBadSpec, "", "cannot read ''"},
 		"brackets that do not fit":  {"fp16_wrapper)", c10d.ErrBadSpec, "", "brackets"},
 		"a number":                  {"faults:a_number", c10d.ErrNotCallable, "", "Got int"},
+		"an object that is no hook": {"faults:Unprintable()", c10d.ErrNotCallable, "", "hint: name the function"},
 		"a class":                   {"faults:Unprintable", c10d.ErrNotCallable, "", "is a class"},
 		"one argument":              {"faults:one_argument", c10d.ErrArity, "", "cannot be called with (state, bucket)"},
 		"a wrapper without a hook":  {"fp16_wrapper", c10d.ErrArity, "", "this looks like a wrapper"},
@@ -82,7 +83,7 @@ func TestAStateThatCannotBeMadeIsATypedError(t *testing.T) {
 	for name, c := range cases {
 		check(t, name, func(t *testing.T) {
 			_, err := rt.NewState(t.Context(), c.spec, c.kwargs, nil)
-			saysAll(t, err, c.kind, c.spec, -1)
+			saysAllOf(t, err, c.kind, "state "+c.spec, -1)
 			assert.Contains(t, err.Error(), c.says)
 		})
 	}

@@ -62,7 +62,7 @@ func (rt *Runtime) newState(ctx context.Context, s StateSpec, trainer ofTrainer)
 	group, parameters := trainer.arguments()
 	state, err := rt.callOnMain(ctx, "build_state", s.Spec, args, group, parameters)
 	if err != nil {
-		return nil, hookError(s.Spec, rt.Rank(), -1, c10d.ErrLoad, err)
+		return nil, newError("state "+s.Spec, rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	return state, nil
 }

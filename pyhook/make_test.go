@@ -101,7 +101,7 @@ func TestRuntime_Parameters(t *testing.T) {
 	})
 	check(t, "that are missing say how to give them", func(t *testing.T) {
 		_, err := rt.NewHook(t.Context(), "makes:by_name", HookConfig{State: StateSpec{Spec: "makes:ByName"}})
-		saysAll(t, err, c10d.ErrBadArguments, "makes:ByName", -1)
+		saysAllOf(t, err, c10d.ErrBadArguments, "state makes:ByName", -1)
 		require.ErrorContains(t, err, "HookConfig.Parameters")
 		_, err = rt.NewHook(t.Context(), "makes:make(inner=parameters)", HookConfig{})
 		saysAll(t, err, c10d.ErrBadArguments, "makes:make(inner=parameters)", -1)
@@ -252,7 +252,7 @@ func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 			require.ErrorContains(t, err, name)
 		}
 		_, err := rt.NewState(t.Context(), "powersgd", map[string]any{"matrix_approximation_rank": 1.5}, nil)
-		saysAll(t, err, c10d.ErrBadArguments, "powersgd", -1)
+		saysAllOf(t, err, c10d.ErrBadArguments, "state powersgd", -1)
 		require.ErrorContains(t, err, "matrix_approximation_rank=1.5 is not a whole number")
 	})
 	check(t, "PowerSGD runs with what JSON gave", func(t *testing.T) {

@@ -475,6 +475,12 @@ func (r *rankRun) whyNotLoaded() string {
 	return "the hook that is run has a state of its own"
 }
 
+// brackets are the arguments of a state's spec, as they are written.
+func brackets(spec string) string {
+	_, arguments, _ := strings.Cut(spec, "(")
+	return arguments
+}
+
 // loadState puts the recorded state of before a step into the hook.
 func (r *rankRun) loadState(ctx context.Context, s *trace.Step) error {
 	if s.StateNotSaved != "" && s == &r.rank.Steps[0] {
@@ -496,6 +502,9 @@ func (r *rankRun) loadState(ctx context.Context, s *trace.Step) error {
 	options := []pyhook.StateOption{pyhook.AnyBuckets()}
 	if len(r.plan.Ranks) != r.rank.WorldSize {
 		options = append(options, pyhook.AnyRank())
+	}
+	if given := r.plan.Spec.State; s == &r.rank.Steps[0] && brackets(given) != "" && brackets(given) != brackets(r.rank.State.Spec) {
+		r.note("the recorded state was put into %s, so what it was made with is the recording's: --state-arg makes a state of your own", given)
 	}
 	err = r.python.LoadState(ctx, bytes.NewReader(data), options...)
 	if r.plan.Spec.State != "" && errors.Is(err, c10d.ErrStateClass) {

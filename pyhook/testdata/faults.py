@@ -93,6 +93,12 @@ gives("future_of_offset_short", lambda buffer: done(buffer[1:]))
 gives("future_of_sparse", lambda buffer: done(buffer.to_sparse()))
 gives("future_of_meta", lambda buffer: done(torch.empty(5, device="meta")))
 gives("future_of_complex", lambda buffer: done(buffer.to(torch.complex64)))
+gives(
+    "future_of_real_view",
+    lambda buffer: dist.all_reduce(buffer.to(torch.complex64), async_op=True)
+    .get_future()
+    .then(lambda f: f.value()[0]),
+)
 gives("future_of_future", lambda buffer: done(done(buffer)))
 gives("future_of_exception", lambda buffer: done(ValueError("boom as a value")))
 gives("raises", lambda buffer: throw(ValueError("boom in the hook")))

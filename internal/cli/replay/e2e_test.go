@@ -51,6 +51,11 @@ func TestReplay(t *testing.T) {
 		assert.Empty(t, report.Notes)
 		clitest.NeedFields(t, JSONHelp, report)
 	})
+	t.Run("named with other arguments, it says whose count", func(t *testing.T) {
+		r := clitest.Command(t, nil, "replay", counted, "--hook", hooks+":counted", "--state", hooks+":Scale(factor=2.0)")
+		assert.Equal(t, cli.ExitOK, r.Code, "%s%s", r.Stdout, r.Stderr)
+		assert.Contains(t, r.Stdout, "note: the recorded state was put into "+hooks+":Scale(factor=2.0), so what it was made with is the recording's: --state-arg makes a state of your own")
+	})
 	t.Run("a wrong hook is caught with its first element", func(t *testing.T) {
 		r := clitest.Command(t, nil, "replay", mean, "--hook", hooks+":wrong")
 		assert.Equal(t, cli.ExitFailed, r.Code)
@@ -124,6 +129,7 @@ func TestReplay_Usage(t *testing.T) {
 	for name, args := range map[string][]string{
 		"takes one folder":          {},
 		"--state without --hook":    {"trace", "--state", "powersgd"},
+		"--state-arg without":       {"trace", "--state-arg", "factor=2.0"},
 		"must not be negative":      {"trace", "--tolerance", "-1"},
 		"is negative or there":      {"trace", "--ranks", "1,1"},
 		"more than nothing":         {"trace", "--timeout", "0s"},

@@ -30,8 +30,8 @@ which is real: nothing of the recorded communication is used but its results.
 PyTorch's own hooks run because the recording names them. Any other hook, and the
 class of its state, run only if you name them by --hook and --state: a recording is a
 file that anybody may have written, and reading it runs nothing. The recorded state is
-put into the one that --state makes, unless --state-arg is given: that makes a state of
-your own. With --hook another hook runs on the recorded inputs, such as go:fp16, and
+put into the one that --state makes, whatever arguments that has in brackets, unless
+--state-arg is given: that makes a state of your own. With --hook another hook runs on the recorded inputs, such as go:fp16, and
 the differences to the recorded results are shown.
 
 --ranks replays some of the recorded ranks in a process group of that size, where
@@ -97,6 +97,9 @@ func (f *flags) run(cmd *cobra.Command) error {
 	}
 	if f.plan.Spec.Hook == "" && f.plan.Spec.State != "" {
 		return cli.UsageError("--state without --hook: name both")
+	}
+	if f.plan.Spec.Hook == "" && len(f.plan.Spec.StateArgs) > 0 {
+		return cli.UsageError("--state-arg without --hook: name both")
 	}
 	if _, err := f.plan.Spec.Args(); err != nil {
 		return cli.UsageError("%w", err)

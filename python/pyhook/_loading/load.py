@@ -145,7 +145,10 @@ def check_hook(hook: Any) -> None:
     """
     if not callable(hook):
         raise HookLoadError(
-            "not_callable", f"Communication hook must be callable. Got {type(hook).__name__}"
+            "not_callable",
+            f"Communication hook must be callable. Got {type(hook).__name__}",
+            "name the function, or give the class a __call__(self, state, bucket); an object that "
+            "a function keeps things in is its state, and is named as the state",
         )
     if inspect.isclass(hook):
         raise HookLoadError(

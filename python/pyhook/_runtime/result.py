@@ -41,6 +41,7 @@ def parse_value(value: Any, layout: BucketLayout, check_finite: bool = False) ->
     if layout.is_sparse:
         return _sparse_result(tensor, layout)
     _check_kind(tensor, layout)
+    _check_real_view(tensor, layout)
     if tensor is not layout.tensor or not layout.intact():
         tensor = _plain(tensor)
     _check_numel(tensor, layout)
@@ -140,6 +141,22 @@ def _check_kind(tensor: torch.Tensor, layout: BucketLayout) -> None:
             f"the hook returned a tensor on {tensor.device} for a bucket on {layout.tensor.device}",
             "use .to(bucket.buffer().device)",
         )
+
+
+def _check_real_view(tensor: torch.Tensor, layout: BucketLayout) -> None:
+    """Refuse what dist.all_reduce's future holds of complex numbers, for a bucket of real ones."""
+    base = tensor._base
+    if base is None or not base.is_complex() or tensor.is_complex() or layout.dtype.is_complex:
+        return
+    if tensor.numel() != 2 * layout.numel or layout.numel == 1:
+        return  # 2 elements for 1 may be padding, and the first is right in any case
+    raise HookContractError(
+        "complex",
+        f"the hook returned the real view of {layout.numel} complex numbers for a bucket of "
+        f"{layout.dtype}: its first {layout.numel} elements are real and imaginary parts in turn",
+        "the future of an all_reduce of complex numbers holds their real view: undo it with "
+        "torch.view_as_complex(result), and take .real if that is meant",
+    )
 
 
 def _check_numel(tensor: torch.Tensor, layout: BucketLayout) -> None:
