@@ -329,13 +329,14 @@ func (r *Reducer) writeBucket(s *step, index int, reduced *tensor.Tensor) error 
 // writeGradients copies the buckets to the trainer's own memory, where gradients
 // came by ReadyFrom; several goroutines do it where there is much to copy.
 func (r *Reducer) writeGradients(s *step) error {
-	bytes := int64(0)
-	for _, back := range s.copyBack {
-		if back != nil {
+	some, bytes := false, int64(0)
+	for i, back := range s.copyBack {
+		some = some || back != nil
+		if back != nil && r.deviceOf(i) == nil { // a device's copies are only enqueued
 			bytes += back.Bytes()
 		}
 	}
-	if bytes == 0 {
+	if !some {
 		return nil
 	}
 	workers := 1

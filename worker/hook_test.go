@@ -4,6 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -316,7 +321,7 @@ func TestHook_RunHook_Context(t *testing.T) {
 		require.NoError(t, err)
 		defer other.Close()
 		require.NoError(t, b.SetBuffer(other))
-		require.NoError(t, syscall.Kill(w.Pid(), syscall.SIGSTOP))
+		freeze(t, w.Pid())
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		_, err = h.RunHook(ctx, b)
@@ -329,6 +334,19 @@ func TestHook_RunHook_Context(t *testing.T) {
 		assert.Equal(t, []float32{2}, got)
 		assert.Equal(t, []float32{2}, floats(t, first), "the hook's result is in the buffer")
 	})
+}
+
+// freeze stops a process, and waits until all its threads have: kill returns before.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	require.Eventually(t, func() bool {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		return err == nil && len(files) > 0 && !slices.ContainsFunc(files, func(file string) bool {
+			stat, err := os.ReadFile(file)
+			return err != nil || !strings.Contains(string(stat), ") T ")
+		})
+	}, 9*time.Second, time.Millisecond) // after 10 it is taken for frozen
 }
 
 // TestHook_RunHook_Concurrent has two hooks wait for the other rank within their calls, each in a
