@@ -269,7 +269,20 @@ func waitForTheRetired(is *require.Assertions, cycle, rank int, blocking *Python
 // retiredAt is a file with the time at which the last rank retired its groups.
 func retiredAt(cycle int) string { return os.Getenv(storePath) + ".retired." + strconv.Itoa(cycle) }
 
+// tell has the ranks that hear it go on.
+func tell(is *require.Assertions, what string) {
+	is.NoError(os.WriteFile(os.Getenv(storePath)+"."+what, nil, 0o600))
+}
+
+func hear(is *require.Assertions, what string) {
+	is.Eventually(func() bool {
+		_, err := os.Stat(os.Getenv(storePath) + "." + what)
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
+}
+
 func childNotRenewed(is *require.Assertions) {
+	const patience = 3 * time.Second // a loaded machine takes one to end the groups
 	rank, _ := joinedRank(is)
 	renewal := world.Renewal()
 	soon := func(timeout time.Duration) error {
@@ -288,20 +301,23 @@ func childNotRenewed(is *require.Assertions) {
 
 	// A rank that does not come is named, and may come later.
 	if rank == 0 {
-		err := soon(500 * time.Millisecond)
+		err := soon(patience)
+		tell(is, "rank 0 is alone")
 		is.ErrorIs(err, context.DeadlineExceeded)
 		is.ErrorIs(err, c10d.ErrGroup)
 		is.ErrorContains(err, "renewing the groups, rank 0: ")
 		is.ErrorContains(err, "waiting for rank 1 of 2 to call it")
 	} else {
-		time.Sleep(2 * time.Second)
+		hear(is, "rank 0 is alone")
 	}
 	ok()
 	is.Equal(1, renewal.Generation())
 	if rank == 1 {
-		is.ErrorContains(soon(500*time.Millisecond), "waiting for rank 0 of 2 to call it")
+		err := soon(patience)
+		tell(is, "rank 1 is alone")
+		is.ErrorContains(err, "waiting for rank 0 of 2 to call it")
 	} else {
-		time.Sleep(2 * time.Second)
+		hear(is, "rank 1 is alone")
 	}
 	ok()
 
