@@ -101,6 +101,7 @@ var codes = map[Code]struct {
 	"late_write":       {text: "the hook wrote to its bucket after its future was done"},
 	"mismatch":         {text: "the ranks' parameter lists or options differ"},
 	"values":           {text: "the ranks' parameters have different values"},
+	"other_step":       {text: "another Reducer over the process group has a step under way"},
 	"step_failed":      {text: "the step failed"},
 
 	// Package worker's.

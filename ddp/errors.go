@@ -26,6 +26,8 @@ const (
 	ErrLateWrite c10d.Code = "late_write"
 	// ErrMismatch: the ranks have different parameter lists, or options that must be alike.
 	ErrMismatch c10d.Code = "mismatch"
+	// ErrOtherStep: a mark, while another Reducer over the group has a step under way.
+	ErrOtherStep c10d.Code = "other_step"
 	// ErrStep: the step failed by an error of no other code, of a hook in Go for example.
 	ErrStep c10d.Code = "step_failed"
 )

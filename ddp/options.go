@@ -107,9 +107,10 @@ const (
 // CheckFinite, LateWrites, GroupMemory, Stream and Timeline. Of Hook it compares the kind, by
 // c10d.DescribedHook.
 type Options struct {
-	// Group is what the gradients are reduced over. Where several Reducers share one, only one of them
-	// may have a step under way, from its first mark to the end of its Wait: each calls its hook when its
-	// own buckets are complete, and on each rank their collectives would come in another order.
+	// Group is what the gradients are reduced over. Where several Reducers share one, one of them at a
+	// time has a step under way, from its first mark to the end of its Wait: the others' marks are
+	// ErrOtherStep. Each calls its hook when its own buckets are complete, and on each rank their
+	// collectives would come in another order.
 	Group c10d.ProcessGroup
 	// Hook reduces the buckets; it averages (with a hook the reducer never
 	// divides). nil: PyTorch's way without a hook, which is a sum of gradients

@@ -181,6 +181,11 @@ func (r *Reducer) markableLocked(i int) error {
 		return nil
 	}
 	s := r.step
+	if !s.begun && s.stop == nil {
+		if err := r.turnError(i); err != nil {
+			return err
+		}
+	}
 	if r.opts.StaticGraph && r.counts != nil && s.seen[i] >= r.counts[i] {
 		return r.graphChanged(s, i)
 	}
@@ -223,6 +228,9 @@ func (r *Reducer) markReadyLocked(s *step, i int) {
 func (s *step) beginLocked(r *Reducer) {
 	if !s.begun {
 		s.begun = true
+		if s.stop == nil && !r.takeTurn() { // it was free when the mark began
+			r.stopLocked(s, r.turnError(0))
+		}
 		if r.opts.DigestEvery > 0 {
 			r.wake.Broadcast() // the launcher takes digests
 		}

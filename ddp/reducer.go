@@ -241,6 +241,7 @@ func (r *Reducer) close() {
 	}
 	r.mu.Unlock()
 	r.releaseStep(r.step)
+	r.leaveTurn()
 	r.freeBuckets()
 }
 

@@ -195,6 +195,7 @@ func (r *Reducer) leaveWait() {
 // layout. failed is why the step is not reduced, or nil. The error is that none can begin.
 func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	r.releaseStep(s)
+	defer r.leaveTurn()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.leaveStepLocked(s, failed)

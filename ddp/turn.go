@@ -1,0 +1,49 @@
+package ddp
+
+import (
+	"sync"
+
+	"pyhook/c10d"
+)
+
+// turns has the Reducer whose step is under way, by group: from its first mark to the end of its Wait.
+// It is this rank's: where the ranks' programs take the steps in another order, the votes fail.
+// A second one's launcher would issue its collectives beside the first one's, on each rank in another
+// order, and they would meet those of other buckets: of one size, without an error.
+var turns = struct {
+	mu       sync.Mutex
+	reducers map[c10d.ProcessGroup]*Reducer
+}{reducers: map[c10d.ProcessGroup]*Reducer{}}
+
+// turnError is of parameter i's mark while another Reducer has the turn, or nil.
+func (r *Reducer) turnError(i int) error {
+	turns.mu.Lock()
+	defer turns.mu.Unlock()
+	if has := turns.reducers[r.opts.Group]; has == nil || has == r {
+		return nil
+	}
+	return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Code: ErrOtherStep,
+		Hint: "call the other Reducer's Wait first, or give each Reducer a group of its own (NewGroup)"}
+}
+
+// takeTurn returns false if another Reducer has the turn. A world of one has no turns.
+func (r *Reducer) takeTurn() bool {
+	if r.opts.Group.Size() == 1 {
+		return true
+	}
+	turns.mu.Lock()
+	defer turns.mu.Unlock()
+	if has := turns.reducers[r.opts.Group]; has != nil && has != r {
+		return false
+	}
+	turns.reducers[r.opts.Group] = r
+	return true
+}
+
+func (r *Reducer) leaveTurn() {
+	turns.mu.Lock()
+	defer turns.mu.Unlock()
+	if turns.reducers[r.opts.Group] == r {
+		delete(turns.reducers, r.opts.Group)
+	}
+}
