@@ -269,8 +269,8 @@ func waitForTheRetired(is *require.Assertions, cycle, rank int, blocking *Python
 // retiredAt is a file with the time at which the last rank retired its groups.
 func retiredAt(cycle int) string { return os.Getenv(storePath) + ".retired." + strconv.Itoa(cycle) }
 
-// tell has the ranks that hear it go on.
-func tell(is *require.Assertions, what string) {
+// announce has the ranks that hear it go on.
+func announce(is *require.Assertions, what string) {
 	is.NoError(os.WriteFile(os.Getenv(storePath)+"."+what, nil, 0o600))
 }
 
@@ -302,7 +302,7 @@ func childNotRenewed(is *require.Assertions) {
 	// A rank that does not come is named, and may come later.
 	if rank == 0 {
 		err := soon(patience)
-		tell(is, "rank 0 is alone")
+		announce(is, "rank 0 is alone")
 		is.ErrorIs(err, context.DeadlineExceeded)
 		is.ErrorIs(err, c10d.ErrGroup)
 		is.ErrorContains(err, "renewing the groups, rank 0: ")
@@ -314,7 +314,7 @@ func childNotRenewed(is *require.Assertions) {
 	is.Equal(1, renewal.Generation())
 	if rank == 1 {
 		err := soon(patience)
-		tell(is, "rank 1 is alone")
+		announce(is, "rank 1 is alone")
 		is.ErrorContains(err, "waiting for rank 0 of 2 to call it")
 	} else {
 		hear(is, "rank 1 is alone")
