@@ -29,7 +29,8 @@ type Renewal interface {
 	Retired() bool
 	// Renew makes the groups anew; whatever holds one of them on this rank, as hooks' states do,
 	// holds the new one afterwards. A collective of all ranks, each of which it retires first. On an
-	// error the groups stay retired, and all ranks may call it again.
+	// error the groups stay retired, and all ranks may call it again. After it nothing that was issued on
+	// the former groups writes to tensors of this rank.
 	Renew(ctx context.Context) error
 }
 

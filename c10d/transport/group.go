@@ -46,6 +46,7 @@ type Group struct {
 	calls uint64 // of collectives
 	made  int    // groups, by NewGroup
 	lines map[line]*queue
+	idle  sync.Cond // there are no lines
 	err   error
 }
 
@@ -80,6 +81,7 @@ func newGroup(ctx context.Context, transport Transport, cfg Config, id uint64) (
 	if g.move, err = moverOf(transport, g.rank); err != nil {
 		return nil, err
 	}
+	g.idle.L = &g.mu
 	g.ctx, g.cancel = context.WithCancelCause(ctx)
 	return g, nil
 }
@@ -143,12 +145,24 @@ func (g *Group) Start(op *Operation, done func(error)) error {
 	return nil
 }
 
+// WaitIdle returns when no collective or message of the group is under way: none writes to its tensors
+// any more.
+func (g *Group) WaitIdle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.lines) > 0 {
+		g.idle.Wait()
+	}
+}
+
 func (g *Group) drain(where line) {
 	for {
 		g.mu.Lock()
 		q := g.lines[where]
 		if len(q.jobs) == 0 {
-			delete(g.lines, where)
+			if delete(g.lines, where); len(g.lines) == 0 {
+				g.idle.Broadcast()
+			}
 			g.mu.Unlock()
 			return
 		}

@@ -2,6 +2,8 @@ package memgroup_test
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,4 +100,38 @@ func TestATimeoutNamesTheRank(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorContains(t, err, "not done after 20ms")
 	assert.ErrorContains(t, err, "rank 1")
+}
+
+// TestGroup_Renew_writes: after Renew no collective of the former generation writes to its tensors, whose
+// future nobody need hold.
+func TestGroup_Renew_writes(t *testing.T) {
+	const elements = 1 << 21
+	for round := range 20 {
+		groups := memgroup.New(2)
+		var ranks sync.WaitGroup
+		for _, group := range groups {
+			ranks.Go(func() {
+				sum, err := tensor.New(tensor.Float32, elements)
+				if !assert.NoError(t, err) {
+					return
+				}
+				values, err := tensor.Slice[float32](sum)
+				assert.NoError(t, err)
+				for i := range values {
+					values[i] = 1
+				}
+				future, err := group.AllReduce(t.Context(), sum, c10d.Sum)
+				if !assert.NoError(t, err) {
+					return
+				}
+				defer future.OnDone(func(*tensor.Tensor, error) { sum.Close() })
+				time.Sleep(time.Duration(round) * 200 * time.Microsecond)
+				assert.NoError(t, group.Renewal().Renew(t.Context()))
+				clear(values)
+				time.Sleep(5 * time.Millisecond)
+				assert.False(t, slices.Contains(values, 2))
+			})
+		}
+		ranks.Wait()
+	}
 }

@@ -58,11 +58,13 @@ func (r *renewal) Retired() bool {
 }
 
 // Renew: see c10d.Renewal. It needs not wait for the other ranks, and so heeds no context: all ranks
-// are in the same generation after it.
+// are in the same generation after it. What this rank has under way ends at once, and is waited for: a
+// collective that nobody holds the future of would write to a bucket of the next step.
 func (r *renewal) Renew(context.Context) error {
 	r.Retire()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.group.WaitIdle()
 	ranks := make([]int, r.base.Size())
 	for i := range ranks {
 		ranks[i] = i
