@@ -93,7 +93,7 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 			failed[name] = err.Error()
 		}
 	}
-	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare}) {
+	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded}) {
 		failed[name] = ""
 		if err := other(ctx); err != nil {
 			failed[name] = err.Error()
@@ -194,6 +194,18 @@ func (t *trainer) digests(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// recorded looks at what a recording takes of a bucket that a stream writes late.
+func (t *trainer) recorded(context.Context) error {
+	if t.CPU || t.CUDA {
+		return nil
+	}
+	right, err := t.call("recorded")
+	if err == nil && right != true {
+		err = errors.New("the copy is of another time")
+	}
+	return err
 }
 
 // bare calls a hook on a bucket of the trainer's own on the device, without a Reducer.

@@ -53,6 +53,14 @@ def new_stream(device: torch.device) -> Any:
     return module.Stream(device=device) if hasattr(module, "Stream") else torch.Stream(device)
 
 
+def synchronize(device: torch.device) -> None:
+    """Have the host wait for all streams of the device; the CPU has none."""
+    if device.type == "mps":  # there is one
+        torch.mps.synchronize()
+    elif device.type != "cpu":
+        module_of(device).synchronize(device)
+
+
 def current(stream: Any) -> AbstractContextManager[Any]:
     """Return a context in which the stream is the current one of this thread.
 

@@ -6,12 +6,14 @@ from typing import Any, Optional
 
 import torch
 
+from .._device import streams
+
 
 class Copy:
     """A copy of a tensor's elements, flat.
 
-    On a GPU it is taken on the current stream, which the copy to the CPU waits for on another one:
-    the training's streams do nothing more for it.
+    On a device it is taken on the current stream, which the copy to the CPU waits for on another
+    one: the training's streams do nothing more for it.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -24,16 +26,16 @@ class Copy:
             self._tensor = flat if flat.data_ptr() != plain.data_ptr() else flat.clone()
         self.bytes = self._tensor.numel() * self._tensor.element_size()
         self._event: Optional[Any] = None
-        if self._tensor.is_cuda:
-            self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(self._tensor.device))
+        device = self._tensor.device
+        if device.type != "cpu":
+            self._event = streams.module_of(device).current_stream(device).record_event()
 
     def on_cpu(self) -> torch.Tensor:
         """Return the elements in the CPU's memory. For the writer's thread."""
         if self._event is None:
             return self._tensor.to("cpu")
-        stream = torch.cuda.Stream(self._tensor.device)
-        with torch.no_grad(), torch.cuda.stream(stream):
+        stream = streams.new_stream(self._tensor.device)
+        with torch.no_grad(), streams.current(stream):
             stream.wait_event(self._event)
             cpu = self._tensor.to("cpu")
             self._tensor.record_stream(stream)

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import torch
 
-from .._device.streams import module_of
+from .._device.streams import synchronize
 from .._errors import StateError
 from .._runtime.parameters import of_the_trainer, trainers_name
 from .parts import (
@@ -204,8 +204,8 @@ class Encoder:
 
     def _synchronize(self, device: torch.device) -> None:
         """Wait for all streams of a device: a hook's is not the one that reads its tensors here."""
-        if device.type != "cpu" and device not in self._synchronized:
-            module_of(device).synchronize(device)
+        if device not in self._synchronized:
+            synchronize(device)
             self._synchronized.add(device)
 
     def _storage(self, tensor: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import torch
 import torch.distributed as dist
 
+from .._device.streams import synchronize
 from .._errors import GroupError
 
 
@@ -33,8 +34,8 @@ class TransportWork(dist._Work):  # type: ignore[misc]  # torch is untyped here
             try:
                 for tensor, staged in self._copies:
                     tensor.copy_(staged)
-                if any(tensor.is_cuda for tensor, _ in self._copies):
-                    torch.cuda.synchronize()
+                for device in {tensor.device for tensor, _ in self._copies}:
+                    synchronize(device)
             except Exception as problem:
                 error = f"copying the result: {problem}"
         self._copies, self._pyhook_held = [], False

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import threading
 
 import torch
 import torch.distributed as dist
 from pyhook import load_hook
+from pyhook._record.copies import Copy
 
 torch.set_num_threads(1)
 if "PYHOOK_TRAINER_CUDA" in os.environ:
@@ -144,6 +146,22 @@ def goes_on():
             return True
         sleep(0.01)
     return False
+
+
+def recorded():
+    """Whether a recording's copies are of when they were taken, whoever brings them to the CPU."""
+    found = []
+    for _ in range(3):
+        values = torch.zeros(1000, device="sim")
+        torch.sim.synchronize()
+        with torch.sim.Stream():
+            values.add_(3)
+            taken = Copy(values)
+            values.add_(5)
+        writer = threading.Thread(target=lambda: found.append(taken.on_cpu()))
+        writer.start()
+        writer.join()
+    return all(bool((copy == 3).all()) for copy in found) and len(found) == 3
 
 
 def meet():
