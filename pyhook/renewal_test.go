@@ -69,6 +69,7 @@ func joinedRank(is *require.Assertions) (rank, size int) {
 	}
 	world, err = rt.InitProcessGroup(context.Background(), cfg)
 	is.NoError(err)
+	is.NoError(world.Barrier(context.Background())) // a rank that retires its group fails one that still connects
 	return rank, size
 }
 
