@@ -11,8 +11,8 @@ import (
 )
 
 // step is the state of one reduction of all buckets. The reducer's mutex guards
-// marks, copyBack, copyFrom, scaled, filling, order, pending, stop and over. results are the launcher's until finished
-// is closed, and then Wait's (or Close's).
+// marks, copyBack, copyFrom, scaled, filling, order, pending, stop and over. results are the launcher's
+// until finished is closed, and then Wait's (or Close's).
 type step struct {
 	ctx      context.Context // the hooks': ends with the step, with Wait's or at Close
 	cancel   context.CancelCauseFunc

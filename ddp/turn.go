@@ -7,9 +7,9 @@ import (
 )
 
 // turns has the Reducer whose step is under way, by group: from its first mark to the end of its Wait.
-// It is this rank's: where the ranks' programs take the steps in another order, the votes fail.
 // A second one's launcher would issue its collectives beside the first one's, on each rank in another
-// order, and they would meet those of other buckets: of one size, without an error.
+// order, and they would meet those of other buckets: of one size, without an error. Each rank has its
+// own turns: where the ranks' programs take the steps in another order, the votes fail.
 var turns = struct {
 	mu       sync.Mutex
 	reducers map[c10d.ProcessGroup]*Reducer
