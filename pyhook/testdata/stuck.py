@@ -40,8 +40,8 @@ def endless_thread(state, bucket):
         while not stop.wait(0.01):
             pass
 
-    threading.Thread(target=elsewhere, name="elsewhere", daemon=True).start()
-    try:
+    try:  # the interruption may come as early as in start
+        threading.Thread(target=elsewhere, name="elsewhere", daemon=True).start()
         while True:
             time.sleep(0.01)
     finally:
