@@ -25,7 +25,7 @@ FROM ${BASE_IMAGE}
 ARG DEBIAN_FRONTEND=noninteractive
 # libpython's name has the version of the base's Python in it. Of the standard library only what
 # torch imports is kept compiled: the rest is half of it, and is compiled when it is imported.
-# What only help() and Python's own tests read is left out.
+# What only help() and Python's own tests read is left out, and turtle.py, which wants tkinter.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 tini \
     && apt-get install -y --no-install-recommends \
@@ -37,6 +37,7 @@ socketserver, tarfile, tempfile, timeit, typing, unittest.mock, urllib.request, 
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old \
         /var/log/apt /var/log/dpkg.log /usr/bin/tini-static /usr/lib/python3.*/pydoc_data /usr/lib/python3.*/test \
+        /usr/lib/python3.*/turtle.py \
         /usr/lib/python3.*/lib-dynload/_test*.so /usr/lib/python3.*/lib-dynload/_*_test.*.so \
         /usr/lib/python3.*/lib-dynload/_xxtestfuzz.*.so
 
