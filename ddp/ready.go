@@ -67,7 +67,7 @@ func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	// From here on a second ReadyFrom is refused before it writes to a bucket
 	// that may be with the hook.
 	s.marks[i] = copying
-	s.beginLocked(r)
+	s.beginLocked(r, i)
 	r.mu.Unlock()
 
 	back, err := r.copyIn(view, grad, device != nil)
@@ -182,7 +182,7 @@ func (r *Reducer) markableLocked(i int) error {
 	}
 	s := r.step
 	if !s.begun && s.stop == nil {
-		if err := r.turnError(i); err != nil {
+		if err := r.mayBegin(i); err != nil {
 			return err
 		}
 	}
@@ -211,7 +211,7 @@ func (r *Reducer) usableLocked() error {
 
 func (r *Reducer) markReadyLocked(s *step, i int) {
 	s.marks[i] = marked
-	s.beginLocked(r)
+	s.beginLocked(r, i)
 	s.clock.mark()
 	if !r.fixed && !r.countingLocked() {
 		s.order = append(s.order, i)
@@ -224,12 +224,14 @@ func (r *Reducer) markReadyLocked(s *step, i int) {
 	}
 }
 
-// beginLocked notes that the step has begun, and ends it if another rank has left it already.
-func (s *step) beginLocked(r *Reducer) {
+// beginLocked notes that the step has begun, with parameter i, and ends it if another rank has left it already.
+func (s *step) beginLocked(r *Reducer, i int) {
 	if !s.begun {
 		s.begun = true
-		if s.stop == nil && !r.takeTurn() { // it was free when the mark began
-			r.stopLocked(s, r.turnError(0))
+		if s.stop == nil {
+			if err := r.takeTurn(i); err != nil { // it was free when the mark began
+				r.stopLocked(s, err)
+			}
 		}
 		if r.opts.DigestEvery > 0 {
 			r.wake.Broadcast() // the launcher takes digests

@@ -15,29 +15,34 @@ var turns = struct {
 	reducers map[c10d.ProcessGroup]*Reducer
 }{reducers: map[c10d.ProcessGroup]*Reducer{}}
 
-// turnError is of parameter i's mark while another Reducer has the turn, or nil.
-func (r *Reducer) turnError(i int) error {
+// mayBegin returns the error of parameter i's mark while another Reducer has the turn, or nil.
+func (r *Reducer) mayBegin(i int) error {
 	turns.mu.Lock()
 	defer turns.mu.Unlock()
+	return r.turnError(i)
+}
+
+// takeTurn takes the turn at the first mark, parameter i's. A world of one has no turns.
+func (r *Reducer) takeTurn(i int) error {
+	if r.opts.Group.Size() == 1 {
+		return nil
+	}
+	turns.mu.Lock()
+	defer turns.mu.Unlock()
+	if err := r.turnError(i); err != nil {
+		return err
+	}
+	turns.reducers[r.opts.Group] = r
+	return nil
+}
+
+// turnError is mayBegin's. The caller holds turns.mu.
+func (r *Reducer) turnError(i int) error {
 	if has := turns.reducers[r.opts.Group]; has == nil || has == r {
 		return nil
 	}
 	return &ParameterError{Rank: r.opts.Group.Rank(), Names: []string{r.params[i].Name}, Code: ErrOtherStep,
 		Hint: "call the other Reducer's Wait first, or give each Reducer a group of its own (NewGroup)"}
-}
-
-// takeTurn returns false if another Reducer has the turn. A world of one has no turns.
-func (r *Reducer) takeTurn() bool {
-	if r.opts.Group.Size() == 1 {
-		return true
-	}
-	turns.mu.Lock()
-	defer turns.mu.Unlock()
-	if has := turns.reducers[r.opts.Group]; has != nil && has != r {
-		return false
-	}
-	turns.reducers[r.opts.Group] = r
-	return true
 }
 
 func (r *Reducer) leaveTurn() {

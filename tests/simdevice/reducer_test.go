@@ -12,6 +12,7 @@ import (
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
 	"pyhook/ddp"
+	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 )
@@ -102,20 +103,25 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 	return rank.Report(failed)
 }
 
-// values compares and broadcasts parameters' values, which the trainer's stream writes late.
-func (t *trainer) values(ctx context.Context) error {
-	s := t.on(scenario{})
+// valued makes parameters that have values.
+func (t *trainer) valued(s scenario) (*pyhook.Object, []*c10d.Parameter, []*tensor.Tensor, error) {
 	source, err := t.source(s)
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	values, err := t.gradients(s)
+	params := s.parameters()
+	for i := range values {
+		params[i].Data = values[i]
+	}
+	return source, params, values, err
+}
+
+// values compares and broadcasts parameters' values, which the trainer's stream writes late.
+func (t *trainer) values(ctx context.Context) error {
+	source, params, values, err := t.valued(t.on(scenario{}))
 	if err != nil {
 		return err
-	}
-	params := s.parameters()
-	for i, p := range params {
-		p.Data = values[i]
 	}
 	if _, err := t.call("produce", source, values, 0, 0, nil); err != nil {
 		return err
@@ -146,17 +152,9 @@ func (t *trainer) values(ctx context.Context) error {
 // late, so a digest of what is not there yet would be the other step's.
 func (t *trainer) digests(ctx context.Context) error {
 	s := t.on(scenario{hook: "allreduce"})
-	source, err := t.source(s)
+	source, params, values, err := t.valued(s)
 	if err != nil {
 		return err
-	}
-	values, err := t.gradients(s)
-	if err != nil {
-		return err
-	}
-	params := s.parameters()
-	for i, p := range params {
-		p.Data = values[i]
 	}
 	hook, closeHook, err := t.hookOf(ctx, s)
 	if err != nil {
