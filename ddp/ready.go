@@ -39,8 +39,10 @@ func (r *Reducer) Ready(i int) error {
 // ReadyFrom is Ready for a gradient in the trainer's own memory: it is copied
 // into the bucket, and a Wait that succeeds copies the reduced one back. The
 // memory must stay until then; its dtype may differ, its shape not. On a device it must not be
-// written until then either: a bucket's gradients are copied when all of them are marked. A gradient
-// that cannot be copied leaves the parameter unmarked.
+// written until then either: a bucket's gradients are copied when all of them are marked. The Reducer
+// has a handle of its own on the memory until Wait ends: where that is the last one, the memory is
+// released to what the trainer's stream has next, and after Wait, other than WaitStream, to anybody. A
+// gradient that cannot be copied leaves the parameter unmarked.
 func (r *Reducer) ReadyFrom(i int, grad *tensor.Tensor) error {
 	r.mu.Lock()
 	if grad == nil {

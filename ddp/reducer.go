@@ -241,6 +241,10 @@ func (r *Reducer) close() {
 	}
 	r.mu.Unlock()
 	r.releaseStep(r.step)
+	if r.step.begun { // and no Wait has ended it
+		_ = r.memories.end() // fails where Python has ended
+	}
+	r.releaseGradients(r.step)
 	r.leaveTurn()
 	r.freeBuckets()
 }

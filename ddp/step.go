@@ -48,6 +48,7 @@ func (r *Reducer) wait(ctx context.Context, host bool) ([]Timing, error) {
 		return nil, err
 	}
 	defer r.leaveWait() // Close closes the memories after it
+	defer r.releaseGradients(s)
 	timings, err := r.finishStep(ctx, s, host)
 	if len(r.memories.devices) == 0 {
 		return timings, err
@@ -230,8 +231,8 @@ func (r *Reducer) endWait(s *step, layout [][]int, failed error) error {
 	return nil
 }
 
-// releaseStep lets go of what the step holds, and notes the buckets that reductions
-// still work on. Idempotent.
+// releaseStep lets go of what the step holds but for the trainer's gradients, and notes the buckets
+// that reductions still work on. Idempotent.
 func (r *Reducer) releaseStep(s *step) {
 	for i, res := range s.results {
 		res.closeSparse()
@@ -250,6 +251,14 @@ func (r *Reducer) releaseStep(s *step) {
 	defer r.mu.Unlock()
 	s.over = true
 	closeGradients(s.sparse)
+}
+
+// releaseGradients lets go of the trainer's own gradients, of which these may be the last handles: so
+// not before the trainer's streams wait for what was enqueued (memories.end), which reads and writes
+// them. Idempotent.
+func (r *Reducer) releaseGradients(s *step) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i, back := range s.copyBack {
 		back.Close()
 		s.copyBack[i] = nil

@@ -94,7 +94,7 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 			failed[name] = err.Error()
 		}
 	}
-	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded}) {
+	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded, "gradients that the trainer lets go of": t.letGo}) {
 		failed[name] = ""
 		if err := other(ctx); err != nil {
 			failed[name] = err.Error()

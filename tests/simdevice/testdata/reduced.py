@@ -164,6 +164,17 @@ def recorded():
     return all(bool((copy == 3).all()) for copy in found) and len(found) == 3
 
 
+def taken(shapes):
+    """Memory of the trainer's that it writes at once, each rank something else."""
+    return [torch.full(tuple(shape), 5.0 + dist.get_rank(), device="sim") for shape in shapes]
+
+
+def untouched(tensors):
+    """Whether it is still as ``taken`` wrote it, after all that was enqueued."""
+    torch.sim.synchronize()
+    return all(bool((tensor == 5 + dist.get_rank()).all()) for tensor in tensors)
+
+
 def meet():
     dist.all_reduce(torch.zeros(1))
 
