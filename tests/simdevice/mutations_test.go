@@ -41,6 +41,8 @@ import (
 //	NCCL's futures know no device              NCCL's futures, overlapped
 //	staged collectives are not waited for      allreduce, unused found, own memory; on a group of
 //	                                           the device alone
+//	what a hook holds is not recorded          a state begun on the device
+//	a state is put back in no order            a state put back in place
 //
 // What is wrong is other bits, an infinity that is not seen or one that is not there, or a stream that
 // waits. testdata/mutations.py has how each is taken out. Where a loaded machine holds the host up until a
@@ -111,6 +113,8 @@ var mutations = map[string]mutation{
 	"a checked hook's future knows no device":   {by: []string{"a dropped work, overlapped"}},
 	"NCCL's futures know no device":             {by: []string{"NCCL's futures, overlapped"}},
 	"staged collectives are not waited for":     {by: []string{"allreduce, unused found, own memory"}, alone: true},
+	"what a hook holds is not recorded":         {by: []string{"a state begun on the device", "a state put back"}},
+	"a state is put back in no order":           {by: []string{"a state put back in place"}},
 }
 
 func mutate(ctx context.Context, rank *ranks.Rank) error {

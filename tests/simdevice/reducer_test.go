@@ -71,7 +71,13 @@ var scenarios = map[string]scenario{
 	"NCCL's futures, overlapped":          {hook: "hooks:mean", peer: "hooks:mean_of_list", forms: true, options: ddp.Options{Order: ddp.OrderOverlapped}},
 	"a dropped work":                      {hook: "hooks:drops", peer: "allreduce"},
 	"a dropped work, overlapped":          {hook: "hooks:drops", peer: "allreduce", options: ddp.Options{Order: ddp.OrderOverlapped}},
+	"a state begun on the device":         {onDevice: true, hook: "hooks:averaged", means: began},
+	"a state put back":                    {onDevice: true, hook: "hooks:averaged", means: map[string]any{}, left: true, options: ddp.Options{Rollback: true}},
+	"a state put back in place":           {onDevice: true, hook: "hooks:averaged_in_place", means: began, infinite: true, stream: true, options: checked},
 }
+
+// began are means of which a hook's state has tensors before the first step.
+var began = map[string]any{"lengths": []int64{107, 1064, 2048}, "in_place": true}
 
 // mixed are an embedding on the CPU and layers on two devices.
 var mixed = []tensor.Device{other, host, host, sim, sim, sim}
@@ -283,7 +289,7 @@ func (t *trainer) has(name string) bool {
 	if t.CPU {
 		return !s.onDevice && !s.power
 	}
-	return t.Backend != alone || s.devices == nil
+	return t.Backend != alone || s.devices == nil && s.means == nil
 }
 
 // The Reducer gives the bits of PyTorch's own on the same device, with every hook and in every way to

@@ -114,6 +114,7 @@ type scenario struct {
 	goHook   func(c10d.ProcessGroup) c10d.CommHook
 	onDevice bool            // it has a device's streams, or collectives in callbacks, which stock DDP cannot on gloo
 	power    bool            // the hook's state is PowerSGD's
+	means    map[string]any  // the hook's state is hooks.py's Means, of these arguments
 	forms    bool            // the hook reads futures as NCCL makes them
 	devices  []tensor.Device // of the parameters; nil: all on the device
 	dtype    tensor.DType    // of the parameters; Invalid: float32
@@ -189,6 +190,9 @@ func (t *trainer) source(s scenario) (*pyhook.Object, error) {
 }
 
 func (t *trainer) state(ctx context.Context, s scenario) (any, error) {
+	if s.means != nil {
+		return t.rt.NewState(ctx, "hooks:Means", s.means, nil)
+	}
 	if !s.power {
 		return nil, nil
 	}

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import torch
 
-from . import streams
+from . import held, streams
 from .on_stream import OnStream
 
 _CHUNK = 1 << 22  # elements of which a checksum makes int64s at a time
@@ -34,6 +34,7 @@ class DeviceMemory:
         self._device = torch.device(device)
         self._stream: Optional[Any] = None
         self._trainer: Optional[Any] = None
+        self._recorded = False  # what the hook holds, in this step
         if self._device.type != "cpu":
             self._trainer = streams.existing_stream(self._device, handle)
             self._trainer.record_event()  # an error now, where it is a stream of another device
@@ -48,7 +49,16 @@ class DeviceMemory:
         """Return what has hooks called, and futures asked, on the communication stream."""
         if self._stream is None:
             return None
-        return OnStream(functools.partial(streams.current, self._stream), self._device)
+        return OnStream(
+            functools.partial(streams.current, self._stream), self._device, self._record
+        )
+
+    def _record(self, *holders: Any) -> None:
+        """Before a step's first hook call, have the allocator know of what hooks may drop."""
+        if not self._recorded:
+            self._recorded = True
+            for tensor in held.tensors(holders, self._device):
+                tensor.record_stream(self._stream)
 
     def new(self, dtype: str, elements: int) -> torch.Tensor:
         """Return a flat tensor of zeros, which both streams may use."""
@@ -116,6 +126,7 @@ class DeviceMemory:
     def end(self) -> None:
         """Have the trainer's stream wait for the communication stream."""
         if self._trainer is not None:
+            self._recorded = False
             self._trainer.wait_stream(self._stream)
 
     def synchronize(self) -> None:

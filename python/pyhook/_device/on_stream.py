@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Optional
 
 import torch
 
@@ -27,12 +27,17 @@ class OnStream:
     Args:
         current: makes a context in which the stream is the current one.
         device: of the stream.
+        before: is called with the hook and its state before each call.
     """
 
     def __init__(
-        self, current: Callable[[], AbstractContextManager[Any]], device: torch.device
+        self,
+        current: Callable[[], AbstractContextManager[Any]],
+        device: torch.device,
+        before: Optional[Callable[[Any, Any], None]] = None,
     ) -> None:
         self.current = current
+        self._before = before
         self.devices = [device] if device.type != "cpu" else []  # of futures of what is there
 
     def around(self, hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -40,6 +45,8 @@ class OnStream:
 
         def call(state: Any, bucket: Any) -> Any:
             with self.current():
+                if self._before is not None:
+                    self._before(hook, state)
                 return hook(state, bucket)
 
         return call

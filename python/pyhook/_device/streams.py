@@ -37,6 +37,7 @@ def existing_stream(device: torch.device, handle: int) -> Any:
         RuntimeError: torch has no such device.
     """
     module = module_of(device)
+    _used.add(device)
     if handle == 0 and hasattr(module, "default_stream"):
         return module.default_stream(device)
     if handle != 0:
@@ -59,6 +60,15 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
     elif device.type != "cpu":
         module_of(device).synchronize(device)
+
+
+_used: set[torch.device] = set()  # that a hook's bucket or a Reducer's gradients are on
+
+
+def synchronize_used() -> None:
+    """Have the host wait for all streams of the devices on which hooks run."""
+    for device in list(_used):
+        synchronize(device)
 
 
 def current(stream: Any) -> AbstractContextManager[Any]:

@@ -47,6 +47,7 @@ import torch
 import torch.distributed as dist
 
 from .. import __version__
+from .._device.streams import synchronize_used
 from .._errors import StateError
 from .decode import Decoder
 from .encode import Encoder
@@ -248,6 +249,7 @@ def _restore(
     _check_class(header, into, carried)
     if not any_rank:
         _check_rank(header)
+    synchronize_used()  # a step that failed may still write to the state
     try:
         decoder = Decoder(header["storages"], payload, trusted, device)
         state = decoder.decode(header["state"], into, "state")
@@ -267,6 +269,7 @@ def _restore(
                 "keep what changes in an object, a list or a dict",
             )
     decoder.apply()
+    synchronize_used()  # a setter may have enqueued copies, and hooks run on other streams
     return state
 
 

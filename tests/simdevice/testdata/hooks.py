@@ -155,3 +155,42 @@ def half_in_place(state, bucket):
         return half
 
     return dist.all_reduce(buffer, async_op=True).get_future().then(narrow)
+
+
+class Means:
+    """A hook's state: of each bucket a mean over steps.
+
+    Args:
+        lengths: of buckets whose means begin on the device as zeros.
+        in_place: ``load_state_dict`` writes to the tensors that there are.
+    """
+
+    def __init__(self, lengths=(), in_place=False):
+        self.in_place = in_place
+        device = "cuda" if torch.cuda.is_available() else "sim"
+        self.of = {i: torch.zeros(n, device=device) for i, n in enumerate(lengths)}
+
+    def state_dict(self):
+        return {"of": dict(self.of)}
+
+    def load_state_dict(self, state):
+        if not self.in_place:
+            self.of = state["of"]
+            return
+        for index, mean in state["of"].items():
+            self.of[index].copy_(mean)
+
+
+def averaged(state, bucket):
+    """Puts another tensor into its state at each call."""
+    mean = state.of.get(bucket.index())
+    new = bucket.buffer() * 1 if mean is None else mean * 0.5 + bucket.buffer()
+    state.of[bucket.index()] = new
+    return _done(new, bucket.buffer().device)
+
+
+def averaged_in_place(state, bucket):
+    """Writes to the tensors of its state."""
+    mean = state.of.setdefault(bucket.index(), torch.zeros_like(bucket.buffer()))
+    mean.mul_(0.5).add_(bucket.buffer())
+    return _done(mean, bucket.buffer().device)
