@@ -32,6 +32,14 @@ func (e *ExitError) Error() string {
 
 func (e *ExitError) Unwrap() error { return e.Err }
 
+// Exit ends a command that has said all, with a code.
+func Exit(code int) error {
+	if code == ExitOK {
+		return nil
+	}
+	return &ExitError{Code: code}
+}
+
 // UsageError makes an error of the command line: exit code 2 and a pointer to
 // the command's help.
 func UsageError(format string, args ...any) error {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// RankFileName is where a rank writes its answer.
-func RankFileName(dir string, rank int) string {
+// rankFile is where a rank writes its answer.
+func rankFile(dir string, rank int) string {
 	return filepath.Join(dir, fmt.Sprintf("rank-%d.json", rank))
 }
 

@@ -16,8 +16,8 @@ import (
 // stopGrace is how long ranks may take to say where they were.
 const stopGrace = 5 * time.Second
 
-// SpawnSelf runs a hidden subcommand on n ranks. What they print goes to out.
-func SpawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error {
+// spawnSelf runs a hidden subcommand on n ranks. What they print goes to out.
+func spawnSelf(ctx context.Context, n int, out io.Writer, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
@@ -37,10 +37,9 @@ type Ranks struct {
 
 const planFile = "plan.json"
 
-// SpawnPlan runs a hidden subcommand on n ranks, which reads plan by ReadPlan from the folder that
-// --dir names, uses the interpreter of --python and writes its answer to RankFileName. What they print
-// goes to out; beside, if given, starts what runs meanwhile. name is the command's, for the folder and
-// for what it says when a signal stops it. The caller closes the result.
+// SpawnPlan runs a command of RankCommand's on n ranks, which gets the plan and the interpreter. What
+// they print goes to out; beside, if given, starts what runs meanwhile. name is the command's, for the
+// folder and for what it says when a signal stops it. The caller closes the result.
 func SpawnPlan(ctx context.Context, name string, n int, plan any, command, python string, out io.Writer, beside func(dir string) (stop func())) (r *Ranks, err error) {
 	dir, err := os.MkdirTemp("", "pyhook-"+name+"-")
 	if err != nil {
@@ -59,7 +58,7 @@ func SpawnPlan(ctx context.Context, name string, n int, plan any, command, pytho
 	if beside != nil {
 		stop = beside(dir)
 	}
-	err = SpawnSelf(ctx, n, out, command, "--dir", dir, "--python", python)
+	err = spawnSelf(ctx, n, out, command, "--dir", dir, "--python", python)
 	stop()
 	if stopped := Stopped(ctx, name); stopped != nil {
 		return r, stopped
@@ -70,11 +69,8 @@ func SpawnPlan(ctx context.Context, name string, n int, plan any, command, pytho
 	return r, nil
 }
 
-// ReadPlan is a rank's side of SpawnPlan.
-func ReadPlan(dir string, plan any) error { return ReadJSON(filepath.Join(dir, planFile), plan) }
-
 // Read reads a rank's answer. An error: the rank ended without one.
-func (r *Ranks) Read(rank int, into any) error { return ReadJSON(RankFileName(r.Dir, rank), into) }
+func (r *Ranks) Read(rank int, into any) error { return ReadJSON(rankFile(r.Dir, rank), into) }
 
 // FirstToFail reports whether the rank is the one that failed first.
 func (r *Ranks) FirstToFail(rank int) bool { return r.Failed != nil && r.Failed.Rank == rank }

@@ -31,7 +31,6 @@ type Plan struct {
 	Backend string
 	Order   ddp.Order
 	Timeout time.Duration // of each step
-	Path    []string      // put before sys.path
 	// Hook, of Go, runs in place of Spec's, if given.
 	Hook c10d.CommHook `json:"-"`
 }
@@ -89,15 +88,10 @@ type rankRun struct {
 	closes []func()
 }
 
-// Start starts Python and joins the other ranks, which meet by the environment's variables, for Run.
-// Both end with the process.
-func Start(ctx context.Context, plan *Plan, python string) (*pyhook.Runtime, *pyhook.TorchGroup, error) {
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python, Path: plan.Path})
-	if err != nil {
-		return nil, nil, err
-	}
-	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: plan.Backend, Timeout: max(plan.Timeout, time.Minute)})
-	return rt, group, err
+// Join joins the other ranks, which meet by the environment's variables, for Run. The group ends with
+// the process.
+func Join(ctx context.Context, rt *pyhook.Runtime, plan *Plan) (*pyhook.TorchGroup, error) {
+	return rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: plan.Backend, Timeout: max(plan.Timeout, time.Minute)})
 }
 
 // Run does the whole replay on one rank of the group, whose size must be that of plan.Ranks: a

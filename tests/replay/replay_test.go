@@ -26,6 +26,7 @@ import (
 	"pyhook/internal/hookspec"
 	"pyhook/internal/replay"
 	"pyhook/internal/trace"
+	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/tests/recording"
@@ -123,7 +124,11 @@ func replays(ctx context.Context, r *ranks.Rank) error {
 	if err := r.Args(&todo); err != nil {
 		return err
 	}
-	rt, group, err := replay.Start(ctx, &todo.Plans[0], todo.Python)
+	rt, err := pyhook.Start(ctx, pyhook.Config{Python: todo.Python, Path: []string{recording.Testdata()}})
+	if err != nil {
+		return err
+	}
+	group, err := replay.Join(ctx, rt, &todo.Plans[0])
 	if err != nil {
 		return err
 	}
@@ -156,7 +161,7 @@ func run(t *testing.T, plans []replay.Plan, wrong bool) [][]replay.RankReport {
 }
 
 func planOf(folder string, world int, c *recorded) replay.Plan {
-	plan := replay.Plan{Folder: filepath.Join(folder, c.Name), Spec: c.spec, Backend: "gloo", Timeout: time.Minute, Path: []string{recording.Testdata()}}
+	plan := replay.Plan{Folder: filepath.Join(folder, c.Name), Spec: c.spec, Backend: "gloo", Timeout: time.Minute}
 	if plan.Spec.Hook != "" {
 		plan.Spec.Hook = filepath.Join(recording.Testdata(), plan.Spec.Hook)
 	}

@@ -2,7 +2,6 @@
 package check
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 
 	"pyhook/ddp"
 	"pyhook/internal/cli"
-	"pyhook/internal/report"
 	"pyhook/launch"
 )
 
@@ -145,7 +143,6 @@ func (f *checkFlags) finish(rebuildGiven bool) error {
 	if f.ranks < 1 {
 		return cli.UsageError("-n %d: at least 1 rank is needed", f.ranks)
 	}
-	p.Path = absolutePath(".")
 	return p.validate()
 }
 
@@ -166,15 +163,8 @@ func runCheck(cmd *cobra.Command, f *checkFlags) error {
 
 // finishCheck prints the report and gives the exit code.
 func finishCheck(cmd *cobra.Command, f *checkFlags, r *checkReport) error {
-	if f.json {
-		if err := report.JSON(cmd.OutOrStdout(), r); err != nil {
-			return fmt.Errorf("printing the report: %w", err)
-		}
-	} else {
-		printCheck(report.New(cmd.OutOrStdout()), report.New(cmd.ErrOrStderr()), r)
+	if err := cli.Print(cmd, f.json, r, r.print); err != nil {
+		return err
 	}
-	if code := r.exitCode(); code != cli.ExitOK {
-		return &cli.ExitError{Code: code}
-	}
-	return nil
+	return cli.Exit(r.exitCode())
 }

@@ -50,10 +50,7 @@ func joinCheck(cmd *cobra.Command, f *checkFlags, world launch.World) error {
 	if world.Rank == 0 {
 		return finishCheck(cmd, f, r)
 	}
-	if code := r.exitCode(); code != cli.ExitOK {
-		return &cli.ExitError{Code: code}
-	}
-	return nil
+	return cli.Exit(r.exitCode())
 }
 
 func failJoined(cmd *cobra.Command, f *checkFlags, mine *rankReport) error {
@@ -71,7 +68,7 @@ func failJoined(cmd *cobra.Command, f *checkFlags, mine *rankReport) error {
 		return finishCheck(cmd, f, r)
 	}
 	report.New(cmd.ErrOrStderr()).Error(failure.Message, failure.Traceback, failure.Hint)
-	return &cli.ExitError{Code: r.exitCode()}
+	return cli.Exit(r.exitCode())
 }
 
 // gatherAll exchanges the reports with the comparison. Where that broke the group

@@ -3,7 +3,6 @@ package check
 import (
 	"fmt"
 	"math"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +23,7 @@ type checkPlan struct {
 	Seed     uint64
 	Timeout  time.Duration // of each hook call
 	Backend  string
-	MaxError float64  // 0: not judged
-	Path     []string // put before sys.path
+	MaxError float64 // 0: not judged
 
 	Order ddp.Order // that is judged
 	// Rebuild: the first step has one bucket, as DDP's.
@@ -137,14 +135,4 @@ func (p *checkPlan) validate() error {
 	}
 	p.DType = dtype.String()
 	return nil
-}
-
-// absolutePath lets ranks find modules of the working directory, as
-// `python -m` does.
-func absolutePath(dir string) []string {
-	path, err := filepath.Abs(dir)
-	if err != nil {
-		return nil
-	}
-	return []string{path}
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"pyhook/internal/cli"
-	"pyhook/launch"
 )
 
 const rankCommand = "__check-rank"
@@ -21,52 +20,26 @@ func progressFileName(dir string, rank int) string {
 }
 
 // RankCommand is one rank, started by spawnCheck.
-func RankCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:    rankCommand,
-		Hidden: true,
-		Args:   cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return checkRank(cmd.Context(), dir, cli.PythonFlag(cmd))
-		},
-	}
-	cmd.Flags().StringVar(&dir, "dir", "", "where the plan is")
-	return cmd
-}
+func RankCommand() *cobra.Command { return cli.RankCommand(rankCommand, checkRank) }
 
-func checkRank(ctx context.Context, dir, python string) error {
-	if err := launch.DieWithParent(); err != nil {
+func checkRank(ctx context.Context, r *cli.Rank, plan *checkPlan) (err error) {
+	run := newRankRun(plan, r.Rank, r.Size)
+	if run.progress, err = progressTo(progressFileName(r.Dir, r.Rank)); err != nil {
 		return err
-	}
-	world, err := launch.Detect(launch.Options{})
-	if err != nil {
-		return err
-	}
-	var plan checkPlan
-	if err := cli.ReadPlan(dir, &plan); err != nil {
-		return err
-	}
-	run := newRankRun(&plan, world.Rank, world.Size)
-	if run.progress, err = progressTo(progressFileName(dir, world.Rank)); err != nil {
-		return err
-	}
-	write := func(report *rankReport) error {
-		return cli.WriteJSON(cli.RankFileName(dir, world.Rank), report)
 	}
 	run.judged = func(context.Context) error {
 		run.mu.Lock()
 		defer run.mu.Unlock()
-		return write(&run.report)
+		return r.Answer(&run.report)
 	}
-	report := run.supervise(ctx, python)
-	if err := write(report); err != nil {
+	report := run.supervise(ctx, r.Python)
+	if err := r.Answer(report); err != nil {
 		return err
 	}
 	if report.failure() != nil {
 		// Python is left as it is: destroying a group with a failed
 		// collective can hang.
-		return &cli.ExitError{Code: cli.ExitFailed}
+		return cli.Exit(cli.ExitFailed)
 	}
 	return run.close()
 }

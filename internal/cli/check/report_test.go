@@ -48,7 +48,7 @@ func cloneCalls(calls [][]callRecord) [][]callRecord {
 
 func checkText(r *checkReport) string {
 	var out bytes.Buffer
-	printCheck(report.New(&out), report.New(&out), r)
+	r.print(report.New(&out), report.New(&out))
 	return out.String()
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"pyhook/internal/cli"
 	"pyhook/internal/wire"
 	"pyhook/pyhook"
 )
@@ -141,7 +142,7 @@ func (r *rankRun) python(name string, args ...any) (*pyhook.Object, error) {
 // begin starts Python and joins the other ranks.
 func (r *rankRun) begin(ctx context.Context, python string) error {
 	r.enter("starting Python", startLimit)
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python, Path: r.plan.Path})
+	rt, err := cli.StartRuntime(ctx, python)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"pyhook/internal/report"
 )
 
-// printCheck writes the report: the table to out, a failure to failures.
-func printCheck(out, failures *report.Printer, r *checkReport) {
+// print writes the report: the table to out, a failure to failures.
+func (r *checkReport) print(out, failures *report.Printer) {
 	if r.Failure != nil {
 		printFailure(failures, r)
 		return

@@ -2,7 +2,6 @@
 package compare
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -268,13 +267,4 @@ func (o *options) newReport(ranks int) *compare.Report {
 func (o *options) newHookReport(i int) compare.HookReport {
 	return compare.HookReport{Hook: o.names[i], State: o.specs[i].State, StateArgs: append([]string{}, o.specs[i].StateArgs...),
 		BytesByStep: []float64{}, SecondsByStep: []float64{}, CollectiveByStep: []float64{}, Deviations: []compare.Deviation{}, Collectives: []compare.Tally{}, Predicted: []compare.Prediction{}, Warnings: []string{}}
-}
-
-// workingFolder is put before sys.path, as `python -m` does.
-func workingFolder() []string {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return nil
-	}
-	return []string{cwd}
 }

@@ -2,7 +2,6 @@ package compare
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -33,34 +32,27 @@ func (o *options) finishReport(cmd *cobra.Command, r *compare.Report, buckets []
 			written = append(written, o.html)
 		}
 	}
-	if o.json {
-		if err := report.JSON(cmd.OutOrStdout(), r); err != nil {
-			return fmt.Errorf("printing the report: %w", err)
-		}
-	} else {
-		printReport(report.New(cmd.OutOrStdout()), report.New(cmd.ErrOrStderr()), r, written)
+	if err := cli.Print(cmd, o.json, r, func(out, failures *report.Printer) { printReport(out, failures, r, written) }); err != nil {
+		return err
 	}
 	if unwritten != nil {
 		return unwritten
 	}
-	if !r.OK {
-		return &cli.ExitError{Code: failureExit(r)}
-	}
-	return nil
+	return cli.Exit(exitCode(r))
 }
 
-// failureExit is the exit code of a comparison of which a hook failed.
-func failureExit(r *compare.Report) int {
-	code := cli.ExitFailed
+// exitCode is that of a comparison: a hook may have failed.
+func exitCode(r *compare.Report) int {
+	code := cli.ExitOK
 	for _, h := range r.Hooks {
-		if h.Failure == nil {
-			continue
-		}
-		switch h.Failure.Code {
-		case codeDied:
-			code = cli.ExitRankDied
-		case codeNoPython:
+		switch {
+		case h.Failure == nil:
+		case h.Failure.Code == codeNoPython:
 			return cli.ExitNoPython
+		case h.Failure.Code == codeDied:
+			code = cli.ExitRankDied
+		case code == cli.ExitOK:
+			code = cli.ExitFailed
 		}
 	}
 	return code

@@ -50,7 +50,7 @@ func (o *options) join(cmd *cobra.Command, world launch.World) error {
 			h.Failure = &f.Failure
 			r.Hooks = append(r.Hooks, h)
 			if f.Peer && world.Rank != 0 { // another rank says why
-				return &cli.ExitError{Code: cli.ExitFailed}
+				return cli.Exit(cli.ExitFailed)
 			}
 			return o.finishReport(cmd, r, buckets)
 		}

@@ -23,12 +23,6 @@ const (
 	callGrace = 5 * time.Second
 )
 
-// rankPlan is what the processes of a hook are started with.
-type rankPlan struct {
-	compare.Plan
-	Path []string
-}
-
 // rankAnswer is what a rank writes in the end.
 type rankAnswer struct {
 	Result  *compare.RankResult
@@ -36,55 +30,36 @@ type rankAnswer struct {
 }
 
 // RankCommand returns the hidden command that is one rank of a comparison.
-func RankCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use: rankCommand, Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runRank(cmd.Context(), dir, cli.PythonFlag(cmd)) },
-	}
-	cmd.Flags().StringVar(&dir, "dir", "", "where the plan is")
-	return cmd
-}
+func RankCommand() *cobra.Command { return cli.RankCommand(rankCommand, runRank) }
 
-func runRank(ctx context.Context, dir, python string) error {
-	if err := launch.DieWithParent(); err != nil {
-		return err
-	}
-	world, err := launch.Detect(launch.Options{})
-	if err != nil {
-		return err
-	}
-	var plan rankPlan
-	if err := cli.ReadPlan(dir, &plan); err != nil {
-		return err
-	}
+func runRank(ctx context.Context, r *cli.Rank, plan *compare.Plan) error {
 	var close func() error
-	answer := supervised(world.Rank, &plan.Plan, func(doing func(string)) (result *compare.RankResult, err error) {
-		result, close, err = measureAlone(ctx, python, world, &plan, doing)
+	answer := supervised(r.Rank, plan, func(doing func(string)) (result *compare.RankResult, err error) {
+		result, close, err = measureAlone(ctx, r, plan, doing)
 		return result, err
 	})
-	if err := cli.WriteJSON(cli.RankFileName(dir, world.Rank), answer); err != nil {
+	if err := r.Answer(answer); err != nil {
 		return err
 	}
 	if answer.Failure != nil {
 		// Python is left as it is: destroying a group with a failed collective can hang.
-		return &cli.ExitError{Code: cli.ExitFailed}
+		return cli.Exit(cli.ExitFailed)
 	}
 	return close()
 }
 
 // measureAlone starts Python, joins the other ranks and measures one hook. close ends Python.
-func measureAlone(ctx context.Context, python string, world launch.World, plan *rankPlan, doing func(string)) (*compare.RankResult, func() error, error) {
+func measureAlone(ctx context.Context, r *cli.Rank, plan *compare.Plan, doing func(string)) (*compare.RankResult, func() error, error) {
 	doing("starting Python")
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: python, Path: plan.Path})
+	rt, err := cli.StartRuntime(ctx, r.Python)
 	if err != nil {
 		return nil, nil, err
 	}
-	group, err := join(ctx, rt, world, plan.Timeout, doing)
+	group, err := join(ctx, rt, r.World, plan.Timeout, doing)
 	if err != nil {
 		return nil, nil, err
 	}
-	result, err := compare.Measure(ctx, rt, group, &plan.Plan, doing)
+	result, err := compare.Measure(ctx, rt, group, plan, doing)
 	if err != nil {
 		return nil, nil, err
 	}

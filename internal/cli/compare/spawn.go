@@ -52,7 +52,7 @@ func (o *options) spawn(cmd *cobra.Command) error {
 
 // spawnHook runs one hook. err is of the command itself.
 func (o *options) spawnHook(ctx context.Context, i int, python string, line *report.Progress) (ranks []*compare.RankResult, failure *compare.Failure, err error) {
-	ran, err := cli.SpawnPlan(ctx, "comparison", o.local, rankPlan{*o.plan(i, o.local), workingFolder()}, rankCommand, python, lineWriter{line}, nil)
+	ran, err := cli.SpawnPlan(ctx, "comparison", o.local, o.plan(i, o.local), rankCommand, python, lineWriter{line}, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,7 +3,6 @@ package doctor
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"pyhook/internal/cli"
-	"pyhook/launch"
 	"pyhook/pyhook"
 )
 
@@ -47,26 +45,29 @@ func (r *doctorReport) tryBackends(ctx context.Context) error {
 // tryBackend starts the ranks. Their output is kept, not shown: torch's C++
 // logs to it on a healthy machine too.
 func (r *doctorReport) tryBackend(ctx context.Context, name string, b *doctorBackend) error {
-	dir, err := os.MkdirTemp("", "pyhook-doctor-")
-	if err != nil {
-		return fmt.Errorf("making a folder for the ranks' reports: %w", err)
-	}
-	defer os.RemoveAll(dir)
 	limited, cancel := context.WithTimeout(ctx, backendLimit)
 	defer cancel()
 	b.Tried = true
 	var output bytes.Buffer
-	spawnErr := cli.SpawnSelf(limited, b.Ranks, &output, "__doctor-rank", "--dir", dir, "--backend", name, "--python", r.Python.Executable)
+	ranks, err := cli.SpawnPlan(limited, "diagnosis", b.Ranks, backendPlan{name}, rankCommand, r.Python.Executable, &output, nil)
+	var answer rankDTypes
+	if err == nil {
+		defer ranks.Close()
+		answer, err = answerOf(ranks, b.Ranks)
+	}
 	if err := cli.Stopped(ctx, "diagnosis"); err != nil {
 		return err
 	}
-	var answer rankDTypes
-	if err := cli.ReadJSON(cli.RankFileName(dir, 0), &answer); err == nil && spawnErr == nil && answer.Error == "" {
+	switch {
+	case err == nil && answer.Error == "":
 		b.DTypes = answer.DTypes
 		r.checkHalf(name, b.DTypes)
 		return nil
+	case err == nil:
+		b.Error = answer.Error
+	default:
+		b.Error = strings.TrimSpace(strings.TrimPrefix(err.Error(), "launch: ") + "\n" + lastLines(output.String(), 8))
 	}
-	b.Error = rankTrouble(dir, b.Ranks, spawnErr, output.String())
 	r.add(name, statusProblem, "", "%d ranks on %s cannot all-reduce:\n%s", b.Ranks, name, b.Error)
 	return nil
 }
@@ -84,16 +85,25 @@ func (r *doctorReport) checkHalf(name string, dtypes map[string]string) {
 	r.add(name+"_float16", statusWarning, hint, "%s refuses float16: the fp16 hooks fail on it\n%s", name, refusal)
 }
 
-// rankTrouble is what the ranks said, or how they ended.
-func rankTrouble(dir string, ranks int, spawnErr error, output string) string {
-	for rank := range ranks {
-		var answer rankDTypes
-		if err := cli.ReadJSON(cli.RankFileName(dir, rank), &answer); err == nil && answer.Error != "" {
-			return answer.Error
+// answerOf is the answer of the first rank that says what is wrong, or else rank 0's. The error is how a
+// rank ended without one.
+func answerOf(ran *cli.Ranks, n int) (answer rankDTypes, err error) {
+	for rank := range n {
+		var one rankDTypes
+		if ran.Read(rank, &one) == nil && one.Error != "" {
+			return one, nil
 		}
 	}
-	return strings.TrimSpace(strings.TrimPrefix(fmt.Sprint(spawnErr), "launch: ") + "\n" + lastLines(output, 8))
+	if ran.Failed != nil {
+		return answer, ran.Failed
+	}
+	return answer, ran.Read(0, &answer)
 }
+
+const rankCommand = "__doctor-rank"
+
+// backendPlan is what the ranks are started with.
+type backendPlan struct{ Backend string }
 
 // rankDTypes is a rank's answer.
 type rankDTypes struct {
@@ -103,43 +113,26 @@ type rankDTypes struct {
 
 // RankCommand is one rank of tryBackend.
 func RankCommand() *cobra.Command {
-	var dir, backend string
-	cmd := &cobra.Command{
-		Use:    "__doctor-rank",
-		Hidden: true,
-		Args:   cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := launch.DieWithParent(); err != nil {
-				return err
-			}
-			world, err := launch.Detect(launch.Options{})
-			if err != nil {
-				return err
-			}
-			// Python may be stuck in a collective when the launcher says stop.
-			stop := context.AfterFunc(cmd.Context(), func() { os.Exit(cli.ExitTerminated) })
-			defer stop()
-			var answer rankDTypes
-			answer.DTypes, err = tryDTypes(cmd.Context(), world, backend, cli.PythonFlag(cmd))
-			if err != nil {
-				answer.Error = err.Error()
-			}
-			if err := cli.WriteJSON(cli.RankFileName(dir, world.Rank), answer); err != nil {
-				return err
-			}
-			if answer.Error != "" {
-				return &cli.ExitError{Code: cli.ExitFailed}
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&dir, "dir", "", "where the answers go")
-	cmd.Flags().StringVar(&backend, "backend", "gloo", "the backend to try")
-	return cmd
+	return cli.RankCommand(rankCommand, func(ctx context.Context, r *cli.Rank, plan *backendPlan) (err error) {
+		// Python may be stuck in a collective when the launcher says stop.
+		stop := context.AfterFunc(ctx, func() { os.Exit(cli.ExitTerminated) })
+		defer stop()
+		var answer rankDTypes
+		if answer.DTypes, err = tryDTypes(ctx, r, plan.Backend); err != nil {
+			answer.Error = err.Error()
+		}
+		if err := r.Answer(answer); err != nil {
+			return err
+		}
+		if answer.Error != "" {
+			return cli.Exit(cli.ExitFailed)
+		}
+		return nil
+	})
 }
 
-func tryDTypes(ctx context.Context, world launch.World, backend, python string) (map[string]string, error) {
-	rt, err := cli.StartRuntime(ctx, python)
+func tryDTypes(ctx context.Context, r *cli.Rank, backend string) (map[string]string, error) {
+	rt, err := cli.StartRuntime(ctx, r.Python)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +142,7 @@ func tryDTypes(ctx context.Context, world launch.World, backend, python string) 
 			return nil, err
 		}
 		defer cuda.Close()
-		if _, err := cuda.CallValue("set_device", world.LocalRank); err != nil {
+		if _, err := cuda.CallValue("set_device", r.LocalRank); err != nil {
 			return nil, err
 		}
 	}

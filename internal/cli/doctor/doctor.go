@@ -38,18 +38,10 @@ func Command(version string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				err = report.JSON(cmd.OutOrStdout(), r)
-			} else {
-				printDoctor(report.New(cmd.OutOrStdout()), r)
+			if err := cli.Print(cmd, asJSON, r, func(out, _ *report.Printer) { printDoctor(out, r) }); err != nil {
+				return err
 			}
-			if err != nil {
-				return fmt.Errorf("printing the report: %w", err)
-			}
-			if r.ExitCode != cli.ExitOK {
-				return &cli.ExitError{Code: r.ExitCode}
-			}
-			return nil
+			return cli.Exit(r.ExitCode)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object (see pyhook help json)")

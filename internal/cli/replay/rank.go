@@ -3,7 +3,6 @@ package replay
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +12,6 @@ import (
 	"pyhook/internal/cli"
 	"pyhook/internal/gather"
 	"pyhook/internal/replay"
-	"pyhook/internal/report"
 	"pyhook/internal/trace"
 	"pyhook/launch"
 	"pyhook/pyhook"
@@ -23,33 +21,16 @@ const rankCommand = "__replay-rank"
 
 // RankCommand returns the hidden command that is one rank, started by spawn.
 func RankCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use: rankCommand, Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := launch.DieWithParent(); err != nil {
-				return err
-			}
-			world, err := launch.Detect(launch.Options{})
-			if err != nil {
-				return err
-			}
-			var plan replay.Plan
-			if err := cli.ReadPlan(dir, &plan); err != nil {
-				return err
-			}
-			mine := runRank(cmd.Context(), &plan, world.Rank, cli.PythonFlag(cmd))
-			if err := cli.WriteJSON(cli.RankFileName(dir, world.Rank), mine); err != nil {
-				return err
-			}
-			if mine.Failure != nil {
-				return &cli.ExitError{Code: cli.ExitFailed}
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&dir, "dir", "", "where the plan is")
-	return cmd
+	return cli.RankCommand(rankCommand, func(ctx context.Context, r *cli.Rank, plan *replay.Plan) error {
+		mine := runRank(ctx, plan, r.Rank, r.Python)
+		if err := r.Answer(mine); err != nil {
+			return err
+		}
+		if mine.Failure != nil {
+			return cli.Exit(cli.ExitFailed)
+		}
+		return nil
+	})
 }
 
 // grace is what a rank has beyond a step's time, in which a hook that Go can interrupt ends.
@@ -80,7 +61,11 @@ func runRank(ctx context.Context, plan *replay.Plan, number int, python string) 
 
 // run replays on this rank, and returns the group that it joined.
 func run(ctx context.Context, plan *replay.Plan, python string, r *replay.RankReport) (*pyhook.TorchGroup, error) {
-	rt, group, err := replay.Start(ctx, plan, python)
+	rt, err := cli.StartRuntime(ctx, python)
+	if err != nil {
+		return nil, err
+	}
+	group, err := replay.Join(ctx, rt, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -190,14 +175,5 @@ func (f *flags) join(cmd *cobra.Command, world launch.World) error {
 	if world.Rank == 0 || err != nil {
 		return f.finish(cmd, r)
 	}
-	if !r.OK {
-		return &cli.ExitError{Code: cli.ExitFailed}
-	}
-	return nil
-}
-
-// hintsOf are the hints of a failure's text, and the text without them.
-func hintsOf(f *replay.Failure) (message string, hints []string) {
-	message, hints = report.SplitHints(f.Message)
-	return strings.TrimSpace(message), hints
+	return cli.Exit(r.exitCode())
 }

@@ -3,7 +3,6 @@ package replay
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,7 +10,6 @@ import (
 	"pyhook/ddp"
 	"pyhook/internal/cli"
 	"pyhook/internal/replay"
-	"pyhook/internal/report"
 	"pyhook/internal/trace"
 	"pyhook/launch"
 )
@@ -111,11 +109,6 @@ func (f *flags) run(cmd *cobra.Command) error {
 		}
 		seen[rank] = true
 	}
-	cwd, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	f.plan.Path = []string{cwd}
 	if f.program {
 		return f.printProgram(cmd)
 	}
@@ -150,19 +143,8 @@ func (f *flags) printProgram(cmd *cobra.Command) error {
 
 // finish prints the report and gives the exit code.
 func (f *flags) finish(cmd *cobra.Command, r *Report) error {
-	if f.json {
-		if err := report.JSON(cmd.OutOrStdout(), r); err != nil {
-			return fmt.Errorf("printing the report: %w", err)
-		}
-	} else {
-		r.print(report.New(cmd.OutOrStdout()), report.New(cmd.ErrOrStderr()))
+	if err := cli.Print(cmd, f.json, r, r.print); err != nil {
+		return err
 	}
-	if !r.OK {
-		code := cli.ExitFailed
-		if r.died {
-			code = cli.ExitRankDied
-		}
-		return &cli.ExitError{Code: code}
-	}
-	return nil
+	return cli.Exit(r.exitCode())
 }

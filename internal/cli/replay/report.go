@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"pyhook/internal/cli"
 	"pyhook/internal/replay"
 	"pyhook/internal/report"
 	"pyhook/internal/trace"
@@ -160,11 +161,21 @@ func (r *Report) judge(f *flags) {
 	r.OK = r.Failure == nil && r.Compared > 0 && alike && !r.partial
 }
 
+func (r *Report) exitCode() int {
+	switch {
+	case r.OK:
+		return cli.ExitOK
+	case r.died:
+		return cli.ExitRankDied
+	}
+	return cli.ExitFailed
+}
+
 // print writes the report for people; a failure goes to stderr.
 func (r *Report) print(out, stderr *report.Printer) {
 	if r.Failure != nil {
-		message, hints := hintsOf(&replay.Failure{Message: r.Failure.Message})
-		stderr.Error(fmt.Sprintf("replaying %s, rank %d: %s", r.Trace, r.Failure.Rank, message), r.Failure.Traceback, hints...)
+		message, hints := report.SplitHints(r.Failure.Message)
+		stderr.Error(fmt.Sprintf("replaying %s, rank %d: %s", r.Trace, r.Failure.Rank, strings.TrimSpace(message)), r.Failure.Traceback, hints...)
 		for _, note := range r.Notes {
 			stderr.Printf("note: %s\n", note)
 		}
