@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"pyhook/internal/wholefile"
 )
 
 const errorFileVariable = "TORCHELASTIC_ERROR_FILE"
@@ -44,8 +46,7 @@ type errorInfo struct {
 // that is itself a rank.
 //
 // The file appears whole or not at all, because an agent that reads half a file
-// crashes: WriteErrorFile writes another file beside it, syncs and renames that.
-// Errors are of the file system and name the file.
+// crashes. Errors are of the file system and name the file.
 func WriteErrorFile(err error, at time.Time) error {
 	path := os.Getenv(errorFileVariable)
 	if path == "" || err == nil {
@@ -59,11 +60,14 @@ func WriteErrorFile(err error, at time.Time) error {
 	if trace := traceback(err); trace != "" {
 		report.Message.ExtraInfo.Callstack = text + "\n\n" + trace
 	}
-	data, jsonErr := json.Marshal(report)
-	if jsonErr != nil {
-		return fmt.Errorf("launch: write the error file: %w", jsonErr)
-	}
-	if err := writeWhole(path, data); err != nil {
+	err = wholefile.Write(path, func(w io.Writer) error {
+		data, err := json.Marshal(report)
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("launch: write the error file %s: %w", path, err)
 	}
 	return nil
@@ -93,32 +97,6 @@ func errorKind(err error) string {
 		}
 	}
 	return "error"
-}
-
-func writeWhole(path string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".error-*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp.Name())
-		}
-	}()
-	if _, err = tmp.Write(data); err == nil {
-		err = tmp.Sync()
-	}
-	if closeErr := tmp.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return err
-	}
-	// CreateTemp makes the file private; the agent may be another user's.
-	if err = os.Chmod(tmp.Name(), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }
 
 // readErrorFile reads either legal form: the full report, or a message and a

@@ -3,8 +3,11 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+
+	"pyhook/internal/wholefile"
 )
 
 // rankFile is where a rank writes its answer.
@@ -26,12 +29,5 @@ func ReadJSON(path string, into any) error {
 
 // WriteJSON makes the file whole or not at all.
 func WriteJSON(path string, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".tmp", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return wholefile.Write(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
 }

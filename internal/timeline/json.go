@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"pyhook/internal/wholefile"
 )
 
 // document is a trace file, the format's JSON object form.
@@ -110,27 +112,12 @@ func (r *Recorder) WriteFile(path string) error {
 }
 
 func writeFile(path string, write func(io.Writer) error) error {
-	fail := func(err error) error { return fmt.Errorf("timeline: writing %s: %w", path, err) }
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return fail(err)
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".trace-*")
-	if err != nil {
-		return fail(err)
-	}
-	defer os.Remove(file.Name())
-	err = write(file)
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
+	err := os.MkdirAll(filepath.Dir(path), 0o777)
 	if err == nil {
-		err = os.Chmod(file.Name(), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(file.Name(), path)
+		err = wholefile.Write(path, write)
 	}
 	if err != nil {
-		return fail(err)
+		return fmt.Errorf("timeline: writing %s: %w", path, err)
 	}
 	return nil
 }

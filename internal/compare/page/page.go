@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"pyhook/internal/compare"
+	"pyhook/internal/wholefile"
 )
 
 //go:embed chart.umd.min.js.gz
@@ -50,10 +51,7 @@ func WriteFile(path string, r *compare.Report) error {
 		}
 		return nil
 	}
-	if err := os.WriteFile(target+".tmp", text.Bytes(), 0o666); err != nil {
-		return fail(err)
-	}
-	if err := os.Rename(target+".tmp", target); err != nil {
+	if err := wholefile.Write(target, func(w io.Writer) error { _, err := text.WriteTo(w); return err }); err != nil {
 		return fail(err)
 	}
 	return nil

@@ -5,81 +5,42 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/pyhook"
+	"pyhook/internal/demo/checkpoint"
 )
 
 // run is one rank's training.
 type run struct {
 	flags      flags
 	group      c10d.ProcessGroup
-	hook       c10d.CommHook
 	model      Model
 	rank, size int
 
-	first int // the step to begin with
-	saved int // the step of the last checkpoint
-	epoch int
-	order []int // of the epoch's images
+	keeper checkpoint.Keeper
+	first  int // the step to begin with
+	epoch  int
+	order  []int // of the epoch's images
 }
 
-// checkpoint is a file of it. Each rank's hook has a file beside it, of the same step.
-type checkpoint struct {
+// values are what rank 0 saves.
+type values struct {
 	Step, Batch, Ranks int
 	Seed               uint64
 	Hook               string
 	Values             [][]float32
 }
 
-func (r *run) hookFile(step int) string {
-	return fmt.Sprintf("%s.step%d.hook%d", r.flags.checkpoint, step, r.rank)
-}
-
-// save writes the hooks' states and then, on rank 0, the parameters: whole or not at all.
+// save is a collective.
 func (r *run) save(ctx context.Context, step int) error {
-	if r.flags.checkpoint == "" {
-		return nil
-	}
-	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
-		if err := h.SaveStateFile(ctx, r.hookFile(step)); err != nil {
-			return err
-		}
-	}
-	if err := r.group.Barrier(ctx); err != nil { // all states are there
-		return err
-	}
-	if r.rank == 0 {
-		if err := r.saveValues(step); err != nil {
-			return fmt.Errorf("saving %s: %w", r.flags.checkpoint, err)
-		}
-	}
-	if err := r.group.Barrier(ctx); err != nil { // the former states are not needed
-		return err
-	}
-	if r.saved > 0 {
-		_ = os.Remove(r.hookFile(r.saved)) // of no use, and in nobody's way
-	}
-	r.saved = step
-	return nil
-}
-
-func (r *run) saveValues(step int) error {
-	file, err := os.CreateTemp(filepath.Dir(r.flags.checkpoint), ".checkpoint-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name()) // unless it was renamed
-	c := checkpoint{step, r.flags.batch, r.size, r.flags.seed, r.flags.hook.Hook, r.model.Values()}
-	if err := errors.Join(gob.NewEncoder(file).Encode(c), file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), r.flags.checkpoint)
+	return r.keeper.Save(ctx, step, func(w io.Writer) error {
+		return gob.NewEncoder(w).Encode(values{step, r.flags.batch, r.size, r.flags.seed, r.flags.hook.Hook, r.model.Values()})
+	})
 }
 
 // restore goes on from the checkpoint, if there is one: on every rank, from the same step.
@@ -96,10 +57,8 @@ func (r *run) restore(ctx context.Context) error {
 	if r.first == 0 {
 		return nil
 	}
-	if h, ok := r.hook.(*pyhook.PythonCommHook); ok {
-		if err := ddp.ShareError(ctx, r.group, h.LoadStateFile(ctx, r.hookFile(r.first))); err != nil {
-			return err
-		}
+	if err := ddp.ShareError(ctx, r.group, checkpoint.LoadHook(ctx, r.keeper.Hook, r.keeper.Path, r.first, r.rank)); err != nil {
+		return err
 	}
 	return r.model.Digest(ctx)
 }
@@ -113,7 +72,7 @@ func (r *run) restoreValues() error {
 		return err
 	}
 	defer file.Close()
-	var c checkpoint
+	var c values
 	if err := gob.NewDecoder(file).Decode(&c); err != nil {
 		return fmt.Errorf("reading %s: %w", r.flags.checkpoint, err)
 	}
@@ -121,21 +80,21 @@ func (r *run) restoreValues() error {
 	if c.Batch != f.batch || c.Ranks != r.size || c.Seed != f.seed || c.Hook != f.hook.Hook {
 		return fmt.Errorf("%s is of %d ranks, --batch %d --seed %d --hook %s, which this run must have too", f.checkpoint, c.Ranks, c.Batch, c.Seed, c.Hook)
 	}
-	values := r.model.Values()
-	if len(values) != len(c.Values) {
-		return fmt.Errorf("%s has %d parameters and the model has %d", f.checkpoint, len(c.Values), len(values))
+	own := r.model.Values()
+	if len(own) != len(c.Values) {
+		return fmt.Errorf("%s has %d parameters and the model has %d", f.checkpoint, len(c.Values), len(own))
 	}
-	for i, v := range values {
+	for i, v := range own {
 		if len(v) != len(c.Values[i]) {
 			return fmt.Errorf("%s: parameter %d has %d elements, and %d in the model", f.checkpoint, i, len(c.Values[i]), len(v))
 		}
 		copy(v, c.Values[i])
 	}
 	if setter, ok := r.model.(Setter); ok {
-		if err := setter.SetValues(values); err != nil {
+		if err := setter.SetValues(own); err != nil {
 			return err
 		}
 	}
-	r.first, r.saved = c.Step, c.Step
+	r.first, r.keeper.Saved = c.Step, c.Step
 	return nil
 }

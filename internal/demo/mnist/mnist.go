@@ -19,6 +19,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/demo/checkpoint"
 	"pyhook/internal/gather"
 	"pyhook/internal/hookspec"
 	"pyhook/internal/report"
@@ -201,7 +202,8 @@ func (p Program) train(ctx context.Context, j *job.Job, f flags) error {
 		return err
 	}
 	defer model.Close()
-	r := &run{flags: f, group: j.Group(), hook: opts.DDP.Hook, model: model, size: j.Size(), rank: j.Rank()}
+	r := &run{flags: f, group: j.Group(), model: model, size: j.Size(), rank: j.Rank(),
+		keeper: checkpoint.Keeper{Path: f.checkpoint, Group: j.Group(), Hook: opts.DDP.Hook}}
 	if err := r.restore(ctx); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"pyhook/c10d/transport/memgroup"
 	"pyhook/ddp"
 	"pyhook/ddp/flat"
+	"pyhook/internal/demo/checkpoint"
 	"pyhook/internal/testutil"
 )
 
@@ -122,7 +123,8 @@ func TestRun_restore(t *testing.T) {
 				return err
 			}
 			defer m.Close()
-			r := &run{flags: flags{batch: 1, checkpoint: filepath.Join(folder, files[group.Rank()])}, group: group, model: m, rank: group.Rank(), size: 2}
+			path := filepath.Join(folder, files[group.Rank()])
+			r := &run{flags: flags{batch: 1, checkpoint: path}, group: group, model: m, rank: group.Rank(), size: 2, keeper: checkpoint.Keeper{Path: path, Group: group}}
 			if err := r.restore(testutil.Soon(t)); err != nil || r.first > 0 {
 				return err
 			}

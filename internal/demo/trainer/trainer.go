@@ -17,6 +17,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/demo/checkpoint"
 	"pyhook/internal/demo/digits"
 	"pyhook/internal/demo/mlp"
 	"pyhook/internal/gather"
@@ -37,7 +38,6 @@ type run struct {
 	world   launch.World
 	rt      *pyhook.Runtime
 	group   *pyhook.TorchGroup
-	hook    c10d.CommHook
 	reducer *ddp.Reducer
 	train   digits.Dataset
 	test    digits.Dataset
@@ -47,8 +47,8 @@ type run struct {
 	grads   [][]float32 // views of the reducer's buckets
 	record  *ddp.Timeline
 
+	keeper checkpoint.Keeper
 	first  int // the step that training starts at
-	saved  int // the step of the last checkpoint; 0: none by this run
 	loss   []float64
 	step   []time.Duration
 	reduce []time.Duration
@@ -83,7 +83,10 @@ func Run(ctx context.Context, rt *pyhook.Runtime, world launch.World, cfg Config
 		return nil, err
 	}
 	defer closeHook()
-	r.hook = hook
+	r.keeper = checkpoint.Keeper{Path: cfg.Save, Group: r.group, Hook: hook}
+	if cfg.Resume == cfg.Save {
+		r.keeper.Saved = r.first
+	}
 	if err := r.restoreHook(ctx); err != nil {
 		return nil, err
 	}
@@ -124,7 +127,7 @@ func (r *run) makeParameters() error {
 // makeReducer makes the reducer over the network's parameters.
 func (r *run) makeReducer(ctx context.Context) error {
 	var err error
-	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.hook, BucketCapMB: r.cfg.BucketCapMB, Order: r.cfg.Order, Timeline: r.record})
+	r.reducer, err = ddp.NewReducer(ctx, r.params, ddp.Options{Group: r.group, Hook: r.keeper.Hook, BucketCapMB: r.cfg.BucketCapMB, Order: r.cfg.Order, Timeline: r.record})
 	if err != nil {
 		return err
 	}
