@@ -56,7 +56,7 @@ DistributedDataParallel would call: PyTorch's own (fp16, powersgd, ...) or yours
 		inGroup("use", demo.Command()),
 		inGroup("more", newVersionCommand()),
 	)
-	root.AddCommand(bench.RankCommand(), check.RankCommand(), compare.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand(), replay.RankCommand())
+	root.AddCommand(bench.RankCommand(), check.RankCommand(), compare.RankCommand(), doctor.ProbeCommand(), doctor.RankCommand(), replay.RankCommand(), train.RankCommand())
 	root.AddCommand(helpTopics()...)
 	return root
 }

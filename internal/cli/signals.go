@@ -19,10 +19,6 @@ import (
 // SIGTERM.
 var ErrInterrupted = errors.New("interrupted")
 
-// EventsVariable is set for a rank that pyhook train started, which reads events
-// from its stdout.
-const EventsVariable = "PYHOOK_TRAIN_EVENTS"
-
 // waitedFor names what the command waits for after a signal to stop.
 var waitedFor atomic.Pointer[string]
 
@@ -86,11 +82,11 @@ func WithSignals(parent context.Context, stderr io.Writer) (context.Context, con
 	})
 }
 
-// sayStopping is for the user at the terminal, and not for a rank whose launcher, this
-// program too, has said it.
+// sayStopping is for the user at the terminal. A rank that this program started waits for nothing that it
+// would name: its launcher has said it.
 func sayStopping(stderr io.Writer, s os.Signal) {
 	what := waitedFor.Load()
-	if what == nil || os.Getenv(EventsVariable) != "" {
+	if what == nil {
 		return
 	}
 	again := "a second SIGTERM"

@@ -88,15 +88,10 @@ func (r *Ranks) HowItEnded(rank int, what string) string {
 // Close removes the folder.
 func (r *Ranks) Close() { os.RemoveAll(r.Dir) }
 
-// QuietEnvironment keeps what drowns a report: torch's own log, and Go's dump
-// of all goroutines where C code crashes.
+// QuietEnvironment leaves out, where the user has not chosen, what drowns a report: torch's and gloo's own
+// logs, and Go's dump of all goroutines where C code crashes.
 func QuietEnvironment(env []string) []string {
-	return Quiet(env, "TORCH_CPP_LOG_LEVEL=ERROR", "GOTRACEBACK=none")
-}
-
-// Quiet adds settings, NAME=value, to an environment where the user has not chosen.
-func Quiet(env []string, settings ...string) []string {
-	for _, setting := range settings {
+	for _, setting := range []string{"TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR", "GOTRACEBACK=none"} {
 		name, _, _ := strings.Cut(setting, "=")
 		if _, set := os.LookupEnv(name); !set {
 			env = append(env, setting)

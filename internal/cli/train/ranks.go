@@ -4,128 +4,77 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
+
+	"github.com/spf13/cobra"
 
 	"pyhook/internal/cli"
 	"pyhook/internal/demo/trainer"
 	"pyhook/launch"
 )
 
-// message is one line on a rank's stdout.
-type message struct {
-	Event  *trainer.Event  `json:"pyhook_event,omitempty"`
-	Report *trainer.Report `json:"pyhook_report,omitempty"`
+const (
+	rankCommand = "__train-rank"
+	eventMark   = "pyhook event: " // before an Event on rank 0's stdout
+)
+
+// RankCommand is one rank, started by spawn.
+func RankCommand() *cobra.Command {
+	return cli.RankCommand(rankCommand, func(ctx context.Context, r *cli.Rank, cfg *trainer.Config) error {
+		report, err := rank(ctx, r.World, r.Python, *cfg, func(e trainer.Event) {
+			if event, err := json.Marshal(e); err == nil && r.Rank == 0 { // a loss that is not finite is no JSON
+				fmt.Printf("%s%s\n", eventMark, event)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return r.Answer(report)
+	})
 }
 
 // spawn starts the ranks, shows their progress and returns rank 0's report.
 func (o *Options) spawn(ctx context.Context, show *progress) (*trainer.Report, error) {
-	program, err := os.Executable()
+	ran, err := cli.SpawnPlan(ctx, "training", o.Ranks, &o.Config, rankCommand, o.Python, show, nil)
 	if err != nil {
 		return nil, err
 	}
-	reader := &rankReader{show: show}
-	cfg := launch.SpawnConfig{
-		// torch's C++ talks of host names and connections.
-		Command: append([]string{program}, o.arguments()...), N: o.Ranks, Stdout: reader, Stderr: reader,
-		Env: append(cli.Quiet(os.Environ(), "TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR"), cli.EventsVariable+"=1"),
+	defer ran.Close()
+	if ran.Failed != nil {
+		return nil, ran.Failed
 	}
-	if err := launch.Spawn(ctx, cfg); err != nil {
-		return nil, err
-	}
-	if reader.report == nil {
-		return nil, errors.New("rank 0 ended without a report")
-	}
-	return reader.report, nil
+	report := &trainer.Report{}
+	return report, ran.Read(0, report)
 }
 
-// arguments are the flags that make a rank of this run.
-func (o *Options) arguments() []string {
-	args := []string{"train", "--hook", o.Hook.Hook, "--epochs", strconv.Itoa(o.Epochs), "--batch", strconv.Itoa(o.Batch),
-		"--lr", fmt.Sprint(o.LR), "--momentum", fmt.Sprint(o.Momentum), "--seed", fmt.Sprint(o.Seed),
-		"--bucket-cap-mb", fmt.Sprint(o.BucketCapMB), "--order", o.Order.String(), "--backend", o.Backend, "--timeout", o.Timeout.String(),
-		"--hidden", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Hidden), " ", ","), "[]")}
-	optional := [][2]string{{"--state", o.Hook.State}, {"--save", o.Save}, {"--resume", o.Resume}, {"--trace", o.Trace}, {"--python", o.Python}}
-	for _, arg := range o.Hook.StateArgs {
-		optional = append(optional, [2]string{"--state-arg", arg})
-	}
-	if o.Hook.NCCLFutures {
-		args = append(args, "--nccl-futures")
-	}
-	for _, flag := range optional {
-		if flag[1] != "" {
-			args = append(args, flag[0], flag[1])
-		}
-	}
-	return args
-}
-
-// rankReader reads what the ranks print, each line behind "[rank 0] ". What is no message of ours
-// is the hook's own printing.
-type rankReader struct {
-	show   *progress
-	report *trainer.Report
-}
-
-func (r *rankReader) Write(line []byte) (int, error) {
-	var m message
-	if body, ok := bytes.CutPrefix(line, []byte(`[rank 0] {"pyhook_`)); !ok || json.Unmarshal(append([]byte(`{"pyhook_`), body...), &m) != nil {
-		_ = r.show.Print(string(line)) // an error of stderr has no reader
-		return len(line), nil
-	}
-	if m.Event != nil {
-		r.show.step(*m.Event)
-	}
-	if m.Report != nil {
-		r.report = m.Report
+// Write takes the ranks' lines: rank 0's events, and what the hooks print.
+func (p *progress) Write(line []byte) (int, error) {
+	var e trainer.Event
+	if event, ok := bytes.CutPrefix(line, []byte("[rank 0] "+eventMark)); ok && json.Unmarshal(event, &e) == nil {
+		p.step(e)
+	} else {
+		_ = p.Print(string(line)) // an error of stderr has no reader
 	}
 	return len(line), nil
 }
 
-// sink is where a rank's progress goes.
-type sink struct {
-	parent bool
-	out    *json.Encoder // to the parent; nil on ranks but 0
-	show   *progress     // to the user
-}
-
-// eventSink also says which launcher the rank was found by: one that was taken
-// for another shows in nothing but a hang.
-func eventSink(world launch.World, hook string) *sink {
-	s := &sink{parent: os.Getenv(cli.EventsVariable) != ""}
-	switch {
-	case world.Rank != 0:
-	case s.parent:
-		s.out = json.NewEncoder(os.Stdout)
-	default:
-		fmt.Fprintln(os.Stderr, world)
-		s.show = newProgress(os.Stderr, hook)
+// rank trains as one rank.
+func rank(ctx context.Context, world launch.World, python string, cfg trainer.Config, on func(trainer.Event)) (report *trainer.Report, err error) {
+	defer func() {
+		if err != nil {
+			launch.Fail(err)
+		}
+	}()
+	if err := launch.DieWithParent(); err != nil {
+		return nil, err
 	}
-	return s
-}
-
-func (s *sink) step(e trainer.Event) {
-	if s.out != nil {
-		_ = s.out.Encode(message{Event: &e})
+	if err := world.Export(); err != nil {
+		return nil, err
 	}
-	if s.show != nil {
-		s.show.step(e)
+	rt, err := cli.StartRuntime(ctx, python)
+	if err != nil {
+		return nil, err
 	}
-}
-
-func (s *sink) report(r *trainer.Report) error {
-	if s.out == nil {
-		return nil
-	}
-	return s.out.Encode(message{Report: r})
-}
-
-func (s *sink) close() {
-	if s.show != nil {
-		s.show.Clear()
-		s.show = nil
-	}
+	defer rt.Close()
+	return trainer.Run(ctx, rt, world, cfg, on)
 }

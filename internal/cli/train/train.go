@@ -106,10 +106,10 @@ func (o *Options) run(ctx context.Context, ranksGiven bool, out io.Writer) error
 		}
 	}
 	if world.Source != launch.SourceSingle {
-		if ranksGiven && os.Getenv(cli.EventsVariable) == "" {
+		if ranksGiven {
 			return cli.UsageError("this is %s: -n is for starting ranks without a launcher", world)
 		}
-		return o.rank(ctx, world, out)
+		return o.join(ctx, world, out)
 	}
 	if world.Note != "" {
 		fmt.Fprintln(os.Stderr, "note:", world.Note)
@@ -131,42 +131,23 @@ func (o *Options) RunLocal(ctx context.Context) (*trainer.Report, error) {
 	}
 	show := newProgress(os.Stderr, o.Hook.Hook)
 	defer show.Clear()
-	defer cli.WaitingFor("the %d ranks to end, at most 30 s (%s)", o.Ranks, cli.InC)()
 	return o.spawn(ctx, show)
 }
 
-// rank trains as one rank. Under pyhook train it sends events on stdout;
-// otherwise rank 0 prints to the user.
-func (o *Options) rank(ctx context.Context, world launch.World, out io.Writer) (err error) {
-	defer func() {
-		if err != nil {
-			launch.Fail(err)
-		}
-	}()
-	if err := launch.DieWithParent(); err != nil {
-		return err
+// join is one rank of a job that a launcher started. Rank 0 prints to the user, also which launcher it was
+// found by: one that was taken for another shows in nothing but a hang.
+func (o *Options) join(ctx context.Context, world launch.World, out io.Writer) error {
+	terminal := io.Writer(io.Discard)
+	if world.Rank == 0 {
+		fmt.Fprintln(os.Stderr, world)
+		terminal = os.Stderr
 	}
-	if err := world.Export(); err != nil {
-		return err
-	}
-	events := eventSink(world, o.Hook.Hook)
-	defer events.close()
+	show := newProgress(terminal, o.Hook.Hook)
 	defer cli.WaitingFor("this step's hook calls to end (%s)", cli.InC)()
-	rt, err := cli.StartRuntime(ctx, o.Python)
-	if err != nil {
+	report, err := rank(ctx, world, o.Python, o.Config, show.step)
+	show.Clear()
+	if err != nil || world.Rank != 0 {
 		return err
-	}
-	defer rt.Close()
-	report, err := trainer.Run(ctx, rt, world, o.Config, events.step)
-	if err != nil {
-		return err
-	}
-	if events.parent {
-		return events.report(report)
-	}
-	events.close()
-	if world.Rank != 0 {
-		return nil
 	}
 	return o.finish(report, out)
 }
