@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,6 +88,8 @@ func (c SpawnConfig) world(rank int) World {
 	}
 }
 
+const threads = "OMP_NUM_THREADS="
+
 // environ returns the whole environment of a rank. It replaces the variables of an outer
 // torchrun's agent: with TORCHELASTIC_USE_AGENT_STORE=True every rank would connect to a
 // store that nobody serves.
@@ -102,29 +105,8 @@ func (c SpawnConfig) environ(rank int, errorFile string) []string {
 		errorFileVariable+"="+errorFile,
 		parentVariable+"="+strconv.Itoa(os.Getpid()),
 	)
-	return overlay(c.Env, set, "OMP_NUM_THREADS="+strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/c.N)))
-}
-
-// overlay returns base with the variables of set, which win, and with fallback where
-// neither sets it.
-func overlay(base, set []string, fallback string) []string {
-	isSet := map[string]bool{}
-	for _, kv := range set {
-		key, _, _ := strings.Cut(kv, "=")
-		isSet[key] = true
+	if !slices.ContainsFunc(c.Env, func(kv string) bool { return strings.HasPrefix(kv, threads) && kv != threads }) {
+		set = append(set, threads+strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/c.N)))
 	}
-	fallbackKey, _, _ := strings.Cut(fallback, "=")
-	result := make([]string, 0, len(base)+len(set)+1)
-	for _, kv := range base {
-		key, value, _ := strings.Cut(kv, "=")
-		if isSet[key] || key == fallbackKey && value == "" {
-			continue
-		}
-		result = append(result, kv)
-		isSet[key] = isSet[key] || key == fallbackKey
-	}
-	if !isSet[fallbackKey] {
-		result = append(result, fallback)
-	}
-	return append(result, set...)
+	return slices.Concat(c.Env, set) // exec takes the last of those of one name
 }

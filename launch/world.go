@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 )
 
 // Source names the family of variables that gave the rank, such as "slurm". Each family has
@@ -72,24 +73,15 @@ func (w World) String() string {
 // and torch.distributed, and a wrong TORCHELASTIC_USE_AGENT_STORE hangs the
 // rendezvous.
 func (w World) Environ() []string {
-	pairs := w.pairs()
-	environ := make([]string, len(pairs))
-	for i, p := range pairs {
-		environ[i] = p[0] + "=" + p[1]
-	}
-	return environ
-}
-
-func (w World) pairs() [][2]string {
-	return [][2]string{
-		{"RANK", strconv.Itoa(w.Rank)},
-		{"WORLD_SIZE", strconv.Itoa(w.Size)},
-		{"LOCAL_RANK", strconv.Itoa(w.LocalRank)},
-		{"LOCAL_WORLD_SIZE", strconv.Itoa(w.LocalSize)},
-		{"GROUP_RANK", strconv.Itoa(w.NodeRank)},
-		{"GROUP_WORLD_SIZE", strconv.Itoa(w.Nodes)},
-		{"MASTER_ADDR", w.MasterAddr},
-		{"MASTER_PORT", strconv.Itoa(w.MasterPort)},
+	return []string{
+		"RANK=" + strconv.Itoa(w.Rank),
+		"WORLD_SIZE=" + strconv.Itoa(w.Size),
+		"LOCAL_RANK=" + strconv.Itoa(w.LocalRank),
+		"LOCAL_WORLD_SIZE=" + strconv.Itoa(w.LocalSize),
+		"GROUP_RANK=" + strconv.Itoa(w.NodeRank),
+		"GROUP_WORLD_SIZE=" + strconv.Itoa(w.Nodes),
+		"MASTER_ADDR=" + w.MasterAddr,
+		"MASTER_PORT=" + strconv.Itoa(w.MasterPort),
 	}
 }
 
@@ -108,9 +100,10 @@ func (w World) Export() error {
 	}); err != nil {
 		return err
 	}
-	for _, p := range w.pairs() {
-		if err := os.Setenv(p[0], p[1]); err != nil {
-			return fmt.Errorf("launch: set %s: %w", p[0], err)
+	for _, variable := range w.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("launch: set %s: %w", name, err)
 		}
 	}
 	return nil

@@ -3,10 +3,8 @@ package gomlxddp
 // GoMLX's names that this package uses are in this file and in shard.go: v0.27 renamed many.
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -26,6 +24,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/gather"
 	"pyhook/tensor"
 )
 
@@ -152,14 +151,14 @@ func (o *Optimizer) Open(ctx context.Context, root *mlctx.Context, opts ddp.Opti
 
 // sameOnAll checks that a number is the same on every rank: a collective.
 func (o *Optimizer) sameOnAll(ctx context.Context, what string, n int) error {
-	all, err := c10d.AllGatherBytes(ctx, o.opts.Group, binary.BigEndian.AppendUint64(nil, uint64(n)))
+	all, err := gather.JSON(ctx, o.opts.Group, n)
 	if err != nil {
 		return err
 	}
 	for rank := range all {
-		if !bytes.Equal(all[rank], all[0]) {
+		if all[rank] != all[0] {
 			return fmt.Errorf("gomlxddp, rank %d: %s is %d on rank 0 and %d on rank %d: call it alike on every rank, before Attach",
-				o.opts.Group.Rank(), what, binary.BigEndian.Uint64(all[0]), binary.BigEndian.Uint64(all[rank]), rank)
+				o.opts.Group.Rank(), what, all[0], all[rank], rank)
 		}
 	}
 	return nil

@@ -11,10 +11,7 @@ import (
 
 // PythonFlag is the interpreter that the user named, or "".
 func PythonFlag(cmd *cobra.Command) string {
-	python, err := cmd.Flags().GetString("python")
-	if err != nil {
-		return ""
-	}
+	python, _ := cmd.Flags().GetString("python") // it is the root's, so each command has it
 	return python
 }
 

@@ -2,10 +2,10 @@ package compare
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"pyhook/c10d"
+	"pyhook/internal/quantile"
 	"pyhook/tensor"
 )
 
@@ -52,6 +52,5 @@ func (m *measuring) allReduce(ctx context.Context, bytes int64, times int) (floa
 		}
 		seconds[i] = time.Since(start).Seconds()
 	}
-	slices.Sort(seconds)
-	return seconds[times/2], nil
+	return quantile.Median(seconds), nil
 }

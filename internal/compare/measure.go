@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/internal/hookspec"
+	"pyhook/internal/quantile"
 	"pyhook/internal/wire"
 	"pyhook/pyhook"
 	"pyhook/tensor"
@@ -373,15 +375,7 @@ func (m *measuring) account(step, index int, start, text any) error {
 
 // covered is the length of the union of the spans.
 func covered(spans [][2]float64) float64 {
-	slices.SortFunc(spans, func(a, b [2]float64) int {
-		switch {
-		case a[0] < b[0]:
-			return -1
-		case a[0] > b[0]:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(spans, func(a, b [2]float64) int { return cmp.Compare(a[0], b[0]) })
 	length, end := 0.0, 0.0
 	for _, s := range spans {
 		if from := max(s[0], end); s[1] > from {
@@ -411,12 +405,4 @@ func (m *measuring) measureState() error {
 
 // steady is the median of the second half: hooks such as PowerSGD begin to compress after some
 // steps.
-func steady(values []float64) float64 {
-	half := slices.Clone(values[len(values)/2:])
-	slices.Sort(half)
-	n := len(half)
-	if n%2 == 0 {
-		return (half[n/2-1] + half[n/2]) / 2
-	}
-	return half[n/2]
-}
+func steady(values []float64) float64 { return quantile.Median(values[len(values)/2:]) }

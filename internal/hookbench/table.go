@@ -6,9 +6,9 @@ import (
 	"math"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 
+	"pyhook/internal/quantile"
 	"pyhook/internal/report"
 	"pyhook/pyhook"
 )
@@ -58,21 +58,21 @@ func newRow(c Case, goNS, pythonNS []int64, calls int) Row {
 	r := Row{Case: c.Name(), Params: c.Params, Bytes: c.Bytes, Ranks: c.World, Calls: len(goNS), Blocks: len(goNS) / calls}
 	r.GoUS, r.GoP99US = micro(goNS, 0.5), micro(goNS, 0.99)
 	r.PythonUS = micro(pythonNS, 0.5)
-	r.PythonRatio = Quantile(pairwise(goNS, pythonNS, calls), 0.5)
+	r.PythonRatio = quantile.At(pairwise(goNS, pythonNS, calls), 0.5)
 	return r
 }
 
 // addCpp adds the C++ side's figures.
 func (r *Row) addCpp(goNS, cppNS []int64, calls int) {
 	ratios := pairwise(goNS, cppNS, calls)
-	r.Ratio, r.RatioLow, r.RatioHigh = Quantile(ratios, 0.5), Quantile(ratios, 0.25), Quantile(ratios, 0.75)
+	r.Ratio, r.RatioLow, r.RatioHigh = quantile.At(ratios, 0.5), quantile.At(ratios, 0.25), quantile.At(ratios, 0.75)
 	r.CppUS, r.CppP99US = micro(cppNS, 0.5), micro(cppNS, 0.99)
 }
 
 // addSeparate adds those of the C++ side in its own process.
 func (r *Row) addSeparate(goNS, cppNS []int64, calls int) {
 	ratios := pairwise(goNS, cppNS, calls)
-	r.RatioSeparate, r.RatioSeparateLow, r.RatioSeparateHigh = Quantile(ratios, 0.5), Quantile(ratios, 0.25), Quantile(ratios, 0.75)
+	r.RatioSeparate, r.RatioSeparateLow, r.RatioSeparateHigh = quantile.At(ratios, 0.5), quantile.At(ratios, 0.25), quantile.At(ratios, 0.75)
 	r.CppSeparateUS = micro(cppNS, 0.5)
 }
 
@@ -86,22 +86,13 @@ func (r *Row) describe(rt *pyhook.Runtime) {
 func pairwise(a, b []int64, calls int) []float64 {
 	ratios := make([]float64, 0, len(a)/calls)
 	for i := 0; i+calls <= len(a); i += calls {
-		ratios = append(ratios, Quantile(a[i:i+calls], 0.5)/Quantile(b[i:i+calls], 0.5))
+		ratios = append(ratios, quantile.At(a[i:i+calls], 0.5)/quantile.At(b[i:i+calls], 0.5))
 	}
 	return ratios
 }
 
-// Quantile returns a quantile of values, at least one, and interpolates between the nearest.
-func Quantile[N int64 | float64](values []N, q float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	at := q * float64(len(sorted)-1)
-	below := int(math.Floor(at))
-	above := int(math.Ceil(at))
-	return float64(sorted[below]) + (at-float64(below))*float64(sorted[above]-sorted[below])
-}
-
 func micro(ns []int64, q float64) float64 {
-	return math.Round(Quantile(ns, q)) / 1000
+	return math.Round(quantile.At(ns, q)) / 1000
 }
 
 // PrintTable prints rows for people. Without a C++ side its columns are "-".

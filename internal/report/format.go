@@ -45,6 +45,17 @@ func digits3(v float64) string {
 	}
 }
 
+// Seconds is Duration of seconds.
+func Seconds(s float64) string { return Duration(time.Duration(s * 1e9)) }
+
+// Relative is a relative error: "0", "1.2e-05".
+func Relative(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%.1e", v)
+}
+
 // Count is n and a noun, with an s where there is not one: "1 rank", "2 ranks".
 func Count(n int, noun string) string {
 	if n == 1 {

@@ -15,10 +15,13 @@ type Cell struct {
 func Text(s string) Cell { return Cell{Text: s} }
 
 // Row makes a row of plain cells.
-func Row(texts ...string) []Cell {
+func Row(texts ...string) []Cell { return Styled(nil, texts...) }
+
+// Styled makes a row of cells of one style.
+func Styled(style func(string) string, texts ...string) []Cell {
 	cells := make([]Cell, len(texts))
 	for i, text := range texts {
-		cells[i] = Text(text)
+		cells[i] = Cell{text, style}
 	}
 	return cells
 }

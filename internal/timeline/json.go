@@ -1,7 +1,6 @@
 package timeline
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -45,22 +44,12 @@ func (r *Recorder) WriteTo(w io.Writer) (int64, error) {
 }
 
 func (d *document) write(w io.Writer) (int64, error) {
-	counted := &counter{w: bufio.NewWriter(w)}
-	if err := json.NewEncoder(counted).Encode(d); err != nil {
-		return counted.n, err
+	text, err := json.Marshal(d)
+	if err != nil {
+		return 0, err
 	}
-	return counted.n, counted.w.Flush()
-}
-
-type counter struct {
-	w *bufio.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
+	n, err := w.Write(append(text, '\n'))
+	return int64(n), err
 }
 
 // events converts spans to the format's events. Tracks become threads, in the order

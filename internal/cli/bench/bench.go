@@ -62,12 +62,7 @@ func Command() *cobra.Command {
 		Example: `  pyhook bench noop
   pyhook bench my_hooks.py:my_hook --sizes 64KiB,25MiB --params 1,64
   pyhook bench powersgd -n 2 --state-arg matrix_approximation_rank=2 --json`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return cli.UsageError("bench takes one hook, such as fp16 or hooks.py:my_hook, and got %d", len(args))
-			}
-			return nil
-		},
+		Args:              cli.One("hook, such as fp16 or hooks.py:my_hook"),
 		ValidArgsFunction: cli.CompleteHook,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.spec.Hook = args[0]

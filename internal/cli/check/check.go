@@ -68,7 +68,7 @@ func Command() *cobra.Command {
   pyhook check hooks.py:my_hook -n 4 --sizes '1000,64x32;64x3x3x3'
   pyhook check powersgd --state-arg matrix_approximation_rank=2 --steps 5
   torchrun --no_python --nproc_per_node 2 pyhook check allreduce`,
-		Args:              oneHook,
+		Args:              cli.One("hook, such as fp16 or hooks.py:my_hook"),
 		ValidArgsFunction: cli.CompleteHook,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.plan.Hook = args[0]
@@ -101,13 +101,6 @@ func (f *checkFlags) addMoreFlags(cmd *cobra.Command) {
 	cli.AddOrderFlag(cmd, &f.plan.Order, "the `order` of the buckets that is judged, as ddp.Options has it", ddp.OrderNames())
 	flags.BoolVar(&f.plan.Rebuild, "rebuild", true, "one bucket in the first step, and the buckets made anew after it, as DDP's")
 	flags.BoolVar(&f.plan.RanksMayDiffer, "ranks-may-differ", false, "do not judge whether the ranks' results are alike: local SGD's differ by design")
-}
-
-func oneHook(_ *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return cli.UsageError("check takes one hook, such as fp16 or hooks.py:my_hook, and got %d", len(args))
-	}
-	return nil
 }
 
 func registerCompletions(cmd *cobra.Command) {

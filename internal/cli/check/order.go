@@ -3,11 +3,12 @@ package check
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/gather"
 	"pyhook/pyhook"
-	"pyhook/tensor"
 )
 
 // comparison is the second phase on one rank, and the third where there was one.
@@ -68,9 +69,13 @@ func (r *rankRun) compareOrders(ctx context.Context, judged *phase, order ddp.Or
 		return err
 	}
 	r.note(func(report *rankReport) { report.Compared.phaseRecord = other.record })
-	differ, err := r.any(ctx, !sameBits(judged.record, other.record))
-	if err != nil || !differ {
-		return err
+	r.enter("comparing the results of the two orders", startLimit)
+	same, err := gather.JSON(ctx, r.group, sameBits(judged.record, other.record))
+	if err != nil {
+		return fmt.Errorf("comparing the results of the two orders: %w", err)
+	}
+	if !slices.Contains(same, false) {
+		return nil
 	}
 	serial := judged.record
 	if order == ddp.OrderSerial {
@@ -102,32 +107,6 @@ func firstOther(a, b phaseRecord) (step, bucket int, differ bool) {
 		}
 	}
 	return 0, 0, false
-}
-
-// any asks all ranks.
-func (r *rankRun) any(ctx context.Context, mine bool) (bool, error) {
-	r.enter("comparing the results of the two orders", startLimit)
-	t, err := tensor.New(tensor.Float64, 1)
-	if err != nil {
-		return false, err
-	}
-	defer t.Close()
-	values, err := tensor.Slice[float64](t)
-	if err != nil {
-		return false, err
-	}
-	if mine {
-		values[0] = 1
-	}
-	future, err := r.group.AllReduce(ctx, t, c10d.Max)
-	if err != nil {
-		return false, err
-	}
-	defer future.Close()
-	if _, err := future.Wait(ctx); err != nil {
-		return false, fmt.Errorf("comparing the results of the two orders: %w", err)
-	}
-	return values[0] > 0, nil
 }
 
 // randomStates are those of Python's generators before and after the first

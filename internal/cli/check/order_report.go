@@ -2,9 +2,9 @@ package check
 
 import (
 	"fmt"
-	"time"
 
 	"pyhook/ddp"
+	"pyhook/internal/quantile"
 	"pyhook/internal/report"
 )
 
@@ -61,7 +61,7 @@ func aggregateOrder(ranks []*rankReport) *orderReport {
 		if step, bucket, differ := firstOther(rank.phaseRecord, rank.Compared.phaseRecord); differ && *r.SameBits {
 			r.SameBits = &no
 			r.Why = fmt.Sprintf("bucket %d gets other bits in step %d (relative error %s, and %s in %s order)", bucket, step,
-				errorText(rank.Compared.Calls[step][bucket].Error.Max), errorText(rank.Calls[step][bucket].Error.Max), r.Judged)
+				report.Relative(rank.Compared.Calls[step][bucket].Error.Max), report.Relative(rank.Calls[step][bucket].Error.Max), r.Judged)
 		}
 	}
 	return r
@@ -91,7 +91,7 @@ func stepSeconds(ranks []*rankReport, of func(*rankReport) *phaseRecord) *float6
 		if len(nanos) == 0 {
 			return nil
 		}
-		slowest = max(slowest, median(nanos)/1e9)
+		slowest = max(slowest, quantile.Median(nanos)/1e9)
 	}
 	return &slowest
 }
@@ -158,13 +158,12 @@ func (r *orderReport) gain(whole *checkReport) string {
 		return text
 	}
 	steps := max(whole.Steps-1, 1)
-	took := func(seconds float64) string { return report.Duration(time.Duration(seconds * 1e9)) }
 	more := ""
 	if steps < manySteps {
 		more = "; --steps 20 measures more"
 	}
-	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s%s)", took(*r.StepSeconds), r.Judged,
-		took(*r.OtherStep), r.Compared, report.Count(steps, "step"), more)
+	return text + fmt.Sprintf(".\n  A step takes %s in %s order and %s in %s order (median of %s%s)", report.Seconds(*r.StepSeconds), r.Judged,
+		report.Seconds(*r.OtherStep), r.Compared, report.Count(steps, "step"), more)
 }
 
 // manySteps are enough for a median that says something.

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,12 +117,8 @@ var checkDTypes = []string{"float32", "float64", "float16", "bfloat16"}
 // validate gives errors of usage.
 func (p *checkPlan) validate() error {
 	dtype, err := tensor.ParseDType(p.DType)
-	known := false
-	for _, name := range checkDTypes {
-		known = known || err == nil && dtype.String() == name
-	}
 	switch {
-	case !known:
+	case err != nil || !slices.Contains(checkDTypes, dtype.String()):
 		return cli.UsageError("--dtype %s: gradients are one of %s", p.DType, strings.Join(checkDTypes, ", "))
 	case p.Steps < 1:
 		return cli.UsageError("--steps %d: at least 1 is needed", p.Steps)

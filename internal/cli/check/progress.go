@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // mark is one line of a rank's progress file. It is written before and after each
@@ -65,13 +66,9 @@ func (o *openCalls) add(m mark) {
 		o.inside = nil
 		o.under = append(o.under, m)
 	case over:
-		kept := o.under[:0]
-		for _, open := range o.under {
-			if open.phase != m.phase || open.step != m.step || open.bucket != m.bucket {
-				kept = append(kept, open)
-			}
-		}
-		o.under = kept
+		o.under = slices.DeleteFunc(o.under, func(open mark) bool {
+			return open.phase == m.phase && open.step == m.step && open.bucket == m.bucket
+		})
 	}
 }
 

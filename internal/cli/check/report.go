@@ -2,11 +2,11 @@ package check
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
 	"pyhook/internal/cli"
+	"pyhook/internal/quantile"
 )
 
 // callRecord is one hook call on one rank.
@@ -178,7 +178,7 @@ func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport) bucketReport
 		}
 		lastError, worst = stepError, worst.worse(stepError)
 	}
-	b.MedianSeconds = median(times) / 1e9
+	b.MedianSeconds = quantile.Median(times) / 1e9
 	if b.Valid {
 		b.ErrorLast, b.ErrorWorst = &lastError, &worst
 	}
@@ -190,18 +190,6 @@ func aggregateBucket(p *checkPlan, bucket int, ranks []*rankReport) bucketReport
 		b.Problem = fmt.Sprintf("relative error %.2g is more than --max-error %g", worst.Max, p.MaxError)
 	}
 	return b
-}
-
-func median(values []int64) float64 {
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return float64(sorted[middle])
-	}
-	return float64(sorted[middle-1]+sorted[middle]) / 2
 }
 
 // hint says what to make of ranks that differ.

@@ -3,7 +3,6 @@ package check
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"pyhook/internal/report"
 )
@@ -69,11 +68,7 @@ func stateArgsText(args []string) string {
 }
 
 func printBuckets(out *report.Printer, r *checkReport) {
-	heads := []string{"bucket", "elements", "valid", "ranks", "max error", "rms error", "rms, last", "time", "result", "gradients"}
-	rows := [][]report.Cell{{}}
-	for _, head := range heads {
-		rows[0] = append(rows[0], report.Cell{Text: head, Style: out.Dim})
-	}
+	rows := [][]report.Cell{report.Styled(out.Dim, "bucket", "elements", "valid", "ranks", "max error", "rms error", "rms, last", "time", "result", "gradients")}
 	for _, b := range r.Buckets {
 		valid, alike := report.Cell{Text: "ok", Style: out.Good}, report.Cell{Text: "alike", Style: out.Good}
 		if !b.Valid {
@@ -87,12 +82,12 @@ func printBuckets(out *report.Printer, r *checkReport) {
 		}
 		maxError, rmsError, rmsLast := "-", "-", "-"
 		if b.ErrorWorst != nil {
-			maxError, rmsError, rmsLast = errorText(b.ErrorWorst.Max), errorText(b.ErrorWorst.RMS), errorText(b.ErrorLast.RMS)
+			maxError, rmsError, rmsLast = report.Relative(b.ErrorWorst.Max), report.Relative(b.ErrorWorst.RMS), report.Relative(b.ErrorLast.RMS)
 		}
 		rows = append(rows, []report.Cell{
 			report.Text(fmt.Sprint(b.Bucket)), report.Text(fmt.Sprint(b.Elements)), valid, alike,
 			report.Text(maxError), report.Text(rmsError), report.Text(rmsLast),
-			report.Text(report.Duration(time.Duration(b.MedianSeconds * 1e9))), report.Text(resultText(&b, r.DType)),
+			report.Text(report.Seconds(b.MedianSeconds)), report.Text(resultText(&b, r.DType)),
 			{Text: formatShapes(b.Shapes), Style: out.Dim},
 		})
 	}
@@ -101,13 +96,6 @@ func printBuckets(out *report.Printer, r *checkReport) {
 	if r.BytesLast != nil {
 		out.Printf("  all ranks together sent %s in the last step\n", report.Bytes(*r.BytesLast))
 	}
-}
-
-func errorText(v float64) string {
-	if v == 0 {
-		return "0"
-	}
-	return fmt.Sprintf("%.1e", v)
 }
 
 func resultText(b *bucketReport, dtype string) string {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"time"
 
 	"pyhook/internal/compare"
 	"pyhook/internal/report"
@@ -46,7 +45,7 @@ func printMeasured(out *report.Printer, r *compare.Report) {
 	if trained {
 		heads = append(heads, "accuracy", "last loss")
 	}
-	rows := [][]report.Cell{styled(heads, out.Dim)}
+	rows := [][]report.Cell{report.Styled(out.Dim, heads...)}
 	for _, h := range r.Hooks {
 		if h.Failure != nil {
 			rows = append(rows, []report.Cell{report.Text(h.Hook), {Text: "failed: " + h.Failure.Code, Style: out.Bad}})
@@ -57,7 +56,7 @@ func printMeasured(out *report.Printer, r *compare.Report) {
 			sent = report.Bytes(uint64(h.Bytes))
 		}
 		mean, cosine := h.MeanError()
-		row := report.Row(h.Hook, sent, seconds(h.HookSeconds), seconds(h.CollectiveSeconds), errorText(mean), errorText(h.Last().Accumulated),
+		row := report.Row(h.Hook, sent, report.Seconds(h.HookSeconds), report.Seconds(h.CollectiveSeconds), report.Relative(mean), report.Relative(h.Last().Accumulated),
 			cosineText(cosine), report.Bytes(uint64(h.StateBytes)))
 		if h.Training != nil {
 			row = append(row, report.Text(fmt.Sprintf("%.4f", h.Training.Accuracy)), report.Text(lastLoss(h.Training)))
@@ -85,9 +84,9 @@ func lastLoss(t *compare.Training) string {
 func printPredicted(out *report.Printer, r *compare.Report, network compare.Network) {
 	what := "to reduce a step's buckets one after another"
 	if r.Passes > 0 {
-		what = fmt.Sprintf("of a step whose passes take %s", seconds(r.Passes))
+		what = fmt.Sprintf("of a step whose passes take %s", report.Seconds(r.Passes))
 	}
-	out.Printf("\n%s %s\n", out.Bold("predicted on "+network.Name), out.Dim(fmt.Sprintf("%s, %s a message", what, seconds(network.Latency))))
+	out.Printf("\n%s %s\n", out.Bold("predicted on "+network.Name), out.Dim(fmt.Sprintf("%s, %s a message", what, report.Seconds(network.Latency))))
 	var rows [][]report.Cell
 	best := map[int]float64{}
 	for _, h := range r.Hooks {
@@ -99,16 +98,16 @@ func printPredicted(out *report.Printer, r *compare.Report, network compare.Netw
 	}
 	for _, h := range r.Hooks {
 		row := report.Row(h.Hook)
-		head := styled([]string{"ranks"}, out.Dim)
+		head := report.Styled(out.Dim, "ranks")
 		for _, p := range h.Predicted {
 			if p.Network != network.Name {
 				continue
 			}
-			cell := report.Text(seconds(predicted(p)))
+			cell := report.Text(report.Seconds(predicted(p)))
 			if predicted(p) == best[p.Ranks] {
 				cell.Style = out.Good
 			}
-			head, row = append(head, styled([]string{fmt.Sprint(p.Ranks)}, out.Dim)...), append(row, cell)
+			head, row = append(head, report.Cell{Text: fmt.Sprint(p.Ranks), Style: out.Dim}), append(row, cell)
 		}
 		if len(rows) == 0 && len(row) > 1 {
 			rows = append(rows, head)
@@ -130,7 +129,7 @@ func predicted(p compare.Prediction) float64 {
 
 func printNotes(out *report.Printer, r *compare.Report) {
 	out.Printf("\n  %s\n", out.Dim(fmt.Sprintf("constants of this machine: %s a message, %.2f ns a byte (%s/s)",
-		seconds(r.Constants.MessageSeconds), r.Constants.ByteSeconds*1e9, report.Bytes(uint64(1/math.Max(r.Constants.ByteSeconds, 1e-15))))))
+		report.Seconds(r.Constants.MessageSeconds), r.Constants.ByteSeconds*1e9, report.Bytes(uint64(1/math.Max(r.Constants.ByteSeconds, 1e-15))))))
 	if r.NoBytes != "" {
 		out.Printf("\n%s %s\n", out.Doubtful("note:"), r.NoBytes)
 	}
@@ -143,23 +142,6 @@ func printNotes(out *report.Printer, r *compare.Report) {
 		}
 	}
 	out.Printf("\n")
-}
-
-func styled(texts []string, style func(string) string) []report.Cell {
-	cells := make([]report.Cell, len(texts))
-	for i, text := range texts {
-		cells[i] = report.Cell{Text: text, Style: style}
-	}
-	return cells
-}
-
-func seconds(s float64) string { return report.Duration(time.Duration(s * 1e9)) }
-
-func errorText(v float64) string {
-	if v == 0 {
-		return "0"
-	}
-	return fmt.Sprintf("%.1e", v)
 }
 
 // cosineText has as many nines as there are.

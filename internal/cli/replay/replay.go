@@ -57,12 +57,7 @@ func Command() *cobra.Command {
   pyhook replay trace/ --hook my_hooks.py:top_k --state my_hooks.py:TopK
   pyhook replay trace/ --hook go:fp16 --tolerance 1e-3
   pyhook replay trace/ --go > trainer.go`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return cli.UsageError("replay takes one folder, which pyhook.record wrote, and got %d", len(args))
-			}
-			return nil
-		},
+		Args: cli.One("folder, which pyhook.record wrote"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.plan.Folder = args[0]
 			return f.run(cmd)

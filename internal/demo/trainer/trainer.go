@@ -21,6 +21,7 @@ import (
 	"pyhook/internal/demo/digits"
 	"pyhook/internal/demo/mlp"
 	"pyhook/internal/gather"
+	"pyhook/internal/quantile"
 	"pyhook/internal/timeline"
 	"pyhook/internal/wire"
 	"pyhook/launch"
@@ -171,7 +172,7 @@ func (r *run) measure(ctx context.Context, on func(Event)) (*Report, error) {
 	}
 	report := &Report{Hook: r.cfg.Hook.Hook, Rank: r.world.Rank, Size: r.world.Size, Launcher: string(r.world.Source),
 		Steps: len(r.step), FirstStep: r.first, Buckets: len(r.reducer.Buckets()), Order: r.reducer.Order().String(),
-		MsPerStep: median(r.step), ReduceMs: median(r.reduce), Torch: r.rt.Info().Torch, Python: r.rt.Info().Version, TrainSeconds: elapsed.Seconds()}
+		MsPerStep: medianMs(r.step), ReduceMs: medianMs(r.reduce), Torch: r.rt.Info().Torch, Python: r.rt.Info().Version, TrainSeconds: elapsed.Seconds()}
 	for _, p := range r.params {
 		report.Parameters += p.Data.Len()
 	}
@@ -280,10 +281,10 @@ func (r *run) compare(ctx context.Context, report *Report, sent uint64) error {
 	return timeline.MergeToFile(r.cfg.Trace, traces...)
 }
 
-func median(durations []time.Duration) float64 {
+// medianMs is 0 where no step was left to do.
+func medianMs(durations []time.Duration) float64 {
 	if len(durations) == 0 {
 		return 0
 	}
-	sorted := slices.Sorted(slices.Values(durations))
-	return float64(sorted[len(sorted)/2]) / float64(time.Millisecond)
+	return quantile.Median(durations) / float64(time.Millisecond)
 }

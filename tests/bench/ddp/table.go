@@ -6,7 +6,7 @@ import (
 	"runtime"
 
 	"pyhook/ddp"
-	"pyhook/internal/hookbench"
+	"pyhook/internal/quantile"
 	"pyhook/internal/report"
 )
 
@@ -35,8 +35,8 @@ func (r *rank) newRow(c benchCase, order ddp.Order, goNS, stockNS []int64) row {
 	}
 	n := len(ratios)
 	info := r.rt.Info()
-	return row{Case: c.name(), Ratio: hookbench.Quantile(ratios, 0.5), Low: hookbench.Quantile(ratios, 0.25), High: hookbench.Quantile(ratios, 0.75),
-		GoMS: hookbench.Quantile(goNS, 0.5) / 1e6, StockMS: hookbench.Quantile(stockNS, 0.5) / 1e6,
+	return row{Case: c.name(), Ratio: quantile.At(ratios, 0.5), Low: quantile.At(ratios, 0.25), High: quantile.At(ratios, 0.75),
+		GoMS: quantile.At(goNS, 0.5) / 1e6, StockMS: quantile.At(stockNS, 0.5) / 1e6,
 		Order: order.String(), Device: r.device.String(), Steps: n, Ranks: r.group.Size(), Torch: info.Torch, Python: info.Version, Go: runtime.Version(), Cores: runtime.NumCPU()}
 }
 

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"pyhook/internal/hookbench"
+	"pyhook/internal/quantile"
 	"pyhook/tests/bench/peers/side"
 )
 
@@ -126,8 +126,8 @@ func (e *entrant) finish(base []float64) {
 	for i := range ratios {
 		ratios[i] = e.medians[i] / base[i]
 	}
-	e.US, e.P99US = hookbench.Quantile(e.medians, 0.5), hookbench.Quantile(e.p99s, 0.5)
-	e.Ratio, e.RatioLow, e.RatioHigh = hookbench.Quantile(ratios, 0.5), hookbench.Quantile(ratios, 0.25), hookbench.Quantile(ratios, 0.75)
+	e.US, e.P99US = quantile.At(e.medians, 0.5), quantile.At(e.p99s, 0.5)
+	e.Ratio, e.RatioLow, e.RatioHigh = quantile.At(ratios, 0.5), quantile.At(ratios, 0.25), quantile.At(ratios, 0.75)
 }
 
 // endurance is whether a peer bears many calls from several goroutines.

@@ -18,7 +18,7 @@ import (
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
-	"pyhook/internal/hookbench"
+	"pyhook/internal/quantile"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 )
@@ -134,7 +134,7 @@ func parent() error {
 		}
 	}
 	for i, to := range []*float64{&r.Ratio, &r.CPURatio, &r.GoSeconds, &r.PythonSeconds, &r.GoCPUSeconds, &r.PythonCPUSeconds} {
-		*to = hookbench.Quantile(all[i], 0.5)
+		*to = quantile.At(all[i], 0.5)
 	}
 	fmt.Printf("torch %s, Python %s: first hook call after %.2f s (CPU %.2f s), python -c 'import torch, torch.distributed' %.2f s (%.2f s), ratio %.2f (%.2f); medians of %d pairs\n",
 		r.Torch, r.Python, r.GoSeconds, r.GoCPUSeconds, r.PythonSeconds, r.PythonCPUSeconds, r.Ratio, r.CPURatio, r.Pairs)
