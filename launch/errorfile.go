@@ -28,8 +28,20 @@ type errorMessage struct {
 }
 
 type errorInfo struct {
-	Callstack string `json:"py_callstack"`
-	Timestamp string `json:"timestamp"`
+	Callstack string   `json:"py_callstack"`
+	Timestamp *seconds `json:"timestamp"` // nil: there is none
+}
+
+// seconds, since 1970, are written as a string, and read as a number or a string of one, as Python's
+// int() does.
+type seconds int64
+
+func (s seconds) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, `"%d"`, int64(s)), nil }
+
+func (s *seconds) UnmarshalJSON(text []byte) error {
+	n, err := strconv.ParseInt(strings.Trim(string(text), `"`), 10, 64)
+	*s = seconds(n)
+	return err
 }
 
 // WriteErrorFile reports to torchrun why this rank failed, by the file that
@@ -53,10 +65,8 @@ func WriteErrorFile(err error, at time.Time) error {
 		return nil
 	}
 	text := errorKind(err) + ": " + err.Error()
-	report := errorReport{errorMessage{
-		Message:   text,
-		ExtraInfo: errorInfo{Callstack: text, Timestamp: strconv.FormatInt(at.Unix(), 10)},
-	}}
+	happened := seconds(at.Unix())
+	report := errorReport{errorMessage{Message: text, ExtraInfo: errorInfo{Callstack: text, Timestamp: &happened}}}
 	if trace := traceback(err); trace != "" {
 		report.Message.ExtraInfo.Callstack = text + "\n\n" + trace
 	}
@@ -106,34 +116,18 @@ func readErrorFile(path string) (report errorReport, at int64, ok bool) {
 	if err != nil {
 		return report, 0, false
 	}
-	var raw struct {
-		Message   json.RawMessage `json:"message"`
-		Timestamp json.RawMessage `json:"timestamp"`
+	if json.Unmarshal(data, &report) != nil {
+		var short struct {
+			Message   string
+			Timestamp *seconds
+		}
+		if json.Unmarshal(data, &short) != nil {
+			return errorReport{}, 0, false
+		}
+		report = errorReport{errorMessage{Message: short.Message, ExtraInfo: errorInfo{Timestamp: short.Timestamp}}}
 	}
-	if json.Unmarshal(data, &raw) != nil {
-		return report, 0, false
+	if report.Message.ExtraInfo.Timestamp == nil {
+		return errorReport{}, 0, false
 	}
-	if json.Unmarshal(raw.Message, &report.Message.Message) == nil {
-		at, err = parseSeconds(raw.Timestamp)
-		return report, at, err == nil
-	}
-	var full struct {
-		Message   string `json:"message"`
-		ExtraInfo struct {
-			Callstack string          `json:"py_callstack"`
-			Timestamp json.RawMessage `json:"timestamp"`
-		} `json:"extraInfo"`
-	}
-	if json.Unmarshal(raw.Message, &full) != nil {
-		return report, 0, false
-	}
-	report.Message.Message = full.Message
-	report.Message.ExtraInfo.Callstack = full.ExtraInfo.Callstack
-	at, err = parseSeconds(full.ExtraInfo.Timestamp)
-	return report, at, err == nil
-}
-
-// parseSeconds accepts a number or a string of one, as Python's int() does.
-func parseSeconds(raw json.RawMessage) (int64, error) {
-	return strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
+	return report, int64(*report.Message.ExtraInfo.Timestamp), true
 }

@@ -3,6 +3,7 @@ package compare
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"pyhook/internal/trace"
@@ -146,24 +147,10 @@ func (r *Recording) alike(number int, as *trace.Step) (bool, error) {
 			if call.Skipped != "" {
 				return false, r.fail("rank %d, step %d, bucket %d was not recorded: %s", rank.Rank, number, call.Bucket, call.Skipped)
 			}
-			mine, theirs := rank.Layouts[call.Layout], r.ranks[0].Layouts[as.Calls[i].Layout]
-			if mine.DType != theirs.DType || mine.Numel != theirs.Numel || !sameParameters(&mine, &theirs) {
+			if !reflect.DeepEqual(rank.Layouts[call.Layout], r.ranks[0].Layouts[as.Calls[i].Layout]) {
 				return false, nil
 			}
 		}
 	}
 	return true, nil
-}
-
-// sameParameters reports whether two layouts have the same parameters at the same places.
-func sameParameters(a, b *trace.Layout) bool {
-	if len(a.Gradients) != len(b.Gradients) {
-		return false
-	}
-	for i, g := range a.Gradients {
-		if g.Parameter != b.Gradients[i].Parameter || g.Offset != b.Gradients[i].Offset {
-			return false
-		}
-	}
-	return true
 }
