@@ -53,7 +53,7 @@ func (h *PythonCommHook) Restore(ctx context.Context) error {
 	}
 	defer bridge.Close()
 	err = h.rt.interruptibleOnMain(ctx, func() error {
-		_, err := bridge.CallValue("restore_hook", h.kept.data, h.hook, h.State(), false, true)
+		_, err := bridge.CallValue("put_back_hook", h.kept.data, h.hook, h.State())
 		return err
 	})
 	if err != nil {

@@ -56,6 +56,46 @@ var faults = map[string]func(context.Context, *trainer) error{
 	"a hook that raises while its collective is under way": func(ctx context.Context, t *trainer) error {
 		return t.fails(ctx, scenario{hook: "hooks:raises_under_way", views: true}, c10d.ErrRaised, "hooks.raises_under_way", "bucket 0")
 	},
+	"a hook with a state that raises on one rank": func(ctx context.Context, t *trainer) error {
+		g, err := t.begin(ctx, scenario{hook: "hooks:raises_on_one", means: began, options: ddp.Options{Rollback: true}})
+		if err != nil {
+			return err
+		}
+		defer g.close()
+		if err := says(g.step(ctx, 0), c10d.ErrRaised, "hooks.raises_on_one", "on one"); err != nil {
+			return err
+		}
+		return g.r.Recover(ctx)
+	},
+	"a callback that raises after work of its own stream": func(ctx context.Context, t *trainer) error {
+		s := scenario{hook: "hooks:spoils_once", peer: "allreduce", views: true, options: ddp.Options{Order: ddp.OrderOverlapped}}
+		g, err := t.begin(ctx, s)
+		if err != nil {
+			return err
+		}
+		defer g.close()
+		want, err := t.wanted(ctx, "allreduce", s, g.source)
+		if err != nil {
+			return err
+		}
+		if _, err := t.call("delay", 2000); err != nil {
+			return err
+		}
+		err = says(g.step(ctx, 0), c10d.ErrFutureFailed, "hooks.spoils_once", "spoilt")
+		if _, failed := t.call("delay", 200); failed != nil || err != nil {
+			return errors.Join(err, failed)
+		}
+		if err := g.r.Recover(ctx); err != nil {
+			return err
+		}
+		if err := g.step(ctx, 1); err != nil {
+			return err
+		}
+		if _, err := t.call("synchronize"); err != nil {
+			return err
+		}
+		return g.compare(1, want[1])
+	},
 	"an error in a callback that cannot be pickled": func(ctx context.Context, t *trainer) error {
 		return errors.Join(
 			t.fails(ctx, scenario{hook: "hooks:in_callback"}, c10d.ErrFutureFailed, "hooks.in_callback", "bucket 0", "Odd: in a callback"),
@@ -142,7 +182,7 @@ var faults = map[string]func(context.Context, *trainer) error{
 		if err := says(err, c10d.ErrRaised, "fp16_compress_hook", "bucket 0", "out of memory"); err != nil {
 			return err
 		}
-		if err := g.recover(ctx); err != nil {
+		if err := g.r.Recover(ctx); err != nil {
 			return err
 		}
 		return g.step(ctx, 2)
@@ -234,7 +274,7 @@ func (t *trainer) fails(ctx context.Context, s scenario, kind error, words ...st
 		if err := says(g.step(ctx, step), kind, words...); err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
-		if err := g.recover(ctx); err != nil {
+		if err := g.r.Recover(ctx); err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
 		written, err := g.source.Call("flat", step)
@@ -286,17 +326,8 @@ func (t *trainer) wrongAddress(ctx context.Context, own *tensor.Tensor) error {
 		return err
 	}
 	g.own[0] = good
-	if err := g.recover(ctx); err != nil {
+	if err := g.r.Recover(ctx); err != nil {
 		return err
 	}
 	return g.step(ctx, 1)
-}
-
-// recover also waits for what the failed step has under way: simccl's collectives fail on the device
-// when the other rank has left them, where nccl's are aborted.
-func (g *training) recover(ctx context.Context) error {
-	if _, err := g.call("drain"); err != nil {
-		return err
-	}
-	return g.r.Recover(ctx)
 }

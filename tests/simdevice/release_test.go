@@ -27,7 +27,7 @@ func (t *trainer) letGo(ctx context.Context) error {
 		return err
 	}
 	defer r.Close()
-	if _, err := t.call("drain"); err != nil { // the trainer's stream waits for the new buckets
+	if _, err := t.call("synchronize"); err != nil { // the trainer's stream waits for the new buckets
 		return err
 	}
 	for i, shape := range shapes {

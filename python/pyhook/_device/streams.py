@@ -8,7 +8,7 @@ A stream is a device's queue: what is put on one runs in order, and two run side
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -69,6 +69,13 @@ def synchronize_used() -> None:
     """Have the host wait for all streams of the devices on which hooks run."""
     for device in list(_used):
         synchronize(device)
+
+
+def wait_out() -> None:
+    """``synchronize_used`` after a step that failed: its work may fail on a device."""
+    for device in list(_used):
+        with suppress(Exception):
+            synchronize(device)
 
 
 def current(stream: Any) -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ from typing import Any, Callable, Optional
 import torch
 import torch.distributed as dist
 
+from .._device import streams
 from .._errors import GroupError
 from .._meeting.drop import drop
 from .._runtime import collectives, issued
@@ -169,6 +170,7 @@ class Renewal:
         with self._lock:
             self._attempt = attempt
             self._cancelled.clear()
+        self._wait_devices()
         said = {
             "generation": self.generation,
             "groups": [sub.message() for sub in plan.subs],
@@ -209,6 +211,18 @@ class Renewal:
         if not self._leaving:
             return ""
         return f"{self._holder()} holds a former group, and it cannot be replaced there"
+
+    def _wait_devices(self) -> None:
+        """Wait until devices are done with what the failed step has under way.
+
+        Else a write of it could come into the next step, and so could its failure, since a device
+        says so to whoever next waits for it.
+        """
+        thread = threading.Thread(target=streams.wait_out, name="pyhook-wait-out", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            if self._cancelled.wait(_POLL_SECONDS):
+                raise Cancelled("waiting for what the failed step has under way on a device")
 
     def _holder(self) -> str:
         return "; ".join(self._left) or (

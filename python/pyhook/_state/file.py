@@ -47,7 +47,7 @@ import torch
 import torch.distributed as dist
 
 from .. import __version__
-from .._device.streams import synchronize_used
+from .._device.streams import synchronize_used, wait_out
 from .._errors import StateError
 from .decode import Decoder
 from .encode import Encoder
@@ -129,6 +129,12 @@ def restore_hook(
     header, _ = _open(data)
     buckets = header.get("buckets")
     return buckets if header["storages"] and isinstance(buckets, list) else None
+
+
+def put_back_hook(data: bytes, hook: Any, state: Any) -> None:
+    """``restore_hook`` after a step that failed."""
+    wait_out()
+    restore_hook(data, hook, state, trusted=False, any_rank=True)
 
 
 def has_state(hook: Any, state: Any) -> bool:
@@ -249,7 +255,7 @@ def _restore(
     _check_class(header, into, carried)
     if not any_rank:
         _check_rank(header)
-    synchronize_used()  # a step that failed may still write to the state
+    synchronize_used()  # hooks may have enqueued what writes to the state
     try:
         decoder = Decoder(header["storages"], payload, trusted, device)
         state = decoder.decode(header["state"], into, "state")

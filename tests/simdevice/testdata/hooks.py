@@ -112,6 +112,30 @@ def raises_under_way(state, bucket):
     raise ValueError("on the device")
 
 
+def raises_on_one(state, bucket):
+    """Fails where another rank has a collective under way, which then fails on its device."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    if dist.get_rank() == 1:
+        raise ValueError("on one")
+    return work.get_future().then(lambda done: done.value()[0])
+
+
+spoilt = []
+
+
+def spoils_once(state, bucket):
+    """Its first callback on rank 1 writes to the bucket on a stream of torch's, late, and raises."""
+    buffer = bucket.buffer().div_(dist.get_world_size())
+
+    def callback(done):
+        if dist.get_rank() == 1 and not spoilt:
+            spoilt.append(done.value()[0].mul_(9))
+            raise ValueError("spoilt")
+        return done.value()[0]
+
+    return dist.all_reduce(buffer, async_op=True).get_future().then(callback)
+
+
 def on_the_cpu(state, bucket):
     return _done(bucket.buffer().cpu())
 

@@ -126,6 +126,10 @@ def reuse(on):
         torch.sim.set_reuse(on)
 
 
+def delay(ms):
+    torch.sim.set_delay(ms)
+
+
 def late(which):
     torch.sim.late(which)
 
@@ -179,13 +183,8 @@ def meet():
     dist.all_reduce(torch.zeros(1))
 
 
-def drain():
-    """Let what a failed step has under way end: with an error, where the other rank has left it."""
-    try:
-        torch.sim.synchronize()
-    except (RuntimeError, IndexError) as error:
-        if "onnection closed" not in str(error) and "out of range" not in str(error):
-            raise
+def synchronize():
+    torch.sim.synchronize()
 
 
 class Peer:
