@@ -14,14 +14,11 @@ import (
 
 // State says how a hook's state is made in the worker: pyhook.Runtime.NewState. A
 // parameter process_group is filled with the worker's group.
-type State struct {
-	Spec string // "powersgd", "my_hooks.py:MyState"
-	Args map[string]any
-}
+type State = pyhook.StateSpec
 
 // HookConfig is what a hook is made with, also after a Restart.
 type HookConfig struct {
-	// State is the hook's first argument: a State (or pyhook.StateSpec), the worker's *Group, or a
+	// State is the hook's first argument: a State, the worker's *Group, or a
 	// Go value of booleans, numbers, text, bytes, []any and map[string]any. nil is None.
 	State any
 	// Futures: see pyhook.HookConfig.
@@ -74,12 +71,8 @@ type loaded struct {
 func (w *Worker) NewHook(ctx context.Context, spec string, cfg HookConfig) (*Hook, error) {
 	h := &Hook{worker: w, id: w.newID(), spec: spec, cfg: cfg}
 	switch state := cfg.State.(type) {
-	case State:
-		h.state = stateMessage(state)
 	case *State:
-		h.state = stateMessage(*state)
-	case pyhook.StateSpec:
-		h.state = stateMessage(state)
+		h.state = *state
 	case *Group:
 		h.state = groupState{true}
 	default:
@@ -130,15 +123,7 @@ func (h *Hook) Name() string {
 }
 
 // Description implements c10d.DescribedHook: see pyhook.PythonCommHook.
-func (h *Hook) Description() string {
-	switch state := h.cfg.State.(type) {
-	case State:
-		return pyhook.Describe(h.Name(), pyhook.StateSpec(state))
-	case *State:
-		return pyhook.Describe(h.Name(), pyhook.StateSpec(*state))
-	}
-	return pyhook.Describe(h.Name(), h.cfg.State)
-}
+func (h *Hook) Description() string { return pyhook.Describe(h.Name(), h.cfg.State) }
 
 // Independent: see c10d.IndependentHook.
 func (h *Hook) Independent() (bool, error) {

@@ -180,15 +180,10 @@ func (m *message) check() error {
 
 func init() {
 	// What a state's arguments may hold: see HookConfig.
-	for _, v := range []any{map[string]any{}, []any{}, stateMessage{}, groupState{}, json.Number("")} {
+	for _, v := range []any{map[string]any{}, []any{}, State{}, groupState{}, json.Number("")} {
 		gob.Register(v)
 	}
 }
 
-// stateMessage is a State, as it travels; groupState stands for the group.
-type stateMessage struct {
-	Spec string
-	Args map[string]any
-}
-
+// groupState stands for the worker's *Group.
 type groupState struct{ Group bool }

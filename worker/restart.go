@@ -23,17 +23,6 @@ type Recovery struct {
 	Restored []int64
 }
 
-// Ahead returns the lowest rank that completed the most steps of the first hook, and
-// whether another one completed fewer.
-func (r Recovery) Ahead() (rank int, differ bool) {
-	if len(r.Completed) == 0 {
-		return 0, false
-	}
-	counts := r.Completed[0]
-	most := slices.Max(counts)
-	return slices.Index(counts, most), slices.Min(counts) != most
-}
-
 // Restart ends the worker's process, if it has not ended, and starts another: it
 // joins the workers of the other ranks anew, loads the hooks, and restores their
 // states from the last snapshot that all ranks have. Every rank must call it after a

@@ -201,17 +201,12 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 	if s.rt == nil {
 		return nil, fmt.Errorf("hook %s before the start: %w", m.Spec, c10d.ErrLoad)
 	}
-	cfg := pyhook.HookConfig{Group: s.group, Futures: m.Futures}
+	cfg := pyhook.HookConfig{State: m.State, Group: s.group, Futures: m.Futures}
 	for _, id := range m.Params {
 		cfg.Parameters = append(cfg.Parameters, find(s, s.params, id))
 	}
-	switch state := m.State.(type) {
-	case stateMessage:
-		cfg.State = pyhook.StateSpec{Spec: state.Spec, Args: state.Args}
-	case groupState:
+	if _, ok := m.State.(groupState); ok {
 		cfg.State = s.group
-	default:
-		cfg.State = state
 	}
 	hook, err := s.rt.NewHook(context.Background(), m.Spec, cfg)
 	if err != nil {
