@@ -27,7 +27,7 @@ func (h *PythonCommHook) RunHookChained(ctx context.Context, b *c10d.GradBucket)
 	if err != nil {
 		return nil, nil, h.fail(b, c10d.ErrBucket, err)
 	}
-	object, err := h.rt.torchAPI.newChain.Invoke([]any{h.callable()}, kwargs)
+	object, err := h.rt.torchAPI.newChain.Invoke([]any{h.callable}, kwargs)
 	if err != nil {
 		return nil, nil, h.fail(b, c10d.ErrClosed, err)
 	}

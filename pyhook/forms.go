@@ -1,6 +1,7 @@
 package pyhook
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,11 +33,11 @@ func (h *PythonCommHook) presentFutures(forms FutureForms) (err error) {
 		uses, err = h.rt.bridge.CallValue("uses_forms", h.hook, h.State())
 		h.usesForms = uses == true
 	case FutureFormsNCCL:
-		h.formed, err = h.rt.bridge.Call("NCCLForms", h.hook)
+		h.ncclForms = true
 	default:
 		err = fmt.Errorf("HookConfig.Futures is %q: it may be pyhook.FutureFormsNCCL or left out", string(forms))
 	}
-	return err
+	return cmp.Or(err, h.wrap())
 }
 
 // formTypes are the exceptions that code raises which indexes a future's value in the

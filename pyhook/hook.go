@@ -37,12 +37,10 @@ type PythonCommHook struct {
 	description string // see Description
 	hook        *Object
 	state       *slot
-	// formed is hook, given NCCL's forms of futures; nil: it did not ask for them.
-	formed *Object
-	// traced is hook or formed, with its collectives reported: see TraceCollectives; nil: it is not.
-	traced *Object
-	// checked is hook, formed or traced, with its collectives' errors noted: see CheckCollectives.
-	checked *Object
+	callable    *Object // what RunHook calls: the hook, or what the following have around it
+	ncclForms   bool    // see FutureFormsNCCL
+	report      *Object // see TraceCollectives; nil: its collectives are not reported
+	checks      bool    // see CheckCollectives
 
 	stateless bool // the state is None
 	usesForms bool // it did not ask for NCCL's forms, and names collectives that have others
@@ -121,9 +119,8 @@ func (h *PythonCommHook) State() *Object { return h.state.get() }
 func (h *PythonCommHook) Close() {
 	h.hook.Close()
 	h.state.close()
-	h.formed.Close()
-	h.traced.Close()
-	h.checked.Close()
+	h.callable.Close()
+	h.report.Close()
 	h.buckets.last.Store(nil)
 	h.releaseInterrupter()
 }
@@ -160,10 +157,10 @@ func (h *PythonCommHook) failAt(bucket int, code c10d.Code, err error) error {
 // collective is done. A callback that waits there for the work whose callback it is
 // (work.wait()) waits for itself, in PyTorch too. RunHookChained has neither.
 func (h *PythonCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
-	return h.run(ctx, b, h.callable())
+	return h.run(ctx, b, h.callable)
 }
 
-// run calls hook, which is h.callable() or a chain around it.
+// run calls hook, which is h.callable or a chain around it.
 func (h *PythonCommHook) run(ctx context.Context, b *c10d.GradBucket, hook *Object) (*c10d.Future[c10d.Result], error) {
 	if b.Sparse() != nil {
 		return h.runSparse(ctx, b, hook)

@@ -16,7 +16,7 @@ import (
 const sparseHint = "the bucket's buffer is a sparse gradient (bucket.buffer().is_sparse), which this hook or this torch cannot do that with: " +
 	"use a hook that does (allreduce, post_localsgd), let the hook treat sparse buckets apart, or make the parameter's gradient dense"
 
-// runSparse calls hook, which is h.callable() or a chain around it, with a bucket whose buffer is a
+// runSparse calls hook, which is h.callable or a chain around it, with a bucket whose buffer is a
 // torch sparse COO tensor over the gradient's own memory.
 func (h *PythonCommHook) runSparse(ctx context.Context, b *c10d.GradBucket, hook *Object) (*c10d.Future[c10d.Result], error) {
 	if err := ctx.Err(); err != nil {

@@ -14,13 +14,12 @@ from .chain import Chain
 from .complex_gradients import check_complex, complex_refusal
 from .contract import require_future
 from .environment import environment
-from .issued import CheckedHook
-from .nccl_futures import NCCLForms, uses_forms
+from .nccl_futures import uses_forms
 from .order import hook_order
 from .parameters import name_parameters
 from .patches import install
 from .result import parse_value
 from .sparse import run_sparse_hook, sparse_layout, sparse_parts
-from .trace import TracedHook
+from .wrap import wrapped
 
 install()

@@ -15,13 +15,10 @@ import torch
 from .._errors import HookContractError
 from .bucket import new_bucket
 from .bucket_layout import BucketLayout
-from .chain import Chain
 from .contract import require_future
 from .grad_mode import GradOff
-from .issued import CheckedHook
-from .nccl_futures import NCCLForms
 from .result import parse_value
-from .trace import TracedHook
+from .wrap import unwrapped
 
 _DENSE_ONLY = ("powerSGD_hook", "batched_powerSGD_hook")
 """PyTorch's hooks that take ``bucket.gradients()``, which is empty here, for the whole bucket. From
@@ -58,10 +55,7 @@ def run_sparse_hook(hook: Any, state: Any, layout: BucketLayout) -> Any:
         HookContractError: as ``require_future``; ``sparse``: the hook does not reduce sparse
             gradients.
     """
-    around = hook
-    while isinstance(around, (Chain, TracedHook, CheckedHook, NCCLForms)):
-        around = around._hook
-    for inner in hooks_inside(around):
+    for inner in hooks_inside(unwrapped(hook)):
         if getattr(inner, "__name__", "") in _DENSE_ONLY:
             raise HookContractError(
                 "sparse",
