@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 
@@ -89,42 +90,22 @@ type counts struct {
 // exchangeCounts asks the other ranks.
 func exchangeCounts(ctx context.Context, group c10d.ProcessGroup, dims, n int64) (c counts, err error) {
 	first := 0
-	in, out, err := c10d.GatherTensors(tensor.Int64, group.Size(), 2)
+	mine := binary.LittleEndian.AppendUint64(nil, uint64(n))
+	heads, err := c10d.AllGatherBytes(ctx, group, binary.LittleEndian.AppendUint64(mine, uint64(dims)))
 	if err != nil {
-		return c, err
-	}
-	memory := append(out, in)
-	head, err := tensor.Slice[int64](in)
-	if err != nil {
-		closeAll(memory)
-		return c, err
-	}
-	head[0], head[1] = n, dims
-	future, err := group.AllGather(ctx, out, in)
-	if err != nil {
-		closeAll(memory)
-		return c, err
-	}
-	defer future.Close()
-	// If ctx ends first the collective goes on, and needs the memory.
-	defer future.OnDone(func(*tensor.Tensor, error) { closeAll(memory) })
-	if _, err := future.Wait(ctx); err != nil {
 		return c, err
 	}
 	// By all heads, so that every rank comes to the same end.
-	for rank, t := range out {
-		head, err := tensor.Slice[int64](t)
-		if err != nil {
-			return c, err
-		}
+	for rank, head := range heads {
+		rows, theirs := int64(binary.LittleEndian.Uint64(head)), int64(binary.LittleEndian.Uint64(head[8:]))
 		switch {
-		case head[0] == 0:
+		case rows == 0:
 		case c.dims == 0:
-			c.dims, first = head[1], rank
-		case c.dims != head[1]:
-			return c, fmt.Errorf("%w: it has %d sparse dimensions on rank %d and %d on rank %d: they must be alike", c10d.ErrSparseGradient, c.dims, first, head[1], rank)
+			c.dims, first = theirs, rank
+		case c.dims != theirs:
+			return c, fmt.Errorf("%w: it has %d sparse dimensions on rank %d and %d on rank %d: they must be alike", c10d.ErrSparseGradient, c.dims, first, theirs, rank)
 		}
-		c.rows, c.most = append(c.rows, head[0]), max(c.most, head[0])
+		c.rows, c.most = append(c.rows, rows), max(c.most, rows)
 	}
 	if c.dims == 0 {
 		c.dims = dims
@@ -213,11 +194,7 @@ func (s *sparseSum[T]) finish(err error) {
 	if err == nil {
 		sum, err = s.sum()
 	}
-	if err != nil {
-		s.result.Complete(nil, err)
-		return
-	}
-	s.result.Complete(sum, nil)
+	s.result.Complete(sum, err)
 }
 
 func (s *sparseSum[T]) sum() (*c10d.SparseGradient, error) {

@@ -1,6 +1,9 @@
 package hooks
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // cooRows is a coalesced sparse gradient: keys rise, and each has width values.
 type cooRows[T float32 | float64] struct {
@@ -19,15 +22,7 @@ func coalesce[T float32 | float64](keys []int64, values []T, width int) cooRows[
 	for k := range order {
 		order[k] = k
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case keys[a] < keys[b]:
-			return -1
-		case keys[a] > keys[b]:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(keys[a], keys[b]) })
 	in := cooRows[T]{keys, values, width}
 	out := cooRows[T]{keys: make([]int64, 0, len(keys)), values: make([]T, 0, len(values)), width: width}
 	for _, k := range order {
