@@ -2,11 +2,11 @@ package pyhook
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
 	"pyhook/c10d"
-	"pyhook/cbridge"
 )
 
 // legacyNames collects the names of torch <= 1.9 that a hook used.
@@ -16,18 +16,9 @@ type legacyNames struct {
 }
 
 func (l *legacyNames) note(layout *Object) {
-	set, err := layout.Attr("legacy_names")
-	if err != nil {
-		return
-	}
-	defer set.Close()
-	sorted, err := builtin("sorted", set)
-	if err != nil {
-		return
-	}
-	defer sorted.Close()
-	list, err := cbridge.As[[]any](sorted)
-	if err != nil || len(list) == 0 {
+	value, err := layout.CallValue("used_legacy_names")
+	used, _ := value.([]any)
+	if err != nil || len(used) == 0 {
 		return
 	}
 	l.mu.Lock()
@@ -35,18 +26,9 @@ func (l *legacyNames) note(layout *Object) {
 	if l.names == nil {
 		l.names = map[string]bool{}
 	}
-	for _, name := range list {
+	for _, name := range used {
 		l.names[fmt.Sprint(name)] = true
 	}
-}
-
-func builtin(name string, args ...any) (*Object, error) {
-	builtins, err := cbridge.Import("builtins")
-	if err != nil {
-		return nil, err
-	}
-	defer builtins.Close()
-	return builtins.Call(name, args...)
 }
 
 // LegacyNames returns the bucket methods and result forms of torch 1.7 to 1.9
@@ -59,10 +41,5 @@ func (h *PythonCommHook) LegacyNames(b *c10d.GradBucket) []string {
 	}
 	h.legacy.mu.Lock()
 	defer h.legacy.mu.Unlock()
-	var names []string
-	for name := range h.legacy.names {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(h.legacy.names))
 }

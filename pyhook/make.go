@@ -154,16 +154,7 @@ func (rt *Runtime) Capture(ctx context.Context, object *Object, cfg HookConfig) 
 	}
 	defer trainer.close()
 	group, parameters := trainer.arguments()
-	module, err := rt.Import(ctx, "pyhook.capture")
-	if err != nil {
-		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, c10d.ErrLoad, err)
-	}
-	defer module.Close()
-	var registered *Object
-	err = rt.interruptibleOnMain(ctx, func() (err error) {
-		registered, err = module.Call("capture", object, parameters, group)
-		return err
-	})
+	registered, err := rt.callOnMain(ctx, "capture", object, parameters, group)
 	if err != nil {
 		return nil, hookError(rt.nameOf(object), rt.Rank(), -1, c10d.ErrLoad, err)
 	}

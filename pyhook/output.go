@@ -95,7 +95,7 @@ func (o *output) record(args []*Object) (any, error) {
 	if len(args) != 3 {
 		return nil, nil
 	}
-	level, err := args[0].Value()
+	level, err := cbridge.As[int64](args[0])
 	if err != nil {
 		return nil, err
 	}
@@ -103,19 +103,17 @@ func (o *output) record(args []*Object) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	number, _ := level.(int64)
-	o.take(outputLine{slogLevel(number), texts[0], texts[1]})
+	o.take(outputLine{slogLevel(level), texts[0], texts[1]})
 	return nil, nil
 }
 
 func texts(args []*Object) ([]string, error) {
 	all := make([]string, len(args))
 	for i, arg := range args {
-		value, err := arg.Value()
-		if err != nil {
+		var err error
+		if all[i], err = cbridge.As[string](arg); err != nil {
 			return nil, err
 		}
-		all[i], _ = value.(string)
 	}
 	return all, nil
 }

@@ -35,10 +35,10 @@ func names(t *testing.T, dict string) []string {
 	table, err := m.Attr(dict)
 	require.NoError(t, err)
 	defer table.Close()
-	list, err := builtin("list", table)
+	builtins, err := rt.Import(t.Context(), "builtins")
 	require.NoError(t, err)
-	defer list.Close()
-	keys, err := list.Value()
+	defer builtins.Close()
+	keys, err := builtins.CallValue("list", table)
 	require.NoError(t, err)
 	var out []string
 	for _, key := range keys.([]any) {

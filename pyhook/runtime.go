@@ -122,12 +122,11 @@ func (rt *Runtime) boot(ctx context.Context, output Output) error {
 		return err
 	}
 	defer torch.Close()
-	version, err := torch.Attr("__version__")
-	if err != nil {
+	err = torch.With("__version__", func(version *Object) (err error) {
+		rt.torch, err = version.Str()
 		return err
-	}
-	defer version.Close()
-	if rt.torch, err = version.Str(); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	return rt.interpreter.SaveBytecode()

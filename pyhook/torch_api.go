@@ -12,7 +12,6 @@ type torchAPI struct {
 	requireFuture *Object
 	newChain      *Object // pyhook._runtime.chain.Chain
 	onStream      *Object // pyhook._device.on_stream.on_stream
-	none          *Object
 }
 
 func newTorchAPI(bridge *Object) (*torchAPI, error) {
@@ -24,10 +23,6 @@ func newTorchAPI(bridge *Object) (*torchAPI, error) {
 	if err := makeBucketType(bridge); err != nil {
 		return nil, err
 	}
-	if t.none, err = cbridge.Convert(nil); err != nil {
-		return nil, err
-	}
-	t.objects = append(t.objects, t.none)
 	for _, f := range []struct {
 		slot **Object
 		of   *Object

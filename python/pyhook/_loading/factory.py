@@ -19,7 +19,7 @@ import sys
 from typing import Any, Callable, Optional
 
 from .._errors import HookLoadError
-from .names import DDP_HOOKS, hook_name
+from .names import DDP_HOOKS, hook_name, inside_wrapper
 from .spec import Spec
 
 OF_THE_TRAINER = ("ddp", "parameters", "process_group")
@@ -301,11 +301,8 @@ def default_state(hook: Any, trainer: Trainer) -> Any:
     Raises:
         HookLoadError: ``bad_arguments`` if the class has a parameter without a default.
     """
-    while getattr(hook, "__module__", "") == f"{DDP_HOOKS}.default_hooks":
-        cells = dict(zip(hook.__code__.co_freevars, hook.__closure__ or ()))
-        if "hook" not in cells:
-            return None
-        hook = cells["hook"].cell_contents
+    while (inner := inside_wrapper(hook)) is not None:
+        hook = inner
     module = getattr(hook, "__module__", None) or ""
     name = _DEFAULT_STATES.get(module, {}).get(getattr(hook, "__name__", ""))
     if name is None:

@@ -55,7 +55,7 @@ def _hook(spec: Spec, trainer: Trainer) -> Callable[..., Any]:
         hook, model = call_factory(hook, *_arguments(spec, trainer), trainer)
         if model is not None and model.registered is not None:
             hook = model.registered
-    if not callable(hook) or not _takes_buckets(hook):
+    if not takes_buckets(hook):
         method = trainer.registering_method(hook)
         if method is not None:
             hook = trainer.attach(hook, method)
@@ -63,7 +63,8 @@ def _hook(spec: Spec, trainer: Trainer) -> Callable[..., Any]:
     return hook  # type: ignore[no-any-return]
 
 
-def _takes_buckets(hook: Any) -> bool:
+def takes_buckets(hook: Any) -> bool:
+    """Return whether ``check_hook`` takes it."""
     try:
         check_hook(hook)
     except HookLoadError:
@@ -75,10 +76,8 @@ def _find(spec: Spec, short_names: dict[str, str]) -> Any:
     """Return what is named before the brackets."""
     where, name = split_target(spec.target, short_names)
     _install_legacy_names()
-    if modules.is_file(where):
-        found = _attribute(modules.import_file(where), name, where)
-    else:
-        found = _attribute(modules.import_module(where), name, where)
+    load = modules.import_file if modules.is_file(where) else modules.import_module
+    found = _attribute(load(where), name, where)
     if spec.called and not callable(found):
         raise HookLoadError("not_callable", f"{spec.target} is a {type(found).__name__}")
     return found

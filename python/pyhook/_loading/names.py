@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import Any, Optional
 
 from .modules import given_name
 
@@ -30,6 +30,14 @@ STATE_SHORT_NAMES = {
     "batched_powersgd": f"{DDP_HOOKS}.powerSGD_hook:PowerSGDState",
     "post_localsgd": f"{DDP_HOOKS}.post_localSGD_hook:PostLocalSGDState",
 }
+
+
+def inside_wrapper(hook: Any) -> Optional[Any]:
+    """Return the hook inside the function of one of PyTorch's wrappers; None of any other hook."""
+    if getattr(hook, "__module__", "") != f"{DDP_HOOKS}.default_hooks":
+        return None
+    cells = dict(zip(hook.__code__.co_freevars, hook.__closure__ or ()))
+    return cells["hook"].cell_contents if "hook" in cells else None
 
 
 def hook_name(hook: Any) -> str:

@@ -53,10 +53,7 @@ def serve(endpoint: Endpoint, timeout: datetime.timedelta) -> tuple[Any, store_c
 
 def _options(timeout: datetime.timedelta) -> dict[str, Any]:
     """Return options for torch's TCPStore. torch 1.13 rounds the timeout to whole seconds."""
-    options: dict[str, Any] = {"timeout": timeout, "wait_for_workers": False}
-    if "use_libuv" in store_client.TAKES:
-        options["use_libuv"] = False  # which not every build of torch has
-    return options
+    return {"timeout": timeout, "wait_for_workers": False, **store_client.NO_LIBUV}
 
 
 def _listen(endpoint: Endpoint) -> tuple[socket.socket, str]:

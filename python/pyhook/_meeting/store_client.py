@@ -28,6 +28,9 @@ ABOUT = {OLD: "older than 2.1", NEW: "2.1 or newer"}
 TAKES = dist.TCPStore.__init__.__doc__ or ""
 """The keyword arguments of this torch's TCPStore, as pybind11 lists them."""
 
+NO_LIBUV = {"use_libuv": False} if "use_libuv" in TAKES else {}
+"""Arguments for a TCPStore without libuv, which not every build of torch has."""
+
 _MAGIC = struct.pack("=I", 0x3C85F7CE)
 _SET, _COMPARE_SET, _ADD = 0, 1, 3
 _POLL_SECONDS = 0.02
@@ -166,12 +169,9 @@ def own_dialect() -> int:
     if "master_listen_fd" not in TAKES:
         return OLD
     limit = datetime.timedelta(seconds=2)
-    try:
-        server = dist.TCPStore("127.0.0.1", 0, None, True, timeout=limit, wait_for_workers=False)
-    except RuntimeError:  # it asks for a libuv that it was built without
-        server = dist.TCPStore(
-            "127.0.0.1", 0, None, True, timeout=limit, wait_for_workers=False, use_libuv=False
-        )
+    server = dist.TCPStore(
+        "127.0.0.1", 0, None, True, timeout=limit, wait_for_workers=False, **NO_LIBUV
+    )
     store = greet_own("127.0.0.1", server.port, 2)
     store.close()
     return store.dialect

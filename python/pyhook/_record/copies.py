@@ -42,11 +42,6 @@ class Copy:
         return cpu
 
 
-def of_buffer(buffer: torch.Tensor) -> Copy:
-    """Copy a bucket's buffer as it is before the hook's call."""
-    return Copy(buffer)
-
-
 def of_result(value: Any, buffer: torch.Tensor) -> tuple[dict[str, Any], Optional[Copy]]:
     """Copy a result, and describe how it lies in memory: PyTorch reads some of it wrong."""
     if not isinstance(value, torch.Tensor):

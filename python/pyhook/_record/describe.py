@@ -13,10 +13,9 @@ import torch
 import torch.distributed as dist
 
 from .. import __version__
-from .._errors import HookLoadError
-from .._loading.load import check_hook
+from .._loading.load import takes_buckets
 from .._loading.modules import given_name
-from .._loading.names import DDP_HOOKS, SHORT_NAMES, STATE_SHORT_NAMES, hook_name
+from .._loading.names import SHORT_NAMES, STATE_SHORT_NAMES, hook_name, inside_wrapper
 from .._state.parts import attributes_of, kept
 
 _WRAPPERS = {"fp16_compress_wrapper": "fp16_wrapper", "bf16_compress_wrapper": "bf16_wrapper"}
@@ -74,18 +73,16 @@ def _spec(hook: Any) -> tuple[Optional[str], Optional[str]]:
     if isinstance(hook, functools.partial):
         inner, why = _spec(hook.func)
         plain = not hook.args and all(map(_is_literal, hook.keywords.values()))
-        if inner is None or not plain or not _is_hook(hook.func):
+        if inner is None or not plain or not takes_buckets(hook.func):
             return None, why or "a functools.partial with arguments that a text cannot give"
         keywords = [f"{key}={value!r}" for key, value in hook.keywords.items()]
         return f"functools:partial({', '.join([inner, *keywords])})", None
     if name is None:
         return _instance_spec(hook)
-    if module == f"{DDP_HOOKS}.default_hooks" and ".<locals>." in name:
-        wrapper = _WRAPPERS.get(name.partition(".")[0])
-        cells = dict(zip(hook.__code__.co_freevars, hook.__closure__ or ()))
-        if wrapper is not None and "hook" in cells:
-            inner, why = _spec(cells["hook"].cell_contents)
-            return (None, why) if inner is None else (f"{wrapper}({inner})", None)
+    wrapper, within = _WRAPPERS.get(name.partition(".")[0]), inside_wrapper(hook)
+    if wrapper is not None and within is not None:
+        inner, why = _spec(within)
+        return (None, why) if inner is None else (f"{wrapper}({inner})", None)
     if inspect.ismethod(hook) and not inspect.isclass(hook.__self__):
         return None, f"a method of an object of {type(hook.__self__).__qualname__}"
     return _named(hook, module, name, SHORT_NAMES)
@@ -167,15 +164,6 @@ def _literals(state: Any) -> dict[str, Any]:
         for name, value in attributes_of(state).items()
         if isinstance(name, str) and _is_literal(value)
     }
-
-
-def _is_hook(function: Any) -> bool:
-    """Return whether ``load_hook`` takes a function as it is."""
-    try:
-        check_hook(function)
-    except HookLoadError:
-        return False
-    return True
 
 
 def _is_literal(value: Any) -> bool:

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from .._errors import RecordError, StateError
 from .._loading.load import check_hook
 from .._state.file import has_state, save_hook
-from .copies import Copy, of_buffer, of_result
+from .copies import Copy, of_result
 from .describe import describe_hook, describe_state, describe_world
 from .layout import Layouts
 from .writer import Writer
@@ -183,7 +183,7 @@ class Recorder:
             step.pending += 1
             step.last = last
         self._bytes += size
-        return _Call(self, step, entry, of_buffer(buffer), torch.get_rng_state(), buffer)
+        return _Call(self, step, entry, Copy(buffer), torch.get_rng_state(), buffer)
 
     def _next_step(self, state: Any) -> None:
         self._step += 1

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import types
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import torch
 import torch.distributed as dist
@@ -173,7 +173,7 @@ class Renewal:
         self._wait_devices()
         said = {
             "generation": self.generation,
-            "groups": [sub.message() for sub in plan.subs],
+            "groups": [sub._asdict() for sub in plan.subs],
             "refused": self._wait_let_go(),
         }
         number, all_said = self._meeting.meet(said, self._cancelled)
@@ -232,11 +232,11 @@ class Renewal:
     def _make(self, plan: _Plan, number: int, all_said: list[Any]) -> None:
         store = dist.PrefixStore(f"pyhook/generation/{number}", self._store)
         set_default(None)
-        dist.init_process_group(store=store, **plan.options())
+        dist.init_process_group(store=store, **plan.options)
         self._made = {plan.world_name: dist.group.WORLD}
         subs = {one["name"]: one for said in all_said for one in said["groups"]}
         for name in sorted(subs, key=_order):
-            group = dist.new_group(**_Sub.of(subs[name]).options())
+            group = dist.new_group(**_Sub(**subs[name]).options())
             if plan.rank in subs[name]["ranks"]:
                 self._made[name] = group
 
@@ -273,24 +273,16 @@ class Renewal:
         self._plan, self._stand_ins, self._made = None, {}, {}
 
 
-class _Sub:
+class _Sub(NamedTuple):
     """A sub-group, as it is made."""
 
-    def __init__(self, name: str, ranks: list[int], backend: str, timeout: Optional[float]) -> None:
-        self.name, self.ranks, self.backend, self.timeout = name, ranks, backend, timeout
-
-    @classmethod
-    def of(cls, message: dict[str, Any]) -> _Sub:
-        return cls(**message)
-
-    def message(self) -> dict[str, Any]:
-        return dict(vars(self))
+    name: str
+    ranks: list[int]
+    backend: str
+    timeout: Optional[float]
 
     def options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"ranks": self.ranks, "backend": self.backend}
-        if self.timeout is not None:
-            options["timeout"] = datetime.timedelta(seconds=self.timeout)
-        return options
+        return _options(self.timeout, ranks=self.ranks, backend=self.backend)
 
 
 class _Plan:
@@ -300,8 +292,9 @@ class _Plan:
         c10d = dist.distributed_c10d
         self.rank, self.size = int(world.rank()), int(world.size())
         self.world_name = c10d._pg_names[world]
-        self._backend = _backend(world)
-        self._timeout = _timeout(world)
+        self.options = _options(
+            _timeout(world), backend=_backend(world), rank=self.rank, world_size=self.size
+        )
         self.subs = []
         for group, name in c10d._pg_names.items():
             if group is world:
@@ -309,15 +302,11 @@ class _Plan:
             ranks = sorted(c10d._pg_group_ranks[group].items(), key=lambda pair: pair[1])
             self.subs.append(_Sub(name, [r for r, _ in ranks], _backend(group), _timeout(group)))
 
-    def options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "backend": self._backend,
-            "rank": self.rank,
-            "world_size": self.size,
-        }
-        if self._timeout is not None:
-            options["timeout"] = datetime.timedelta(seconds=self._timeout)
-        return options
+
+def _options(timeout: Optional[float], **options: Any) -> dict[str, Any]:
+    if timeout is not None:
+        options["timeout"] = datetime.timedelta(seconds=timeout)
+    return options
 
 
 def _backend(group: Any) -> str:

@@ -117,6 +117,10 @@ class BucketLayout:
             and not getattr(tensor, "has_names", bool)()
         )
 
+    def used_legacy_names(self) -> list[str]:
+        """Return ``legacy_names`` for the Go side."""
+        return list(self.legacy_names)
+
     def views_of(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """``buffer[offset:offset + length].view(size)`` of each (comm.cpp getGradients)."""
         return [

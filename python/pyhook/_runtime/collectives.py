@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from .._device.staging import staged
+from .._meeting.store_client import NO_LIBUV
 
 
 def all_reduce(tensor: torch.Tensor, op: str, group: Optional[Any] = None) -> Any:
@@ -61,14 +62,11 @@ def new_group(ranks: Sequence[int]) -> Optional[Any]:
 
 
 def tcp_store(host: str, port: int, world_size: int, master: bool, timeout_seconds: float) -> Any:
-    """A TCPStore without libuv, which not every build of torch has."""
-    options: dict[str, Any] = {}
+    """A TCPStore; a timeout of 0 is torch's own."""
+    options: dict[str, Any] = dict(NO_LIBUV)
     if timeout_seconds > 0:
         options["timeout"] = datetime.timedelta(seconds=timeout_seconds)
-    try:
-        return dist.TCPStore(host, port, world_size, master, use_libuv=False, **options)
-    except TypeError:  # torch < 2.3
-        return dist.TCPStore(host, port, world_size, master, **options)
+    return dist.TCPStore(host, port, world_size, master, **options)
 
 
 def file_store(path: str, world_size: int) -> Any:

@@ -30,6 +30,7 @@ import torch
 import torch.distributed as dist
 
 from .code_names import names_in
+from .issued import WORK
 from .scope import scope
 
 Tensors = list[Any]
@@ -131,7 +132,6 @@ class _Call(NamedTuple):
 
 
 _calls: weakref.WeakKeyDictionary[Any, _Call] = weakref.WeakKeyDictionary()
-_Work: Any = dist.Work if hasattr(dist, "Work") else dist._Work
 _add_done_callback = torch._C.Future.add_done_callback
 _lock = threading.Lock()
 
@@ -165,7 +165,7 @@ def install() -> None:
         for group_class in {*_classes(dist.ProcessGroup), *_classes(backend)}:
             for name, form in FORMS.items():
                 _wrap(group_class, name, functools.partial(_issue, form))
-        for work_class in _classes(_Work):
+        for work_class in _classes(WORK):
             if "_pyhook_real_get_future" not in vars(work_class):  # else it calls present itself
                 _wrap(work_class, "get_future", lambda get_future, work: present(work, get_future))
         for name in ("then", "add_done_callback"):

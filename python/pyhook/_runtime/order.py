@@ -20,10 +20,11 @@ import sys
 from typing import Any
 
 from .._errors import HookLoadError
+from .._loading.names import DDP_HOOKS, inside_wrapper
 
 ORDERED, SERIAL = "ordered", "serial"
 
-_PACKAGE = "torch.distributed.algorithms.ddp_comm_hooks."
+_PACKAGE = f"{DDP_HOOKS}."
 
 PROVEN: dict[str, tuple[str, ...]] = {
     _PACKAGE + "default_hooks": ("allreduce_hook", "fp16_compress_hook", "bf16_compress_hook"),
@@ -69,8 +70,7 @@ def hook_order(hook: Any) -> str:
     if _is_one_of(hook, PROVEN):
         return ORDERED
     if _is_one_of(hook, WRAPPERS):
-        cells = dict(zip(hook.__code__.co_freevars, hook.__closure__ or ()))
-        return hook_order(cells["hook"].cell_contents if "hook" in cells else None)
+        return hook_order(inside_wrapper(hook))
     return SERIAL
 
 

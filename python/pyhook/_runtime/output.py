@@ -23,6 +23,9 @@ class LineStream(io.TextIOBase):
     Any thread may write. Each has a line of its own, so that lines of several threads do not mix.
     """
 
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
     def __init__(self, name: str, emit: Callable[[str, str], Any], behind: Any) -> None:
         super().__init__()
         self.name = f"<{name}>"
@@ -32,27 +35,12 @@ class LineStream(io.TextIOBase):
         self._lock = threading.Lock()
         self._rests: dict[int, str] = {}  # what each thread has begun
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Return "utf-8", as the streams of an ordinary Python do."""
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """Return the way of escaping what Go could not take."""
-        return "backslashreplace"
-
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def fileno(self) -> int:
         """Return the real stream's descriptor, for child processes."""
         return int(self._behind.fileno())
-
-    def isatty(self) -> bool:
-        """Return False."""
-        return False
 
     def write(self, text: str) -> int:
         """Pass on every line that the text ends."""
@@ -68,9 +56,6 @@ class LineStream(io.TextIOBase):
         for line in lines:
             self._emit(self._stream, _text(line))
         return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: a line is passed on when it ends."""
 
     def finish(self) -> None:
         """Pass on the lines that the threads have begun."""
