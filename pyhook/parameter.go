@@ -35,7 +35,7 @@ func (rt *Runtime) parameters(params []*c10d.Parameter) (*Object, error) {
 		}
 		names[i], objects[i] = p.Name, o
 	}
-	return rt.bridge.Call("name_parameters", names, objects)
+	return rt.bridge.Call("Parameters", objects, names)
 }
 
 // ParameterObject returns the parameter's Python object, as hooks see it. The caller closes the
@@ -62,11 +62,6 @@ func deviceOf(p *c10d.Parameter) tensor.Device {
 // pythonParameter returns the parameter's one Python object, which belongs to the parameter.
 func pythonParameter(p *c10d.Parameter, device tensor.Device) (*Object, error) {
 	object, err := p.Attach(pythonKey, func() (c10d.Attachment, error) {
-		module, err := cbridge.Import("pyhook._runtime.parameters")
-		if err != nil {
-			return nil, err
-		}
-		defer module.Close()
 		var data any
 		if p.Data != nil {
 			data = p.Data
@@ -77,7 +72,7 @@ func pythonParameter(p *c10d.Parameter, device tensor.Device) (*Object, error) {
 		if attributes == nil {
 			attributes = map[string]any{}
 		}
-		return module.Call("make_parameter", data, p.Shape, p.DType.String(), device.String(), attributes, p.Name)
+		return callIn("pyhook._runtime.parameters", "make_parameter", data, p.Shape, p.DType.String(), device.String(), attributes, p.Name)
 	})
 	if err != nil {
 		return nil, err

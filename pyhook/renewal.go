@@ -184,17 +184,12 @@ func (r *renewal) load() error {
 	if r.object() != nil {
 		return nil
 	}
-	module, err := cbridge.Import("pyhook._renewal.groups")
-	if err != nil {
-		return err
-	}
-	defer module.Close()
 	collect, err := cbridge.NewFunc("pyhook_collect", collectForgotten)
 	if err != nil {
 		return err
 	}
 	defer collect.Close()
-	python, err := module.Call("Renewal", collect)
+	python, err := callIn("pyhook._renewal.groups", "Renewal", collect)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"pyhook/c10d"
-	"pyhook/cbridge"
 )
 
 // snapshot is a copy of a hook's state, as SaveState writes it.
@@ -18,13 +17,8 @@ type snapshot struct {
 // HasState: see c10d.RestorableHook. What a callable object, a bound method or a partial holds is
 // state too.
 func (h *PythonCommHook) HasState() bool {
-	bridge, err := cbridge.Import("pyhook._state.file")
-	if err != nil {
-		return true // Snapshot has the error
-	}
-	defer bridge.Close()
-	has, err := bridge.CallValue("has_state", h.hook, h.State())
-	return err != nil || has != false
+	has, err := valueIn(stateModule, "has_state", h.hook, h.State())
+	return err != nil || has != false // Snapshot has the error
 }
 
 // Snapshot: see c10d.RestorableHook. It keeps what SaveState would write, and what that leaves out
@@ -47,16 +41,7 @@ func (h *PythonCommHook) Restore(ctx context.Context) error {
 	if h.kept.data == nil {
 		return h.stateError(errors.New("there is no Snapshot of it"))
 	}
-	bridge, err := cbridge.Import("pyhook._state.file")
-	if err != nil {
-		return h.stateError(err)
-	}
-	defer bridge.Close()
-	err = h.rt.interruptibleOnMain(ctx, func() error {
-		_, err := bridge.CallValue("put_back_hook", h.kept.data, h.hook, h.State())
-		return err
-	})
-	if err != nil {
+	if _, err := h.callState(ctx, "put_back_hook", h.kept.data, h.hook, h.State()); err != nil {
 		return h.stateError(err)
 	}
 	return nil

@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 
 	"pyhook/c10d"
-	"pyhook/cbridge"
 )
+
+const stateModule = "pyhook._state.file"
 
 // StateOption changes how a state is saved or loaded.
 type StateOption func(*stateOptions)
@@ -64,17 +65,7 @@ func (h *PythonCommHook) SaveState(ctx context.Context, w io.Writer, opts ...Sta
 }
 
 func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte, error) {
-	bridge, err := cbridge.Import("pyhook._state.file")
-	if err != nil {
-		return nil, err
-	}
-	defer bridge.Close()
-	var value any
-	buckets := h.buckets.forms()
-	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
-		value, err = bridge.CallValue("save_hook", h.hook, h.State(), o.trusted, buckets)
-		return err
-	})
+	value, err := h.callState(ctx, "save_hook", h.hook, h.State(), o.trusted, h.buckets.forms())
 	if err != nil {
 		return nil, err
 	}
@@ -103,16 +94,7 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 	if err != nil {
 		return h.stateError(fmt.Errorf("reading: %w", err))
 	}
-	bridge, err := cbridge.Import("pyhook._state.file")
-	if err != nil {
-		return h.stateError(err)
-	}
-	defer bridge.Close()
-	var buckets any
-	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
-		buckets, err = bridge.CallValue("restore_hook", data, h.hook, h.State(), o.trusted, o.anyRank)
-		return err
-	})
+	buckets, err := h.callState(ctx, "restore_hook", data, h.hook, h.State(), o.trusted, o.anyRank)
 	if err != nil {
 		return h.stateError(err)
 	}
@@ -123,6 +105,15 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 		return h.stateError(err)
 	}
 	return h.snapshotAnew(ctx)
+}
+
+// callState calls a function of the Python module that saves and restores states.
+func (h *PythonCommHook) callState(ctx context.Context, function string, args ...any) (value any, err error) {
+	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
+		value, err = valueIn(stateModule, function, args...)
+		return err
+	})
+	return value, err
 }
 
 // SaveStateFile is SaveState into a file, which is replaced as a whole or, on

@@ -3,8 +3,6 @@ package pyhook
 import (
 	"context"
 	"time"
-
-	"pyhook/cbridge"
 )
 
 // Store is a torch.distributed store, where ranks find each other.
@@ -23,14 +21,7 @@ func (rt *Runtime) NewFileStore(ctx context.Context, path string, size int) (*St
 }
 
 func (rt *Runtime) newStore(ctx context.Context, kind string, args ...any) (*Store, error) {
-	object, err := rt.callPeers(ctx, func() (*Object, error) {
-		bridge, err := cbridge.Import("pyhook._runtime.collectives")
-		if err != nil {
-			return nil, err
-		}
-		defer bridge.Close() // not after a wait that was given up: torch 1.13 waits with the GIL held
-		return bridge.Call(kind, args...)
-	})
+	object, err := rt.callPeers(ctx, func() (*Object, error) { return callIn("pyhook._runtime.collectives", kind, args...) })
 	if err != nil {
 		return nil, groupError("making a store", rt.Rank(), err)
 	}

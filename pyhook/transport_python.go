@@ -41,16 +41,11 @@ func (rt *Runtime) InstallTransport(ctx context.Context, g *transport.Group, sto
 		return fail(err)
 	}
 	defer issue.Close()
-	module, err := cbridge.Import("pyhook._transport.process_group")
-	if err != nil {
-		return fail(err)
-	}
-	defer module.Close()
 	var shared any
 	if store != nil {
 		shared = store.object
 	}
-	object, err := module.Call("install", open, issue, g.Rank(), g.Size(), g.Timeout().Seconds(), shared)
+	object, err := callIn("pyhook._transport.process_group", "install", open, issue, g.Rank(), g.Size(), g.Timeout().Seconds(), shared)
 	if err != nil {
 		return fail(err)
 	}

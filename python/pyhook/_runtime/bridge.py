@@ -16,7 +16,7 @@ from .contract import require_future
 from .environment import environment
 from .nccl_futures import uses_forms
 from .order import hook_order
-from .parameters import name_parameters
+from .parameters import Parameters
 from .patches import install
 from .result import parse_value
 from .sparse import run_sparse_hook, sparse_layout, sparse_parts

@@ -136,8 +136,3 @@ class Parameters(list):  # type: ignore[type-arg]  # list[Parameter] is no base 
 
     def __getitem__(self, key: Any) -> Any:
         return self._named[key] if isinstance(key, str) else super().__getitem__(key)
-
-
-def name_parameters(names: Sequence[str], parameters: Sequence[torch.nn.Parameter]) -> Parameters:
-    """Make ``Parameters`` for the Go side."""
-    return Parameters(parameters, names)

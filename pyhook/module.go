@@ -1,0 +1,23 @@
+package pyhook
+
+import "pyhook/cbridge"
+
+// callIn calls a function of one of pyhook's Python modules, which is imported at its first use.
+func callIn(module, function string, args ...any) (*Object, error) {
+	m, err := cbridge.Import(module)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return m.Call(function, args...)
+}
+
+// valueIn is callIn for a result that has a form in Go.
+func valueIn(module, function string, args ...any) (any, error) {
+	result, err := callIn(module, function, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer result.Close()
+	return result.Value()
+}
