@@ -17,13 +17,19 @@ die() {
 # key TEXT prints a short name for a cache entry made from TEXT.
 key() { printf '%s' "$*" | cksum | tr -s ' \t' '-'; }
 
-# as_root prints the prefix that makes a command run as root, or fails.
-as_root() {
-	if [[ $(id -u) -eq 0 ]]; then
-		echo env
-	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-		echo "sudo -n env"
-	else
-		return 1
+# apt_install PACKAGE... installs Debian's packages, as root or with a sudo that asks nothing. It fails
+# where that cannot be done, or by PYHOOK_NO_APT may not.
+apt_install() {
+	local sudo=()
+	[[ -z ${PYHOOK_NO_APT:-} && -e /etc/debian_version ]] || return 1
+	if [[ $(id -u) -ne 0 ]]; then
+		sudo=(sudo -n)
+		command -v sudo >/dev/null && sudo -n true 2>/dev/null || {
+			say "not root and no passwordless sudo: leaving the system packages alone"
+			return 1
+		}
 	fi
+	say "apt-get install $*"
+	local apt=(${sudo[@]+"${sudo[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
+	"${apt[@]}" update >&2 && "${apt[@]}" install -y --no-install-recommends "$@" >&2
 }

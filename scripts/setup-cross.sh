@@ -27,11 +27,7 @@ works() {
 
 for arch in "$@"; do
 	compiler "$arch"
-	if ! works && [[ -z ${PYHOOK_NO_APT:-} && -e /etc/debian_version ]] && prefix=$(as_root); then
-		say "apt-get install ${packages[*]}"
-		read -ra apt <<<"$prefix DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300"
-		"${apt[@]}" update -qq >&2 && "${apt[@]}" install -y -qq --no-install-recommends "${packages[@]}" >&2
-	fi
+	works || apt_install "${packages[@]}" || true
 	works || die "no C compiler for $arch: $cc does not work; on Debian: apt-get install ${packages[*]}"
 	printf '%s\n' "$cc"
 done

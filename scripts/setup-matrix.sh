@@ -29,7 +29,7 @@ in_root() {
 		"$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "${@:2}"
 }
 
-apt_install() {
+root_install() {
 	local place=$1
 	shift
 	# An old copy of sid is as good for this as a new one.
@@ -44,12 +44,8 @@ debian() {
 	local suite=$1 place=$cache/matrix/$1
 	[[ $(id -u) -eq 0 ]] || cannot "debootstrap and chroot need root"
 	if [[ ! -e $place.made ]]; then
-		command -v debootstrap >/dev/null || {
-			[[ -z ${PYHOOK_NO_APT:-} ]] || cannot "debootstrap is not installed, and PYHOOK_NO_APT is set"
-			say "apt-get install debootstrap"
-			apt-get update -qq >&2 && apt-get install -y -qq debootstrap >&2 ||
-				cannot "debootstrap is not installed; on Debian: apt-get install debootstrap"
-		}
+		command -v debootstrap >/dev/null || apt_install debootstrap ||
+			cannot "debootstrap is not installed; on Debian: apt-get install debootstrap"
 		mkdir -p "$cache/matrix"
 		say "debootstrap $suite into $place (some minutes)"
 		# Older releases' debootstrap has no script for newer suites, which are all like sid.
@@ -68,15 +64,15 @@ debian_torch() {
 	place=$(debian "$1")
 	if [[ ! -e $place.torch ]]; then
 		say "apt-get install python3-torch in $1 (a few hundred MB)"
-		apt_install "$place" python3-torch python3-numpy python3-venv iproute2 procps ||
+		root_install "$place" python3-torch python3-numpy python3-venv iproute2 procps ||
 			cannot "python3-torch does not install in $1"
 		version=$(in_root "$place" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-		apt_install "$place" "libpython$version"
+		root_install "$place" "libpython$version"
 		touch "$place.torch"
 	fi
 	# For recordings; releases before Debian 13 do not have it, and the tests of recordings say so.
 	if [[ ! -e $place.safetensors ]]; then
-		apt_install "$place" python3-safetensors || say "$1 has no python3-safetensors"
+		root_install "$place" python3-safetensors || say "$1 has no python3-safetensors"
 		touch "$place.safetensors"
 	fi
 	printf '%s\t/usr/bin/python3\n' "$place"
@@ -126,7 +122,7 @@ cpython() {
 		return
 	fi
 	place=$(debian sid)
-	in_root "$place" "python$1" -c '' 2>/dev/null || apt_install "$place" "python$1" "libpython$1" ||
+	in_root "$place" "python$1" -c '' 2>/dev/null || root_install "$place" "python$1" "libpython$1" ||
 		cannot "no python$1 on PATH, in pyenv or in Debian sid"
 	printf '%s\t/usr/bin/python%s\n' "$place" "$1"
 }

@@ -7,9 +7,5 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 command -v mpirun >/dev/null && exit
-if [[ -z ${PYHOOK_NO_APT:-} && -e /etc/debian_version ]] && prefix=$(as_root); then
-	say "apt-get install openmpi-bin"
-	read -ra apt <<<"$prefix DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300"
-	"${apt[@]}" update -qq >&2 && "${apt[@]}" install -y -qq --no-install-recommends openmpi-bin >&2 && exit
-fi
+apt_install openmpi-bin && exit
 say "no mpirun: a test of tests/launchers is left out (on Debian: apt-get install openmpi-bin)"

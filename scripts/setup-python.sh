@@ -24,27 +24,10 @@ find_and_exit() {
 }
 
 install_packages() {
-	local prefix version
-	[[ -z ${PYHOOK_NO_APT:-} && -e /etc/debian_version ]] || return 1
-	command -v apt-get >/dev/null || return 1
-	prefix=$(as_root) || {
-		say "not root and no passwordless sudo: leaving the system packages alone"
-		return 1
-	}
-	local apt
-	read -ra apt <<<"$prefix DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0"
-	say "apt-get update"
-	"${apt[@]}" update -qq >&2 || return 1
-	apt-cache show python3-torch >/dev/null 2>&1 || {
-		say "this release has no package python3-torch"
-		return 1
-	}
-	say "apt-get install python3-torch python3-numpy python3-venv (a few hundred MB)"
-	"${apt[@]}" install -y -qq --no-install-recommends \
-		python3 python3-torch python3-numpy python3-venv >&2 || return 1
+	local version
+	apt_install python3 python3-torch python3-numpy python3-venv || return 1 # a few hundred MB
 	version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') || return 1
-	say "apt-get install libpython$version"
-	"${apt[@]}" install -y -qq --no-install-recommends "libpython$version" >&2
+	apt_install "libpython$version"
 }
 
 # base_python prints an interpreter that an environment can be made from.

@@ -4,25 +4,14 @@
 # An engine that answers is used as it is. Else Debian's docker.io is installed and a dockerd
 # started, as root, with a socket of its own and its images kept in the cache.
 
-# install PACKAGE...: Debian's packages, as root.
-install() {
-	local prefix apt
-	[[ -e /etc/debian_version ]] && command -v apt-get >/dev/null ||
-		die "$* must be installed, and this is no Debian: install it by hand"
-	prefix=$(as_root) || die "$* must be installed, and that takes root: apt-get install $*"
-	read -ra apt <<<"$prefix DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0"
-	say "apt-get install $*"
-	"${apt[@]}" update -qq >&2 || die "apt-get update failed"
-	"${apt[@]}" install -y -qq --no-install-recommends "$@" >&2 || die "apt-get install $* failed"
-}
-
 # install_missing: what is not here of the programs that the tests run.
 install_missing() {
 	local packages=()
 	docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || packages+=(docker.io)
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || packages+=(docker-compose)
 	command -v tc >/dev/null || packages+=(iproute2)
-	((${#packages[@]} == 0)) || install "${packages[@]}"
+	((${#packages[@]} == 0)) || apt_install "${packages[@]}" ||
+		die "these must be installed, as root: ${packages[*]}"
 }
 
 # start_engine: sets DOCKER_HOST, where a dockerd had to be started for it.
