@@ -150,15 +150,13 @@ func resizable(buffer *tensor.Tensor) (*Object, error) {
 }
 
 func newLayout(t *torchAPI, b *c10d.GradBucket, tensor *Object, device tensor.Device) (*Object, error) {
-	names := make([]string, len(b.Parameters()))
 	params := make([]any, len(b.Parameters()))
 	for i, p := range b.Parameters() {
 		o, err := pythonParameter(p, device)
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
 		}
-		names[i], params[i] = p.Name, o
+		params[i] = o
 	}
-	kwargs := map[string]any{"names": names, "params": params}
-	return t.newLayout.Invoke([]any{tensor, b.Index(), b.Count(), b.Offsets(), b.Lengths(), b.Sizes()}, kwargs)
+	return t.newLayout.Invoke([]any{tensor, b.Index(), b.Count(), b.Offsets(), b.Lengths(), b.Sizes(), params}, nil)
 }

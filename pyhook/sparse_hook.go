@@ -46,7 +46,7 @@ func sparseLayout(rt *Runtime, b *c10d.GradBucket) (*Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
 		}
-		return rt.bridge.Call("sparse_layout", g.Indices, g.Values, p.Shape, b.Index(), b.Count(), p.Name, parameter)
+		return rt.bridge.Call("sparse_layout", g.Indices, g.Values, p.Shape, b.Index(), b.Count(), parameter)
 	})
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ from pyhook._state.decode import _new
 
 @pytest.fixture
 def layout():
-    return BucketLayout(torch.arange(10.0), 1, 3, [0, 6], [6, 4], [(2, 3), (4,)], names=["w", "b"])
+    return BucketLayout(torch.arange(10.0), 1, 3, [0, 6], [6, 4], [(2, 3), (4,)])
 
 
 def test_a_bucket_is_a_real_grad_bucket(layout):
@@ -30,7 +30,7 @@ def test_a_bucket_is_a_real_grad_bucket(layout):
 
 def sparse_bucket():
     indices, values = torch.tensor([[0, 2]]), torch.ones(2, 3)
-    return new_bucket(sparse_layout(indices, values, (4, 3), 0, 1, "w", torch.zeros(4, 3)))
+    return new_bucket(sparse_layout(indices, values, (4, 3), 0, 1, torch.zeros(4, 3)))
 
 
 METHODS = [
@@ -239,7 +239,7 @@ def test_empty_gradients_keep_their_shape():
         ((torch.zeros(4), 0, 1, [1], [4], [(4,)]), "does not fit"),
         ((torch.zeros(4), 0, 1, [0], [4], [(3,)]), "does not fit"),
         ((torch.zeros(2, 2), 0, 1, [0], [4], [(4,)]), "1-D"),
-        ((torch.zeros(4), 0, 1, [0], [4], [(4,)], None, []), "0 parameters"),
+        ((torch.zeros(4), 0, 1, [0], [4], [(4,)], []), "0 parameters"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused(arguments, words):

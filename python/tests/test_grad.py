@@ -80,7 +80,7 @@ def test_autograd_is_off_in_a_hook_of_a_sparse_bucket():
         return done(bucket.buffer())
 
     indices, values = torch.tensor([[0, 2]]), torch.ones(2, 3)
-    layout = sparse_layout(indices, values, (4, 3), 0, 1, "w", torch.zeros(4, 3))
+    layout = sparse_layout(indices, values, (4, 3), 0, 1, torch.zeros(4, 3))
     for mode in (True, False):
         with torch.set_grad_enabled(mode):
             run_sparse_hook(hook, None, layout)

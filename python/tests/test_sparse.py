@@ -12,7 +12,7 @@ from pyhook._runtime.sparse import run_sparse_hook, sparse_layout, sparse_parts
 def layout_of(rows, shape=(5, 2)):
     indices = torch.tensor([rows])
     values = torch.arange(2.0 * len(rows)).view(len(rows), 2)
-    return sparse_layout(indices, values, shape, 0, 1, "w", torch.nn.Parameter(torch.zeros(shape)))
+    return sparse_layout(indices, values, shape, 0, 1, torch.nn.Parameter(torch.zeros(shape)))
 
 
 def done(value):
@@ -24,7 +24,7 @@ def done(value):
 def test_the_buffer_is_the_gradient_itself():
     indices, values = torch.tensor([[3, 1, 3]]), torch.ones(3, 2)
     parameter = torch.nn.Parameter(torch.zeros(5, 2))
-    layout = sparse_layout(indices, values, (5, 2), 1, 2, "w", parameter)
+    layout = sparse_layout(indices, values, (5, 2), 1, 2, parameter)
     assert layout.tensor._values().data_ptr() == values.data_ptr()
     assert layout.tensor._indices().data_ptr() == indices.data_ptr()
     assert layout.is_sparse
@@ -70,7 +70,7 @@ def test_results_that_are_none_are_refused():
 
 def test_a_real_result_for_a_complex_sparse_gradient_is_refused():
     values = torch.ones(2, 2, dtype=torch.complex64)
-    layout = sparse_layout(torch.tensor([[3, 1]]), values, (5, 2), 0, 1, "e", torch.zeros(5, 2))
+    layout = sparse_layout(torch.tensor([[3, 1]]), values, (5, 2), 0, 1, torch.zeros(5, 2))
     with pytest.raises(HookContractError, match="imaginary") as caught:
         sparse_parts(torch.sparse_coo_tensor([[3, 1]], torch.ones(2, 2), (5, 2)), layout)
     assert caught.value.code == "complex"

@@ -35,7 +35,6 @@ def testing_bucket(buffer: torch.Tensor, sizes: Sequence[Sequence[int]]) -> Any:
         offsets,
         lengths,
         sizes,
-        names=[f"p{i}" for i in range(len(sizes))],
         params=parameters(sizes),
     )
     return new_bucket(layout)

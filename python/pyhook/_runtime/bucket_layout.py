@@ -36,13 +36,11 @@ class BucketLayout:
         offsets: Sequence[int],
         lengths: Sequence[int],
         sizes: Sequence[Sequence[int]],
-        names: Sequence[str] = (),
         params: Optional[Sequence[torch.Tensor]] = None,
     ) -> None:
         """Describe a bucket over ``tensor``.
 
         Args:
-            names: of the parameters, for messages.
             params: the trainer's parameter values, one a gradient. An nn.Parameter is used as it
                 is, so give the same ones when the memory moves; any other tensor is wrapped,
                 sharing memory. Without them, parameters are made when a hook first asks, by
@@ -63,13 +61,13 @@ class BucketLayout:
         self._grads_bound = False
         self._given = params
         self._parameters: Optional[list[torch.nn.Parameter]] = None
-        self._check(names)
+        self._check()
         if any(
             isinstance(p, torch.nn.Parameter) and hasattr(p.grad, _VIEW_MARK) for p in params or ()
         ):
             self.parameters()  # a hook may have kept them: .grad shows this memory now
 
-    def _check(self, names: Sequence[str]) -> None:
+    def _check(self) -> None:
         gradients = len(self.offsets)
         if not len(self.lengths) == len(self.sizes) == gradients:
             raise ValueError(
@@ -88,9 +86,8 @@ class BucketLayout:
             raise ValueError(f"a bucket's buffer is 1-D and contiguous, not of shape {shape}")
         for i, (offset, length, size) in enumerate(zip(self.offsets, self.lengths, self.sizes)):
             if math.prod(size) != length or offset < 0 or offset + length > self.numel:
-                name = f" ({names[i]})" if i < len(names) else ""
                 raise ValueError(
-                    f"gradient {i}{name} of shape {size}, {length} elements at offset {offset}, "
+                    f"gradient {i} of shape {size}, {length} elements at offset {offset}, "
                     f"does not fit its bucket of {self.numel} elements"
                 )
 

@@ -31,7 +31,6 @@ def sparse_layout(
     size: Sequence[int],
     index: int,
     count: int,
-    name: str,
     parameter: torch.Tensor,
 ) -> BucketLayout:
     """Describe the bucket of one sparse gradient over the trainer's own indices and values.
@@ -43,7 +42,7 @@ def sparse_layout(
     # Without the choice torch >= 2.14 warns.
     choice = {} if torch.__version__.startswith("1.") else {"check_invariants": False}
     tensor = torch.sparse_coo_tensor(indices, values, tuple(size), **choice)
-    layout = BucketLayout(tensor, index, count, [], [], [], names=[name], params=[parameter])
+    layout = BucketLayout(tensor, index, count, [], [], [], params=[parameter])
     layout._address = int(values.data_ptr())
     return layout
 
