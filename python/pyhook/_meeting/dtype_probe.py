@@ -8,7 +8,7 @@ from typing import Any, Optional
 import torch
 import torch.distributed as dist
 
-from .join import default_group, describe_group
+from .join import describe_group
 from .torch_build import gloo_of_one
 
 PROBED = (
@@ -17,11 +17,7 @@ PROBED = (
 )  # fmt: skip
 
 
-def probe_allreduce_dtypes(
-    group: Optional[Any] = None,
-    dtypes: Optional[Sequence[str]] = None,
-    device: Optional[Any] = None,
-) -> dict[str, Optional[str]]:
+def probe_allreduce_dtypes(group: Any, dtypes: Sequence[str] = PROBED) -> dict[str, Optional[str]]:
     """All-reduce each dtype over ``group``, and return for each None or the error's text.
 
     Every rank calls it with the same arguments, and gets the same set of dtypes that work. A dtype
@@ -30,25 +26,21 @@ def probe_allreduce_dtypes(
     together they try only what all of them can do.
 
     Args:
-        dtypes: names as in ``torch.<name>``, without those that torch lacks. Default: ``PROBED``.
-        device: default: CPU, or the current CUDA device on nccl.
+        dtypes: names as in ``torch.<name>``. Those that torch lacks are left out.
     """
-    group = default_group(group)
     backend = describe_group(group)["backend"]
-    if device is None:
-        device = "cuda" if "nccl" in backend and "gloo" not in backend else "cpu"
-    names = list(PROBED if dtypes is None else dtypes)
-    alone = gloo_of_one() if "gloo" in backend and str(device) == "cpu" else None
-    errors = [_try_alone(name, alone) for name in names]
+    device = "cuda" if "nccl" in backend and "gloo" not in backend else "cpu"
+    alone = gloo_of_one() if "gloo" in backend else None
+    errors = [_try_alone(name, alone) for name in dtypes]
     agreed = _agree([error is None for error in errors], group, device)
-    for i, name in enumerate(names):
+    for i, name in enumerate(dtypes):
         if agreed[i]:
             errors[i] = _try_together(name, group, device)
         elif errors[i] is None:
             errors[i] = "another rank cannot all-reduce this dtype"
     agreed = _agree([error is None for error in errors], group, device)
     result = {}
-    for name, error, works in zip(names, errors, agreed):
+    for name, error, works in zip(dtypes, errors, agreed):
         if not hasattr(torch, name):
             continue
         result[name] = None if works else error or "the all-reduce failed on another rank"

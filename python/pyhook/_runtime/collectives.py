@@ -16,7 +16,7 @@ from .._device.staging import staged
 from .._meeting.store_client import NO_LIBUV
 
 
-def all_reduce(tensor: torch.Tensor, op: str, group: Optional[Any] = None) -> Any:
+def all_reduce(tensor: torch.Tensor, op: str, group: Any) -> Any:
     """Combine ``tensor`` over the ranks, in place. ``op``: SUM, PRODUCT, MIN, MAX."""
 
     def issue(tensor: torch.Tensor) -> Any:
@@ -25,13 +25,12 @@ def all_reduce(tensor: torch.Tensor, op: str, group: Optional[Any] = None) -> An
     return staged(issue, [tensor], [], group)
 
 
-def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> Any:
+def broadcast(tensor: torch.Tensor, root: int, group: Any) -> Any:
     """Copy rank ``root``'s ``tensor`` (a rank of ``group``) to all, in place."""
     c10d = dist.distributed_c10d
     # The public name is of torch 1.13; the other warns since.
     to_global = getattr(c10d, "get_global_rank", None) or c10d._get_global_rank
-    sub_group = group is not None and group is not dist.group.WORLD
-    source = to_global(group, root) if sub_group else root
+    source = root if group is dist.group.WORLD else to_global(group, root)
 
     def issue(tensor: torch.Tensor) -> Any:
         return dist.broadcast(tensor, src=source, group=group, async_op=True)
@@ -39,9 +38,7 @@ def broadcast(tensor: torch.Tensor, root: int, group: Optional[Any] = None) -> A
     return staged(issue, [tensor], [], group)
 
 
-def all_gather(
-    out: Sequence[torch.Tensor], tensor: torch.Tensor, group: Optional[Any] = None
-) -> Any:
+def all_gather(out: Sequence[torch.Tensor], tensor: torch.Tensor, group: Any) -> Any:
     """Copy rank i's ``tensor`` to ``out[i]``."""
 
     def issue(*tensors: torch.Tensor) -> Any:
@@ -50,7 +47,7 @@ def all_gather(
     return staged(issue, out, [tensor], group)
 
 
-def barrier(group: Optional[Any] = None) -> None:
+def barrier(group: Any) -> None:
     """Wait for all ranks."""
     dist.barrier(group=group)
 
@@ -74,13 +71,12 @@ def file_store(path: str, world_size: int) -> Any:
     return dist.FileStore(path, world_size)
 
 
-def abort(group: Optional[Any] = None) -> bool:
+def abort(group: Any) -> bool:
     """End a group's collectives at once. Return False if its backend cannot.
 
     torch 2.6 and newer have ``abort`` for every backend, but gloo's does nothing: it does not
     override the empty c10d::Backend::abort (torch/csrc/distributed/c10d/Backend.hpp).
     """
-    group = group if group is not None else dist.group.WORLD
     end = getattr(group, "abort", None)
     if end is None or "nccl" not in str(dist.get_backend(group)):
         return False
