@@ -2,8 +2,8 @@ package pyhook
 
 import "pyhook/cbridge"
 
-// callIn calls a function of one of pyhook's Python modules, which is imported at its first use.
-func callIn(module, function string, args ...any) (*Object, error) {
+// callModule calls a function of one of pyhook's Python modules, which is imported at its first use.
+func callModule(module, function string, args ...any) (*Object, error) {
 	m, err := cbridge.Import(module)
 	if err != nil {
 		return nil, err
@@ -12,9 +12,9 @@ func callIn(module, function string, args ...any) (*Object, error) {
 	return m.Call(function, args...)
 }
 
-// valueIn is callIn for a result that has a form in Go.
-func valueIn(module, function string, args ...any) (any, error) {
-	result, err := callIn(module, function, args...)
+// moduleValue is callModule for a result that has a form in Go.
+func moduleValue(module, function string, args ...any) (any, error) {
+	result, err := callModule(module, function, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func pythonParameter(p *c10d.Parameter, device tensor.Device) (*Object, error) {
 		if attributes == nil {
 			attributes = map[string]any{}
 		}
-		return callIn("pyhook._runtime.parameters", "make_parameter", data, p.Shape, p.DType.String(), device.String(), attributes, p.Name)
+		return callModule("pyhook._runtime.parameters", "make_parameter", data, p.Shape, p.DType.String(), device.String(), attributes, p.Name)
 	})
 	if err != nil {
 		return nil, err

@@ -189,7 +189,7 @@ func (r *renewal) load() error {
 		return err
 	}
 	defer collect.Close()
-	python, err := callIn("pyhook._renewal.groups", "Renewal", collect)
+	python, err := callModule("pyhook._renewal.groups", "Renewal", collect)
 	if err != nil {
 		return err
 	}

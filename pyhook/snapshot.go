@@ -17,7 +17,7 @@ type snapshot struct {
 // HasState: see c10d.RestorableHook. What a callable object, a bound method or a partial holds is
 // state too.
 func (h *PythonCommHook) HasState() bool {
-	has, err := valueIn(stateModule, "has_state", h.hook, h.State())
+	has, err := moduleValue(stateModule, "has_state", h.hook, h.State())
 	return err != nil || has != false // Snapshot has the error
 }
 

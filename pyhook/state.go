@@ -110,7 +110,7 @@ func (h *PythonCommHook) LoadState(ctx context.Context, r io.Reader, opts ...Sta
 // callState calls a function of the Python module that saves and restores states.
 func (h *PythonCommHook) callState(ctx context.Context, function string, args ...any) (value any, err error) {
 	err = h.rt.interruptibleOnMain(ctx, func() (err error) {
-		value, err = valueIn(stateModule, function, args...)
+		value, err = moduleValue(stateModule, function, args...)
 		return err
 	})
 	return value, err

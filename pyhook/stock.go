@@ -7,7 +7,7 @@ import "pyhook/c10d"
 // a parameter that is not called bucket, a callable without a name. It runs torch's own check.
 // A hook that is to run in stock DDP too should return "".
 func (h *PythonCommHook) StockRefusal() (string, error) {
-	value, err := valueIn("pyhook._runtime.check", "stock_refusal", h.hook)
+	value, err := moduleValue("pyhook._runtime.check", "stock_refusal", h.hook)
 	if err != nil {
 		return "", h.failAt(-1, c10d.ErrLoad, err)
 	}

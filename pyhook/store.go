@@ -21,7 +21,7 @@ func (rt *Runtime) NewFileStore(ctx context.Context, path string, size int) (*St
 }
 
 func (rt *Runtime) newStore(ctx context.Context, kind string, args ...any) (*Store, error) {
-	object, err := rt.callPeers(ctx, func() (*Object, error) { return callIn("pyhook._runtime.collectives", kind, args...) })
+	object, err := rt.callPeers(ctx, func() (*Object, error) { return callModule("pyhook._runtime.collectives", kind, args...) })
 	if err != nil {
 		return nil, groupError("making a store", rt.Rank(), err)
 	}

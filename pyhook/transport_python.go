@@ -45,7 +45,7 @@ func (rt *Runtime) InstallTransport(ctx context.Context, g *transport.Group, sto
 	if store != nil {
 		shared = store.object
 	}
-	object, err := callIn("pyhook._transport.process_group", "install", open, issue, g.Rank(), g.Size(), g.Timeout().Seconds(), shared)
+	object, err := callModule("pyhook._transport.process_group", "install", open, issue, g.Rank(), g.Size(), g.Timeout().Seconds(), shared)
 	if err != nil {
 		return fail(err)
 	}
