@@ -88,6 +88,19 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	return r.Report(outcomes)
 }
 
+// values are what gradients are cut from, at a place of their own in each step: random numbers of
+// their own would take longer than all else under the race detector.
+func (c run) values(random *rand.Rand) []float32 {
+	values := make([]float32, c.Size*c.Size+10_007)
+	for k := range values {
+		values[k] = random.Float32() - 0.5
+		if c.Whole {
+			values[k] = float32(random.IntN(2000) - 1000)
+		}
+	}
+	return values
+}
+
 func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchGroup) (*outcome, error) {
 	cfg := pyhook.HookConfig{}
 	if c.State != "" {
@@ -123,6 +136,7 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 	defer reducer.Close()
 	sum := sha256.New()
 	random := rand.New(rand.NewPCG(1, uint64(group.Rank())))
+	values := c.values(random)
 	delays := rand.New(rand.NewPCG(c.Delays, uint64(group.Rank())))
 	start := time.Now()
 	for step := range c.Steps {
@@ -131,12 +145,7 @@ func (c run) train(ctx context.Context, rt *pyhook.Runtime, group *pyhook.TorchG
 			if err != nil {
 				return nil, err
 			}
-			for k := range grad {
-				grad[k] = random.Float32() - 0.5
-				if c.Whole {
-					grad[k] = float32(random.IntN(2000) - 1000)
-				}
-			}
+			copy(grad, values[random.IntN(len(values)-len(grad)+1):])
 			if c.Delays > 0 && delays.IntN(3) == 0 {
 				time.Sleep(time.Duration(delays.IntN(4000)) * time.Microsecond)
 			}
