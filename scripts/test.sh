@@ -83,8 +83,9 @@ check_browser() {
 # gotest runs Go's tests. -count=1: Go's test cache does not know of the interpreter that a test
 # starts. No vet: that is a check of its own. No debug information: stack traces need none, and
 # linking takes less time. Many tests wait more than they compute, so one package more than there are
-# cores runs at once.
-gotest() { run go test -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p $(($(nproc) + 1)) "$@"; }
+# cores runs at once; of a check that runs beside others, one.
+slots=$(($(nproc) + 1))
+gotest() { run go test -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p "$slots" "$@"; }
 
 # one TEST PACKAGE runs one test, which must be there: go test is content with none.
 one() {
@@ -144,7 +145,7 @@ asan() {
 	local preload
 	preload="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so.6)"
 	run env ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}" \
-		go test -asan -count=1 -vet=off -timeout "$timeout" -exec "env LD_PRELOAD=$preload" "$@"
+		go test -asan -count=1 -vet=off -ldflags=-w -timeout "$timeout" -p "$slots" -exec "env LD_PRELOAD=$preload" "$@"
 }
 check_asan() { asan ./cbridge ./tensor ./tensorconv; }
 
@@ -237,12 +238,11 @@ tools=$("$scripts/setup-tools.sh" "$PYHOOK_PYTHON")
 
 failed=() missing=() lines=()
 work=$(mktemp -d)
-beside=() groups=()
+lane=
 
 # cleanup also ends the checks that run beside the others, if this script is interrupted.
 cleanup() {
-	local group
-	for group in ${groups[@]+"${groups[@]}"}; do kill -- "-$group" 2>/dev/null || true; done
+	[[ -z $lane ]] || kill -- "-$lane" 2>/dev/null || true
 	rm -rf "$work"
 }
 trap cleanup EXIT
@@ -275,21 +275,29 @@ note() {
 	lines+=("$(printf '%-12s %-7s %4d s' "$1" "$verdict" "$seconds")")
 }
 
-# What uses one core runs beside the checks after it, and is shown at the end.
+# What leaves a core idle when it runs alone runs beside the checks after it, one after another, and
+# is shown at the end.
+front=() beside=()
 for check in "${checks[@]}"; do
-	if [[ $check == @(mypy|pytest) && $check != "${checks[-1]}" ]]; then
-		set -m # a process group of its own
-		timed "$check" </dev/null >"$work/$check.output" 2>&1 &
-		set +m
-		beside+=("$check") groups+=($!)
-		continue
-	fi
+	if [[ $check == @(mypy|pytest|full|simdevice|newest|asan) ]]; then beside+=("$check"); else front+=("$check"); fi
+done
+((${#front[@]} > 0)) || { front=("${beside[@]}") beside=(); }
+if ((${#beside[@]} > 0)); then
+	set -m # a process group of its own
+	(
+		slots=1
+		for check in "${beside[@]}"; do timed "$check" >"$work/$check.output" 2>&1; done
+	) </dev/null &
+	set +m
+	lane=$!
+fi
+for check in "${front[@]}"; do
 	printf '\n==> %s\n' "$check"
 	timed "$check"
 	note "$check"
 done
 wait
-groups=()
+lane=
 for check in ${beside[@]+"${beside[@]}"}; do
 	printf '\n==> %s\n' "$check"
 	cat "$work/$check.output"

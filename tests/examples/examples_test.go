@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"pyhook/internal/testutil"
 	"pyhook/launch"
 )
 
@@ -119,7 +120,11 @@ func output(t *testing.T, example string, ranks int) string {
 
 func TestExamples(t *testing.T) {
 	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin+"/", "./examples/...")
+	args := []string{"build", "-buildvcs=false", "-ldflags=-w", "-o", bin + "/"}
+	if testutil.Race { // as this test is built: then nothing is compiled twice
+		args = append(args, "-race")
+	}
+	build := exec.CommandContext(t.Context(), "go", append(args, "./examples/...")...)
 	build.Dir = root
 	text, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", text)

@@ -192,9 +192,15 @@ func TestTorchrun_restart(t *testing.T) {
 		options := "--nnodes 1:2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id job --rdzv_conf last_call_timeout=1 --rdzv_endpoint 127.0.0.1:" +
 			strconv.Itoa(port(t))
 		// Both save their hook's state, which nobody reads: a state is for one number of ranks.
-		saves := filepath.Join(t.TempDir(), "digits")
+		folder := t.TempDir()
+		saves := filepath.Join(folder, "digits")
+		// Steps take time, and no CPU, until the second machine is dead: it can join while they last.
+		dead := filepath.Join(folder, "the second machine is dead")
+		t.Setenv("PYHOOK_TEST_GO_ON", dead)
+		const epochs = 40
 		machine := func() *torchrun {
-			return agent(t, options, "train", "--hook", "powersgd", "--epochs", "250", "--save", saves, "--timeout", "10s", "--json")
+			return agent(t, options, "train", "--hook", absolute(t, "tests/launchers/testdata/slow_hooks.py")+":powersgd", "--state", "powersgd",
+				"--epochs", strconv.Itoa(epochs), "--save", saves, "--timeout", "10s", "--json")
 		}
 		saved := func(r *torchrun, rank string) {
 			t.Helper()
@@ -208,11 +214,12 @@ func TestTorchrun_restart(t *testing.T) {
 		second := machine()
 		saved(first, "1")
 		second.kill()
+		require.NoError(t, os.WriteFile(dead, nil, 0o600))
 		first.wait(t)
 		sizes := regexp.MustCompile(`rank 0 of (\d) \(`).FindAllStringSubmatch(first.output(), -1)
 		require.Len(t, sizes, 3, "%s", first.output())
 		assert.Equal(t, [3]string{"1", "2", "1"}, [3]string{sizes[0][1], sizes[1][1], sizes[2][1]})
 		got := parsed(t, first.output())
-		assert.Equal(t, report{"env", 0, 1, 250 * 22, true, got.WeightsSHA}, got)
+		assert.Equal(t, report{"env", 0, 1, epochs * 22, true, got.WeightsSHA}, got)
 	})
 }
