@@ -17,6 +17,7 @@ var orderState = []string{"--state", "overlap_hooks.py:State"}
 func TestCheckFindsAHookThatOverlappingBreaks(t *testing.T) {
 	args := append([]string{"overlap_hooks.py:quantising"}, orderState...)
 	r := checked(t, cli.ExitOK, append(args, "--order", "serial", "--max-error", "1e-3")...)
+	assert.Contains(t, checkText(r), "note: ordered, which overlaps more, is not safe for this hook: bucket 0 gets other bits in step 1 (relative error")
 	assert.Equal(t, "serial", r.Order.Judged)
 	assert.Equal(t, "ordered", r.Order.Compared)
 	require.NotNil(t, r.Order.SameBits)
@@ -28,14 +29,12 @@ func TestCheckFindsAHookThatOverlappingBreaks(t *testing.T) {
 	assert.Contains(t, r.Problems[0], "ordered gives other results than serial, which is NCCL's order: bucket 0 gets other bits in step 1")
 	assert.Contains(t, r.Hint, "between its body and its callbacks")
 	assert.Greater(t, r.Buckets[0].ErrorWorst.Max, 1e-2)
-
-	text := clitest.Command(t, nil, append([]string{"check"}, append(args, "--order", "serial")...)...)
-	assert.Contains(t, text.Stdout, "note: ordered, which overlaps more, is not safe for this hook: bucket 0 gets other bits in step 1 (relative error")
 }
 
 func TestCheckSaysWhatOverlappingGains(t *testing.T) {
-	for _, order := range []string{"serial", "ordered"} {
-		r := checked(t, cli.ExitOK, "powersgd", "--order", order)
+	var r *checkReport
+	for _, order := range []string{"ordered", "serial"} {
+		r = checked(t, cli.ExitOK, "powersgd", "--order", order)
 		assert.Equal(t, order, r.Order.Judged)
 		require.NotNil(t, r.Order.SameBits)
 		assert.True(t, *r.Order.SameBits)
@@ -45,11 +44,10 @@ func TestCheckSaysWhatOverlappingGains(t *testing.T) {
 		assert.Positive(t, *r.Order.OtherStep)
 		require.NotNil(t, r.BytesLast)
 	}
-	text := clitest.Command(t, nil, "check", "powersgd", "--order", "serial")
 	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: OrderOrdered\).\n`+
-		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 measures more\)`, text.Stdout)
-	one := clitest.Command(t, nil, "check", "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
-	assert.Contains(t, one.Stdout, "with one bucket there is nothing to overlap")
+		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 measures more\)`, checkText(r))
+	one := checked(t, cli.ExitOK, "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
+	assert.Contains(t, checkText(one), "with one bucket there is nothing to overlap")
 }
 
 // TestCheckFailsWhereTrainFails: as the command trains, so it judges.
@@ -108,8 +106,7 @@ func TestCheckDoesNotJudgeHooksThatNeverGiveTheSameBits(t *testing.T) {
 	r := checked(t, cli.ExitOK, "overlap_hooks.py:never_twice")
 	assert.Nil(t, r.Order.SameBits)
 	assert.Contains(t, r.Order.Why, "outside of its state")
-	text := clitest.Command(t, nil, "check", "overlap_hooks.py:never_twice")
-	assert.Contains(t, text.Stdout, "safe is not known: two runs in serial order do not give the same bits either")
+	assert.Contains(t, checkText(r), "safe is not known: two runs in serial order do not give the same bits either")
 }
 
 // TestBucketsAreMadeAnewAsInDDP: see test_judge.py for what stock DDP does.
@@ -129,15 +126,13 @@ func TestCheckWarnsOfWhatStockRefuses(t *testing.T) {
 	assert.Contains(t, r.Stock, "return annotation should be torch.futures.Future[torch.Tensor]")
 	assert.Contains(t, checked(t, cli.ExitOK, "overlap_hooks.py:instance").Stock, "it has no name")
 	assert.Empty(t, checked(t, cli.ExitOK, "allreduce").Stock)
-	text := clitest.Command(t, nil, "check", "overlap_hooks.py:annotated")
-	assert.Regexp(t, `note: DistributedDataParallel of torch [\d.]+\S* refuses this hook, which runs here: Communication hook: return annotation`, text.Stdout)
+	assert.Regexp(t, `note: DistributedDataParallel of torch [\d.]+\S* refuses this hook, which runs here: Communication hook: return annotation`, checkText(r))
 }
 
 func TestRanksMayDifferWhereThatIsSaid(t *testing.T) {
 	r := checked(t, cli.ExitOK, "noop", "--ranks-may-differ")
 	assert.False(t, r.Buckets[0].Alike, "it is told, and not judged")
-	text := clitest.Command(t, nil, "check", "noop", "--ranks-may-differ")
-	assert.Contains(t, text.Stdout, "whether they are alike was not judged (--ranks-may-differ)")
+	assert.Contains(t, checkText(r), "whether they are alike was not judged (--ranks-may-differ)")
 }
 
 func TestOrdersThatAreNone(t *testing.T) {

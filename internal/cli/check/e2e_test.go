@@ -15,7 +15,8 @@ import (
 	"pyhook/internal/testutil"
 )
 
-// checked runs `pyhook check --json` and parses what it prints.
+// checked runs `pyhook check --json` and parses what it prints. checkText gives the text that the
+// command prints of it without --json.
 func checked(t *testing.T, want int, args ...string) *checkReport {
 	t.Helper()
 	r := clitest.Command(t, nil, append([]string{"check", "--json"}, args...)...)
@@ -93,8 +94,7 @@ func TestCheckNoopDiffers(t *testing.T) {
 func TestCheckOldStyleHook(t *testing.T) {
 	r := checked(t, cli.ExitOK, "old_style.py:mean")
 	assert.Equal(t, []string{"[tensor] result", "get_tensor"}, r.Legacy)
-	text := clitest.Command(t, nil, "check", "old_style.py:mean")
-	assert.Contains(t, text.Stdout, "old-style hook: torch 1.7 to 1.9 names: [tensor] result, get_tensor: works here, not on current PyTorch")
+	assert.Contains(t, checkText(r), "old-style hook: torch 1.7 to 1.9 names: [tensor] result, get_tensor: works here, not on current PyTorch")
 }
 
 func TestCheckStateOfAFile(t *testing.T) {
