@@ -18,7 +18,7 @@ import (
 // c10d.ErrComplex.
 func TestHook_ComplexParameters(t *testing.T) {
 	t.Run("a real bucket where torch has one, else ErrComplex", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		h := hook(t, w, "allreduce", worker.HookConfig{})
 		params := []*c10d.Parameter{{Name: "c", Shape: []int64{2}, DType: tensor.Complex64}}
 		defer params[0].Close()

@@ -27,7 +27,7 @@ import (
 
 func TestHook_RunHook_Memory(t *testing.T) {
 	t.Run("it is the trainer's", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		for _, c := range []struct {
 			name, spec string
 			shared     bool
@@ -67,7 +67,7 @@ func TestHook_RunHook_Memory(t *testing.T) {
 
 func TestHook_RunHook_Errors(t *testing.T) {
 	t.Run("they are those of this process", func(t *testing.T) {
-		w := start(t, 1, worker.Config{Rank: 0})[0]
+		w := shared(t)
 		for _, c := range []struct {
 			spec string
 			kind error
@@ -115,7 +115,7 @@ func TestHook_RunHook_Errors(t *testing.T) {
 
 func TestHook_SaveState(t *testing.T) {
 	t.Run("states are made, saved and restored in the worker", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		b := bucket(t, w, 0, 0)
 		h := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter", Args: map[string]any{"start": 5}}})
 		got, err := reduce(testutil.Soon(t), h, b)
@@ -158,7 +158,7 @@ func TestHookConfig_Futures(t *testing.T) {
 
 func TestHook_RunHook_Parameters(t *testing.T) {
 	t.Run("hooks see them", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		for _, shared := range []bool{true, false} {
 			t.Run(map[bool]string{true: "in shared memory", false: "in other memory"}[shared], func(t *testing.T) {
 				data, err := tensor.New(tensor.Float32, 2)
@@ -260,7 +260,7 @@ func TestGroup(t *testing.T) {
 // goroutine and several, at all distances in time.
 func TestHook_RunHook(t *testing.T) {
 	t.Run("no call is lost", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		for _, callers := range []int{1, 3} {
 			var group sync.WaitGroup
 			for caller := range callers {
@@ -286,7 +286,7 @@ func TestHook_RunHook(t *testing.T) {
 
 func TestHook_RunHook_Context(t *testing.T) {
 	t.Run("a wait for what comes after a call that is over ends with its context, and the worker goes on", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		h, b := hook(t, w, "noop", worker.HookConfig{}), bucket(t, w, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

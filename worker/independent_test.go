@@ -13,7 +13,7 @@ import (
 
 func TestHook_Independent(t *testing.T) {
 	t.Run("it is what the worker's hook says", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		for spec, want := range map[string]bool{"fp16": true, "fp16_wrapper(allreduce)": true, "powersgd": false, "hooks:other": false} {
 			got, err := hook(t, w, spec, worker.HookConfig{}).Independent()
 			require.NoError(t, err, spec)
@@ -31,7 +31,7 @@ func TestHook_Independent(t *testing.T) {
 
 func TestHook_RunHook_UnseenCollective(t *testing.T) {
 	t.Run("it fails where a collective fails unseen", func(t *testing.T) {
-		w := start(t, 1, worker.Config{})[0]
+		w := shared(t)
 		h := hook(t, w, "hooks:drops_work", worker.HookConfig{})
 		b := bucket(t, w, 1, 2, 3)
 		says := func(err error) {

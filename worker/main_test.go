@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +30,13 @@ func TestMain(m *testing.M) {
 // the test.
 func start(t testing.TB, size int, cfg worker.Config) []*worker.Worker {
 	t.Helper()
+	workers := startRanks(t, size, cfg)
+	t.Cleanup(func() { closeAll(workers) })
+	return workers
+}
+
+func startRanks(t testing.TB, size int, cfg worker.Config) []*worker.Worker {
+	t.Helper()
 	cfg.InitMethod = "tcp://127.0.0.1:" + testutil.FreePort(t)
 	cfg.Size = size
 	cfg.Path = []string{"testdata"}
@@ -45,12 +53,25 @@ func start(t testing.TB, size int, cfg worker.Config) []*worker.Worker {
 		workers[rank], err = worker.Start(ctx, mine)
 		return err
 	})
-	t.Cleanup(func() { closeAll(workers) })
-	for _, err := range errs {
+	if err := errors.Join(errs...); err != nil {
+		closeAll(workers)
 		require.NoError(t, err)
 	}
 	return workers
 }
+
+// shared is one worker of one rank for all tests that leave it as it was: starting torch takes longer
+// than they do.
+func shared(t *testing.T) *worker.Worker {
+	t.Helper()
+	if sharedWorker == nil {
+		sharedWorker = startRanks(t, 1, worker.Config{})[0]
+	}
+	require.NoError(t, sharedWorker.Err(), "an earlier test did not leave it as it was")
+	return sharedWorker
+}
+
+var sharedWorker *worker.Worker // its process ends with this one
 
 func closeAll(workers []*worker.Worker) {
 	_ = onRanks(len(workers), func(rank int) error {

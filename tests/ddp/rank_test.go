@@ -14,16 +14,38 @@ type batch[C any] struct {
 	Cases          []C
 }
 
+// runtime is Python in a rank's process, for all its runs: there is one interpreter a process.
+var runtime *pyhook.Runtime
+
+func startRuntime(ctx context.Context, python string) (_ *pyhook.Runtime, err error) {
+	if runtime == nil {
+		runtime, err = pyhook.Start(ctx, pyhook.Config{Python: python, Path: []string{"testdata"}})
+	}
+	return runtime, err
+}
+
 // startRank reads what the rank is to do into args, starts the interpreter that python then names,
 // and joins the gloo group.
 func startRank(ctx context.Context, rank *ranks.Rank, args any, python *string) (*pyhook.Runtime, *pyhook.TorchGroup, error) {
 	if err := rank.Args(args); err != nil {
 		return nil, nil, err
 	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{Python: *python, Path: []string{"testdata"}})
+	rt, err := startRuntime(ctx, *python)
 	if err != nil {
 		return nil, nil, err
 	}
 	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute})
 	return rt, world, err
+}
+
+// leave closes the group that this rank's run was in, so that the next one can join one.
+func leave(rt *pyhook.Runtime, world *pyhook.TorchGroup) error {
+	world.Close()
+	distributed, err := rt.Import(context.Background(), "torch.distributed")
+	if err != nil {
+		return err
+	}
+	defer distributed.Close()
+	_, err = distributed.CallValue("destroy_process_group")
+	return err
 }

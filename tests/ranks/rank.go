@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 const (
 	caseVariable    = "PYHOOK_TEST_CASE"
 	dirVariable     = "PYHOOK_TEST_DIR"
+	seriesVariable  = "PYHOOK_TEST_SERIES"
 	timeoutVariable = "PYHOOK_TEST_TIMEOUT_OF_RANK"
 	argsFile        = "args.json"
 )
@@ -89,7 +91,7 @@ func serve(name string) error {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		done <- protected(ctx, f, &Rank{Rank: world.Rank, Size: world.Size, Dir: os.Getenv(dirVariable)})
+		done <- all(ctx, f, Rank{Rank: world.Rank, Size: world.Size, Dir: os.Getenv(dirVariable)})
 	}()
 	select {
 	case err := <-done:
@@ -106,6 +108,42 @@ func serve(name string) error {
 	}
 	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 	return fmt.Errorf("not done after %s: %w", limit, context.DeadlineExceeded)
+}
+
+// all runs the case once, or as often as Series says.
+func all(ctx context.Context, f Func, r Rank) error {
+	series, err := strconv.Atoi(os.Getenv(seriesVariable))
+	if err != nil || series == 0 {
+		return errors.Join(err, protected(ctx, f, &r))
+	}
+	for i := range series {
+		own := r
+		own.Dir = seriesDir(r.Dir, i)
+		if err := protected(ctx, f, &own); err != nil {
+			return fmt.Errorf("run %d: %w", i, err)
+		}
+		if err := own.awaitPeers(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitPeers returns when all ranks have come to this run's end.
+func (r *Rank) awaitPeers(ctx context.Context) error {
+	if err := os.WriteFile(filepath.Join(r.Dir, fmt.Sprint("done.rank", r.Rank)), nil, 0o600); err != nil {
+		return err
+	}
+	for {
+		if done, _ := filepath.Glob(filepath.Join(r.Dir, "done.rank*")); len(done) == r.Size {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
 }
 
 // protected returns a panic as an error, so that it reaches the test with its stack

@@ -24,6 +24,8 @@ type Options struct {
 	// "not done after".
 	Timeout time.Duration
 	Env     []string // over the test's own environment
+
+	series int // how many runs, each with its own of Args; 0: one
 }
 
 // Job is a running or finished set of ranks.
@@ -51,6 +53,22 @@ func RunOptions(t testing.TB, options Options) *Job {
 	return job
 }
 
+// Series runs a case once for each of args, one after another in one process a rank, since starting
+// torch takes longer than most cases, and returns a finished job for each. The case must leave
+// its group, and find the Python that runs already. MASTER_PORT is the same for all.
+func Series[A any](t testing.TB, options Options, args ...A) []*Job {
+	t.Helper()
+	options.Args, options.series = args, len(args)
+	whole := RunOptions(t, options)
+	jobs := make([]*Job, len(args))
+	for i := range jobs {
+		jobs[i] = &Job{Dir: seriesDir(whole.Dir, i), name: options.Case}
+	}
+	return jobs
+}
+
+func seriesDir(dir string, i int) string { return filepath.Join(dir, strconv.Itoa(i)) }
+
 // Start starts the ranks. They are stopped, and the folder removed, when the
 // test ends.
 func Start(t testing.TB, options Options) *Job {
@@ -70,11 +88,7 @@ func start(t testing.TB, options Options) (*Job, error) {
 		options.Timeout = 2 * time.Minute
 	}
 	job := &Job{Dir: t.TempDir(), name: options.Case}
-	args, err := json.Marshal(options.Args)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(job.Dir, argsFile), args, 0o600); err != nil {
+	if err := options.writeArgs(job.Dir); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
@@ -98,6 +112,25 @@ func start(t testing.TB, options Options) (*Job, error) {
 	return job, nil
 }
 
+// writeArgs writes what Rank.Args reads: a file for each run.
+func (o Options) writeArgs(dir string) error {
+	args, err := json.Marshal(o.Args)
+	if err != nil || o.series == 0 {
+		return errors.Join(err, os.WriteFile(filepath.Join(dir, argsFile), args, 0o600))
+	}
+	var each []json.RawMessage
+	if err := json.Unmarshal(args, &each); err != nil {
+		return err
+	}
+	for i, one := range each {
+		own := seriesDir(dir, i)
+		if err := errors.Join(os.Mkdir(own, 0o700), os.WriteFile(filepath.Join(own, argsFile), one, 0o600)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (o Options) environ(dir string) []string {
 	env := os.Environ()
 	if os.Getenv("GLOO_SOCKET_IFNAME") == "" {
@@ -105,7 +138,7 @@ func (o Options) environ(dir string) []string {
 		env = append(env, "GLOO_SOCKET_IFNAME=lo")
 	}
 	env = append(env, "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1",
-		"GORACE=atexit_sleep_ms=0", caseVariable+"="+o.Case, dirVariable+"="+dir, timeoutVariable+"="+o.Timeout.String())
+		"GORACE=atexit_sleep_ms=0", caseVariable+"="+o.Case, dirVariable+"="+dir, seriesVariable+"="+strconv.Itoa(o.series), timeoutVariable+"="+o.Timeout.String())
 	return append(env, o.Env...)
 }
 
