@@ -104,7 +104,8 @@ def probe(rank, path, pipe):
 
 
 def test_the_probe_keeps_ranks_in_step_and_gives_all_the_same(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # each rank has torch imported
+    context.set_forkserver_preload(["torch.distributed", "pyhook._meeting.join"])
     pipes, processes = [], []
     for rank in range(2):
         here, there = context.Pipe(duplex=False)

@@ -17,8 +17,11 @@ from pyhook._runtime.ordered_future import OrderedFuture
 from pyhook._runtime.scope import scope
 
 
+context = multiprocessing.get_context("forkserver")  # each rank has torch imported
+context.set_forkserver_preload(["torch.distributed", "pyhook._meeting.join"])
+
+
 def digests(tmp_path, name, mode, seed=0, world=2):
-    context = multiprocessing.get_context("spawn")
     results = context.Queue()
     path = str(tmp_path / f"store-{name}-{mode}-{seed}")
     ranks = [
