@@ -16,7 +16,6 @@ from pyhook._runtime.chain import Chain
 from pyhook._runtime.ordered_future import OrderedFuture
 from pyhook._runtime.scope import scope
 
-
 context = multiprocessing.get_context("forkserver")  # each rank has torch imported
 context.set_forkserver_preload(["torch.distributed", "pyhook._meeting.join"])
 

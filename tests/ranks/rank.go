@@ -122,15 +122,15 @@ func all(ctx context.Context, f Func, r Rank) error {
 		if err := protected(ctx, f, &own); err != nil {
 			return fmt.Errorf("run %d: %w", i, err)
 		}
-		if err := own.awaitPeers(ctx); err != nil {
+		if err := own.waitForPeers(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// awaitPeers returns when all ranks have come to this run's end.
-func (r *Rank) awaitPeers(ctx context.Context) error {
+// waitForPeers returns when all ranks have come to this run's end.
+func (r *Rank) waitForPeers(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(r.Dir, fmt.Sprint("done.rank", r.Rank)), nil, 0o600); err != nil {
 		return err
 	}

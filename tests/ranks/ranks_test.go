@@ -76,6 +76,14 @@ func TestRun(t *testing.T) {
 	})
 }
 
+func TestSeries(t *testing.T) {
+	for i, job := range Series(t, Options{N: 2, Case: "add"}, []int{1, 2}, []int{3, 4}) {
+		for rank := range 2 {
+			assert.Equal(t, rank*100+4*i+3, Result[int](t, job, rank))
+		}
+	}
+}
+
 func TestJob_Wait(t *testing.T) {
 	t.Run("the failing rank is named with its message and traceback", func(t *testing.T) {
 		err := Start(t, Options{N: 2, Case: "fail"}).Wait()
