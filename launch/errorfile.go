@@ -29,11 +29,11 @@ type errorMessage struct {
 
 type errorInfo struct {
 	Callstack string   `json:"py_callstack"`
-	Timestamp *seconds `json:"timestamp"` // nil: there is none
+	Timestamp *seconds `json:"timestamp"` // nil: not given
 }
 
-// seconds, since 1970, are written as a string, and read as a number or a string of one, as Python's
-// int() does.
+// seconds, since 1970, are written as a string, and read as a number or a string of one, as
+// Python's int() does.
 type seconds int64
 
 func (s seconds) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, `"%d"`, int64(s)), nil }

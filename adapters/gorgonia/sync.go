@@ -38,7 +38,7 @@ type reducer interface {
 // rank rank 0's values: a collective. What is wrong on one rank is an error on every rank. opts are
 // those of ddp.NewReducer but StaticGraph and UnusedFind. The learnables must have values (load a
 // checkpoint before), all of float32 or all of float64, and no scalar among them; a tensor of shape
-// (1) is none.
+// (1) is not a scalar.
 func New(ctx context.Context, learnables gorgonia.Nodes, opts ddp.Options) (*Sync, error) {
 	s := &Sync{learnables: append(gorgonia.Nodes(nil), learnables...)}
 	dtype, err := s.check(opts)

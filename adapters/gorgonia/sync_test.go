@@ -272,7 +272,7 @@ func TestSync_Reduce(t *testing.T) {
 	}
 	t.Run("before the machine has run", func(t *testing.T) {
 		_, s := make(t)
-		assert.ErrorContains(t, s.Reduce(testutil.Soon(t)), "the gradient of w1: a <nil>, and no *tensor.Dense (gorgonia.Grad must be given it, and the machine have run)")
+		assert.ErrorContains(t, s.Reduce(testutil.Soon(t)), "the gradient of w1: a <nil>, and not a *tensor.Dense (gorgonia.Grad must be given it, and the machine have run)")
 	})
 	t.Run("a learnable that the cost does not use", func(t *testing.T) {
 		n, _ := make(t)

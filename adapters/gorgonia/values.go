@@ -13,7 +13,7 @@ import (
 func elements[T float32 | float64](v gorgonia.Value, shape tensor.Shape) ([]T, error) {
 	d, ok := v.(*tensor.Dense)
 	if !ok {
-		return nil, fmt.Errorf("a %T, and no *tensor.Dense", v)
+		return nil, fmt.Errorf("a %T, and not a *tensor.Dense", v)
 	}
 	if !slices.Equal(d.Shape(), shape) {
 		return nil, fmt.Errorf("its shape is %v", d.Shape())

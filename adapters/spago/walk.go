@@ -104,7 +104,7 @@ func (w *walk) field(v reflect.Value, name string) error {
 	return nil
 }
 
-// element is of a slice or a map: spago leaves out what is no struct, pointer or interface.
+// element is of a slice or a map: spago leaves out what is not a struct, pointer or interface.
 func (w *walk) element(v reflect.Value, name string) error {
 	switch v.Kind() {
 	case reflect.Struct, reflect.Pointer, reflect.Interface:

@@ -82,8 +82,8 @@ func WithSignals(parent context.Context, stderr io.Writer) (context.Context, con
 	})
 }
 
-// sayStopping is for the user at the terminal. A rank that this program started waits for nothing that it
-// would name: its launcher has said it.
+// sayStopping is for the user at the terminal. A rank that this program started waits for nothing
+// that it would name: its launcher has said it.
 func sayStopping(stderr io.Writer, s os.Signal) {
 	what := waitedFor.Load()
 	if what == nil {

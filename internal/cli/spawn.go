@@ -37,9 +37,9 @@ type Ranks struct {
 
 const planFile = "plan.json"
 
-// SpawnPlan runs a command of RankCommand's on n ranks, which gets the plan and the interpreter. What
-// they print goes to out; beside, if given, starts what runs meanwhile. name is the command's, for the
-// folder and for what it says when a signal stops it. The caller closes the result.
+// SpawnPlan runs a command of RankCommand's on n ranks, which gets the plan and the interpreter.
+// What they print goes to out; beside, if given, starts what runs meanwhile. name is the command's,
+// for the folder and for what it says when a signal stops it. The caller closes the result.
 func SpawnPlan(ctx context.Context, name string, n int, plan any, command, python string, out io.Writer, beside func(dir string) (stop func())) (r *Ranks, err error) {
 	dir, err := os.MkdirTemp("", "pyhook-"+name+"-")
 	if err != nil {
@@ -75,8 +75,8 @@ func (r *Ranks) Read(rank int, into any) error { return ReadJSON(rankFile(r.Dir,
 // FirstToFail reports whether the rank is the one that failed first.
 func (r *Ranks) FirstToFail(rank int) bool { return r.Failed != nil && r.Failed.Rank == rank }
 
-// HowItEnded says how a rank without an answer ended: what, or, of the one that failed first, by which
-// exit code or signal.
+// HowItEnded says how a rank without an answer ended: what, or, of the one that failed first, by
+// which exit code or signal.
 func (r *Ranks) HowItEnded(rank int, what string) string {
 	if !r.FirstToFail(rank) {
 		return what
@@ -88,8 +88,8 @@ func (r *Ranks) HowItEnded(rank int, what string) string {
 // Close removes the folder.
 func (r *Ranks) Close() { os.RemoveAll(r.Dir) }
 
-// QuietEnvironment leaves out, where the user has not chosen, what drowns a report: torch's and gloo's own
-// logs, and Go's dump of all goroutines where C code crashes.
+// QuietEnvironment leaves out, where the user has not chosen, what drowns a report: torch's and
+// gloo's own logs, and Go's dump of all goroutines where C code crashes.
 func QuietEnvironment(env []string) []string {
 	for _, setting := range []string{"TORCH_CPP_LOG_LEVEL=ERROR", "GLOO_LOG_LEVEL=ERROR", "GOTRACEBACK=none"} {
 		name, _, _ := strings.Cut(setting, "=")

@@ -88,7 +88,7 @@ func LoadModel(name string) (*Model, error) {
 	return m, m.check(name)
 }
 
-// check refuses what is no model.
+// check refuses an invalid model; file is its name.
 func (m *Model) check(file string) error {
 	if len(m.Parameters) == 0 {
 		return fmt.Errorf("%w: %s has no parameters", ErrModel, file)

@@ -36,7 +36,7 @@ func ParseNetwork(text string, latency time.Duration) (Network, error) {
 	}
 	if match[3] != "" {
 		if latency, err = time.ParseDuration(match[3]); err != nil || latency < 0 {
-			return Network{}, fmt.Errorf("%w %q: %q is no latency: write 50us or 2ms", ErrNetwork, text, match[3])
+			return Network{}, fmt.Errorf("%w %q: %q is not a latency: write 50us or 2ms", ErrNetwork, text, match[3])
 		}
 	}
 	return Network{Name: text, BitsPerSecond: rate, Latency: latency.Seconds()}, nil

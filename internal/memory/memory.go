@@ -15,7 +15,7 @@ import (
 )
 
 // Owner owns a piece of memory. It is one counted reference, which one Release gives up; the zero
-// value is none. Any goroutine may use it.
+// value owns nothing. Any goroutine may use it.
 type Owner struct{ c unsafe.Pointer }
 
 // Live returns how many owners are alive in the process, whoever holds them.

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// At returns a quantile of values, and interpolates between the nearest two. NaN: there are no values.
+// At returns a quantile of values, and interpolates between the nearest two. NaN: there are no
+// values.
 func At[N ~int64 | ~float64](values []N, q float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

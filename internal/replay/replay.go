@@ -88,8 +88,8 @@ type rankRun struct {
 	closes []func()
 }
 
-// Join joins the other ranks, which meet by the environment's variables, for Run. The group ends with
-// the process.
+// Join joins the other ranks, which meet by the environment's variables, for Run. The group ends
+// with the process.
 func Join(ctx context.Context, rt *pyhook.Runtime, plan *Plan) (*pyhook.TorchGroup, error) {
 	return rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: plan.Backend, Timeout: max(plan.Timeout, time.Minute)})
 }
@@ -265,8 +265,8 @@ func (r *rankRun) makeHook(ctx context.Context) error {
 	return r.setGroups()
 }
 
-// makeParameters makes the parameters. The lengths of what is in a bucket are those of a file, so that no
-// manifest can make it allocate more; others have no values.
+// makeParameters makes the parameters. The lengths of what is in a bucket are those of a file, so
+// that no manifest can make it allocate more; others have no values.
 func (r *rankRun) makeParameters() error {
 	used := map[int]bool{}
 	seen := map[int]bool{}
@@ -395,16 +395,16 @@ func Arguments(m *trace.Manifest) (map[string]any, error) {
 	return args, nil
 }
 
-// stateGroup is a process group that the recorded state had in an attribute; of attribute "" it was the
-// state.
+// stateGroup is a process group that the recorded state had in an attribute; of attribute "" it was
+// the state.
 type stateGroup struct {
 	attribute string
 	group     *pyhook.TorchGroup
 	whole     bool // of all ranks
 }
 
-// makeGroups makes the process groups that the recorded state was or had. A collective: every rank makes
-// every group.
+// makeGroups makes the process groups that the recorded state was or had. A collective: every rank
+// makes every group.
 func (r *rankRun) makeGroups(ctx context.Context) error {
 	type wanted struct {
 		Attribute string

@@ -1,14 +1,13 @@
 package report
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/schollz/progressbar/v3"
 )
 
 // Progress is one live line: the present activity, with a bar where its length is known. Where
-// w is no terminal it writes nothing but Print's lines. It is not safe for concurrent use.
+// w is not a terminal it writes nothing but Write's lines. It is not safe for concurrent use.
 type Progress struct {
 	w     io.Writer
 	live  bool
@@ -48,7 +47,7 @@ func newBar(w io.Writer, total int) *progressbar.ProgressBar {
 	options := []progressbar.Option{
 		progressbar.OptionSetWriter(w), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(24),
 		// Without an interval the bar has no goroutine, which would write between the lines of
-		// Print.
+		// Write.
 		progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetElapsedTime(false),
 	}
 	if total != unknown {
@@ -57,11 +56,10 @@ func newBar(w io.Writer, total int) *progressbar.ProgressBar {
 	return progressbar.NewOptions(total, options...)
 }
 
-// Print writes whole lines above the live line, also where there is none.
-func (p *Progress) Print(text string) error {
+// Write writes whole lines above the live line, or without one.
+func (p *Progress) Write(lines []byte) (int, error) {
 	p.Clear()
-	_, err := fmt.Fprint(p.w, text)
-	return err
+	return p.w.Write(lines)
 }
 
 // Clear removes the live line until the next Set or Step. It may be called more than once.

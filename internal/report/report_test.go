@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -68,7 +69,8 @@ func TestProgress(t *testing.T) {
 		p, out := live()
 		p.Step("epoch 1", 1, 4)
 		out.Reset()
-		assert.NoError(t, p.Print("a hook's line\n"))
+		_, err := fmt.Fprint(p, "a hook's line\n")
+		assert.NoError(t, err)
 		assert.Regexp(t, `^\r +\ra hook's line\n$`, out.String())
 		p.Step("epoch 1", 2, 4)
 		assert.Contains(t, out.String(), "(2/4)")
@@ -110,7 +112,8 @@ func TestPrinter_noTerminal(t *testing.T) {
 	progress := NewProgress(&out)
 	progress.Set("working")
 	progress.Step("working", 1, 2)
-	require.NoError(t, progress.Print("!"))
+	_, err := fmt.Fprint(progress, "!")
+	require.NoError(t, err)
 	progress.Clear()
 	assert.Equal(t, "a b c!", out.String())
 }

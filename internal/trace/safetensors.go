@@ -40,7 +40,7 @@ func (r *Rank) OpenTensors(name string) (*Tensors, error) {
 	t := &Tensors{file: file, path: filepath.Join(r.path, name)}
 	if t.entries, err = parseHeader(file, size); err != nil {
 		file.Close()
-		return nil, &Error{Path: t.path, Detail: "it is no safetensors file, or was cut short or changed", Hint: "copy it again, or record again", Err: err}
+		return nil, &Error{Path: t.path, Detail: "it is not a safetensors file, or was cut short or changed", Hint: "copy it again, or record again", Err: err}
 	}
 	return t, nil
 }

@@ -220,7 +220,7 @@ func TestRank_OpenTensors_Bad(t *testing.T) {
 			if name != "cut short" {
 				assert.ErrorContains(t, err, c.want)
 			}
-			assert.ErrorContains(t, err, "b.safetensors: it is no safetensors file, or was cut short or changed")
+			assert.ErrorContains(t, err, "b.safetensors: it is not a safetensors file, or was cut short or changed")
 		})
 	}
 }
@@ -242,10 +242,10 @@ func TestRank_OpenTensors_Files(t *testing.T) {
 	t.Run("a folder, a pipe, nothing", func(t *testing.T) {
 		require.NoError(t, os.Mkdir(filepath.Join(folder, "rank0", "folder"), 0o700))
 		_, err := r.OpenTensors("folder")
-		assert.ErrorContains(t, err, "no regular file")
+		assert.ErrorContains(t, err, "not a regular file")
 		require.NoError(t, syscall.Mkfifo(filepath.Join(folder, "rank0", "pipe"), 0o600))
 		_, err = r.OpenTensors("pipe") // Open of a pipe waits for who writes to it
-		assert.ErrorContains(t, err, "no regular file")
+		assert.ErrorContains(t, err, "not a regular file")
 		_, err = r.OpenTensors("gone")
 		assert.ErrorContains(t, err, "the file is missing")
 	})

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// Write has write fill another file in path's folder, which must be there, and renames that when it is on
-// the disk.
+// Write has write fill another file in path's folder, which must be there, and renames that when it
+// is on the disk.
 func Write(path string, write func(io.Writer) error) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), ".pyhook-*.tmp")
 	if err != nil {
@@ -20,8 +20,8 @@ func Write(path string, write func(io.Writer) error) (err error) {
 			os.Remove(file.Name())
 		}
 	}()
-	// CreateTemp makes the file private, and who reads it, as torchrun's agent does, may be another user. A
-	// rename that outlives a crash must not name an empty file.
+	// CreateTemp makes the file private, and who reads it, as torchrun's agent does, may be another
+	// user. A rename that outlives a crash must not name an empty file.
 	if err := errors.Join(write(file), file.Chmod(0o644), file.Sync(), file.Close()); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (o *rankOutput) Write(p []byte) (int, error) {
 	if o.drop(string(p)) {
 		return len(p), nil
 	}
-	return len(p), o.line.Print(string(p))
+	return o.line.Write(p)
 }
 
 func (o *rankOutput) set(text string) {

@@ -74,7 +74,7 @@ func (r *rankRun) supervise(ctx context.Context, python string) *rankReport {
 	}
 }
 
-// stoppedAs: an error that came of the cancelled context is no failure of its own.
+// stoppedAs reports whether an error comes of the cancelled context: then it is not a failure.
 func stoppedAs(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +51,7 @@ func (o *options) spawn(cmd *cobra.Command) error {
 
 // spawnHook runs one hook. err is of the command itself.
 func (o *options) spawnHook(ctx context.Context, i int, python string, line *report.Progress) (ranks []*compare.RankResult, failure *compare.Failure, err error) {
-	ran, err := cli.SpawnPlan(ctx, "comparison", o.local, o.plan(i, o.local), rankCommand, python, lineWriter{line}, nil)
+	ran, err := cli.SpawnPlan(ctx, "comparison", o.local, o.plan(i, o.local), rankCommand, python, line, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,10 +100,3 @@ func (o *options) trainHook(ctx context.Context, i int, python string) (*compare
 	}
 	return &compare.Training{Accuracy: trained.Accuracy, WeightsIdentical: trained.WeightsIdentical, Loss: trained.Loss}, nil, nil
 }
-
-// lineWriter prints what ranks say above the live line.
-type lineWriter struct{ line *report.Progress }
-
-var _ io.Writer = lineWriter{}
-
-func (w lineWriter) Write(text []byte) (int, error) { return len(text), w.line.Print(string(text)) }

@@ -85,8 +85,8 @@ func (r *doctorReport) checkHalf(name string, dtypes map[string]string) {
 	r.add(name+"_float16", statusWarning, hint, "%s refuses float16: the fp16 hooks fail on it\n%s", name, refusal)
 }
 
-// answerOf is the answer of the first rank that says what is wrong, or else rank 0's. The error is how a
-// rank ended without one.
+// answerOf is the answer of the first rank that says what is wrong, or else rank 0's. The error is
+// how a rank ended without one.
 func answerOf(ran *cli.Ranks, n int) (answer rankDTypes, err error) {
 	for rank := range n {
 		var one rankDTypes

@@ -101,7 +101,7 @@ func TestReplay(t *testing.T) {
 		require.NoError(t, os.Truncate(file, 100))
 		r := clitest.Command(t, nil, "replay", mean, "--ranks", "0")
 		assert.Equal(t, cli.ExitFailed, r.Code)
-		assert.Contains(t, r.Stderr, file+": it is no safetensors file, or was cut short or changed")
+		assert.Contains(t, r.Stderr, file+": it is not a safetensors file, or was cut short or changed")
 		assert.Contains(t, r.Stderr, "step 1: bucket 0: ")
 	})
 	t.Run("a rank is missing", func(t *testing.T) {

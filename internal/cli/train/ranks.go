@@ -52,10 +52,9 @@ func (p *progress) Write(line []byte) (int, error) {
 	var e trainer.Event
 	if event, ok := bytes.CutPrefix(line, []byte("[rank 0] "+eventMark)); ok && json.Unmarshal(event, &e) == nil {
 		p.step(e)
-	} else {
-		_ = p.Print(string(line)) // an error of stderr has no reader
+		return len(line), nil
 	}
-	return len(line), nil
+	return p.Progress.Write(line)
 }
 
 // rank trains as one rank.

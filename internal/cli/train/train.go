@@ -134,8 +134,8 @@ func (o *Options) RunLocal(ctx context.Context) (*trainer.Report, error) {
 	return o.spawn(ctx, show)
 }
 
-// join is one rank of a job that a launcher started. Rank 0 prints to the user, also which launcher it was
-// found by: one that was taken for another shows in nothing but a hang.
+// join is one rank of a job that a launcher started. Rank 0 prints to the user, also which launcher
+// it was found by: one that was taken for another shows in nothing but a hang.
 func (o *Options) join(ctx context.Context, world launch.World, out io.Writer) error {
 	terminal := io.Writer(io.Discard)
 	if world.Rank == 0 {

@@ -1,5 +1,5 @@
-// Package checkpoint keeps a demo's training: what all ranks have alike in a file that rank 0 writes, and
-// beside it the state of each rank's hook, which differ.
+// Package checkpoint keeps a demo's training: what all ranks have alike in a file that rank 0
+// writes, and beside it the state of each rank's hook, which differ.
 package checkpoint
 
 import (
@@ -22,13 +22,14 @@ type Keeper struct {
 	Saved int // the step of the last checkpoint at Path; 0: none
 }
 
-// hookFile has the step in its name, which keeps what is of one moment together when a save is cut off.
+// hookFile has the step in its name, which keeps what is of one moment together when a save is cut
+// off.
 func hookFile(path string, step, rank int) string {
 	return fmt.Sprintf("%s.step%d.hook%d", path, step, rank)
 }
 
-// Save saves the hooks' states and then, on rank 0, what write writes, in place of the last checkpoint: a
-// collective.
+// Save saves the hooks' states and then, on rank 0, what write writes, in place of the last
+// checkpoint: a collective.
 func (k *Keeper) Save(ctx context.Context, step int, write func(io.Writer) error) error {
 	if k.Path == "" {
 		return nil

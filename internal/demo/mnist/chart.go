@@ -19,7 +19,7 @@ import (
 	"pyhook/internal/report"
 )
 
-// chart is what --plot draws on rank 0, of the steps that this run did. nil is none.
+// chart is what --plot draws on rank 0, of the steps that this run did. A nil chart draws nothing.
 type chart struct {
 	path     string
 	title    string

@@ -247,8 +247,8 @@ func (r *run) steps(ctx context.Context, set, test Set, chart *chart) error {
 			progress.Step("steps", done, r.flags.steps)
 			if done%100 == 0 || done == r.flags.steps {
 				n := float64(done - r.first)
-				if err := progress.Print(fmt.Sprintf("step %4d  loss %.4f  a step %.1f ms: computing %.1f, reducing %.1f\n",
-					done, loss, ms(all.compute+all.reduce)/n, ms(all.compute)/n, ms(all.reduce)/n)); err != nil {
+				if _, err := fmt.Fprintf(progress, "step %4d  loss %.4f  a step %.1f ms: computing %.1f, reducing %.1f\n",
+					done, loss, ms(all.compute+all.reduce)/n, ms(all.compute)/n, ms(all.reduce)/n); err != nil {
 					return err
 				}
 			}
