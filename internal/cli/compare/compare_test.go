@@ -141,6 +141,7 @@ func TestCommand(t *testing.T) {
 }
 
 func TestCommand_launcher(t *testing.T) {
+	clitest.NeedTorch(t) // here, and not on the goroutines alone
 	port := testutil.FreePort(t)
 	results := make(chan clitest.Result, 2)
 	for _, rank := range []string{"0", "1"} {
