@@ -108,7 +108,7 @@ func run() error {
 		if err != nil {
 			return err
 		}
-		j.Python, j.Path, env = sim.Python, sim.Path, []string{"PYHOOK_SIM_DELAY_MS=0"}
+		j.Python, j.Path, env = sim.Python, sim.Path, []string{"PYHOOK_SIM_DELAY_MS=0", "OMP_NUM_THREADS=1"} // a device's stream is a thread there
 	}
 	for _, c := range allCases() {
 		if selected.MatchString(c.name()) {
