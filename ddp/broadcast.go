@@ -16,7 +16,8 @@ const broadcastBytes = 250 << 20
 // BroadcastParameters gives every rank rank 0's values (Parameter.Data) of the
 // parameters: DistributedDataParallel's _sync_params_and_buffers. A collective;
 // every rank must have the same list (VerifyParameters) and all values. On an
-// error some values may be rank 0's already.
+// error some values may be rank 0's already. Values on a device are read in the order of its default
+// stream, and the host waits until they are written.
 func BroadcastParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
 	return BroadcastParametersFrom(ctx, group, 0, params)
 }

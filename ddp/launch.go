@@ -57,7 +57,8 @@ type result struct {
 	reduced *c10d.SparseGradient // read from its value, until it is the parameter's
 }
 
-// Timing is how a bucket's reduction went.
+// Timing is how a bucket's reduction went, on the host: on a device a future is done when its work is
+// enqueued.
 type Timing struct {
 	Bucket int
 	Bytes  int64         // of the bucket's buffer, or its rows on this rank

@@ -13,7 +13,7 @@ import (
 // (torch/csrc/distributed/c10d/logger.cpp), under its names: but for what this
 // package does not know (forward passes, the module, devices, environment
 // variables), and with lists and bools where PyTorch has text and 0 or 1. Times
-// are nanoseconds.
+// are nanoseconds, and the host's: of gradients on a device those of enqueuing.
 type LoggingData struct {
 	Size                    int      `json:"world_size"`
 	Rank                    int      `json:"rank"`
