@@ -2,9 +2,11 @@ package ddp_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,15 +40,16 @@ type trainer struct {
 	noSync   bool                                  // every second step
 	moved    bool                                  // the step after one with noSync uses nothing, and has its results elsewhere
 	infinite bool                                  // the second step has an infinity, and fails
+	ranks    int                                   // 0: 2, by which torch 1.13 multiplies as others do
 }
 
 var trainerShapes = [][]int64{{3, 2}, {5}, nil, {2, 2}, {7}, {0}}
 
-// steps does steps on both ranks and returns what one rank saw after each: all gradients' bytes.
+// steps does steps on all ranks and returns what one rank saw after each: all gradients' bytes.
 func (c trainer) steps(t *testing.T, byTorch bool) (seen [][]byte) {
 	t.Helper()
 	var ranks sync.WaitGroup
-	for rank, group := range memoryGroups(2) {
+	for rank, group := range memoryGroups(cmp.Or(c.ranks, 2)) {
 		ranks.Go(func() {
 			params := parameters(trainerShapes...)
 			for _, p := range params {
@@ -165,6 +168,8 @@ func TestOptions_GroupMemory(t *testing.T) {
 		"no hook, float64":          {dtype: tensor.Float64},
 		"no hook, complex64":        {dtype: tensor.Complex64},
 		"bfloat16 into float32":     {dtype: tensor.Float32, own: tensor.BFloat16},
+		"three ranks, float16":      {dtype: tensor.Float16, ranks: 3},
+		"three ranks, bfloat16":     {dtype: tensor.BFloat16, own: tensor.Float32, ranks: 3},
 		"allreduce":                 {dtype: tensor.Float32, hook: all},
 		"allreduce, serial":         {dtype: tensor.Float32, hook: all, opts: ddp.Options{Order: ddp.OrderSerial}},
 		"allreduce, rebuilt":        {dtype: tensor.Float32, hook: all, opts: ddp.Options{Layout: ddp.LayoutRebuilt}},
@@ -180,6 +185,9 @@ func TestOptions_GroupMemory(t *testing.T) {
 		"no hook, late writes":      {dtype: tensor.Float32, infinite: true, opts: ddp.Options{LateWrites: true, CheckFinite: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.ranks == 3 && strings.HasPrefix(rt.Info().Torch, "1.") {
+				t.Skip("this torch rounds 1/3 to half precision")
+			}
 			if c.infinite && c.hook == nil {
 				c.dtype = tensor.Float16 // 1e300 is infinite there, too
 			}

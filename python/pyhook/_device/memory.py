@@ -171,8 +171,9 @@ def _copy(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
 def _multiply(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor], factor: float) -> None:
     small: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
     for a, b in zip(to, tensors):
-        if a.numel() >= _LARGE and a.dtype == b.dtype:
-            torch.mul(b, factor, out=a)
+        # For lists torch may round the factor to half precision, where PyTorch's reducer does not.
+        if a.element_size() == 2 or (a.numel() >= _LARGE and a.dtype == b.dtype):
+            torch.mul(b.to(a.dtype), factor, out=a)
         else:
             small[0].append(a)
             small[1].append(b)
