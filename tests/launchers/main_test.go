@@ -3,6 +3,7 @@
 package launchers_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -48,7 +49,8 @@ func prepare(folder string) error {
 		return err
 	}
 	binary = filepath.Join(folder, "pyhook")
-	if built := os.Getenv("PYHOOK_TEST_COMMAND"); built != "" { // tests/matrix runs where Go is not
+	// tests/matrix runs where Go is not; scripts/test.sh links it once for all packages.
+	if built := cmp.Or(os.Getenv("PYHOOK_TEST_COMMAND"), os.Getenv("PYHOOK_LINKED_COMMAND")); built != "" {
 		data, err := os.ReadFile(built)
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package clitest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -35,7 +36,8 @@ func Main(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		if Binary = os.Getenv("PYHOOK_TEST_COMMAND"); Binary != "" { // tests/matrix runs where Go is not
+		// tests/matrix runs where Go is not; scripts/test.sh links it once for all packages.
+		if Binary = cmp.Or(os.Getenv("PYHOOK_TEST_COMMAND"), os.Getenv("PYHOOK_LINKED_COMMAND")); Binary != "" {
 			return m.Run()
 		}
 		Binary = filepath.Join(dir, "pyhook")
