@@ -56,7 +56,9 @@ func (h *PythonCommHook) CheckCollectives() error {
 		return nil
 	}
 	h.checks = true
-	return h.wrapAgain()
+	err := h.wrapAgain()
+	h.checks = err == nil // else the next call tries again
+	return err
 }
 
 func (h *PythonCommHook) wrapAgain() error {
