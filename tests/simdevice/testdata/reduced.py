@@ -158,7 +158,9 @@ def recorded():
     for _ in range(3):
         values = torch.zeros(1000, device="sim")
         torch.sim.synchronize()
-        with torch.sim.Stream():
+        stream = torch.sim.Stream()
+        values.record_stream(stream)  # else it adds to what gets the memory next
+        with stream:
             values.add_(3)
             taken = Copy(values)
             values.add_(5)
