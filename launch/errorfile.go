@@ -70,7 +70,7 @@ func WriteErrorFile(err error, at time.Time) error {
 	if trace := traceback(err); trace != "" {
 		report.Message.ExtraInfo.Callstack = text + "\n\n" + trace
 	}
-	err = wholefile.Write(path, func(w io.Writer) error {
+	err = wholefile.Write(path, wholefile.Public, func(w io.Writer) error {
 		data, err := json.Marshal(report)
 		if err == nil {
 			_, err = w.Write(data)

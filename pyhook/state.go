@@ -1,14 +1,13 @@
 package pyhook
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"pyhook/c10d"
+	"pyhook/internal/wholefile"
 )
 
 const stateModule = "pyhook._state.file"
@@ -123,30 +122,10 @@ func (h *PythonCommHook) SaveStateFile(ctx context.Context, path string, opts ..
 	if err != nil {
 		return h.stateError(err)
 	}
-	if err := replaceFile(path, data); err != nil {
+	if err := wholefile.Write(path, wholefile.Private, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
 		return h.stateError(fmt.Errorf("saving %s: %w", path, err))
 	}
 	return nil
-}
-
-func replaceFile(path string, data []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(path), ".hook-state-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(file.Name())
-		}
-	}()
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync() // a rename that outlives a crash must not name an empty file
-	}
-	if err = cmp.Or(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }
 
 // LoadStateFile is LoadState from a file.

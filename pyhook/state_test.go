@@ -253,7 +253,10 @@ func TestAFileCannotRunAnythingUnlessItIsTrusted(t *testing.T) {
 	assert.Equal(t, false, python(t, "states.has_run"))
 	require.NoError(t, h.LoadStateFile(t.Context(), path, TrustState()))
 	assert.Equal(t, true, python(t, "states.has_run"))
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".hook-state-*"))
+	saved, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), saved.Mode(), "other users may not read what a state holds")
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".pyhook-*"))
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }

@@ -29,5 +29,5 @@ func ReadJSON(path string, into any) error {
 
 // WriteJSON makes the file whole or not at all.
 func WriteJSON(path string, value any) error {
-	return wholefile.Write(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
+	return wholefile.Write(path, wholefile.Public, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
 }

@@ -103,7 +103,7 @@ func (r *Recorder) WriteFile(path string) error {
 func writeFile(path string, write func(io.Writer) error) error {
 	err := os.MkdirAll(filepath.Dir(path), 0o777)
 	if err == nil {
-		err = wholefile.Write(path, write)
+		err = wholefile.Write(path, wholefile.Public, write)
 	}
 	if err != nil {
 		return fmt.Errorf("timeline: writing %s: %w", path, err)

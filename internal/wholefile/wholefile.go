@@ -8,9 +8,16 @@ import (
 	"path/filepath"
 )
 
+// Public is the mode of what other users may read, as torchrun's agent may be one; Private of what a
+// hook's state may hold.
+const (
+	Public  os.FileMode = 0o644
+	Private os.FileMode = 0o600
+)
+
 // Write has write fill another file in path's folder, which must be there, and renames that when it
 // is on the disk.
-func Write(path string, write func(io.Writer) error) (err error) {
+func Write(path string, mode os.FileMode, write func(io.Writer) error) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), ".pyhook-*.tmp")
 	if err != nil {
 		return err
@@ -20,9 +27,8 @@ func Write(path string, write func(io.Writer) error) (err error) {
 			os.Remove(file.Name())
 		}
 	}()
-	// CreateTemp makes the file private, and who reads it, as torchrun's agent does, may be another
-	// user. A rename that outlives a crash must not name an empty file.
-	if err := errors.Join(write(file), file.Chmod(0o644), file.Sync(), file.Close()); err != nil {
+	// A rename that outlives a crash must not name an empty file.
+	if err := errors.Join(write(file), file.Chmod(mode), file.Sync(), file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(file.Name(), path)

@@ -51,7 +51,7 @@ func WriteFile(path string, r *compare.Report) error {
 		}
 		return nil
 	}
-	if err := wholefile.Write(target, func(w io.Writer) error { _, err := text.WriteTo(w); return err }); err != nil {
+	if err := wholefile.Write(target, wholefile.Public, func(w io.Writer) error { _, err := text.WriteTo(w); return err }); err != nil {
 		return fail(err)
 	}
 	return nil

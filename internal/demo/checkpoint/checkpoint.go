@@ -47,7 +47,7 @@ func (k *Keeper) Save(ctx context.Context, step int, write func(io.Writer) error
 		return err
 	}
 	if rank == 0 {
-		if err := wholefile.Write(k.Path, write); err != nil {
+		if err := wholefile.Write(k.Path, wholefile.Public, write); err != nil {
 			return fmt.Errorf("saving %s: %w", k.Path, err)
 		}
 	}

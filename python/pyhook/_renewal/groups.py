@@ -221,7 +221,8 @@ class Renewal:
         thread = threading.Thread(target=streams.wait_out, name="pyhook-wait-out", daemon=True)
         thread.start()
         while thread.is_alive():
-            if self._cancelled.wait(_POLL_SECONDS):
+            thread.join(_POLL_SECONDS)
+            if self._cancelled.is_set():
                 raise Cancelled("waiting for what the failed step has under way on a device")
 
     def _holder(self) -> str:
