@@ -106,6 +106,7 @@ func (rt *Runtime) boot(ctx context.Context, output Output) error {
 	var importErr error
 	err = rt.interpreter.RunOnMain(ctx, func() { rt.bridge, importErr = importUncollected("pyhook._runtime.bridge") })
 	cbridge.KeepFaults()
+	cbridge.SkipDestructors()
 	if err != nil || importErr != nil {
 		return cmp.Or(err, importErr)
 	}
