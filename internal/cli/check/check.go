@@ -58,7 +58,9 @@ type checkFlags struct {
 }
 
 // Command returns pyhook check.
-func Command() *cobra.Command {
+func Command() *cobra.Command { return newCommand(runCheck) }
+
+func newCommand(run func(*cobra.Command, *checkFlags) error) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check HOOK",
@@ -75,7 +77,7 @@ func Command() *cobra.Command {
 			if err := f.finish(cmd.Flags().Changed("rebuild")); err != nil {
 				return err
 			}
-			return runCheck(cmd, &f)
+			return run(cmd, &f)
 		},
 	}
 	flags := cmd.Flags()

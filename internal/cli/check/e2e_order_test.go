@@ -16,7 +16,7 @@ var orderState = []string{"--state", "overlap_hooks.py:State"}
 // nothing of it while it ran bucket by bucket.
 func TestCheckFindsAHookThatOverlappingBreaks(t *testing.T) {
 	args := append([]string{"overlap_hooks.py:quantising"}, orderState...)
-	r := checked(t, cli.ExitOK, append(args, "--order", "serial", "--max-error", "1e-3")...)
+	r := shared(t, cli.ExitOK, append(args, "--order", "serial", "--max-error", "1e-3")...)
 	assert.Contains(t, checkText(r), "note: ordered, which overlaps more, is not safe for this hook: bucket 0 gets other bits in step 1 (relative error")
 	assert.Equal(t, "serial", r.Order.Judged)
 	assert.Equal(t, "ordered", r.Order.Compared)
@@ -24,7 +24,7 @@ func TestCheckFindsAHookThatOverlappingBreaks(t *testing.T) {
 	assert.False(t, *r.Order.SameBits)
 	assert.Contains(t, r.Order.Why, "in step 1")
 
-	r = checked(t, cli.ExitFailed, append(args, "--order", "ordered")...)
+	r = shared(t, cli.ExitFailed, append(args, "--order", "ordered")...)
 	assert.Equal(t, "serial", r.Order.Compared)
 	assert.Contains(t, r.Problems[0], "ordered gives other results than serial, which is NCCL's order: bucket 0 gets other bits in step 1")
 	assert.Contains(t, r.Hint, "between its body and its callbacks")
@@ -34,7 +34,7 @@ func TestCheckFindsAHookThatOverlappingBreaks(t *testing.T) {
 func TestCheckSaysWhatOverlappingGains(t *testing.T) {
 	var r *checkReport
 	for _, order := range []string{"ordered", "serial"} {
-		r = checked(t, cli.ExitOK, "powersgd", "--order", order)
+		r = shared(t, cli.ExitOK, "powersgd", "--order", order)
 		assert.Equal(t, order, r.Order.Judged)
 		require.NotNil(t, r.Order.SameBits)
 		assert.True(t, *r.Order.SameBits)
@@ -46,7 +46,7 @@ func TestCheckSaysWhatOverlappingGains(t *testing.T) {
 	}
 	assert.Regexp(t, `order: serial, which is NCCL's. Ordered gives the same bits in 3 steps, so ordered is safe for this hook \(ddp.Options.Order: OrderOrdered\).\n`+
 		`  A step takes [\d.]+ .?s in serial order and [\d.]+ .?s in ordered order \(median of 2 steps; --steps 20 measures more\)`, checkText(r))
-	one := checked(t, cli.ExitOK, "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
+	one := shared(t, cli.ExitOK, "allreduce", "--sizes", "100", "--order", "serial", "--steps", "1")
 	assert.Contains(t, checkText(one), "with one bucket there is nothing to overlap")
 }
 
@@ -74,7 +74,7 @@ func TestCheckFailsWhereTrainFails(t *testing.T) {
 // TestCheckTakesFuturesThatWaitForTheLastBucket: such a hook trains rightly, and
 // check refused it while it ran bucket by bucket.
 func TestCheckTakesFuturesThatWaitForTheLastBucket(t *testing.T) {
-	r := checked(t, cli.ExitOK, "overlap_hooks.py:all_at_the_last", "--order", "ordered", "--timeout", "5s", "--max-error", "1e-6")
+	r := shared(t, cli.ExitOK, "overlap_hooks.py:all_at_the_last", "--order", "ordered", "--timeout", "5s", "--max-error", "1e-6")
 	assert.True(t, r.Buckets[2].Valid && r.Buckets[2].Alike)
 }
 
@@ -103,7 +103,7 @@ func TestARunInAnotherOrderMayEndInAnyWay(t *testing.T) {
 }
 
 func TestCheckDoesNotJudgeHooksThatNeverGiveTheSameBits(t *testing.T) {
-	r := checked(t, cli.ExitOK, "overlap_hooks.py:never_twice")
+	r := shared(t, cli.ExitOK, "overlap_hooks.py:never_twice")
 	assert.Nil(t, r.Order.SameBits)
 	assert.Contains(t, r.Order.Why, "outside of its state")
 	assert.Contains(t, checkText(r), "safe is not known: two runs in serial order do not give the same bits either")
@@ -116,21 +116,21 @@ func TestBucketsAreMadeAnewAsInDDP(t *testing.T) {
 	assert.Equal(t, []any{"hook_raised", 1, 0}, []any{r.Failure.Code, r.Failure.Step, r.Failure.Bucket})
 	assert.Contains(t, r.Failure.Hint, "DistributedDataParallel")
 	assert.Contains(t, r.Failure.Hint, "--rebuild=false")
-	checked(t, cli.ExitOK, append(args, "--rebuild=false")...)
+	shared(t, cli.ExitOK, append(args, "--rebuild=false")...)
 
-	checked(t, cli.ExitOK, "allreduce", "--max-error", "1e-6", "--rebuild=false")
+	shared(t, cli.ExitOK, "allreduce", "--max-error", "1e-6", "--rebuild=false")
 }
 
 func TestCheckWarnsOfWhatStockRefuses(t *testing.T) {
-	r := checked(t, cli.ExitOK, "overlap_hooks.py:annotated")
+	r := shared(t, cli.ExitOK, "overlap_hooks.py:annotated")
 	assert.Contains(t, r.Stock, "return annotation should be torch.futures.Future[torch.Tensor]")
-	assert.Contains(t, checked(t, cli.ExitOK, "overlap_hooks.py:instance").Stock, "it has no name")
-	assert.Empty(t, checked(t, cli.ExitOK, "allreduce").Stock)
+	assert.Contains(t, shared(t, cli.ExitOK, "overlap_hooks.py:instance").Stock, "it has no name")
+	assert.Empty(t, shared(t, cli.ExitOK, "allreduce").Stock)
 	assert.Regexp(t, `note: DistributedDataParallel of torch [\d.]+\S* refuses this hook, which runs here: Communication hook: return annotation`, checkText(r))
 }
 
 func TestRanksMayDifferWhereThatIsSaid(t *testing.T) {
-	r := checked(t, cli.ExitOK, "noop", "--ranks-may-differ")
+	r := shared(t, cli.ExitOK, "noop", "--ranks-may-differ")
 	assert.False(t, r.Buckets[0].Alike, "it is told, and not judged")
 	assert.Contains(t, checkText(r), "whether they are alike was not judged (--ranks-may-differ)")
 }
@@ -148,7 +148,7 @@ func TestOrdersThatAreNone(t *testing.T) {
 
 func TestCheckCallsHooksOnPythonsMainThreadInBothOrders(t *testing.T) {
 	for _, order := range []string{"serial", "ordered"} {
-		r := checked(t, cli.ExitOK, "connection.py:logged", "--order", order)
+		r := shared(t, cli.ExitOK, "connection.py:logged", "--order", order)
 		assert.Equal(t, order, r.Order.Judged)
 		assert.Nil(t, r.Order.Failure)
 		require.NotNil(t, r.Order.SameBits)

@@ -43,9 +43,9 @@ func TestCheckAllreduce(t *testing.T) {
 }
 
 func TestCheckIsTheSameForTheSameSeed(t *testing.T) {
-	a := checked(t, cli.ExitOK, "go:allreduce", "--sizes", "100", "--steps", "1")
-	b := checked(t, cli.ExitOK, "allreduce", "--sizes", "100", "--steps", "1")
-	c := checked(t, cli.ExitOK, "allreduce", "--sizes", "100", "--steps", "1", "--seed", "2")
+	a := shared(t, cli.ExitOK, "go:allreduce", "--sizes", "100", "--steps", "1")
+	b := shared(t, cli.ExitOK, "allreduce", "--sizes", "100", "--steps", "1")
+	c := shared(t, cli.ExitOK, "allreduce", "--sizes", "100", "--steps", "1", "--seed", "2")
 	assert.Equal(t, a.Buckets[0].ErrorWorst, b.Buckets[0].ErrorWorst)
 	assert.NotEqual(t, b.Buckets[0].ErrorWorst, c.Buckets[0].ErrorWorst)
 }
@@ -63,8 +63,8 @@ func TestCheckFP16GoesByWhatGlooTakes(t *testing.T) {
 		assert.NotNil(t, r.Failure)
 		return
 	}
-	full := checked(t, cli.ExitOK, "allreduce", "--sizes", "100000")
-	half := checked(t, cli.ExitOK, "fp16", "--sizes", "100000")
+	full := shared(t, cli.ExitOK, "allreduce", "--sizes", "100000")
+	half := shared(t, cli.ExitOK, "fp16", "--sizes", "100000")
 	assert.InDelta(t, 0.5, float64(*half.BytesLast)/float64(*full.BytesLast), 0.02, "the wire tells")
 	assert.Less(t, half.Buckets[0].ErrorWorst.Max, 2e-3)
 	assert.Greater(t, half.Buckets[0].ErrorWorst.Max, 1e-5)
@@ -78,12 +78,12 @@ func TestCheckPowerSGDCompressesFromTheThirdStep(t *testing.T) {
 	assert.Less(t, *r.BytesLast, uint64(80_000), "rank 1 of 300x200: 500 numbers and not 60,000")
 	assert.Greater(t, *r.BytesTotal, uint64(2*2*240_000), "the first two steps are full")
 	assert.Greater(t, first.ErrorLast.RMS, 0.1, "random gradients have no low rank")
-	given := checked(t, cli.ExitOK, "powersgd", "--state", "powersgd", "--state-arg", "start_powerSGD_iter=5", "--state-arg", "matrix_approximation_rank=2")
+	given := shared(t, cli.ExitOK, "powersgd", "--state", "powersgd", "--state-arg", "start_powerSGD_iter=5", "--state-arg", "matrix_approximation_rank=2")
 	assert.Less(t, given.Buckets[0].ErrorWorst.Max, 1e-6, "not compressed yet")
 }
 
 func TestCheckNoopDiffers(t *testing.T) {
-	r := checked(t, cli.ExitFailed, "noop")
+	r := shared(t, cli.ExitFailed, "noop")
 	assert.False(t, r.Buckets[0].Alike)
 	assert.Zero(t, *r.BytesLast)
 	assert.Contains(t, r.Problems[0], "ranks differ")
@@ -92,16 +92,16 @@ func TestCheckNoopDiffers(t *testing.T) {
 }
 
 func TestCheckOldStyleHook(t *testing.T) {
-	r := checked(t, cli.ExitOK, "old_style.py:mean")
+	r := shared(t, cli.ExitOK, "old_style.py:mean")
 	assert.Equal(t, []string{"[tensor] result", "get_tensor"}, r.Legacy)
 	assert.Contains(t, checkText(r), "old-style hook: torch 1.7 to 1.9 names: [tensor] result, get_tensor: works here, not on current PyTorch")
 }
 
 func TestCheckStateOfAFile(t *testing.T) {
-	r := checked(t, cli.ExitOK, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--state-arg", `names=["a"]`)
+	r := shared(t, cli.ExitOK, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--state-arg", `names=["a"]`)
 	assert.InDelta(t, 1, r.Buckets[0].ErrorWorst.RMS, 1e-6, "twice the mean is off by the mean")
 	assert.False(t, r.Buckets[0].OwnMemory)
-	checked(t, cli.ExitFailed, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--max-error", "0.5")
+	shared(t, cli.ExitFailed, "hooks.py:scaled", "--state", "hooks.py:Scale", "--state-arg", "factor=2", "--max-error", "0.5")
 }
 
 func TestCheckHooksThatAreMade(t *testing.T) {
@@ -115,18 +115,18 @@ func TestCheckHooksThatAreMade(t *testing.T) {
 		"a class of another file":          {"made.py:wants_its_own", "--state", "made_state.py:make"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := checked(t, cli.ExitOK, append(args, "--max-error", "1e-5", "--sizes", "30;20,7x3", "--steps", "2", "--rebuild=false")...)
+			r := shared(t, cli.ExitOK, append(args, "--max-error", "1e-5", "--sizes", "30;20,7x3", "--steps", "2", "--rebuild=false")...)
 			assert.True(t, strings.HasPrefix(r.HookName, "made.py:"), r.HookName)
 		})
 	}
-	r := checked(t, cli.ExitFailed, "made.py:make(factor=", "--steps", "1", "--sizes", "3")
+	r := shared(t, cli.ExitFailed, "made.py:make(factor=", "--steps", "1", "--sizes", "3")
 	assert.Equal(t, "load", r.Failure.Code)
-	r = checked(t, cli.ExitFailed, "allreduce", "--state", "powersgd", "--state-arg", "matrix_approximation_rank=1.5", "--steps", "1", "--sizes", "3")
+	r = shared(t, cli.ExitFailed, "allreduce", "--state", "powersgd", "--state-arg", "matrix_approximation_rank=1.5", "--steps", "1", "--sizes", "3")
 	assert.Contains(t, r.Failure.Message, "matrix_approximation_rank=1.5 is not a whole number")
 }
 
 func TestCheckResultOfAnotherDType(t *testing.T) {
-	r := checked(t, cli.ExitOK, "hooks.py:half", "--dtype", "float64")
+	r := shared(t, cli.ExitOK, "hooks.py:half", "--dtype", "float64")
 	assert.Equal(t, "bfloat16", r.Buckets[0].ResultDType)
 }
 
@@ -149,7 +149,11 @@ func TestCheckBrokenHooks(t *testing.T) {
 		"hooks.py:leaves":          {codeDied, "exited with code 7", "", cli.ExitRankDied},
 	} {
 		t.Run(hook, func(t *testing.T) {
-			r := checked(t, want.exit, hook, "--timeout", "30s")
+			run := checked
+			if want.code == "load" {
+				run = shared
+			}
+			r := run(t, want.exit, hook, "--timeout", "30s")
 			require.NotNil(t, r.Failure)
 			assert.Equal(t, want.code, r.Failure.Code)
 			assert.Contains(t, r.Failure.Message, want.message)
@@ -169,7 +173,7 @@ func TestCheckShowsAFailureWithItsTraceback(t *testing.T) {
 }
 
 func TestCheckResultsThatAreNotFinite(t *testing.T) {
-	r := checked(t, cli.ExitFailed, "hooks.py:not_a_number")
+	r := shared(t, cli.ExitFailed, "hooks.py:not_a_number")
 	assert.Contains(t, r.Problems[0], "650 of 650 elements are not finite")
 }
 

@@ -102,8 +102,10 @@ func (r *rankRun) used(names []string) {
 // judged, then in another one, whose results are compared (order.go). The
 // Runtime stays open.
 func (r *rankRun) work(ctx context.Context, python string) error {
-	if err := r.begin(ctx, python); err != nil {
-		return err
+	if r.group == nil { // else Python runs, and the ranks have joined
+		if err := r.begin(ctx, python); err != nil {
+			return err
+		}
 	}
 	judged, err := r.runPhase(ctx, 0, r.plan.Order)
 	if err != nil {
@@ -171,10 +173,15 @@ func (r *rankRun) begin(ctx context.Context, python string) error {
 // close ends Python in good order.
 func (r *rankRun) close() error {
 	r.enter("ending Python", startLimit)
+	r.drop()
+	r.group.Close()
+	return r.rt.Close()
+}
+
+// drop lets go of what the check has in Python.
+func (r *rankRun) drop() {
 	for _, f := range r.closes {
 		f()
 	}
 	r.random.close()
-	r.group.Close()
-	return r.rt.Close()
 }

@@ -40,10 +40,10 @@ func TestResultsFarFromTheMeanAreWarnedOfWhereNoBoundWasAskedFor(t *testing.T) {
 }
 
 func TestAHookThatWasWrittenForNCCL(t *testing.T) {
-	r := checked(t, cli.ExitOK, "hooks.py:first_of_nccl")
+	r := shared(t, cli.ExitOK, "hooks.py:first_of_nccl")
 	require.Len(t, r.Warnings, 1)
 	assert.Contains(t, r.Warnings[0], "--nccl-futures")
-	r = checked(t, cli.ExitOK, "hooks.py:first_of_nccl", "--nccl-futures", "--max-error", "1e-6")
+	r = shared(t, cli.ExitOK, "hooks.py:first_of_nccl", "--nccl-futures", "--max-error", "1e-6")
 	assert.Empty(t, r.Warnings)
 
 	r = checked(t, cli.ExitFailed, "hooks.py:indexes_for_nccl")

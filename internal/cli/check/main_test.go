@@ -1,9 +1,0 @@
-package check
-
-import (
-	"testing"
-
-	"pyhook/internal/cli/clitest"
-)
-
-func TestMain(m *testing.M) { clitest.Main(m) }
