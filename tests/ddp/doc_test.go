@@ -50,7 +50,7 @@ func TestReducedGradientsAreStockDDPsBitForBit(t *testing.T) {
 	t.Logf("%d models; stock DDP: %s", models, time.Since(start).Round(time.Second))
 	for world, list := range cases {
 		start := time.Now()
-		ranks.RunOptions(t, ranks.Options{N: world, Case: "reduce", Args: batch[*modelCase]{python, folder, list}, Timeout: 5 * time.Minute})
+		ranks.Shared(t, ranks.Options{N: world, Case: "reduce", Args: batch[*modelCase]{python, folder, list}, Timeout: 5 * time.Minute})
 		t.Logf("%d ranks, %d cases: %s", world, len(list), time.Since(start).Round(time.Second))
 		for _, c := range list {
 			t.Run(c.Name, func(t *testing.T) { compare(t, folder, c, world) })

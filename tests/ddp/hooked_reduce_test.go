@@ -38,7 +38,10 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 			return err
 		}
 	}
-	return world.Barrier(ctx)
+	if err := world.Barrier(ctx); err != nil {
+		return err
+	}
+	return leave(rt, world)
 }
 
 // hookedModel is a case with its weights, gradients and reducer.

@@ -129,7 +129,7 @@ func TestComplexParametersAndWeightsInHooksAreStockDDPsBitForBit(t *testing.T) {
 	}
 	writeHooked(t, folder, world, cases)
 	runStock(t, interpreter.Executable, "hooked.py", folder)
-	ranks.RunOptions(t, ranks.Options{N: world, Case: "hooked", Args: batch[*hookedCase]{interpreter.Executable, folder, cases}, Timeout: 5 * time.Minute})
+	ranks.Shared(t, ranks.Options{N: world, Case: "hooked", Args: batch[*hookedCase]{interpreter.Executable, folder, cases}, Timeout: 5 * time.Minute})
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			for rank := range world {
@@ -201,7 +201,7 @@ func TestGoHooksAverageComplexGradients(t *testing.T) {
 	}
 	folder := t.TempDir()
 	writeHooked(t, folder, world, cases)
-	ranks.RunOptions(t, ranks.Options{N: world, Case: "hooked", Args: batch[*hookedCase]{interpreter.Executable, folder, cases}})
+	ranks.Shared(t, ranks.Options{N: world, Case: "hooked", Args: batch[*hookedCase]{interpreter.Executable, folder, cases}})
 	for _, c := range cases {
 		var in [world][]byte
 		for rank := range world {

@@ -2,6 +2,7 @@ package ddp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -46,7 +47,6 @@ func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
 	for step := range 3 * (rank.Rank + 1) {
 		if err := joinStep(ctx, r, rank.Rank, step, weights); err != nil {
 			return err
@@ -59,7 +59,8 @@ func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 	if err := ddp.BroadcastParametersFrom(ctx, world, last, params); err != nil {
 		return err
 	}
-	return rank.Report(joinReport{last, weights})
+	r.Close()
+	return errors.Join(rank.Report(joinReport{last, weights}), leave(rt, world))
 }
 
 // joinStep is a step of three parameters with their weights in a row.
@@ -94,7 +95,7 @@ func joinStep(ctx context.Context, r *ddp.Reducer, rank, step int, weights []flo
 func TestUnevenInputsWithPowerSGDOnRealRanks(t *testing.T) {
 	interpreter, _, err := cbridge.Discover(t.Context(), "", "torch")
 	assert.NoError(t, err)
-	job := ranks.Run(t, 2, "join", interpreter.Executable)
+	job := ranks.Shared(t, ranks.Options{N: 2, Case: "join", Args: interpreter.Executable})
 	first, second := ranks.Result[joinReport](t, job, 0), ranks.Result[joinReport](t, job, 1)
 	assert.Equal(t, 1, second.Last)
 	assert.Equal(t, second, first)

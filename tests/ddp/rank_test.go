@@ -34,11 +34,13 @@ func startRank(ctx context.Context, rank *ranks.Rank, args any, python *string) 
 	if err != nil {
 		return nil, nil, err
 	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute})
+	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute, InitMethod: rank.Meet})
 	return rt, world, err
 }
 
-// leave closes the group that this rank's run was in, so that the next one can join one.
+// leave closes the group that this rank's run was in, so that the next one can join one. It collects
+// garbage that refers to the group, such as a state: while the group's store is there but the one of
+// rank 0 is not, a thread of torch 1.13 reads its end over and over.
 func leave(rt *pyhook.Runtime, world *pyhook.TorchGroup) error {
 	world.Close()
 	distributed, err := rt.Import(context.Background(), "torch.distributed")
@@ -46,6 +48,14 @@ func leave(rt *pyhook.Runtime, world *pyhook.TorchGroup) error {
 		return err
 	}
 	defer distributed.Close()
-	_, err = distributed.CallValue("destroy_process_group")
+	if _, err = distributed.CallValue("destroy_process_group"); err != nil {
+		return err
+	}
+	gc, err := rt.Import(context.Background(), "gc")
+	if err != nil {
+		return err
+	}
+	defer gc.Close()
+	_, err = gc.CallValue("collect")
 	return err
 }

@@ -37,7 +37,10 @@ func reduceAll(ctx context.Context, rank *ranks.Rank) error {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
-	return world.Barrier(ctx)
+	if err := world.Barrier(ctx); err != nil {
+		return err
+	}
+	return leave(rt, world)
 }
 
 func reduceCase(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup, folder string, c *modelCase) error {

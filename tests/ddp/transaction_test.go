@@ -32,7 +32,6 @@ type transactionArgs struct {
 	Plan    []planned
 	Steps   int
 	Timeout time.Duration // of collectives
-	Meet    string        // an InitMethod of this run's own: what a fault left behind may hold the last one's port
 }
 
 type transactionReport struct {
@@ -53,7 +52,7 @@ func transactionRanks(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: args.Timeout, InitMethod: args.Meet})
+	world, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: args.Timeout, InitMethod: rank.Meet})
 	if err != nil {
 		return err
 	}
@@ -182,15 +181,12 @@ func TestRetry_frozen(t *testing.T) {
 	}
 }
 
-// transactionsOf runs them one after another in one job, and returns each one's reports, by rank.
+// transactionsOf runs them one after another, and returns each one's reports, by rank.
 func transactionsOf(t *testing.T, size int, runs ...transactionArgs) [][]transactionReport {
 	t.Helper()
-	for i := range runs {
-		runs[i].Meet = "tcp://127.0.0.1:" + testutil.FreePort(t)
-	}
-	limit := time.Duration(1+len(runs)) * time.Minute
 	var all [][]transactionReport
-	for _, job := range ranks.Series(t, ranks.Options{N: size, Case: "transaction", Timeout: limit}, runs...) {
+	for _, args := range runs {
+		job := ranks.Shared(t, ranks.Options{N: size, Case: "transaction", Args: args})
 		reports := make([]transactionReport, size)
 		for rank := range reports {
 			reports[rank] = ranks.Result[transactionReport](t, job, rank)

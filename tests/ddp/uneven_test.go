@@ -2,6 +2,7 @@ package ddp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -52,7 +53,7 @@ func unevenRank(ctx context.Context, rank *ranks.Rank) error {
 			return fmt.Errorf("%s: %w", hook, err)
 		}
 	}
-	return rank.Report(report)
+	return errors.Join(rank.Report(report), leave(rt, world))
 }
 
 func unevenGradients(rank, steps int) ([][]*tensor.Tensor, error) {
@@ -171,7 +172,7 @@ func TestUnevenInputsAreStockDDPsBitForBit(t *testing.T) {
 	require.NoError(t, err)
 	for _, steps := range [][]int{{3, 6}, {5, 2, 4, 7}} {
 		t.Run(fmt.Sprint(len(steps), " ranks"), func(t *testing.T) {
-			job := ranks.Run(t, len(steps), "uneven", unevenJob{interpreter.Executable, []string{"none", "allreduce", "powersgd"}, steps})
+			job := ranks.Shared(t, ranks.Options{N: len(steps), Case: "uneven", Args: unevenJob{interpreter.Executable, []string{"none", "allreduce", "powersgd"}, steps}})
 			for rank, n := range steps {
 				report := ranks.Result[unevenReport](t, job, rank)
 				assert.Empty(t, report.Differing, "rank %d", rank)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
-	"strconv"
 	"testing"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 const (
 	caseVariable    = "PYHOOK_TEST_CASE"
 	dirVariable     = "PYHOOK_TEST_DIR"
-	seriesVariable  = "PYHOOK_TEST_SERIES"
 	timeoutVariable = "PYHOOK_TEST_TIMEOUT_OF_RANK"
 	argsFile        = "args.json"
 )
@@ -32,6 +30,7 @@ type Func func(ctx context.Context, r *Rank) error
 type Rank struct {
 	Rank, Size int
 	Dir        string // shared by the ranks and the test
+	Meet       string // pyhook's InitMethod for a case of Shared; else ""
 }
 
 // Args reads the args of Run into v.
@@ -60,7 +59,9 @@ func Main(m *testing.M, known map[string]Func) {
 	cases = known
 	name := os.Getenv(caseVariable)
 	if name == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		endShared()
+		os.Exit(code)
 	}
 	err := serve(name)
 	if err != nil {
@@ -73,10 +74,6 @@ func serve(name string) error {
 	if err := launch.DieWithParent(); err != nil {
 		return err
 	}
-	f, known := cases[name]
-	if !known {
-		return fmt.Errorf("no case %q in this binary", name)
-	}
 	limit, err := time.ParseDuration(os.Getenv(timeoutVariable))
 	if err != nil {
 		return err
@@ -87,12 +84,23 @@ func serve(name string) error {
 	}
 	ctx, stop := launch.WithSIGTERM(context.Background())
 	defer stop()
+	r := &Rank{Rank: world.Rank, Size: world.Size, Dir: os.Getenv(dirVariable)}
+	if name == sharedCase {
+		return serveShared(ctx, r)
+	}
+	return r.run(ctx, name, limit)
+}
+
+// run runs a case, for no longer than limit.
+func (r *Rank) run(ctx context.Context, name string, limit time.Duration) error {
+	f, known := cases[name]
+	if !known {
+		return fmt.Errorf("no case %q in this binary", name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() {
-		done <- all(ctx, f, Rank{Rank: world.Rank, Size: world.Size, Dir: os.Getenv(dirVariable)})
-	}()
+	go func() { done <- protected(ctx, f, r) }()
 	select {
 	case err := <-done:
 		return err
@@ -108,42 +116,6 @@ func serve(name string) error {
 	}
 	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 	return fmt.Errorf("not done after %s: %w", limit, context.DeadlineExceeded)
-}
-
-// all runs the case once, or as often as Series says.
-func all(ctx context.Context, f Func, r Rank) error {
-	series, err := strconv.Atoi(os.Getenv(seriesVariable))
-	if err != nil || series == 0 {
-		return errors.Join(err, protected(ctx, f, &r))
-	}
-	for i := range series {
-		own := r
-		own.Dir = seriesDir(r.Dir, i)
-		if err := protected(ctx, f, &own); err != nil {
-			return fmt.Errorf("run %d: %w", i, err)
-		}
-		if err := own.waitForPeers(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// waitForPeers returns when all ranks have come to this run's end.
-func (r *Rank) waitForPeers(ctx context.Context) error {
-	if err := os.WriteFile(filepath.Join(r.Dir, fmt.Sprint("done.rank", r.Rank)), nil, 0o600); err != nil {
-		return err
-	}
-	for {
-		if done, _ := filepath.Glob(filepath.Join(r.Dir, "done.rank*")); len(done) == r.Size {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
 }
 
 // protected returns a panic as an error, so that it reaches the test with its stack

@@ -24,8 +24,6 @@ type Options struct {
 	// "not done after".
 	Timeout time.Duration
 	Env     []string // over the test's own environment
-
-	series int // how many runs, each with its own of Args; 0: one
 }
 
 // Job is a running or finished set of ranks.
@@ -53,22 +51,6 @@ func RunOptions(t testing.TB, options Options) *Job {
 	return job
 }
 
-// Series runs a case once for each of args, one after another in one process a rank, since starting
-// torch takes longer than most cases, and returns a finished job for each. The case must leave
-// its group, and find the Python that runs already. MASTER_PORT is the same for all.
-func Series[A any](t testing.TB, options Options, args ...A) []*Job {
-	t.Helper()
-	options.Args, options.series = args, len(args)
-	whole := RunOptions(t, options)
-	jobs := make([]*Job, len(args))
-	for i := range jobs {
-		jobs[i] = &Job{Dir: seriesDir(whole.Dir, i), name: options.Case}
-	}
-	return jobs
-}
-
-func seriesDir(dir string, i int) string { return filepath.Join(dir, strconv.Itoa(i)) }
-
 // Start starts the ranks. They are stopped, and the folder removed, when the
 // test ends.
 func Start(t testing.TB, options Options) *Job {
@@ -81,27 +63,14 @@ func Start(t testing.TB, options Options) *Job {
 }
 
 func start(t testing.TB, options Options) (*Job, error) {
-	if _, known := cases[options.Case]; !known {
-		return nil, errors.New("no such case: give it to ranks.Main")
-	}
-	if options.Timeout == 0 {
-		options.Timeout = 2 * time.Minute
-	}
-	job := &Job{Dir: t.TempDir(), name: options.Case}
-	if err := options.writeArgs(job.Dir); err != nil {
-		return nil, err
-	}
-	self, err := os.Executable()
+	dir, err := options.prepare(t)
 	if err != nil {
 		return nil, err
 	}
+	job := &Job{Dir: dir, name: options.Case}
 	// The rank's own timeout comes first: it can print its goroutines.
 	ctx, cancel := context.WithTimeout(t.Context(), options.Timeout+15*time.Second)
-	job.job, err = launch.Start(ctx, launch.SpawnConfig{
-		Command: []string{self}, N: options.N, Env: options.environ(job.Dir),
-		GracePeriod: 3 * time.Second, Stdout: &job.output, Stderr: &job.output, TailBytes: 64 << 10,
-	})
-	if err != nil {
+	if job.job, err = options.spawn(ctx, job.Dir, &job.output); err != nil {
 		cancel()
 		return nil, err
 	}
@@ -112,23 +81,31 @@ func start(t testing.TB, options Options) (*Job, error) {
 	return job, nil
 }
 
-// writeArgs writes what Rank.Args reads: a file for each run.
-func (o Options) writeArgs(dir string) error {
+// prepare checks the options, fills in the timeout and makes the job's folder, with what Rank.Args reads.
+func (o *Options) prepare(t testing.TB) (dir string, err error) {
+	if _, known := cases[o.Case]; !known {
+		return "", errors.New("no such case: give it to ranks.Main")
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 2 * time.Minute
+	}
 	args, err := json.Marshal(o.Args)
-	if err != nil || o.series == 0 {
-		return errors.Join(err, os.WriteFile(filepath.Join(dir, argsFile), args, 0o600))
+	if err != nil {
+		return "", err
 	}
-	var each []json.RawMessage
-	if err := json.Unmarshal(args, &each); err != nil {
-		return err
+	dir = t.TempDir()
+	return dir, os.WriteFile(filepath.Join(dir, argsFile), args, 0o600)
+}
+
+func (o Options) spawn(ctx context.Context, dir string, output *bytes.Buffer) (*launch.Job, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
-	for i, one := range each {
-		own := seriesDir(dir, i)
-		if err := errors.Join(os.Mkdir(own, 0o700), os.WriteFile(filepath.Join(own, argsFile), one, 0o600)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return launch.Start(ctx, launch.SpawnConfig{
+		Command: []string{self}, N: o.N, Env: o.environ(dir),
+		GracePeriod: 3 * time.Second, Stdout: output, Stderr: output, TailBytes: 64 << 10,
+	})
 }
 
 func (o Options) environ(dir string) []string {
@@ -138,7 +115,7 @@ func (o Options) environ(dir string) []string {
 		env = append(env, "GLOO_SOCKET_IFNAME=lo")
 	}
 	env = append(env, "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1",
-		"GORACE=atexit_sleep_ms=0", caseVariable+"="+o.Case, dirVariable+"="+dir, seriesVariable+"="+strconv.Itoa(o.series), timeoutVariable+"="+o.Timeout.String())
+		"GORACE=atexit_sleep_ms=0", caseVariable+"="+o.Case, dirVariable+"="+dir, timeoutVariable+"="+o.Timeout.String())
 	return append(env, o.Env...)
 }
 
@@ -150,12 +127,15 @@ func (j *Job) Wait() error {
 	if err == nil {
 		return nil
 	}
-	text := fmt.Sprintf("ranks %q: ", j.name)
+	return withOutput(err, j.name, j.output.Bytes())
+}
+
+func withOutput(err error, name string, output []byte) error {
 	var rank *launch.RankError
 	if errors.As(err, &rank) {
-		return fmt.Errorf("%s%w\n%s\n--- output of all ranks\n%s", text, rank, rank.Traceback, j.output.Bytes())
+		return fmt.Errorf("ranks %q: %w\n%s\n--- output of all ranks\n%s", name, rank, rank.Traceback, output)
 	}
-	return fmt.Errorf("%s%w\n--- output of all ranks\n%s", text, err, j.output.Bytes())
+	return fmt.Errorf("ranks %q: %w\n--- output of all ranks\n%s", name, err, output)
 }
 
 // Pids are the ranks' process ids, by rank.

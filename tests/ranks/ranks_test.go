@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Main(m, map[string]Func{"add": add, "fail": fail, "panic": panics, "hang": hang, "environment": environment})
+	Main(m, map[string]Func{"add": add, "pid": addWithPid, "fail": fail, "panic": panics, "hang": hang, "environment": environment})
 }
 
 func add(_ context.Context, r *Rank) error {
@@ -27,6 +27,14 @@ func add(_ context.Context, r *Rank) error {
 		return err
 	}
 	return r.Report(r.Rank*100 + numbers[0] + numbers[1])
+}
+
+func addWithPid(_ context.Context, r *Rank) error {
+	var numbers []int
+	if err := r.Args(&numbers); err != nil {
+		return err
+	}
+	return r.Report([]int{r.Rank*100 + numbers[0] + numbers[1], os.Getpid()})
 }
 
 type tracedError struct{ error }
@@ -76,12 +84,29 @@ func TestRun(t *testing.T) {
 	})
 }
 
-func TestSeries(t *testing.T) {
-	for i, job := range Series(t, Options{N: 2, Case: "add"}, []int{1, 2}, []int{3, 4}) {
+func TestShared(t *testing.T) {
+	var first []int
+	for i, numbers := range [][]int{{1, 2}, {3, 4}} {
+		job := Shared(t, Options{N: 2, Case: "pid", Args: numbers})
 		for rank := range 2 {
-			assert.Equal(t, rank*100+4*i+3, Result[int](t, job, rank))
+			got := Result[[]int](t, job, rank)
+			assert.Equal(t, rank*100+4*i+3, got[0])
+			if first = append(first, got[1]); i > 0 {
+				assert.Equal(t, first[rank], got[1], "the same process")
+			}
 		}
 	}
+	dir := t.TempDir()
+	options := Options{N: 2, Case: "fail", Timeout: time.Minute}
+	err := options.runShared(dir)
+	var rank *launch.RankError
+	require.ErrorAs(t, err, &rank)
+	assert.Equal(t, 1, rank.Rank)
+	assert.ErrorContains(t, err, "out of cheese")
+	for _, pid := range first {
+		testutil.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	}
+	assert.NotContains(t, first, Result[[]int](t, Shared(t, Options{N: 2, Case: "pid", Args: []int{5, 6}}), 0)[1], "other processes")
 }
 
 func TestJob_Wait(t *testing.T) {
