@@ -13,7 +13,7 @@ import (
 
 // deviceMemory is a c10d.DeviceMemory over a DeviceMemory of python/pyhook/_device/memory.py.
 type deviceMemory struct {
-	group  *TorchGroup
+	group  c10d.ProcessGroup // Group's
 	device tensor.Device
 	object *Object
 
@@ -35,30 +35,35 @@ var methodNames = [methodCount]string{"fill", "copy", "divide", "end", "synchron
 
 // DeviceMemory: see c10d.DeviceGroup. The error is a *c10d.Error.
 func (g *TorchGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
-	object, err := g.rt.bridge.Call("DeviceMemory", device.String(), uint64(stream))
-	if err != nil {
-		return nil, g.memoryError(device, "using the device", err)
+	return g.rt.DeviceMemory(device, stream, func(m c10d.DeviceMemory) c10d.ProcessGroup {
+		return &deviceGroup{g, m.(*deviceMemory)}
+	})
+}
+
+// DeviceMemory returns the memory of a device in this process for a group whose collectives run
+// elsewhere, as a worker's do: see c10d.DeviceGroup. group makes what the memory's Group returns, and
+// may keep the memory, which is not ready yet. The error is a *c10d.Error.
+func (rt *Runtime) DeviceMemory(device tensor.Device, stream c10d.Stream, group func(c10d.DeviceMemory) c10d.ProcessGroup) (c10d.DeviceMemory, error) {
+	m := &deviceMemory{device: device}
+	m.group = group(m)
+	var err error
+	if m.object, err = rt.bridge.Call("DeviceMemory", device.String(), uint64(stream)); err != nil {
+		return nil, m.fail("using the device", err)
 	}
-	m := &deviceMemory{group: g, device: device, object: object}
 	for i, name := range methodNames {
-		if m.methods[i], err = object.Attr(name); err != nil {
+		if m.methods[i], err = m.object.Attr(name); err != nil {
 			m.Close()
-			return nil, g.memoryError(device, "using the device", err)
+			return nil, m.fail("using the device", err)
 		}
 	}
 	return m, nil
-}
-
-// memoryError is of what failed on a device.
-func (g *TorchGroup) memoryError(device tensor.Device, doing string, err error) error {
-	return newError(fmt.Sprintf("%s %s", doing, device), g.rank, -1, c10d.ErrDeviceMemory, err)
 }
 
 func (m *deviceMemory) fail(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return m.group.memoryError(m.device, doing, err)
+	return newError(fmt.Sprintf("%s %s", doing, m.device), m.group.Rank(), -1, c10d.ErrDeviceMemory, err)
 }
 
 func (m *deviceMemory) call(method int, doing string, args ...any) error {
@@ -152,7 +157,7 @@ func (m *deviceMemory) Synchronize(ctx context.Context) error {
 }
 
 // Group: see c10d.DeviceMemory.
-func (m *deviceMemory) Group() c10d.ProcessGroup { return &deviceGroup{m.group, m} }
+func (m *deviceMemory) Group() c10d.ProcessGroup { return m.group }
 
 // Close: see c10d.DeviceMemory.
 func (m *deviceMemory) Close() {
