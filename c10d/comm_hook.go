@@ -90,8 +90,12 @@ type InCallHook interface{ CollectivesOnlyInCall() bool }
 // ComplexHook is a hook that may not be able to reduce complex parameters. An error says why.
 type ComplexHook interface{ ComplexParameters() error }
 
-// HostHook is a hook that takes buckets in the CPU's memory only. The error says why.
-type HostHook interface{ HostMemoryOnly() error }
+// DeviceHook is a hook that may not be able to take what is on a device.
+type DeviceHook interface {
+	// CheckDevice says, before the first step, why the hook cannot take buckets in that memory, or
+	// the values of these parameters. It may try, and wait for the device.
+	CheckDevice(m DeviceMemory, params []*Parameter) error
+}
 
 // CheckingHook is a hook that can turn the failure of a collective that it issues, and never looks
 // at, into an error of its call's future: ErrCollective. A chained call does so always.

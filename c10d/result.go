@@ -2,6 +2,7 @@ package c10d
 
 import (
 	"fmt"
+	"slices"
 
 	"pyhook/tensor"
 )
@@ -46,4 +47,39 @@ func ParseSparse(r Result) (*SparseGradient, error) {
 		return nil, &Error{Op: "hook in Go", Rank: -1, Bucket: -1, Code: ErrNotTensor, Detail: fmt.Sprintf("the future holds %T and no SparseResult", r)}
 	}
 	return s.Gradient.Views()
+}
+
+// CheckResult says why t, which a hook's ParseHookResult returned, cannot be copied to its bucket's
+// buffer: nil, another device or shape, or a dtype that does not convert to the buffer's.
+func CheckResult(t, buffer *tensor.Tensor) error {
+	switch {
+	case t == nil:
+		return fmt.Errorf("%w: nil", ErrNotTensor)
+	case t.Device() != buffer.Device():
+		return fmt.Errorf("%w: %s for a bucket on %s", ErrDevice, t, buffer.Device())
+	case !t.DType().IsComplex() && !slices.Equal(t.Shape(), buffer.Shape()):
+		return fmt.Errorf("%w: %s for a bucket of %s", ErrBadResult, t, buffer)
+	}
+	return CheckConversion(buffer.DType(), t.DType())
+}
+
+// CheckConversion says why tensors of one dtype cannot be copied to those of another.
+func CheckConversion(to, from tensor.DType) error {
+	if to == from {
+		return nil
+	}
+	if to.IsComplex() != from.IsComplex() {
+		return fmt.Errorf("%w: %s and %s: imaginary parts would be lost", ErrComplex, from, to)
+	}
+	dst, err := tensor.New(to, 1)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	src, err := tensor.New(from, 1)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return tensor.Copy(dst, src)
 }

@@ -2,6 +2,7 @@ package ddp
 
 import (
 	"fmt"
+	"slices"
 
 	"pyhook/c10d"
 	"pyhook/tensor"
@@ -83,13 +84,17 @@ func (r *Reducer) fillBucket(s *step, b *bucket) error {
 
 // checkDevices says whether the hook takes buckets where the gradients are.
 func (r *Reducer) checkDevices() error {
-	hook, ok := r.opts.Hook.(c10d.HostHook)
+	hook, ok := r.opts.Hook.(c10d.DeviceHook)
 	if !ok {
 		return nil
 	}
-	for i, p := range r.params {
-		if r.deviceOf(i) != nil {
-			return fmt.Errorf("ddp, rank %d: %s is on %s: %w", r.opts.Group.Rank(), p.Name, p.GradientDevice(), hook.HostMemoryOnly())
+	for _, device := range r.memories.devices {
+		if device.Device().IsCPU() {
+			continue
+		}
+		if err := hook.CheckDevice(device, r.params); err != nil {
+			i := slices.IndexFunc(r.memories.of, func(m memory) bool { return m.device() == device })
+			return fmt.Errorf("ddp, rank %d: %s is on %s: %w", r.opts.Group.Rank(), r.params[i].Name, device.Device(), err)
 		}
 	}
 	return nil

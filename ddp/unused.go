@@ -112,7 +112,7 @@ func (r *Reducer) matches(i int, grad *tensor.Tensor) error {
 			return fmt.Errorf("strides %v: its elements share memory, which cannot hold the result: give a copy", grad.Strides())
 		}
 	}
-	return errors.Join(r.checkDevice(i, grad), convertible(view.DType(), grad.DType()), convertible(grad.DType(), view.DType()))
+	return errors.Join(r.checkDevice(i, grad), c10d.CheckConversion(view.DType(), grad.DType()), c10d.CheckConversion(grad.DType(), view.DType()))
 }
 
 // countingLocked says whether this is StaticGraph's first step.

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -73,7 +74,11 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s 
 			return nil, fmt.Errorf("parameter %s: %w", param.of.Name, err)
 		}
 	}
-	if s.stage == nil {
+	switch {
+	case !buffer.Device().IsCPU():
+		// The device does not know that these two processes are ordered.
+		return buffer, b.Memory().Synchronize(ctx)
+	case s.stage == nil:
 		return buffer, nil
 	}
 	return s.stage, tensor.Copy(s.stage, buffer)
@@ -81,8 +86,8 @@ func (w *Worker) prepare(ctx context.Context, p *process, b *c10d.GradBucket, s 
 
 // sendBucket makes the bucket and its parameters known to the process. The caller holds s.mu.
 func (w *Worker) sendBucket(ctx context.Context, p *process, b *c10d.GradBucket, s *sharedBucket, buffer *tensor.Tensor) error {
-	if !buffer.Device().IsCPU() {
-		return fmt.Errorf("a buffer on %s: a worker shares the CPU's memory only", buffer.Device())
+	if !buffer.Device().IsCPU() && b.Memory() == nil {
+		return w.deviceError(buffer.Device(), errors.New("the bucket has no c10d.DeviceMemory, as those of package ddp have, to wait for"))
 	}
 	var location *ipc.Location
 	var err error

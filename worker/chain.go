@@ -71,6 +71,7 @@ func (s *server) closeChain(id uint64) {
 	}
 	call.notified.Do(func() {
 		err := fmt.Errorf("given up before its last collectives: %w", c10d.ErrClosed)
+		s.settle(call.bucket)
 		call.future.Close()
 		s.sendResult(kindDone, 0, failed(id, err))
 	})

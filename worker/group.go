@@ -13,11 +13,12 @@ import (
 // Group is the workers' process group, as a trainer's c10d.ProcessGroup: its
 // collectives run in the worker, in the order of their calls. Tensors of NewBuffer
 // are used where they are, others are copied there and back. It goes on after a
-// Restart.
+// Restart. Those of tensors on a device go by the Group of a DeviceMemory.
 type Group struct {
 	worker     *Worker
 	rank, size int
 	backend    string
+	memory     c10d.DeviceMemory // that collectives are ordered by; nil: of the CPU's tensors only
 }
 
 // Rank returns this worker's rank.
@@ -122,10 +123,14 @@ func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tens
 	return c.promise.Future(), nil
 }
 
-// stage makes sure that all tensors are in shared memory.
+// stage makes sure that all tensors are in shared memory, and there.
 func (c *groupCall) stage(ctx context.Context, p *process, m *groupMessage) error {
 	w := c.g.worker
+	onDevice := false
 	for _, t := range c.tensors {
+		if onDevice = onDevice || !t.Device().IsCPU(); onDevice && c.g.memory == nil {
+			return fmt.Errorf("%w: %s: use the group of a DeviceMemory (c10d.GroupOf in a hook)", errors.ErrUnsupported, t)
+		}
 		location, stage, err := w.shareOrStage(ctx, p, t, nil)
 		if stage == nil {
 			c.shared = append(c.shared, t)
@@ -139,6 +144,9 @@ func (c *groupCall) stage(ctx context.Context, p *process, m *groupMessage) erro
 			return err
 		}
 		m.Tensors = append(m.Tensors, *location)
+	}
+	if onDevice {
+		return c.g.memory.Synchronize(ctx)
 	}
 	return nil
 }

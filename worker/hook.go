@@ -216,12 +216,6 @@ func (h *Hook) ParseHookResult(b *c10d.GradBucket, r c10d.Result) (*tensor.Tenso
 	return t, nil
 }
 
-// HostMemoryOnly: see c10d.HostHook. The worker is another process, and shares the CPU's memory with
-// this one.
-func (h *Hook) HostMemoryOnly() error {
-	return h.fail(nil, c10d.ErrDeviceMemory, fmt.Errorf("%w: a worker shares the CPU's memory only: run the hook in this process (pyhook.Runtime), or keep the gradients on the CPU", errors.ErrUnsupported))
-}
-
 // NewBuffer: see Worker.NewBuffer.
 func (h *Hook) NewBuffer(dtype tensor.DType, n int64) (*tensor.Tensor, error) {
 	return h.worker.NewBuffer(dtype, n)

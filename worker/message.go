@@ -58,6 +58,7 @@ const (
 	kindStop                // end orderly
 	kindTrace               // Trace
 	kindComplex             // Object, a hook: -> Err, if its torch has no complex parameters
+	kindTryDevice           // Bucket.Buffer, on a device: NaN is written there
 	numKinds                // how many there are
 )
 
@@ -156,7 +157,7 @@ func (m *message) check() error {
 		ok = m.Region != nil
 	case kindParameter:
 		ok = m.Bucket != nil && len(m.Bucket.Params) == 1
-	case kindBucket:
+	case kindBucket, kindTryDevice:
 		ok = m.Bucket != nil && m.Bucket.Buffer != nil
 	case kindHook:
 		ok = m.Hook != nil

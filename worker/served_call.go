@@ -56,6 +56,10 @@ func (s *server) newBucket(m *bucketMessage) (err error) {
 		return err
 	}
 	cfg := c10d.BucketConfig{Index: m.Index, Count: m.Count, Buffer: b.buffer, Offsets: m.Offsets, Lengths: m.Lengths, Sizes: m.Sizes}
+	if cfg.Memory, err = s.memoryOf(b.buffer); err != nil {
+		b.buffer.Close()
+		return err
+	}
 	for _, p := range m.Params {
 		cfg.Parameters = append(cfg.Parameters, find(s, s.params, p.ID))
 	}
@@ -100,16 +104,20 @@ func (s *server) run(m *runMessage) *outgoing {
 		return failed(m.Call, fmt.Errorf("hook %d or bucket %d is not known to the worker: %w", m.Hook, m.Bucket, c10d.ErrClosed))
 	}
 	call := &servedCall{id: m.Call, number: m.Hook, hook: hook, bucket: bucket}
-	var err error
-	if m.Chained {
+	err := bucket.begin()
+	switch {
+	case err != nil:
+	case m.Chained:
 		call.future, call.chain, err = hook.RunHookChained(context.Background(), bucket.bucket)
-	} else {
+	default:
 		call.future, err = hook.RunHook(context.Background(), bucket.bucket)
 	}
 	if err != nil {
+		s.settle(bucket)
 		return failed(m.Call, err)
 	}
-	done := call.future.IsDone()
+	// On a device it is not there yet: other calls go on meanwhile.
+	done := call.future.IsDone() && bucket.bucket.Memory() == nil
 	if call.chain != nil || !done {
 		store(s, s.calls, call.id, call)
 	}
@@ -121,7 +129,7 @@ func (s *server) run(m *runMessage) *outgoing {
 		return outcome(m.Call, outcomePending)
 	}
 	var result *outgoing
-	call.notified.Do(func() { result = call.result() }) // the answer notifies
+	call.notified.Do(func() { result = s.result(call) }) // the answer notifies
 	return result
 }
 
@@ -138,27 +146,35 @@ func failed(call uint64, err error) *outgoing {
 }
 
 // result reads a future that is done, and closes it.
-func (c *servedCall) result() *outgoing {
+func (s *server) result(c *servedCall) *outgoing {
 	defer c.future.Close()
-	value, err := c.future.Wait(context.Background())
+	full, err := c.read()
 	if err != nil {
-		return failed(c.id, err)
-	}
-	t, err := c.hook.ParseHookResult(c.bucket.bucket, value)
-	if err != nil {
-		return failed(c.id, err)
-	}
-	defer t.Close()
-	buffer := c.bucket.buffer
-	same := t.Data() == buffer.Data() && t.DType() == buffer.DType() && t.IsContiguous() && t.Len() == buffer.Len()
-	if same || t.Bytes() == 0 {
-		return outcome(c.id, outcomeSame)
-	}
-	full, err := c.copied(t)
-	if err != nil {
+		s.settle(c.bucket)
 		return failed(c.id, err)
 	}
 	return full
+}
+
+func (c *servedCall) read() (*outgoing, error) {
+	value, err := c.future.Wait(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.hook.ParseHookResult(c.bucket.bucket, value)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	if m := c.bucket.bucket.Memory(); m != nil {
+		return outcome(c.id, outcomeSame), c.bucket.write(m, t)
+	}
+	buffer := c.bucket.buffer
+	same := t.Data() == buffer.Data() && t.DType() == buffer.DType() && t.IsContiguous() && t.Len() == buffer.Len()
+	if same || t.Bytes() == 0 {
+		return outcome(c.id, outcomeSame), nil
+	}
+	return c.copied(t)
 }
 
 // copied is a result in memory of its own, which the trainer maps.
@@ -185,7 +201,7 @@ func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 // notify sends the result of a call that was pending, once.
 func (s *server) notify(c *servedCall) {
 	c.notified.Do(func() {
-		result := c.result()
+		result := s.result(c)
 		if c.chain == nil {
 			remove(s, s.calls, c.id)
 		}

@@ -11,7 +11,7 @@ import (
 
 // collective issues one of the group's and answers; kindDone follows.
 func (s *server) collective(m *message) {
-	future, tensors, err := s.issue(m.Group)
+	future, memory, tensors, err := s.issue(m.Group)
 	outcome := outcomePending
 	if err != nil {
 		closeAll(tensors)
@@ -24,6 +24,9 @@ func (s *server) collective(m *message) {
 	go func() {
 		_, err := future.Wait(context.Background())
 		future.Close()
+		if memory != nil {
+			err = errors.Join(err, memory.Synchronize(context.Background()))
+		}
 		closeAll(tensors)
 		done := &message{Kind: kindDone, Err: remote(err), Result: &resultMessage{Call: m.ID, Outcome: outcomeSame}}
 		if err != nil {
@@ -33,40 +36,48 @@ func (s *server) collective(m *message) {
 	}()
 }
 
-func (s *server) issue(m *groupMessage) (*c10d.Future[*tensor.Tensor], []*tensor.Tensor, error) {
-	var tensors []*tensor.Tensor
+// issue returns the future, and of tensors on a device the memory to wait for after it.
+func (s *server) issue(m *groupMessage) (_ *c10d.Future[*tensor.Tensor], memory c10d.DeviceMemory, tensors []*tensor.Tensor, err error) {
 	for i := range m.Tensors {
 		t, err := s.tensor(&m.Tensors[i])
 		if err != nil {
-			return nil, tensors, err
+			return nil, nil, tensors, err
 		}
 		tensors = append(tensors, t)
 	}
 	if s.group == nil {
-		return nil, tensors, fmt.Errorf("%s before the start: %w", m.Op, c10d.ErrGroup)
+		return nil, nil, tensors, fmt.Errorf("%s before the start: %w", m.Op, c10d.ErrGroup)
 	}
 	if len(tensors) == 0 && m.Op != "barrier" {
-		return nil, tensors, fmt.Errorf("%s of no tensor: %w", m.Op, c10d.ErrGroup)
+		return nil, nil, tensors, fmt.Errorf("%s of no tensor: %w", m.Op, c10d.ErrGroup)
+	}
+	group := c10d.ProcessGroup(s.group)
+	if len(tensors) > 0 {
+		if memory, err = s.memoryOf(tensors[0]); err != nil {
+			return nil, nil, tensors, err
+		}
+	}
+	if memory != nil {
+		group = memory.Group()
 	}
 	ctx := context.Background()
 	var future *c10d.Future[*tensor.Tensor]
-	var err error
 	switch m.Op {
 	case "all_reduce":
-		future, err = s.group.AllReduce(ctx, tensors[0], m.Reduce)
+		future, err = group.AllReduce(ctx, tensors[0], m.Reduce)
 	case "broadcast":
-		future, err = s.group.Broadcast(ctx, tensors[0], m.Root)
+		future, err = group.Broadcast(ctx, tensors[0], m.Root)
 	case "all_gather":
 		last := len(tensors) - 1
-		future, err = s.group.AllGather(ctx, tensors[:last], tensors[last])
+		future, err = group.AllGather(ctx, tensors[:last], tensors[last])
 	case "barrier":
 		var complete func(*tensor.Tensor, error)
 		future, complete = c10d.NewFuture[*tensor.Tensor]()
-		go func() { complete(nil, s.group.Barrier(ctx)) }()
+		go func() { complete(nil, group.Barrier(ctx)) }()
 	default:
 		err = errors.New("no collective " + m.Op)
 	}
-	return future, tensors, err
+	return future, memory, tensors, err
 }
 
 func closeAll(tensors []*tensor.Tensor) {

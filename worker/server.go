@@ -35,13 +35,14 @@ type server struct {
 	hooks   map[uint64]*pyhook.PythonCommHook
 	bound   uint64 // the hook that Python's main thread is for: the first; 0: none
 	calls   map[uint64]*servedCall
+	devices map[tensor.Device]c10d.DeviceMemory
 }
 
 func newServer(w *ipc.Conn[message], vitals *vitals, stacks *os.File) *server {
 	return &server{
 		wire: w, vitals: vitals, stacks: stacks,
 		regions: map[uint64]*ipc.Region{}, params: map[uint64]*c10d.Parameter{}, buckets: map[uint64]*servedBucket{},
-		hooks: map[uint64]*pyhook.PythonCommHook{}, calls: map[uint64]*servedCall{},
+		hooks: map[uint64]*pyhook.PythonCommHook{}, calls: map[uint64]*servedCall{}, devices: map[tensor.Device]c10d.DeviceMemory{},
 	}
 }
 
@@ -128,6 +129,8 @@ func (s *server) handle(m *message) {
 		err = s.trace(m.Trace)
 	case kindSave, kindRestore:
 		answer, err = s.state(m)
+	case kindTryDevice:
+		err = s.tryDevice(m.Bucket.Buffer)
 	case kindComplex:
 		err = s.complexParameters(m.Object)
 	default:
@@ -261,6 +264,9 @@ func (s *server) memory(m *message) error {
 func (s *server) tensor(m *ipc.Location) (*tensor.Tensor, error) {
 	if m == nil {
 		return nil, nil
+	}
+	if m.Handle != nil {
+		return s.onDevice(m)
 	}
 	if m.Region == 0 && slices.Contains(m.Shape, 0) {
 		return tensor.New(m.DType, m.Shape...)

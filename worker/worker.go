@@ -35,8 +35,9 @@ type Worker struct {
 	restarts int
 	closed   bool
 
-	generation  atomic.Int64 // Restarts that succeeded
-	paramCloses atomic.Int64 // parameters closed so far: buckets may refer to them in the process
+	runtime     atomic.Pointer[pyhook.Runtime] // UseRuntime's; nil: none
+	generation  atomic.Int64                   // Restarts that succeeded
+	paramCloses atomic.Int64                   // parameters closed so far: buckets may refer to them in the process
 }
 
 // Start starts a worker: this program again (see Main), with Python, torch and a
@@ -196,9 +197,12 @@ func (w *Worker) forget(r *ipc.Region) {
 	}
 }
 
-// share returns where t lies in memory that p has mapped, or nil if it is not
+// share returns where t lies in memory that p has mapped, or on a device, or nil if it is not
 // shared. t stays open meanwhile.
 func (w *Worker) share(ctx context.Context, p *process, t *tensor.Tensor) (*ipc.Location, error) {
+	if !t.Device().IsCPU() {
+		return w.shareOnDevice(ctx, t)
+	}
 	if t.Bytes() == 0 {
 		return &ipc.Location{DType: t.DType(), Shape: t.Shape()}, nil
 	}

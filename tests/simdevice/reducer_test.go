@@ -132,15 +132,15 @@ func (t *trainer) values(ctx context.Context) error {
 	if _, err := t.call("produce", source, values, 0, 0, nil); err != nil {
 		return err
 	}
-	if t.world.Size() > 1 {
-		if err := says(ddp.VerifyValues(ctx, t.world, params), ddp.ErrValues, "p0"); err != nil {
+	if t.group.Size() > 1 {
+		if err := says(ddp.VerifyValues(ctx, t.group, params), ddp.ErrValues, "p0"); err != nil {
 			return err
 		}
 	}
-	if err := ddp.BroadcastParameters(ctx, t.world, params); err != nil {
+	if err := ddp.BroadcastParameters(ctx, t.group, params); err != nil {
 		return err
 	}
-	if err := ddp.VerifyValues(ctx, t.world, params); err != nil || t.rank > 0 {
+	if err := ddp.VerifyValues(ctx, t.group, params); err != nil || t.rank > 0 {
 		return err
 	}
 	want, err := source.Call("flat", 0)
@@ -167,7 +167,7 @@ func (t *trainer) digests(ctx context.Context) error {
 		return err
 	}
 	defer closeHook()
-	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.world, Hook: hook, DigestEvery: 1, GroupMemory: s.options.GroupMemory})
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.group, Hook: hook, DigestEvery: 1, GroupMemory: s.options.GroupMemory})
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (t *trainer) digests(ctx context.Context) error {
 			return err
 		}
 		if step != 1 {
-			if err := ddp.BroadcastParameters(ctx, t.world, params); err != nil {
+			if err := ddp.BroadcastParameters(ctx, t.group, params); err != nil {
 				return err
 			}
 		}
@@ -191,7 +191,7 @@ func (t *trainer) digests(ctx context.Context) error {
 		if step != 1 && err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
-		if step == 1 && t.world.Size() > 1 {
+		if step == 1 && t.group.Size() > 1 {
 			if err := says(err, ddp.ErrValues, "p0"); err != nil {
 				return err
 			}
@@ -202,7 +202,7 @@ func (t *trainer) digests(ctx context.Context) error {
 
 // recorded looks at what a recording takes of a bucket that a stream writes late.
 func (t *trainer) recorded(context.Context) error {
-	if t.CPU || t.CUDA {
+	if t.CPU || t.CUDA || t.worker != nil {
 		return nil
 	}
 	right, err := t.call("recorded")
@@ -215,7 +215,7 @@ func (t *trainer) recorded(context.Context) error {
 // bare calls a hook on a bucket of the trainer's own on the device, without a Reducer.
 func (t *trainer) bare(ctx context.Context) error {
 	s := t.on(scenario{hook: "fp16"})
-	if t.CPU {
+	if t.CPU || t.worker != nil {
 		return nil
 	}
 	source, err := t.source(s)

@@ -15,7 +15,7 @@ import (
 // letGo trains with gradients on which the trainer keeps no handle. What takes their memory next, on
 // the trainer's stream, is not overwritten by the results, which a step enqueues on another.
 func (t *trainer) letGo(ctx context.Context) error {
-	if t.CPU || t.CUDA {
+	if t.CPU || t.CUDA || t.worker != nil {
 		return nil
 	}
 	if _, err := t.call("late", "others"); err != nil { // the trainer's stream is prompt

@@ -33,6 +33,7 @@ type settings struct {
 	Backend string
 	CPU     bool     // on the CPU by torch's operations, not on the device
 	CUDA    bool     // on a GPU
+	Worker  int      // hooks and their group are in workers, which meet at this port; 0: in this process
 	Taken   []string // what "mutate" takes out, by name
 }
 
@@ -42,10 +43,10 @@ const (
 	alone = "sim:simccl"
 )
 
-func run(t *testing.T, name string, with settings) *ranks.Job {
+func run(t *testing.T, name string, with settings, env ...string) *ranks.Job {
 	device := simdevice.Get(t)
 	with.Python, with.Path, with.Backend = device.Python, device.Path, cmp.Or(with.Backend, both)
-	return ranks.RunOptions(t, ranks.Options{N: 2, Case: name, Args: with, Timeout: 4 * time.Minute})
+	return ranks.RunOptions(t, ranks.Options{N: 2, Case: name, Args: with, Timeout: 4 * time.Minute, Env: env})
 }
 
 // sorted goes through a map in one order on all ranks.
@@ -65,6 +66,8 @@ type trainer struct {
 	rank   int
 	rt     *pyhook.Runtime
 	world  *pyhook.TorchGroup
+	group  c10d.ProcessGroup // world, or the worker's
+	worker *worker.Worker    // or nil
 	helper *pyhook.Object
 	want   map[string][]*pyhook.Object // by scenario and step
 }
@@ -85,7 +88,13 @@ func join(ctx context.Context, rank *ranks.Rank) (t *trainer, err error) {
 	if t.world, err = t.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: t.Backend}); err != nil {
 		return t, err
 	}
-	t.helper, err = t.rt.Import(ctx, "reduced")
+	if t.helper, err = t.rt.Import(ctx, "reduced"); err != nil {
+		return t, err
+	}
+	t.group = t.world
+	if t.Worker > 0 {
+		err = t.startWorker(ctx)
+	}
 	return t, err
 }
 
@@ -189,14 +198,23 @@ func (t *trainer) source(s scenario) (*pyhook.Object, error) {
 	return t.helper.Call("Source", shapes, s.paramType().String(), cmp.Or(s.own, s.paramType()).String(), infinite, s.unused, max(s.micro, 1), last)
 }
 
-func (t *trainer) state(ctx context.Context, s scenario) (any, error) {
-	if s.means != nil {
-		return t.rt.NewState(ctx, "hooks:Means", s.means, nil)
+// state is how the hook's state is made; nil: it has none.
+func (s scenario) state() *pyhook.StateSpec {
+	switch {
+	case s.means != nil:
+		return &pyhook.StateSpec{Spec: "hooks:Means", Args: s.means}
+	case s.power:
+		return &pyhook.StateSpec{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1, "random_seed": 7}}
 	}
-	if !s.power {
+	return nil
+}
+
+func (t *trainer) newState(ctx context.Context, s scenario) (any, error) {
+	spec := s.state()
+	if spec == nil {
 		return nil, nil
 	}
-	return t.rt.NewState(ctx, "powersgd", map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1, "random_seed": 7}, nil)
+	return t.rt.NewState(ctx, spec.Spec, spec.Args, nil)
 }
 
 // wanted returns what PyTorch's Reducer makes of the steps; of one that fails, what the trainer wrote.
@@ -204,7 +222,7 @@ func (t *trainer) wanted(ctx context.Context, name string, s scenario, source *p
 	if want := t.want[name]; want != nil {
 		return want, nil
 	}
-	state, err := t.state(ctx, s)
+	state, err := t.newState(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -235,12 +253,15 @@ func (t *trainer) wanted(ctx context.Context, name string, s scenario, source *p
 // hookOf makes the scenario's hook; nil: it has none.
 func (t *trainer) hookOf(ctx context.Context, s scenario) (c10d.CommHook, func(), error) {
 	if s.goHook != nil {
-		return s.goHook(t.world), func() {}, nil
+		return s.goHook(t.group), func() {}, nil
 	}
 	if s.hook == "" {
 		return nil, func() {}, nil
 	}
-	state, err := t.state(ctx, s)
+	if t.worker != nil {
+		return t.workerHook(ctx, s)
+	}
+	state, err := t.newState(ctx, s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -273,7 +294,7 @@ func (t *trainer) begin(ctx context.Context, s scenario) (_ *training, err error
 		return nil, err
 	}
 	options := s.options
-	if options.Group = t.world; options.Buckets == nil {
+	if options.Group = t.group; options.Buckets == nil {
 		options.Buckets = layout
 	}
 	if s.stream {

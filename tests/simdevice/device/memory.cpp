@@ -1,14 +1,17 @@
 #include "memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -33,9 +36,27 @@ struct Block {
   std::vector<c10::StreamId> others; // streams that it was recorded on
 };
 
-struct Device {
+// Space is a device's memory as this process has mapped it: its own, or another process's.
+struct Space {
+  int file = -1; // of the memory
   char *outside = nullptr, *inside = nullptr;
-  size_t used = 0, allocated = 0, peak = 0, limit = reserved;
+  size_t used = 0; // what is beyond is nobody's
+
+  void map() {
+    auto twice = [&](int protection) {
+      void *p = mmap(nullptr, reserved, protection, MAP_SHARED | MAP_NORESERVE, file, 0);
+      TORCH_CHECK(p != MAP_FAILED, "no memory for the simulated device: ", strerror(errno));
+      madvise(p, reserved, MADV_DONTDUMP);
+      return static_cast<char *>(p);
+    };
+    outside = twice(PROT_NONE);
+    inside = twice(PROT_READ | PROT_WRITE);
+  }
+  bool has(const void *p) const { return p >= outside && p < outside + reserved; }
+};
+
+struct Device : Space {
+  size_t allocated = 0, peak = 0, limit = reserved;
   std::map<std::pair<c10::StreamId, size_t>, std::vector<char *>> free;
   std::vector<std::pair<Block, std::vector<MomentPtr>>> pending; // freed, in use by other streams
 };
@@ -46,17 +67,9 @@ std::unordered_map<void *, Block> &blocks = *new std::unordered_map<void *, Bloc
 Device *made_devices() {
   auto *made = new Device[devices];
   for (int i = 0; i < devices; i++) {
-    int file = memfd_create("simdevice", MFD_CLOEXEC);
+    int file = made[i].file = memfd_create("simdevice", MFD_CLOEXEC);
     TORCH_CHECK(file >= 0 && ftruncate(file, reserved) == 0, "no memory for sim:", i, ": ", strerror(errno));
-    auto map = [&](int protection) {
-      void *p = mmap(nullptr, reserved, protection, MAP_SHARED | MAP_NORESERVE, file, 0);
-      TORCH_CHECK(p != MAP_FAILED, "no memory for sim:", i, ": ", strerror(errno));
-      madvise(p, reserved, MADV_DONTDUMP);
-      return static_cast<char *>(p);
-    };
-    made[i].outside = map(PROT_NONE);
-    made[i].inside = map(PROT_READ | PROT_WRITE);
-    close(file);
+    made[i].map();
   }
   return made;
 }
@@ -64,6 +77,26 @@ Device *made_devices() {
 Device &device_at(c10::DeviceIndex index) {
   static Device *all = made_devices();
   return all[index];
+}
+
+// Other processes' memory that open_shared mapped, by their ids; it stays mapped.
+std::array<std::map<int64_t, Space>, devices> &others = *new std::array<std::map<int64_t, Space>, devices>;
+
+// space_of finds whose memory of the device has the address; nullptr: nobody's.
+const Space *space_of(c10::DeviceIndex index, const void *p) {
+  if (device_at(index).has(p))
+    return &device_at(index);
+  std::lock_guard lock(mutex);
+  for (auto &[_, space] : others[index])
+    if (space.has(p))
+      return &space;
+  return nullptr;
+}
+
+char *inside(c10::DeviceIndex index, const void *p) {
+  auto *space = space_of(index, p);
+  TORCH_CHECK(space, "an illegal memory access was encountered: ", p, " is no memory of sim:", int(index));
+  return space->inside + (static_cast<const char *>(p) - space->outside);
 }
 
 c10::Stream stream_of(const Block &b) { return c10::Stream(c10::Stream::UNSAFE, device(b.device), b.stream); }
@@ -151,9 +184,8 @@ struct Allocator final : c10::DeviceAllocator {
 
   void copy_data(void *to, const void *from, size_t n) const override {
     auto index = device_of(to);
-    auto &d = device_at(index);
-    char *a = d.inside + (static_cast<char *>(to) - d.outside);
-    const char *b = d.inside + (static_cast<const char *>(from) - d.outside);
+    char *a = inside(index, to);
+    const char *b = inside(index, from);
     enqueue(current_stream(index), [a, b, n] { memcpy(a, b, n); });
   }
 
@@ -230,12 +262,9 @@ bool is_pinned(const void *address) {
 }
 
 c10::DeviceIndex device_of(const void *address) {
-  auto *p = static_cast<const char *>(address);
-  for (int i = 0; i < devices; i++) {
-    auto &d = device_at(i);
-    if (p >= d.outside && p < d.outside + reserved)
+  for (int i = 0; i < devices; i++)
+    if (space_of(i, address))
       return i;
-  }
   return -1;
 }
 
@@ -248,10 +277,10 @@ at::Tensor mapped(const at::Tensor &t) {
   size_t extent = 1;
   for (int64_t i = 0; i < t.dim(); i++)
     extent += (t.size(i) - 1) * t.stride(i);
-  auto &d = device_at(index);
-  TORCH_CHECK(p >= d.outside && p + extent * t.itemsize() <= d.outside + d.used, "an illegal memory access was encountered: ",
+  auto *space = space_of(index, p);
+  TORCH_CHECK(space && p + extent * t.itemsize() <= space->outside + space->used, "an illegal memory access was encountered: ",
               static_cast<void *>(p), " is no memory of sim:", int(index));
-  auto result = at::from_blob(d.inside + (p - d.outside), t.sizes(), t.strides(), options);
+  auto result = at::from_blob(space->inside + (p - space->outside), t.sizes(), t.strides(), options);
   result._set_conj(t.is_conj());
   result._set_neg(t.is_neg());
   return result;
@@ -266,6 +295,38 @@ void record_stream(const c10::DataPtr &data, c10::Stream stream) {
   auto &b = found->second;
   if (stream.id() != b.stream && std::find(b.others.begin(), b.others.end(), stream.id()) == b.others.end())
     b.others.push_back(stream.id());
+}
+
+Shared share(const at::Tensor &t) {
+  auto index = t.device().index();
+  auto &d = device_at(index);
+  auto *p = static_cast<const char *>(t.const_data_ptr());
+  TORCH_CHECK(t.is_contiguous(), "only contiguous tensors are shared");
+  TORCH_CHECK(d.has(p), static_cast<const void *>(p), " is no memory that this process has of sim:", int(index));
+  return {getpid(), d.file, index, p - d.outside, int64_t(t.nbytes())};
+}
+
+at::Tensor open_shared(Shared s) {
+  auto [process, file, index, offset, bytes] = s;
+  TORCH_CHECK(index >= 0 && index < devices && offset >= 0 && bytes >= 0 && size_t(offset + bytes) <= reserved, "no shared memory");
+  char *p;
+  {
+    std::lock_guard lock(mutex);
+    auto [found, is_new] = others[index].try_emplace(process);
+    auto &space = found->second;
+    if (is_new) {
+      auto path = "/proc/" + std::to_string(process) + "/fd/" + std::to_string(file);
+      space.file = open(path.c_str(), O_RDWR | O_CLOEXEC);
+      if (space.file < 0) {
+        others[index].erase(found);
+        TORCH_CHECK(false, "no shared memory of process ", process, ": ", strerror(errno));
+      }
+      space.map();
+    }
+    space.used = std::max(space.used, size_t(offset + bytes));
+    p = space.outside + offset;
+  }
+  return at::from_blob(p, {bytes}, at::TensorOptions().dtype(at::kByte).device(device(index)));
 }
 
 void set_limit(c10::DeviceIndex index, size_t bytes) {

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <tuple>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>
@@ -21,6 +23,13 @@ at::Tensor mapped(const at::Tensor &t);
 
 // device_of is the index of the device whose memory has the address, or -1.
 c10::DeviceIndex device_of(const void *address);
+
+// Shared is a contiguous tensor's memory for another process: this one's id, its file of the device's
+// memory, the device, and the offset there and the size in bytes. It keeps nothing alive.
+using Shared = std::tuple<int64_t, int, int, int64_t, int64_t>;
+Shared share(const at::Tensor &t);
+// open_shared maps it, and returns its bytes. While the process lives that share was called in.
+at::Tensor open_shared(Shared s);
 
 void record_stream(const c10::DataPtr &data, c10::Stream stream);
 void set_limit(c10::DeviceIndex index, size_t bytes); // more is out of memory

@@ -21,6 +21,8 @@ PYBIND11_MODULE(simdevice_c, m) {
   m.def("set_memory_limit", [](int i, size_t bytes) { sim::set_limit(i, bytes); });
   m.def("set_reuse", &sim::set_reuse);
   m.def("memory_allocated", [](int i) { return sim::allocated(i); });
+  m.def("share", &sim::share);
+  m.def("open_shared", &sim::open_shared, NoGIL());
   m.def("counters", [] {
     py::dict d;
     d["from_host"] = sim::counters().from_host.load();

@@ -6,17 +6,21 @@
     dist.init_process_group("cpu:gloo,sim:simccl", ...)
 
 Of the environment: PYHOOK_SIM_DELAY_MS (200; 0: work runs at once) is how late work is that nobody
-waits for; PYHOOK_SIM_SEED (1) is of the delays, each between half of that and all.
+waits for; PYHOOK_SIM_SEED (1) is of the delays, each between half of that and all; PYHOOK_SIM_SHARES
+has torch.multiprocessing share the device's memory with other processes, as it does CUDA's.
 """
 
 import atexit
+import os
 import sys
 import types
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import simdevice_c as device
 import torch
 import torch.distributed as dist
+from torch.multiprocessing.reductions import reduce_tensor
 
 NAME = "sim"
 
@@ -126,9 +130,26 @@ def _create(options: Any, *_: Any) -> Any:
     return device.over_gloo([gloo(index) for index in range(device.device_count())])
 
 
+def load() -> None:
+    """Be there: ``import torch`` calls this where the folder autoload is on sys.path, as of any backend
+    that is installed (torch.backends)."""
+
+
+def _reduce(tensor: torch.Tensor) -> Any:
+    if tensor.device.type != NAME:
+        return reduce_tensor(tensor)
+    return _rebuild, (device.share(tensor), tensor.dtype, tensor.shape)
+
+
+def _rebuild(handle: Any, dtype: torch.dtype, shape: Any) -> torch.Tensor:
+    return device.open_shared(handle).view(dtype).view(shape)
+
+
 torch.utils.rename_privateuse1_backend(NAME)
 torch._register_device_module(NAME, _module())
 torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
 dist.Backend.register_backend("simccl", _create, extended_api=True, devices=[NAME])
+if "PYHOOK_SIM_SHARES" in os.environ:
+    ForkingPickler.register(torch.Tensor, _reduce)
 atexit.register(device.stop)
 sys.modules["torch.sim"] = torch.sim

@@ -131,8 +131,11 @@ func (r *Region) Tensor(m *Location) (*tensor.Tensor, error) {
 	return t, err
 }
 
-// Location is a contiguous tensor in a region.
+// Location is a contiguous tensor in a region, or one on a device.
 type Location struct {
+	// Handle is what the trainer's torch made of a tensor on a device, for the worker's. Region and
+	// Offset mean nothing then.
+	Handle   []byte
 	Region   uint64
 	Offset   int64 // in bytes
 	DType    tensor.DType

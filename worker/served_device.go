@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"pyhook/c10d"
+	"pyhook/tensor"
+	"pyhook/tensorconv"
+	"pyhook/worker/internal/ipc"
+)
+
+// onDevice makes the trainer's tensor on a device, over the same memory.
+func (s *server) onDevice(m *ipc.Location) (*tensor.Tensor, error) {
+	if s.rt == nil {
+		return nil, errors.New("a tensor on a device before the start")
+	}
+	sharing, err := s.rt.Import(context.Background(), sharingModule)
+	if err != nil {
+		return nil, err
+	}
+	defer sharing.Close()
+	object, err := sharing.Call("shared", m.Handle)
+	if err != nil {
+		return nil, err
+	}
+	defer object.Close()
+	t, err := tensorconv.FromPython(object)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Shape) == 1 && t.Len() > m.Shape[0] { // the rest is its capacity
+		whole := t
+		defer whole.Close()
+		if t, err = whole.Prefix(m.Shape[0]); err != nil {
+			return nil, err
+		}
+	}
+	if t.DType() != m.DType || !slices.Equal(t.Shape(), m.Shape) {
+		t.Close()
+		return nil, fmt.Errorf("%s came in place of %s%v", t, m.DType, m.Shape)
+	}
+	return t, nil
+}
+
+// memoryOf returns the memory of a tensor's device, whose communication stream hooks and collectives
+// are ordered by here; nil of the CPU's.
+func (s *server) memoryOf(t *tensor.Tensor) (c10d.DeviceMemory, error) {
+	device := t.Device()
+	if device.IsCPU() {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.devices[device]; m != nil {
+		return m, nil
+	}
+	if s.group == nil {
+		return nil, errors.New("a tensor on a device before the start")
+	}
+	m, err := s.group.DeviceMemory(device, 0)
+	if err == nil {
+		s.devices[device] = m
+	}
+	return m, err
+}
+
+// tryDevice writes a NaN to the trainer's memory, which is zero.
+func (s *server) tryDevice(m *ipc.Location) error {
+	t, err := s.tensor(m)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	memory, err := s.memoryOf(t)
+	if err != nil {
+		return err
+	}
+	if memory == nil {
+		return fmt.Errorf("%s is not on a device", t)
+	}
+	if err := memory.Divide(t, 0); err != nil {
+		return err
+	}
+	return memory.Synchronize(context.Background())
+}
+
+// begin has a call come after what the default stream has of its hook's state.
+func (b *servedBucket) begin() error {
+	if m := b.bucket.Memory(); m != nil {
+		return m.Fill(nil, nil, nil, 1)
+	}
+	return nil
+}
+
+// write copies a result to the bucket's buffer on its device, and waits until it is there: the trainer
+// reads it next, and the device does not know that these two processes are ordered.
+func (b *servedBucket) write(m c10d.DeviceMemory, t *tensor.Tensor) error {
+	if err := c10d.CheckResult(t, b.buffer); err != nil {
+		return err
+	}
+	if t.Data() != b.buffer.Data() || t.DType() != b.buffer.DType() {
+		if err := m.Copy([]*tensor.Tensor{b.buffer}, []*tensor.Tensor{t}); err != nil {
+			return err
+		}
+	}
+	if err := m.Synchronize(context.Background()); err != nil {
+		return err
+	}
+	return m.End() // what the state is put back by comes after it
+}
+
+// settle waits until the devices are done with what a call that failed has under way, or have failed:
+// the bucket is the trainer's again.
+func (s *server) settle(b *servedBucket) {
+	if b.bucket.Memory() == nil {
+		return
+	}
+	streams, err := s.rt.Import(context.Background(), "pyhook._device.streams")
+	if err != nil {
+		return // Python has ended, and with it the process
+	}
+	defer streams.Close()
+	_, _ = streams.CallValue("wait_out")
+}
