@@ -48,9 +48,12 @@ func (s *server) advance(id uint64) (*message, error) {
 	var more bool
 	var err error
 	s.onThreadOf(call.number, func() { more, err = call.chain.Advance(context.Background()) })
-	// The caller of Advance looks at the future next.
-	if call.future.IsDone() {
-		s.notify(call)
+	call.over.Store(err == nil && !more)
+	switch {
+	case call.failed(), call.future.IsDone() && !call.onDevice():
+		s.notify(call) // the caller of Advance looks at the future next
+	case call.over.Load() && call.onDevice():
+		go s.await(call)
 	}
 	return &message{More: more}, err
 }
@@ -63,7 +66,7 @@ func (s *server) closeChain(id uint64) {
 		return
 	}
 	defer call.chain.Close()
-	if call.future.IsDone() {
+	if call.future.IsDone() && (call.over.Load() || !call.onDevice()) {
 		return
 	}
 	if chain, ok := call.chain.(c10d.DrainingChain); ok {

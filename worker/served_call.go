@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"pyhook/c10d"
 	"pyhook/pyhook"
@@ -31,8 +32,9 @@ type servedCall struct {
 	hook     *pyhook.PythonCommHook
 	bucket   *servedBucket
 	future   *c10d.Future[c10d.Result]
-	chain    c10d.Chain // nil: not chained
-	notified sync.Once  // kindDone is sent
+	chain    c10d.Chain  // nil: not chained
+	notified sync.Once   // kindDone is sent
+	over     atomic.Bool // the chain is, by its Advance: what it issued is in its stream's order
 }
 
 // outgoing is a message with what is to be sent along.
@@ -116,16 +118,15 @@ func (s *server) run(m *runMessage) *outgoing {
 		s.settle(bucket)
 		return failed(m.Call, err)
 	}
-	// On a device it is not there yet: other calls go on meanwhile.
-	done := call.future.IsDone() && bucket.bucket.Memory() == nil
+	// On a device the result is not there yet: other calls go on meanwhile.
+	done := call.future.IsDone() && !call.onDevice()
 	if call.chain != nil || !done {
 		store(s, s.calls, call.id, call)
 	}
 	if !done {
-		go func() {
-			<-call.future.Done()
-			s.notify(call)
-		}()
+		if call.chain == nil || !call.onDevice() {
+			go s.await(call)
+		}
 		return outcome(m.Call, outcomePending)
 	}
 	var result *outgoing
@@ -167,7 +168,10 @@ func (c *servedCall) read() (*outgoing, error) {
 	}
 	defer t.Close()
 	if m := c.bucket.bucket.Memory(); m != nil {
-		return outcome(c.id, outcomeSame), c.bucket.write(m, t)
+		if err := c.bucket.write(m, t); err != nil {
+			return nil, c.onItsDevice(err)
+		}
+		return outcome(c.id, outcomeSame), nil
 	}
 	buffer := c.bucket.buffer
 	same := t.Data() == buffer.Data() && t.DType() == buffer.DType() && t.IsContiguous() && t.Len() == buffer.Len()
@@ -196,6 +200,12 @@ func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 	}
 	result := &resultMessage{Call: c.id, Outcome: outcomeOther, Tensor: location, Region: &regionMessage{Bytes: r.Len()}}
 	return &outgoing{message{Result: result}, r}, nil
+}
+
+// await notifies when a call is done.
+func (s *server) await(c *servedCall) {
+	<-c.future.Done()
+	s.notify(c)
 }
 
 // notify sends the result of a call that was pending, once.

@@ -87,6 +87,17 @@ func (s *server) tryDevice(m *ipc.Location) error {
 	return memory.Synchronize(context.Background())
 }
 
+func (c *servedCall) onDevice() bool { return c.bucket.bucket.Memory() != nil }
+
+// failed reports whether a call's future is done, and with an error.
+func (c *servedCall) failed() bool {
+	if !c.future.IsDone() {
+		return false
+	}
+	_, err := c.future.Wait(context.Background())
+	return err != nil
+}
+
 // begin has a call come after what the default stream has of its hook's state.
 func (b *servedBucket) begin() error {
 	if m := b.bucket.Memory(); m != nil {
@@ -110,6 +121,18 @@ func (b *servedBucket) write(m c10d.DeviceMemory, t *tensor.Tensor) error {
 		return err
 	}
 	return m.End() // what the state is put back by comes after it
+}
+
+// onItsDevice makes what failed on the device an error of the hook, whose work it is.
+func (c *servedCall) onItsDevice(err error) error {
+	var failed *c10d.Error
+	if !errors.As(err, &failed) {
+		return err
+	}
+	return &c10d.Error{
+		Op: "hook " + c.hook.Name(), Rank: failed.Rank, Bucket: c.bucket.bucket.Index(), Code: failed.Code,
+		Detail: failed.Op + ": " + failed.Detail, Hint: failed.Hint, Err: err,
+	}
 }
 
 // settle waits until the devices are done with what a call that failed has under way, or have failed:

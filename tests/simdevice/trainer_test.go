@@ -349,7 +349,11 @@ func (t *trainer) gradients(s scenario) (own []*tensor.Tensor, err error) {
 		}
 		own = append(own, g)
 	}
-	return own, nil
+	if !s.stream {
+		return own, nil
+	}
+	_, err = t.call("synchronize") // the trainer's stream is another than the zeros'
+	return own, err
 }
 
 // fromTorch is a tensor by the address of torch's memory, on the device that it is said to be on.

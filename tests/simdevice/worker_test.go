@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
@@ -62,4 +63,27 @@ func (t *trainer) workerHook(ctx context.Context, s scenario) (c10d.CommHook, fu
 func TestReducer_workers(t *testing.T) {
 	t.Parallel() // it waits more than it computes
 	parity(t, runWorkers(t, "reduce", settings{}), 2)
+}
+
+// What cannot be right is said of a hook in a worker, too, and steps after it are right again.
+func TestReducer_faultsInWorkers(t *testing.T) {
+	t.Parallel() // it waits more than it computes
+	job := runWorkers(t, "faults", settings{})
+	for rank := range 2 {
+		failed := ranks.Result[map[string]string](t, job, rank)
+		assert.Len(t, failed, len(inWorkers))
+		for name, wrong := range failed {
+			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, wrong) })
+		}
+	}
+}
+
+// inWorkers are the faults that are a worker's, too.
+var inWorkers = map[string]bool{
+	"a hook with a state that raises on one rank": true,
+	"a hook whose result is on another device":    true,
+	"a hook that needs too much memory":           true,
+	"a hook whose work fails on the device":       true,
+	"no memory for the buckets":                   true,
+	"an address of another device than it says":   true,
 }
