@@ -31,6 +31,17 @@
 // A bucket that NewBuffer made, as those of ddp are, lies in memory that both map: no
 // byte of it is copied.
 //
+// Gradients on a device (experimental; CUDA's was never run) stay there, if this process has torch and
+// that can share the device's memory with another process, as it can CUDA's; else NewReducer says so.
+// Backend is then one of the device, too:
+//
+//	rt, err := pyhook.Start(ctx, pyhook.Config{}) // makes and shares the buckets
+//	w.UseRuntime(rt)                              // before NewHook; by job: j.Worker().UseRuntime(rt)
+//
+// The host waits for the device before a call is sent, and in the worker before its result is: so
+// WaitStream waits for the hooks, too. A result in other memory, or of another dtype, is copied to the
+// bucket. What a hook writes to a parameter's data on a device is the trainer's.
+//
 // Hooks and their states live in the worker, so they are named by specs and made
 // there; Go functions and objects of pyhook.Runtime stay behind. What a hook writes
 // to a parameter's data is seen by the trainer only if NewBuffer made that.
