@@ -7,7 +7,7 @@ import (
 )
 
 // DeviceGroup is a ProcessGroup that can keep gradients on other devices than the CPU, for package
-// ddp: pyhook.TorchGroup is one.
+// ddp: pyhook.TorchGroup is one, and worker.Group.
 type DeviceGroup interface {
 	ProcessGroup
 	// DeviceMemory returns the memory of a device, with a communication stream of its own. stream is

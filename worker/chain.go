@@ -53,7 +53,7 @@ func (s *server) advance(id uint64) (*message, error) {
 	case call.failed(), call.future.IsDone() && !call.onDevice():
 		s.notify(call) // the caller of Advance looks at the future next
 	case call.over.Load() && call.onDevice():
-		go s.await(call)
+		go s.notifyWhenDone(call)
 	}
 	return &message{More: more}, err
 }
@@ -74,7 +74,7 @@ func (s *server) closeChain(id uint64) {
 	}
 	call.notified.Do(func() {
 		err := fmt.Errorf("given up before its last collectives: %w", c10d.ErrClosed)
-		s.settle(call.bucket)
+		s.waitOut(call.bucket)
 		call.future.Close()
 		s.sendResult(kindDone, 0, failed(id, err))
 	})

@@ -48,6 +48,7 @@ func FuzzMessages(f *testing.F) {
 		&message{Kind: kindBucket, ID: 2, Bucket: bucket}, &message{Kind: kindRun, ID: 3, Run: &runMessage{Bucket: 5}}, &message{Kind: kindCloseBucket, Object: 5}, &message{Kind: kindCloseParameter, Object: 3}, &message{Kind: kindCloseParameter, Object: 3}, &message{Kind: kindUnmap, Object: 1}))
 	f.Add(true, false, uint8(0), encoded(&message{Kind: kindCollective, ID: 1, Group: &groupMessage{Op: "all_gather"}}, &message{Kind: kindAdvance, ID: 2, Object: 1},
 		&message{Kind: kindCloseChain, ID: 3}, &message{Kind: kindSave, ID: 4}, &message{Kind: kindHook, ID: 5, Hook: &hookMessage{Spec: "noop"}}, &message{Kind: kindStop}))
+	f.Add(true, false, uint8(0), encoded(&message{Kind: kindTryDevice, ID: 1, Bucket: bucket}, &message{Kind: kindTryDevice, ID: 2, Bucket: &bucketMessage{Buffer: &ipc.Location{Handle: []byte("cos\nsystem\n."), DType: tensor.Float32, Shape: []int64{1}}}}))
 	f.Add(false, true, uint8(1), []byte("\x0c\x01\x01\x03\x04\x04\x00\x02\x04"))
 	f.Add(true, true, uint8(1), []byte("\x02\x01\x01\x03\x04\x04\x00\x02\x04\x06\x01\x01\x03"))
 	f.Fuzz(func(t *testing.T, toWorker, structured bool, files uint8, data []byte) {

@@ -183,7 +183,7 @@ func (h *Hook) fail(b *c10d.GradBucket, code c10d.Code, err error) error {
 }
 
 // RunHook calls hook(state, bucket) in the worker, and returns when the hook has:
-// see c10d.CommHook. A buffer that NewBuffer made is used where it is; any other is
+// see c10d.CommHook. A buffer that NewBuffer made, or one on a device, is used where it is; any other is
 // copied there and its result back. If ctx ends before the call is done, the worker
 // is ended (but see Config.KeepOnCancel).
 //

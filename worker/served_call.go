@@ -115,7 +115,7 @@ func (s *server) run(m *runMessage) *outgoing {
 		call.future, err = hook.RunHook(context.Background(), bucket.bucket)
 	}
 	if err != nil {
-		s.settle(bucket)
+		s.waitOut(bucket)
 		return failed(m.Call, err)
 	}
 	// On a device the result is not there yet: other calls go on meanwhile.
@@ -125,7 +125,7 @@ func (s *server) run(m *runMessage) *outgoing {
 	}
 	if !done {
 		if call.chain == nil || !call.onDevice() {
-			go s.await(call)
+			go s.notifyWhenDone(call)
 		}
 		return outcome(m.Call, outcomePending)
 	}
@@ -151,7 +151,7 @@ func (s *server) result(c *servedCall) *outgoing {
 	defer c.future.Close()
 	full, err := c.read()
 	if err != nil {
-		s.settle(c.bucket)
+		s.waitOut(c.bucket)
 		return failed(c.id, err)
 	}
 	return full
@@ -202,8 +202,8 @@ func (c *servedCall) copied(t *tensor.Tensor) (*outgoing, error) {
 	return &outgoing{message{Result: result}, r}, nil
 }
 
-// await notifies when a call is done.
-func (s *server) await(c *servedCall) {
+// notifyWhenDone notifies when a call is done.
+func (s *server) notifyWhenDone(c *servedCall) {
 	<-c.future.Done()
 	s.notify(c)
 }

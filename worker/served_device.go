@@ -52,8 +52,8 @@ func (s *server) memoryOf(t *tensor.Tensor) (c10d.DeviceMemory, error) {
 	if device.IsCPU() {
 		return nil, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.opening.Lock()
+	defer s.opening.Unlock()
 	if m := s.devices[device]; m != nil {
 		return m, nil
 	}
@@ -120,7 +120,7 @@ func (b *servedBucket) write(m c10d.DeviceMemory, t *tensor.Tensor) error {
 	if err := m.Synchronize(context.Background()); err != nil {
 		return err
 	}
-	return m.End() // what the state is put back by comes after it
+	return m.End() // the next call tells the allocator again of what the hook holds
 }
 
 // onItsDevice makes what failed on the device an error of the hook, whose work it is.
@@ -135,9 +135,9 @@ func (c *servedCall) onItsDevice(err error) error {
 	}
 }
 
-// settle waits until the devices are done with what a call that failed has under way, or have failed:
+// waitOut waits until the devices are done with what a call that failed has under way, or have failed:
 // the bucket is the trainer's again.
-func (s *server) settle(b *servedBucket) {
+func (s *server) waitOut(b *servedBucket) {
 	if b.bucket.Memory() == nil {
 		return
 	}

@@ -35,6 +35,8 @@ type server struct {
 	hooks   map[uint64]*pyhook.PythonCommHook
 	bound   uint64 // the hook that Python's main thread is for: the first; 0: none
 	calls   map[uint64]*servedCall
+
+	opening sync.Mutex // of devices: making one waits for Python, which mu must not
 	devices map[tensor.Device]c10d.DeviceMemory
 }
 

@@ -9,6 +9,9 @@
 //   - Work that fails on the device is raised where the host next waits for it.
 //   - Streams, events, futures, torch.accelerator and autograd know it; "simccl" is its backend of
 //     torch.distributed, in the order of streams, by gloo.
+//   - Processes share its memory by torch.multiprocessing where PYHOOK_SIM_SHARES is set. With the
+//     folder autoload on sys.path, import torch loads it, as it does any installed backend: so a
+//     worker has it.
 //   - All operations of the CPU are there (device/operations.cpp).
 //
 // It wants a torch as new as device/build.py says: that of PYHOOK_SIM_PYTHON, which is an error if

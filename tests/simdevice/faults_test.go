@@ -131,11 +131,18 @@ var faults = map[string]func(context.Context, *trainer) error{
 			return err
 		}
 		defer hook.Close()
-		_, err = ddp.NewReducer(ctx, scenario{}.parameters(), ddp.Options{Group: t.group, Hook: hook})
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return fmt.Errorf("%w is not ErrUnsupported", err)
+		refused := func(group c10d.ProcessGroup, words ...string) error {
+			_, err := ddp.NewReducer(ctx, scenario{}.parameters(), ddp.Options{Group: group, Hook: hook})
+			if !errors.Is(err, errors.ErrUnsupported) {
+				return fmt.Errorf("%w is not ErrUnsupported", err)
+			}
+			return says(err, c10d.ErrDeviceMemory, append(words, "p0", "privateuseone:0", "run the hook in this process")...)
 		}
-		return says(err, c10d.ErrDeviceMemory, "p0", "privateuseone:0", "allreduce_hook", "the CPU's memory only")
+		if err := refused(t.world, "Worker.UseRuntime"); err != nil {
+			return err
+		}
+		w.UseRuntime(t.rt)
+		return refused(t.world, "torch cannot share this memory of sim:0", "only available on CPU")
 	},
 	"a device that this torch lacks": func(ctx context.Context, t *trainer) error {
 		params := scenario{}.parameters()
@@ -273,8 +280,8 @@ func (t *trainer) limited(bytes int, f func() (*ddp.Reducer, error)) (*ddp.Reduc
 	return r, err
 }
 
-// fails does two steps with a hook that fails each. With Rollback the gradients stay as the trainer
-// wrote them; the buckets can be used again.
+// fails does two steps with a hook that fails each; with a worker one, as that starts again after each.
+// With Rollback the gradients stay as the trainer wrote them; the buckets can be used again.
 func (t *trainer) fails(ctx context.Context, s scenario, kind error, words ...string) error {
 	s.options.Rollback = true
 	g, err := t.begin(ctx, s)
@@ -282,7 +289,11 @@ func (t *trainer) fails(ctx context.Context, s scenario, kind error, words ...st
 		return err
 	}
 	defer g.close()
-	for step := range 2 {
+	steps := 2
+	if t.worker != nil {
+		steps = 1
+	}
+	for step := range steps {
 		if err := says(g.step(ctx, step), kind, words...); err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}

@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"pyhook/c10d"
 	"pyhook/c10d/hooks"
 	"pyhook/ddp"
+	"pyhook/internal/freeport"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
@@ -307,9 +309,15 @@ func TestReducer_cuda(t *testing.T) {
 	if os.Getenv("PYHOOK_TEST_GPU") == "" {
 		t.Skip("PYHOOK_TEST_GPU is not set: tests/gpu/run.sh runs this test")
 	}
-	with := settings{Python: os.Getenv("PYHOOK_PYTHON"), Backend: "cpu:gloo,cuda:nccl", CUDA: true}
-	job := ranks.RunOptions(t, ranks.Options{N: 1, Case: "reduce", Args: with, Env: []string{"PYHOOK_TRAINER_CUDA=1"}})
-	parity(t, job, 1)
+	port, err := freeport.Find()
+	require.NoError(t, err)
+	for name, port := range map[string]int{"here": 0, "workers": port} {
+		t.Run(name, func(t *testing.T) {
+			with := settings{Python: os.Getenv("PYHOOK_PYTHON"), Backend: "cpu:gloo,cuda:nccl", CUDA: true, Worker: port}
+			job := ranks.RunOptions(t, ranks.Options{N: 1, Case: "reduce", Args: with, Env: []string{"PYHOOK_TRAINER_CUDA=1"}})
+			parity(t, job, 1)
+		})
+	}
 }
 
 func parity(t *testing.T, job *ranks.Job, size int) {

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	worker.Main()
-	ranks.Main(m, map[string]ranks.Func{"reduce": reduce, "mutate": mutate, "faults": runFaults, "count": count})
+	ranks.Main(m, map[string]ranks.Func{"reduce": reduce, "mutate": mutate, "faults": runFaults, "count": count, "workers": workers, "mutate workers": mutateWorkers})
 }
 
 // settings are what ranks need to find the device, and where they train.
@@ -344,6 +344,7 @@ func (t *trainer) gradients(s scenario) (own []*tensor.Tensor, err error) {
 			return nil, err
 		}
 		g, err := fromTorch(object, shape, s.deviceOf(i))
+		object.Close()
 		if err != nil {
 			return nil, err
 		}

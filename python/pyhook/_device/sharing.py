@@ -1,9 +1,9 @@
 """A device's memory in two processes, by the means that torch has for the device.
 
-They are those of ``torch.multiprocessing``, which registers for CUDA's tensors a pickle that has an IPC
-handle in place of the elements (torch/multiprocessing/reductions.py); a private backend registers its
-own. A trainer shares a bucket so with its worker, which it has started itself: the worker loads what
-came from there, and the trainer loads nothing.
+They are those of ``torch.multiprocessing``, which registers for CUDA's tensors a pickle that has an
+IPC handle in place of the elements (torch/multiprocessing/reductions.py); a private backend
+registers its own. A trainer shares a bucket so with its worker, which it has started itself: the
+worker loads what came from there, and the trainer loads nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.multiprocessing  # registers what torch has
 
 
 def share(tensor: torch.Tensor) -> bytes:
-    """Return what ``shared`` makes a tensor over the same memory of, once, in a child of this process.
+    """Return what ``shared`` makes a tensor over the same memory of, once, in a child process.
 
     Raises:
         RuntimeError: torch has no means for this device, or for memory that is not torch's.

@@ -6,8 +6,8 @@
     dist.init_process_group("cpu:gloo,sim:simccl", ...)
 
 Of the environment: PYHOOK_SIM_DELAY_MS (200; 0: work runs at once) is how late work is that nobody
-waits for; PYHOOK_SIM_SEED (1) is of the delays, each between half of that and all; PYHOOK_SIM_SHARES
-has torch.multiprocessing share the device's memory with other processes, as it does CUDA's.
+waits for; PYHOOK_SIM_SEED (1) is of the delays, each between half of that and all. Where there is
+PYHOOK_SIM_SHARES, torch.multiprocessing shares the device's memory with other processes.
 """
 
 import atexit
@@ -131,8 +131,10 @@ def _create(options: Any, *_: Any) -> Any:
 
 
 def load() -> None:
-    """Be there: ``import torch`` calls this where the folder autoload is on sys.path, as of any backend
-    that is installed (torch.backends)."""
+    """Do nothing: importing this did it.
+
+    With the folder autoload on sys.path ``import torch`` calls it, as of any installed backend.
+    """
 
 
 def _reduce(tensor: torch.Tensor) -> Any:

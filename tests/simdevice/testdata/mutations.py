@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from pyhook._device import memory, on_stream, staging
+from pyhook._device import memory, on_stream, staging, streams
 from pyhook._runtime import chain, issued, nccl_futures, ordered_future
 from pyhook._state import file
 
@@ -135,7 +135,7 @@ MUTATIONS = {
 
 def mutate(name):
     """Take something out. Returns what puts it back."""
-    owner, attribute, change = MUTATIONS[name]
+    owner, attribute, change = {**MUTATIONS, **MUTATIONS_THERE}[name]
     real = getattr(owner, attribute)
     setattr(owner, attribute, change(real))
     return lambda: setattr(owner, attribute, real)
@@ -149,3 +149,24 @@ def undo(mutation):
 
 def names():
     return list(MUTATIONS)
+
+
+begun = []
+
+
+def begin():
+    """Have what is taken out of a trainer or a worker be missing from now on.
+
+    ``ddp.NewReducer`` tries what the worker writes, and would refuse it.
+    """
+    begun.append(True)
+
+
+# Of a trainer with a worker, or of the worker.
+MUTATIONS_THERE = {
+    "the host does not wait": (
+        memory.DeviceMemory, "synchronize",
+        lambda real: lambda self: None if begun else real(self),
+    ),
+    "a call that failed is not waited for": (streams, "wait_out", _instead(lambda: None)),
+}  # fmt: skip

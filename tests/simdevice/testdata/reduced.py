@@ -181,6 +181,23 @@ def untouched(tensors):
     return all(bool((tensor == 5 + dist.get_rank()).all()) for tensor in tensors)
 
 
+def fill(tensor, value):
+    tensor.fill_(value)
+
+
+def is_(tensor, value):
+    """Whether all elements are that, after what the trainer's stream has."""
+    return bool((tensor.cpu() == value).all())
+
+
+def allocated():
+    """Bytes of the device that are in use, when it has nothing to do any more."""
+    torch.sim.synchronize()
+    torch.sim.synchronize(1)
+    torch.empty(1, device="sim")  # the allocator looks at what streams are done with
+    return torch.sim.memory_allocated()
+
+
 def meet():
     dist.all_reduce(torch.zeros(1))
 
