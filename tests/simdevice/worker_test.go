@@ -168,6 +168,30 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		}
 		return nil
 	},
+	"an empty bucket": func(ctx context.Context, t *trainer) error {
+		hook, closeHook, err := t.workerHook(ctx, scenario{hook: "fp16"})
+		if err != nil {
+			return err
+		}
+		defer closeHook()
+		params := []*c10d.Parameter{{Name: "p", Shape: []int64{0}, DType: tensor.Float32, Device: sim}}
+		r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.group, Hook: hook})
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if err := r.Ready(0); err != nil {
+			return err
+		}
+		_, err = r.Wait(ctx)
+		return err
+	},
+	"the group is the trainer's own": func(ctx context.Context, t *trainer) error {
+		former := t.group
+		t.group = t.world
+		defer func() { t.group = former }()
+		return t.beside(ctx, scenario{hook: "fp16", peer: "fp16", views: true}, func() error { return nil })
+	},
 	"no byte by the host": func(ctx context.Context, t *trainer) error {
 		g, err := t.begin(ctx, scenario{hook: "hooks:uncounted", host: true})
 		if err != nil {

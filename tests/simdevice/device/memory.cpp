@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -302,13 +303,16 @@ Shared share(const at::Tensor &t) {
   auto &d = device_at(index);
   auto *p = static_cast<const char *>(t.const_data_ptr());
   TORCH_CHECK(t.is_contiguous(), "only contiguous tensors are shared");
-  TORCH_CHECK(d.has(p), static_cast<const void *>(p), " is no memory that this process has of sim:", int(index));
-  return {getpid(), d.file, index, p - d.outside, int64_t(t.nbytes())};
+  TORCH_CHECK(!p || d.has(p), static_cast<const void *>(p), " is no memory that this process has of sim:", int(index));
+  return {getpid(), d.file, index, p ? p - d.outside : 0, int64_t(t.nbytes())};
 }
 
 at::Tensor open_shared(Shared s) {
   auto [process, file, index, offset, bytes] = s;
   TORCH_CHECK(index >= 0 && index < devices && offset >= 0 && bytes >= 0 && size_t(offset + bytes) <= reserved, "no shared memory");
+  auto options = at::TensorOptions().dtype(at::kByte).device(device(index));
+  if (bytes == 0)
+    return at::empty({0}, options);
   char *p;
   {
     std::lock_guard lock(mutex);
@@ -326,7 +330,7 @@ at::Tensor open_shared(Shared s) {
     space.used = std::max(space.used, size_t(offset + bytes));
     p = space.outside + offset;
   }
-  return at::from_blob(p, {bytes}, at::TensorOptions().dtype(at::kByte).device(device(index)));
+  return at::from_blob(p, {bytes}, options);
 }
 
 void set_limit(c10::DeviceIndex index, size_t bytes) {
