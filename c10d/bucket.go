@@ -99,8 +99,11 @@ func (b *GradBucket) completeParameters() {
 // within total.
 func fits(size []int64, offset, length, total int64) bool {
 	n := int64(1)
+	if slices.Contains(size, 0) {
+		n = 0
+	}
 	for _, s := range size {
-		if s < 0 || s > 0 && n > total/s {
+		if s < 0 || n > 0 && n > total/s {
 			return false
 		}
 		n *= s

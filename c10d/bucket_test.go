@@ -28,6 +28,10 @@ func TestABucketsPartsMustFitEachOther(t *testing.T) {
 	gradient := func(c *c10d.BucketConfig, offset, length int64, size ...int64) {
 		c.Offsets, c.Lengths, c.Sizes = []int64{offset}, []int64{length}, [][]int64{size}
 	}
+	empty := good()
+	gradient(&empty, 4, 0, 100, 0, 7)
+	_, err = c10d.NewGradBucket(empty)
+	require.NoError(t, err, "no elements, whatever the other sizes")
 	const huge = math.MaxInt64
 	cases := map[string]struct {
 		change func(*c10d.BucketConfig)
@@ -44,6 +48,7 @@ func TestABucketsPartsMustFitEachOther(t *testing.T) {
 		"a negative offset":          {func(c *c10d.BucketConfig) { gradient(c, -1, 1, 1) }, "does not fit"},
 		"beyond the end":             {func(c *c10d.BucketConfig) { gradient(c, 3, 2, 2) }, "does not fit a buffer of 4"},
 		"negative sizes":             {func(c *c10d.BucketConfig) { gradient(c, 0, 4, -2, -2) }, "does not fit"},
+		"a negative size, and none":  {func(c *c10d.BucketConfig) { gradient(c, 0, 0, -1, 0) }, "does not fit"},
 		"sizes that overflow":        {func(c *c10d.BucketConfig) { gradient(c, 0, 0, 1<<32, 1<<32) }, "does not fit"},
 		"an offset that overflows":   {func(c *c10d.BucketConfig) { gradient(c, huge, 1, 1) }, "does not fit"},
 		"a parameter too many":       {func(c *c10d.BucketConfig) { c.Parameters = make([]*c10d.Parameter, 2) }, "2 parameters for 1 gradients"},
