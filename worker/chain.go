@@ -66,8 +66,8 @@ func (s *server) closeChain(id uint64) {
 		return
 	}
 	defer call.chain.Close()
-	if call.future.IsDone() && (call.over.Load() || !call.onDevice()) {
-		return
+	if call.over.Load() || call.future.IsDone() && !call.onDevice() {
+		return // where a thread of the hook's completes the future, it may do so later
 	}
 	if chain, ok := call.chain.(c10d.DrainingChain); ok {
 		_ = chain.Drain(context.Background()) // an error ends them, too
