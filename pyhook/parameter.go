@@ -56,7 +56,7 @@ func deviceOf(p *c10d.Parameter) tensor.Device {
 	if p.Data != nil {
 		return p.Data.Device()
 	}
-	return tensor.Device{}
+	return p.GradientDevice()
 }
 
 // pythonParameter returns the parameter's one Python object, which belongs to the parameter.

@@ -88,7 +88,9 @@ type parameterMessage struct {
 	Name  string
 	Shape []int64
 	DType tensor.DType
-	Data  *ipc.Location
+	// Device is where its gradient is, as c10d.Parameter's.
+	Device tensor.Device
+	Data   *ipc.Location
 	// Attributes hold what HookConfig.State may.
 	Attributes map[string]any
 }

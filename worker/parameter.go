@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"pyhook/c10d"
+	"pyhook/pyhook"
 	"pyhook/tensor"
 )
 
@@ -38,7 +39,7 @@ func (w *Worker) parameter(ctx context.Context, p *process, param *c10d.Paramete
 		return s, nil
 	}
 	m := parameterMessage{
-		ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType, Attributes: param.Attributes,
+		ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType, Device: param.Device, Attributes: param.Attributes,
 	}
 	if param.Data != nil {
 		if m.Data, s.stage, err = w.shareOrStage(ctx, p, param.Data, s.stage); err != nil {
@@ -70,7 +71,28 @@ func (w *Worker) parameterIDs(ctx context.Context, p *process, params []*c10d.Pa
 		}
 		ids = append(ids, s.id)
 	}
-	return ids, nil
+	return ids, waitForValues(ctx, w.runtime.Load(), params)
+}
+
+// waitForValues has the host wait for what the devices of the parameters' values have to do: the other
+// process, which reads or writes them next, is not in the order of any stream here.
+func waitForValues(ctx context.Context, rt *pyhook.Runtime, params []*c10d.Parameter) error {
+	var values []*tensor.Tensor
+	for _, param := range params {
+		if param.Data != nil && !param.Data.Device().IsCPU() {
+			values = append(values, param.Data)
+		}
+	}
+	if values == nil {
+		return nil
+	}
+	sharing, err := rt.Import(ctx, sharingModule)
+	if err != nil {
+		return err
+	}
+	defer sharing.Close()
+	_, err = sharing.CallValue("wait", values)
+	return err
 }
 
 // copyData copies the parameter's values of now to its stage, if it has one.

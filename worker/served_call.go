@@ -48,7 +48,7 @@ func (s *server) newParameter(m *parameterMessage) error {
 	if err != nil {
 		return err
 	}
-	store(s, s.params, m.ID, &c10d.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Data: data, Attributes: m.Attributes})
+	store(s, s.params, m.ID, &c10d.Parameter{Name: m.Name, Shape: m.Shape, DType: m.DType, Device: m.Device, Data: data, Attributes: m.Attributes})
 	return nil
 }
 
