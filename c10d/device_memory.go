@@ -2,6 +2,7 @@ package c10d
 
 import (
 	"context"
+	"fmt"
 
 	"pyhook/tensor"
 )
@@ -46,10 +47,22 @@ type DeviceMemory interface {
 	Synchronize(ctx context.Context) error
 	// Group returns the group, whose collectives of tensors on the device are issued from the
 	// communication stream: they come after what is enqueued there. When their futures are done, what
-	// is enqueued there comes after them; the host may be earlier.
+	// is enqueued there comes after them; the host may be earlier. A tensor on another device is
+	// ErrDevice.
 	Group() ProcessGroup
 	// Close lets go of the streams. Tensors stay. Idempotent.
 	Close()
+}
+
+// CheckOrdered says which of a collective's tensors the Group of m cannot order: one on a device that
+// is not m's. The error is ErrDevice.
+func CheckOrdered(m DeviceMemory, tensors ...*tensor.Tensor) error {
+	for _, t := range tensors {
+		if d := t.Device(); !d.IsCPU() && d != m.Device() {
+			return fmt.Errorf("%w: %s for a group whose collectives are in the order of %s: use the group of that device's memory", ErrDevice, t, m.Device())
+		}
+	}
+	return nil
 }
 
 // GroupOf returns the group whose collectives take b's buffer, and other tensors on its device: that

@@ -3,6 +3,7 @@ package pyhook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"pyhook/c10d"
@@ -177,6 +178,9 @@ type deviceGroup struct {
 
 // AllReduce: see c10d.ProcessGroup.
 func (g *deviceGroup) AllReduce(ctx context.Context, t *tensor.Tensor, op c10d.ReduceOp) (*c10d.Future[*tensor.Tensor], error) {
+	if err := c10d.CheckOrdered(g.memory, t); err != nil {
+		return nil, groupError("all_reduce", g.rank, err)
+	}
 	return g.collectiveBy(ctx, g.memory, "all_reduce", t, t, string(op))
 }
 
@@ -185,6 +189,9 @@ func (g *deviceGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int)
 	if err := g.checkRoot(root); err != nil {
 		return nil, err
 	}
+	if err := c10d.CheckOrdered(g.memory, t); err != nil {
+		return nil, groupError("broadcast", g.rank, err)
+	}
 	return g.collectiveBy(ctx, g.memory, "broadcast", t, t, root)
 }
 
@@ -192,6 +199,9 @@ func (g *deviceGroup) Broadcast(ctx context.Context, t *tensor.Tensor, root int)
 func (g *deviceGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *tensor.Tensor) (*c10d.Future[*tensor.Tensor], error) {
 	if err := g.checkOutputs(len(out)); err != nil {
 		return nil, err
+	}
+	if err := c10d.CheckOrdered(g.memory, append(slices.Clone(out), in)...); err != nil {
+		return nil, groupError("all_gather", g.rank, err)
 	}
 	return g.collectiveBy(ctx, g.memory, "all_gather", in, out, in)
 }

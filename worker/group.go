@@ -127,6 +127,11 @@ func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tens
 func (c *groupCall) stage(ctx context.Context, p *process, m *groupMessage) error {
 	w := c.g.worker
 	onDevice := false
+	if c.g.memory != nil {
+		if err := c10d.CheckOrdered(c.g.memory, c.tensors...); err != nil {
+			return err
+		}
+	}
 	for _, t := range c.tensors {
 		if onDevice = onDevice || !t.Device().IsCPU(); onDevice && c.g.memory == nil {
 			return fmt.Errorf("%w: %s: use the group of a DeviceMemory (c10d.GroupOf in a hook)", errors.ErrUnsupported, t)
