@@ -108,7 +108,7 @@ func (w *Worker) shareOnDevice(ctx context.Context, t *tensor.Tensor) (*ipc.Loca
 
 const sharingModule = "pyhook._device.sharing"
 
-var errNoRuntime = errors.New("the trainer's process has no torch to share it by (Worker.UseRuntime)")
+var errNoRuntime = errors.New("the trainer's process has no torch to share it by")
 
 func (w *Worker) deviceError(device tensor.Device, err error) error {
 	var mine *Error
@@ -116,9 +116,13 @@ func (w *Worker) deviceError(device tensor.Device, err error) error {
 	if errors.As(err, &mine) || errors.As(err, &known) {
 		return err
 	}
+	hint := "run the hook in this process (pyhook.Runtime), or keep the gradients on the CPU"
+	if errors.Is(err, errNoRuntime) {
+		hint = "call Worker.UseRuntime with this process's pyhook.Runtime before; or " + hint
+	}
 	return &c10d.Error{
 		Op: fmt.Sprintf("sharing memory of %s with a worker", device), Rank: w.cfg.rank, Bucket: -1, Code: c10d.ErrDeviceMemory,
-		Detail: err.Error(), Hint: "run the hook in this process (pyhook.Runtime), or keep the gradients on the CPU",
+		Detail: err.Error(), Hint: hint,
 		Err: errors.Join(errors.ErrUnsupported, err),
 	}
 }
