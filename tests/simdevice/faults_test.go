@@ -99,6 +99,33 @@ var faults = map[string]func(context.Context, *trainer) error{
 		}
 		return g.compare(1, want[1])
 	},
+	"a collective of another device's tensor": func(ctx context.Context, t *trainer) error {
+		group := t.group.(c10d.DeviceGroup)
+		var memories [2]c10d.DeviceMemory
+		var tensors [2]*tensor.Tensor
+		for i, device := range []tensor.Device{sim, other} {
+			m, err := group.DeviceMemory(device, 0)
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			memories[i] = m
+			if tensors[i], err = m.New(tensor.Float32, 10); err != nil {
+				return err
+			}
+			defer tensors[i].Close()
+		}
+		g := memories[0].Group()
+		_, reduced := g.AllReduce(ctx, tensors[1], c10d.Sum)
+		_, sent := g.Broadcast(ctx, tensors[1], 0)
+		_, gathered := g.AllGather(ctx, []*tensor.Tensor{tensors[0], tensors[1]}, tensors[0])
+		for _, err := range []error{reduced, sent, gathered} {
+			if err := says(err, c10d.ErrDevice, "privateuseone:1", "privateuseone:0"); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 	"an error in a callback that cannot be pickled": func(ctx context.Context, t *trainer) error {
 		return errors.Join(
 			t.fails(ctx, scenario{hook: "hooks:in_callback"}, c10d.ErrFutureFailed, "hooks.in_callback", "bucket 0", "Odd: in a callback"),

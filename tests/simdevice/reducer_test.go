@@ -17,6 +17,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/worker"
 )
 
 var checked = ddp.Options{Rollback: true, CheckFinite: true}
@@ -65,6 +66,7 @@ var scenarios = map[string]scenario{
 	"two levels, ordered":                 {onDevice: true, hook: "hooks:twice", options: ddp.Options{Order: ddp.OrderOrdered}},
 	"two levels, rolled back":             {onDevice: true, hook: "hooks:twice", options: checked},
 	"doubled elsewhere":                   {hook: "hooks:doubled_elsewhere"},
+	"completed by a thread":               {onDevice: true, hook: "hooks:by_a_thread"},
 	"waits elsewhere":                     {onDevice: true, hook: "hooks:waits_elsewhere", peer: "hooks:tripled"},
 	"synchronizes":                        {onDevice: true, hook: "hooks:synchronizes"},
 	"halves in the bucket's memory":       {hook: "hooks:half_in_place"},
@@ -102,7 +104,7 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 			failed[name] = err.Error()
 		}
 	}
-	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded, "gradients that the trainer lets go of": t.letGo}) {
+	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded, "gradients that the trainer lets go of": t.letGo, "parameters without values": t.valueless}) {
 		failed[name] = ""
 		if err := other(ctx); err != nil {
 			failed[name] = err.Error()
@@ -200,6 +202,34 @@ func (t *trainer) digests(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// valueless makes a hook's state of parameters without values before there is any bucket: they are
+// where their gradients are.
+func (t *trainer) valueless(ctx context.Context) error {
+	s := t.on(scenario{})
+	_, closeHook, err := t.hookOfParameters(ctx, s.parameters(), s.deviceOf(0))
+	if err == nil {
+		closeHook()
+	}
+	return err
+}
+
+// hookOfParameters makes a hook with a state of the parameters, which says where they must be.
+func (t *trainer) hookOfParameters(ctx context.Context, params []*c10d.Parameter, device tensor.Device) (c10d.CommHook, func(), error) {
+	state := pyhook.StateSpec{Spec: "hooks:Values", Args: map[string]any{"device": device.String()}}
+	if t.worker != nil {
+		hook, err := t.worker.NewHook(ctx, "hooks:of_values", worker.HookConfig{State: state, Parameters: params})
+		if err != nil {
+			return nil, nil, err
+		}
+		return hook, hook.Close, nil
+	}
+	hook, err := t.rt.NewHook(ctx, "hooks:of_values", pyhook.HookConfig{State: state, Group: t.world, Parameters: params})
+	if err != nil {
+		return nil, nil, err
+	}
+	return hook, hook.Close, nil
 }
 
 // recorded looks at what a recording takes of a bucket that a stream writes late.

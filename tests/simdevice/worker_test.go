@@ -168,6 +168,58 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		}
 		return nil
 	},
+	"a state begins with the parameters' values": func(ctx context.Context, t *trainer) error {
+		source, params, values, err := t.valued(scenario{})
+		if err != nil {
+			return err
+		}
+		defer closeAll(values)
+		if _, err := t.call("produce", source, values, 0, 0, nil); err != nil { // late
+			return err
+		}
+		hook, closeHook, err := t.hookOfParameters(ctx, params, sim)
+		if err != nil {
+			return err
+		}
+		defer closeHook()
+		for _, p := range params {
+			defer p.Close()
+		}
+		if _, err := t.call("delay", 0); err != nil {
+			return err
+		}
+		_, err = t.call("produce", source, values, 1, 0, nil) // at once: the worker has read them
+		if _, delay := t.call("delay", 200); err != nil || delay != nil {
+			return errors.Join(err, delay)
+		}
+		r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.group, Hook: hook, Buckets: layout})
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		own, err := t.gradients(scenario{})
+		if err != nil {
+			return err
+		}
+		defer closeAll(own)
+		for i := range own {
+			if err := r.ReadyFrom(i, own[i]); err != nil {
+				return err
+			}
+		}
+		if _, err := r.WaitStream(ctx); err != nil {
+			return err
+		}
+		want, err := source.Call("flat", 0)
+		if err != nil {
+			return err
+		}
+		defer want.Close()
+		if same, err := t.call("same", own, want); err != nil || same != true {
+			return errors.Join(errors.New("not the values of when it was made"), err)
+		}
+		return nil
+	},
 	"an empty bucket": func(ctx context.Context, t *trainer) error {
 		hook, closeHook, err := t.workerHook(ctx, scenario{hook: "fp16"})
 		if err != nil {
@@ -340,7 +392,12 @@ func (t *trainer) collectives(ctx context.Context, m c10d.DeviceMemory) (err err
 	if err := errors.Join(wait(group.Broadcast(ctx, made[3], 0)), is("broadcast", made[3], 2)); err != nil {
 		return err
 	}
-	return errors.Join(wait(group.AllReduce(ctx, x, c10d.Sum)), is("all_reduce", x, 3))
+	empty, err := m.New(tensor.Float32, 0)
+	if err != nil {
+		return err
+	}
+	defer empty.Close()
+	return errors.Join(wait(group.AllReduce(ctx, x, c10d.Sum)), is("all_reduce", x, 3), wait(group.AllReduce(ctx, empty, c10d.Sum)))
 }
 
 // workerHook makes the scenario's hook in the worker.
@@ -380,6 +437,7 @@ func TestReducer_faultsInWorkers(t *testing.T) {
 
 // inWorkers are the faults that are a worker's, too.
 var inWorkers = map[string]bool{
+	"a collective of another device's tensor":     true,
 	"a hook with a state that raises on one rank": true,
 	"a hook whose result is on another device":    true,
 	"a hook whose work fails on the device":       true,

@@ -1,5 +1,8 @@
 """Hooks that do on the device what hooks may do, and what they must not."""
 
+import threading
+import time
+
 import torch
 import torch.distributed as dist
 
@@ -29,6 +32,24 @@ def doubled_elsewhere(state, bucket):
     with api.stream(mine):
         bucket.buffer().record_stream(mine)
         return _done(bucket.buffer() * 2, bucket.buffer().device)
+
+
+def by_a_thread(state, bucket):
+    """A thread completes its future, on a stream of its own, later than its last collective."""
+    buffer = bucket.buffer()
+    api = _api(buffer)
+    future = torch.futures.Future(devices=[buffer.device])
+    called = api.current_stream(buffer.device).record_event()
+
+    def complete():
+        time.sleep(0.05)
+        mine = api.Stream(buffer.device)
+        with api.stream(mine):
+            mine.wait_event(called)
+            future.set_result(buffer * 2)
+
+    threading.Thread(target=complete).start()
+    return future
 
 
 def waits_elsewhere(state, bucket):
@@ -223,6 +244,25 @@ def averaged_in_place(state, bucket):
 def of_parameters(state, bucket):
     """The parameters' values, which it reads on the device."""
     return _done(torch.cat([p.detach().reshape(-1) for p in bucket.parameters()]))
+
+
+class Values:
+    """A hook's state: the values that the parameters have when it is made.
+
+    Args:
+        device: where they must be.
+    """
+
+    def __init__(self, parameters, device):
+        wrong = [p.device for p in parameters if p.device != torch.device(device)]
+        if wrong:
+            raise ValueError(f"parameters on {wrong} and not on {device}")
+        self.of = {id(p): p.detach().clone().reshape(-1) for p in parameters}
+
+
+def of_values(state, bucket):
+    """The values that the parameters had."""
+    return _done(torch.cat([state.of[id(p)] for p in bucket.parameters()]))
 
 
 counted_before = []
