@@ -42,6 +42,9 @@ func (w *Worker) parameter(ctx context.Context, p *process, param *c10d.Paramete
 		ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType, Device: param.Device, Attributes: param.Attributes,
 	}
 	if param.Data != nil {
+		if is, gradient := param.Data.Device(), param.GradientDevice(); !is.IsCPU() && is != gradient {
+			return nil, w.deviceError(is, fmt.Errorf("its gradient is on %s, and hooks' calls wait for that device alone", gradient))
+		}
 		if m.Data, s.stage, err = w.shareOrStage(ctx, p, param.Data, s.stage); err != nil {
 			return nil, err
 		}

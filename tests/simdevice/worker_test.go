@@ -261,6 +261,23 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		}
 		return err
 	},
+	"values on another device than gradients": func(ctx context.Context, t *trainer) error {
+		for _, device := range []tensor.Device{host, other} {
+			_, params, values, err := t.valued(scenario{})
+			if err != nil {
+				return err
+			}
+			defer closeAll(values)
+			for _, p := range params {
+				p.Device = device
+			}
+			_, _, err = t.hookOfParameters(ctx, params, sim)
+			if err := says(err, c10d.ErrDeviceMemory, "p0", "privateuseone:0", device.String()); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 	"a worker without the device": func(ctx context.Context, t *trainer) error {
 		w, err := worker.Start(ctx, worker.Config{Python: t.Python, Size: 1, InitMethod: fmt.Sprintf("tcp://127.0.0.1:%d", t.Worker+1+t.rank)})
 		if err != nil {
