@@ -38,6 +38,6 @@ def shared(handle: bytes) -> torch.Tensor:
 
 
 def wait(tensors: Iterable[torch.Tensor]) -> None:
-    """Have the host wait for all streams of the tensors' devices: the other process knows of none."""
+    """Have the host wait for the tensors' devices: the other process knows of no stream here."""
     for device in {tensor.device for tensor in tensors}:
         streams.synchronize(device)
