@@ -65,6 +65,21 @@ func TestHook_RunHook_Memory(t *testing.T) {
 	})
 }
 
+// A chain is over when there are no more collectives; a thread may complete the hook's future later.
+func TestHook_RunHookChained_Thread(t *testing.T) {
+	w := shared(t)
+	future, chain, err := hook(t, w, "hooks:by_a_thread", worker.HookConfig{}).RunHookChained(testutil.Soon(t), bucket(t, w, 1, 2, 3))
+	require.NoError(t, err)
+	defer future.Close()
+	more, err := chain.Advance(testutil.Soon(t))
+	require.NoError(t, err)
+	require.False(t, more)
+	chain.Close()
+	value, err := future.Wait(testutil.Soon(t))
+	require.NoError(t, err)
+	assert.Equal(t, []float32{2, 4, 6}, floats(t, value.(c10d.TensorResult).Tensor))
+}
+
 func TestHook_RunHook_Errors(t *testing.T) {
 	t.Run("they are those of this process", func(t *testing.T) {
 		w := shared(t)

@@ -19,6 +19,14 @@ def other(state, bucket):
     return _done(bucket.buffer().to(torch.float64) * 2)
 
 
+def by_a_thread(state, bucket):
+    """A thread completes its future, later than its last collective."""
+    future = torch.futures.Future()
+    buffer = bucket.buffer()
+    threading.Timer(0.2, lambda: future.set_result(buffer * 2)).start()
+    return future
+
+
 def raises(state, bucket):
     raise ValueError("out of cheese")
 
