@@ -40,7 +40,9 @@
 //
 // The host waits for the device before a call is sent, and in the worker before its result is: so
 // WaitStream waits for the hooks, too. A result in other memory, or of another dtype, is copied to the
-// bucket. What a hook writes to a parameter's data on a device is the trainer's.
+// bucket as soon as it is there, as a hook that works in place writes it: a step that fails at another
+// bucket leaves it there, unless ddp.Options.Rollback is set. What a hook writes to a parameter's data
+// on a device is the trainer's.
 //
 // Hooks and their states live in the worker, so they are named by specs and made
 // there; Go functions and objects of pyhook.Runtime stay behind. What a hook writes
