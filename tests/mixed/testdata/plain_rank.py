@@ -15,7 +15,8 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_
 def main() -> None:
     steps, sizes = int(sys.argv[1]), [[int(n) for n in shape.split("x")] for shape in sys.argv[2:]]
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
-    reduce(default_hooks.fp16_compress_hook, None, steps, sizes)
+    first = {"fp16": default_hooks.fp16_compress_hook, "allreduce": default_hooks.allreduce_hook}
+    reduce(first[os.environ["PYHOOK_MIXED_HOOK"]], None, steps, sizes)
     state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
     reduce(powerSGD_hook.powerSGD_hook, state, steps, sizes)
     dist.barrier()
