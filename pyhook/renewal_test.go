@@ -381,12 +381,12 @@ func childNotRenewed(is *require.Assertions) {
 	renewal.Retire()
 	ok()
 
-	// A handle that Go code forgets without a Close delays, until it is collected.
-	forgotten, err := world.Object().Clone()
+	// A handle of Go code's delays, until it is closed.
+	handle, err := world.Object().Clone()
 	is.NoError(err)
 	renewal.Retire()
 	is.ErrorContains(soon(500*time.Millisecond), "waiting until a hook call that is inside, an object that Go code holds, or code in C++, lets go")
-	runtime.KeepAlive(forgotten)
+	handle.Close()
 	ok()
 	is.NoError(world.Barrier(context.Background()))
 }

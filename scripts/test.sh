@@ -116,7 +116,7 @@ check_race() {
 
 # What the race detector scales down, cannot measure (memory, allocations) or has no use for.
 check_full() {
-	gotest -skip '^TestTorchGroup_Renewal$' ./pyhook ./ddp "${plain[@]}" # at full size in newest
+	gotest ./pyhook ./ddp "${plain[@]}"
 	one TestSync_Step_allocations ./ddp/flat
 	one TestTenThousandCollectivesLeaveNothing ./tests/transport
 }
@@ -219,7 +219,7 @@ check_slurm() {
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy words spell)
-all=("${lint[@]}" pytest race full simdevice newest asan)
+all=("${lint[@]}" pytest race full newest simdevice asan)
 deep=(race full chaos deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
