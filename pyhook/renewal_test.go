@@ -381,12 +381,16 @@ func childNotRenewed(is *require.Assertions) {
 	renewal.Retire()
 	ok()
 
-	// A handle of Go code's delays, until it is closed.
+	// A handle that Go code forgets without a Close delays, until it is collected. With torch 2.15 that was
+	// not always so in time: why is not known.
 	handle, err := world.Object().Clone()
 	is.NoError(err)
 	renewal.Retire()
 	is.ErrorContains(soon(500*time.Millisecond), "waiting until a hook call that is inside, an object that Go code holds, or code in C++, lets go")
-	handle.Close()
+	if rt.Info().Torch[0] != '1' {
+		handle.Close()
+	}
+	runtime.KeepAlive(handle)
 	ok()
 	is.NoError(world.Barrier(context.Background()))
 }
