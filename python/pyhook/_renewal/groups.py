@@ -61,6 +61,7 @@ class Renewal:
         self._made: dict[str, Any] = {}  # by the names of the groups that they replace
         self._leaving: list[Any] = []
         self._twins: dict[int, RetiredGroup] = {}  # by the ids of what is leaving
+        self._failed_look = ""  # why the last one that failed did
         self._left: list[str] = []  # what holds a group and cannot hold another
         self._asked = 0.0  # when make asked for that: an earlier look may name what let go since
         self._lock = threading.Lock()
@@ -130,18 +131,25 @@ class Renewal:
             now = time.monotonic()
             if leaving and (now >= look_at or self._asked > looked):
                 looked = now
-                left = holders.replace(leaving, [self._twins[id(g)] for g in leaving], deep=True)
-                names = [
-                    holders.describe(holder)
-                    for holder in left[:_SHOWN]
-                    if not isinstance(holder, types.FrameType)
-                ]
-                del left
+                names = self._look(leaving)
                 if looked >= self._asked:
                     self._left = names
                 interval = min(interval * 3, _LOOK_SECONDS[1])
                 look_at = time.monotonic() + interval
             time.sleep(_POLL_SECONDS)
+
+    def _look(self, leaving: list[Any]) -> list[str]:
+        """Replace the groups wherever that is possible. Return the names of where it is not."""
+        try:
+            left = holders.replace(leaving, [self._twins[id(g)] for g in leaving], deep=True)
+            return [
+                holders.describe(holder)
+                for holder in left[:_SHOWN]
+                if not isinstance(holder, types.FrameType)
+            ]
+        except Exception as error:  # of a holder's own code perhaps; the next look may do
+            self._failed_look = f"{type(error).__name__}: {error}"
+            return []
 
     def cancel(self, attempt: int) -> None:
         """End a ``make`` or ``commit`` of that attempt that waits. For any thread, at any time."""
@@ -195,7 +203,7 @@ class Renewal:
     def _wait_let_go(self) -> str:
         """Wait until the former groups are let go of. Return why they are not."""
         begin = collected = time.monotonic()
-        self._left, self._asked = [], begin
+        self._left, self._failed_look, self._asked = [], "", begin
         while self._leaving:
             now = time.monotonic()
             waited = now - begin
@@ -207,10 +215,12 @@ class Renewal:
             if waited > _INSIDE_SECONDS:
                 break
             if self._cancelled.wait(_POLL_SECONDS):
-                raise Cancelled(f"waiting until {self._holder()} lets go of a group")
+                raise Cancelled(f"waiting until {self._holder()} lets go of a group{self._known()}")
         if not self._leaving:
             return ""
-        return f"{self._holder()} holds a former group, and it cannot be replaced there"
+        return (
+            f"{self._holder()} holds a former group, and it cannot be replaced there{self._known()}"
+        )
 
     def _wait_devices(self) -> None:
         """Wait until devices are done with what the failed step has under way.
@@ -229,6 +239,15 @@ class Renewal:
         return "; ".join(self._left) or (
             "a hook call that is inside, an object that Go code holds, or code in C++,"
         )
+
+    def _known(self) -> str:
+        """Say what may help to find a holder that has no name."""
+        if self._left:
+            return ""
+        known = [f"in Python {name} runs" for name in holders.running()[:_SHOWN]]
+        if self._failed_look:
+            known.append(f"to look for more failed: {self._failed_look}")
+        return "".join(f"; {one}" for one in known)
 
     def _make(self, plan: _Plan, number: int, all_said: list[Any]) -> None:
         store = dist.PrefixStore(f"pyhook/generation/{number}", self._store)

@@ -6,6 +6,7 @@ import collections
 import functools
 import gc
 import sys
+import threading
 import types
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -42,6 +43,8 @@ class StandInPart:
         return of if self._method is None else types.MethodType(self._method, of)
 
 
+_LIBRARIES = frozenset(("torch", "pyhook", "concurrent", "queue", "socket", "threading"))
+"""What waits in the place of who called it."""
 _DEPTH = 8
 """How many immutable containers, one inside the other, are made anew."""
 
@@ -54,6 +57,7 @@ def replace(
     That is in dicts, lists, sets, deques, attributes, slots, closures and the arguments of partial
     functions and methods, in place; tuples, frozensets and bound methods are made anew and replaced
     in their turn. Variables of functions that have ended, which a traceback keeps, are dropped.
+    Other threads may change the holders meanwhile.
 
     Args:
         old: the objects. Of an immutable container that holds one, the twin is made with ``new``.
@@ -190,22 +194,22 @@ def _in_dict(holder: dict[Any, Any], twins: _Twins) -> bool:
             setattr(owner, name, _new(value, twins))
         else:
             holder[name] = _new(value, twins)
-    if any(id(key) in twins for key in holder):
-        items = [(_new_key(key, twins), value) for key, value in holder.items()]
+    if any(id(key) in twins for key in list(holder)):
+        items = [(_new_key(key, twins), value) for key, value in list(holder.items())]
         holder.clear()
         holder.update(items)
     return True
 
 
 def _in_list(holder: Any, twins: _Twins) -> bool:
-    for i, value in enumerate(holder):
-        if id(value) in twins:
+    for i, value in enumerate(list(holder)):
+        if id(value) in twins and i < len(holder) and holder[i] is value:
             holder[i] = _new(value, twins)
     return True
 
 
 def _in_set(holder: set[Any], twins: _Twins) -> bool:
-    for value in [value for value in holder if id(value) in twins]:
+    for value in [value for value in list(holder) if id(value) in twins]:
         holder.discard(value)
         holder.add(_new_key(value, twins))
     return True
@@ -255,7 +259,7 @@ def _in_attributes(holder: Any, twins: _Twins) -> bool:
             except (AttributeError, TypeError):  # not set; read-only
                 continue
     attributes = getattr(holder, "__dict__", None)
-    if type(attributes) is dict and any(id(value) in twins for value in attributes.values()):
+    if type(attributes) is dict and any(id(value) in twins for value in list(attributes.values())):
         found = _in_dict(attributes, twins)
     return found
 
@@ -276,10 +280,34 @@ def describe(holder: Any) -> str:
     return " of ".join(_way(holder, 4, {id(holder)}))
 
 
+def running() -> list[str]:
+    """Name what other threads are in: hook calls, mostly.
+
+    Returns:
+        Of each thread the innermost function that is none of the libraries'.
+    """
+    found = []
+    for thread, innermost in sys._current_frames().items():
+        frame: Optional[types.FrameType] = innermost
+        while frame is not None and _is_library(frame):
+            frame = frame.f_back
+        if frame is not None and thread != threading.get_ident():
+            found.append(_function(frame))
+    return found
+
+
+def _is_library(frame: types.FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return module in _LIBRARIES
+
+
+def _function(frame: types.FrameType) -> str:
+    return f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
 def _way(holder: Any, steps: int, seen: set[int]) -> list[str]:
     if isinstance(holder, types.FrameType):
-        name = f"{holder.f_code.co_name} ({holder.f_code.co_filename}:{holder.f_lineno})"
-        return [f"a variable of the function {name}, which has not ended"]
+        return [f"a variable of the function {_function(holder)}, which has not ended"]
     code = getattr(holder, "gi_code", None) or getattr(holder, "cr_code", None)
     kind = type(holder)
     name = f"a {kind.__module__}.{kind.__qualname__}"
@@ -302,7 +330,9 @@ def _attribute(owner: Any, holder: Any) -> Optional[str]:
     attributes = owner if type(owner) is dict else getattr(owner, "__dict__", None)
     if not isinstance(attributes, dict):
         return None
-    name = next((k for k, v in attributes.items() if v is holder and isinstance(k, str)), None)
+    name = next(
+        (k for k, v in list(attributes.items()) if v is holder and isinstance(k, str)), None
+    )
     if name is None:
         return None
     module = attributes.get("__name__")
