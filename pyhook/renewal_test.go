@@ -383,6 +383,16 @@ func childNotRenewed(is *require.Assertions) {
 	renewal.Retire()
 	ok()
 
+	// A group that has not ended yet delays no later one.
+	_, err = callPython("renewals.stuck_callback")
+	is.NoError(err)
+	for range 2 {
+		renewal.Retire()
+		ok()
+	}
+	_, err = callPython("renewals.set_proceed")
+	is.NoError(err)
+
 	// A handle that Go code forgets without a Close delays, until it is collected.
 	handle, err := world.Object().Clone()
 	is.NoError(err)

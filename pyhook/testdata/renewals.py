@@ -105,6 +105,19 @@ def slow_callback():
     future.then(lambda future: time.sleep(1))
 
 
+proceed = threading.Event()
+
+
+def stuck_callback():
+    """Have a thread of gloo's stay in a callback."""
+    future = dist.all_reduce(torch.ones(1), async_op=True).get_future()
+    future.then(lambda future: proceed.wait())
+
+
+def set_proceed():
+    proceed.set()
+
+
 inside = threading.Event()
 leave = threading.Event()
 

@@ -2,7 +2,7 @@
 
 A group whose last reference is dropped on a thread of gloo's own ends the process (see
 ``_meeting.join.destroy``). So whatever holds a group is found and given a ``RetiredGroup``, and the
-last reference is dropped on a thread of this module. Afterwards what holds the RetiredGroup gets
+last reference is dropped on a thread of its own. Afterwards what holds the RetiredGroup gets
 the new group, whichever way the hook or its state keeps it.
 """
 
@@ -116,7 +116,10 @@ class Renewal:
         return [i for i, was in enumerate(before) if id(held[i]) != was]
 
     def _drop(self) -> None:
-        """Drop each group's last reference, here, when nothing else refers to it."""
+        """Drop each group's last reference when nothing else refers to it.
+
+        Each on a thread of its own: its end may wait, for a hook's callback that runs perhaps.
+        """
         leaving, interval, looked = self._leaving, _LOOK_SECONDS[0], 0.0
         look_at = time.monotonic() + interval
         while True:
@@ -127,7 +130,12 @@ class Renewal:
             for i in reversed(range(len(leaving))):
                 if sys.getrefcount(leaving[i]) <= _ALONE:
                     del self._twins[id(leaving[i])]
-                    drop(leaving, i)
+                    threading.Thread(
+                        target=drop,
+                        args=([leaving.pop(i)], 0),
+                        name="pyhook-retire-one",
+                        daemon=True,
+                    ).start()
             now = time.monotonic()
             if leaving and (now >= look_at or self._asked > looked):
                 looked = now
