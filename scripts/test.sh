@@ -114,9 +114,13 @@ check_race() {
 	gotest -race "${longest[@]}" $packages
 }
 
-# What the race detector scales down, cannot measure (memory, allocations) or has no use for.
+# What the race detector scales down, cannot measure (memory, allocations) or has no use for: of
+# pyhook the tests of the files that ask for it.
 check_full() {
-	gotest ./pyhook ./ddp "${plain[@]}"
+	local names
+	names=$(grep -lE 'slow\.Of|testutil\.(FullSpeed|Scale)' pyhook/*_test.go | xargs grep -hoP '^func \KTest\w+' | paste -sd'|')
+	gotest -run "^($names)\$" ./pyhook
+	gotest "${plain[@]}"
 	one TestSync_Step_allocations ./ddp/flat
 	one TestTenThousandCollectivesLeaveNothing ./tests/transport
 }

@@ -109,7 +109,7 @@ proceed = threading.Event()
 
 
 def stuck_callback():
-    """Have a thread of gloo's stay in a callback."""
+    """Have a thread of gloo's stay in a callback once the group ends: no other rank takes part."""
     future = dist.all_reduce(torch.ones(1), async_op=True).get_future()
     future.then(lambda future: proceed.wait())
 
