@@ -14,6 +14,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
@@ -41,7 +42,7 @@ func reduceHooked(ctx context.Context, rank *ranks.Rank) error {
 	if err := world.Barrier(ctx); err != nil {
 		return err
 	}
-	return leave(rt, world)
+	return rankpython.Leave(rt, world)
 }
 
 // hookedModel is a case with its weights, gradients and reducer.

@@ -13,6 +13,7 @@ import (
 	"pyhook/ddp"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 // joinReport is what a rank ends with.
@@ -60,7 +61,7 @@ func joinRanks(ctx context.Context, rank *ranks.Rank) error {
 		return err
 	}
 	r.Close()
-	return errors.Join(rank.Report(joinReport{last, weights}), leave(rt, world))
+	return errors.Join(rank.Report(joinReport{last, weights}), rankpython.Leave(rt, world))
 }
 
 // joinStep is a step of three parameters with their weights in a row.

@@ -15,6 +15,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 type outOfStepArgs struct {
@@ -41,6 +42,7 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
+	defer state.Close()
 	hook, err := rt.NewHook(ctx, "testdata/raises.py:hook", pyhook.HookConfig{State: state})
 	if err != nil {
 		return err
@@ -63,10 +65,14 @@ func outOfStepRanks(ctx context.Context, rank *ranks.Rank) error {
 			}
 		}
 	}
+	if !args.Recover { // for the next case in this process
+		if err := r.Recover(ctx); err != nil {
+			return err
+		}
+	}
 	r.Close()
 	hook.Close()
-	world.Close()
-	return rank.Report(report)
+	return errors.Join(rank.Report(report), rankpython.Leave(rt, world))
 }
 
 // outOfStepStep is a step in which parameter i's gradients sum up to 100*step + 3*i + 1.
@@ -119,7 +125,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 	require.NoError(t, err)
 	for name, sizes := range map[string][]int64{"equal buckets": {3, 3, 3}, "unequal buckets": {2, 3, 5}} {
 		t.Run(name, func(t *testing.T) {
-			job := ranks.Run(t, 2, "out-of-step", outOfStepArgs{interpreter.Executable, sizes, false})
+			job := ranks.Shared(t, ranks.Options{N: 2, Case: "out-of-step", Args: outOfStepArgs{interpreter.Executable, sizes, false}})
 			for rank := range 2 {
 				report := ranks.Result[outOfStepReport](t, job, rank)
 				assert.Equal(t, []string{"right", "raised", "out of step", "out of step", "out of step"}, report.Kinds, "%v", report.Texts)
@@ -129,7 +135,7 @@ func TestReducer_OutOfStep(t *testing.T) {
 			}
 		})
 		t.Run("recovered, "+name, func(t *testing.T) {
-			job := ranks.Run(t, 2, "out-of-step", outOfStepArgs{interpreter.Executable, sizes, true})
+			job := ranks.Shared(t, ranks.Options{N: 2, Case: "out-of-step", Args: outOfStepArgs{interpreter.Executable, sizes, true}})
 			for rank := range 2 {
 				report := ranks.Result[outOfStepReport](t, job, rank)
 				assert.Equal(t, []string{"right", "raised", "right", "right", "right"}, report.Kinds, "%v", report.Texts)

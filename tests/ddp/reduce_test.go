@@ -13,6 +13,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 // facts are what stock DDP did on a rank.
@@ -40,7 +41,7 @@ func reduceAll(ctx context.Context, rank *ranks.Rank) error {
 	if err := world.Barrier(ctx); err != nil {
 		return err
 	}
-	return leave(rt, world)
+	return rankpython.Leave(rt, world)
 }
 
 func reduceCase(ctx context.Context, rt *pyhook.Runtime, world *pyhook.TorchGroup, folder string, c *modelCase) error {

@@ -19,6 +19,7 @@ import (
 	"pyhook/tensor"
 	"pyhook/tests/deep"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 // planned is a fault of one rank's hook call.
@@ -116,7 +117,7 @@ func transactionRanks(ctx context.Context, rank *ranks.Rank) error {
 	}
 	r.Close()
 	hook.Close()
-	if err := leave(rt, world); err != nil {
+	if err := rankpython.Leave(rt, world); err != nil {
 		return err
 	}
 	return rank.Report(report)

@@ -16,6 +16,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 // unevenJob is what the ranks run, once with stock DDP and once with ours.
@@ -53,7 +54,7 @@ func unevenRank(ctx context.Context, rank *ranks.Rank) error {
 			return fmt.Errorf("%s: %w", hook, err)
 		}
 	}
-	return errors.Join(rank.Report(report), leave(rt, world))
+	return errors.Join(rank.Report(report), rankpython.Leave(rt, world))
 }
 
 func unevenGradients(rank, steps int) ([][]*tensor.Tensor, error) {

@@ -32,7 +32,7 @@ func all(t *testing.T, n int, runs []run) []outcome {
 // byRank is all for hooks that leave each rank gradients of its own.
 func byRank(t *testing.T, n int, runs []run) [][]outcome {
 	t.Helper()
-	job := ranks.RunOptions(t, ranks.Options{N: n, Case: "train", Args: runs, Timeout: time.Duration(deep.Times(t, 1)+2) * time.Minute})
+	job := ranks.Shared(t, ranks.Options{N: n, Case: "train", Args: runs, Timeout: time.Duration(deep.Times(t, 1)+2) * time.Minute})
 	got := make([][]outcome, n)
 	for rank := range n {
 		got[rank] = ranks.Result[[]outcome](t, job, rank)

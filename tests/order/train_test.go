@@ -14,6 +14,7 @@ import (
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 )
 
 // run is what the ranks of one job do.
@@ -57,16 +58,14 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	if err := r.Args(&runs); err != nil {
 		return err
 	}
-	rt, err := pyhook.Start(ctx, pyhook.Config{})
+	rt, err := rankpython.Start(ctx, pyhook.Config{})
 	if err != nil {
 		return err
 	}
-	defer rt.Close()
-	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute})
+	group, err := rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: "gloo", Timeout: time.Minute, InitMethod: r.Meet})
 	if err != nil {
 		return err
 	}
-	defer group.Close()
 	var outcomes []outcome
 	for i, one := range runs {
 		o, err := one.train(ctx, rt, group)
@@ -85,7 +84,7 @@ func train(ctx context.Context, r *ranks.Rank) error {
 	if err := group.Barrier(ctx); err != nil {
 		return err
 	}
-	return r.Report(outcomes)
+	return errors.Join(r.Report(outcomes), rankpython.Leave(rt, group))
 }
 
 // values are what gradients are cut from, at a place of their own in each step: random numbers of

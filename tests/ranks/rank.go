@@ -31,6 +31,8 @@ type Rank struct {
 	Rank, Size int
 	Dir        string // shared by the ranks and the test
 	Meet       string // pyhook's InitMethod for a case of Shared; else ""
+
+	retired bool // by Retire
 }
 
 // Args reads the args of Run into v.

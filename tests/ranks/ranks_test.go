@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Main(m, map[string]Func{"add": add, "pid": addWithPid, "fail": fail, "panic": panics, "hang": hang, "environment": environment})
+	Main(m, map[string]Func{"add": add, "pid": addWithPid, "retire": retire, "fail": fail, "panic": panics, "hang": hang, "environment": environment})
 }
 
 func add(_ context.Context, r *Rank) error {
@@ -35,6 +35,13 @@ func addWithPid(_ context.Context, r *Rank) error {
 		return err
 	}
 	return r.Report([]int{r.Rank*100 + numbers[0] + numbers[1], os.Getpid()})
+}
+
+func retire(ctx context.Context, r *Rank) error {
+	if r.Rank == 1 {
+		r.Retire()
+	}
+	return addWithPid(ctx, r)
 }
 
 type tracedError struct{ error }
@@ -106,7 +113,14 @@ func TestShared(t *testing.T) {
 	for _, pid := range first {
 		testutil.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
 	}
-	assert.NotContains(t, first, Result[[]int](t, Shared(t, Options{N: 2, Case: "pid", Args: []int{5, 6}}), 0)[1], "other processes")
+	pid := func(name string, env ...string) int {
+		return Result[[]int](t, Shared(t, Options{N: 2, Case: name, Args: []int{5, 6}, Env: env}), 0)[1]
+	}
+	other := pid("pid")
+	assert.NotContains(t, first, other, "other processes")
+	assert.NotEqual(t, other, pid("pid", "CHEESE=brie"), "another environment")
+	assert.Equal(t, other, pid("retire"))
+	assert.NotEqual(t, other, pid("pid"), "processes that were retired")
 }
 
 func TestJob_Wait(t *testing.T) {

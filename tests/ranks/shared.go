@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,10 +18,11 @@ import (
 	"pyhook/launch"
 )
 
-// Shared is RunOptions in processes that all calls with as many ranks share, one after another, since
-// starting torch takes longer than most cases. The case must join a group by Rank.Meet, leave it, and
-// find the Python that runs already. After one that fails, the next call starts other processes. Not
-// for Options.Env, and not for parallel tests.
+// Shared is RunOptions in processes that all calls with as many ranks and the same Env share, one after
+// another, since starting torch takes longer than most cases. Calls of parallel tests wait for their
+// turn. The case must join a group by Rank.Meet, leave it, and find the Python that runs already, or
+// keep its group for the next case. After one that fails, or that calls Rank.Retire, the next call
+// starts other processes.
 func Shared(t testing.TB, options Options) *Job {
 	t.Helper()
 	dir, err := options.prepare(t)
@@ -36,12 +38,16 @@ func Shared(t testing.TB, options Options) *Job {
 // sharedCase is the case of processes that are told their cases later.
 const sharedCase = "(shared)"
 
-var sharedJobs = map[int]*sharedJob{} // by their number of ranks
+// sharedJobs are the jobs by their Options' ranks and environment.
+var sharedJobs sync.Map
 
+// sharedJob is a job whose processes are started for the first case, and again after one that retires
+// them. With the lock held a case has them for itself.
 type sharedJob struct {
+	sync.Mutex
 	dir    string
 	runs   []*json.Encoder // by rank: what it is told
-	job    *launch.Job
+	job    *launch.Job     // nil: none is running
 	output bytes.Buffer
 	ended  chan struct{} // the processes have
 	err    error         // read it after ended
@@ -62,9 +68,14 @@ func doneFile(dir string, rank int) string {
 }
 
 func (o Options) runShared(dir string) error {
-	s, err := sharedJobOf(o.N)
-	if err != nil {
-		return err
+	found, _ := sharedJobs.LoadOrStore(fmt.Sprint(o.N, o.Env), &sharedJob{})
+	s := found.(*sharedJob)
+	s.Lock()
+	defer s.Unlock()
+	if s.job == nil {
+		if err := s.begin(o); err != nil {
+			return err
+		}
 	}
 	port, err := freeport.Find()
 	if err != nil {
@@ -75,8 +86,10 @@ func (o Options) runShared(dir string) error {
 			return err
 		}
 	}
+	retired := false
 	for rank := 0; rank < o.N; {
-		if _, err := os.Stat(doneFile(dir, rank)); err == nil {
+		if how, err := os.ReadFile(doneFile(dir, rank)); err == nil {
+			retired = retired || string(how) == retires
 			rank++
 			continue
 		}
@@ -87,22 +100,23 @@ func (o Options) runShared(dir string) error {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+	if retired {
+		s.close()
+	}
 	return nil
 }
 
-func sharedJobOf(n int) (*sharedJob, error) {
-	if s := sharedJobs[n]; s != nil {
-		return s, nil
-	}
-	dir, err := os.MkdirTemp("", "pyhook-ranks-")
-	if err != nil {
-		return nil, err
+// begin starts the processes.
+func (s *sharedJob) begin(o Options) (err error) {
+	if s.dir, err = os.MkdirTemp("", "pyhook-ranks-"); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &sharedJob{dir: dir, ended: make(chan struct{}), stop: cancel}
-	if err := s.start(ctx, n); err != nil {
+	s.stop, s.ended, s.runs = cancel, make(chan struct{}), nil
+	s.output.Reset()
+	if err := s.start(ctx, o); err != nil {
 		cancel()
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return errors.Join(err, os.RemoveAll(s.dir))
 	}
 	go func() {
 		defer close(s.ended)
@@ -112,13 +126,12 @@ func sharedJobOf(n int) (*sharedJob, error) {
 		}
 		s.err = withOutput(err, "shared", s.output.Bytes())
 	}()
-	sharedJobs[n] = s
-	return s, nil
+	return nil
 }
 
 // start makes the pipes, which ctx closes, and starts the processes.
-func (s *sharedJob) start(ctx context.Context, n int) (err error) {
-	for rank := range n {
+func (s *sharedJob) start(ctx context.Context, o Options) (err error) {
+	for rank := range o.N {
 		if err := syscall.Mkfifo(runsPipe(s.dir, rank), 0o600); err != nil {
 			return err
 		}
@@ -129,7 +142,7 @@ func (s *sharedJob) start(ctx context.Context, n int) (err error) {
 		context.AfterFunc(ctx, func() { pipe.Close() })
 		s.runs = append(s.runs, json.NewEncoder(pipe))
 	}
-	s.job, err = (Options{N: n, Case: sharedCase}).spawn(ctx, s.dir, &s.output)
+	s.job, err = (Options{N: o.N, Case: sharedCase, Env: o.Env}).spawn(ctx, s.dir, &s.output)
 	return err
 }
 
@@ -138,17 +151,16 @@ func (s *sharedJob) close() {
 	s.stop()
 	<-s.ended
 	os.RemoveAll(s.dir)
-	for n, other := range sharedJobs {
-		if other == s {
-			delete(sharedJobs, n)
-		}
-	}
+	s.job = nil
 }
 
 func endShared() {
-	for _, s := range sharedJobs {
-		s.close()
-	}
+	sharedJobs.Range(func(_, found any) bool {
+		if s := found.(*sharedJob); s.job != nil {
+			s.close()
+		}
+		return true
+	})
 }
 
 // serveShared runs the cases that it is told, until one fails or ctx ends.
@@ -167,8 +179,28 @@ func serveShared(ctx context.Context, r *Rank) error {
 		if err := own.run(ctx, next.Case, next.Timeout); err != nil {
 			return fmt.Errorf("case %q: %w", next.Case, err)
 		}
-		if err := os.WriteFile(doneFile(own.Dir, own.Rank), nil, 0o600); err != nil {
+		if err := own.done(); err != nil {
 			return err
 		}
 	}
+}
+
+// retires is in the done file of a rank that has called Retire.
+const retires = "retires"
+
+// Retire says that this process is not fit for another case of Shared, though this one ends well: what
+// failed in it is in its report.
+func (r *Rank) Retire() { r.retired = true }
+
+// done says that the case has ended well.
+func (r *Rank) done() error {
+	how := ""
+	if r.retired {
+		how = retires
+	}
+	name := doneFile(r.Dir, r.Rank)
+	if err := os.WriteFile(name+".new", []byte(how), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
 }

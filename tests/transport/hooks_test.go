@@ -3,6 +3,7 @@ package transport_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -98,22 +99,21 @@ func allHooks(ctx context.Context, r *ranks.Rank) error {
 	if err := r.Args(&backend); err != nil {
 		return err
 	}
-	rt, world, _, _, err := join(ctx, r, backend, transport.Config{Timeout: time.Minute})
+	rt, world, g, s, err := join(ctx, r, backend, transport.Config{Timeout: time.Minute})
 	if err != nil {
 		return err
 	}
 	report := map[string]string{}
 	for _, c := range hookCases {
 		cfg := pyhook.HookConfig{State: world}
+		var state *pyhook.Object
 		switch c.state {
 		case "powersgd":
-			state := must(rt.NewState(ctx, c.state, c.arguments, world))
-			defer state.Close()
+			state = must(rt.NewState(ctx, c.state, c.arguments, world))
 			cfg.State = state
 		case "post_localsgd":
 			module := must(rt.Import(ctx, "group_uses"))
-			state := must(module.Call("local_sgd_state"))
-			defer state.Close()
+			state = must(module.Call("local_sgd_state"))
 			cfg.State = state
 		}
 		hook, err := rt.NewHook(ctx, c.hook, cfg)
@@ -126,11 +126,9 @@ func allHooks(ctx context.Context, r *ranks.Rank) error {
 		}
 		report[c.hook] = digest
 		hook.Close()
+		state.Close()
 	}
-	if err := r.Report(report); err != nil {
-		return err
-	}
-	return rt.Close()
+	return errors.Join(r.Report(report), leave(rt, world, g, s))
 }
 
 func trial(ctx context.Context, hook c10d.CommHook, rank int) (string, error) {

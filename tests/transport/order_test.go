@@ -3,6 +3,7 @@ package transport_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -25,14 +26,12 @@ type plainHook struct{ c10d.CommHook }
 // order reports the digests of a hook that keeps something between body and callback:
 // waited for bucket by bucket, and in the default order.
 func order(ctx context.Context, r *ranks.Rank) error {
-	rt, world, _, _, err := join(ctx, r, "socket", transport.Config{Timeout: time.Minute})
+	rt, world, g, s, err := join(ctx, r, "socket", transport.Config{Timeout: time.Minute})
 	if err != nil {
 		return err
 	}
 	state := must(rt.NewState(ctx, "group_uses:Scale", nil, world))
-	defer state.Close()
 	python := must(rt.NewHook(ctx, "group_uses:quantised", pyhook.HookConfig{State: state}))
-	defer python.Close()
 	var digests []string
 	for _, hook := range []c10d.CommHook{plainHook{python}, python} {
 		digest, err := reducedBy(ctx, world, hook)
@@ -41,10 +40,9 @@ func order(ctx context.Context, r *ranks.Rank) error {
 		}
 		digests = append(digests, digest)
 	}
-	if err := r.Report(digests); err != nil {
-		return err
-	}
-	return rt.Close()
+	python.Close()
+	state.Close()
+	return errors.Join(r.Report(digests), leave(rt, world, g, s))
 }
 
 func reducedBy(ctx context.Context, world c10d.ProcessGroup, hook c10d.CommHook) (string, error) {

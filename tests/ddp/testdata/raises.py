@@ -3,13 +3,14 @@
 import torch.distributed as dist
 
 
-raised = []  # not in the state, which Recover puts back
+raised = []  # since the state was made: not in the state, which Recover puts back
 
 
 class State:
     def __init__(self, rank: int, bucket: int, step: int) -> None:
         self.where = (rank, bucket, step)
         self.steps = 0
+        raised.clear()
 
     def here(self, bucket) -> bool:
         if bucket.index() == 0:
