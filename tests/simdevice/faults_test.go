@@ -7,11 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
-
 	"pyhook/c10d"
 	"pyhook/ddp"
-	"pyhook/internal/freeport"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
@@ -22,14 +19,7 @@ import (
 // own). After it steps are right again.
 func TestReducer_faults(t *testing.T) {
 	t.Parallel() // it waits more than it computes
-	job := run(t, "faults", settings{})
-	for rank := range 2 {
-		failed := ranks.Result[map[string]string](t, job, rank)
-		assert.Len(t, failed, len(faults))
-		for name, wrong := range failed {
-			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, wrong) })
-		}
-	}
+	passed(t, run(t, "faults", settings{}), 2, len(faults))
 }
 
 func runFaults(ctx context.Context, rank *ranks.Rank) error {
@@ -48,7 +38,12 @@ func runFaults(ctx context.Context, rank *ranks.Rank) error {
 			break // the ranks may be out of step
 		}
 	}
-	return rank.Report(failed)
+	if t.worker == nil {
+		// A hook whose futures are NCCL's did not end, overlapped, on rank 1 in the processes of these
+		// cases: why is not known.
+		rank.Retire()
+	}
+	return report(rank, failed)
 }
 
 // faults return an error if what is wrong is not seen, or is not said.
@@ -144,11 +139,7 @@ var faults = map[string]func(context.Context, *trainer) error{
 		return t.fails(ctx, scenario{hook: "hooks:fails_there", host: true}, c10d.ErrDeviceMemory, "privateuseone:0", "out of range", "hooks.fails_there")
 	},
 	"a hook of a worker": func(ctx context.Context, t *trainer) error {
-		port, err := freeport.Find()
-		if err != nil {
-			return err
-		}
-		w, err := worker.Start(ctx, worker.Config{Python: t.Python, Size: 1, InitMethod: fmt.Sprintf("tcp://127.0.0.1:%d", port)})
+		w, err := t.workerWithoutDevice(ctx)
 		if err != nil {
 			return err
 		}

@@ -11,12 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+
 	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tensorconv"
 	"pyhook/tests/ranks"
+	"pyhook/tests/ranks/rankpython"
 	"pyhook/tests/simdevice"
 	"pyhook/worker"
 )
@@ -33,7 +36,7 @@ type settings struct {
 	Backend string
 	CPU     bool     // on the CPU by torch's operations, not on the device
 	CUDA    bool     // on a GPU
-	Worker  int      // hooks and their group are in workers, which meet at this port; 0: in this process
+	Workers []string // hooks and their group are in workers, which meet here; nil: in this process
 	Taken   []string // what "mutate" takes out, by name
 }
 
@@ -43,10 +46,32 @@ const (
 	alone = "sim:simccl"
 )
 
+// run runs a case in processes that others run in, too: those with workers apart.
 func run(t *testing.T, name string, with settings, env ...string) *ranks.Job {
 	device := simdevice.Get(t)
 	with.Python, with.Path, with.Backend = device.Python, device.Path, cmp.Or(with.Backend, both)
-	return ranks.RunOptions(t, ranks.Options{N: 2, Case: name, Args: with, Timeout: 4 * time.Minute, Env: env})
+	return ranks.Shared(t, ranks.Options{N: 2, Case: name, Args: with, Timeout: 4 * time.Minute, Env: env})
+}
+
+// report reports what failed, "" for what did not. After a failure the ranks may be out of step.
+func report(rank *ranks.Rank, failed map[string]string) error {
+	for _, wrong := range failed {
+		if wrong != "" {
+			rank.Retire()
+		}
+	}
+	return rank.Report(failed)
+}
+
+// passed runs a test for each of the ranks' cases, of which there are so many or more.
+func passed(t *testing.T, job *ranks.Job, size, cases int) {
+	for rank := range size {
+		failed := ranks.Result[map[string]string](t, job, rank)
+		assert.GreaterOrEqual(t, len(failed), cases)
+		for name, wrong := range failed {
+			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, wrong) })
+		}
+	}
 }
 
 // sorted goes through a map in one order on all ranks.
@@ -72,29 +97,58 @@ type trainer struct {
 	want   map[string][]*pyhook.Object // by scenario and step
 }
 
-func join(ctx context.Context, rank *ranks.Rank) (t *trainer, err error) {
-	t = &trainer{rank: rank.Rank, want: map[string][]*pyhook.Object{}}
-	if err := rank.Args(&t.settings); err != nil {
-		return t, err
+// joined is the trainer of this process, for all its cases; nil: no case has run.
+var joined *trainer
+
+// join returns the trainer, whose device is as new.
+func join(ctx context.Context, rank *ranks.Rank) (*trainer, error) {
+	var with settings
+	if err := rank.Args(&with); err != nil {
+		return nil, err
 	}
-	if t.rt, err = pyhook.Start(ctx, pyhook.Config{Python: t.Python, Path: append(t.Path, "testdata")}); err != nil {
-		return t, err
+	if joined == nil {
+		t, err := startTrainer(ctx, rank.Rank, with)
+		if err != nil {
+			return nil, err
+		}
+		joined = t
 	}
-	if !t.CUDA {
-		if _, err = t.rt.Import(ctx, "simdevice"); err != nil {
-			return t, err
+	t := joined
+	if t.world != nil && t.Backend != with.Backend {
+		if err := rankpython.Leave(t.rt, t.world); err != nil {
+			return nil, err
+		}
+		t.world = nil
+	}
+	if t.settings = with; t.world == nil {
+		world, err := t.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: t.Backend, InitMethod: rank.Meet})
+		if err != nil {
+			return nil, err
+		}
+		t.world, t.group = world, world
+	}
+	if len(t.Workers) > 0 && t.worker == nil {
+		if err := t.startWorker(ctx, t.Workers[0]); err != nil {
+			return nil, err
 		}
 	}
-	if t.world, err = t.rt.InitProcessGroup(ctx, pyhook.GroupConfig{Backend: t.Backend}); err != nil {
-		return t, err
+	_, err := t.call("as_new")
+	return t, err
+}
+
+// startTrainer starts Python.
+func startTrainer(ctx context.Context, rank int, with settings) (*trainer, error) {
+	t := &trainer{rank: rank, want: map[string][]*pyhook.Object{}}
+	var err error
+	if t.rt, err = rankpython.Start(ctx, pyhook.Config{Python: with.Python, Path: append(with.Path, "testdata")}); err != nil {
+		return nil, err
 	}
-	if t.helper, err = t.rt.Import(ctx, "reduced"); err != nil {
-		return t, err
+	if !with.CUDA {
+		if _, err := t.rt.Import(ctx, "simdevice"); err != nil {
+			return nil, err
+		}
 	}
-	t.group = t.world
-	if t.Worker > 0 {
-		err = t.startWorker(ctx)
-	}
+	t.helper, err = t.rt.Import(ctx, "reduced")
 	return t, err
 }
 
@@ -124,6 +178,7 @@ type scenario struct {
 	onDevice bool            // it has a device's streams, or collectives in callbacks, which stock DDP cannot on gloo
 	power    bool            // the hook's state is PowerSGD's
 	means    map[string]any  // the hook's state is hooks.py's Means, of these arguments
+	counts   bool            // the hook's state is hooks.py's Counts
 	forms    bool            // the hook reads futures as NCCL makes them
 	devices  []tensor.Device // of the parameters; nil: all on the device
 	dtype    tensor.DType    // of the parameters; Invalid: float32
@@ -203,6 +258,8 @@ func (s scenario) state() *pyhook.StateSpec {
 	switch {
 	case s.means != nil:
 		return &pyhook.StateSpec{Spec: "hooks:Means", Args: s.means}
+	case s.counts:
+		return &pyhook.StateSpec{Spec: "hooks:Counts"}
 	case s.power:
 		return &pyhook.StateSpec{Spec: "powersgd", Args: map[string]any{"matrix_approximation_rank": 2, "start_powerSGD_iter": 2, "min_compression_rate": 1, "random_seed": 7}}
 	}
@@ -219,6 +276,7 @@ func (t *trainer) newState(ctx context.Context, s scenario) (any, error) {
 
 // wanted returns what PyTorch's Reducer makes of the steps; of one that fails, what the trainer wrote.
 func (t *trainer) wanted(ctx context.Context, name string, s scenario, source *pyhook.Object) ([]*pyhook.Object, error) {
+	name = fmt.Sprint(name, t.Backend, t.CPU)
 	if want := t.want[name]; want != nil {
 		return want, nil
 	}

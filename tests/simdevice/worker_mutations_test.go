@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"pyhook/c10d"
+	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
 	"pyhook/worker"
@@ -20,18 +21,18 @@ import (
 //	what is taken out                     where        who notices
 //	the host does not wait                the trainer  allreduce, and collectives: the worker reads too early
 //	the host does not wait                the worker   a plain result, and collectives: the trainer does
-//	fill does not wait for the trainer    the worker   a state begun on the device
+//	fill does not wait for the trainer    the worker   what another hook's state has the default stream write
 //	a call that failed is not waited for  the worker   what is written after the call
 func TestReducer_mutationsInWorkers(t *testing.T) {
 	t.Parallel() // it waits more than it computes
-	job := runWorkers(t, "mutate workers", settings{})
+	job := runWorkers(t, "mutate workers")
 	wrong := ranks.Result[map[string]string](t, job, 0)
 	for name, there := range ranks.Result[map[string]string](t, job, 1) {
 		wrong[name] += there
 	}
 	assert.Len(t, wrong, 6)
 	for name, wrong := range wrong {
-		assert.NotEmpty(t, wrong, name)
+		noticed(t, name, wrong)
 		assert.NotContains(t, wrong, "sharing memory", name) // it is not for what NewReducer tries
 	}
 }
@@ -43,14 +44,13 @@ func mutateWorkers(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	defer func() { t.worker.Close() }()
 	nothing := func() error { return nil }
 	list := []struct {
 		name, hook string
 		s          scenario
 	}{
 		{unwaited, "doubled", scenario{host: true}},
-		{"fill does not wait for the trainer", "averaged", scenario{means: began}},
+		{"fill does not wait for the trainer", "is_written", scenario{}},
 		{"a call that failed is not waited for", "raises", scenario{}},
 	}
 	for i := range list { // first as it is
@@ -64,30 +64,28 @@ func mutateWorkers(ctx context.Context, rank *ranks.Rank) error {
 	if err := t.mutateHere(ctx, found); err != nil {
 		return err
 	}
+	there := *t
+	if err := there.startWorker(ctx, t.Workers[1], "PYHOOK_SIM_DELAY_MS=2000"); err != nil {
+		return err
+	}
+	defer there.worker.Close()
 	for _, taken := range list {
-		t.worker.Close()
-		cfg := t.workerConfig()
-		cfg.Env = []string{"PYHOOK_SIM_TAKEN=" + taken.name, "PYHOOK_SIM_DELAY_MS=2000"}
-		if t.worker, err = worker.Start(ctx, cfg); err != nil {
+		without := pyhook.StateSpec{Spec: "taken:Without", Args: map[string]any{"name": taken.name}}
+		hook, err := there.worker.NewHook(ctx, "noop", worker.HookConfig{State: without})
+		if err != nil {
 			return err
 		}
-		t.worker.UseRuntime(t.rt)
-		t.group = t.worker.Group()
+		hook.Close()
+		m, err := there.worker.Group().DeviceMemory(sim, 0)
+		if err != nil {
+			return err
+		}
 		taken.s.hook = "taken:" + taken.hook
-		_, closeHook, err := t.workerHook(ctx, taken.s) // takes it out
-		if err != nil {
-			return err
-		}
-		m, err := t.worker.Group().DeviceMemory(sim, 0)
-		if err != nil {
-			return err
-		}
-		found[taken.name+", there"] = text(t.beside(ctx, taken.s, nothing))
+		found[taken.name+", there"] = text(there.beside(ctx, taken.s, nothing))
 		if taken.name == unwaited {
-			found[taken.name+" for collectives, there"] = text(t.collectives(ctx, m))
+			found[taken.name+" for collectives, there"] = text(there.collectives(ctx, m))
 		}
 		m.Close()
-		closeHook()
 	}
 	return rank.Report(found)
 }
@@ -129,11 +127,14 @@ func text(err error) string {
 	return err.Error()
 }
 
-// beside does steps beside PyTorch's Reducer with the peer's hook; begun is called before the first. Of
-// one that raises it looks at what it has written.
+// beside does steps beside PyTorch's Reducer with the peer's hook; begun is called before the first. Two
+// hooks it calls without a Reducer.
 func (t *trainer) beside(ctx context.Context, s scenario, begun func() error) error {
-	if s.peer == "hooks:raises" {
+	switch s.peer {
+	case "hooks:raises":
 		return t.failing(ctx, s)
+	case "hooks:is_written":
+		return t.written(ctx, s)
 	}
 	source, err := t.source(s)
 	if err != nil {
@@ -161,8 +162,15 @@ func (t *trainer) beside(ctx context.Context, s scenario, begun func() error) er
 	return differs
 }
 
-// failing calls a hook that writes to its bucket and raises, and then writes there itself.
-func (t *trainer) failing(ctx context.Context, s scenario) error {
+// called is a bucket on the device and a hook in the worker.
+type called struct {
+	m    c10d.DeviceMemory
+	hook c10d.CommHook
+	b    *c10d.GradBucket
+}
+
+// withBucket calls f with the scenario's hook.
+func (t *trainer) withBucket(ctx context.Context, s scenario, f func(called) error) error {
 	m, err := t.worker.Group().DeviceMemory(sim, 0)
 	if err != nil {
 		return err
@@ -183,17 +191,59 @@ func (t *trainer) failing(ctx context.Context, s scenario) error {
 		return err
 	}
 	defer b.Close()
-	if _, err := hook.RunHook(ctx, b); !errors.Is(err, c10d.ErrRaised) {
-		return fmt.Errorf("%w is not ErrRaised", err)
-	}
-	if err := m.Divide(x, -1); err != nil { // what raises has written 5
+	return f(called{m, hook, b})
+}
+
+// failing calls a hook that writes to its bucket and raises, and then writes there itself.
+func (t *trainer) failing(ctx context.Context, s scenario) error {
+	return t.withBucket(ctx, s, func(c called) error {
+		if _, err := c.hook.RunHook(ctx, c.b); !errors.Is(err, c10d.ErrRaised) {
+			return fmt.Errorf("%w is not ErrRaised", err)
+		}
+		if err := c.m.Divide(c.b.Buffer(), -1); err != nil { // what raises has written 5
+			return err
+		}
+		if err := c.m.Synchronize(ctx); err != nil {
+			return err
+		}
+		return t.is(c.b.Buffer(), -5)
+	})
+}
+
+// written calls a hook whose result a stream of the worker's has just begun to write.
+func (t *trainer) written(ctx context.Context, s scenario) error {
+	const value = 7
+	call := func(c called) error {
+		future, err := c.hook.RunHook(ctx, c.b)
+		if err != nil {
+			return err
+		}
+		defer future.Close()
+		_, err = future.Wait(ctx)
 		return err
 	}
-	if err := m.Synchronize(ctx); err != nil {
-		return err
+	return t.withBucket(ctx, s, func(c called) error {
+		if err := call(c); err != nil { // a bucket's first call makes what the worker keeps of it
+			return err
+		}
+		state := pyhook.StateSpec{Spec: "hooks:Written", Args: map[string]any{"value": value}}
+		other, err := t.worker.NewHook(ctx, "noop", worker.HookConfig{State: state})
+		if err != nil {
+			return err
+		}
+		defer other.Close()
+		if err := call(c); err != nil {
+			return err
+		}
+		return t.is(c.b.Buffer(), value)
+	})
+}
+
+// is says whether all elements are that, after what the trainer's stream has.
+func (t *trainer) is(x *tensor.Tensor, value int) error {
+	is, err := t.call("is_", x, value)
+	if err == nil && is != true {
+		err = fmt.Errorf("not %d", value)
 	}
-	if is, err := t.call("is_", x, -5); err != nil || is != true {
-		return fmt.Errorf("is -5: %v, %w", is, err)
-	}
-	return nil
+	return err
 }

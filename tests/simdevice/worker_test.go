@@ -9,12 +9,10 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
 	"pyhook/c10d"
 	"pyhook/ddp"
 	"pyhook/internal/freeport"
+	"pyhook/internal/testutil"
 	"pyhook/pyhook"
 	"pyhook/tensor"
 	"pyhook/tests/ranks"
@@ -25,15 +23,23 @@ import (
 const shares = "PYHOOK_SIM_SHARES=1"
 
 // runWorkers is run with hooks in workers.
-func runWorkers(t *testing.T, name string, with settings) *ranks.Job {
-	port, err := freeport.Find()
-	require.NoError(t, err)
-	with.Worker = port
-	return run(t, name, with, shares)
+func runWorkers(t *testing.T, name string) *ranks.Job {
+	return run(t, name, settings{Workers: meetings(t)}, shares)
 }
 
-func (t *trainer) startWorker(ctx context.Context) (err error) {
-	t.worker, err = worker.Start(ctx, t.workerConfig())
+// meetings are where the trainers' workers meet, and others of "mutate workers".
+func meetings(t *testing.T) (all []string) {
+	for range 2 {
+		all = append(all, "tcp://127.0.0.1:"+testutil.FreePort(t))
+	}
+	return all
+}
+
+func (t *trainer) startWorker(ctx context.Context, meet string, env ...string) (err error) {
+	t.worker, err = worker.Start(ctx, worker.Config{
+		Python: t.Python, Path: append(t.Path, "testdata", "autoload"), Backend: t.Backend,
+		InitMethod: meet, Rank: t.rank, Size: t.world.Size(), Env: env,
+	})
 	if err != nil {
 		return err
 	}
@@ -42,11 +48,13 @@ func (t *trainer) startWorker(ctx context.Context) (err error) {
 	return nil
 }
 
-func (t *trainer) workerConfig() worker.Config {
-	return worker.Config{
-		Python: t.Python, Path: append(t.Path, "testdata", "autoload"), Backend: t.Backend,
-		InitMethod: fmt.Sprintf("tcp://127.0.0.1:%d", t.Worker), Rank: t.rank, Size: t.world.Size(),
+// workerWithoutDevice starts a worker of one rank whose torch does not have the device.
+func (t *trainer) workerWithoutDevice(ctx context.Context) (*worker.Worker, error) {
+	port, err := freeport.Find()
+	if err != nil {
+		return nil, err
 	}
+	return worker.Start(ctx, worker.Config{Python: t.Python, Size: 1, InitMethod: fmt.Sprint("tcp://127.0.0.1:", port)})
 }
 
 // workers does what is a worker's own.
@@ -55,7 +63,6 @@ func workers(ctx context.Context, rank *ranks.Rank) error {
 	if err != nil {
 		return err
 	}
-	defer t.worker.Close()
 	failed := map[string]string{}
 	for name, do := range sorted(ofWorkers) {
 		failed[name] = ""
@@ -64,19 +71,12 @@ func workers(ctx context.Context, rank *ranks.Rank) error {
 			break // the ranks may be out of step
 		}
 	}
-	return rank.Report(failed)
+	return report(rank, failed)
 }
 
 func TestWorkers(t *testing.T) {
 	t.Parallel() // it waits more than it computes
-	job := runWorkers(t, "workers", settings{})
-	for rank := range 2 {
-		failed := ranks.Result[map[string]string](t, job, rank)
-		assert.Len(t, failed, len(ofWorkers))
-		for name, wrong := range failed {
-			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, wrong) })
-		}
-	}
+	passed(t, runWorkers(t, "workers"), 2, len(ofWorkers))
 }
 
 // ofWorkers return an error if something is not as their names say.
@@ -245,7 +245,7 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		return t.beside(ctx, scenario{hook: "fp16", peer: "fp16", views: true}, func() error { return nil })
 	},
 	"no byte by the host": func(ctx context.Context, t *trainer) error {
-		g, err := t.begin(ctx, scenario{hook: "hooks:uncounted", host: true})
+		g, err := t.begin(ctx, scenario{hook: "hooks:uncounted", counts: true, host: true})
 		if err != nil {
 			return err
 		}
@@ -279,7 +279,10 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		return nil
 	},
 	"a worker without the device": func(ctx context.Context, t *trainer) error {
-		w, err := worker.Start(ctx, worker.Config{Python: t.Python, Size: 1, InitMethod: fmt.Sprintf("tcp://127.0.0.1:%d", t.Worker+1+t.rank)})
+		if t.rank > 0 {
+			return nil // the ranks have no part in it
+		}
+		w, err := t.workerWithoutDevice(ctx)
 		if err != nil {
 			return err
 		}
@@ -390,8 +393,8 @@ func (t *trainer) collectives(ctx context.Context, m c10d.DeviceMemory) (err err
 		if err := m.End(); err != nil {
 			return err
 		}
-		if is, err := t.call("is_", x, value); err != nil || is != true {
-			return fmt.Errorf("%s: %w: is %d: %v", what, err, value, is)
+		if err := t.is(x, value); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		return nil
 	}
@@ -436,20 +439,13 @@ func (t *trainer) workerHook(ctx context.Context, s scenario) (c10d.CommHook, fu
 // In workers, which share the device's memory, hooks give the same bits, in every way to train.
 func TestReducer_workers(t *testing.T) {
 	t.Parallel() // it waits more than it computes
-	parity(t, runWorkers(t, "reduce", settings{}), 2)
+	passed(t, runWorkers(t, "reduce"), 2, len(scenarios))
 }
 
 // What cannot be right is said of a hook in a worker, too, and steps after it are right again.
 func TestReducer_faultsInWorkers(t *testing.T) {
 	t.Parallel() // it waits more than it computes
-	job := runWorkers(t, "faults", settings{})
-	for rank := range 2 {
-		failed := ranks.Result[map[string]string](t, job, rank)
-		assert.Len(t, failed, len(inWorkers))
-		for name, wrong := range failed {
-			t.Run(fmt.Sprintf("%s/rank %d", name, rank), func(t *testing.T) { assert.Empty(t, wrong) })
-		}
-	}
+	passed(t, runWorkers(t, "faults"), 2, len(inWorkers))
 }
 
 // inWorkers are the faults that are a worker's, too.

@@ -265,17 +265,35 @@ def of_values(state, bucket):
     return _done(torch.cat([state.of[id(p)] for p in bucket.parameters()]))
 
 
-counted_before = []
+written = []
 
 
-def uncounted(state, bucket):
-    """Fails where bytes went by the host, or something waited, since its first step in this process.
+class Written:
+    """A state that has the default stream write what ``is_written`` returns, which is new memory."""
+
+    def __init__(self, value):
+        written[:] = [torch.full((1000,), float(value), device="sim")]
+
+
+def is_written(state, bucket):
+    return _done(written[0] * 1 if written else bucket.buffer(), bucket.buffer().device)
+
+
+class Counts:
+    """A hook's state: what the device has counted before each call."""
+
+    def __init__(self):
+        self.of = []
+
+
+def uncounted(counts, bucket):
+    """Fails where bytes went by the host, or something waited, since its first step.
 
     Its result is of half precision, in memory of its own.
     """
     counters = torch.sim.counters()
-    counted_before.append([int(counters[name]) for name in ("from_host", "to_host", "waits")])
-    if len(counted_before) > 4 and counted_before[3] != counted_before[-1]:
-        raise ValueError(f"by the host: {counted_before}")
+    counts.of.append([int(counters[name]) for name in ("from_host", "to_host", "waits")])
+    if len(counts.of) > 4 and counts.of[3] != counts.of[-1]:
+        raise ValueError(f"by the host: {counts.of}")
     half = bucket.buffer().to(torch.float16)
     return dist.all_reduce(half, async_op=True).get_future().then(lambda done: done.value()[0])

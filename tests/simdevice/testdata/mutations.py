@@ -84,7 +84,7 @@ class _Torch:
 # By name: what a mutation changes, as owner, attribute and what is made of it.
 MUTATIONS = {
     "fill does not wait for the trainer": (
-        memory.DeviceMemory, "fill", _with(_stream=lambda self: _Unordered(self._stream)),
+        memory.DeviceMemory, "fill", _with(_trainer=lambda self: self._stream),  # itself
     ),
     "fill runs elsewhere": (memory.DeviceMemory, "fill", _elsewhere),
     "end does not have the trainer wait": (
@@ -133,11 +133,15 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-def mutate(name):
-    """Take something out. Returns what puts it back."""
+def mutate(name, when=None):
+    """Take something out, or a function where ``when()`` is true. Returns what puts it back."""
     owner, attribute, change = {**MUTATIONS, **MUTATIONS_THERE}[name]
     real = getattr(owner, attribute)
-    setattr(owner, attribute, change(real))
+    changed = change(real)
+    if when is not None:
+        taken = changed
+        changed = lambda *args: (taken if when() else real)(*args)  # noqa: E731
+    setattr(owner, attribute, changed)
     return lambda: setattr(owner, attribute, real)
 
 
@@ -145,6 +149,7 @@ def undo(mutation):
     torch.sim.synchronize()
     torch.sim.synchronize(1)
     mutation()
+    begun.clear()
 
 
 def names():

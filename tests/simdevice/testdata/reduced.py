@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 
+import hooks
 import torch
 import torch.distributed as dist
 from pyhook import load_hook
@@ -132,6 +133,16 @@ def delay(ms):
 
 def late(which):
     torch.sim.late(which)
+
+
+def as_new():
+    """Put back what the cases before this one have set."""
+    hooks.spoilt.clear()
+    reuse(True)
+    if accelerator is not torch.cuda:
+        limit(0)
+        delay(200)
+        late("all")
 
 
 def counted():

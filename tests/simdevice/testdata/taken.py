@@ -1,12 +1,33 @@
-"""Hooks of a worker whose product lacks what PYHOOK_SIM_TAKEN names."""
+"""Hooks of a worker whose product lacks one of its waits at a time: that of the last ``Without``."""
 
-import os
+import functools
 
 import hooks
 import mutations
-from hooks import averaged, raises  # noqa: F401
+import torch
+from hooks import is_written, raises  # noqa: F401
 
-mutations.mutate(os.environ["PYHOOK_SIM_TAKEN"])
+taken = ""
+
+
+class Without:
+    """A state: from now on the worker lacks a wait.
+
+    Args:
+        name: of the wait, in mutations.py.
+    """
+
+    def __init__(self, name):
+        global taken
+        mutations.begun.clear()
+        taken = name
+        # What does not wait for a late stream must not be late itself.
+        torch.sim.late("default" if name.startswith("fill") else "all")
+
+
+# Before the worker makes a DeviceMemory, whose methods it keeps.
+for name in (*mutations.MUTATIONS_THERE, "fill does not wait for the trainer"):
+    mutations.mutate(name, functools.partial(lambda name: name == taken, name))
 
 
 def doubled(state, bucket):
