@@ -23,14 +23,3 @@ func (e *Error) Cause() error { return e.cause }
 
 // Unwrap returns the context's error and its cause.
 func (e *Error) Unwrap() []error { return []error{e.err, e.cause} }
-
-// Kind has the text of an error, and errors.Is finds both that error and the context's.
-type Kind struct{ kind, err error }
-
-// As returns an error that is both kind and ctx's error.
-func As(ctx context.Context, kind error) *Kind { return &Kind{kind, ctx.Err()} }
-
-func (k *Kind) Error() string { return k.kind.Error() }
-
-// Unwrap returns the kind and the context's error.
-func (k *Kind) Unwrap() []error { return []error{k.kind, k.err} }
