@@ -8,13 +8,14 @@ import time
 import torch
 import torch.distributed as dist
 
-DONE = set()  # of the plan; in the module, so that no rollback brings a fault back
+DONE = set()  # of the plan; in the module, so that no rollback brings a fault back: it makes no State
 
 
 class State:
     """calls counts the hook's calls; group is where it reduces."""
 
     def __init__(self, plan: list, process_group=None) -> None:
+        DONE.clear()  # of an earlier case in this process
         self.plan = [tuple(at) for at in plan]
         self.group = process_group
         self.calls = 0
