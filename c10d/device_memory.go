@@ -13,9 +13,11 @@ type DeviceGroup interface {
 	ProcessGroup
 	// DeviceMemory returns the memory of a device, with a communication stream of its own. stream is
 	// the trainer's: what is enqueued there before Fill comes before the reduction, and what is
-	// enqueued there after End comes after it. The caller closes it. On the CPU nothing has a
-	// stream. The error says that torch has no such device, or the device no such stream.
-	DeviceMemory(device tensor.Device, stream Stream) (DeviceMemory, error)
+	// enqueued there after End comes after it. What any stream of the device has before DeviceMemory is
+	// called is done when it returns: the host waits for it, or for the end of ctx. The caller closes
+	// the memory. On the CPU nothing has a stream. The error says that torch has no such device, or the
+	// device no such stream; or it is ctx's.
+	DeviceMemory(ctx context.Context, device tensor.Device, stream Stream) (DeviceMemory, error)
 }
 
 // DeviceMemory is what package ddp does with gradients in the memory of one device, enqueued on its

@@ -16,8 +16,8 @@ const broadcastBytes = 250 << 20
 // BroadcastParameters gives every rank rank 0's values (Parameter.Data) of the
 // parameters: DistributedDataParallel's _sync_params_and_buffers. A collective;
 // every rank must have the same list (VerifyParameters) and all values. On an
-// error some values may be rank 0's already. Values on a device are read in the order of its default
-// stream, and the host waits until they are written.
+// error some values may be rank 0's already. Of values on a device the host first waits for all streams
+// of the device, which may have begun to write them, and in the end until they are written.
 func BroadcastParameters(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
 	return BroadcastParametersFrom(ctx, group, 0, params)
 }
@@ -38,7 +38,7 @@ func BroadcastParametersFrom(ctx context.Context, group c10d.ProcessGroup, root 
 		}
 		items[i] = Item{Len: elements(p), DType: p.DType, Device: p.Data.Device()}
 	}
-	memories, err := memoriesOfValues(group, params, 0)
+	memories, err := memoriesOfValues(ctx, group, params, 0)
 	if err != nil {
 		return fmt.Errorf("ddp, rank %d: broadcasting: %w", group.Rank(), err)
 	}
@@ -93,10 +93,9 @@ func broadcastFlat(ctx context.Context, group c10d.ProcessGroup, memory memory, 
 	defer closeTensors(parts)
 	if device := memory.device(); device != nil {
 		group = device.Group()
-		err = device.Fill(nil, nil, nil, 1) // what the trainer has enqueued comes first
 		defer device.End()
 	}
-	if err == nil && group.Rank() == root {
+	if group.Rank() == root {
 		err = memory.CopyAll(parts, values)
 	}
 	if err != nil {
@@ -138,7 +137,7 @@ func closeTensors(list []*tensor.Tensor) {
 }
 
 // memoriesOfValues are those of the parameters' values; stream as Options.Stream.
-func memoriesOfValues(group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.Stream) (memories, error) {
+func memoriesOfValues(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.Stream) (memories, error) {
 	values := make([]*c10d.Parameter, len(params))
 	for i, p := range params {
 		values[i] = &c10d.Parameter{}
@@ -146,5 +145,5 @@ func memoriesOfValues(group c10d.ProcessGroup, params []*c10d.Parameter, stream 
 			values[i].Name, values[i].Device = p.Name, p.Data.Device()
 		}
 	}
-	return memoriesFor(group, values, stream, false)
+	return memoriesFor(ctx, group, values, stream, false)
 }

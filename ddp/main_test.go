@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(memoryVariable) == "torch" {
 		ddp.UseMemory(func(group c10d.ProcessGroup) (c10d.DeviceMemory, error) {
-			m, err := world.DeviceMemory(tensor.Device{}, 0)
+			m, err := world.DeviceMemory(context.Background(), tensor.Device{}, 0)
 			return groupsMemory{m, group}, err
 		})
 	}

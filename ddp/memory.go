@@ -41,7 +41,7 @@ type memories struct {
 
 // memoriesFor chooses the memories by the devices of the parameters' gradients. byGroup asks the
 // group for the CPU's too. The caller closes them.
-func memoriesFor(group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.Stream, byGroup bool) (m memories, err error) {
+func memoriesFor(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.Stream, byGroup bool) (m memories, err error) {
 	known := map[tensor.Device]memory{}
 	for _, p := range params {
 		if p == nil {
@@ -49,7 +49,7 @@ func memoriesFor(group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.
 		}
 		device := p.GradientDevice()
 		if known[device] == nil {
-			if known[device], err = m.add(group, device, stream, byGroup); err != nil {
+			if known[device], err = m.add(ctx, group, device, stream, byGroup); err != nil {
 				m.close()
 				return memories{}, fmt.Errorf("%s is on %s: %w", p.Name, device, err)
 			}
@@ -59,7 +59,7 @@ func memoriesFor(group c10d.ProcessGroup, params []*c10d.Parameter, stream c10d.
 	return m, nil
 }
 
-func (m *memories) add(group c10d.ProcessGroup, device tensor.Device, stream c10d.Stream, byGroup bool) (memory, error) {
+func (m *memories) add(ctx context.Context, group c10d.ProcessGroup, device tensor.Device, stream c10d.Stream, byGroup bool) (memory, error) {
 	switch {
 	case device.IsCPU() && memoryOfAll != nil:
 		return m.keep(memoryOfAll(group))
@@ -72,7 +72,7 @@ func (m *memories) add(group c10d.ProcessGroup, device tensor.Device, stream c10
 	if !ok {
 		return nil, fmt.Errorf("%w: a %T reduces gradients in the CPU's memory only, as it is no c10d.DeviceGroup", errors.ErrUnsupported, group)
 	}
-	return m.keep(g.DeviceMemory(device, stream))
+	return m.keep(g.DeviceMemory(ctx, device, stream))
 }
 
 func (m *memories) keep(made c10d.DeviceMemory, err error) (memory, error) {

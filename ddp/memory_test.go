@@ -25,8 +25,8 @@ import (
 // torchGroup is a memoryGroup that keeps gradients by torch's operations, as on a device.
 type torchGroup struct{ *memoryGroup }
 
-func (g torchGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
-	m, err := world.DeviceMemory(device, stream)
+func (g torchGroup) DeviceMemory(ctx context.Context, device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+	m, err := world.DeviceMemory(ctx, device, stream)
 	return groupsMemory{m, g.memoryGroup}, err
 }
 
@@ -241,8 +241,8 @@ type endingGroup struct {
 	memory *endingMemory
 }
 
-func (g endingGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
-	m, err := g.torchGroup.DeviceMemory(device, stream)
+func (g endingGroup) DeviceMemory(ctx context.Context, device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+	m, err := g.torchGroup.DeviceMemory(ctx, device, stream)
 	g.memory.groupsMemory, _ = m.(groupsMemory)
 	return g.memory, err
 }

@@ -69,10 +69,10 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (_ 
 		return nil, err
 	}
 	rank := opts.Group.Rank()
-	gradients, failed := memoriesFor(opts.Group, params, opts.Stream, opts.GroupMemory)
+	gradients, failed := memoriesFor(ctx, opts.Group, params, opts.Stream, opts.GroupMemory)
 	var values memories
 	if opts.DigestEvery > 0 && failed == nil {
-		values, failed = memoriesOfValues(opts.Group, params, opts.Stream)
+		values, failed = memoriesOfValues(ctx, opts.Group, params, opts.Stream)
 	}
 	defer func() {
 		if err != nil {

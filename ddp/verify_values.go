@@ -20,13 +20,13 @@ const ErrValues c10d.Code = "values"
 // one all-gather of 32 bytes where they are. Else every rank gets a *ParameterError that is
 // ErrValues and names the first parameter that differs, and which ranks have it alike; or that is
 // ErrMismatch, if the lists themselves differ. The values must not change meanwhile. Of values on a
-// device, in the order of its default stream, a checksum of 64 bits is compared.
+// device a checksum of 64 bits is compared, and the host first waits for all streams of the device.
 func VerifyValues(ctx context.Context, group c10d.ProcessGroup, params []*c10d.Parameter) error {
 	if err := checkGroup(group); err != nil {
 		return err
 	}
 	// A rank that cannot read its values takes part, or the others would wait for it.
-	m, failed := memoriesOfValues(group, params, 0)
+	m, failed := memoriesOfValues(ctx, group, params, 0)
 	defer m.close()
 	digests, unreadable := digestsOf(params, m)
 	if failed != nil {

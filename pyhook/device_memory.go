@@ -35,8 +35,8 @@ const (
 var methodNames = [methodCount]string{"fill", "copy", "divide", "end", "synchronize"}
 
 // DeviceMemory: see c10d.DeviceGroup. The error is a *c10d.Error.
-func (g *TorchGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
-	return g.rt.DeviceMemory(device, stream, func(m c10d.DeviceMemory) c10d.ProcessGroup {
+func (g *TorchGroup) DeviceMemory(ctx context.Context, device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+	return g.rt.DeviceMemory(ctx, device, stream, func(m c10d.DeviceMemory) c10d.ProcessGroup {
 		return &deviceGroup{g, m.(*deviceMemory)}
 	})
 }
@@ -44,13 +44,18 @@ func (g *TorchGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10
 // DeviceMemory returns the memory of a device in this process for a group whose collectives run
 // elsewhere, as a worker's do: see c10d.DeviceGroup. group makes what the memory's Group returns, and
 // may keep the memory, which is not ready yet. The error is a *c10d.Error.
-func (rt *Runtime) DeviceMemory(device tensor.Device, stream c10d.Stream, group func(c10d.DeviceMemory) c10d.ProcessGroup) (c10d.DeviceMemory, error) {
+func (rt *Runtime) DeviceMemory(ctx context.Context, device tensor.Device, stream c10d.Stream, group func(c10d.DeviceMemory) c10d.ProcessGroup) (c10d.DeviceMemory, error) {
 	m := &deviceMemory{device: device}
 	m.group = group(m)
-	var err error
-	if m.object, err = rt.bridge.Call("DeviceMemory", device.String(), uint64(stream)); err != nil {
+	var object *Object
+	err := m.until(ctx, func() (err error) {
+		object, err = rt.bridge.Call("DeviceMemory", device.String(), uint64(stream))
+		return err
+	})
+	if err != nil {
 		return nil, m.fail("using the device", err)
 	}
+	m.object = object
 	for i, name := range methodNames {
 		if m.methods[i], err = m.object.Attr(name); err != nil {
 			m.Close()
@@ -58,6 +63,22 @@ func (rt *Runtime) DeviceMemory(device tensor.Device, stream c10d.Stream, group 
 		}
 	}
 	return m, nil
+}
+
+// until calls f, which waits for the device, and returns its error. If ctx ends first a goroutine goes
+// on waiting.
+func (m *deviceMemory) until(ctx context.Context, f func() error) error {
+	if ctx.Done() == nil || m.device.IsCPU() {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctxerr.While(ctx, "waiting for "+m.device.String())
+	}
 }
 
 func (m *deviceMemory) fail(doing string, err error) error {
@@ -139,22 +160,12 @@ func (m *deviceMemory) number(method string, t *tensor.Tensor) (any, error) {
 // End: see c10d.DeviceMemory.
 func (m *deviceMemory) End() error { return m.call(methodEnd, "ending a step on") }
 
-// Synchronize: see c10d.DeviceMemory. If ctx ends first, a goroutine goes on waiting.
+// Synchronize: see c10d.DeviceMemory.
 func (m *deviceMemory) Synchronize(ctx context.Context) error {
 	if m.device.IsCPU() {
 		return nil
 	}
-	if ctx.Done() == nil {
-		return m.call(methodSynchronize, "waiting for")
-	}
-	done := make(chan error, 1)
-	go func() { done <- m.call(methodSynchronize, "waiting for") }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctxerr.While(ctx, "waiting for "+m.device.String())
-	}
+	return m.until(ctx, func() error { return m.call(methodSynchronize, "waiting for") })
 }
 
 // Group: see c10d.DeviceMemory.

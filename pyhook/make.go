@@ -21,11 +21,12 @@ type StateSpec struct {
 type ofTrainer struct {
 	group      *TorchGroup
 	parameters *Object // of Runtime.Parameters; nil: not known
+	values     []*c10d.Parameter
 	futures    FutureForms
 }
 
 func (rt *Runtime) ofTrainer(cfg HookConfig) (t ofTrainer, err error) {
-	t.group, t.futures = cfg.Group, cfg.Futures
+	t.group, t.futures, t.values = cfg.Group, cfg.Futures, cfg.Parameters
 	if cfg.Parameters != nil {
 		t.parameters, err = rt.Parameters(cfg.Parameters...)
 	}
@@ -61,10 +62,23 @@ func (rt *Runtime) newState(ctx context.Context, s StateSpec, trainer ofTrainer)
 	}
 	group, parameters := trainer.arguments()
 	state, err := rt.callOnMain(ctx, "build_state", s.Spec, args, group, parameters)
+	if err == nil {
+		err = SynchronizeValues(parametersIn(args)...) // that it has begun to read
+	}
 	if err != nil {
+		state.Close()
 		return nil, newError("state "+s.Spec, rt.Rank(), -1, c10d.ErrLoad, err)
 	}
 	return state, nil
+}
+
+func parametersIn(args map[string]any) (params []*c10d.Parameter) {
+	for _, value := range args {
+		if p, ok := value.(*c10d.Parameter); ok && p != nil {
+			params = append(params, p)
+		}
+	}
+	return params
 }
 
 // wrapHook puts a hook and its state together.
@@ -93,10 +107,15 @@ func (rt *Runtime) wrapHook(ctx context.Context, hook *Object, state any, traine
 		state = made
 	}
 	h, err := rt.joinState(ctx, hook, state, trainer)
-	if err == nil {
-		h.description = Describe(h.name, given)
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	h.description = Describe(h.name, given)
+	if err := SynchronizeValues(trainer.values...); err != nil { // that the hook and its state have begun to read
+		h.Close()
+		return nil, hookError(h.name, rt.Rank(), -1, c10d.ErrLoad, err)
+	}
+	return h, nil
 }
 
 // joinState makes the PythonCommHook, with the state that comes with the hook if none

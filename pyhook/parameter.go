@@ -23,6 +23,24 @@ func (rt *Runtime) Parameters(params ...*c10d.Parameter) (*Object, error) {
 	return list, nil
 }
 
+// SynchronizeValues has the host wait for all streams of the devices that the parameters' values are on:
+// what reads or writes them next is in the order of none of them. It is for values that the trainer's
+// stream may have begun to write; Parameters does it, and a *c10d.Parameter as an argument. The error
+// is the device's own.
+func SynchronizeValues(params ...*c10d.Parameter) error {
+	var values []any
+	for _, p := range params {
+		if p.Data != nil && !p.Data.Device().IsCPU() {
+			values = append(values, p.Data)
+		}
+	}
+	if values == nil {
+		return nil
+	}
+	_, err := moduleValue("pyhook._device.streams", "synchronize_of", values)
+	return err
+}
+
 func (rt *Runtime) parameters(params []*c10d.Parameter) (*Object, error) {
 	names, objects := make([]string, len(params)), make([]any, len(params))
 	for i, p := range params {
@@ -35,6 +53,9 @@ func (rt *Runtime) parameters(params []*c10d.Parameter) (*Object, error) {
 		}
 		names[i], objects[i] = p.Name, o
 	}
+	if err := SynchronizeValues(params...); err != nil { // a state that is made with them may read them
+		return nil, err
+	}
 	return rt.bridge.Call("Parameters", objects, names)
 }
 
@@ -44,6 +65,9 @@ func (rt *Runtime) parameters(params []*c10d.Parameter) (*Object, error) {
 func ParameterObject(p *c10d.Parameter) (*Object, error) {
 	o, err := pythonParameter(p, deviceOf(p))
 	if err != nil {
+		return nil, err
+	}
+	if err := SynchronizeValues(p); err != nil {
 		return nil, err
 	}
 	return o.Clone()

@@ -20,12 +20,12 @@ func (w *Worker) UseRuntime(rt *pyhook.Runtime) { w.runtime.Store(rt) }
 // DeviceMemory: see c10d.DeviceGroup. It is this process's, by UseRuntime. Its Group's collectives are
 // of tensors that torch can share with the worker, as those of the memory's New are; the host waits
 // for the device before a collective is issued, and in the worker before its future is done.
-func (g *Group) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+func (g *Group) DeviceMemory(ctx context.Context, device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
 	rt := g.worker.runtime.Load()
 	if rt == nil {
 		return nil, g.worker.deviceError(device, errNoRuntime)
 	}
-	m, err := rt.DeviceMemory(device, stream, func(m c10d.DeviceMemory) c10d.ProcessGroup {
+	m, err := rt.DeviceMemory(ctx, device, stream, func(m c10d.DeviceMemory) c10d.ProcessGroup {
 		of := *g
 		of.memory = m
 		return &of

@@ -74,28 +74,7 @@ func (w *Worker) parameterIDs(ctx context.Context, p *process, params []*c10d.Pa
 		}
 		ids = append(ids, s.id)
 	}
-	return ids, waitForValues(ctx, w.runtime.Load(), params)
-}
-
-// waitForValues has the host wait for what the devices of the parameters' values have to do: the other
-// process, which reads or writes them next, is not in the order of any stream here.
-func waitForValues(ctx context.Context, rt *pyhook.Runtime, params []*c10d.Parameter) error {
-	var values []*tensor.Tensor
-	for _, param := range params {
-		if param.Data != nil && !param.Data.Device().IsCPU() {
-			values = append(values, param.Data)
-		}
-	}
-	if values == nil {
-		return nil
-	}
-	sharing, err := rt.Import(ctx, sharingModule)
-	if err != nil {
-		return err
-	}
-	defer sharing.Close()
-	_, err = sharing.CallValue("wait", values)
-	return err
+	return ids, pyhook.SynchronizeValues(params...)
 }
 
 // copyData copies the parameter's values of now to its stage, if it has one.

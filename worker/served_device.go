@@ -60,7 +60,7 @@ func (s *server) memoryOf(t *tensor.Tensor) (c10d.DeviceMemory, error) {
 	if s.group == nil {
 		return nil, errors.New("a tensor on a device before the start")
 	}
-	m, err := s.group.DeviceMemory(device, 0)
+	m, err := s.group.DeviceMemory(context.Background(), device, 0)
 	if err == nil {
 		s.devices[device] = m
 	}

@@ -218,10 +218,7 @@ func (s *server) newHook(m *hookMessage) (*message, error) {
 		return nil, err
 	}
 	// The trainer may run it outside chains (ddp.OrderOverlapped).
-	if err = hook.CheckCollectives(); err == nil {
-		err = waitForValues(context.Background(), s.rt, cfg.Parameters) // that a state has begun to read
-	}
-	if err != nil {
+	if err = hook.CheckCollectives(); err != nil {
 		hook.Close()
 		return nil, err
 	}

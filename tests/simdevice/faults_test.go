@@ -99,7 +99,7 @@ var faults = map[string]func(context.Context, *trainer) error{
 		var memories [2]c10d.DeviceMemory
 		var tensors [2]*tensor.Tensor
 		for i, device := range []tensor.Device{sim, other} {
-			m, err := group.DeviceMemory(device, 0)
+			m, err := group.DeviceMemory(ctx, device, 0)
 			if err != nil {
 				return err
 			}

@@ -42,7 +42,11 @@ import (
 //	staged collectives are not waited for      allreduce, unused found, own memory; on a group of
 //	                                           the device alone
 //	what a hook holds is not recorded          a state begun on the device
-//	a state is put back in no order            a state put back in place
+//	a state is kept and put back in no order   a state put back in place, a state that shows copies
+//	the device is not waited for before        values of a stream, compared and broadcast; a state begun
+//	                                           on another stream
+//	a state's parameters are not waited for    a state of parameters
+//	a state's stream is not waited for         a bucket without a Reducer
 //
 // What is wrong is other bits, an infinity that is not seen or one that is not there, or a stream that
 // waits. testdata/mutations.py has how each is taken out. Where a loaded machine holds the host up until a
@@ -122,7 +126,10 @@ var mutations = map[string]mutation{
 	"NCCL's futures know no device":             {by: []string{"NCCL's futures, overlapped"}},
 	"staged collectives are not waited for":     {by: []string{"allreduce, unused found, own memory"}, alone: true},
 	"what a hook holds is not recorded":         {by: []string{"a state begun on the device"}},
-	"a state is put back in no order":           {by: []string{"a state put back in place"}},
+	"a state is kept and put back in no order":  {by: []string{"a state put back in place", "a state that shows copies"}},
+	"the device is not waited for before":       {by: []string{comparedLate, broadcastLate, "a state begun on another stream"}},
+	"a state's parameters are not waited for":   {by: []string{ofParameters}},
+	"a state's stream is not waited for":        {by: []string{withoutReducer}},
 }
 
 func mutate(ctx context.Context, rank *ranks.Rank) error {
@@ -181,14 +188,29 @@ func mutate(ctx context.Context, rank *ranks.Rank) error {
 	return rank.Report(found)
 }
 
-// goesOn is the scenario of a trainer whose stream goes on while a bucket is reduced.
-const goesOn = "the trainer goes on"
+// The scenarios that are no way to train.
+const (
+	goesOn         = "the trainer goes on" // its stream, while a bucket is reduced
+	comparedLate   = "values of a stream, compared"
+	broadcastLate  = "values of a stream, broadcast"
+	ofParameters   = "a state of parameters"
+	withoutReducer = "a bucket without a Reducer"
+)
 
-func (t *trainer) noticed(ctx context.Context, scenario string) error {
-	if scenario == goesOn {
+func (t *trainer) noticed(ctx context.Context, name string) error {
+	switch name {
+	case goesOn:
 		return t.goesOn(ctx)
+	case comparedLate:
+		return t.compared(ctx, scenario{stream: true})
+	case broadcastLate:
+		return t.broadcast(ctx, scenario{stream: true})
+	case ofParameters:
+		return t.stateOfLate(ctx, scenario{stream: true})
+	case withoutReducer:
+		return t.bare(ctx)
 	}
-	return t.train(ctx, scenario)
+	return t.train(ctx, name)
 }
 
 // goesOn completes the first bucket while the other rank does not: until the step's Wait the trainer's

@@ -72,7 +72,9 @@ var scenarios = map[string]scenario{
 	"a dropped work":                      {hook: "hooks:drops", peer: "allreduce"},
 	"a dropped work, overlapped":          {hook: "hooks:drops", peer: "allreduce", options: ddp.Options{Order: ddp.OrderOverlapped}},
 	"a state begun on the device":         {onDevice: true, hook: "hooks:averaged", means: began},
+	"a state begun on another stream":     {onDevice: true, hook: "hooks:averaged", means: began, stream: true},
 	"a state put back":                    {onDevice: true, hook: "hooks:averaged", means: map[string]any{}, left: true, options: ddp.Options{Rollback: true}},
+	"a state that shows copies":           {onDevice: true, hook: "hooks:averaged", means: map[string]any{"copies": true}, left: true, options: ddp.Options{Rollback: true}},
 	"a state put back in place":           {onDevice: true, hook: "hooks:averaged_in_place", means: began, infinite: true, stream: true, options: checked},
 }
 
@@ -100,7 +102,7 @@ func reduce(ctx context.Context, rank *ranks.Rank) error {
 			failed[name] = err.Error()
 		}
 	}
-	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded, "gradients that the trainer lets go of": t.letGo, "parameters without values": t.valueless}) {
+	for name, other := range sorted(map[string]func(context.Context) error{"values": t.values, "values of a stream": t.valuesOfStream, "a state of parameters": t.stateOfValues, "digests": t.digests, "a bucket without a Reducer": t.bare, "a recording's copies": t.recorded, "gradients that the trainer lets go of": t.letGo, "parameters without values": t.valueless}) {
 		failed[name] = ""
 		if err := other(ctx); err != nil {
 			failed[name] = err.Error()
@@ -123,35 +125,64 @@ func (t *trainer) valued(s scenario) (*pyhook.Object, []*c10d.Parameter, []*tens
 	return source, params, values, err
 }
 
-// values compares and broadcasts parameters' values, which the trainer's stream writes late.
+// late makes parameters whose values the trainer's stream writes late, each rank its own.
+func (t *trainer) late(s scenario) (source *pyhook.Object, params []*c10d.Parameter, values []*tensor.Tensor, err error) {
+	s = t.on(s)
+	if source, params, values, err = t.valued(s); err != nil {
+		return nil, nil, nil, err
+	}
+	var stream any
+	if s.stream {
+		if stream, err = t.helper.Call("new_stream", s.deviceOf(0).String()); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	_, err = t.call("produce", source, values, 0, 0, stream)
+	return source, params, values, err
+}
+
+// values compares and broadcasts values of the default stream.
 func (t *trainer) values(ctx context.Context) error {
-	source, params, values, err := t.valued(t.on(scenario{}))
+	return errors.Join(t.compared(ctx, scenario{}), t.broadcast(ctx, scenario{}))
+}
+
+// valuesOfStream compares and broadcasts values of another stream, which the calls do not know.
+func (t *trainer) valuesOfStream(ctx context.Context) error {
+	return errors.Join(t.compared(ctx, scenario{stream: true}), t.broadcast(ctx, scenario{stream: true}))
+}
+
+func (t *trainer) compared(ctx context.Context, s scenario) error {
+	_, params, values, err := t.late(s)
 	if err != nil {
 		return err
 	}
-	if _, err := t.call("produce", source, values, 0, 0, nil); err != nil {
+	defer closeAll(values)
+	err = ddp.VerifyValues(ctx, t.group, params)
+	if t.group.Size() > 1 {
+		err = says(err, ddp.ErrValues, "p0")
+	}
+	return err
+}
+
+// broadcast has all ranks read rank 0's values where the host has them, in the order of no stream.
+func (t *trainer) broadcast(ctx context.Context, s scenario) error {
+	source, params, values, err := t.late(s)
+	if err != nil {
 		return err
 	}
-	if t.group.Size() > 1 {
-		if err := says(ddp.VerifyValues(ctx, t.group, params), ddp.ErrValues, "p0"); err != nil {
-			return err
-		}
-	}
+	defer closeAll(values)
 	if err := ddp.BroadcastParameters(ctx, t.group, params); err != nil {
 		return err
 	}
-	if err := ddp.VerifyValues(ctx, t.group, params); err != nil || t.rank > 0 {
-		return err
-	}
-	want, err := source.Call("flat", 0)
+	want, err := source.Call("flat", 0, 0)
 	if err != nil {
 		return err
 	}
 	defer want.Close()
-	if same, err := t.call("same", values, want); err != nil || same != true {
-		return errors.Join(errors.New("rank 0's values have changed"), err)
+	if same, err := t.call("same", values, want, true); err != nil || same != true {
+		return errors.Join(errors.New("the values are not rank 0's"), err)
 	}
-	return nil
+	return ddp.VerifyValues(ctx, t.group, params)
 }
 
 // digests has the ranks compare parameters on the device at each step. The trainer's stream writes them
@@ -200,6 +231,73 @@ func (t *trainer) digests(ctx context.Context) error {
 	return nil
 }
 
+// stateOfValues makes a hook's state of parameters' values, which the trainer's stream begins to write
+// before, and writes again after.
+func (t *trainer) stateOfValues(ctx context.Context) error {
+	return errors.Join(t.stateOfLate(ctx, scenario{}), t.stateOfLate(ctx, scenario{stream: true}))
+}
+
+func (t *trainer) stateOfLate(ctx context.Context, s scenario) error {
+	if t.CUDA { // whose work is not late
+		return nil
+	}
+	s = t.on(s)
+	stream, _, err := t.streamOf(s)
+	if err != nil {
+		return err
+	}
+	source, params, values, err := t.valued(s)
+	if err != nil {
+		return err
+	}
+	defer closeAll(values)
+	own, err := t.gradients(s)
+	if err != nil {
+		return err
+	}
+	defer closeAll(own)
+	if _, err := t.call("produce", source, values, 0, 0, stream); err != nil {
+		return err
+	}
+	hook, closeHook, err := t.hookOfParameters(ctx, params, s.deviceOf(0))
+	if err != nil {
+		return err
+	}
+	defer closeHook()
+	for _, p := range params {
+		defer p.Close()
+	}
+	if _, err := t.call("delay", 0); err != nil {
+		return err
+	}
+	_, err = t.call("produce", source, values, 1, 0, stream) // at once: the state has read them
+	if _, delay := t.call("delay", 200); err != nil || delay != nil {
+		return errors.Join(err, delay)
+	}
+	r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.group, Hook: hook, Buckets: layout, GroupMemory: s.options.GroupMemory})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for i := range own {
+		if err := r.ReadyFrom(i, own[i]); err != nil {
+			return err
+		}
+	}
+	if _, err := r.Wait(ctx); err != nil {
+		return err
+	}
+	want, err := source.Call("flat", 0)
+	if err != nil {
+		return err
+	}
+	defer want.Close()
+	if same, err := t.call("same", own, want, true); err != nil || same != true {
+		return errors.Join(errors.New("not the values of when it was made"), err)
+	}
+	return nil
+}
+
 // valueless makes a hook's state of parameters without values before there is any bucket: they are
 // where their gradients are.
 func (t *trainer) valueless(ctx context.Context) error {
@@ -240,12 +338,28 @@ func (t *trainer) recorded(context.Context) error {
 	return err
 }
 
-// bare calls a hook on a bucket of the trainer's own on the device, without a Reducer.
+// bare calls a hook on buckets of the trainer's own on the device, without a Reducer: in the order of the
+// default stream, and of another than a hook's state was made on.
 func (t *trainer) bare(ctx context.Context) error {
-	s := t.on(scenario{hook: "fp16"})
 	if t.CPU || t.worker != nil {
 		return nil
 	}
+	err := t.bareOn(ctx, t.on(scenario{hook: "fp16"}))
+	if t.CUDA || t.Backend == alone {
+		return err
+	}
+	lengths := make([]int64, len(shapes)) // a bucket for each parameter
+	for i, shape := range shapes {
+		lengths[i] = 1
+		for _, n := range shape {
+			lengths[i] *= n
+		}
+	}
+	s := scenario{hook: "hooks:averaged_to_the_bucket", stream: true, means: map[string]any{"lengths": lengths}}
+	return errors.Join(err, t.bareOn(ctx, s))
+}
+
+func (t *trainer) bareOn(ctx context.Context, s scenario) error {
 	source, err := t.source(s)
 	if err != nil {
 		return err
@@ -254,25 +368,33 @@ func (t *trainer) bare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stream, handle, err := t.streamOf(s)
+	if err != nil {
+		return err
+	}
+	other := s // its buckets are others
+	if s.means != nil {
+		other.means = map[string]any{}
+	}
+	want, err := t.wanted(ctx, s.hook, other, source)
+	if err != nil {
+		return err
+	}
 	hook, closeHook, err := t.hookOf(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer closeHook()
-	want, err := t.wanted(ctx, "fp16", s, source)
-	if err != nil {
-		return err
-	}
 	for step := range steps {
-		if _, err := t.call("produce", source, own, step, 0, nil); err != nil {
+		if _, err := t.call("produce", source, own, step, 0, stream); err != nil {
 			return err
 		}
 		for i := range own {
-			if err := reduceBare(ctx, hook, i, own[i]); err != nil {
+			if err := reduceBare(ctx, hook, i, own[i], handle); err != nil {
 				return err
 			}
 		}
-		if same, err := t.call("same", own, want[step]); err != nil || same != true {
+		if same, err := t.call("same", own, want[step], false, stream); err != nil || same != true {
 			return errors.Join(fmt.Errorf("step %d: other bits than PyTorch's", step), err)
 		}
 	}
@@ -280,13 +402,13 @@ func (t *trainer) bare(ctx context.Context) error {
 }
 
 // reduceBare has a hook reduce one gradient in place.
-func reduceBare(ctx context.Context, hook c10d.CommHook, i int, gradient *tensor.Tensor) error {
+func reduceBare(ctx context.Context, hook c10d.CommHook, i int, gradient *tensor.Tensor, stream c10d.Stream) error {
 	flat, err := gradient.View(0, []int64{gradient.Len()}, []int64{1})
 	if err != nil {
 		return err
 	}
 	defer flat.Close()
-	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: len(shapes), Buffer: flat, Offsets: []int64{0}, Lengths: []int64{gradient.Len()}, Sizes: [][]int64{gradient.Shape()}})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: len(shapes), Buffer: flat, Offsets: []int64{0}, Lengths: []int64{gradient.Len()}, Sizes: [][]int64{gradient.Shape()}, Stream: stream})
 	if err != nil {
 		return err
 	}

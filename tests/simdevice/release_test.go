@@ -89,8 +89,8 @@ func (g *releasingGroup) markNew(r *ddp.Reducer, i int, shape []int64) error {
 	return r.ReadyFrom(i, own)
 }
 
-func (g *releasingGroup) DeviceMemory(device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
-	m, err := g.TorchGroup.DeviceMemory(device, stream)
+func (g *releasingGroup) DeviceMemory(ctx context.Context, device tensor.Device, stream c10d.Stream) (c10d.DeviceMemory, error) {
+	m, err := g.TorchGroup.DeviceMemory(ctx, device, stream)
 	return &releasingMemory{m, g}, err
 }
 

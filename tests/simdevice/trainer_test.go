@@ -355,16 +355,11 @@ func (t *trainer) begin(ctx context.Context, s scenario) (_ *training, err error
 	if options.Group = t.group; options.Buckets == nil {
 		options.Buckets = layout
 	}
-	if s.stream {
-		stream, err := t.helper.Call("new_stream", "sim:0")
-		if err != nil {
-			return nil, err
-		}
-		handle, err := t.call("handle", stream, s.streamID)
-		if err != nil {
-			return nil, err
-		}
-		g.stream, options.Stream = stream, c10d.Stream(handle.(int64))
+	if g.stream, options.Stream, err = t.streamOf(s); err != nil {
+		return nil, err
+	}
+	if g.own, err = t.gradients(s); err != nil { // it may wait for the device, so before the hook's state
+		return nil, err
 	}
 	hook, closeHook, err := t.hookOf(ctx, s)
 	if err != nil {
@@ -379,11 +374,23 @@ func (t *trainer) begin(ctx context.Context, s scenario) (_ *training, err error
 		g.r.Close()
 		closeHook()
 	}
-	if g.own, err = t.gradients(s); err != nil {
-		g.close()
-		return nil, err
-	}
 	return g, nil
+}
+
+// streamOf makes the trainer's stream: torch's, and how Go names it. Without one it is nil.
+func (t *trainer) streamOf(s scenario) (any, c10d.Stream, error) {
+	if !s.stream {
+		return nil, 0, nil
+	}
+	stream, err := t.helper.Call("new_stream", s.deviceOf(0).String())
+	if err != nil {
+		return nil, 0, err
+	}
+	handle, err := t.call("handle", stream, s.streamID)
+	if err != nil {
+		return nil, 0, err
+	}
+	return stream, c10d.Stream(handle.(int64)), nil
 }
 
 func (s scenario) parameters() []*c10d.Parameter {

@@ -76,7 +76,7 @@ func mutateWorkers(ctx context.Context, rank *ranks.Rank) error {
 			return err
 		}
 		hook.Close()
-		m, err := there.worker.Group().DeviceMemory(sim, 0)
+		m, err := there.worker.Group().DeviceMemory(ctx, sim, 0)
 		if err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (t *trainer) mutateHere(ctx context.Context, found map[string]string) error
 	if err != nil {
 		return err
 	}
-	m, err := t.worker.Group().DeviceMemory(sim, 0)
+	m, err := t.worker.Group().DeviceMemory(ctx, sim, 0)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ type called struct {
 
 // withBucket calls f with the scenario's hook.
 func (t *trainer) withBucket(ctx context.Context, s scenario, f func(called) error) error {
-	m, err := t.worker.Group().DeviceMemory(sim, 0)
+	m, err := t.worker.Group().DeviceMemory(ctx, sim, 0)
 	if err != nil {
 		return err
 	}

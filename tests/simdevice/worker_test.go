@@ -119,7 +119,7 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		return nil
 	},
 	"collectives of tensors on the device": func(ctx context.Context, t *trainer) error {
-		m, err := t.worker.Group().DeviceMemory(sim, 0)
+		m, err := t.worker.Group().DeviceMemory(ctx, sim, 0)
 		if err != nil {
 			return err
 		}
@@ -165,58 +165,6 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 				return errors.Join(fmt.Errorf("step %d: other values", step), err)
 			}
 			want.Close()
-		}
-		return nil
-	},
-	"a state begins with the parameters' values": func(ctx context.Context, t *trainer) error {
-		source, params, values, err := t.valued(scenario{})
-		if err != nil {
-			return err
-		}
-		defer closeAll(values)
-		if _, err := t.call("produce", source, values, 0, 0, nil); err != nil { // late
-			return err
-		}
-		hook, closeHook, err := t.hookOfParameters(ctx, params, sim)
-		if err != nil {
-			return err
-		}
-		defer closeHook()
-		for _, p := range params {
-			defer p.Close()
-		}
-		if _, err := t.call("delay", 0); err != nil {
-			return err
-		}
-		_, err = t.call("produce", source, values, 1, 0, nil) // at once: the worker has read them
-		if _, delay := t.call("delay", 200); err != nil || delay != nil {
-			return errors.Join(err, delay)
-		}
-		r, err := ddp.NewReducer(ctx, params, ddp.Options{Group: t.group, Hook: hook, Buckets: layout})
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		own, err := t.gradients(scenario{})
-		if err != nil {
-			return err
-		}
-		defer closeAll(own)
-		for i := range own {
-			if err := r.ReadyFrom(i, own[i]); err != nil {
-				return err
-			}
-		}
-		if _, err := r.WaitStream(ctx); err != nil {
-			return err
-		}
-		want, err := source.Call("flat", 0)
-		if err != nil {
-			return err
-		}
-		defer want.Close()
-		if same, err := t.call("same", own, want); err != nil || same != true {
-			return errors.Join(errors.New("not the values of when it was made"), err)
 		}
 		return nil
 	},
@@ -288,7 +236,7 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 		}
 		defer w.Close()
 		w.UseRuntime(t.rt)
-		_, err = w.Group().DeviceMemory(sim, 0)
+		_, err = w.Group().DeviceMemory(ctx, sim, 0)
 		return says(err, c10d.ErrDeviceMemory, "privateuseone:0", "No module named 'simdevice'")
 	},
 }

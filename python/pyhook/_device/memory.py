@@ -25,6 +25,9 @@ _foreach_copy = getattr(torch, "_foreach_copy_", None)  # torch 2.1
 class DeviceMemory:
     """The memory of one device, and its communication stream.
 
+    The host waits for the device: what is read here of parameters' values and of hooks' states may
+    have been written on any stream, before there was this one to wait for it.
+
     Args:
         device: torch's name of it.
         handle: the trainer's stream; see c10d.Stream.
@@ -39,6 +42,7 @@ class DeviceMemory:
             self._trainer = streams.existing_stream(self._device, handle)
             self._trainer.record_event()  # an error now, where it is a stream of another device
             self._stream = streams.new_stream(self._device)
+            streams.synchronize(self._device)
         elif handle:
             raise RuntimeError(f"the CPU has no stream {handle:#x}")
 

@@ -18,7 +18,7 @@ import torch
 
 from .._runtime.bucket_layout import BucketLayout
 from .._runtime.result import parse_value
-from . import streams
+from . import held, streams
 
 
 class OnStream:
@@ -71,9 +71,21 @@ class OnStream:
 def on_stream(device: str, handle: int) -> OnStream:
     """Return the OnStream of a device ("cuda:1") and the trainer's stream; see c10d.Stream.
 
+    States are made and restored on the default stream. Another one waits for that before each call,
+    and the allocator is told of what the hook and its state hold: see ``held``.
+
     Raises:
         RuntimeError: torch has no such device.
     """
     where = torch.device(device)
     stream = streams.existing_stream(where, handle)
-    return OnStream(functools.partial(streams.current, stream), where)
+    before = None
+    if handle != 0:
+        before = functools.partial(_after, streams.existing_stream(where, 0), stream)
+    return OnStream(functools.partial(streams.current, stream), where, before)
+
+
+def _after(default: Any, stream: Any, *holders: Any) -> None:
+    stream.wait_stream(default)
+    for tensor in held.tensors(holders, stream.device):
+        tensor.record_stream(stream)

@@ -8,13 +8,10 @@ worker loads what came from there, and the trainer loads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from multiprocessing.reduction import ForkingPickler
 
 import torch
 import torch.multiprocessing  # registers what torch has
-
-from . import streams
 
 
 def share(tensor: torch.Tensor) -> bytes:
@@ -35,9 +32,3 @@ def shared(handle: bytes) -> torch.Tensor:
     """Return the tensor. Only of what this process's parent made: loading it runs code."""
     loaded: torch.Tensor = ForkingPickler.loads(handle)
     return loaded
-
-
-def wait(tensors: Iterable[torch.Tensor]) -> None:
-    """Have the host wait for the tensors' devices: the other process knows of no stream here."""
-    for device in {tensor.device for tensor in tensors}:
-        streams.synchronize(device)

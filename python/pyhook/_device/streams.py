@@ -7,7 +7,7 @@ A stream is a device's queue: what is put on one runs in order, and two run side
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -60,6 +60,12 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
     elif device.type != "cpu":
         module_of(device).synchronize(device)
+
+
+def synchronize_of(tensors: Iterable[torch.Tensor]) -> None:
+    """Have the host wait for all streams of the tensors' devices."""
+    for device in {tensor.device for tensor in tensors}:
+        synchronize(device)
 
 
 _used: set[torch.device] = set()  # that a hook's bucket or a Reducer's gradients are on

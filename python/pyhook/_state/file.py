@@ -169,6 +169,7 @@ def _carried(hook: Any) -> list[Any]:
 def _save(
     state: Any, carried: list[Any], trusted: bool, buckets: Optional[list[Any]] = None
 ) -> bytes:
+    synchronize_used()  # a state's own methods may read what hooks' streams have begun to write
     encoder = Encoder(trusted)
     root = encoder.encode(state, "state")
     parts = [encoder.encode(part, "hook") for part in carried]

@@ -208,15 +208,16 @@ class Means:
     Args:
         lengths: of buckets whose means begin on the device as zeros.
         in_place: ``load_state_dict`` writes to the tensors that there are.
+        copies: ``state_dict`` shows copies, which it makes on the stream that it is called on.
     """
 
-    def __init__(self, lengths=(), in_place=False):
-        self.in_place = in_place
+    def __init__(self, lengths=(), in_place=False, copies=False):
+        self.in_place, self.copies = in_place, copies
         device = "cuda" if torch.cuda.is_available() else "sim"
         self.of = {i: torch.zeros(n, device=device) for i, n in enumerate(lengths)}
 
     def state_dict(self):
-        return {"of": dict(self.of)}
+        return {"of": {i: mean.clone() if self.copies else mean for i, mean in self.of.items()}}
 
     def load_state_dict(self, state):
         if not self.in_place:
@@ -239,6 +240,12 @@ def averaged_in_place(state, bucket):
     mean = state.of.setdefault(bucket.index(), torch.zeros_like(bucket.buffer()))
     mean.mul_(0.5).add_(bucket.buffer())
     return _done(mean, bucket.buffer().device)
+
+
+def averaged_to_the_bucket(state, bucket):
+    """The same, and writes the mean to its bucket."""
+    mean = averaged_in_place(state, bucket).value()
+    return _done(bucket.buffer().copy_(mean), bucket.buffer().device)
 
 
 def of_parameters(state, bucket):

@@ -129,7 +129,16 @@ MUTATIONS = {
     "what a hook holds is not recorded": (
         memory.DeviceMemory, "_record", _instead(lambda self, *holders: None),
     ),
-    "a state is put back in no order": (file, "synchronize_used", _instead(lambda: None)),
+    "a state is kept and put back in no order": (
+        file, "synchronize_used", _instead(lambda: None),
+    ),
+    "the device is not waited for before": (
+        streams, "synchronize", _instead(lambda device: None),
+    ),
+    "a state's parameters are not waited for": (
+        streams, "synchronize_of", _instead(lambda tensors: None),
+    ),
+    "a state's stream is not waited for": (on_stream, "_after", _instead(lambda *args: None)),
 }  # fmt: skip
 
 

@@ -35,9 +35,9 @@ class Source:
         self.micro, self.last = micro, last
         self.dtype, self.own = getattr(torch, dtype), getattr(torch, own)
 
-    def parts(self, step):
-        """Of each parameter, the gradients that are added up."""
-        rank = dist.get_rank()
+    def parts(self, step, rank=None):
+        """Of each parameter, the gradients that are added up; of this rank if none is named."""
+        rank = dist.get_rank() if rank is None else rank
         made = torch.Generator().manual_seed(1000 * rank + step)
         found = [
             [torch.randn(shape, generator=made).to(self.own) for _ in range(self.micro)]
@@ -57,11 +57,11 @@ class Source:
     def is_unused(self, step):
         return step % len(self.shapes) if self.unused and dist.get_rank() == 0 else -1
 
-    def sums(self, step):
-        return [sum(parts[1:], parts[0]) for parts in self.parts(step)]
+    def sums(self, step, rank=None):
+        return [sum(parts[1:], parts[0]) for parts in self.parts(step, rank)]
 
-    def flat(self, step):
-        return torch.cat([value.reshape(-1) for value in self.sums(step)])
+    def flat(self, step, rank=None):
+        return torch.cat([value.reshape(-1) for value in self.sums(step, rank)])
 
 
 def zeros(shape, dtype, device):
