@@ -72,7 +72,7 @@ var scenarios = map[string]scenario{
 	"a dropped work":                      {hook: "hooks:drops", peer: "allreduce"},
 	"a dropped work, overlapped":          {hook: "hooks:drops", peer: "allreduce", options: ddp.Options{Order: ddp.OrderOverlapped}},
 	"a state begun on the device":         {onDevice: true, hook: "hooks:averaged", means: began},
-	"a state begun on another stream":     {onDevice: true, hook: "hooks:averaged", means: began, stream: true},
+	"a state begun on another stream":     {onDevice: true, hook: "hooks:averaged", means: began, stream: true, later: true},
 	"a state put back":                    {onDevice: true, hook: "hooks:averaged", means: map[string]any{}, left: true, options: ddp.Options{Rollback: true}},
 	"a state that shows copies":           {onDevice: true, hook: "hooks:averaged", means: map[string]any{"copies": true}, left: true, options: ddp.Options{Rollback: true}},
 	"a state put back in place":           {onDevice: true, hook: "hooks:averaged_in_place", means: began, infinite: true, stream: true, options: checked},
@@ -355,7 +355,7 @@ func (t *trainer) bare(ctx context.Context) error {
 			lengths[i] *= n
 		}
 	}
-	s := scenario{hook: "hooks:averaged_to_the_bucket", stream: true, means: map[string]any{"lengths": lengths}}
+	s := scenario{hook: "hooks:averaged_to_the_bucket", stream: true, means: map[string]any{"lengths": lengths}, later: true}
 	return errors.Join(err, t.bareOn(ctx, s))
 }
 
@@ -367,6 +367,10 @@ func (t *trainer) bareOn(ctx context.Context, s scenario) error {
 	own, err := t.gradients(s)
 	if err != nil {
 		return err
+	}
+	params := s.parameters()
+	for i := range params {
+		params[i].Data = own[i] // as reduceBare takes them
 	}
 	stream, handle, err := t.streamOf(s)
 	if err != nil {
@@ -380,6 +384,7 @@ func (t *trainer) bareOn(ctx context.Context, s scenario) error {
 	if err != nil {
 		return err
 	}
+	defer t.later(s)()
 	hook, closeHook, err := t.hookOf(ctx, s)
 	if err != nil {
 		return err
@@ -390,7 +395,7 @@ func (t *trainer) bareOn(ctx context.Context, s scenario) error {
 			return err
 		}
 		for i := range own {
-			if err := reduceBare(ctx, hook, i, own[i], handle); err != nil {
+			if err := reduceBare(ctx, hook, params[i], i, handle); err != nil {
 				return err
 			}
 		}
@@ -401,14 +406,15 @@ func (t *trainer) bareOn(ctx context.Context, s scenario) error {
 	return nil
 }
 
-// reduceBare has a hook reduce one gradient in place.
-func reduceBare(ctx context.Context, hook c10d.CommHook, i int, gradient *tensor.Tensor, stream c10d.Stream) error {
+// reduceBare has a hook reduce a parameter's Data in place, for a gradient.
+func reduceBare(ctx context.Context, hook c10d.CommHook, p *c10d.Parameter, i int, stream c10d.Stream) error {
+	gradient := p.Data
 	flat, err := gradient.View(0, []int64{gradient.Len()}, []int64{1})
 	if err != nil {
 		return err
 	}
 	defer flat.Close()
-	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: len(shapes), Buffer: flat, Offsets: []int64{0}, Lengths: []int64{gradient.Len()}, Sizes: [][]int64{gradient.Shape()}, Stream: stream})
+	b, err := c10d.NewGradBucket(c10d.BucketConfig{Index: i, Count: len(shapes), Buffer: flat, Offsets: []int64{0}, Lengths: []int64{gradient.Len()}, Sizes: [][]int64{gradient.Shape()}, Parameters: []*c10d.Parameter{p}, Stream: stream})
 	if err != nil {
 		return err
 	}

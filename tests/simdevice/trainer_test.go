@@ -193,6 +193,7 @@ type scenario struct {
 	micro    int             // so many backward passes a step, all but the last in NoSync; 0: 1
 	uneven   bool            // rank 1 joins after two steps
 	ends     bool            // the Reducer is closed while the trainer's stream still reads gradients
+	later    bool            // what nobody waits for comes later than a Reducer takes to make
 	repeat   bool            // each parameter is marked twice, as one that layers share
 	options  ddp.Options
 }
@@ -361,12 +362,20 @@ func (t *trainer) begin(ctx context.Context, s scenario) (_ *training, err error
 	if g.own, err = t.gradients(s); err != nil { // it may wait for the device, so before the hook's state
 		return nil, err
 	}
+	params := s.parameters()
+	if s.later { // else the host waits for the default stream as it makes them
+		objects, err := t.rt.Parameters(params...)
+		if err != nil {
+			return nil, err
+		}
+		objects.Close()
+	}
 	hook, closeHook, err := t.hookOf(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	options.Hook = hook
-	if g.r, err = ddp.NewReducer(ctx, s.parameters(), options); err != nil {
+	if g.r, err = ddp.NewReducer(ctx, params, options); err != nil {
 		closeHook()
 		return nil, err
 	}
@@ -506,6 +515,7 @@ func (t *trainer) train(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	defer t.later(s)()
 	want, err := t.wanted(ctx, name, s, source)
 	if err != nil {
 		return err
@@ -542,6 +552,15 @@ func (t *trainer) train(ctx context.Context, name string) error {
 		return errors.Join(differs, err)
 	}
 	return differs
+}
+
+// later has streams be later where a scenario says so, until what it returns is called.
+func (t *trainer) later(s scenario) func() {
+	if !s.later {
+		return func() {}
+	}
+	_, _ = t.call("delay", 20000)
+	return func() { _, _ = t.call("delay", 200) }
 }
 
 // stepOrLeave writes the gradients also of a step that it leaves.

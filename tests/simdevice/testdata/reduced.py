@@ -128,7 +128,8 @@ def reuse(on):
 
 
 def delay(ms):
-    torch.sim.set_delay(ms)
+    if accelerator is not torch.cuda:
+        torch.sim.set_delay(ms)
 
 
 def late(which):
