@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"pyhook/c10d"
 	"pyhook/ddp/internal/commit"
@@ -112,11 +113,11 @@ func (r *Reducer) standing() (standing, c10d.Renewal) {
 	case r.closed:
 		mine.Error = ErrClosed.Error()
 	case r.broken != nil:
-		mine.Error = r.broken.Error()
+		mine.Error = withoutHint(r.broken.Error())
 	case r.waiting, r.step.begun:
 		mine.Error = "a step is under way: call Wait first"
 	case r.unsaved != nil:
-		mine.Error = "the state of hook " + r.hookName() + " of before the step could not be kept: " + r.unsaved.Error()
+		mine.Error = "the state of hook " + r.hookName() + " of before the step could not be kept: " + withoutHint(r.unsaved.Error()) // Recover cannot do what it says
 	case !mine.Retired:
 	case !renewable:
 		mine.Error = fmt.Sprintf("a %T cannot be made anew (c10d.RenewableGroup)", r.opts.Group)
@@ -142,6 +143,14 @@ func (r *Reducer) checkStandings(all []standing) error {
 		}
 	}
 	return nil
+}
+
+// withoutHint leaves out of an error's text what it says to do.
+func withoutHint(text string) string {
+	if at := strings.LastIndex(text, "\nhint: "); at >= 0 {
+		return text[:at]
+	}
+	return text
 }
 
 func (r *Reducer) cannotRecover(format string, args ...any) error {

@@ -89,6 +89,8 @@ func (e *Error) hint() string {
 		return "the kernel kills so when memory runs out: look at its log. " + again
 	case e.Code == ErrHung:
 		return "did all ranks call the hook? The stack shows where it waited. " + again
+	case e.Code == ErrNoRestart || e.Code == ErrSnapshot:
+		return "end all ranks and start them again from a checkpoint (torchrun does)"
 	case e.Code == ErrStopped:
 		return "use it again after Restart has returned, on every rank"
 	}
