@@ -37,7 +37,8 @@ const (
 	ErrCollective Code = "collective"
 
 	// ErrBadResult: the future's value cannot be a reduced bucket. The codes below are ErrBadResult
-	// too.
+	// too. ErrSparse, ErrDevice and ErrComplex are also of what is given: a gradient, a bucket for which
+	// the hook is not, a collective's tensor.
 	ErrBadResult Code = "bad_result"
 	ErrNotTensor Code = "not_tensor"
 	ErrShort     Code = "short"
