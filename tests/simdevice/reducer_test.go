@@ -22,6 +22,10 @@ var scenarios = map[string]scenario{
 	"no hook":                             {},
 	"no hook, views":                      {views: true},
 	"no hook, bfloat16":                   {dtype: tensor.BFloat16},
+	"no hook, several dtypes":             {dtypes: dtypes},
+	"allreduce, several dtypes":           {hook: "allreduce", dtypes: dtypes, options: checked},
+	"fp16, a timeline":                    {hook: "fp16", options: ddp.Options{Timeline: ddp.NewTimeline(0)}},
+	"quantize_perchannel":                 {onDevice: true, hook: "quantize_perchannel", frees: true},
 	"no hook, mixed devices":              {devices: mixed},
 	"allreduce":                           {hook: "allreduce"},
 	"allreduce, Wait":                     {hook: "allreduce", host: true},
@@ -77,6 +81,9 @@ var scenarios = map[string]scenario{
 	"a state that shows copies":           {onDevice: true, hook: "hooks:averaged", means: map[string]any{"copies": true}, left: true, options: ddp.Options{Rollback: true}},
 	"a state put back in place":           {onDevice: true, hook: "hooks:averaged_in_place", means: began, infinite: true, stream: true, options: checked},
 }
+
+// dtypes are one for each bucket.
+var dtypes = []tensor.DType{tensor.Float64, tensor.BFloat16, tensor.BFloat16, tensor.Float32, tensor.Float32, tensor.Float32}
 
 // began are means of which a hook's state has tensors before the first step.
 var began = map[string]any{"lengths": []int64{107, 1064, 2048}, "in_place": true}

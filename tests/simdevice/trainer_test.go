@@ -176,12 +176,14 @@ type scenario struct {
 	peer     string // hook of PyTorch's Reducer; "": the same
 	goHook   func(c10d.ProcessGroup) c10d.CommHook
 	onDevice bool            // it has a device's streams, or collectives in callbacks, which stock DDP cannot on gloo
+	frees    bool            // in PyTorch's Reducer the hook lets go of memory that a callback's stream reads
 	power    bool            // the hook's state is PowerSGD's
 	means    map[string]any  // the hook's state is hooks.py's Means, of these arguments
 	counts   bool            // the hook's state is hooks.py's Counts
 	forms    bool            // the hook reads futures as NCCL makes them
 	devices  []tensor.Device // of the parameters; nil: all on the device
 	dtype    tensor.DType    // of the parameters; Invalid: float32
+	dtypes   []tensor.DType  // of the parameters, if they differ
 	own      tensor.DType    // of the trainer's own gradients; Invalid: the parameters'
 	views    bool            // the trainer writes into the Reducer's gradients, and has none of its own
 	host     bool            // Wait, and the gradients are read in no stream's order
@@ -223,7 +225,12 @@ func (s scenario) failing() int {
 	return 1
 }
 
-func (s scenario) paramType() tensor.DType { return cmp.Or(s.dtype, tensor.Float32) }
+func (s scenario) paramType(i int) tensor.DType {
+	if s.dtypes != nil {
+		return s.dtypes[i]
+	}
+	return cmp.Or(s.dtype, tensor.Float32)
+}
 
 // on is the scenario where this job trains.
 func (t *trainer) on(s scenario) scenario {
@@ -251,7 +258,11 @@ func (t *trainer) source(s scenario) (*pyhook.Object, error) {
 	if s.uneven {
 		last = steps / 2
 	}
-	return t.helper.Call("Source", shapes, s.paramType().String(), cmp.Or(s.own, s.paramType()).String(), infinite, s.unused, max(s.micro, 1), last)
+	var dtypes, own []string
+	for i := range shapes {
+		dtypes, own = append(dtypes, s.paramType(i).String()), append(own, cmp.Or(s.own, s.paramType(i)).String())
+	}
+	return t.helper.Call("Source", shapes, dtypes, own, infinite, s.unused, max(s.micro, 1), last)
 }
 
 // state is how the hook's state is made; nil: it has none.
@@ -405,7 +416,7 @@ func (t *trainer) streamOf(s scenario) (any, c10d.Stream, error) {
 func (s scenario) parameters() []*c10d.Parameter {
 	params := make([]*c10d.Parameter, len(shapes))
 	for i, shape := range shapes {
-		params[i] = &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: s.paramType(), Device: s.deviceOf(i)}
+		params[i] = &c10d.Parameter{Name: fmt.Sprint("p", i), Shape: shape, DType: s.paramType(i), Device: s.deviceOf(i)}
 	}
 	return params
 }
@@ -413,7 +424,7 @@ func (s scenario) parameters() []*c10d.Parameter {
 // gradients are the trainer's own: memory of torch's, given by its address.
 func (t *trainer) gradients(s scenario) (own []*tensor.Tensor, err error) {
 	for i, shape := range shapes {
-		object, err := t.helper.Call("zeros", shape, cmp.Or(s.own, s.paramType()).String(), s.deviceOf(i).String())
+		object, err := t.helper.Call("zeros", shape, cmp.Or(s.own, s.paramType(i)).String(), s.deviceOf(i).String())
 		if err != nil {
 			return nil, err
 		}
@@ -508,7 +519,7 @@ func (g *training) mark(i int, unused bool) error {
 func (t *trainer) train(ctx context.Context, name string) error {
 	s := t.on(scenarios[name])
 	// powerSGD_hook frees memory that another stream still reads: see TestStockDDP.
-	if _, err := t.call("reuse", !s.power); err != nil {
+	if _, err := t.call("reuse", !s.power && !s.frees); err != nil {
 		return err
 	}
 	source, err := t.source(s)
@@ -519,6 +530,11 @@ func (t *trainer) train(ctx context.Context, name string) error {
 	want, err := t.wanted(ctx, name, s, source)
 	if err != nil {
 		return err
+	}
+	if s.frees { // here it is right all the same
+		if _, err := t.call("reuse", true); err != nil {
+			return err
+		}
 	}
 	g, err := t.begin(ctx, s)
 	if err != nil {

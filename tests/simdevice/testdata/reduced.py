@@ -23,36 +23,37 @@ class Source:
     """The gradients of all steps of a rank.
 
     Args:
-        dtype: of the parameters, and own of the trainer's own gradients.
+        dtypes: of the parameters, and own of the trainer's own gradients.
         infinite: the step with an infinity; -1: none.
         unused: one parameter has no gradient on rank 0, each step another one.
         micro: so many gradients are added up.
         last: rank 1 has so many steps; -1: as many as the others.
     """
 
-    def __init__(self, shapes, dtype, own, infinite, unused, micro, last):
+    def __init__(self, shapes, dtypes, own, infinite, unused, micro, last):
         self.shapes, self.infinite, self.unused = [tuple(s) for s in shapes], infinite, unused
         self.micro, self.last = micro, last
-        self.dtype, self.own = getattr(torch, dtype), getattr(torch, own)
+        self.dtypes = [getattr(torch, dtype) for dtype in dtypes]
+        self.own = [getattr(torch, dtype) for dtype in own]
 
     def parts(self, step, rank=None):
         """Of each parameter, the gradients that are added up; of this rank if none is named."""
         rank = dist.get_rank() if rank is None else rank
         made = torch.Generator().manual_seed(1000 * rank + step)
         found = [
-            [torch.randn(shape, generator=made).to(self.own) for _ in range(self.micro)]
-            for shape in self.shapes
+            [torch.randn(shape, generator=made).to(own) for _ in range(self.micro)]
+            for shape, own in zip(self.shapes, self.own)
         ]
         if step == self.infinite:
             found[2][0].view(-1)[5] = float("inf")
         if self.is_unused(step) >= 0:
-            found[self.is_unused(step)] = [self.zeros(self.shapes[self.is_unused(step)])]
+            found[self.is_unused(step)] = [self.zeros(self.is_unused(step))]
         if rank == 1 and 0 <= self.last <= step:
-            found = [[self.zeros(shape)] for shape in self.shapes]
+            found = [[self.zeros(i)] for i in range(len(self.shapes))]
         return found
 
-    def zeros(self, shape):
-        return torch.zeros(shape, dtype=self.own)
+    def zeros(self, i):
+        return torch.zeros(self.shapes[i], dtype=self.own[i])
 
     def is_unused(self, step):
         return step % len(self.shapes) if self.unused and dist.get_rank() == 0 else -1
@@ -224,8 +225,8 @@ class Peer:
     def __init__(self, source, hook, state, devices, buckets):
         self.source = source
         self.params = [
-            torch.nn.Parameter(torch.zeros(shape, dtype=source.dtype, device=device))
-            for shape, device in zip(source.shapes, devices)
+            torch.nn.Parameter(torch.zeros(shape, dtype=dtype, device=device))
+            for shape, dtype, device in zip(source.shapes, source.dtypes, devices)
         ]
         self.reducer = dist.Reducer(
             self.params,
