@@ -2,6 +2,8 @@ package ddp
 
 import (
 	"fmt"
+	"math"
+	"reflect"
 
 	"pyhook/c10d"
 )
@@ -49,6 +51,8 @@ func (o Order) String() string {
 	return fmt.Sprintf("Order(%d)", int(o))
 }
 
+func (o Order) in() bool { return o >= OrderAuto && o <= OrderOrdered }
+
 // Layout says which parameters share a bucket, and where in it they are. Results
 // are those of torch's DistributedDataParallel bit for bit only on its layout:
 // with three ranks and more, gloo's order of summation depends on it.
@@ -77,6 +81,8 @@ func (l Layout) String() string {
 	return fmt.Sprintf("Layout(%d)", int(l))
 }
 
+func (l Layout) in() bool { return l == LayoutFixed || l == LayoutRebuilt }
+
 // Agreement says how the ranks agree on whether a step counts.
 type Agreement int
 
@@ -95,6 +101,21 @@ const (
 	// Recover is not to be had: a rank whose step failed refuses the next one.
 	AgreementNone
 )
+
+// String names the constant.
+func (a Agreement) String() string {
+	switch a {
+	case AgreementAuto:
+		return "AgreementAuto"
+	case AgreementVote:
+		return "AgreementVote"
+	case AgreementNone:
+		return "AgreementNone"
+	}
+	return fmt.Sprintf("Agreement(%d)", int(a))
+}
+
+func (a Agreement) in() bool { return a >= AgreementAuto && a <= AgreementNone }
 
 // PyTorch's defaults (kDefaultBucketBytesCap, kDefaultFirstBucketBytes), MiB.
 const (
@@ -180,6 +201,40 @@ type Options struct {
 	// SkipVerify, the same on every rank, leaves out the comparison of the ranks' parameter lists,
 	// and, with AgreementAuto, the vote.
 	SkipVerify bool
+}
+
+// check returns what is wrong with an option by itself.
+func (o Options) check() error {
+	wrong := func(name, is string, value any) error { return fmt.Errorf("Options.%s is "+is, name, value) }
+	for _, one := range []struct {
+		name string
+		is   interface {
+			fmt.Stringer
+			in() bool
+		}
+	}{{"Order", o.Order}, {"Layout", o.Layout}, {"Unused", o.Unused}, {"Agreement", o.Agreement}} {
+		if !one.is.in() {
+			return wrong(one.name, "%s, which is none of its constants", one.is)
+		}
+	}
+	for name, size := range map[string]float64{"BucketCapMB": o.BucketCapMB, "FirstBucketMB": o.FirstBucketMB} {
+		if math.IsNaN(size) || size < 0 {
+			return wrong(name, "%v: give a size in MiB, or 0 for the default", size)
+		}
+	}
+	if o.DigestEvery < 0 {
+		return wrong("DigestEvery", "%d: give a number of steps, or 0 for never", o.DigestEvery)
+	}
+	if isNilPointer(o.Hook) {
+		return wrong("Hook", "a nil %T: give the hook that its constructor returned without an error, or none at all", o.Hook)
+	}
+	return nil
+}
+
+// isNilPointer reports whether an interface holds a nil pointer, as an unchecked constructor returns.
+func isNilPointer(v any) bool {
+	value := reflect.ValueOf(v)
+	return value.Kind() == reflect.Pointer && value.IsNil()
 }
 
 // votes reports whether the ranks of a group vote.

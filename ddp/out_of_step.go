@@ -96,7 +96,7 @@ func inStep(group c10d.ProcessGroup) error {
 // checkGroup returns why no collective of this package may be issued over the group, or nil.
 func checkGroup(group c10d.ProcessGroup) error {
 	switch {
-	case group == nil:
+	case group == nil, isNilPointer(group):
 		return errors.New("ddp: the process group (Options.Group) is nil")
 	case !reflect.ValueOf(group).Comparable():
 		return fmt.Errorf("ddp: a %T cannot be compared with ==: give a pointer as the process group", group)

@@ -70,6 +70,9 @@ func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (_ 
 	}
 	rank := opts.Group.Rank()
 	gradients, failed := memoriesFor(ctx, opts.Group, params, opts.Stream, opts.GroupMemory)
+	if wrong := opts.check(); wrong != nil {
+		failed, opts.Hook = wrong, nil // the other ranks hear of it
+	}
 	var values memories
 	if opts.DigestEvery > 0 && failed == nil {
 		values, failed = memoriesOfValues(ctx, opts.Group, params, opts.Stream)
