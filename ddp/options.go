@@ -51,8 +51,6 @@ func (o Order) String() string {
 	return fmt.Sprintf("Order(%d)", int(o))
 }
 
-func (o Order) in() bool { return o >= OrderAuto && o <= OrderOrdered }
-
 // Layout says which parameters share a bucket, and where in it they are. Results
 // are those of torch's DistributedDataParallel bit for bit only on its layout:
 // with three ranks and more, gloo's order of summation depends on it.
@@ -81,8 +79,6 @@ func (l Layout) String() string {
 	return fmt.Sprintf("Layout(%d)", int(l))
 }
 
-func (l Layout) in() bool { return l == LayoutFixed || l == LayoutRebuilt }
-
 // Agreement says how the ranks agree on whether a step counts.
 type Agreement int
 
@@ -101,21 +97,6 @@ const (
 	// Recover is not to be had: a rank whose step failed refuses the next one.
 	AgreementNone
 )
-
-// String names the constant.
-func (a Agreement) String() string {
-	switch a {
-	case AgreementAuto:
-		return "AgreementAuto"
-	case AgreementVote:
-		return "AgreementVote"
-	case AgreementNone:
-		return "AgreementNone"
-	}
-	return fmt.Sprintf("Agreement(%d)", int(a))
-}
-
-func (a Agreement) in() bool { return a >= AgreementAuto && a <= AgreementNone }
 
 // PyTorch's defaults (kDefaultBucketBytesCap, kDefaultFirstBucketBytes), MiB.
 const (
@@ -205,22 +186,26 @@ type Options struct {
 
 // check returns what is wrong with an option by itself.
 func (o Options) check() error {
+	const noSize = "%v: give a size in MiB, or 0 for the default"
 	wrong := func(name, is string, value any) error { return fmt.Errorf("Options.%s is "+is, name, value) }
 	for _, one := range []struct {
-		name string
-		is   interface {
-			fmt.Stringer
-			in() bool
-		}
-	}{{"Order", o.Order}, {"Layout", o.Layout}, {"Unused", o.Unused}, {"Agreement", o.Agreement}} {
-		if !one.is.in() {
-			return wrong(one.name, "%s, which is none of its constants", one.is)
+		name     string
+		is, last int
+	}{
+		{"Order", int(o.Order), int(OrderOrdered)},
+		{"Layout", int(o.Layout), int(LayoutRebuilt)},
+		{"Unused", int(o.Unused), int(UnusedFind)},
+		{"Agreement", int(o.Agreement), int(AgreementNone)},
+	} {
+		if one.is < 0 || one.is > one.last {
+			return wrong(one.name, "%d, which is none of its constants", one.is)
 		}
 	}
-	for name, size := range map[string]float64{"BucketCapMB": o.BucketCapMB, "FirstBucketMB": o.FirstBucketMB} {
-		if math.IsNaN(size) || size < 0 {
-			return wrong(name, "%v: give a size in MiB, or 0 for the default", size)
-		}
+	if size := o.BucketCapMB; math.IsNaN(size) || size < 0 {
+		return wrong("BucketCapMB", noSize, size)
+	}
+	if size := o.FirstBucketMB; math.IsNaN(size) || size < 0 {
+		return wrong("FirstBucketMB", noSize, size)
 	}
 	if o.DigestEvery < 0 {
 		return wrong("DigestEvery", "%d: give a number of steps, or 0 for never", o.DigestEvery)

@@ -18,10 +18,10 @@ func TestNewReducer_options(t *testing.T) {
 		change func(*ddp.Options)
 		says   string
 	}{
-		"order":            {func(o *ddp.Options) { o.Order = 7 }, "Options.Order is Order(7), which is none of its constants"},
-		"layout":           {func(o *ddp.Options) { o.Layout = -1 }, "Options.Layout is Layout(-1)"},
-		"unused":           {func(o *ddp.Options) { o.Unused = 5 }, "Options.Unused is Unused(5)"},
-		"agreement":        {func(o *ddp.Options) { o.Agreement = 9 }, "Options.Agreement is Agreement(9)"},
+		"order":            {func(o *ddp.Options) { o.Order = 7 }, "Options.Order is 7, which is none of its constants"},
+		"layout":           {func(o *ddp.Options) { o.Layout = -1 }, "Options.Layout is -1, which is none"},
+		"unused":           {func(o *ddp.Options) { o.Unused = 5 }, "Options.Unused is 5, which is none"},
+		"agreement":        {func(o *ddp.Options) { o.Agreement = 9 }, "Options.Agreement is 9, which is none"},
 		"no size":          {func(o *ddp.Options) { o.BucketCapMB = math.NaN() }, "Options.BucketCapMB is NaN: give a size in MiB"},
 		"negative size":    {func(o *ddp.Options) { o.FirstBucketMB = -1 }, "Options.FirstBucketMB is -1"},
 		"negative digests": {func(o *ddp.Options) { o.DigestEvery = -1 }, "Options.DigestEvery is -1"},

@@ -33,8 +33,6 @@ func (u Unused) String() string {
 	return fmt.Sprintf("Unused(%d)", int(u))
 }
 
-func (u Unused) in() bool { return u == UnusedIsError || u == UnusedFind }
-
 // MarkUnused says that the step does not use parameter i on this rank: its
 // gradient is set to zero, a sparse one has no rows (if it was used in NoSync before, it stays what it is)
 // and marked, so that its bucket need not wait for Wait. StaticGraph finds such parameters by itself.

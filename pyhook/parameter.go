@@ -30,7 +30,7 @@ func (rt *Runtime) Parameters(params ...*c10d.Parameter) (*Object, error) {
 func SynchronizeValues(params ...*c10d.Parameter) error {
 	var values []any
 	for _, p := range params {
-		if p.Data != nil && !p.Data.Device().IsCPU() {
+		if p != nil && p.Data != nil && !p.Data.Device().IsCPU() {
 			values = append(values, p.Data)
 		}
 	}
