@@ -106,6 +106,8 @@ var codes = map[Code]struct {
 	"mismatch":         {text: "the ranks' parameter lists or options differ"},
 	"values":           {text: "the ranks' parameters have different values"},
 	"other_step":       {text: "another Reducer over the process group has a step under way"},
+	"parameter":        {text: "the parameter cannot be reduced"},
+	"overlap":          {text: "gradients share memory, of which each needs its own"},
 	"step_failed":      {text: "the step failed"},
 
 	// Package worker's.

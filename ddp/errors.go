@@ -28,6 +28,10 @@ const (
 	ErrMismatch c10d.Code = "mismatch"
 	// ErrOtherStep: a mark, while another Reducer over the group has a step under way.
 	ErrOtherStep c10d.Code = "other_step"
+	// ErrParameter: a parameter that no Reducer takes: of integers, for example, or twice in the list.
+	ErrParameter c10d.Code = "parameter"
+	// ErrOverlap: gradients of one step, or elements of one, share the memory to which results go.
+	ErrOverlap c10d.Code = "overlap"
 	// ErrStep: the step failed by an error of no other code, of a hook in Go for example.
 	ErrStep c10d.Code = "step_failed"
 )

@@ -38,7 +38,8 @@ func (r *Reducer) Ready(i int) error {
 
 // ReadyFrom is Ready for a gradient in the trainer's own memory: it is copied
 // into the bucket, and a Wait that succeeds copies the reduced one back. The
-// memory must stay until then; its dtype may differ, its shape not. On a device it must not be
+// memory must stay until then, and no other gradient of the step may share it: Wait is ErrOverlap then,
+// and writes nothing. Its dtype may differ, its shape not. On a device it must not be
 // written until then either: a bucket's gradients are copied when all of them are marked. The Reducer
 // has a handle of its own on the memory until Wait ends: where that is the last one, the memory is
 // released to what the trainer's stream has next, and after Wait, other than WaitStream, to anybody. A

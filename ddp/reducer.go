@@ -62,8 +62,9 @@ type Reducer struct {
 }
 
 // NewReducer assigns params to buckets, allocates them and (unless told not to)
-// checks that all ranks have the same parameters: a collective. The parameters
-// and the hook stay the caller's, who closes them after the Reducer.
+// checks that all ranks have the same parameters: a collective. They are of floating-point or complex
+// numbers of 16 bits or more, each once in the list; else the error is a *ParameterError that is
+// ErrParameter. The parameters and the hook stay the caller's, who closes them after the Reducer.
 func NewReducer(ctx context.Context, params []*c10d.Parameter, opts Options) (_ *Reducer, err error) {
 	if err := checkGroup(opts.Group); err != nil {
 		return nil, err
@@ -129,8 +130,8 @@ func newReducer(params []*c10d.Parameter, memories, values memories, opts Option
 	if len(params) == 0 {
 		return nil, fmt.Errorf("ddp, rank %d: no parameters", rank)
 	}
-	if i := slices.Index(params, nil); i >= 0 {
-		return nil, fmt.Errorf("ddp, rank %d: parameter %d is nil", rank, i)
+	if err := checkParameters(rank, params); err != nil {
+		return nil, err
 	}
 	if err := checkGiven(params, opts.Buckets); err != nil {
 		return nil, fmt.Errorf("ddp, rank %d: %w", rank, err)

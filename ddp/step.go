@@ -102,6 +102,9 @@ func (r *Reducer) finishStep(ctx context.Context, s *step, host bool) (timings [
 	if err == nil && s.left != nil {
 		err = r.asStepError(s.left)
 	}
+	if err == nil {
+		err = r.checkOverlap(s)
+	}
 	if err == nil || s.reduced {
 		// Also where this rank refuses a result: on the others it may be good.
 		var failed error

@@ -107,10 +107,8 @@ func (r *Reducer) matches(i int, grad *tensor.Tensor) error {
 	if !slices.Equal(view.Shape(), grad.Shape()) {
 		return fmt.Errorf("shape %v into %v", grad.Shape(), view.Shape())
 	}
-	for d, stride := range grad.Strides() {
-		if stride == 0 && grad.Shape()[d] > 1 {
-			return fmt.Errorf("strides %v: its elements share memory, which cannot hold the result: give a copy", grad.Strides())
-		}
+	if err := checkOwnElements(grad); err != nil {
+		return err
 	}
 	return errors.Join(r.checkDevice(i, grad), c10d.CheckConversion(view.DType(), grad.DType()), c10d.CheckConversion(grad.DType(), view.DType()))
 }

@@ -220,7 +220,7 @@ func TestReadyFrom_otherShape(t *testing.T) {
 		view := must(repeated.View(0, []int64{2, 2}, []int64{0, 1}))
 		defer view.Close()
 		for i, given := range []*tensor.Tensor{one, view} {
-			says := []string{"gradient of p0: shape [1] into [4]", "gradient of p1: strides [0 1]: its elements share memory"}[i]
+			says := []string{"gradient of p0: shape [1] into [4]", "gradient of p1: gradients share memory, of which each needs its own: shape [2 2], strides [0 1]: its elements"}[i]
 			require.ErrorContains(t, r.ReadyFrom(i, given), says)
 			require.ErrorContains(t, r.MarkUnusedInto(i, given), says)
 			require.NoError(t, r.NoSync(func() error {

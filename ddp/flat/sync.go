@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"pyhook/c10d"
 	"pyhook/ddp"
+	"pyhook/internal/overlap"
 	"pyhook/tensor"
 )
 
@@ -140,7 +142,7 @@ func (s *Sync[T]) Step(ctx context.Context) error {
 		return nil
 	}
 	find := s.opts.Unused == ddp.UnusedFind
-	var failed error
+	failed := s.checkOverlap()
 	for i := len(s.params) - 1; i >= 0; i-- { // as buckets begin with the last, their hooks run meanwhile
 		if failed == nil && !s.marked[i].Load() && (!find || s.carried[i].Load()) {
 			failed = s.Ready(i)
@@ -159,6 +161,21 @@ func (s *Sync[T]) Step(ctx context.Context) error {
 		return failed
 	}
 	return s.copyOut(find)
+}
+
+// checkOverlap says which two gradients share memory, which could hold the result of one only.
+func (s *Sync[T]) checkOverlap() error {
+	ranges := make([]overlap.Range, len(s.params))
+	for i, p := range s.params {
+		low, bytes := uintptr(unsafe.Pointer(unsafe.SliceData(*p.Grad))), len(*p.Grad)*dtypeOf[T]().Size()
+		ranges[i] = overlap.Range{Low: low, High: low + uintptr(bytes), Of: i}
+	}
+	a, b, found := overlap.Find(ranges)
+	if !found {
+		return nil
+	}
+	return &ddp.ParameterError{Rank: s.opts.Group.Rank(), Names: []string{s.params[a].Name, s.params[b].Name}, Code: ddp.ErrOverlap,
+		Hint: "give the slices of Param.Grad memory of their own; list a parameter that the model uses twice once"}
 }
 
 func (s *Sync[T]) copyOut(find bool) error {

@@ -285,6 +285,22 @@ func TestSync_Step_wrongOnOneRank(t *testing.T) {
 	}
 }
 
+// The slices may be other ones in each step: of two that share memory one result would be lost.
+func TestSync_Step_gradientsThatShareMemory(t *testing.T) {
+	whole := []float32{1, 2, 3, 4}
+	v, w := whole[:2], whole[1:3]
+	s := alone(t, []flat.Param[float32]{{Name: "v", Grad: &v}, {Name: "w", Grad: &w}}, ddp.Options{
+		Hook: &doubler{AllReduceCommHook: hooks.AllReduceCommHook{Group: memgroup.New(1)[0]}, seen: func(*c10d.GradBucket) {}},
+	})
+	err := s.Step(testutil.Soon(t))
+	require.ErrorIs(t, err, ddp.ErrOverlap)
+	require.ErrorContains(t, err, "v, w")
+	assert.Equal(t, []float32{1, 2, 3, 4}, whole)
+	w = whole[2:]
+	require.NoError(t, s.Step(testutil.Soon(t)))
+	assert.Equal(t, []float32{2, 4, 6, 8}, whole)
+}
+
 func TestSync_aFailedStepLeavesTheGradients(t *testing.T) {
 	var after [2][][]float32
 	errs := memgroup.Run(2, func(group *memgroup.Group) error {
