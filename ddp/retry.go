@@ -106,7 +106,7 @@ func mayPass(ctx context.Context, err error) bool {
 	if !errors.As(err, &step) || ctx.Err() != nil {
 		return false
 	}
-	for _, code := range []c10d.Code{ErrNotReady, ErrReadyTwice, ErrGraphChanged, ErrSparse, ErrMismatch, ErrValues} {
+	for _, code := range []c10d.Code{ErrNotReady, ErrReadyTwice, ErrGraphChanged, ErrSparse, ErrMismatch, ErrValues, ErrOverlap} {
 		if step.Code == code {
 			return false
 		}
