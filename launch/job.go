@@ -71,7 +71,7 @@ func Start(ctx context.Context, cfg SpawnConfig) (*Job, error) {
 		j.ranks = append(j.ranks, newRankProcess(cfg, rank, dir, lock))
 	}
 	started := make(chan error)
-	go j.startAll(started)
+	go j.startAll(ctx, started)
 	if err := <-started; err != nil {
 		return nil, err
 	}
@@ -82,13 +82,19 @@ func Start(ctx context.Context, cfg SpawnConfig) (*Job, error) {
 // startAll keeps one OS thread until the last rank has ended: the kernel sends
 // a rank its death signal when the thread that started it ends, and Go may end
 // any other thread.
-func (j *Job) startAll(started chan<- error) {
+func (j *Job) startAll(ctx context.Context, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for i, p := range j.ranks {
-		if err := p.start(); err != nil {
+		var err error
+		if ctx.Err() != nil { // to start many takes a while
+			err = stopped(ctx)
+		} else if err = p.start(); err != nil {
+			err = fmt.Errorf("launch: start rank %d: %w", i, err)
+		}
+		if err != nil {
 			j.abandon(j.ranks[:i])
-			started <- fmt.Errorf("launch: start rank %d: %w", i, err)
+			started <- err
 			return
 		}
 		go func() {

@@ -194,6 +194,7 @@ func TestSpawn_refused(t *testing.T) {
 	}{
 		{"no command", SpawnConfig{N: 1}, "no command"},
 		{"no ranks", SpawnConfig{Command: command}, "cannot spawn 0 ranks"},
+		{"a digit too many", SpawnConfig{Command: []string{"true"}, N: 1025}, "cannot spawn 1025 ranks: at most 1024 on one machine"},
 		{"a negative grace period", SpawnConfig{Command: command, N: 1, GracePeriod: -1}, "negative"},
 		{"a program that is not there", SpawnConfig{Command: []string{"no-such-program-here"}, N: 2}, "start rank 0"},
 	} {
@@ -206,6 +207,26 @@ func TestSpawn_refused(t *testing.T) {
 		cancel()
 		assert.ErrorIs(t, Spawn(ctx, SpawnConfig{Command: command, N: 1}), context.Canceled)
 	})
+	t.Run("a context that ends while the ranks are started", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		lines := &cancelAtFirst{cancel: cancel}
+		_, err := Start(ctx, SpawnConfig{Command: []string{"sh", "-c", "echo started; exec sleep 60"}, N: 200, Stdout: lines})
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Less(t, lines.count, 200)
+	})
+}
+
+// cancelAtFirst counts lines, and ends a context at the first.
+type cancelAtFirst struct {
+	cancel func()
+	count  int
+}
+
+func (c *cancelAtFirst) Write(p []byte) (int, error) { // one at a time: see SpawnConfig
+	c.count += bytes.Count(p, []byte{'\n'})
+	c.cancel()
+	return len(p), nil
 }
 
 func TestWithSIGTERM(t *testing.T) {

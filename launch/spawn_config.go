@@ -27,7 +27,7 @@ const (
 // rest works.
 type SpawnConfig struct {
 	Command []string // the program, looked up in PATH, and its arguments
-	N       int      // ranks
+	N       int      // ranks, at most 1024
 	Dir     string   // working directory; empty is the caller's
 	Env     []string // the environment under the contract's variables; nil is os.Environ()
 
@@ -46,12 +46,18 @@ type SpawnConfig struct {
 	runID      string // TORCHELASTIC_RUN_ID
 }
 
+// maxRanks is more than a machine has accelerators or cores for, and fewer processes than overwhelm it
+// when a digit too many is typed.
+const maxRanks = 1024
+
 func (c SpawnConfig) withDefaults() (SpawnConfig, error) {
 	switch {
 	case len(c.Command) == 0 || c.Command[0] == "":
 		return c, errors.New("launch: no command to spawn")
 	case c.N < 1:
 		return c, fmt.Errorf("launch: cannot spawn %d ranks: at least 1 is needed", c.N)
+	case c.N > maxRanks:
+		return c, fmt.Errorf("launch: cannot spawn %d ranks: at most %d on one machine, as each is a process", c.N, maxRanks)
 	case c.GracePeriod < 0:
 		return c, fmt.Errorf("launch: the grace period %s is negative", c.GracePeriod)
 	}
