@@ -4,6 +4,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -141,8 +142,8 @@ func (f *benchFlags) cases() ([]hookbench.Case, error) {
 	if f.order == ddp.OrderAuto {
 		return nil, cli.UsageError("--order auto: it is the Reducer's to choose; bench times serial and ordered calls, or overlapped ones")
 	}
-	if f.scale <= 0 {
-		return nil, cli.UsageError("--scale %g: must be above 0", f.scale)
+	if !(f.scale > 0) || math.IsInf(f.scale, 1) {
+		return nil, cli.UsageError("--scale %g: must be a number above 0", f.scale)
 	}
 	spec := f.spec.WithDefaults()
 	if _, err := spec.Args(); err != nil {

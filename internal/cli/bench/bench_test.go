@@ -25,14 +25,15 @@ func TestSizesAreBytesOrHaveAUnit(t *testing.T) {
 
 func TestBenchRefusesWhatItCannotTime(t *testing.T) {
 	for want, args := range map[string][]string{
-		"is written in Go":           {"go:fp16"},
-		"at least 1":                 {"noop", "-n", "0"},
-		"--params 0":                 {"noop", "--params", "0"},
-		"invalid size":               {"noop", "--sizes", "big"},
-		"takes no state of its own":  {"noop", "--state-arg", "k=1"},
-		"bench takes one hook":       {},
-		"--scale 0: must be above 0": {"noop", "--scale", "0"},
-		"the Reducer's to choose":    {"noop", "--order", "auto"},
+		"is written in Go":                      {"go:fp16"},
+		"at least 1":                            {"noop", "-n", "0"},
+		"--params 0":                            {"noop", "--params", "0"},
+		"invalid size":                          {"noop", "--sizes", "big"},
+		"takes no state of its own":             {"noop", "--state-arg", "k=1"},
+		"bench takes one hook":                  {},
+		"--scale 0: must be a number above 0":   {"noop", "--scale", "0"},
+		"--scale NaN: must be a number above 0": {"noop", "--scale", "nan"},
+		"the Reducer's to choose":               {"noop", "--order", "auto"},
 	} {
 		r := clitest.Command(t, nil, append([]string{"bench"}, args...)...)
 		assert.Equal(t, cli.ExitUsage, r.Code, args)

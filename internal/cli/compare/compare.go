@@ -153,7 +153,7 @@ func (o *options) finish(args []string, changed func(flag string) bool) (err err
 		return cli.UsageError("--passes %s: must not be negative", o.passes)
 	case o.timeout <= 0:
 		return cli.UsageError("--timeout %s: it must be more than nothing", o.timeout)
-	case o.capMB <= 0 || o.capMB > 1<<20:
+	case !(o.capMB > 0 && o.capMB <= 1<<20):
 		return cli.UsageError("--bucket-cap-mb %g: must be above 0, and at most 2^20", o.capMB)
 	}
 	for _, n := range o.ranks {

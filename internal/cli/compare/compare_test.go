@@ -52,6 +52,7 @@ func TestCommand_usage(t *testing.T) {
 		"no such file":                  {"fp16", "--model", "none.json"},
 		"at least 2, as":                {"fp16", "--steps", "1"},
 		"--passes -1s":                  {"fp16", "--passes", "-1s"},
+		"--bucket-cap-mb NaN":           {"fp16", "--bucket-cap-mb", "nan"},
 		"--latency -1s":                 {"fp16", "--latency", "-1s"},
 		"--timeout 0s":                  {"fp16", "--timeout", "0"},
 		"1Gbit is there twice":          {"fp16", "--net", "1Gbit,2Gbit,1Gbit"},

@@ -131,6 +131,7 @@ func TestReplay_Usage(t *testing.T) {
 		"--state without --hook":    {"trace", "--state", "powersgd"},
 		"--state-arg without":       {"trace", "--state-arg", "factor=2.0"},
 		"must not be negative":      {"trace", "--tolerance", "-1"},
+		"--tolerance NaN":           {"trace", "--tolerance", "nan"},
 		"is negative or there":      {"trace", "--ranks", "1,1"},
 		"more than nothing":         {"trace", "--timeout", "0s"},
 		"where nccl does not work":  {"trace", "--backend", "nccl"},

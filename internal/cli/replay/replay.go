@@ -79,7 +79,7 @@ func Command() *cobra.Command {
 }
 
 func (f *flags) run(cmd *cobra.Command) error {
-	if f.tolerance < 0 {
+	if !(f.tolerance >= 0) {
 		return cli.UsageError("--tolerance %v: it must not be negative", f.tolerance)
 	}
 	if f.plan.Timeout <= 0 {

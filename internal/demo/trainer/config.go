@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"pyhook/ddp"
@@ -42,12 +43,12 @@ func (c *Config) Check(world int) error {
 		return fmt.Errorf("--epochs %d: at least 1", c.Epochs)
 	case c.Batch < world || c.Batch%world != 0:
 		return fmt.Errorf("--batch %d: must be a multiple of the %d ranks", c.Batch, world)
-	case c.LR <= 0:
-		return fmt.Errorf("--lr %g: must be above 0", c.LR)
-	case c.Momentum < 0 || c.Momentum >= 1:
+	case !(c.LR > 0) || math.IsInf(c.LR, 1):
+		return fmt.Errorf("--lr %g: must be a number above 0", c.LR)
+	case !(c.Momentum >= 0 && c.Momentum < 1):
 		return fmt.Errorf("--momentum %g: must be in [0, 1)", c.Momentum)
-	case c.BucketCapMB <= 0:
-		return fmt.Errorf("--bucket-cap-mb %g: must be above 0", c.BucketCapMB)
+	case !(c.BucketCapMB > 0) || math.IsInf(c.BucketCapMB, 1):
+		return fmt.Errorf("--bucket-cap-mb %g: must be a number above 0", c.BucketCapMB)
 	}
 	for _, size := range c.Hidden {
 		if size < 1 || size > maxHidden {
