@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pyhook/c10d"
@@ -67,6 +68,9 @@ func (rt *Runtime) newGroup(object *Object) (*TorchGroup, error) {
 // other ranks have called it, the error is the context's, and torch goes on waiting for them:
 // this rank's call counts all the same.
 func (g *TorchGroup) NewGroup(ctx context.Context, ranks []int) (*TorchGroup, error) {
+	if err := checkRanks(ranks); err != nil {
+		return nil, groupError("making a sub-group", g.rank, err)
+	}
 	object, err := g.rt.callPeers(ctx, func() (o *Object, err error) {
 		g.rt.renewal.connections.during(func() { o, err = g.bridge.Call("new_group", ranks) })
 		return o, err
@@ -79,6 +83,20 @@ func (g *TorchGroup) NewGroup(ctx context.Context, ranks []int) (*TorchGroup, er
 		return nil, nil
 	}
 	return g.rt.newGroup(object)
+}
+
+// checkRanks refuses what torch takes otherwise: with a rank twice it waits for one that never comes.
+func checkRanks(ranks []int) error {
+	if len(ranks) == 0 {
+		return errors.New("no ranks: name those of the default group that are to be in it")
+	}
+	sorted := slices.Sorted(slices.Values(ranks))
+	for i, rank := range sorted {
+		if i > 0 && rank == sorted[i-1] {
+			return fmt.Errorf("rank %d is twice in %v", rank, ranks)
+		}
+	}
+	return nil
 }
 
 // callPeers calls f, which waits for other ranks in torch's C++ code, where no exception reaches
@@ -153,6 +171,9 @@ func (g *TorchGroup) AllGather(ctx context.Context, out []*tensor.Tensor, in *te
 // collective calls a function of _runtime/collectives.py, which returns the work's
 // future; result is the tensor that the Go future completes with.
 func (g *TorchGroup) collective(ctx context.Context, name string, result *tensor.Tensor, args ...any) (*c10d.Future[*tensor.Tensor], error) {
+	if result == nil {
+		return nil, groupError(name, g.rank, errors.New("the tensor is nil"))
+	}
 	if d := result.Device(); !d.IsCPU() { // on which stream?
 		return nil, groupError(name, g.rank, fmt.Errorf("a tensor on %s: %w: this group's collectives are of the CPU's memory\nhint: use the group of a DeviceMemory (c10d.GroupOf in a hook), which has a stream", d, errors.ErrUnsupported))
 	}

@@ -80,6 +80,10 @@ func TestAMisusedGroupIsATypedError(t *testing.T) {
 		"a cancelled context":      {"all_reduce", func(context.Context) error { _, err := world.AllReduce(cancelled, x, c10d.Sum); return err }, "context canceled"},
 		"a barrier when cancelled": {"barrier", func(context.Context) error { return world.Barrier(cancelled) }, "context canceled"},
 		"a rank that is not":       {"making a sub-group", func(context.Context) error { _, err := world.NewGroup(t.Context(), []int{0, 5}); return err }, ""},
+		"no ranks":                 {"making a sub-group", func(context.Context) error { _, err := world.NewGroup(t.Context(), nil); return err }, "no ranks"},
+		"a rank twice":             {"making a sub-group", func(context.Context) error { _, err := world.NewGroup(t.Context(), []int{0, 0}); return err }, "rank 0 is twice in [0 0]"},
+		"no tensor":                {"all_reduce", func(ctx context.Context) error { _, err := world.AllReduce(ctx, nil, c10d.Sum); return err }, "the tensor is nil"},
+		"no input":                 {"all_gather", func(ctx context.Context) error { _, err := world.AllGather(ctx, []*tensor.Tensor{x}, nil); return err }, "the tensor is nil"},
 		"a second default group": {"joining", func(ctx context.Context) error {
 			_, err := rt.InitProcessGroup(ctx, GroupConfig{Backend: "gloo", Rank: 0, Size: 1})
 			return err

@@ -2,6 +2,7 @@ package pyhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"pyhook/c10d"
@@ -97,6 +98,9 @@ func (rt *Runtime) wrapHook(ctx context.Context, hook *Object, state any, traine
 			state = s.Object()
 		}
 	case *StateSpec:
+		if s == nil {
+			return nil, hookError(rt.nameOf(hook), rt.Rank(), -1, c10d.ErrBadArguments, errors.New("HookConfig.State is a nil *StateSpec: leave it out, or say how the state is made"))
+		}
 		return rt.wrapHook(ctx, hook, *s, trainer)
 	case StateSpec:
 		made, err := rt.newState(ctx, s, trainer)

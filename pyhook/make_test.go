@@ -216,6 +216,21 @@ func TestRuntime_NewHook_OfAFactory(t *testing.T) {
 	}
 }
 
+func TestRuntime_NewHook_nilPointers(t *testing.T) {
+	var noSpec *StateSpec
+	var noParameter *c10d.Parameter
+	for name, state := range map[string]any{"StateSpec": noSpec, "Parameter": noParameter, "an argument": StateSpec{Spec: "powersgd", Args: map[string]any{"process_group": noParameter}}} {
+		check(t, name, func(t *testing.T) {
+			h, err := rt.NewHook(t.Context(), "allreduce", HookConfig{State: state})
+			require.Nil(t, h)
+			require.ErrorIs(t, err, c10d.ErrLoad)
+			require.ErrorContains(t, err, "nil")
+		})
+	}
+	_, err := ParameterObject(nil)
+	require.ErrorContains(t, err, "nil")
+}
+
 func TestRuntime_NewState_TakesNumbersAsTheyAreMeant(t *testing.T) {
 	values := func(t *testing.T, args map[string]any) any {
 		t.Helper()

@@ -63,6 +63,9 @@ func (rt *Runtime) parameters(params []*c10d.Parameter) (*Object, error) {
 // handle. With it a Parameter may be an argument of Runtime.NewState and of Object.Call, and gets
 // attributes: SetAttr("is_shared_mp", true).
 func ParameterObject(p *c10d.Parameter) (*Object, error) {
+	if p == nil {
+		return nil, errors.New("the *c10d.Parameter is nil")
+	}
 	o, err := pythonParameter(p, deviceOf(p))
 	if err != nil {
 		return nil, err
