@@ -26,6 +26,9 @@ func (h *AllReduceCommHook) CollectivesOnlyInCall() bool { return true }
 // RunHook: see c10d.CommHook.
 func (h *AllReduceCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return hookError("AllReduceCommHook", h.Group, b, err) }
+	if h.Group == nil {
+		return nil, wrapErr(errNoGroup)
+	}
 	if b.Sparse() != nil {
 		future, err := AverageSparse(ctx, h.Group, b.Parameters()[0], b.Sparse())
 		if err != nil {
@@ -87,6 +90,9 @@ func (h *FP16CompressCommHook) CollectivesOnlyInCall() bool { return true }
 // RunHook: see c10d.CommHook. The result is written back to the bucket.
 func (h *FP16CompressCommHook) RunHook(ctx context.Context, b *c10d.GradBucket) (*c10d.Future[c10d.Result], error) {
 	wrapErr := func(err error) error { return hookError("FP16CompressCommHook", h.Group, b, err) }
+	if h.Group == nil {
+		return nil, wrapErr(errNoGroup)
+	}
 	buffer := b.Buffer()
 	if buffer == nil {
 		return nil, wrapErr(fmt.Errorf("%w: the bucket is sparse, and this hook takes dense ones only", c10d.ErrSparse))
@@ -143,12 +149,18 @@ func notComplex(t *tensor.Tensor) error {
 	return fmt.Errorf("%w: %s: half precision has no complex numbers, and the imaginary parts would be lost\nhint: give the real view, as package ddp does", c10d.ErrComplex, t)
 }
 
+var errNoGroup = errors.New("its Group is nil: give it the one of ddp.Options")
+
 func hookError(hook string, group c10d.ProcessGroup, b *c10d.GradBucket, err error) error {
 	bucket := -1
 	if b != nil {
 		bucket = b.Index()
 	}
-	e := c10d.NewError("hook "+hook, group.Rank(), bucket, c10d.ErrRaised, err)
+	rank := -1
+	if group != nil {
+		rank = group.Rank()
+	}
+	e := c10d.NewError("hook "+hook, rank, bucket, c10d.ErrRaised, err)
 	var known *c10d.Error
 	if errors.As(err, &known) && known.Code.Is(c10d.ErrBadResult) { // of ParseTensor, which knows no hook
 		e.Detail = known.Detail

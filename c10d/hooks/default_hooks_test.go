@@ -176,3 +176,11 @@ func TestCommHooks_RunHook_failureNamesHookRankAndBucket(t *testing.T) {
 		}
 	}
 }
+
+func TestCommHooks_RunHook_withoutAGroup(t *testing.T) {
+	for name, h := range map[string]c10d.CommHook{"AllReduceCommHook": &hooks.AllReduceCommHook{}, "FP16CompressCommHook": &hooks.FP16CompressCommHook{}} {
+		_, err := run(h, bucketOf(t, given[float32](t, 1, 2)))
+		require.ErrorContains(t, err, "hook "+name+", bucket 2: ")
+		require.ErrorContains(t, err, "its Group is nil")
+	}
+}
