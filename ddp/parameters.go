@@ -21,6 +21,9 @@ func checkParameters(rank int, params []*c10d.Parameter) error {
 			return bad("list a parameter that the model uses twice once", "it is parameter %d and %d of the list", before, i)
 		}
 		seen[p] = i
+		if p.DType == tensor.Invalid {
+			return bad("set c10d.Parameter.DType to that of its gradients", "it has no DType")
+		}
 		if !hasGradients(p.DType) {
 			return bad("leave what is not trained out of the list; gradients of few bits are given as float16 or bfloat16, which a hook may compress",
 				"it is of %s, and gradients are of floating-point or complex numbers, of 16 bits or more", p.DType)

@@ -324,7 +324,7 @@ func TestAReducerNeedsAGroupAndParameters(t *testing.T) {
 			{ddp.Options{Group: group}, append(scalars(1), nil), "parameter 1 is nil"},
 			{ddp.Options{Group: group}, parameters([]int64{2}, []int64{-1}), "negative size"},
 			{ddp.Options{Group: group}, parameters([]int64{2}, []int64{1 << 40, 1 << 40}), "too many elements"},
-			{ddp.Options{Group: group}, []*c10d.Parameter{{Name: "untyped", Shape: []int64{1}}}, "invalid dtype"},
+			{ddp.Options{Group: group}, []*c10d.Parameter{{Name: "untyped", Shape: []int64{1}}}, "untyped: it has no DType"},
 		} {
 			_, err := ddp.NewReducer(testutil.Soon(t), c.params, c.opts)
 			require.ErrorContains(t, err, c.want)
