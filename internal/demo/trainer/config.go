@@ -49,6 +49,8 @@ func (c *Config) Check(world int) error {
 		return fmt.Errorf("--momentum %g: must be in [0, 1)", c.Momentum)
 	case !(c.BucketCapMB > 0) || math.IsInf(c.BucketCapMB, 1):
 		return fmt.Errorf("--bucket-cap-mb %g: must be a number above 0", c.BucketCapMB)
+	case c.Timeout <= 0:
+		return fmt.Errorf("--timeout %s: it must be more than nothing", c.Timeout)
 	}
 	for _, size := range c.Hidden {
 		if size < 1 || size > maxHidden {
