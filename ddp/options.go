@@ -151,7 +151,7 @@ type Options struct {
 	// Timeline, if given, is drawn on: each bucket's compute (its first to its last
 	// gradient), in flight (the hook's return to its future's completion) and
 	// copy-back, the hook calls and callbacks, Wait, and the collectives of Python
-	// hooks, also of those in workers (pyhook.PythonCommHook.Observe). Of gradients on a device it is
+	// hooks, also of those in workers (c10d.TracedHook). Of gradients on a device it is
 	// what the host does: how long it takes to enqueue, and not how long the device works.
 	Timeline *Timeline
 	// Rollback: a Wait that fails leaves every gradient as the trainer wrote it, also

@@ -174,9 +174,11 @@ func newReducer(params []*c10d.Parameter, memories, values memories, opts Option
 }
 
 // Gradient returns parameter i's gradient: a view of its bucket, of the
-// parameter's shape. Write the local gradient there before Ready; after Wait it
-// holds the reduced one. It belongs to the reducer. It stays at one address,
-// with two exceptions. A Wait that gave up because its context ended may leave a
+// parameter's shape; i is an index of NewReducer's params. Write the local
+// gradient there before Ready; after Wait it holds the reduced one, and still
+// does when the next step begins: a trainer that adds to it sets it to zero
+// first. It belongs to the reducer. It stays at one address, with two
+// exceptions. A Wait that gave up because its context ended may leave a
 // reduction at work on the memory, and moves the gradients away from there. So
 // ask again after a failed Wait, unless its context was never to end. And with
 // LayoutRebuilt the first Wait that succeeds (StaticGraph: the second) moves

@@ -146,6 +146,23 @@ func TestHook_SaveState(t *testing.T) {
 		assert.Equal(t, []float32{7, 7}, got)
 		assert.ErrorIs(t, h.LoadState(t.Context(), bytes.NewReader([]byte("no state"))), c10d.ErrStateCorrupt)
 
+		file := filepath.Join(t.TempDir(), "state")
+		require.NoError(t, h.SaveStateFile(t.Context(), file))
+		_, err = reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		require.NoError(t, h.LoadStateFile(t.Context(), file))
+		got, err = reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		assert.Equal(t, []float32{8, 8}, got)
+		for _, err := range []error{
+			h.SaveStateFile(t.Context(), filepath.Join(file, "no folder")),
+			h.LoadStateFile(t.Context(), file+"2"),
+		} {
+			assert.ErrorIs(t, err, c10d.ErrState)
+			var pathError *os.PathError
+			assert.ErrorAs(t, err, &pathError)
+		}
+
 		plain := hook(t, w, "hooks:scaled", worker.HookConfig{State: map[string]any{"factor": 2.5, "more": []any{1, "x", nil}}})
 		copy(floats(t, b.Buffer()), []float32{2, 4})
 		got, err = reduce(testutil.Soon(t), plain, b)

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"pyhook/c10d"
+	"pyhook/internal/wholefile"
 	"pyhook/pyhook"
 )
 
@@ -101,6 +103,32 @@ func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 		return h.Snapshot(ctx)
 	}
 	return nil
+}
+
+// SaveStateFile is SaveState into a file: pyhook.PythonCommHook.SaveStateFile.
+func (h *Hook) SaveStateFile(ctx context.Context, path string) error {
+	data, err := h.save(ctx, h.worker.process())
+	if err != nil {
+		return err
+	}
+	if err := wholefile.Write(path, wholefile.Private, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
+		return h.fileError(fmt.Errorf("saving %s: %w", path, err))
+	}
+	return nil
+}
+
+// LoadStateFile is LoadState from a file.
+func (h *Hook) LoadStateFile(ctx context.Context, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return h.fileError(err)
+	}
+	defer file.Close()
+	return h.LoadState(ctx, file)
+}
+
+func (h *Hook) fileError(err error) error {
+	return c10d.NewError("hook "+h.Name(), h.worker.cfg.rank, -1, c10d.ErrState, err)
 }
 
 func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {
