@@ -1,6 +1,7 @@
 package ddp_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -98,6 +99,59 @@ func TestPowerSGDOverSeveralBuckets(t *testing.T) {
 					assert.InDelta(t, float64((k/8+1)*(k%8+1)), x, 1e-3)
 				}
 			}
+		}
+	})
+}
+
+func TestReducer_Buckets_resume(t *testing.T) {
+	shapes := [][]int64{{8, 8}, {8}, {8, 8}, {8, 8}}
+	train := func(t *testing.T, opts ddp.Options, saved []byte, first, last int) (bits []float32, state []byte, buckets [][]int, err error) {
+		h := python(t, "powersgd", pyhook.StateSpec{Spec: "powersgd", Args: map[string]any{"start_powerSGD_iter": 2}})
+		if saved != nil {
+			require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(saved)))
+		}
+		opts.Group, opts.Hook, opts.BucketCapMB = world, h, tiny
+		params := parameters(shapes...)
+		r, err := ddp.NewReducer(testutil.Soon(t), params, opts)
+		require.NoError(t, err)
+		defer closeParameters(params)
+		defer r.Close()
+		for step := first; step < last; step++ {
+			for _, i := range []int{0, 2, 1, 3} { // not the fixed layout's order
+				g := floats(r.Gradient(i))
+				for k := range g {
+					g[k] = float32((k*k+i+step)%7) - 3
+				}
+				require.NoError(t, r.Ready(i))
+			}
+			if _, err := r.Wait(testutil.Soon(t)); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		for i := range params {
+			bits = append(bits, floats(r.Gradient(i))...)
+		}
+		var file bytes.Buffer
+		require.NoError(t, h.SaveState(t.Context(), &file))
+		return bits, file.Bytes(), r.Buckets(), nil
+	}
+	rebuilt := ddp.Options{Layout: ddp.LayoutRebuilt}
+	whole, _, _, err := train(t, rebuilt, nil, 0, 8)
+	require.NoError(t, err)
+	_, saved, buckets, err := train(t, rebuilt, nil, 0, 5)
+	require.NoError(t, err)
+	require.Greater(t, len(buckets), 1)
+
+	t.Run("with those of a rebuilt layout a saved state goes on with the same bits", func(t *testing.T) {
+		resumed, _, _, err := train(t, ddp.Options{Layout: ddp.LayoutFixed, Buckets: buckets}, saved, 5, 8)
+		require.NoError(t, err)
+		assert.True(t, sameBits(whole, resumed), "%v\n%v", whole, resumed)
+	})
+	t.Run("with others it is an error that names them", func(t *testing.T) {
+		for _, opts := range []ddp.Options{rebuilt, {}} {
+			_, _, _, err := train(t, opts, saved, 5, 8)
+			require.ErrorIs(t, err, c10d.ErrStateBuckets)
+			assert.ErrorContains(t, err, "Reducer.Buckets")
 		}
 	})
 }

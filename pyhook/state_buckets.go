@@ -135,5 +135,5 @@ func (h *hookBuckets) expect(value any) error {
 }
 
 const bucketsHint = "resume with the parameters, BucketCapMB, FirstBucketMB and Layout of the run that saved it. " +
-	"With ddp.LayoutRebuilt the first step has other buckets than the later ones: take LayoutFixed, or, for a state " +
-	"that does not depend on buckets, LoadState with pyhook.AnyBuckets()"
+	"With ddp.LayoutRebuilt the first step has other buckets than the later ones: take LayoutFixed and, as Options.Buckets, " +
+	"what Reducer.Buckets returned as it was saved, or, for a state that does not depend on buckets, LoadState with pyhook.AnyBuckets()"
