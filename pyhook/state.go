@@ -80,7 +80,8 @@ func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte
 // wins, hyper-parameters too. It reads r to its end. Call it between steps.
 //
 // A state that holds tensors belongs to the buckets of the run that saved it: a call with others
-// is c10d.ErrStateBuckets, unless AnyBuckets is given.
+// is c10d.ErrStateBuckets, unless AnyBuckets is given. What Python's pyhook.save_state wrote does not
+// say which those are: give DDP's to ddp.Options.Buckets, with LayoutFixed.
 //
 // No file can make this program run anything, unless TrustState is given.
 //

@@ -63,7 +63,8 @@ _START = len(MAGIC) + hashlib.sha256().digest_size
 def save_state(state: Any, trusted: bool = False) -> bytes:
     """Return the state as bytes for ``load_state``.
 
-    Call it between steps, when the futures of all buckets are done.
+    Call it between steps, when the futures of all buckets are done. The bytes do not say which
+    buckets a tensor of the state belongs to.
 
     Args:
         state: None, a process group (both save as an empty state), or an object. Its content is
