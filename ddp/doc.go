@@ -7,8 +7,10 @@
 //	reducer, err := ddp.NewReducer(ctx, parameters, ddp.Options{Group: group, Hook: hook, Rollback: true})
 //	for range steps {
 //	    err = ddp.Retry(ctx, reducer, func() error {
-//	        backward(func(i int) { reducer.Ready(i) })  // gradients are in reducer.Gradient(i)
-//	        _, err := reducer.Wait(ctx)                 // now they are the reduced ones
+//	        if err := backward(reducer.Ready); err != nil { // gradients are in reducer.Gradient(i)
+//	            return err
+//	        }
+//	        _, err := reducer.Wait(ctx)                     // now they are the reduced ones
 //	        return err
 //	    })
 //	    if err != nil { return err }                    // the same on every rank

@@ -44,10 +44,10 @@ HOOK is package.module:name, path/file.py:name, a short name of PyTorch's own, a
 wrapper around others, fp16_wrapper(powersgd), or what a function or class makes:
 'file.py:make(rank=2, compression="fp16")', 'gns.py:Stats()'. An object that has
 attach(ddp) or register(ddp) is given a stand-in for the DDP model, and what it
-registers is judged. A state or hook that takes parameters= gets them. Where PyTorch's hook cannot do
-without a state and none is given, it gets one: powersgd and batched_powersgd
-theirs with start_powerSGD_iter=2 (so the last of 3 steps is compressed),
-post_localsgd its own with start_localSGD_iter=100.`
+registers is judged. A state or hook that takes parameters= gets them. Where
+PyTorch's hook cannot do without a state and none is given, it gets one: powersgd
+and batched_powersgd theirs with start_powerSGD_iter=2 (so the last of 3 steps is
+compressed), post_localsgd its own with start_localSGD_iter=100.`
 
 type checkFlags struct {
 	plan    checkPlan

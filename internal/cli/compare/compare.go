@@ -42,8 +42,8 @@ steps:
   state         bytes of the tensors that the hook's state holds on a rank
 
 Gradients: --trace has those of your own job, which pyhook.record wrote: as many
-ranks, its buckets, and new states. --model digits trains a small network on handwritten digits, and has
-its gradients. The other models are shapes; --gradients says how their gradients
+ranks, its buckets, and new states. --model digits trains a small network on
+handwritten digits, and has its gradients. The other models are shapes; --gradients says how their gradients
 are drawn: lowrank (as those of a network in training, mostly in few directions),
 normal (the worst case for compression) or heavy (few large elements). FILE.json
 has {"name": "mine", "parameters": [{"name": "fc.weight", "shape": [10, 64]}]}.

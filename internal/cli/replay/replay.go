@@ -29,8 +29,9 @@ PyTorch's own hooks run because the recording names them. Any other hook, and th
 class of its state, run only if you name them by --hook and --state: a recording is a
 file that anybody may have written, and reading it runs nothing. The recorded state is
 put into the one that --state makes, whatever arguments that has in brackets, unless
---state-arg is given: that makes a state of your own. With --hook another hook runs on the recorded inputs, such as go:fp16, and
-the differences to the recorded results are shown.
+--state-arg is given: that makes a state of your own. With --hook another hook runs
+on the recorded inputs, such as go:fp16, and the differences to the recorded results
+are shown.
 
 --ranks replays some of the recorded ranks in a process group of that size, where
 this machine cannot hold all. The hook then averages over these ranks alone, so its

@@ -46,8 +46,8 @@ With --checkpoint, a job that its launcher restarts goes on where it was.
 
 --hook is one of PyTorch's by short name (allreduce, fp16, powersgd, ...),
 package.module:name, path/file.py:name, a wrapper around one, or go:allreduce and
-go:fp16 for the hooks written in Go. PowerSGD hooks get a PowerSGDState with start_powerSGD_iter=2 unless --state or --state-arg say
-otherwise.`,
+go:fp16 for the hooks written in Go. PowerSGD hooks get a PowerSGDState with
+start_powerSGD_iter=2 unless --state or --state-arg say otherwise.`,
 		Example: `  pyhook train -n 2 --hook fp16
   pyhook train -n 4 --hook powersgd --state-arg matrix_approximation_rank=2
   pyhook train -n 2 --hook my_hooks.py:top_k --state my_hooks.py:TopK --state-arg k=0.01
