@@ -125,7 +125,15 @@ func (m *deviceMemory) Fill(dst, src, zero []*tensor.Tensor, factor float64) err
 
 // Copy: see c10d.DeviceMemory.
 func (m *deviceMemory) Copy(dst, src []*tensor.Tensor) error {
-	return m.call(methodCopy, "copying on", dst, src)
+	overlapping := []int{} // tensors that cannot be read while they are written
+	for i, to := range dst {
+		from := src[i]
+		same := to.Data() == from.Data() && to.DType() == from.DType() && slices.Equal(to.Strides(), from.Strides())
+		if !same && to.Device() == from.Device() && tensor.Overlap(to, from) {
+			overlapping = append(overlapping, i)
+		}
+	}
+	return m.call(methodCopy, "copying on", dst, src, overlapping)
 }
 
 // Divide: see c10d.DeviceMemory.

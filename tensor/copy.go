@@ -32,7 +32,7 @@ func Copy(dst, src *Tensor) error {
 		return nil
 	}
 	plainMove := dst.dtype == src.dtype && dst.IsContiguous() && src.IsContiguous()
-	if overlap(dst, src) && !plainMove {
+	if Overlap(dst, src) && !plainMove {
 		clone, err := New(src.dtype, src.shape...)
 		if err != nil {
 			return err
@@ -76,7 +76,7 @@ func Divide(t *Tensor, divisor float64) error {
 // for tensors of one dtype and torch 2 (1.13 rounds the factor of half-precision tensors to half
 // precision first).
 func Scale(dst, src *Tensor, factor float64) error {
-	if dst.dtype != src.dtype || !src.IsContiguous() || dst.data != src.data && overlap(dst, src) {
+	if dst.dtype != src.dtype || !src.IsContiguous() || dst.data != src.data && Overlap(dst, src) {
 		if err := Copy(dst, src); err != nil {
 			return err
 		}
@@ -111,7 +111,9 @@ func dims(s []int64) *C.int64_t {
 	return (*C.int64_t)(unsafe.Pointer(unsafe.SliceData(s)))
 }
 
-func overlap(a, b *Tensor) bool {
+// Overlap reports whether the spans of memory from the first to the last element of two open tensors
+// on one device have a byte in common.
+func Overlap(a, b *Tensor) bool {
 	alow, ahigh := extent(a)
 	blow, bhigh := extent(b)
 	return alow < bhigh && blow < ahigh

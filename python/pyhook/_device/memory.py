@@ -75,9 +75,9 @@ class DeviceMemory:
 
     def fill(
         self,
-        to: Sequence[torch.Tensor],
-        gradients: Sequence[torch.Tensor],
-        unused: Sequence[torch.Tensor],
+        to: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        unused: list[torch.Tensor],
         factor: float,
     ) -> None:
         """Begin a bucket: wait for the trainer's stream, and write its gradients."""
@@ -89,12 +89,22 @@ class DeviceMemory:
             elif to:
                 _multiply(to, gradients, factor)
             if unused:
-                torch._foreach_zero_(list(unused))
+                torch._foreach_zero_(unused)
 
-    def copy(self, to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
-        """Copy each tensor and convert its dtype. It may overlap the one that it is copied to."""
+    def copy(
+        self, to: list[torch.Tensor], tensors: list[torch.Tensor], overlapping: Sequence[int]
+    ) -> None:
+        """Copy each tensor and convert its dtype.
+
+        Args:
+            to: what is written.
+            tensors: what is read.
+            overlapping: the indices of those that overlap what they are copied to.
+        """
         with self._current():
-            _copy(to, [_separate(b, a) for a, b in zip(to, tensors)])
+            for i in overlapping:
+                tensors[i] = tensors[i].clone()
+            _copy(to, tensors)
 
     def divide(self, tensor: torch.Tensor, divisor: float) -> None:
         """Divide in place."""
@@ -164,15 +174,15 @@ class DeviceMemory:
             ordered.set_result(None)
 
 
-def _copy(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
+def _copy(to: list[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
     if len(to) > 1 and _foreach_copy is not None:
-        _foreach_copy(list(to), list(tensors), non_blocking=True)
+        _foreach_copy(to, tensors, non_blocking=True)
         return
     for a, b in zip(to, tensors):
         a.copy_(b, non_blocking=True)
 
 
-def _multiply(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor], factor: float) -> None:
+def _multiply(to: list[torch.Tensor], tensors: Sequence[torch.Tensor], factor: float) -> None:
     small: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
     for a, b in zip(to, tensors):
         # For lists torch may round the factor to half precision, where PyTorch's reducer does not.
@@ -184,24 +194,6 @@ def _multiply(to: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor], facto
     if small[0]:
         _copy(*small)
         torch._foreach_mul_(small[0], factor)
-
-
-def _separate(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the tensor, or a copy of it if it overlaps the other and is not the same elements."""
-    (start, end), (begin, last) = _extent(tensor), _extent(other)
-    same = start == begin and tensor.dtype == other.dtype and tensor.stride() == other.stride()
-    if same or tensor.device != other.device or end <= begin or last <= start:
-        return tensor
-    return tensor.clone()
-
-
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """Return where a tensor's memory begins and ends. Strides are not negative."""
-    if tensor.numel() == 0:
-        return 0, 0
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride()))
-    start = tensor.data_ptr()
-    return start, start + (last + 1) * tensor.element_size()
 
 
 def _words(tensor: torch.Tensor) -> torch.dtype:
