@@ -17,7 +17,7 @@ MINUTES ?= 5
 with_python = PYHOOK_PYTHON=$$(scripts/setup-python.sh) && export PYHOOK_PYTHON &&
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kubernetes test-adapters test-browser matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-peers bench-start bench-links image test-docker release test-release clean
+.PHONY: help build demo test test-long test-kubernetes test-adapters test-browser matrix test-deep soak lint test-go test-py test-race test-asan fmt bench bench-ddp bench-peers bench-start bench-links image test-docker release test-release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +31,11 @@ demo: ## set up, build and run the demo; its files go to out/demo
 	@$(MAKE) --no-print-directory build
 	@$(with_python) set -x && bin/pyhook demo --out out/demo
 
-test: ## set up and run every check: formats, linters, Python and Go tests, race and cgocheck, ASan
+test: ## set up and run what every change passes: linters, Python and Go tests, race and cgocheck, ASan
 	@scripts/test.sh all
+
+test-long: ## what CI runs too: jobs by every launcher and over bad links, memory at full size, PyTorch's newest
+	@scripts/test.sh long
 
 lint: ## formats, go vet, staticcheck, ruff, mypy, words of names, spelling
 	@scripts/test.sh lint

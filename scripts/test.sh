@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Run checks by name, in the order given, and sum up. A failed check does not stop the ones after
-# it. `make test` runs all, `make test-deep` the deep ones; docs/testing.md says what each finds.
+# it. `make test` runs those of `all`, `make test-long` and `make test-deep` theirs; docs/testing.md
+# says what each finds.
 #
-# usage: test.sh [all | lint | deep | CHECK...]
+# usage: test.sh [all | lint | long | deep | CHECK...]
 # FUZZTIME=10m  how long each fuzz target runs; MINUTES=5  how long the soak lasts
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
@@ -96,23 +97,28 @@ one() {
 }
 
 # What takes longest comes first, so that none of it is left alone at the end.
-longest=(./tests/launchers ./tests/network ./worker ./internal/cli/check)
-plain=(./internal/demo/lossplot) # draws, on one goroutine: nothing for the race detector
+longest=(./worker ./pyhook ./tests/ddp ./internal/cli/check)
+plain=(./internal/demo/lossplot)         # draws, on one goroutine: nothing for the race detector
+jobs=(./tests/launchers ./tests/network) # whole jobs, by every launcher and over bad links
 
-check_go() { gotest "${longest[@]}" ./...; }
+check_go() { gotest "${jobs[@]}" "${longest[@]}" ./...; }
 
-# One build has both the race detector and cgocheck2, which looks at each pointer that Go writes to
-# C's memory. atexit_sleep_ms: else each process, and the tests start hundreds, waits a second at its
-# end for races that may still come.
-check_race() {
-	local packages
-	packages=$(go list ./... | grep -vxF "$(go list "${plain[@]}")")
+# racetest PACKAGE...: one build has both the race detector and cgocheck2, which looks at each pointer
+# that Go writes to C's memory. atexit_sleep_ms: else each process, and the tests start hundreds, waits
+# a second at its end for races that may still come.
+racetest() {
 	go build -buildvcs=false -ldflags '-w -X main.version=v0.0.0-test' -o "$work/pyhook" ./cmd/pyhook
 	export PYHOOK_LINKED_COMMAND=$work/pyhook # else eight packages link it, each for itself
 	export GOEXPERIMENT=cgocheck2 GORACE="atexit_sleep_ms=0 ${GORACE:-}"
-	# shellcheck disable=SC2086  # a package a word
-	gotest -race "${longest[@]}" $packages
+	gotest -race "$@"
 }
+check_race() {
+	local packages
+	packages=$(go list ./... | grep -vxF "$(go list "${plain[@]}" "${jobs[@]}")")
+	# shellcheck disable=SC2086  # a package a word
+	racetest "${longest[@]}" $packages
+}
+check_jobs() { racetest "${jobs[@]}"; }
 
 # What the race detector scales down, cannot measure (memory, allocations) or has no use for: of
 # pyhook the tests of the files that ask for it.
@@ -223,23 +229,25 @@ check_slurm() {
 check_soak() { run go run -buildvcs=false ./tests/soak -minutes "${MINUTES:-5}"; }
 
 lint=(fmt vet staticcheck ruff mypy words spell)
-all=("${lint[@]}" pytest race full newest simdevice asan)
-deep=(race full chaos deepasan valgrind debuggc release soak fuzz)
+all=("${lint[@]}" pytest race simdevice asan)
+long=(jobs full newest)
+deep=(race jobs full chaos deepasan valgrind debuggc release soak fuzz)
 
 case ${1:-all} in
 all) checks=("${all[@]}") ;;
 lint) checks=("${lint[@]}") ;;
+long) checks=("${long[@]}") ;;
 deep) checks=("${deep[@]}") ;;
 *) checks=("$@") ;;
 esac
 for check in "${checks[@]}"; do
-	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} go slurm arm64 browser ${deep[*]:2}"
+	declare -F "check_$check" >/dev/null || die "no check is called $check; there are: ${all[*]} ${long[*]} go slurm arm64 browser ${deep[*]:3}"
 done
 
 "$scripts/check-build.sh"
 PYHOOK_PYTHON=$("$scripts/setup-python.sh")
 export PYHOOK_PYTHON
-[[ " ${checks[*]} " != *" go "* && " ${checks[*]} " != *" race "* ]] || "$scripts/setup-mpirun.sh"
+[[ " ${checks[*]} " != *" go "* && " ${checks[*]} " != *" jobs "* ]] || "$scripts/setup-mpirun.sh"
 tools=$("$scripts/setup-tools.sh" "$PYHOOK_PYTHON")
 
 failed=() missing=() lines=()
