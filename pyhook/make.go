@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"pyhook/c10d"
 	"pyhook/cbridge"
@@ -64,7 +65,7 @@ func (rt *Runtime) newState(ctx context.Context, s StateSpec, trainer ofTrainer)
 	group, parameters := trainer.arguments()
 	state, err := rt.callOnMain(ctx, "build_state", s.Spec, args, group, parameters)
 	if err == nil {
-		err = SynchronizeValues(parametersIn(args)...) // that it has begun to read
+		err = SynchronizeValues(parametersIn(reflect.ValueOf(args))...) // that it has begun to read
 	}
 	if err != nil {
 		state.Close()
@@ -73,10 +74,22 @@ func (rt *Runtime) newState(ctx context.Context, s StateSpec, trainer ofTrainer)
 	return state, nil
 }
 
-func parametersIn(args map[string]any) (params []*c10d.Parameter) {
-	for _, value := range args {
-		if p, ok := value.(*c10d.Parameter); ok && p != nil {
+// parametersIn returns the parameters in an argument, at any depth that it may be converted with.
+func parametersIn(arg reflect.Value) (params []*c10d.Parameter) {
+	switch arg.Kind() {
+	case reflect.Interface:
+		return parametersIn(arg.Elem())
+	case reflect.Pointer:
+		if p, ok := arg.Interface().(*c10d.Parameter); ok && p != nil {
 			params = append(params, p)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range arg.Len() {
+			params = append(params, parametersIn(arg.Index(i))...)
+		}
+	case reflect.Map:
+		for key, value := range arg.Seq2() {
+			params = append(append(params, parametersIn(key)...), parametersIn(value)...)
 		}
 	}
 	return params

@@ -241,7 +241,7 @@ func (t *trainer) digests(ctx context.Context) error {
 // stateOfValues makes a hook's state of parameters' values, which the trainer's stream begins to write
 // before, and writes again after.
 func (t *trainer) stateOfValues(ctx context.Context) error {
-	return errors.Join(t.stateOfLate(ctx, scenario{}), t.stateOfLate(ctx, scenario{stream: true}))
+	return errors.Join(t.stateOfLate(ctx, scenario{}), t.stateOfLate(ctx, scenario{stream: true}), t.stateOfLate(ctx, scenario{stream: true, listed: true}))
 }
 
 func (t *trainer) stateOfLate(ctx context.Context, s scenario) error {
@@ -266,7 +266,7 @@ func (t *trainer) stateOfLate(ctx context.Context, s scenario) error {
 	if _, err := t.call("produce", source, values, 0, 0, stream); err != nil {
 		return err
 	}
-	hook, closeHook, err := t.hookOfParameters(ctx, params, s.deviceOf(0))
+	hook, closeHook, err := t.hookOfParameters(ctx, params, s)
 	if err != nil {
 		return err
 	}
@@ -309,7 +309,7 @@ func (t *trainer) stateOfLate(ctx context.Context, s scenario) error {
 // where their gradients are.
 func (t *trainer) valueless(ctx context.Context) error {
 	s := t.on(scenario{})
-	_, closeHook, err := t.hookOfParameters(ctx, s.parameters(), s.deviceOf(0))
+	_, closeHook, err := t.hookOfParameters(ctx, s.parameters(), s)
 	if err == nil {
 		closeHook()
 	}
@@ -317,8 +317,8 @@ func (t *trainer) valueless(ctx context.Context) error {
 }
 
 // hookOfParameters makes a hook with a state of the parameters, which says where they must be.
-func (t *trainer) hookOfParameters(ctx context.Context, params []*c10d.Parameter, device tensor.Device) (c10d.CommHook, func(), error) {
-	state := pyhook.StateSpec{Spec: "hooks:Values", Args: map[string]any{"device": device.String()}}
+func (t *trainer) hookOfParameters(ctx context.Context, params []*c10d.Parameter, s scenario) (c10d.CommHook, func(), error) {
+	state := pyhook.StateSpec{Spec: "hooks:Values", Args: map[string]any{"device": s.deviceOf(0).String()}}
 	if t.worker != nil {
 		hook, err := t.worker.NewHook(ctx, "hooks:of_values", worker.HookConfig{State: state, Parameters: params})
 		if err != nil {
@@ -326,7 +326,11 @@ func (t *trainer) hookOfParameters(ctx context.Context, params []*c10d.Parameter
 		}
 		return hook, hook.Close, nil
 	}
-	hook, err := t.rt.NewHook(ctx, "hooks:of_values", pyhook.HookConfig{State: state, Group: t.world, Parameters: params})
+	cfg := pyhook.HookConfig{State: state, Group: t.world, Parameters: params}
+	if s.listed {
+		state.Args["parameters"], cfg.Parameters = params, nil
+	}
+	hook, err := t.rt.NewHook(ctx, "hooks:of_values", cfg)
 	if err != nil {
 		return nil, nil, err
 	}

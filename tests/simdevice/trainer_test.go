@@ -181,6 +181,7 @@ type scenario struct {
 	means    map[string]any  // the hook's state is hooks.py's Means, of these arguments
 	counts   bool            // the hook's state is hooks.py's Counts
 	forms    bool            // the hook reads futures as NCCL makes them
+	listed   bool            // the state of parameters is given them in a list
 	devices  []tensor.Device // of the parameters; nil: all on the device
 	dtype    tensor.DType    // of the parameters; Invalid: float32
 	dtypes   []tensor.DType  // of the parameters, if they differ

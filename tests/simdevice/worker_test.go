@@ -219,7 +219,7 @@ var ofWorkers = map[string]func(context.Context, *trainer) error{
 			for _, p := range params {
 				p.Device = device
 			}
-			_, _, err = t.hookOfParameters(ctx, params, sim)
+			_, _, err = t.hookOfParameters(ctx, params, scenario{})
 			if err := says(err, c10d.ErrDeviceMemory, "p0", "privateuseone:0", device.String()); err != nil {
 				return err
 			}
