@@ -81,7 +81,8 @@ func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte
 //
 // A state that holds tensors belongs to the buckets of the run that saved it: a call with others
 // is c10d.ErrStateBuckets, unless AnyBuckets is given. What Python's pyhook.save_state wrote does not
-// say which those are: give DDP's to ddp.Options.Buckets, with LayoutFixed.
+// say which those are: give DDP's to ddp.Options.Buckets, with LayoutFixed. There buckets that change
+// after the first step, as those of LayoutRebuilt, are ErrStateBuckets.
 //
 // No file can make this program run anything, unless TrustState is given.
 //

@@ -30,6 +30,9 @@ func formOf(b *c10d.GradBucket) bucketForm {
 	return form
 }
 
+// value is the form in a file.
+func (f bucketForm) value() any { return []any{f.elements, f.dtype, f.digest} }
+
 func (f bucketForm) String() string { return fmt.Sprintf("%d elements of %s", f.elements, f.dtype) }
 
 // knownBucket is one that a hook was called with.
@@ -45,6 +48,9 @@ type hookBuckets struct {
 
 	mu    sync.Mutex
 	saved []bucketForm // of the state that was loaded, until a step has passed; nil: any is accepted
+	// unnamed: the file of the state that was loaded does not say which buckets it belongs to. So they
+	// are taken for the first ones that come, and must not change.
+	unnamed bool
 }
 
 // check records that b is about to be reduced. It returns an error if the hook's state was saved
@@ -70,12 +76,18 @@ func (h *hookBuckets) note(b *c10d.GradBucket) error {
 	}
 	next := make([]knownBucket, b.Count())
 	if last := h.last.Load(); last != nil {
+		if h.unnamed && (len(*last) != b.Count() || (*last)[b.Index()].bucket != nil && (*last)[b.Index()].form != form) {
+			return errUnnamed
+		}
 		copy(next, *last)
 	}
 	next[b.Index()] = knownBucket{b, form}
 	h.last.Store(&next)
 	return nil
 }
+
+var errUnnamed = errors.New("its state was saved by Python, which does not say with which buckets, and they have changed since the state " +
+	"was loaded: what was reduced with the former ones took one bucket's tensors for another's. Load the state and the weights again")
 
 // stateFits returns an error if bucket b differs from the one that the state was saved with.
 func stateFits(b *c10d.GradBucket, form bucketForm, saved []bucketForm) error {
@@ -92,28 +104,49 @@ func stateFits(b *c10d.GradBucket, form bucketForm, saved []bucketForm) error {
 	}
 }
 
-// forms returns the forms of the last step's buckets, for a file, or nil if one of them is not
-// known: sparse buckets have none.
-func (h *hookBuckets) forms() []any {
+// forms returns the forms of the last step's buckets, for a file, or nil if one of them is not known:
+// sparse buckets have none. Before a step they are those that the loaded state came with.
+func (h *hookBuckets) forms() any {
 	last := h.last.Load()
 	if last == nil {
-		return nil
+		return h.loaded()
 	}
 	list := make([]any, len(*last))
 	for i, known := range *last {
 		if known.bucket == nil {
 			return nil
 		}
-		list[i] = []any{known.form.elements, known.form.dtype, known.form.digest}
+		list[i] = known.form.value()
 	}
 	return list
 }
 
-// expect sets the forms that the next step's buckets must have, as a file has them; nil: any.
+// loaded returns what expect was given.
+func (h *hookBuckets) loaded() any {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.unnamed:
+		return unnamed
+	case h.saved == nil:
+		return nil
+	}
+	list := make([]any, len(h.saved))
+	for i, form := range h.saved {
+		list[i] = form.value()
+	}
+	return list
+}
+
+// unnamed is what a file has that does not say which buckets its state belongs to: Python's.
+const unnamed = "unknown"
+
+// expect sets the forms that the next step's buckets must have, as a file has them: unnamed, or nil
+// for any.
 func (h *hookBuckets) expect(value any) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.saved = nil
+	h.saved, h.unnamed = nil, value == unnamed
 	h.last.Store(nil) // the next call of each bucket is checked
 	list, _ := value.([]any)
 	for _, item := range list {

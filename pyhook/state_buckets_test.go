@@ -99,6 +99,42 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 		require.NoError(t, callOnce(t, h, b))
 		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 2, names, sizes...)))
 	})
+	t.Run("of Python's the first step's buckets stay", func(t *testing.T) {
+		module, err := rt.Import(t.Context(), "pyhook")
+		require.NoError(t, err)
+		defer module.Close()
+		data, err := module.CallValue("save_state", saving.State())
+		require.NoError(t, err)
+		h := powerHook(t)
+		defer h.Close()
+		require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(data.([]byte))))
+		var again bytes.Buffer
+		require.NoError(t, h.SaveState(t.Context(), &again))
+		require.NoError(t, h.LoadState(t.Context(), &again), "a file of a file")
+		for range 2 {
+			require.NoError(t, callOnce(t, h, namedBucket(t, 0, 1, names, sizes...)))
+		}
+		for _, other := range []*c10d.GradBucket{namedBucket(t, 0, 1, []string{"b", "a"}, sizes...), namedBucket(t, 0, 2, names, sizes...)} {
+			for range 2 {
+				err := callOnce(t, h, other)
+				require.ErrorIs(t, err, c10d.ErrStateBuckets)
+				require.ErrorContains(t, err, "saved by Python")
+				require.ErrorContains(t, err, "take LayoutFixed")
+			}
+		}
+		require.NoError(t, h.SaveState(t.Context(), &again))
+		require.NoError(t, h.LoadState(t.Context(), &again))
+		require.Error(t, callOnce(t, h, namedBucket(t, 0, 1, []string{"b", "a"}, sizes...)), "what Go saves names them")
+	})
+	t.Run("a state that is saved as it was loaded belongs to the same buckets", func(t *testing.T) {
+		h := powerHook(t)
+		defer h.Close()
+		require.NoError(t, h.LoadState(t.Context(), bytes.NewReader(file.Bytes())))
+		var again bytes.Buffer
+		require.NoError(t, h.SaveState(t.Context(), &again))
+		require.NoError(t, h.LoadState(t.Context(), &again))
+		require.ErrorIs(t, callOnce(t, h, namedBucket(t, 0, 1, []string{"b", "a"}, sizes...)), c10d.ErrStateBuckets)
+	})
 	t.Run("a state without tensors goes with any bucket", func(t *testing.T) {
 		h, err := rt.NewHook(t.Context(), "sample:doubled_in_place", HookConfig{State: map[string]any{"steps": 3}})
 		require.NoError(t, err)

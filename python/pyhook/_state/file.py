@@ -41,7 +41,7 @@ import inspect
 import json
 import platform
 import struct
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -58,6 +58,7 @@ VERSION = 1
 
 _FIXED = struct.Struct("<IQ")  # version, length of the header
 _START = len(MAGIC) + hashlib.sha256().digest_size
+_UNKNOWN = "unknown"  # the buckets of a state that Python saved
 
 
 def save_state(state: Any, trusted: bool = False) -> bytes:
@@ -76,7 +77,7 @@ def save_state(state: Any, trusted: bool = False) -> bytes:
         StateError: ``state_unsafe`` names what cannot be saved:
             ``state.buffers[3].future: <class>``; ``state_failed``.
     """
-    return _save(state, [], trusted)
+    return _save(state, [], trusted, _UNKNOWN)
 
 
 def load_state(
@@ -108,7 +109,7 @@ def load_state(
 
 
 def save_hook(
-    hook: Any, state: Any, trusted: bool = False, buckets: Optional[list[Any]] = None
+    hook: Any, state: Any, trusted: bool = False, buckets: Optional[Union[list[Any], str]] = None
 ) -> bytes:
     """Save a hook's state and what the hook itself holds.
 
@@ -120,16 +121,18 @@ def save_hook(
 
 def restore_hook(
     data: bytes, hook: Any, state: Any, trusted: bool, any_rank: bool
-) -> Optional[list[Any]]:
-    """Restore in place what ``save_hook`` saved.
+) -> Optional[Union[list[Any], str]]:
+    """Restore in place what ``save_hook`` or ``save_state`` saved.
 
     Returns:
-        The ``buckets`` that the state depends on, or None if it holds no tensor.
+        The ``buckets`` that the state depends on, "unknown" if ``save_state`` wrote it, or None if
+        it holds no tensor.
     """
     _restore(data, state, _carried(hook), trusted=trusted, any_rank=any_rank, device=None)
     header, _ = _open(data)
     buckets = header.get("buckets")
-    return buckets if header["storages"] and isinstance(buckets, list) else None
+    known = isinstance(buckets, list) or buckets == _UNKNOWN
+    return buckets if header["storages"] and known else None
 
 
 def put_back_hook(data: bytes, hook: Any, state: Any) -> None:
@@ -168,7 +171,7 @@ def _carried(hook: Any) -> list[Any]:
 
 
 def _save(
-    state: Any, carried: list[Any], trusted: bool, buckets: Optional[list[Any]] = None
+    state: Any, carried: list[Any], trusted: bool, buckets: Optional[Union[list[Any], str]] = None
 ) -> bytes:
     synchronize_used()  # a state's own methods may read what hooks' streams have begun to write
     encoder = Encoder(trusted)
