@@ -21,8 +21,9 @@ const (
 
 // ProcessGroup is a set of ranks that exchange tensors: c10d::ProcessGroup. pyhook.TorchGroup is
 // torch.distributed's; a trainer may bring its own. Collectives must be called by all ranks in one
-// order. They do not wait: the future is done when the tensor (which must stay until then) holds the
-// result, and its value is that tensor. On the CPU; dtypes as the backend has them.
+// order: any goroutine may call one, and those that several call at once have none. They do not wait:
+// the future is done when the tensor (which must stay until then) holds the result, and its value is
+// that tensor. On the CPU (see DeviceGroup); dtypes as the backend has them.
 type ProcessGroup interface {
 	Rank() int
 	Size() int
