@@ -5,6 +5,8 @@ usage: dumped.py DIRECTORY    (reads stock.json there; see stock.go)
 Each rank reads the weights and gradients of each step, and writes the reduced gradients.
 """
 
+import faulthandler
+
 import hooked
 import shipped
 import torch
@@ -42,9 +44,11 @@ def run_case(case, folder, rank):
 
 
 def run_cases(cases, folder, rank):
+    faulthandler.dump_traceback_later(240, exit=True)  # stock DDP may hang: say where
     for case in cases:
         run_case(case, folder, rank)
     torch.distributed.barrier()
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
