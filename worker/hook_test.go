@@ -171,6 +171,37 @@ func TestHook_SaveState(t *testing.T) {
 	})
 }
 
+// A state that was loaded is where Restart goes on from: it is no step of the run.
+func TestHook_LoadState_Restart(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	b := bucket(t, w, 0)
+	h := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter"}, SnapshotEvery: 1})
+	step := func(want float32) {
+		t.Helper()
+		got, err := reduce(testutil.Soon(t), h, b)
+		require.NoError(t, err)
+		require.Equal(t, []float32{want}, got)
+	}
+	restart := func(restored int64) {
+		t.Helper()
+		recovery, err := w.Restart(testutil.Soon(t))
+		require.NoError(t, err)
+		require.Equal(t, []int64{restored}, recovery.Restored)
+	}
+	other := hook(t, w, "hooks:count", worker.HookConfig{State: worker.State{Spec: "hooks:Counter", Args: map[string]any{"start": 100}}})
+	var saved bytes.Buffer
+	require.NoError(t, other.SaveState(testutil.Soon(t), &saved))
+	other.Close()
+
+	require.NoError(t, h.LoadState(testutil.Soon(t), bytes.NewReader(saved.Bytes())))
+	restart(0)
+	step(101)
+	step(102)
+	require.NoError(t, h.LoadState(testutil.Soon(t), bytes.NewReader(saved.Bytes())))
+	restart(2)
+	step(101)
+}
+
 func TestHookConfig_Futures(t *testing.T) {
 	t.Run("NCCL's forms, also after a Restart", func(t *testing.T) {
 		w := start(t, 1, worker.Config{})[0]

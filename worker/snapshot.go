@@ -87,20 +87,35 @@ func (h *Hook) SaveState(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// LoadState restores what SaveState wrote: pyhook.PythonCommHook.LoadState.
+// LoadState restores what SaveState wrote: pyhook.PythonCommHook.LoadState. Call it between two steps.
+// With SnapshotEvery, Restart goes on from it until the next snapshot: load on every rank.
 func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	if err := h.restore(ctx, h.worker.process(), data, false); err != nil {
+	_ = h.saved(ctx) // of the state that this one replaces
+	p := h.worker.process()
+	if err := h.restore(ctx, p, data, false); err != nil {
 		return err
 	}
 	h.mu.Lock()
 	kept := h.kept != nil
 	h.mu.Unlock()
+	if !kept && h.cfg.SnapshotEvery == 0 {
+		return nil
+	}
+	if data, err = h.save(ctx, p); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	loaded := snapshot{h.completed, data}
 	if kept { // Restore shall not go back behind this
-		return h.Snapshot(ctx)
+		h.kept = &loaded
+	}
+	if h.cfg.SnapshotEvery > 0 { // nor Restart
+		h.snapshots = []snapshot{loaded}
 	}
 	return nil
 }
