@@ -15,7 +15,7 @@ const stateModule = "pyhook._state.file"
 // StateOption changes how a state is saved or loaded.
 type StateOption func(*stateOptions)
 
-type stateOptions struct{ trusted, anyRank, anyBuckets bool }
+type stateOptions struct{ trusted, anyRank, anyBuckets, sameRun bool }
 
 // TrustState lets SaveState pickle what it could not write otherwise, and
 // LoadState read that. Loading a pickle can run any program: trust only files
@@ -29,6 +29,10 @@ func AnyRank() StateOption { return func(o *stateOptions) { o.anyRank = true } }
 // AnyBuckets lets the hook be called with other buckets than its state was saved with. Only for
 // a state that does not depend on them.
 func AnyBuckets() StateOption { return func(o *stateOptions) { o.anyBuckets = true } }
+
+// SameRun has SaveState make a copy for this run, to go back to after a failure: loaded, it may be
+// called with the buckets that this hook may be called with, which a Reducer may have made anew since.
+func SameRun() StateOption { return func(o *stateOptions) { o.sameRun = true } }
 
 func stateOptionsOf(opts []StateOption) stateOptions {
 	var o stateOptions
@@ -64,7 +68,11 @@ func (h *PythonCommHook) SaveState(ctx context.Context, w io.Writer, opts ...Sta
 }
 
 func (h *PythonCommHook) stateBytes(ctx context.Context, o stateOptions) ([]byte, error) {
-	value, err := h.callState(ctx, "save_hook", h.hook, h.State(), o.trusted, h.buckets.forms())
+	buckets := h.buckets.forms
+	if o.sameRun {
+		buckets = h.buckets.required
+	}
+	value, err := h.callState(ctx, "save_hook", h.hook, h.State(), o.trusted, buckets())
 	if err != nil {
 		return nil, err
 	}

@@ -121,14 +121,15 @@ func (h *hookBuckets) forms() any {
 	return list
 }
 
-// loaded returns what expect was given.
+// loaded returns the buckets that expect was given.
 func (h *hookBuckets) loaded() any {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case h.saved != nil:
 	case h.unnamed:
 		return unnamed
-	case h.saved == nil:
+	default:
 		return nil
 	}
 	list := make([]any, len(h.saved))
@@ -138,17 +139,35 @@ func (h *hookBuckets) loaded() any {
 	return list
 }
 
+// required returns what has expect require of the next step's buckets what this hook does: nil if it
+// takes any. A list that begins with unnamed is of buckets that must not change after that step either.
+func (h *hookBuckets) required() any {
+	h.mu.Lock()
+	stay := h.unnamed
+	h.mu.Unlock()
+	if !stay {
+		return h.loaded()
+	}
+	if list, known := h.forms().([]any); known {
+		return append([]any{unnamed}, list...)
+	}
+	return unnamed
+}
+
 // unnamed is what a file has that does not say which buckets its state belongs to: Python's.
 const unnamed = "unknown"
 
-// expect sets the forms that the next step's buckets must have, as a file has them: unnamed, or nil
-// for any.
+// expect sets the forms that the next step's buckets must have, as a file has them, or required returned
+// them: unnamed, or nil for any.
 func (h *hookBuckets) expect(value any) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.saved, h.unnamed = nil, value == unnamed
 	h.last.Store(nil) // the next call of each bucket is checked
 	list, _ := value.([]any)
+	if len(list) > 0 && list[0] == unnamed {
+		list, h.unnamed = list[1:], true
+	}
 	for _, item := range list {
 		parts, _ := item.([]any)
 		if len(parts) != 3 {

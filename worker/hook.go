@@ -84,7 +84,7 @@ func (w *Worker) NewHook(ctx context.Context, spec string, cfg HookConfig) (*Hoo
 	}
 	h.snapshots = []snapshot{{}}
 	if cfg.SnapshotEvery > 0 { // also so that a state that cannot be saved fails here
-		data, err := h.save(ctx, p)
+		data, err := h.save(ctx, p, true)
 		if err != nil {
 			h.Close()
 			return nil, err

@@ -202,6 +202,59 @@ func TestHook_LoadState_Restart(t *testing.T) {
 	step(101)
 }
 
+// A state that was loaded for other buckets is refused in each try of a step, also after Restore and
+// Restart, and one that Python saved when the buckets change.
+func TestHook_LoadState_Buckets(t *testing.T) {
+	w := start(t, 1, worker.Config{})[0]
+	small, large := bucket(t, w, 1, 2), bucket(t, w, 1, 2, 3)
+	newHook := func(file string) *worker.Hook {
+		return hook(t, w, "hooks:keep", worker.HookConfig{State: worker.State{Spec: "hooks:Kept", Args: map[string]any{"file": file}}, SnapshotEvery: 1})
+	}
+	call := func(h *worker.Hook, b *c10d.GradBucket) error {
+		_, err := reduce(testutil.Soon(t), h, b)
+		return err
+	}
+	restart := func() {
+		t.Helper()
+		_, err := w.Restart(testutil.Soon(t))
+		require.NoError(t, err)
+	}
+	saving := newHook("")
+	require.NoError(t, call(saving, large))
+	var saved bytes.Buffer
+	require.NoError(t, saving.SaveState(testutil.Soon(t), &saved))
+	saving.Close()
+
+	h := newHook("")
+	require.NoError(t, h.Snapshot(testutil.Soon(t)))
+	require.NoError(t, h.LoadState(testutil.Soon(t), &saved))
+	for _, back := range []func(){func() {}, restart, func() { require.NoError(t, h.Restore(testutil.Soon(t))) }} {
+		back()
+		require.ErrorIs(t, call(h, small), c10d.ErrStateBuckets)
+	}
+	require.NoError(t, call(h, large))
+	require.NoError(t, call(h, small), "a Reducer may make its buckets anew after a step")
+	require.NoError(t, h.Snapshot(testutil.Soon(t)))
+	require.NoError(t, h.Restore(testutil.Soon(t)))
+	require.NoError(t, call(h, large))
+	h.Close()
+
+	file := filepath.Join(t.TempDir(), "python")
+	saving = newHook(file)
+	require.NoError(t, call(saving, large))
+	saving.Close()
+	h = newHook("")
+	require.NoError(t, h.LoadStateFile(testutil.Soon(t), file))
+	require.NoError(t, call(h, large))
+	require.NoError(t, h.Snapshot(testutil.Soon(t)))
+	for _, back := range []func(){func() {}, func() { require.NoError(t, h.Restore(testutil.Soon(t))) }, restart} {
+		back()
+		require.ErrorIs(t, call(h, small), c10d.ErrStateBuckets)
+	}
+	require.NoError(t, call(h, large))
+	require.ErrorIs(t, call(h, small), c10d.ErrStateBuckets)
+}
+
 func TestHookConfig_Futures(t *testing.T) {
 	t.Run("NCCL's forms, also after a Restart", func(t *testing.T) {
 		w := start(t, 1, worker.Config{})[0]

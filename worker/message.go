@@ -32,7 +32,7 @@ type message struct {
 	Bytes    []byte // a state
 	More     bool   // of Chain.Advance
 	TrustAny bool   // TrustState, of a state that is restored by this program
-	Own      bool   // kindRestore: a snapshot of this run, whose buckets are those of before
+	Own      bool   // kindSave: a snapshot, for this run
 }
 
 type kind uint8

@@ -124,5 +124,5 @@ func (h *Hook) recover(ctx context.Context, p *process, r *Recovery) error {
 	if data == nil {
 		return nil
 	}
-	return h.restore(ctx, p, data, true)
+	return h.restore(ctx, p, data)
 }

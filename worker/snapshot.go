@@ -33,7 +33,7 @@ type saving struct {
 // snapshot saves the state between two steps.
 func (h *Hook) snapshot(p *process, steps int64, s *saving) {
 	defer close(s.done)
-	data, err := h.save(context.Background(), p)
+	data, err := h.save(context.Background(), p, true)
 	if err != nil {
 		s.err = err
 		return
@@ -68,8 +68,9 @@ func (h *Hook) saved(ctx context.Context) error {
 	return nil
 }
 
-func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
-	m, err := p.ask(ctx, "saving hook "+h.Name(), 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted}, nil)
+// save returns the state as a file; own: as a snapshot.
+func (h *Hook) save(ctx context.Context, p *process, own bool) ([]byte, error) {
+	m, err := p.ask(ctx, "saving hook "+h.Name(), 0, &message{Kind: kindSave, Object: h.id, TrustAny: h.cfg.Trusted, Own: own}, nil)
 	if err != nil {
 		return nil, h.fail(nil, c10d.ErrState, err)
 	}
@@ -79,7 +80,7 @@ func (h *Hook) save(ctx context.Context, p *process) ([]byte, error) {
 // SaveState writes the hook's state: pyhook.PythonCommHook.SaveState, whose files it
 // shares. With HookConfig.Trusted, as with pyhook.TrustState.
 func (h *Hook) SaveState(ctx context.Context, w io.Writer) error {
-	data, err := h.save(ctx, h.worker.process())
+	data, err := h.save(ctx, h.worker.process(), false)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 	}
 	_ = h.saved(ctx) // of the state that this one replaces
 	p := h.worker.process()
-	if err := h.restore(ctx, p, data, false); err != nil {
+	if err := h.restore(ctx, p, data); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -105,7 +106,7 @@ func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 	if !kept && h.cfg.SnapshotEvery == 0 {
 		return nil
 	}
-	if data, err = h.save(ctx, p); err != nil {
+	if data, err = h.save(ctx, p, true); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -122,7 +123,7 @@ func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 
 // SaveStateFile is SaveState into a file: pyhook.PythonCommHook.SaveStateFile.
 func (h *Hook) SaveStateFile(ctx context.Context, path string) error {
-	data, err := h.save(ctx, h.worker.process())
+	data, err := h.save(ctx, h.worker.process(), false)
 	if err != nil {
 		return err
 	}
@@ -146,8 +147,8 @@ func (h *Hook) fileError(err error) error {
 	return c10d.NewError("hook "+h.Name(), h.worker.cfg.rank, -1, c10d.ErrState, err)
 }
 
-func (h *Hook) restore(ctx context.Context, p *process, data []byte, own bool) error {
-	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted, Own: own}
+func (h *Hook) restore(ctx context.Context, p *process, data []byte) error {
+	m := &message{Kind: kindRestore, Object: h.id, Bytes: bytes.Clone(data), TrustAny: h.cfg.Trusted}
 	if _, err := p.ask(ctx, "restoring hook "+h.Name(), 0, m, nil); err != nil {
 		return h.fail(nil, c10d.ErrState, err)
 	}
@@ -163,7 +164,7 @@ func (h *Hook) HasState() bool {
 // Snapshot: see c10d.RestorableHook. The copy is the trainer's: it outlives the worker. It does not
 // depend on HookConfig.SnapshotEvery.
 func (h *Hook) Snapshot(ctx context.Context) error {
-	data, err := h.save(ctx, h.worker.process())
+	data, err := h.save(ctx, h.worker.process(), true)
 	if err != nil {
 		return err
 	}
@@ -183,7 +184,7 @@ func (h *Hook) Restore(ctx context.Context) error {
 	if kept == nil {
 		return h.fail(nil, c10d.ErrState, errors.New("Restore before the first Snapshot"))
 	}
-	if err := h.restore(ctx, h.worker.process(), kept.data, true); err != nil {
+	if err := h.restore(ctx, h.worker.process(), kept.data); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -221,7 +222,7 @@ func (s *server) state(m *message) (*message, error) {
 		options = append(options, pyhook.TrustState())
 	}
 	if m.Own {
-		options = append(options, pyhook.AnyBuckets())
+		options = append(options, pyhook.SameRun())
 	}
 	if m.Kind == kindRestore {
 		return nil, hook.LoadState(context.Background(), bytes.NewReader(m.Bytes), options...)
