@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"pyhook/c10d"
 	"pyhook/internal/ctxerr"
@@ -92,6 +93,9 @@ type groupCall struct {
 func (g *Group) collective(ctx context.Context, m *groupMessage, tensors []*tensor.Tensor, result, outputs int) (*c10d.Future[*tensor.Tensor], error) {
 	if ctx.Err() != nil {
 		return nil, g.fail(m.Op, ctxerr.While(ctx, "not issued"))
+	}
+	if slices.Contains(tensors, nil) {
+		return nil, g.fail(m.Op, fmt.Errorf("%w: a tensor is nil", c10d.ErrGroup))
 	}
 	p := g.worker.process()
 	c := &groupCall{call: call{hook: m.Op, bucket: -1}, g: g, tensors: tensors, outputs: outputs}

@@ -72,11 +72,21 @@ func (w *Worker) NewHook(ctx context.Context, spec string, cfg HookConfig) (*Hoo
 	h := &Hook{worker: w, id: w.newID(), spec: spec, cfg: cfg}
 	switch state := cfg.State.(type) {
 	case *State:
-		h.state = *state
+		if state != nil {
+			h.state = *state
+		}
 	case *Group:
-		h.state = groupState{true}
+		if state != nil {
+			h.state = groupState{true}
+		}
 	default:
 		h.state = state
+	}
+	if h.state == nil && cfg.State != nil {
+		return nil, h.fail(nil, c10d.ErrBadArguments, fmt.Errorf("HookConfig.State is a nil %T", cfg.State))
+	}
+	if err := canBeSent(h.state); err != nil {
+		return nil, h.fail(nil, c10d.ErrBadArguments, fmt.Errorf("HookConfig.State: %w", err))
 	}
 	p := w.process()
 	if err := h.load(ctx, p); err != nil {

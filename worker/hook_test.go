@@ -255,6 +255,37 @@ func TestHook_LoadState_Buckets(t *testing.T) {
 	require.ErrorIs(t, call(h, small), c10d.ErrStateBuckets)
 }
 
+// What cannot be sent to the worker is refused, and the worker goes on.
+func TestWorker_valuesThatCannotBeSent(t *testing.T) {
+	w := shared(t)
+	for name, cfg := range map[string]worker.HookConfig{
+		"a state":     {State: make(chan int)},
+		"an argument": {State: worker.State{Spec: "hooks:Counter", Args: map[string]any{"start": map[string]int{}}}},
+		"a struct":    {State: []any{struct{ A int }{}}},
+		"a nil State": {State: (*worker.State)(nil)},
+		"a nil Group": {State: (*worker.Group)(nil)},
+		"a duration":  {State: map[string]any{"deep": []any{time.Second}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := w.NewHook(testutil.Soon(t), "noop", cfg)
+			require.ErrorIs(t, err, c10d.ErrBadArguments)
+			require.NoError(t, w.Err())
+		})
+	}
+	t.Run("an attribute", func(t *testing.T) {
+		p := &c10d.Parameter{Name: "p", Shape: []int64{1}, DType: tensor.Float32, Attributes: map[string]any{"every": time.Second}}
+		_, err := w.NewHook(testutil.Soon(t), "noop", worker.HookConfig{Parameters: []*c10d.Parameter{p}})
+		require.ErrorContains(t, err, "the attributes of parameter p")
+		require.NoError(t, w.Err())
+	})
+	t.Run("a tensor", func(t *testing.T) {
+		_, err := w.Group().AllReduce(testutil.Soon(t), nil, c10d.Sum)
+		require.ErrorIs(t, err, c10d.ErrGroup)
+		_, err = w.Group().AllGather(testutil.Soon(t), []*tensor.Tensor{nil}, nil)
+		require.ErrorIs(t, err, c10d.ErrGroup)
+	})
+}
+
 func TestHookConfig_Futures(t *testing.T) {
 	t.Run("NCCL's forms, also after a Restart", func(t *testing.T) {
 		w := start(t, 1, worker.Config{})[0]

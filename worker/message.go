@@ -4,6 +4,7 @@ import (
 	"encoding/gob"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"pyhook/c10d"
@@ -186,6 +187,15 @@ func init() {
 	for _, v := range []any{map[string]any{}, []any{}, State{}, groupState{}, json.Number("")} {
 		gob.Register(v)
 	}
+}
+
+// canBeSent returns why a value of the trainer's cannot be part of a message. One that could not be
+// sent would leave the connection of no use.
+func canBeSent(value any) error {
+	if err := gob.NewEncoder(io.Discard).Encode(&message{Hook: &hookMessage{State: value}}); err != nil {
+		return fmt.Errorf("it cannot be sent to the worker: give booleans, numbers, text, bytes, []any and map[string]any: %w", err)
+	}
+	return nil
 }
 
 // groupState stands for the worker's *Group.

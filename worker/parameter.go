@@ -41,6 +41,9 @@ func (w *Worker) parameter(ctx context.Context, p *process, param *c10d.Paramete
 	m := parameterMessage{
 		ID: s.id, Name: param.Name, Shape: param.Shape, DType: param.DType, Device: param.Device, Attributes: param.Attributes,
 	}
+	if err := canBeSent(param.Attributes); err != nil {
+		return nil, fmt.Errorf("the attributes of parameter %s: %w", param.Name, err)
+	}
 	if param.Data != nil {
 		if is, gradient := param.Data.Device(), param.GradientDevice(); !is.IsCPU() && is != gradient {
 			return nil, w.deviceError(is, fmt.Errorf("its gradient is on %s, and hooks' calls wait for that device alone", gradient))
