@@ -17,9 +17,10 @@ type Recovery struct {
 	// ddp.BroadcastParametersFrom the rank that is ahead makes one model of them.
 	Completed [][]int64
 	// Restored is, for each hook, how many steps its state has seen that was
-	// restored; 0: it begins anew. The hook counts on from there. A trainer that
-	// keeps its weights of the last SnapshotEvery+1 steps can go back to them: the
-	// run is then bit by bit the one in which nothing happened.
+	// restored; 0: it begins anew, or from what LoadState loaded before the first.
+	// The hook counts on from there. A trainer that keeps its weights of the last
+	// SnapshotEvery+1 steps can go back to them: the run is then bit by bit the one
+	// in which nothing happened.
 	Restored []int64
 }
 
