@@ -27,6 +27,7 @@ func TestReducer_Wait_gradientsThatShareMemory(t *testing.T) {
 		"transposed":             {part(0, 1, 2), part(3), true},
 		"with gaps, at one end":  {part(3, 4, 1), part(0), true},
 		"with gaps, at an end":   {part(0, 4, 1), part(5), true},
+		"columns that meet":      {part(0, 4, 1), part(1, 4, 1), true},
 		"beside":                 {part(0), part(4), false},
 		"columns of one matrix":  {part(0, 4, 1), part(2, 4, 1), false},
 		"transposed and beside":  {part(0, 1, 2), part(4, 1, 2), false},
