@@ -43,10 +43,11 @@ steps:
 
 Gradients: --trace has those of your own job, which pyhook.record wrote: as many
 ranks, its buckets, and new states. --model digits trains a small network on
-handwritten digits, and has its gradients. The other models are shapes; --gradients says how their gradients
-are drawn: lowrank (as those of a network in training, mostly in few directions),
-normal (the worst case for compression) or heavy (few large elements). FILE.json
-has {"name": "mine", "parameters": [{"name": "fc.weight", "shape": [10, 64]}]}.
+handwritten digits, and has its gradients. The other models are shapes;
+--gradients says how their gradients are drawn: lowrank (as those of a network in
+training, mostly in few directions), normal (the worst case for compression) or
+heavy (few large elements). FILE.json has
+{"name": "mine", "parameters": [{"name": "fc.weight", "shape": [10, 64]}]}.
 
 Predicted, for each --net and each number of --ranks: the time to reduce a step's
 buckets one after another. The model has two constants, which are measured here:
