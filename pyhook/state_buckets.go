@@ -105,7 +105,7 @@ func stateFits(b *c10d.GradBucket, form bucketForm, saved []bucketForm) error {
 }
 
 // forms returns the forms of the last step's buckets, for a file, or nil if one of them is not known:
-// sparse buckets have none. Before a step they are those that the loaded state came with.
+// sparse buckets have none. Until a step has passed they are those that the loaded state came with.
 func (h *hookBuckets) forms() any {
 	last := h.last.Load()
 	if last == nil {
@@ -114,14 +114,14 @@ func (h *hookBuckets) forms() any {
 	list := make([]any, len(*last))
 	for i, known := range *last {
 		if known.bucket == nil {
-			return nil
+			return h.loaded()
 		}
 		list[i] = known.form.value()
 	}
 	return list
 }
 
-// loaded returns the buckets that expect was given.
+// loaded returns the buckets that expect was given, until a step has passed.
 func (h *hookBuckets) loaded() any {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -135,6 +135,22 @@ func TestPythonCommHook_LoadState(t *testing.T) {
 		require.NoError(t, h.LoadState(t.Context(), &again))
 		require.ErrorIs(t, callOnce(t, h, namedBucket(t, 0, 1, []string{"b", "a"}, sizes...)), c10d.ErrStateBuckets)
 	})
+	t.Run("and after a step that did not pass", func(t *testing.T) {
+		saving := powerHook(t)
+		defer saving.Close()
+		for call := range 6 {
+			require.NoError(t, callOnce(t, saving, namedBucket(t, call%2, 2, names, sizes...)))
+		}
+		var file, again bytes.Buffer
+		require.NoError(t, saving.SaveState(t.Context(), &file))
+		h := powerHook(t)
+		defer h.Close()
+		require.NoError(t, h.LoadState(t.Context(), &file))
+		require.NoError(t, callOnce(t, h, namedBucket(t, 0, 2, names, sizes...)))
+		require.NoError(t, h.SaveState(t.Context(), &again))
+		require.NoError(t, h.LoadState(t.Context(), &again))
+		require.ErrorIs(t, callOnce(t, h, namedBucket(t, 0, 2, []string{"b", "a"}, sizes...)), c10d.ErrStateBuckets)
+	})
 	t.Run("a state without tensors goes with any bucket", func(t *testing.T) {
 		h, err := rt.NewHook(t.Context(), "sample:doubled_in_place", HookConfig{State: map[string]any{"steps": 3}})
 		require.NoError(t, err)
