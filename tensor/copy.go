@@ -119,17 +119,9 @@ func Overlap(a, b *Tensor) bool {
 	return alow < bhigh && blow < ahigh
 }
 
-// extent returns the lowest and the highest address of t's elements.
+// extent returns where the memory of t's elements begins and ends.
 func extent(t *Tensor) (low, high uintptr) {
 	size := int64(t.dtype.Size())
-	low, high = uintptr(t.data), uintptr(t.data)+uintptr(size)
-	for i, n := range t.shape {
-		step := (n - 1) * t.strides[i] * size
-		if step < 0 {
-			low -= uintptr(-step)
-		} else {
-			high += uintptr(step)
-		}
-	}
-	return low, high
+	first, last, _ := span(t.shape, t.strides)
+	return uintptr(t.data) + uintptr(first*size), uintptr(t.data) + uintptr((last+1)*size)
 }
