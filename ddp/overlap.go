@@ -109,7 +109,7 @@ func checkOwnElements(t *tensor.Tensor) error {
 	reach := int64(0)
 	for _, d := range dimensions(t) {
 		if d.stride <= reach {
-			return fmt.Errorf("%w: shape %v, strides %v: its elements share memory, which cannot hold the result: give a copy", ErrOverlap, t.Shape(), t.Strides())
+			return fmt.Errorf("%w: shape %v, strides %v: its elements share memory, or lie among each other; that cannot hold the result: give a copy", ErrOverlap, t.Shape(), t.Strides())
 		}
 		reach += (d.size - 1) * d.stride
 	}

@@ -157,6 +157,7 @@ func TestHook_SaveState(t *testing.T) {
 		for _, err := range []error{
 			h.SaveStateFile(t.Context(), filepath.Join(file, "no folder")),
 			h.LoadStateFile(t.Context(), file+"2"),
+			h.LoadStateFile(t.Context(), t.TempDir()),
 		} {
 			assert.ErrorIs(t, err, c10d.ErrState)
 			var pathError *os.PathError

@@ -93,7 +93,7 @@ func (h *Hook) SaveState(ctx context.Context, w io.Writer) error {
 func (h *Hook) LoadState(ctx context.Context, r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
-		return err
+		return h.fileError(err)
 	}
 	_ = h.saved(ctx) // of the state that this one replaces
 	p := h.worker.process()

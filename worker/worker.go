@@ -17,7 +17,7 @@ import (
 	"pyhook/worker/internal/ipc"
 )
 
-var errNoRank = errors.New("Config.Size is 0, and RANK or WORLD_SIZE is not in the environment")
+var errNoRank = errors.New("Config.Size is not above 0, and RANK or WORLD_SIZE is not in the environment")
 
 // Worker runs this rank's hooks in a child process that can be restarted. Any goroutine may use it.
 type Worker struct {
