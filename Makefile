@@ -53,7 +53,7 @@ test-go: ## Go tests, plain (the quickest)
 test-py: ## Python tests
 	@scripts/test.sh pytest
 
-test-race: ## Go tests under the race detector, with each pointer between Go and C checked
+test-race: ## Go tests (but those of test-long) under the race detector, with each pointer between Go and C checked
 	@scripts/test.sh race
 
 test-asan: ## tests of the C code under AddressSanitizer
