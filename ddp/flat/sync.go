@@ -25,6 +25,7 @@ type Sync[T Element] struct {
 	marked  []atomic.Bool // by parameter: Ready was called in this step
 	carried []atomic.Bool // by parameter: Ready was called in NoSync
 	noSync  atomic.Bool
+	ranges  []overlap.Range // checkOverlap's
 }
 
 // New checks that all ranks have the same model, gives every rank rank 0's values (unless there are
@@ -165,12 +166,12 @@ func (s *Sync[T]) Step(ctx context.Context) error {
 
 // checkOverlap says which two gradients share memory, which could hold the result of one only.
 func (s *Sync[T]) checkOverlap() error {
-	ranges := make([]overlap.Range, len(s.params))
+	s.ranges = s.ranges[:0]
 	for i, p := range s.params {
 		low, bytes := uintptr(unsafe.Pointer(unsafe.SliceData(*p.Grad))), len(*p.Grad)*dtypeOf[T]().Size()
-		ranges[i] = overlap.Range{Low: low, High: low + uintptr(bytes), Of: i}
+		s.ranges = append(s.ranges, overlap.Range{Low: low, High: low + uintptr(bytes), Of: i})
 	}
-	a, b, found := overlap.Find(ranges)
+	a, b, found := overlap.Find(s.ranges)
 	if !found {
 		return nil
 	}
