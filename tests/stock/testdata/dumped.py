@@ -48,7 +48,6 @@ def run_cases(cases, folder, rank):
     for case in cases:
         run_case(case, folder, rank)
     torch.distributed.barrier()
-    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
